@@ -1,0 +1,76 @@
+# Every target is one line that a person could type. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first Python that is new enough: `make PYTHON=/path/to/python3.12 …` overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# Prometheus and Alertmanager, where `make test` unpacked them (see tests/stack/debian-packages.sh).
+export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
+
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?= -n 2
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Start a runtime, the exporter and, where it is installed, Prometheus; show the runs (DEMO_FLAGS="--speed 60")
+	@$(BIN)/spinner-exporter demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: $(VENV)/.dev .debian/.done lint types ## Install what the tests need, then lint, types and tests
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Format check, lint, import rules between the rooms of the corridor
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+.PHONY: types
+types: $(VENV)/.dev ## Strict type check
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.dev ## Rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: $(VENV)/.dev ## Write the generated pages again (docs/metrics.md)
+	$(BIN)/spinner-exporter metrics-doc > docs/metrics.md
+
+.PHONY: lock
+lock: $(VENV)/.dev ## Resolve the dependencies again and write both lock files
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+
+LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+
+.PHONY: clean
+clean: ## Remove the virtual environment, the unpacked programs and every cache
+	rm -rf $(VENV) .debian dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 2; }
+
+# The project itself is built by hatchling, which the development lock holds too; the demo lets pip fetch it.
+$(VENV)/.demo: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.demo
+
+.debian/.done: tests/stack/debian-packages.sh
+	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager
+	@touch $@

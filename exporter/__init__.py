@@ -1,0 +1,15 @@
+"""Prometheus exporter for spinner runs.
+
+The corridor, in the order in which data goes through it; a room imports from rooms before it, never after:
+
+    config      what the operator asked for              (file, environment, flags -> Config)
+    runtime     how a runtime is read                    (HTTP -> values)
+    runs        what we know                             (values -> runs and tallies, each run counted once)
+    metrics     how we say it                            (runs and tallies -> families -> bytes)
+    web         who asks                                 (bytes -> HTTP)
+
+`cli` is the door and `demo` the house with everything switched on. `simulator` is the embedded runtime: it
+stands outside and imports nothing from here, so that it can disagree with us.
+"""
+
+__version__ = "0.1.0"

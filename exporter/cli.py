@@ -1,0 +1,216 @@
+"""The doors: each command reads its command line and calls one function. Errors become exit codes here only."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import structlog
+
+from exporter import __version__, demo, logs, simulator
+from exporter.config import Config, load
+from exporter.errors import ConfigError, ExporterError
+from exporter.metrics.document import as_markdown
+from exporter.service import Exporter
+from exporter.web.app import create_app
+from exporter.web.server import listen, serve, url_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+log = structlog.get_logger(__name__)
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+
+def main() -> None:
+    """Run the command line; the console script `spinner-exporter`."""
+    try:
+        cli(standalone_mode=False)
+    except ConfigError as error:
+        _fail(str(error), EXIT_CONFIG)
+    except ExporterError as error:
+        _fail(str(error), EXIT_FAILED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="spinner-exporter")
+def cli() -> None:
+    """Prometheus exporter for spinner runs: progress, status, duration and failed records.
+
+    Settings come from the file, then from SPINNER_EXPORTER_* variables, then from flags.
+    """
+
+
+def _with_settings(command: F) -> F:
+    """Give a command the flags that lay over the file; `_loader` takes them."""
+    for path, (kind, text) in reversed(_FLAGS.items()):
+        flag = "--" + path.replace("_", "-")
+        switch: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
+        command = click.option(flag, path.replace(".", "__"), help=text, **switch)(command)
+    return click.option(
+        "--config.file",
+        "config_file",
+        type=click.Path(path_type=Path),
+        envvar="SPINNER_EXPORTER_CONFIG_FILE",
+        help="The config file; it may be left out when the environment says enough.",
+    )(command)
+
+
+_FLAGS: dict[str, tuple[type, str]] = {
+    "runtime.base_url": (str, "URL of the runtime's API, without /api/v1."),
+    "runtime.token_file": (str, "File with the API's token."),
+    "web.listen_address": (str, "Address to listen on; :10095 when nothing else is said."),
+    "web.enable_lifecycle": (bool, "Allow POST /-/reload."),
+    "log.level": (str, "debug, info, warn or error."),
+    "log.format": (str, "logfmt or json."),
+}
+
+
+def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], Config]:
+    """Return what reads the config, now and again at a reload."""
+    given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+    return lambda: load(config_file, environ=os.environ, flags=given)
+
+
+def _with_story(command: F) -> F:
+    """Give a command the flags that say what the embedded runtime plays."""
+    command = click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same story.")(command)
+    command = click.option(
+        "--speed",
+        type=click.FloatRange(1, 600),
+        default=60,
+        show_default=True,
+        help="Seconds of the story in one second; at 60 a minute shows an hour.",
+    )(command)
+    return click.option(
+        "--scenario",
+        default="healthy",
+        show_default=True,
+        help=f"A file, or one of: {', '.join(simulator.shipped_scenarios())}.",
+    )(command)
+
+
+@cli.command("serve")
+@_with_settings
+def serve_command(config_file: Path | None, **flags: Any) -> None:
+    """Serve metrics: every scrape reads what changed in the runtime."""
+    load_config = _loader(config_file, flags)
+    config = load_config()
+    logs.configure(config.log.level, config.log.format)
+    asyncio.run(_serve(config, load_config))
+
+
+@cli.command()
+@_with_settings
+def once(config_file: Path | None, **flags: Any) -> None:
+    """Read the runtime once and print the metrics; the status is 1 when it could not be read."""
+    config = _loader(config_file, flags)()
+    logs.configure(config.log.level, config.log.format)
+    sys.exit(asyncio.run(_once(config)))
+
+
+@cli.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_config(file: Path) -> None:
+    """Check a config file, and that the files it names can be read."""
+    Exporter(load(file, environ=os.environ))
+    click.echo(f"{file}: good")
+
+
+@cli.command()
+@click.option("--web.listen-address", "address", default="127.0.0.1:8090", show_default=True, help="Where its API is.")
+@_with_story
+def runtime(address: str, scenario: str, speed: float, seed: int) -> None:
+    """Run the embedded runtime alone: it plays a scenario, and answers as a real runtime does."""
+    logs.configure("info", "logfmt")
+    try:
+        story = simulator.load_scenario(scenario)
+    except simulator.ScenarioError as error:
+        raise ConfigError(str(error)) from None
+    asyncio.run(_play(story, address, speed, seed))
+
+
+@cli.command("demo")
+@_with_story
+def demo_command(scenario: str, speed: float, seed: int) -> None:
+    """Start a runtime, an exporter and, where it is installed, Prometheus; show the runs as they go."""
+    if scenario not in simulator.shipped_scenarios():
+        try:
+            simulator.load_scenario(scenario)
+        except simulator.ScenarioError as error:
+            raise ConfigError(str(error)) from None
+    asyncio.run(demo.run_demo(demo.Story(scenario, speed, seed)))
+
+
+@cli.command("metrics-doc")
+def metrics_doc() -> None:
+    """Print the page that documents every metric (docs/metrics.md)."""
+    click.echo(as_markdown(), nl=False)
+
+
+async def _serve(config: Config, load_config: Callable[[], Config]) -> None:
+    exporter = Exporter(config)
+    listener = listen(config.web.listen_address)
+
+    async def reload() -> None:
+        try:
+            await exporter.reload(load_config())
+        except ConfigError as error:
+            exporter.own.config_reloaded(ok=False)
+            log.error("config not reloaded, the old one stays", error=str(error))
+            raise
+        exporter.own.config_reloaded(ok=True)
+        log.info("config reloaded")
+
+    async def reload_or_stay() -> None:
+        try:
+            await reload()
+        except ConfigError:
+            return  # logged; nobody waits for an answer to a signal
+
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        task = asyncio.create_task(reload_or_stay(), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    app = create_app(exporter, reload=reload if config.web.enable_lifecycle else None)
+    log.info("listening", url=url_of(listener), version=__version__, runtime=config.runtime.base_url)
+    try:
+        await serve(app, listener, on_hangup=on_hangup)
+    finally:
+        await exporter.close()
+    log.info("ended")
+
+
+async def _once(config: Config) -> int:
+    exporter = Exporter(config)
+    try:
+        api_up = await exporter.refresh(patience=float("inf"))
+        sys.stdout.write((await exporter.page()).decode())
+    finally:
+        await exporter.close()
+    return 0 if api_up else EXIT_FAILED
+
+
+async def _play(story: simulator.Scenario, address: str, speed: float, seed: int) -> None:
+    engine = simulator.Engine(story, seed=seed, timeline=simulator.RealTimeline(speed))
+    listener = listen(address)
+    log.info("listening", url=url_of(listener), scenario=story.name, speed=speed, seed=seed)
+    # The Date of its answers is the story's clock, so the server must not add its own.
+    await serve(simulator.create_app(engine), listener, date_header=False)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"spinner-exporter: {message}", err=True)
+    sys.exit(status)

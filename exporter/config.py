@@ -1,0 +1,389 @@
+"""First room: what the operator asked for. File, then environment, then flags become one frozen `Config`.
+
+A setting that is wrong raises `ConfigError` with the place it came from, its path and the expected form.
+Values are passed on by `service`; no other room reads the environment or a file of settings.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from exporter.errors import ConfigError
+from exporter.status import Status
+
+ENVIRONMENT_PREFIX = "SPINNER_EXPORTER_"
+
+# The environment's own words for things that are not settings of the tree (the path of the file itself).
+_NOT_SETTINGS = {"CONFIG_FILE"}
+
+
+class Duration(float):
+    """Seconds, written as Prometheus writes durations: `5s`, `1h30m`, `500ms`; `0.5s` is taken too."""
+
+
+class Secret:
+    """A value that must not be printed; `reveal()` is the only way to it."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the file; a key that it does not know is refused."""
+
+
+class RuntimeConfig(_Section, frozen=True):
+    """Where the runtime is and how to be let in."""
+
+    base_url: str
+    """The API's URL without `/api/v1`."""
+    token_file: str | None = None
+    """A file with the bearer token, read again when it changes."""
+    token: Secret | None = None
+    """The token itself; comes from the environment only, never from a file or a flag."""
+    timeout: Duration = Duration(10)
+    """How long one request may take."""
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("base_url: expected a URL such as http://127.0.0.1:8090")
+        if url.username or url.password:
+            raise ValueError("base_url: must not contain a user or password; use token_file")
+        if url.query or url.fragment:
+            raise ValueError("base_url: expected a URL without a query or fragment")
+        if self.timeout <= 0:
+            raise ValueError("timeout: expected a duration above zero")
+
+
+class ProjectsConfig(_Section, frozen=True):
+    """Which projects are read, by name; patterns match the whole name."""
+
+    include: tuple[re.Pattern[str], ...] = ()
+    """Read only projects that match one of these; empty: all."""
+    exclude: tuple[re.Pattern[str], ...] = ()
+    """Never read projects that match one of these."""
+
+    def wanted(self, name: str) -> bool:
+        """Whether a project of this name is to be read."""
+        if self.include and not any(pattern.fullmatch(name) for pattern in self.include):
+            return False
+        return not any(pattern.fullmatch(name) for pattern in self.exclude)
+
+
+class SyncConfig(_Section, frozen=True):
+    """When and how the runtime is read. Nothing is read unless somebody scrapes."""
+
+    min_interval: Duration = Duration(5)
+    """A scrape that comes sooner than this after the last read is answered from the store."""
+    stale_after: Duration = Duration(300)
+    """How long the last good data of a project are shown when it cannot be read."""
+    concurrency: int = 8
+    """Requests under way at once, over all projects."""
+    timeout_offset: Duration = Duration(0.5)
+    """Taken off Prometheus's scrape timeout to leave time for the answer's way back."""
+    sweep_interval: Duration = Duration(120)
+    """How often every run that has not ended is read again, whatever its `updatedAt` says."""
+    overlap: Duration = Duration(120)
+    """How far behind its last read an incremental read starts, for changes that became visible late."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.concurrency <= 256:
+            raise ValueError("concurrency: expected a number from 1 to 256")
+        if self.stale_after < self.min_interval:
+            raise ValueError("stale_after: expected at least min_interval")
+
+
+class LimitsConfig(_Section, frozen=True):
+    """What keeps the page small when the runtime's lists are not."""
+
+    runs: int = 20_000
+    """Runs with series of their own; the newest and those that have not ended are kept."""
+    failed_records_per_run: int = 10
+    """Failed records named per run, the newest."""
+    failed_records: int = 1_000
+    """Failed records named over all runs."""
+    failure_groups: int = 10
+    """Pairs of step and error code named per run, the largest; the rest is `other`."""
+    label_length: int = 128
+    """Characters of a label value; longer names are cut."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("runs", 1), ("failed_records_per_run", 0), ("failed_records", 0),
+                            ("failure_groups", 1), ("label_length", 16)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected a whole number, {least} or more")
+
+
+class WebConfig(_Section, frozen=True):
+    """Our own HTTP server; read at the start, not at a reload."""
+
+    listen_address: str = ":10095"
+    enable_lifecycle: bool = False
+    """Allow `POST /-/reload`."""
+
+    def __post_init__(self) -> None:
+        try:
+            split_address(self.listen_address)
+        except ValueError as error:
+            raise ValueError(f"listen_address: {error}") from None
+
+
+class LogConfig(_Section, frozen=True):
+    """Log lines, on standard error; read at the start, not at a reload."""
+
+    level: str = "info"
+    format: str = "logfmt"
+
+    def __post_init__(self) -> None:
+        _one_of("level", self.level, ("debug", "info", "warn", "error"))
+        _one_of("format", self.format, ("logfmt", "json"))
+
+
+class Config(_Section, frozen=True):
+    """Everything that can be set. Each field's meaning and default stand in `docs/configuration.md`."""
+
+    runtime: RuntimeConfig
+    projects: ProjectsConfig = msgspec.field(default_factory=ProjectsConfig)
+    retention: Duration = Duration(3600)
+    """How long a run keeps its series after its end."""
+    sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
+    statuses: dict[str, str] = {}
+    """Extra status labels of this deployment and the idea behind each."""
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    web: WebConfig = msgspec.field(default_factory=WebConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        ideas = [status.value for status in Status if status is not Status.UNKNOWN]
+        for label, idea in self.statuses.items():
+            _one_of(f"statuses.{label}", idea, ideas)
+
+
+def load(
+    file: Path | None,
+    *,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object] | None = None,
+) -> Config:
+    """Read the file, lay the environment over it, then the flags, and decode the result.
+
+    `flags` maps a setting's path (`web.listen_address`) to its value. Raises `ConfigError`.
+    """
+    settings = _Settings()
+    if file is not None:
+        settings.lay(_read(file), origin=str(file))
+    for path, name, value in _from_environment(environ):
+        settings.put(path, value, origin=name)
+    for dotted, value in (flags or {}).items():
+        settings.put(tuple(dotted.split(".")), value, origin="--" + dotted.replace("_", "-"))
+    return settings.decode()
+
+
+def parse_duration(text: str) -> Duration:
+    """Return the seconds of a Prometheus duration; raises `ValueError` when it is not one.
+
+    >>> parse_duration("1h30m")
+    5400.0
+    """
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise ValueError(f"expected a duration such as 5s or 1h30m, got {text!r}")
+    return Duration(sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text)))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `host:port`, `[::1]:port` or `:port` (all interfaces, host is empty); raises `ValueError`."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or " " in host:
+        raise ValueError(f"expected host:port or :port, got {address!r}")
+    return host, int(port)
+
+
+_UNITS = ("y", "w", "d", "h", "m", "s", "ms")
+_SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
+_DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS))
+
+
+class _Settings:
+    """The tree of settings while it is put together; remembers where each came from."""
+
+    def __init__(self) -> None:
+        self._tree: dict[str, Any] = {}
+        self._origins: dict[tuple[str, ...], str] = {}
+
+    def lay(self, tree: dict[str, Any], *, origin: str) -> None:
+        self._tree = tree
+        self._origins[()] = origin
+        runtime = tree.get("runtime")
+        if isinstance(runtime, dict) and "token" in runtime:
+            raise ConfigError(
+                f"{origin}: runtime.token: a token does not belong in this file; put it into a file of its own "
+                "and name that in runtime.token_file"
+            )
+
+    def put(self, path: tuple[str, ...], value: object, *, origin: str) -> None:
+        at = self._tree
+        for key in path[:-1]:
+            below = at.get(key)
+            if not isinstance(below, dict):
+                below = at[key] = {}
+            at = below
+        at[path[-1]] = value
+        self._origins[path] = origin
+
+    def decode(self) -> Config:
+        try:
+            return msgspec.convert(self._tree, Config, dec_hook=_decode_value)
+        except msgspec.ValidationError as error:
+            raise ConfigError(self._explain(str(error))) from None
+
+    def _explain(self, message: str) -> str:
+        """Turn msgspec's sentence into: where it came from, the path, what was expected."""
+        what, _, at = message.partition(" - at `$")
+        path = tuple(part for part in at.replace("[...]", "").rstrip("`").split(".") if part)
+        # Checks of a section name their own key first ("concurrency: expected …").
+        if own := re.match(r"([\w.]+): ", what):
+            path, what = (*path, *own[1].split(".")), what[own.end() :]
+        if unknown := re.search(r"unknown field `(.+)`", what):
+            near = difflib.get_close_matches(unknown[1], _keys_at(path), n=1)
+            path = (*path, unknown[1])
+            what = "unknown key" + (
+                f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(path[:-1]))}"
+            )
+        elif missing := re.search(r"missing required field `(.+)`", what):
+            path, what = (*path, missing[1]), "is required"
+            if path in (("runtime",), ("runtime", "base_url")):
+                return (
+                    f"{self._origins.get((), 'config')}: runtime.base_url: is required; name the runtime's API in the "
+                    "config file, in SPINNER_EXPORTER_RUNTIME_BASE_URL or with --runtime.base-url"
+                )
+        for theirs, ours in _PLAIN_WORDS:
+            what = re.sub(theirs, ours, what)
+        origin = next(
+            (self._origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._origins), "config"
+        )
+        return f"{origin}: {'.'.join(path) or 'the file'}: {what}"
+
+
+_PLAIN_WORDS = (
+    ("Expected", "expected"),
+    ("`int`", "a whole number"),
+    ("`float`", "a number with a fraction"),
+    ("`str`", "text"),
+    ("`bool`", "true or false"),
+    ("`array`", "a list"),
+    ("`object`", "a mapping of keys"),
+    ("`null`", "nothing"),
+    ("`(.+?)`", r"\1"),
+)
+
+
+def _decode_value(kind: type, value: object) -> object:
+    """Decode what msgspec has no type for: durations, patterns, secrets."""
+    if kind is Duration:
+        if not isinstance(value, str):
+            raise ValueError(f"expected a duration such as 5s or 1h30m, got {value!r}")
+        return parse_duration(value)
+    if kind is Secret:
+        return Secret(str(value))
+    if kind == re.Pattern[str]:
+        try:
+            return re.compile(str(value))
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, got {value!r}: {error}") from None
+    raise NotImplementedError(kind)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: expected UTF-8 text") from None
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, only stricter
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise ConfigError(f"{file}:{line} not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError:
+        raise ConfigError(f"{file}: not YAML") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f'{file}: expected settings such as runtime: {{base_url: "http://127.0.0.1:8090"}}')
+    return tree
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses what a person did not mean: a key that stands twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, ...], str, object]]:
+    """Yield path, variable and value for each of our variables; a variable that names no setting is refused."""
+    known = {ENVIRONMENT_PREFIX + "_".join(path).upper(): (path, kind) for path, kind in _leaves(Config)}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:
+            continue
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        path, kind = known[name]
+        yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)
+
+
+def _yaml_value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{name}: expected a YAML value such as 8, true or [a, b]") from None
+
+
+def _leaves(section: type[msgspec.Struct], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], object]]:
+    """Yield the path and type of every setting below `section`, optional types without their None."""
+    for name, hint in get_type_hints(section).items():
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from _leaves(hint, (*prefix, name))
+        else:
+            kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+            optional = type(None) in get_args(hint)
+            yield (*prefix, name), kinds[0] if optional and len(kinds) == 1 else hint
+
+
+def _keys_at(path: tuple[str, ...]) -> list[str]:
+    section: Any = Config
+    for key in path:
+        section = get_type_hints(section)[key]
+    return [key for key in get_type_hints(section) if (*path, key) != ("runtime", "token")]
+
+
+def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{key}: expected one of {', '.join(allowed)}, got {value!r}")

@@ -1,0 +1,13 @@
+"""The one tree of errors that people see; `cli` maps it to exit codes, nobody else does."""
+
+
+class ExporterError(Exception):
+    """Base of every error that this project raises on purpose. Its text is one sentence for a person."""
+
+
+class ConfigError(ExporterError):
+    """A setting is wrong. The text names the place and the expected form."""
+
+
+class ApiError(ExporterError):
+    """The runtime's API could not be read. The text names the endpoint, never a token or a body."""

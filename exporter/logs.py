@@ -1,0 +1,47 @@
+"""How log lines look: one event with fields a line, on standard error, as logfmt or JSON."""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+
+
+def configure(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Set up our own events and the few that libraries log. `form` is logfmt or json."""
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("msg"),
+    ]
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.processors.LogfmtRenderer(key_order=("ts", "level", "msg"), bool_as_flag=False)
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_text, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=_LEVELS[level], force=True)
+    # What these say at info is said better by us, and httpx names URLs.
+    for library in ("httpx", "httpcore", "uvicorn", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+
+
+def _as_text(logger: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Keep a line a line: logfmt takes no line breaks in values."""
+    return {key: value.replace("\n", "\\n") if isinstance(value, str) else value for key, value in event.items()}

@@ -1,0 +1,362 @@
+"""Every metric family that this exporter has: one entry is its name, type, help, labels and the way to its samples.
+
+Names, units and meanings are an interface: dashboards, alert rules and `docs/metrics.md` are built from or checked
+against this module. It reads as documentation; `exposition` does the rest. Timestamps and durations are in seconds,
+ratios from 0 to 1; there is no sample for what is not known.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Generic, Literal, TypeVar
+
+from exporter.runs.clock import RuntimeClock
+from exporter.runs.store import ShownRun, ShownSpinner, Store
+from exporter.runs.tally import ENDED, Histogram
+
+S = TypeVar("S")
+
+Sample = tuple[tuple[str, ...], float | Histogram]
+"""Label values, in the family's order and without those that every sample of its group has, and a value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Now:
+    """The moment of a scrape: what is computed anew at each."""
+
+    store: Store
+    clock: RuntimeClock
+    api_up: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Family(Generic[S]):
+    """One metric family; `samples` takes a subject of its group and the moment."""
+
+    name: str
+    type: Literal["gauge", "counter", "histogram"]
+    help: str
+    samples: Callable[[S, Now], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+    """Beside the labels of the group."""
+    live: bool = False
+    """Whether it moves with time alone while a run has not ended."""
+
+    @property
+    def unit(self) -> str:
+        """The unit, as Prometheus reads it off the name; empty where it counts things."""
+        base = self.name.removesuffix("_total")
+        return next((unit for unit in ("seconds", "ratio") if base.endswith("_" + unit)), "")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OwnFamily:
+    """A metric of the exporter about itself; `own` keeps its value with prometheus-client."""
+
+    name: str
+    type: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+RUN_LABELS = ("project", "spinner", "run_id")
+SPINNER_LABELS = ("project", "spinner")
+
+
+def _one(value: float | None) -> Iterable[Sample]:
+    """Yield the one sample of a family without labels of its own, or none when there is no value."""
+    if value is not None:
+        yield (), value
+
+
+def _failures(shown: ShownRun, now: Now) -> Iterable[Sample]:
+    """Yield the largest few failure groups and the sum of the others as `other`."""
+    groups: dict[tuple[str, ...], int] = {}
+    for failure in shown.run.snapshot.failures:
+        key = (failure.step, failure.error_code)
+        groups[key] = groups.get(key, 0) + failure.count
+    largest = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    most = now.store.rules.max_failure_groups
+    named = dict(largest[:most])
+    rest = sum(count for _, count in largest[most:])
+    if rest:
+        named["other", "other"] = named.get(("other", "other"), 0) + rest
+    yield from named.items()
+
+
+def _local(now: Now, time: float | None) -> float | None:
+    return None if time is None else now.clock.to_local(time)
+
+
+RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
+    Family(
+        "spinner_run_info",
+        "gauge",
+        "Facts about a run that do not change; always 1.",
+        lambda shown, now: [((shown.run.snapshot.trigger, shown.run.snapshot.parent_id), 1)],
+        labels=("trigger", "parent_run_id"),
+    ),
+    Family(
+        "spinner_run_status",
+        "gauge",
+        "The run's current status as the one series with value 1: queued, running, waiting, completed, failed, "
+        "cancelled, or unknown for a label that no mapping knows.",
+        lambda shown, now: [((shown.run.status.value,), 1)],
+        labels=("status",),
+    ),
+    Family(
+        "spinner_run_progress_ratio",
+        "gauge",
+        "Finished records (completed + failed) of all the run's records; absent while the total is unknown or 0.",
+        lambda shown, now: _one(shown.run.progress_ratio()),
+    ),
+    Family(
+        "spinner_run_duration_seconds",
+        "gauge",
+        "Time since the run started, or from start to end once it ended, by the runtime's clock.",
+        lambda shown, now: _one(shown.run.duration(now.clock.now())),
+        live=True,
+    ),
+    Family(
+        "spinner_run_records",
+        "gauge",
+        "Records of the run by their present state: pending, running, waiting, completed, failed.",
+        lambda shown, now: (
+            [
+                (("pending",), records.pending),
+                (("running",), records.running),
+                (("waiting",), records.waiting),
+                (("completed",), records.completed),
+                (("failed",), records.failed),
+            ]
+            if (records := shown.run.snapshot.records)
+            else ()
+        ),
+        labels=("state",),
+    ),
+    Family(
+        "spinner_run_failed_records",
+        "gauge",
+        "Records of the run that failed; a completed run can have some.",
+        lambda shown, now: _one(records.failed if (records := shown.run.snapshot.records) else None),
+    ),
+    Family(
+        "spinner_run_created_timestamp_seconds",
+        "gauge",
+        "When the run was created, by the runtime's clock.",
+        lambda shown, now: _one(shown.run.snapshot.created_at),
+    ),
+    Family(
+        "spinner_run_start_timestamp_seconds",
+        "gauge",
+        "When the run started, by the runtime's clock; absent before.",
+        lambda shown, now: _one(shown.run.snapshot.started_at),
+    ),
+    Family(
+        "spinner_run_end_timestamp_seconds",
+        "gauge",
+        "When the run ended, by the runtime's clock; absent before.",
+        lambda shown, now: _one(shown.run.ended_at),
+    ),
+    Family(
+        "spinner_run_last_progress_timestamp_seconds",
+        "gauge",
+        "When a record of the run last finished, or the run started, by the exporter's clock: the difference between "
+        "the two clocks is taken out, so that time() minus this is the true silence.",
+        lambda shown, now: _one(_local(now, shown.run.last_progress_at)),
+        live=True,
+    ),
+    Family(
+        "spinner_run_failures",
+        "gauge",
+        "Failed records of the run by step and error code; the largest few, the rest as other.",
+        _failures,
+        labels=("step", "error_code"),
+    ),
+    Family(
+        "spinner_run_failed_record_info",
+        "gauge",
+        "Which records failed: the newest few per run, bounded over all runs; always 1.",
+        lambda shown, now: [((r.id, r.step, r.error_code), 1) for r in shown.run.failed_records],
+        labels=("record_id", "step", "error_code"),
+    ),
+)
+
+SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
+    Family(
+        "spinner_runs",
+        "gauge",
+        "Runs in the runtime's current list by status: those that have not ended, and those that ended within the "
+        "retention.",
+        lambda spinner, now: [((status.value,), count) for status, count in spinner.runs.items()],
+        labels=("status",),
+    ),
+    Family(
+        "spinner_runs_started_total",
+        "counter",
+        "Runs that started, each counted once.",
+        lambda spinner, now: _one(spinner.tally.started),
+    ),
+    Family(
+        "spinner_runs_finished_total",
+        "counter",
+        "Runs that ended, each counted once, by the status they ended with.",
+        lambda spinner, now: [((status.value,), spinner.tally.finished[status]) for status in ENDED],
+        labels=("status",),
+    ),
+    Family(
+        "spinner_records_processed_total",
+        "counter",
+        "Records that finished, by how: completed or failed.",
+        lambda spinner, now: [
+            (("completed",), spinner.tally.completed_records),
+            (("failed",), spinner.tally.failed_records),
+        ],
+        labels=("state",),
+    ),
+    Family(
+        "spinner_run_finished_duration_seconds",
+        "histogram",
+        "Time from start to end of the runs that ended.",
+        lambda spinner, now: [((), spinner.tally.durations)],
+    ),
+    Family(
+        "spinner_run_queue_seconds",
+        "histogram",
+        "Time from creation to start of the runs that started.",
+        lambda spinner, now: [((), spinner.tally.queue_times)],
+    ),
+    Family(
+        "spinner_last_start_timestamp_seconds",
+        "gauge",
+        "When a run of the spinner last started, by the runtime's clock.",
+        lambda spinner, now: _one(spinner.tally.last_start_at),
+    ),
+    Family(
+        "spinner_last_success_timestamp_seconds",
+        "gauge",
+        "When a run of the spinner last completed, by the runtime's clock.",
+        lambda spinner, now: _one(spinner.tally.last_success_at),
+    ),
+)
+
+GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
+    Family(
+        "spinner_plan_used",
+        "gauge",
+        "How much of a plan meter is used.",
+        lambda store, now: [((meter.name,), meter.used) for meter in store.meters],
+        labels=("meter",),
+    ),
+    Family(
+        "spinner_plan_limit",
+        "gauge",
+        "The plan's limit of a meter; +Inf when it is unlimited.",
+        lambda store, now: [
+            ((meter.name,), float("inf") if meter.limit is None else meter.limit) for meter in store.meters
+        ],
+        labels=("meter",),
+    ),
+    Family(
+        "spinner_plan_reset_timestamp_seconds",
+        "gauge",
+        "When a meter begins anew, by the runtime's clock; absent for a meter that does not.",
+        lambda store, now: [((m.name,), m.resets_at) for m in store.meters if m.resets_at is not None],
+        labels=("meter",),
+    ),
+    Family(
+        "spinner_runtime_up",
+        "gauge",
+        "1 when the API says that the worker service is up and gives its heartbeat. The API can answer while it is "
+        "down.",
+        lambda store, now: _one(None if store.health is None else float(store.health.runtime_up)),
+    ),
+    Family(
+        "spinner_runtime_workers",
+        "gauge",
+        "Workers that the runtime says it has.",
+        lambda store, now: _one(None if store.health is None else store.health.workers),
+    ),
+    Family(
+        "spinner_runtime_last_heartbeat_timestamp_seconds",
+        "gauge",
+        "When the worker service last gave a sign of life, by the exporter's clock; the age says more than the word.",
+        lambda store, now: _one(None if store.health is None else _local(now, store.health.last_heartbeat_at)),
+    ),
+    Family(
+        "spinner_api_up",
+        "gauge",
+        "1 when the last read of the API succeeded, in time for this scrape.",
+        lambda store, now: _one(float(now.api_up)),
+    ),
+    Family(
+        "spinner_project_up",
+        "gauge",
+        "1 when the last read of the project succeeded.",
+        lambda store, now: [
+            ((project.name,), float(project.error is None and project.read_at is not None))
+            for project in store.projects()
+        ],
+        labels=("project",),
+    ),
+)
+
+OWN_FAMILIES: tuple[OwnFamily, ...] = (
+    OwnFamily("spinner_exporter_build_info", "gauge", "Version of the exporter and of Python.", ("version", "python")),
+    OwnFamily(
+        "spinner_exporter_sync_duration_seconds",
+        "histogram",
+        "Time that a read of everything that changed took.",
+    ),
+    OwnFamily(
+        "spinner_exporter_snapshot_timestamp_seconds",
+        "gauge",
+        "When the last good read of the API ended, by the exporter's clock.",
+    ),
+    OwnFamily(
+        "spinner_exporter_upstream_requests_total",
+        "counter",
+        "Requests sent to the runtime's API by endpoint and HTTP status; error where no status came.",
+        ("endpoint", "code"),
+    ),
+    OwnFamily(
+        "spinner_exporter_upstream_request_duration_seconds",
+        "histogram",
+        "Time from sending a request to the runtime's API to its whole answer.",
+        ("endpoint",),
+    ),
+    OwnFamily("spinner_exporter_runs_tracked", "gauge", "Runs that have series of their own."),
+    OwnFamily(
+        "spinner_exporter_runs_dropped_total",
+        "counter",
+        "Runs that lost their series although a person would still look for them, by reason: limit (too many runs), "
+        "gone (the runtime does not have it any more), project_gone.",
+        ("reason",),
+    ),
+    OwnFamily(
+        "spinner_exporter_invalid_items_total",
+        "counter",
+        "Items of the API's lists that could not be used, by kind: job, record, project, meter.",
+        ("kind",),
+    ),
+    OwnFamily(
+        "spinner_exporter_unmapped_status_total",
+        "counter",
+        "Sightings of a status label that no mapping knows; the first labels by name, the rest as other.",
+        ("label",),
+    ),
+    OwnFamily(
+        "spinner_exporter_config_last_reload_successful",
+        "gauge",
+        "1 when the config was good at the last reload, or start.",
+    ),
+)
+
+
+def names() -> dict[str, tuple[str, ...]]:
+    """Return every family's name and all its labels."""
+    return {
+        **{family.name: RUN_LABELS + family.labels for family in RUN_FAMILIES},
+        **{family.name: SPINNER_LABELS + family.labels for family in SPINNER_FAMILIES},
+        **{family.name: family.labels for family in GLOBAL_FAMILIES},
+        **{family.name: family.labels for family in OWN_FAMILIES},
+    }

@@ -1,0 +1,223 @@
+"""One project's runs: which are here, which have left, and what has been counted of each."""
+
+import dataclasses
+import heapq
+from collections.abc import Iterator
+
+from exporter.runs.run import Run
+from exporter.runs.tally import ENDED, Tally
+from exporter.runtime.model import FailedRecord, RunSnapshot
+from exporter.status import Status
+
+MEMORY = 6 * 3600.0
+"""Seconds for which a run that left is remembered.
+
+The horizon of `take` keeps runs from coming back as long as the runtime says when they ended. One that does not, and
+moves `updatedAt` of runs that are over, would bring them back; it mostly does so soon after their end.
+"""
+
+
+class ProjectRuns:
+    """One project's runs and counts, and when they were last read."""
+
+    def __init__(self, name: str, *, history: bool) -> None:
+        """`history`: the project was there at the exporter's first look, so what it first shows is not news."""
+        self.name = name
+        self.runs: dict[str, TrackedRun] = {}
+        self.read_at: float | None = None
+        """Our monotonic time of the last good read."""
+        self.error: str | None = None
+        """Why the last read failed; None when it did not."""
+        self._history = history
+        self._spinners: dict[str, _Spinner] = {}
+        self._left: dict[str, TrackedRun] = {}
+        self._endings: list[tuple[float, str]] = []
+        self._new_failures: set[str] = set()
+
+    def unveil(self) -> None:
+        """Show the true counts of the spinners that showed zeros so far.
+
+        `increase()` sees nothing of a counter that begins at 1: a spinner's first failed run would be missed by
+        every alert. So a spinner that becomes known shows zeros first, and its counts with the next read.
+        """
+        for spinner in self._spinners.values():
+            spinner.veiled = False
+
+    def spinners(self) -> Iterator[tuple[str, Tally, dict[Status, int]]]:
+        """Yield each spinner with its counts, or zeros while it is new, and with its runs by status."""
+        for name, spinner in self._spinners.items():
+            yield name, Tally() if spinner.veiled else spinner.tally, spinner.present
+
+    def take(self, snapshot: RunSnapshot, seen_at: float, horizon: float) -> None:
+        """Fold a snapshot into the run it belongs to and count what is new about it.
+
+        Earlier reads were complete up to `horizon`: a run that ended before it and is not here was counted then.
+        """
+        tracked = self.runs.get(snapshot.id)
+        if tracked is None:
+            tracked = self._admit(Run.first(snapshot, seen_at), horizon)
+            if tracked is None:
+                return
+        else:
+            newer = tracked.run.fold(snapshot, seen_at)
+            if newer is tracked.run:
+                return
+            self._withdraw(tracked)
+            tracked.change(newer)
+        self._present(tracked)
+
+    def _admit(self, run: Run, horizon: float) -> "TrackedRun | None":
+        """Return a place for a run that is not here, unless it is an echo of one that was here before."""
+        left = self._left.get(run.id)
+        if left is None:
+            # A run that ended before the horizon was counted by an earlier read, or is older than our first.
+            return None if run.ended_at is not None and run.ended_at < horizon else TrackedRun(run)
+        late = run.snapshot.updated_at <= left.run.snapshot.updated_at
+        if left.run.ended and (late or run.ends_like(left.run)):
+            return None
+        # Begun anew under the same id, or not gone after all: what was counted of it stays counted.
+        del self._left[run.id]
+        left.change(run)
+        return left
+
+    def _present(self, tracked: "TrackedRun") -> None:
+        run = tracked.run
+        self.runs[run.id] = tracked
+        spinner = self._spinners.get(run.snapshot.spinner)
+        if spinner is None:
+            spinner = self._spinners[run.snapshot.spinner] = _Spinner()
+            spinner.veiled = self.read_at is not None or not self._history
+        spinner.present[run.status] += 1
+        tracked.count_into(spinner.tally)
+        if run.ended_at is not None:
+            heapq.heappush(self._endings, (run.ended_at, run.id))
+        if run.records.failed != tracked.records_read_for:
+            self._new_failures.add(run.id)
+
+    def _withdraw(self, tracked: "TrackedRun") -> None:
+        self._spinners[tracked.run.snapshot.spinner].present[tracked.run.status] -= 1
+        self._new_failures.discard(tracked.run.id)
+
+    def let_go(self, run_id: str, now: float) -> bool:
+        """Remove a run and remember that it left; returns whether it was there."""
+        tracked = self.runs.pop(run_id, None)
+        if tracked is None:
+            return False
+        self._withdraw(tracked)
+        tracked.run = tracked.run.with_failed_records(())
+        tracked.records_read_for = 0
+        tracked.left_at = now
+        self._left[run_id] = tracked
+        return True
+
+    def expire(self, now: float, retention: float) -> None:
+        """Let go of runs that ended longer than `retention` ago; a run's retention begins at its end, never before."""
+        while self._endings and self._endings[0][0] < now - retention:
+            ended_at, run_id = heapq.heappop(self._endings)
+            tracked = self.runs.get(run_id)
+            # An ending that is no longer the run's own is of a life before.
+            if tracked is not None and tracked.run.ended_at == ended_at:
+                self.let_go(run_id, now)
+        while self._left:
+            run_id, longest_gone = next(iter(self._left.items()))
+            if longest_gone.left_at > now - MEMORY:
+                return
+            del self._left[run_id]
+
+    def hide(self, hidden: set[str]) -> int:
+        """Hide just these runs; return how many were shown until now."""
+        newly = 0
+        for run_id, tracked in self.runs.items():
+            newly += run_id in hidden and not tracked.hidden
+            tracked.hidden = run_id in hidden
+        return newly
+
+    def runs_with_new_failures(self) -> list[Run]:
+        """Return the shown runs whose failed count moved since `keep_failed_records`."""
+        tracked = (self.runs[run_id] for run_id in self._new_failures)
+        return [each.run for each in tracked if not each.hidden]
+
+    def keep_failed_records(self, run: Run, records: tuple[FailedRecord, ...]) -> None:
+        """Take the failed records that belong to the failed count of `run`."""
+        tracked = self.runs.get(run.id)
+        if tracked is None:
+            return
+        tracked.run = tracked.run.with_failed_records(records)
+        tracked.records_read_for = run.records.failed
+        if tracked.run.records.failed == run.records.failed:
+            self._new_failures.discard(run.id)
+
+
+class TrackedRun:
+    """A run that is here, with what has been counted of it: each thing once, however often it is seen."""
+
+    __slots__ = (
+        "_counted_completed",
+        "_counted_failed",
+        "_counted_finish",
+        "_counted_queue",
+        "_counted_start",
+        "hidden",
+        "left_at",
+        "records_read_for",
+        "run",
+    )
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.hidden = False
+        """Whether there are too many runs for this one to be shown."""
+        self.records_read_for = 0
+        """The failed count for which failed records were last read."""
+        self.left_at = 0.0
+        self._counted_start = False
+        self._counted_queue = False
+        self._counted_finish = False
+        self._counted_completed = 0
+        self._counted_failed = 0
+
+    def change(self, newer: Run) -> None:
+        """Take the run's newer state. Records of a run begun anew count anew; the run itself does not."""
+        if self.run.restarted_by(newer):
+            self._counted_completed = self._counted_failed = 0
+        self.run = newer
+
+    def count_into(self, tally: Tally) -> None:
+        """Count what this run newly shows."""
+        run = self.run
+        if run.started and not self._counted_start:
+            self._counted_start = True
+            tally.started += 1
+        started_at, queued = run.snapshot.started_at, run.queue_time()
+        if started_at is not None and queued is not None:
+            tally.last_start_at = max(started_at, tally.last_start_at or 0.0)
+            if not self._counted_queue:
+                self._counted_queue = True
+                tally.queue_times.observe(queued, run_id=run.id, timestamp=started_at)
+        if run.ended_at is not None and run.status in ENDED:
+            self._count_end(run, run.ended_at, tally)
+        completed, failed = run.records.completed, run.records.failed
+        tally.completed_records += max(completed - self._counted_completed, 0)
+        tally.failed_records += max(failed - self._counted_failed, 0)
+        self._counted_completed = max(completed, self._counted_completed)
+        self._counted_failed = max(failed, self._counted_failed)
+
+    def _count_end(self, run: Run, ended_at: float, tally: Tally) -> None:
+        if run.status is Status.COMPLETED:
+            tally.last_success_at = max(ended_at, tally.last_success_at or 0.0)
+        if self._counted_finish:
+            return
+        self._counted_finish = True
+        tally.finished[run.status] += 1
+        duration = run.duration(ended_at)
+        if duration is not None:
+            tally.durations.observe(duration, run_id=run.id, timestamp=ended_at)
+
+
+@dataclasses.dataclass(slots=True)
+class _Spinner:
+    """What one spinner's runs have come to, and its runs that are here by status."""
+
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    present: dict[Status, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(Status, 0))
+    veiled: bool = False

@@ -1,0 +1,230 @@
+"""All projects with their runs, the runtime and the plan. No I/O: `sync` reads, the store remembers.
+
+Every way in is `commit`, which takes a whole read or nothing. There are four ways out, and each run leaves by one:
+its retention ran out, the runtime does not have it any more, its project is gone, or the page would grow too big.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from exporter.runs.clock import RuntimeClock
+from exporter.runs.project import ProjectRuns
+from exporter.runs.run import Run
+from exporter.runs.tally import Tally
+from exporter.runtime.model import FailedRecord, Health, Meter, RunSnapshot
+from exporter.status import Status
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rules:
+    """What the store keeps, for how long, and how much of it is shown. Times are seconds."""
+
+    retention: float
+    stale_after: float
+    max_runs: int
+    max_failed_records: int
+    max_failed_records_per_run: int
+    max_failure_groups: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShownRun:
+    """A run with the name of its project, as the page shows it."""
+
+    run: Run
+    project: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShownSpinner:
+    """A spinner's counts with its names, as the page shows them."""
+
+    project: str
+    spinner: str
+    tally: Tally
+    runs: dict[Status, int]
+    """Runs in the list now, by status; empty while the list is not to be trusted."""
+
+
+class Store:
+    """Runs by project, counts by spinner, and the last good word on runtime and plan."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        clock: RuntimeClock,
+        *,
+        monotonic: Callable[[], float],
+        dropped: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """`dropped` is told the reason whenever a run leaves that a person would still look for."""
+        self.rules = rules
+        self.clock = clock
+        self._monotonic = monotonic
+        self._dropped = dropped
+        self._projects: dict[str, ProjectRuns] = {}
+        self._first_look_done = False
+        self._health: tuple[Health, float] | None = None
+        self._meters: tuple[tuple[Meter, ...], float] | None = None
+        self._hides = False
+
+    # -- what a sync does ---------------------------------------------------------------------------------
+
+    def name_projects(self, names: dict[str, str]) -> None:
+        """Take the list of projects, id to label. A project that is new gets its place; none leaves by this."""
+        for project_id, name in names.items():
+            known = self._projects.get(project_id)
+            if known is None:
+                self._projects[project_id] = ProjectRuns(name, history=not self._first_look_done)
+            else:
+                known.name = name
+        self._first_look_done = True
+
+    def commit(self, project_id: str, sightings: Iterable[tuple[RunSnapshot, float]], *, horizon: float) -> None:
+        """Take one project's whole read: each snapshot with the runtime's time of the answer that it came in.
+
+        `horizon` is the time up to which earlier reads were complete: a run that we do not hold and that ended
+        before it was counted then, and does not come back.
+        """
+        project = self._projects[project_id]
+        project.unveil()
+        for snapshot, seen_at in sightings:
+            project.take(snapshot, seen_at, horizon)
+        project.read_at = self._monotonic()
+        project.error = None
+
+    def keep_health(self, health: Health) -> None:
+        """Take the last good word on the worker service."""
+        self._health = (health, self._monotonic())
+
+    def keep_meters(self, meters: tuple[Meter, ...]) -> None:
+        """Take the last good word on the plan."""
+        self._meters = (meters, self._monotonic())
+
+    def fail(self, project_id: str, error: str) -> None:
+        """Note that a project could not be read; what we hold of it stays until it is stale."""
+        self._projects[project_id].error = error
+
+    def forget_run(self, project_id: str, run_id: str) -> None:
+        """Let go of a run that the runtime does not have any more; it is dropped, not finished."""
+        if self._projects[project_id].let_go(run_id, self.clock.now()):
+            self._dropped("gone")
+
+    def forget_project(self, project_id: str) -> None:
+        """Let go of a project with all its runs and counts."""
+        for _ in self._projects.pop(project_id).runs:
+            self._dropped("project_gone")
+
+    def keep_failed_records(self, project_id: str, run: Run, records: Sequence[FailedRecord]) -> None:
+        """Take a run's newest failed records, read for its present failed count."""
+        newest = sorted(records, key=lambda record: (record.ended_at or 0.0, record.id), reverse=True)
+        unique = {record.id: record for record in newest}
+        named = tuple(unique.values())[: self.rules.max_failed_records_per_run]
+        self._projects[project_id].keep_failed_records(run, named)
+
+    def expire(self) -> None:
+        """Let go of the runs whose retention ran out, then of what is over the limits."""
+        now = self.clock.now()
+        for project in self._projects.values():
+            project.expire(now, self.rules.retention)
+        self._limit_runs()
+        self._limit_failed_records()
+
+    # -- what a sync asks ---------------------------------------------------------------------------------
+
+    def project_ids(self) -> list[str]:
+        """Return every project that has a place here."""
+        return list(self._projects)
+
+    def open_runs(self, project_id: str) -> list[str]:
+        """Return the ids of a project's runs that have not ended."""
+        return [run_id for run_id, tracked in self._projects[project_id].runs.items() if not tracked.run.ended]
+
+    def runs_missing_failed_records(self, project_id: str) -> list[Run]:
+        """Return the runs whose failed count moved since their failed records were last read, newest first."""
+        if not self.rules.max_failed_records_per_run or not self.rules.max_failed_records:
+            return []
+        moved = self._projects[project_id].runs_with_new_failures()
+        return sorted(moved, key=lambda run: run.snapshot.updated_at, reverse=True)
+
+    # -- what a page shows --------------------------------------------------------------------------------
+
+    def runs(self) -> Iterator[ShownRun]:
+        """Yield the runs to show: known well, recent enough, and within the limit."""
+        for project in self._fresh_projects():
+            for tracked in project.runs.values():
+                if not tracked.hidden:
+                    yield ShownRun(tracked.run, project.name)
+
+    def spinners(self) -> Iterator[ShownSpinner]:
+        """Yield every spinner that we ever saw a run of; a new one shows zeros until the next sync."""
+        for project in self._projects.values():
+            fresh = self.is_fresh(project)
+            for spinner, tally, present in project.spinners():
+                yield ShownSpinner(project.name, spinner, tally, present if fresh else {})
+
+    def projects(self) -> Iterator[ProjectRuns]:
+        """Yield every project."""
+        yield from self._projects.values()
+
+    @property
+    def health(self) -> Health | None:
+        """The last good word on the worker service; None when there is none that is recent enough."""
+        return self._health[0] if self._health and self._is_recent(self._health[1]) else None
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        """The last good word on the plan; empty when there is none that is recent enough."""
+        return self._meters[0] if self._meters and self._is_recent(self._meters[1]) else ()
+
+    def seconds_since_read(self, project: ProjectRuns) -> float | None:
+        """Return how long ago a project was last read well; None when it never was."""
+        return None if project.read_at is None else self._monotonic() - project.read_at
+
+    def is_fresh(self, project: ProjectRuns) -> bool:
+        """Whether a project's last good read is recent enough to be shown as the present."""
+        return project.read_at is not None and self._is_recent(project.read_at)
+
+    def _is_recent(self, read_at: float) -> bool:
+        return self._monotonic() - read_at <= self.rules.stale_after
+
+    def _fresh_projects(self) -> Iterator[ProjectRuns]:
+        return (project for project in self._projects.values() if self.is_fresh(project))
+
+    # -- limits -------------------------------------------------------------------------------------------
+
+    def _limit_runs(self) -> None:
+        """Show the newest and those that have not ended; drop ended ones over the limit, hide open ones.
+
+        An open run is only hidden, not dropped: it must still be counted once, whenever it ends.
+        """
+        total = sum(len(project.runs) for project in self._projects.values())
+        if total <= self.rules.max_runs and not self._hides:
+            return
+        everything = [(project, tracked) for project in self._projects.values() for tracked in project.runs.values()]
+        everything.sort(key=lambda pair: (not pair[1].run.ended, pair[1].run.snapshot.created_at), reverse=True)
+        over = everything[self.rules.max_runs :]
+        for project, tracked in over:
+            if tracked.run.ended and project.let_go(tracked.run.id, self.clock.now()):
+                self._dropped("limit")
+        hidden = {tracked.run.id for _, tracked in over if not tracked.run.ended}
+        for project in self._projects.values():
+            for _ in range(project.hide(hidden)):
+                self._dropped("limit")
+        self._hides = bool(hidden)
+
+    def _limit_failed_records(self) -> None:
+        """Keep the failed records of the runs that changed last."""
+        naming = [
+            (project, tracked.run)
+            for project in self._projects.values()
+            for tracked in project.runs.values()
+            if tracked.run.failed_records
+        ]
+        excess = sum(len(run.failed_records) for _, run in naming) - self.rules.max_failed_records
+        for project, run in sorted(naming, key=lambda pair: pair[1].snapshot.updated_at):
+            if excess <= 0:
+                return
+            kept = run.failed_records[: max(len(run.failed_records) - excess, 0)]
+            excess -= len(run.failed_records) - len(kept)
+            project.keep_failed_records(run, kept)

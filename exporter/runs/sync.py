@@ -1,0 +1,362 @@
+"""Asks the runtime what changed and puts it into the store. Nothing here runs by itself: a scrape starts it.
+
+A project's read is staged and committed after its last page; a read that fails changes nothing. `SharedSync` lets
+scrapes that overlap share one read.
+"""
+
+import asyncio
+import dataclasses
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Protocol, TypeVar
+
+import structlog
+
+from exporter.errors import ApiError
+from exporter.runs.run import Run
+from exporter.runs.store import Store
+from exporter.runtime.client import NotFoundError, RuntimeClient
+from exporter.runtime.model import FailedRecord, Page, RunSnapshot
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+MAX_REREADS = 200
+"""Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
+
+MAX_RECORD_READS = 20
+"""Runs of one project whose failed records are read in one sync; the next sync goes on with the rest."""
+
+MAX_RECORD_PAGES = 20
+"""Pages of failed records read of one run: 10,000 records, of which the newest few are shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SyncRules:
+    """What a sync reads. Times are seconds."""
+
+    retention: float
+    overlap: float
+    sweep_interval: float
+    wanted: Callable[[str], bool]
+    """Whether a project of this name is to be read."""
+
+
+class SyncObserver(Protocol):
+    """Is told of every sync that ended."""
+
+    def sync_ended(self, seconds: float, *, ok: bool) -> None:
+        """`ok` says whether the API could be read; `seconds` is how long it took."""
+
+
+class Sync:
+    """Reads one runtime incrementally: remembers, per project, how far it has read."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        store: Store,
+        rules: SyncRules,
+        observer: SyncObserver,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._rules = rules
+        self._observer = observer
+        self._monotonic = monotonic
+        self._listed = _Listed()
+        self._cursors: dict[str, _Cursor] = {}
+        self._troubles = _Troubles()
+
+    async def run(self) -> bool:
+        """Read what changed; return whether the API could be read. Never raises for what an API can do."""
+        started = self._monotonic()
+        self._store.clock.begin()
+        projects_ok, health_ok, _ = await _together(self._read_projects(), self._read_health(), self._read_usage())
+        ok = projects_ok and health_ok
+        self._store.expire()
+        self._observer.sync_ended(self._monotonic() - started, ok=ok)
+        return ok
+
+    async def _read_health(self) -> bool:
+        try:
+            self._store.keep_health(await self._client.health())
+        except ApiError as error:
+            self._troubles.note("health", str(error))
+            return False
+        self._troubles.clear("health")
+        return True
+
+    async def _read_usage(self) -> bool:
+        """Read the plan meters. A token that may not see the plan is no reason to call the API down."""
+        try:
+            self._store.keep_meters(await self._client.usage())
+        except ApiError as error:
+            self._troubles.note("usage", str(error))
+            return False
+        self._troubles.clear("usage")
+        return True
+
+    async def _read_projects(self) -> bool:
+        try:
+            await self._list_projects()
+        except ApiError as error:
+            self._troubles.note("projects", str(error))
+            for project_id in self._store.project_ids():
+                self._store.fail(project_id, str(error))
+            return False
+        self._troubles.clear("projects")
+        reads = await _together(*map(self._read_project, self._store.project_ids()))
+        return not reads or any(reads)
+
+    async def _list_projects(self) -> None:
+        pages = [page async for page in self._observed(self._client.projects(etag=self._listed.etag))]
+        if not pages[-1].not_modified:
+            names = {project.id: project.name for page in pages for project in page.items}
+            self._listed = _Listed(pages[-1].etag if len(pages) == 1 else None, names)
+        wanted = {project_id: name for project_id, name in self._listed.names.items() if self._rules.wanted(name)}
+        self._store.name_projects(_distinct(wanted))
+        for project_id in self._store.project_ids():
+            if project_id in self._listed.names and project_id not in wanted:
+                self._forget_project(project_id)
+
+    async def _read_project(self, project_id: str) -> bool:
+        """Read one project; return whether that went well. One broken project does not hide the others."""
+        listed = project_id in self._listed.names
+        try:
+            await self._read_runs(project_id)
+        except ApiError as error:
+            # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
+            if isinstance(error, NotFoundError) and not listed:
+                self._forget_project(project_id)
+                return True
+            self._store.fail(project_id, str(error))
+            self._troubles.note("project", str(error), project=project_id)
+            return False
+        self._troubles.clear("project", project=project_id)
+        if not listed and not self._store.open_runs(project_id):
+            self._forget_project(project_id)
+            return True
+        await self._read_failed_records(project_id)
+        return True
+
+    async def _read_runs(self, project_id: str) -> None:
+        cursor = self._cursors.get(project_id, _Cursor())
+        staged = _Staged()
+        swept_at = self._monotonic()
+        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
+        if sweeps:
+            open_before = self._store.open_runs(project_id)
+            await staged.take(self._observed(self._client.jobs(project_id, active=True)))
+            unseen = [run_id for run_id in open_before if run_id not in staged.run_ids]
+        if cursor.watermark is not None:
+            horizon = cursor.watermark - self._rules.overlap
+        else:
+            horizon = staged.as_of() - self._rules.retention
+        changed = _Staged()
+        await changed.take(
+            self._observed(self._client.jobs(project_id, updated_since=horizon, etag=cursor.etag)),
+        )
+        gone: list[str] = []
+        if sweeps:
+            lost = [run_id for run_id in unseen if run_id not in changed.run_ids]
+            gone = await self._reread(project_id, lost[:MAX_REREADS], staged)
+            if len(lost) > MAX_REREADS:
+                swept_at = cursor.swept_at or swept_at
+        self._store.commit(project_id, staged.sightings + changed.sightings, horizon=horizon)
+        for run_id in gone:
+            self._store.forget_run(project_id, run_id)
+        self._cursors[project_id] = _Cursor(
+            # A list that did not change says nothing newer of its own, so the watermark stays.
+            watermark=cursor.watermark if changed.not_modified else changed.as_of(),
+            etag=changed.etag,
+            swept_at=swept_at if sweeps else cursor.swept_at,
+        )
+
+    async def _reread(self, project_id: str, run_ids: list[str], staged: "_Staged") -> list[str]:
+        """Read runs one by one that should be open and were in no list; return those that are gone."""
+        gone: list[str] = []
+        troubles: list[str] = []
+
+        async def read(run_id: str) -> None:
+            try:
+                staged.add(await self._client.job(run_id))
+            except NotFoundError:
+                gone.append(run_id)
+            except ApiError as error:
+                # It keeps its last state until the next sweep; the rest of the project is not held up by it.
+                troubles.append(str(error))
+
+        await _together(*map(read, run_ids))
+        if troubles:
+            self._troubles.note("job", troubles[0], project=project_id)
+        else:
+            self._troubles.clear("job", project=project_id)
+        return gone
+
+    async def _read_failed_records(self, project_id: str) -> None:
+        runs = self._store.runs_missing_failed_records(project_id)[:MAX_RECORD_READS]
+        await _together(*(self._read_failed_records_of(project_id, run) for run in runs))
+
+    async def _read_failed_records_of(self, project_id: str, run: Run) -> None:
+        keep = self._store.rules.max_failed_records_per_run
+        newest: list[FailedRecord] = []
+        pages = 0
+        try:
+            if run.records.failed:
+                async for page in self._client.failed_records(run.id):
+                    newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
+                    pages += 1
+                    if pages == MAX_RECORD_PAGES:
+                        break
+        except ApiError as error:
+            # Asked again with the next sync, since the count still differs from what was read.
+            self._troubles.note("records", str(error), project=project_id)
+            return
+        self._troubles.clear("records", project=project_id)
+        self._store.keep_failed_records(project_id, run, newest)
+
+    def _forget_project(self, project_id: str) -> None:
+        self._store.forget_project(project_id)
+        self._cursors.pop(project_id, None)
+
+    async def _observed(self, pages: AsyncIterator[Page[T]]) -> AsyncIterator[Page[T]]:
+        """Pass pages on and set the runtime's clock by each."""
+        async for page in pages:
+            if page.as_of is not None:
+                self._store.clock.observe(page.as_of)
+            yield page
+
+
+class SharedSync:
+    """Lets any number of scrapes share one sync at a time, and none at all when the last is recent enough."""
+
+    def __init__(
+        self,
+        sync: Callable[[], Awaitable[bool]],
+        *,
+        min_interval: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._sync = sync
+        self._monotonic = monotonic
+        self._task: asyncio.Task[None] | None = None
+        self._ended_at: float | None = None
+        self.min_interval = min_interval
+        self.ok = False
+        """Whether the last sync that ended could read the API."""
+        self.ever_ok = False
+        """Whether any sync could."""
+
+    async def fresh(self, patience: float) -> bool:
+        """Have the store read, by a sync of our own or one under way, and wait for it at most `patience` seconds.
+
+        Returns whether what the store shows is a good read. The sync goes on when the time is up.
+        """
+        if self._task is None:
+            if self._ended_at is not None and self._monotonic() - self._ended_at < self.min_interval:
+                return self.ok
+            self._task = asyncio.create_task(self._run(), name="sync")
+        done, _ = await asyncio.wait({self._task}, timeout=max(patience, 0.0))
+        return bool(done) and self.ok
+
+    async def stop(self) -> None:
+        """End a sync that is under way, with nothing of its unfinished reads kept."""
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _run(self) -> None:
+        try:
+            self.ok = await self._sync()
+        except Exception:
+            # A fault of ours must not end the scrapes: it shows as an API that is down, and in the log.
+            self.ok = False
+            log.exception("sync failed")
+        else:
+            self.ever_ok = self.ever_ok or self.ok
+        finally:
+            self._ended_at = self._monotonic()
+            self._task = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Listed:
+    """The list of projects as last read, id to name."""
+
+    etag: str | None = None
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cursor:
+    """How far one project has been read: by the runtime's clock, and when last swept by ours."""
+
+    watermark: float | None = None
+    etag: str | None = None
+    swept_at: float | None = None
+
+
+class _Staged:
+    """A list while it is read: nothing of it counts until its last page is here."""
+
+    def __init__(self) -> None:
+        self.sightings: list[tuple[RunSnapshot, float]] = []
+        self.run_ids: set[str] = set()
+        self.etag: str | None = None
+        self.not_modified = False
+        self._first_as_of: float | None = None
+        self._last_as_of: float | None = None
+
+    async def take(self, pages: AsyncIterator[Page[RunSnapshot]]) -> None:
+        async for page in pages:
+            self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
+            self._last_as_of = page.as_of
+            self.etag, self.not_modified = page.etag, page.not_modified
+            for snapshot in page.items:
+                self.add(snapshot)
+
+    def add(self, snapshot: RunSnapshot) -> None:
+        self.sightings.append((snapshot, self._last_as_of or snapshot.updated_at))
+        self.run_ids.add(snapshot.id)
+
+    def as_of(self) -> float:
+        """Return the runtime's time of the first page: what changed after it may be missing from the list."""
+        if self._first_as_of is None:
+            raise ApiError("jobs: the answer has neither asOf nor a Date, so there is no clock to read by")
+        return self._first_as_of
+
+
+class _Troubles:
+    """Logs once when something goes wrong, once when it goes wrong otherwise, once when it is well again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+
+    def note(self, what: str, error: str, *, project: str = "") -> None:
+        if self._known.get((what, project)) != error:
+            self._known[what, project] = error
+            log.warning("cannot read", what=what, error=error, **({"project": project} if project else {}))
+
+    def clear(self, what: str, *, project: str = "") -> None:
+        if self._known.pop((what, project), None) is not None:
+            log.info("reads again", what=what, **({"project": project} if project else {}))
+
+
+async def _together(*coroutines: Coroutine[None, None, T]) -> list[T]:
+    """Run coroutines side by side and return their results in order; when one raises, none goes on alone."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    return [task.result() for task in tasks]
+
+
+def _distinct(names: dict[str, str]) -> dict[str, str]:
+    """Return names that tell projects apart: where two are called alike, each gets its id behind its name."""
+    uses: dict[str, int] = {}
+    for name in names.values():
+        uses[name] = uses.get(name, 0) + 1
+    return {project_id: name if uses[name] == 1 else f"{name} ({project_id})" for project_id, name in names.items()}

@@ -1,0 +1,239 @@
+"""The contract's JSON: what each thing of the world looks like over HTTP. Absent is null."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+from starlette.responses import Response
+
+from exporter.simulator.engine import Pulse
+from exporter.simulator.plan import Plan
+from exporter.simulator.run import Project, Record, RecordStatus, Run
+
+WallMs = Callable[[float], int]
+"""Turns story time into wall-clock epoch milliseconds."""
+
+
+class _Wire(msgspec.Struct, frozen=True, rename="camel"):
+    """Fields are named as in the contract."""
+
+
+class ProjectView(_Wire, frozen=True):
+    """A project."""
+
+    id: str
+    name: str
+
+
+class Counts(_Wire, frozen=True):
+    """Records of a run by status; total and pending are null while the run does not know how many there are."""
+
+    total: int | None
+    pending: int | None
+    running: int
+    waiting: int
+    completed: int
+    failed: int
+
+
+class Failure(_Wire, frozen=True):
+    """Failed records of one step and error code."""
+
+    step: str
+    error_code: str
+    count: int
+
+
+class Job(_Wire, frozen=True):
+    """A run."""
+
+    id: str
+    project_id: str
+    spinner_id: str
+    spinner_name: str
+    trigger: str
+    parent_job_id: str | None
+    status: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    updated_at: str
+    last_progress_at: str | None
+    waiting_until: str | None
+    due_at: str | None
+    records: Counts
+    failures: list[Failure]
+
+
+class StepView(_Wire, frozen=True):
+    """A step as a failed record names it."""
+
+    index: int
+    type: str
+    name: str
+
+
+class RecordView(_Wire, frozen=True):
+    """A record."""
+
+    id: str
+    job_id: str
+    status: str
+    failed_step: StepView | None
+    error_code: str | None
+    error_message: str | None
+    started_at: str | None
+    ended_at: str | None
+    attempts: int
+
+
+class Page(_Wire, frozen=True):
+    """A page of a list; the items are encoded already, since the ETag is made from them."""
+
+    items: msgspec.Raw
+    next_cursor: str | None
+    as_of: str
+
+
+class MeterView(_Wire, frozen=True):
+    """A meter of the plan."""
+
+    name: str
+    used: int
+    limit: int | None
+    resets_at: str | None
+
+
+class Usage(_Wire, frozen=True):
+    """The plan's meters."""
+
+    plan: str
+    meters: list[MeterView]
+
+
+class RuntimeHealth(_Wire, frozen=True):
+    """The worker service."""
+
+    status: str
+    last_heartbeat_at: str
+    workers: int
+
+
+class Health(_Wire, frozen=True):
+    """The whole."""
+
+    status: str
+    runtime: RuntimeHealth
+
+
+class Created(_Wire, frozen=True):
+    """The run that a trigger created."""
+
+    job_id: str
+
+
+class Problem(_Wire, frozen=True):
+    """Why there is no other answer."""
+
+    error: str
+    error_code: str
+
+
+def rfc3339(milliseconds: int) -> str:
+    """Write a wall-clock time with three decimals.
+
+    >>> rfc3339(1_767_603_600_250)
+    '2026-01-05T09:00:00.250Z'
+    """
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"
+
+
+def project_view(project: Project) -> ProjectView:
+    """Return a project as the API tells it."""
+    return ProjectView(project.id, project.name)
+
+
+def job_view(run: Run, wall_ms: WallMs) -> Job:
+    """Return a run as the API tells it."""
+    known = run.total_known
+    return Job(
+        id=run.id,
+        project_id=run.project.id,
+        spinner_id=run.spinner.id,
+        spinner_name=run.spinner.name,
+        trigger=run.trigger,
+        parent_job_id=run.parent_id,
+        status=run.label,
+        created_at=rfc3339(wall_ms(run.created_at)),
+        started_at=_time(run.started_at, wall_ms),
+        ended_at=_time(run.ended_at, wall_ms),
+        updated_at=rfc3339(wall_ms(run.updated_at)),
+        last_progress_at=_time(run.last_progress_at, wall_ms),
+        waiting_until=_time(run.waiting_until, wall_ms),
+        due_at=_time(run.due_at, wall_ms),
+        records=Counts(
+            total=run.total if known else None,
+            pending=run.pending if known else None,
+            running=run.running,
+            waiting=run.waiting,
+            completed=run.completed,
+            failed=run.failed,
+        ),
+        failures=[Failure(step, code, count) for (step, code), count in run.failures.items()],
+    )
+
+
+def record_view(run: Run, record: Record, wall_ms: WallMs) -> RecordView:
+    """Return a record that was taken on, as the API tells it."""
+    failed_step = None
+    if record.status is RecordStatus.FAILED:
+        step = run.spinner.law.steps[record.step]
+        failed_step = StepView(record.step, step.type, step.name)
+    return RecordView(
+        id=record_id(run, record.index),
+        job_id=run.id,
+        status=record.status.value,
+        failed_step=failed_step,
+        error_code=record.error_code,
+        error_message=record.error_message,
+        started_at=_time(record.started_at, wall_ms),
+        ended_at=_time(record.ended_at, wall_ms),
+        attempts=record.attempts,
+    )
+
+
+def pending_record_view(run: Run, index: int) -> RecordView:
+    """Return a record that was not taken on yet, as the API tells it."""
+    return RecordView(record_id(run, index), run.id, RecordStatus.PENDING.value, None, None, None, None, None, 0)
+
+
+def record_id(run: Run, index: int) -> str:
+    """Return a record's id; it tells nothing of the contact, and a retry of the same contact has another."""
+    return f"{run.id.replace('job_', 'rec_', 1)}_{index}"
+
+
+def health_view(pulse: Pulse, wall_ms: WallMs) -> Health:
+    """Return the worker service's state as the API tells it. The API itself is up, or nobody would be told."""
+    return Health(
+        "ok" if pulse.up else "degraded",
+        RuntimeHealth("up" if pulse.up else "down", rfc3339(wall_ms(pulse.last_heartbeat_at)), pulse.workers),
+    )
+
+
+def usage_view(plan: Plan) -> Usage:
+    """Return the plan's meters as the API tells them."""
+    resets_at = rfc3339(int(plan.resets_at * 1000))
+    return Usage(
+        plan.name,
+        [MeterView(meter.name, meter.used, meter.limit, resets_at if meter.monthly else None) for meter in plan.meters],
+    )
+
+
+def problem(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer to a request that cannot be met."""
+    return Response(msgspec.json.encode(Problem(text, code)), status, headers, media_type="application/json")
+
+
+def _time(moment: float | None, wall_ms: WallMs) -> str | None:
+    return None if moment is None else rfc3339(wall_ms(moment))

@@ -1,0 +1,116 @@
+"""The routes. Each handler reads top-down: what is asked, the deadline, the work, the answer."""
+
+import asyncio
+import gzip
+import html
+import math
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from string import Template
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from exporter import __version__
+from exporter.errors import ConfigError
+from exporter.metrics.exposition import negotiate
+from exporter.service import Exporter
+
+TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
+
+READY_PATIENCE = 0.5
+"""Seconds that a readiness probe waits for a first sync: Kubernetes gives a probe one second."""
+
+
+def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | None = None) -> Starlette:
+    """Return the exporter's web application; without `reload` the lifecycle routes refuse."""
+
+    async def metrics(request: Request) -> Response:
+        content_type = negotiate(request.headers.get("Accept", ""))
+        patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.config.sync.timeout_offset)
+        body = await exporter.page(content_type, patience=patience)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            # Level 1: on these pages the higher ones cost several times as much for a few percent. In a thread,
+            # since a large page takes long enough for another scrape to notice.
+            body = await asyncio.to_thread(gzip.compress, body, 1)
+            headers["Content-Encoding"] = "gzip"
+        return Response(body, headers={**headers, "Content-Type": content_type})
+
+    async def healthy(request: Request) -> Response:
+        return PlainTextResponse("spinner-exporter is healthy.\n")
+
+    async def ready(request: Request) -> Response:
+        if not exporter.ready:
+            # Nothing is read unless somebody asks. If only scrapes asked, an exporter that gets its scrapes
+            # through a load balancer, which sends none before it is ready, would never become ready.
+            await exporter.refresh(READY_PATIENCE)
+        if exporter.ready:
+            return PlainTextResponse("spinner-exporter is ready.\n")
+        return PlainTextResponse("The runtime's API has not been read yet.\n", status_code=503)
+
+    async def landing(request: Request) -> Response:
+        return HTMLResponse(_landing(exporter))
+
+    async def lifecycle_reload(request: Request) -> Response:
+        if reload is None:
+            return PlainTextResponse("Lifecycle requests are off; see --web.enable-lifecycle.\n", status_code=403)
+        try:
+            await reload()
+        except ConfigError as error:
+            return PlainTextResponse(f"The old config stays: {error}\n", status_code=500)
+        return PlainTextResponse("Reloaded.\n")
+
+    return Starlette(
+        routes=[
+            Route("/", landing),
+            Route("/metrics", metrics),
+            Route("/-/healthy", healthy),
+            Route("/-/ready", ready),
+            Route("/-/reload", lifecycle_reload, methods=["POST"]),
+        ],
+    )
+
+
+def _patience(timeout: str | None, offset: float) -> float | None:
+    """Return how long a scrape can wait for a sync: Prometheus's timeout less the offset, at least half of it."""
+    try:
+        seconds = float(timeout or "")
+    except ValueError:
+        return None
+    if not math.isfinite(seconds) or seconds <= 0:
+        return None
+    return max(seconds - offset, seconds / 2)
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    for part in accept_encoding.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _landing(exporter: Exporter) -> str:
+    rows = []
+    for project in sorted(exporter.store.projects(), key=lambda project: project.name):
+        age = exporter.store.seconds_since_read(project)
+        still_open = sum(not held.run.ended for held in project.runs.values())
+        cells = (
+            project.name,
+            "never" if age is None else f"{age:.0f} s ago",
+            str(still_open),
+            str(len(project.runs) - still_open),
+            project.error or "",
+        )
+        state = "failing" if project.error else "fine"
+        rows.append(f'<tr class="{state}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    page = Template(resources.files(__package__).joinpath("landing.html").read_text(encoding="utf-8"))
+    nothing = '<tr><td colspan="5">None yet: the first scrape of <a href="metrics">metrics</a> reads them.</td></tr>'
+    return page.substitute(
+        version=html.escape(__version__),
+        runtime=html.escape(exporter.config.runtime.base_url),
+        rows="\n".join(rows) or nothing,
+    )

@@ -1,0 +1,79 @@
+"""A socket, an application and the signals that end or reload it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from exporter.config import split_address
+from exporter.errors import ConfigError
+
+GRACE = 5
+"""Seconds that answers under way have to end after SIGTERM."""
+
+
+def listen(address: str) -> socket.socket:
+    """Bind `host:port`, or `:port` for all interfaces of both families; raises `ConfigError`."""
+    host, port = split_address(address)
+    try:
+        if host:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), family=family)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ConfigError(f"web.listen_address: cannot listen on {address}: {reason}") from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL under which a listener can be reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    if host in ("", "::", "0.0.0.0"):  # noqa: S104 - compared with, not bound to
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    on_hangup: Callable[[], None] | None = None,
+    date_header: bool = True,
+) -> None:
+    """Answer requests until SIGTERM or SIGINT; then let answers under way end, and return.
+
+    `on_hangup` is called at every SIGHUP; without `date_header` the application gives the date itself.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=date_header,
+        timeout_graceful_shutdown=GRACE,
+    )
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.end)
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which raise the signal again and so end in an error status."""
+
+    def end(self) -> None:
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

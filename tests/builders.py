@@ -1,0 +1,63 @@
+"""Small values for tests: every field has a plain default, so that a test names only what it is about."""
+
+from typing import Any
+
+from exporter.runs.clock import RuntimeClock
+from exporter.runs.store import Rules, Store
+from exporter.runtime.model import RecordCounts, RunSnapshot
+from exporter.status import Status
+
+NOON = 1_764_000_000.0
+"""A moment on the runtime's clock, and on ours where a test does not part them."""
+
+
+class Clock:
+    """A clock that stands still until it is told to move; gives wall and monotonic time alike."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def snapshot(run_id: str = "run-1", status: Status = Status.RUNNING, **fields: Any) -> RunSnapshot:
+    """A run of spinner `welcome`, created at noon, started 5 s later and read as it was 60 s after noon."""
+    started = None if status is Status.QUEUED else NOON + 5
+    ended = NOON + 60 if status.ended else None
+    values: dict[str, Any] = {
+        "id": run_id,
+        "project_id": "p1",
+        "spinner": "welcome",
+        "trigger": "schedule",
+        "parent_id": "",
+        "status": status,
+        "status_label": status.value,
+        "created_at": NOON,
+        "updated_at": NOON + 60,
+        "started_at": started,
+        "ended_at": ended,
+    }
+    return RunSnapshot(**(values | fields))
+
+
+def counts(completed: int = 0, failed: int = 0, total: int | None = 10, **others: int) -> RecordCounts:
+    return RecordCounts(total=total, completed=completed, failed=failed, **others)
+
+
+def store(clock: Clock, *, projects: dict[str, str] | None = None, **rules: Any) -> Store:
+    """A store that knows project `p1` by the name Sales, with the default rules."""
+    values: dict[str, Any] = {
+        "retention": 3600.0,
+        "stale_after": 300.0,
+        "max_runs": 1000,
+        "max_failed_records": 100,
+        "max_failed_records_per_run": 5,
+        "max_failure_groups": 10,
+    }
+    made = Store(Rules(**(values | rules)), RuntimeClock(clock), monotonic=clock)
+    made.name_projects(projects or {"p1": "Sales"})
+    return made

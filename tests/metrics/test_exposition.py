@@ -1,0 +1,253 @@
+"""The page: golden files, what prometheus-client's own parsers read from it, and what is kept between scrapes."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.metrics import catalogue
+from exporter.metrics.catalogue import Now
+from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, negotiate
+from exporter.metrics.own import OwnMetrics
+from exporter.runs.store import Store
+from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, snapshot, store
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def exposition(clock: Clock) -> Exposition:
+    return Exposition(OwnMetrics(version="0", wall=clock))
+
+
+def page(held: Store, content_type: str = TEXT, *, api_up: bool = True, using: Exposition | None = None) -> str:
+    made = using or exposition(Clock())
+    return made.render(Now(held, held.clock, api_up), content_type).decode()
+
+
+def parsed(text: str, content_type: str) -> dict[str, Any]:
+    parse: Any = parse_openmetrics if content_type == OPENMETRICS else parse_text
+    return {family.name: family for family in parse(text)}
+
+
+def samples(text: str, content_type: str = TEXT) -> Samples:
+    """Parse a page; refuse duplicate series."""
+    found: Samples = {}
+    for family in parsed(text, content_type).values():
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"the series {key} stands twice: Prometheus would refuse or mix them"
+            found[key] = sample.value
+    return found
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    matching = [
+        number for (each, pairs), number in found.items() if each == name and labels.items() <= dict(pairs).items()
+    ]
+    assert len(matching) < 2, f"{name}{labels} is not one series"
+    return matching[0] if matching else None
+
+
+def busy_store(clock: Clock) -> Store:
+    """One of everything: a run under way, one that waits, a finished one with failures, a queued one, a plan."""
+    held = store(clock, projects={"p1": "Sales", "p2": 'Support "EU"'})
+    held.commit(
+        "p1",
+        [
+            (snapshot("run-1", records=counts(4, 1, pending=3, running=2), last_progress_at=NOON + 50), NOON + 60),
+            (
+                snapshot(
+                    "run-2",
+                    Status.COMPLETED,
+                    trigger="child",
+                    parent_id="run-0",
+                    records=counts(7, 3),
+                    failures=(FailureCount("send", "E_BOUNCE", 2), FailureCount("call", "", 1)),
+                ),
+                NOON + 60,
+            ),
+            (snapshot("run-3", Status.QUEUED, records=None), NOON + 60),
+        ],
+        horizon=NOON - 3600,
+    )
+    (moved,) = [run for run in held.runs_missing_failed_records("p1") if run.id == "run-2"]
+    held.keep_failed_records("p1", moved, [FailedRecord("rec-9", "send", "E_BOUNCE", NOON + 40)])
+    waits = snapshot("run-4", Status.WAITING, spinner="on\nboarding", records=counts(0, total=None, waiting=2))
+    held.commit("p2", [(waits, NOON + 60)], horizon=NOON - 3600)
+    held.fail("p2", "jobs: HTTP 500")
+    held.keep_health(Health(runtime_up=True, workers=4, last_heartbeat_at=NOON + 58))
+    held.keep_meters((Meter("jobs_month", 12, 500, NOON + 86400), Meter("spinners", 3)))
+    return held
+
+
+@pytest.mark.parametrize(("name", "content_type"), [("page.prom", TEXT), ("page.openmetrics", OPENMETRICS)])
+def test_the_whole_page_is_as_it_was_reviewed(name: str, content_type: str) -> None:
+    """A change here is a change for users: read the difference, then write the file anew by deleting it."""
+    text = page(busy_store(Clock(NOON + 60)), content_type)
+    ours = text[: text.index("# HELP process_")]
+    golden = GOLDEN / name
+    if not golden.exists():
+        golden.write_text(ours)
+        pytest.fail(f"{golden} was missing and has been written; review and commit it")
+    assert ours == golden.read_text(), f"the page differs from {golden}"
+
+
+@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+def test_prometheus_client_reads_every_family_of_the_catalogue_once(content_type: str) -> None:
+    text = page(busy_store(Clock(NOON + 60)), content_type)
+    families = parsed(text, content_type)
+    entries: list[catalogue.Family[Any]] = [
+        *catalogue.RUN_FAMILIES,
+        *catalogue.SPINNER_FAMILIES,
+        *catalogue.GLOBAL_FAMILIES,
+    ]
+    for entry in entries:
+        # The parsers call a counter's family without _total.
+        family = families[entry.name.removesuffix("_total") if entry.type == "counter" else entry.name]
+        assert family.type == entry.type
+        assert family.samples, f"{entry.name} has no sample in a page that shows one of everything"
+    samples(text, content_type)
+
+
+def test_both_formats_say_the_same() -> None:
+    held = busy_store(Clock(NOON + 60))
+    one, other = (
+        {key: number for key, number in samples(page(held, kind), kind).items() if not key[0].startswith("process_")}
+        for kind in (TEXT, OPENMETRICS)
+    )
+    assert one == other
+
+
+def test_openmetrics_has_the_run_behind_an_observation_as_its_exemplar() -> None:
+    families = parsed(page(busy_store(Clock(NOON + 60)), OPENMETRICS), OPENMETRICS)
+    exemplars = [s.exemplar for s in families["spinner_run_finished_duration_seconds"].samples if s.exemplar]
+    assert [exemplar.labels for exemplar in exemplars] == [{"run_id": "run-2"}]
+
+
+def test_what_is_not_known_has_no_sample() -> None:
+    found = samples(page(busy_store(Clock(NOON + 60))))
+    assert value(found, "spinner_run_progress_ratio", run_id="run-4") is None
+    assert value(found, "spinner_run_start_timestamp_seconds", run_id="run-3") is None
+    assert value(found, "spinner_run_failed_records", run_id="run-3") is None
+    assert value(found, "spinner_plan_limit", meter="spinners") == math.inf
+    assert value(found, "spinner_plan_reset_timestamp_seconds", meter="spinners") is None
+
+
+def test_a_clock_difference_shifts_neither_durations_nor_silences() -> None:
+    texts = []
+    for difference in (0, 90):
+        clock = Clock(NOON + 60 - difference)
+        held = store(clock)
+        held.clock.observe(NOON + 60)
+        held.commit("p1", [(snapshot(records=counts(4), last_progress_at=NOON + 50), NOON + 60)], horizon=NOON)
+        clock.advance(15)
+        found = samples(page(held))
+        silence = clock.now - (value(found, "spinner_run_last_progress_timestamp_seconds") or 0)
+        texts.append((value(found, "spinner_run_duration_seconds"), silence))
+    assert texts == [(70.0, 25.0), (70.0, 25.0)]
+
+
+def test_duration_moves_at_every_scrape_until_the_end_and_the_rest_is_kept() -> None:
+    clock = Clock(NOON + 60)
+    held = busy_store(clock)
+    kept = exposition(clock)
+    page(held, using=kept)
+    clock.advance(15)
+    found = samples(page(held, using=kept))
+    assert value(found, "spinner_run_duration_seconds", run_id="run-1") == 70
+    assert value(found, "spinner_run_duration_seconds", run_id="run-2") == 55
+    assert page(held, using=kept).split("# HELP process_")[0] == page(held).split("# HELP process_")[0]
+
+
+def test_kept_lines_are_those_of_a_page_rendered_anew_whatever_changed_in_between() -> None:
+    clock = Clock(NOON + 60)
+    held = busy_store(clock)
+    kept = exposition(clock)
+    page(held, using=kept)
+    held.clock.observe(NOON + 400)
+    moved = snapshot("run-1", spinner="renamed", records=counts(9, 1), updated_at=NOON + 90)
+    held.commit("p1", [(moved, NOON + 90)], horizon=NOON - 3600)
+    held.name_projects({"p1": "Sales & Co", "p2": "Support"})
+    held.forget_run("p1", "run-3")
+    assert page(held, using=kept).split("# HELP process_")[0] == page(held).split("# HELP process_")[0]
+
+
+def test_more_failure_groups_than_the_limit_are_summed_as_other() -> None:
+    held = store(Clock(NOON + 60), max_failure_groups=2)
+    failures = tuple(FailureCount(f"step{number}", "E", number) for number in range(1, 6))
+    held.commit("p1", [(snapshot(failures=failures), NOON + 60)], horizon=NOON)
+    found = samples(page(held))
+    groups = {dict(pairs)["step"]: number for (name, pairs), number in found.items() if name == "spinner_run_failures"}
+    assert groups == {"step5": 5, "step4": 4, "other": 6}
+
+
+def test_failure_groups_that_look_alike_once_cut_are_one_series() -> None:
+    held = store(Clock(NOON + 60))
+    failures = (FailureCount("send", "E", 2), FailureCount("send", "E", 3))
+    held.commit("p1", [(snapshot(failures=failures), NOON + 60)], horizon=NOON)
+    assert value(samples(page(held)), "spinner_run_failures") == 5
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    spinner=st.text(max_size=20),
+    project=st.text(max_size=20),
+    step=st.text(max_size=10),
+    finished=st.integers(0, 2**53),
+    total=st.integers(0, 2**53) | st.none(),
+    start=st.floats(0, 4e9),
+)
+@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+def test_whatever_stands_in_labels_and_numbers_the_parser_reads_what_was_meant(
+    content_type: str, spinner: str, project: str, step: str, finished: int, total: int | None, start: float
+) -> None:
+    held = store(Clock(NOON + 60), projects={"p1": project})
+    run = snapshot(
+        spinner=spinner,
+        started_at=start,
+        records=counts(finished, total=total),
+        failures=(FailureCount(step, "\\", 1),),
+    )
+    held.commit("p1", [(run, NOON + 60)], horizon=NOON)
+    found = samples(page(held, content_type), content_type)
+    expected = {"project": project, "spinner": spinner, "run_id": "run-1"}
+    assert value(found, "spinner_run_start_timestamp_seconds", **expected) == start
+    assert value(found, "spinner_run_records", state="completed", **expected) == finished
+    assert value(found, "spinner_run_failures", step=step, error_code="\\", **expected) == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        # Prometheus 2.42
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            OPENMETRICS,
+        ),
+        # Prometheus 3
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+            "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            OPENMETRICS,
+        ),
+        ("application/openmetrics-text;q=0", TEXT),
+        ("text/plain;version=0.0.4, application/openmetrics-text;q=0.5", TEXT),
+        ("application/openmetrics-text;version=abc", TEXT),
+        ("application/openmetrics-text;q=often;;=,", TEXT),
+    ],
+)
+def test_the_format_is_what_the_accept_header_likes_best(accept: str, expected: str) -> None:
+    assert negotiate(accept) == expected

@@ -1,0 +1,326 @@
+"""The store: each run counted once, four ways out, and nothing comes back by mistake."""
+
+from collections.abc import Iterable
+
+from exporter.runs.store import ShownSpinner, Store
+from exporter.runtime.model import FailedRecord, RunSnapshot
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, snapshot, store
+
+LONG_AGO = NOON - 3600
+
+
+def commit(
+    target: Store, *snapshots: RunSnapshot, horizon: float = LONG_AGO, seen_at: float = NOON + 60, project: str = "p1"
+) -> None:
+    target.commit(project, [(each, seen_at) for each in snapshots], horizon=horizon)
+    target.expire()
+
+
+def shown_ids(target: Store) -> list[str]:
+    return [shown.run.id for shown in target.runs()]
+
+
+def tally_of(target: Store, spinner: str = "welcome") -> ShownSpinner:
+    return next(shown for shown in target.spinners() if shown.spinner == spinner)
+
+
+def finished(target: Store) -> int:
+    return sum(tally_of(target).tally.finished.values())
+
+
+# -- counting -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_ends_between_scrapes_is_counted_once() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.COMPLETED, records=counts(9, failed=1)))
+    commit(held, snapshot(status=Status.COMPLETED, records=counts(9, failed=1), updated_at=NOON + 70))
+    tally = tally_of(held).tally
+    assert (tally.started, tally.finished[Status.COMPLETED]) == (1, 1)
+    assert (tally.completed_records, tally.failed_records) == (9, 1)
+    assert sum(tally.durations.counts) == sum(tally.queue_times.counts) == 1
+
+
+def test_the_same_run_on_two_pages_is_counted_once() -> None:
+    held = store(Clock(NOON + 60))
+    commit(
+        held, snapshot(records=counts(3)), snapshot(status=Status.COMPLETED, records=counts(10), updated_at=NOON + 61)
+    )
+    assert finished(held) == 1
+    assert tally_of(held).tally.completed_records == 10
+
+
+def test_a_queued_run_has_not_started_and_a_cancelled_one_never_did() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.QUEUED))
+    commit(held, snapshot(status=Status.CANCELLED, started_at=None, updated_at=NOON + 61))
+    tally = tally_of(held).tally
+    assert tally.started == 0
+    assert tally.finished[Status.CANCELLED] == 1
+    assert sum(tally.durations.counts) == 0
+
+
+def test_records_of_a_run_begun_anew_are_counted_again_and_the_run_is_not() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(records=counts(8)))
+    commit(held, snapshot(records=counts(2), started_at=NOON + 70, updated_at=NOON + 80))
+    tally = tally_of(held).tally
+    assert tally.started == 1
+    assert tally.completed_records == 10
+
+
+def test_a_count_that_is_corrected_downwards_is_not_counted_twice() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(records=counts(5, failed=3)))
+    commit(held, snapshot(records=counts(6, failed=2), updated_at=NOON + 70))
+    commit(held, snapshot(records=counts(7, failed=3), updated_at=NOON + 80))
+    tally = tally_of(held).tally
+    assert (tally.completed_records, tally.failed_records) == (7, 3)
+
+
+def test_a_spinner_that_becomes_known_later_shows_zeros_first() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("old", status=Status.COMPLETED))
+    assert finished(held) == 1, "what the exporter finds at its first look is shown at once"
+    commit(held, snapshot("new", spinner="reminder", status=Status.FAILED))
+    assert sum(tally_of(held, "reminder").tally.finished.values()) == 0, "increase() needs a zero to rise from"
+    commit(held)
+    assert tally_of(held, "reminder").tally.finished[Status.FAILED] == 1
+
+
+def test_a_project_that_becomes_known_later_shows_zeros_first() -> None:
+    held = store(Clock(NOON + 60))
+    held.name_projects({"p1": "Sales", "p2": "Support"})
+    commit(held, snapshot(project_id="p2", status=Status.FAILED), project="p2")
+    assert finished(held) == 0
+    commit(held, project="p2")
+    assert finished(held) == 1
+
+
+def test_a_run_that_ended_while_the_api_was_away_counts_although_its_retention_is_over() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    commit(held, snapshot())
+    clock.advance(4 * 3600)
+    commit(
+        held,
+        snapshot(status=Status.COMPLETED, updated_at=NOON + 100, ended_at=NOON + 100),
+        snapshot("short", status=Status.COMPLETED, updated_at=NOON + 200, ended_at=NOON + 200),
+        horizon=NOON,
+    )
+    assert finished(held) == 2
+    assert shown_ids(held) == []
+
+
+# -- leaving ------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_stays_until_its_retention_is_over_and_then_leaves() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600, stale_after=9999)
+    commit(held, snapshot(status=Status.COMPLETED))  # ends 60 s after noon
+    clock.now = NOON + 659
+    held.expire()
+    assert shown_ids(held) == ["run-1"]
+    clock.now = NOON + 661
+    held.expire()
+    assert shown_ids(held) == []
+
+
+def test_the_retention_of_a_run_that_has_not_ended_does_not_begin() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600)
+    commit(held, snapshot(status=Status.WAITING))
+    clock.advance(30 * 86400)
+    commit(held)
+    assert shown_ids(held) == ["run-1"]
+
+
+def test_retention_goes_by_the_runtime_s_clock() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600)
+    held.clock.observe(NOON + 60 + 90)
+    commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON + 150, updated_at=NOON + 150))
+    clock.now = NOON + 150 - 90 + 599
+    commit(held)
+    assert shown_ids(held) == ["run-1"]
+    clock.now = NOON + 150 - 90 + 601
+    commit(held)
+    assert shown_ids(held) == []
+
+
+def test_a_run_that_left_is_not_brought_back_by_a_late_word() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=60)
+    commit(held, snapshot(status=Status.COMPLETED))
+    clock.now = NOON + 200
+    commit(held)
+    for late in (
+        snapshot(),
+        snapshot(status=Status.COMPLETED),
+        snapshot(status=Status.COMPLETED, updated_at=NOON + 190),
+        snapshot(status=Status.COMPLETED, updated_at=NOON + 190, ended_at=None),
+    ):
+        commit(held, late)
+        assert shown_ids(held) == []
+    assert finished(held) == 1
+
+
+def test_a_run_that_left_and_begins_anew_shows_again_and_stays_counted_once() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=60)
+    commit(held, snapshot(status=Status.COMPLETED, records=counts(10)))
+    clock.now = NOON + 200
+    commit(held)
+    commit(held, snapshot(records=counts(1), started_at=NOON + 190, updated_at=NOON + 195))
+    assert shown_ids(held) == ["run-1"]
+    commit(
+        held,
+        snapshot(
+            status=Status.FAILED, records=counts(1), started_at=NOON + 190, updated_at=NOON + 199, ended_at=NOON + 199
+        ),
+    )
+    assert finished(held) == 1
+    assert tally_of(held).tally.completed_records == 11
+
+
+def test_a_run_begun_anew_is_not_let_go_for_the_end_of_its_former_life() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600)
+    commit(held, snapshot(status=Status.COMPLETED, records=counts(10)))
+    commit(held, snapshot(records=counts(1), started_at=NOON + 100, updated_at=NOON + 110))
+    clock.advance(700)
+    commit(held)
+    assert shown_ids(held) == ["run-1"], "retention must not expire live work"
+
+
+def test_what_ended_before_the_first_look_is_not_shown_or_counted() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON - 7200, updated_at=NOON + 50), horizon=NOON - 3600)
+    assert shown_ids(held) == []
+    assert list(held.spinners()) == []
+
+
+def test_a_run_that_is_gone_counts_as_dropped_and_never_as_finished() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60))
+    held._dropped = reasons.append
+    commit(held, snapshot())
+    held.forget_run("p1", "run-1")
+    assert shown_ids(held) == []
+    assert finished(held) == 0
+    assert reasons == ["gone"]
+
+
+def test_a_run_that_was_not_gone_after_all_shows_again_and_has_started_once() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot())
+    held.forget_run("p1", "run-1")
+    commit(held, snapshot())
+    assert shown_ids(held) == ["run-1"], "a stalled run's updatedAt stands still: it must not be taken for an echo"
+    assert tally_of(held).tally.started == 1
+
+
+def test_a_project_that_goes_takes_its_runs_and_counts_along() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60))
+    held._dropped = reasons.append
+    commit(held, snapshot("a"), snapshot("b"))
+    held.forget_project("p1")
+    assert shown_ids(held) == []
+    assert list(held.spinners()) == []
+    assert reasons == ["project_gone", "project_gone"]
+
+
+# -- too old to be shown ------------------------------------------------------------------------------------
+
+
+def test_runs_of_a_project_that_cannot_be_read_are_withdrawn_when_stale_and_return_when_read_again() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, stale_after=300)
+    commit(held, snapshot())
+    held.fail("p1", "jobs: HTTP 500")
+    clock.advance(299)
+    assert shown_ids(held) == ["run-1"]
+    clock.advance(2)
+    assert shown_ids(held) == []
+    assert tally_of(held).runs == {}, "a number of runs that nobody has counted for long is not shown"
+    assert tally_of(held).tally.started == 1, "what was counted stays counted"
+    commit(held, snapshot())
+    assert shown_ids(held) == ["run-1"]
+
+
+# -- limits -------------------------------------------------------------------------------------------------
+
+
+def ended(run_id: str, created_at: float) -> RunSnapshot:
+    return snapshot(run_id, status=Status.COMPLETED, created_at=created_at)
+
+
+def names(prefix: str, many: Iterable[int]) -> list[str]:
+    return [f"{prefix}{number}" for number in many]
+
+
+def test_over_the_limit_the_newest_and_those_that_have_not_ended_are_kept() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), max_runs=3)
+    held._dropped = reasons.append
+    commit(held, *(ended(f"e{n}", NOON + n) for n in range(4)), snapshot("open", created_at=NOON - 999))
+    assert sorted(shown_ids(held)) == ["e2", "e3", "open"]
+    assert reasons == ["limit", "limit"]
+    assert finished(held) == 4, "what is not shown is counted all the same"
+
+
+def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_there_is_room() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), max_runs=2)
+    held._dropped = reasons.append
+    commit(held, *(snapshot(f"r{n}", created_at=NOON + n) for n in range(3)))
+    assert sorted(shown_ids(held)) == ["r1", "r2"]
+    commit(held)
+    assert reasons == ["limit"], "each run is dropped once, not once a scrape"
+    held.forget_run("p1", "r2")
+    commit(held)
+    assert sorted(shown_ids(held)) == ["r0", "r1"]
+    commit(held, snapshot("r0", status=Status.COMPLETED, updated_at=NOON + 90, created_at=NOON))
+    assert finished(held) == 1
+
+
+# -- failed records -----------------------------------------------------------------------------------------
+
+
+def failed_record(record_id: str, ended_at: float = NOON) -> FailedRecord:
+    return FailedRecord(record_id, "send", "E_BOUNCE", ended_at)
+
+
+def test_failed_records_are_wanted_only_for_runs_whose_failed_count_moved() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("fine", records=counts(3)), snapshot("bad", records=counts(3, failed=2)))
+    (bad,) = held.runs_missing_failed_records("p1")
+    assert bad.id == "bad"
+    held.keep_failed_records("p1", bad, [failed_record("r1"), failed_record("r2")])
+    assert held.runs_missing_failed_records("p1") == []
+    commit(held, snapshot("bad", records=counts(3, failed=3), updated_at=NOON + 70))
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["bad"]
+
+
+def test_only_the_newest_failed_records_of_a_run_are_named_each_once() -> None:
+    held = store(Clock(NOON + 60), max_failed_records_per_run=2)
+    commit(held, snapshot(records=counts(0, failed=3)))
+    (run,) = held.runs_missing_failed_records("p1")
+    records = [failed_record("a", 1), failed_record("b", 3), failed_record("b", 3), failed_record("c", 2)]
+    held.keep_failed_records("p1", run, records)
+    (shown,) = held.runs()
+    assert [record.id for record in shown.run.failed_records] == ["b", "c"]
+
+
+def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_are_kept() -> None:
+    held = store(Clock(NOON + 60), max_failed_records=3)
+    for number in range(3):
+        commit(held, snapshot(f"r{number}", records=counts(0, failed=2), updated_at=NOON + number))
+        (run,) = held.runs_missing_failed_records("p1")
+        held.keep_failed_records("p1", run, [failed_record(f"{number}a"), failed_record(f"{number}b")])
+    held.expire()
+    named = {shown.run.id: len(shown.run.failed_records) for shown in held.runs()}
+    assert named == {"r0": 0, "r1": 1, "r2": 2}

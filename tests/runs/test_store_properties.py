@@ -1,0 +1,154 @@
+"""Whatever the order, the duplicates and the page splits: the same gauges, and each finished run counted once."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.runs.store import ShownSpinner, Store
+from exporter.runtime.model import RunSnapshot
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, snapshot, store
+
+HORIZON = NOON - 3600
+
+
+@st.composite
+def histories(draw: st.DrawFn, run_id: str) -> list[RunSnapshot]:
+    """One run's snapshots as a well-behaved runtime makes them: `updatedAt` moves with every change."""
+    total = draw(st.integers(1, 50))
+    created = NOON + draw(st.integers(0, 100))
+    started = created + draw(st.integers(0, 100))
+    says_progress = draw(st.booleans())
+    made = [snapshot(run_id, Status.QUEUED, created_at=created, updated_at=created, records=counts(total=total))]
+    time, completed, failed = float(started), 0, 0
+    moved_at = time
+    for done, bad, touched in draw(
+        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.booleans()), max_size=6)
+    ):
+        time += draw(st.integers(1, 60))
+        if not touched:
+            moved_at = time if done + bad else moved_at
+            completed, failed = completed + done, failed + bad
+        made.append(
+            snapshot(
+                run_id,
+                draw(st.sampled_from((Status.RUNNING, Status.WAITING, Status.UNKNOWN))),
+                created_at=created,
+                started_at=started,
+                updated_at=time,
+                records=counts(completed, failed, total),
+                last_progress_at=moved_at if says_progress else None,
+            )
+        )
+    end = draw(st.sampled_from((None, Status.COMPLETED, Status.FAILED, Status.CANCELLED)))
+    if end is not None:
+        last = made[-1]
+        time += draw(st.integers(1, 60))
+        fields: dict[str, Any] = {
+            "created_at": created,
+            "started_at": last.started_at,
+            "ended_at": draw(st.sampled_from((time, None))),
+            "records": last.records,
+            "last_progress_at": last.last_progress_at,
+        }
+        # Some runtimes touch a run after its end.
+        made += [
+            snapshot(run_id, end, updated_at=time + touch, **fields) for touch in draw(st.sampled_from(((0,), (0, 30))))
+        ]
+    return made
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> list[list[RunSnapshot]]:
+    """Histories of a few runs."""
+    return [draw(histories(f"run-{number}")) for number in range(draw(st.integers(1, 4)))]
+
+
+@st.composite
+def readings(draw: st.DrawFn, world: list[list[RunSnapshot]]) -> list[list[RunSnapshot]]:
+    """Every snapshot of a world at least once, some twice, shuffled and cut into reads."""
+    once = [each for history in world for each in history]
+    shuffled = draw(st.permutations(once + draw(st.lists(st.sampled_from(once), max_size=5))))
+    cuts = sorted(draw(st.lists(st.integers(0, len(shuffled)), max_size=4)))
+    return [shuffled[start:end] for start, end in zip([0, *cuts], [*cuts, len(shuffled)], strict=True)]
+
+
+def gauges(held: Store) -> dict[str, object]:
+    return {
+        shown.run.id: (
+            shown.run.status,
+            shown.run.records,
+            shown.run.ended_at,
+            shown.run.last_progress_at,
+            shown.run.snapshot.updated_at,
+        )
+        for shown in held.runs()
+    }
+
+
+def in_order(world: list[list[RunSnapshot]]) -> Store:
+    held = store(Clock(NOON + 600))
+    for history in world:
+        for each in history:
+            held.commit("p1", [(each, each.updated_at)], horizon=HORIZON)
+    return held
+
+
+def spinners_in_full(held: Store) -> list[ShownSpinner]:
+    """The spinners after one more read, since one that is new shows zeros until then."""
+    held.commit("p1", [], horizon=HORIZON)
+    return list(held.spinners())
+
+
+def distinct_finished(world: list[list[RunSnapshot]]) -> int:
+    return sum(any(each.status.ended for each in history) for history in world)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data: st.DataObject) -> None:
+    world = data.draw(worlds())
+    held = store(Clock(NOON + 600))
+    for read in data.draw(readings(world)):
+        held.commit("p1", [(each, each.updated_at) for each in read], horizon=HORIZON)
+    assert gauges(held) == gauges(in_order(world)), "look at Run.fold: it must not matter which snapshot comes first"
+    (spinner,) = spinners_in_full(held)
+    assert sum(spinner.tally.finished.values()) == distinct_finished(world), "look at _Held.count_into"
+    last = [history[-1].records for history in world]
+    assert spinner.tally.completed_records == sum(records.completed for records in last if records)
+    assert spinner.tally.failed_records == sum(records.failed for records in last if records)
+    assert sum(spinner.runs.values()) == len(world)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its_retention(data: st.DataObject) -> None:
+    """Retention is as short as it gets, so that runs leave between the reads that still speak of them."""
+    world = data.draw(worlds())
+    clock = Clock(NOON + 600)
+    held = store(clock, retention=data.draw(st.sampled_from((1.0, 60.0, 3600.0))), stale_after=1e9)
+    for read in data.draw(readings(world)):
+        held.commit("p1", [(each, each.updated_at) for each in read], horizon=HORIZON)
+        clock.advance(data.draw(st.integers(0, 300)))
+        held.expire()
+        for shown in held.runs():
+            ended_at = shown.run.ended_at
+            assert ended_at is None or clock.now - ended_at <= held.rules.retention
+    (spinner,) = spinners_in_full(held)
+    assert sum(spinner.tally.finished.values()) == distinct_finished(world)
+    still_open = {history[0].id for history in world if not any(each.status.ended for each in history)}
+    assert still_open <= {shown.run.id for shown in held.runs()}, "retention must not expire live work"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.integers(1, 3))
+def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.DataObject, limit: int) -> None:
+    world = data.draw(worlds())
+    held = store(Clock(NOON + 600), max_runs=limit)
+    for read in data.draw(readings(world)):
+        held.commit("p1", [(each, each.updated_at) for each in read], horizon=HORIZON)
+        held.expire()
+        assert len(list(held.runs())) <= limit
+    (spinner,) = spinners_in_full(held)
+    assert sum(spinner.tally.finished.values()) == distinct_finished(world)

@@ -1,0 +1,124 @@
+"""A runtime that says exactly what a test makes it say: a fake, where a real engine could not be brought to it.
+
+It keeps the contract (filters, cursors, ETags, `asOf`) unless told to break it, and answers in the same process
+without a network. `exporter.simulator` is the runtime to test against wherever its behaviour will do.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from exporter.config import Config, ProjectsConfig, RuntimeConfig, SyncConfig
+from exporter.service import Exporter, World
+from tests.builders import NOON, Clock
+
+Answer = Callable[[httpx.Request], httpx.Response | None]
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+class ScriptedRuntime:
+    """Jobs and projects as plain dictionaries in the contract's words, on a clock of its own."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.projects = {"p1": "Sales"}
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.failed_records: dict[str, list[dict[str, Any]]] = {}
+        self.health: dict[str, Any] = {"status": "ok"}
+        self.page_size = 500
+        self.requests: list[httpx.Request] = []
+        self.interfere: Answer = lambda request: None
+        """Answers instead of the runtime, when it returns something."""
+
+    def put(self, job_id: str = "run-1", *, updated_at: float | None = None, **fields: Any) -> None:
+        """Create or change a job; `updatedAt` is now unless said otherwise. Times are given in seconds."""
+        before = self.jobs.get(job_id, {})
+        job = {
+            "id": job_id,
+            "projectId": "p1",
+            "spinnerName": "welcome",
+            "trigger": "schedule",
+            "status": "in_progress",
+            "createdAt": NOON - 10,
+            "startedAt": NOON - 5,
+            **before,
+            **fields,
+            "updatedAt": self.clock() if updated_at is None else updated_at,
+        }
+        self.jobs[job_id] = job
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    def paths(self) -> list[str]:
+        return [request.url.path for request in self.requests]
+
+    def job_lists(self) -> list[httpx.Request]:
+        return [request for request in self.requests if request.url.path.endswith("/jobs")]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        instead = self.interfere(request)
+        if instead is not None:
+            return instead
+        parts = request.url.path.removeprefix("/api/v1").strip("/").split("/")
+        match parts:
+            case ["health"]:
+                runtime = {"status": "up", "workers": 2, "lastHeartbeatAt": rfc3339(self.clock())}
+                return httpx.Response(200, json={"runtime": runtime, **self.health})
+            case ["projects"]:
+                return self._list(request, [{"id": key, "name": name} for key, name in self.projects.items()])
+            case ["projects", project_id, "jobs"]:
+                return self._list(request, self._jobs(project_id, request.url.params))
+            case ["jobs", job_id] if job_id in self.jobs:
+                return httpx.Response(200, json=_wire(self.jobs[job_id]))
+            case ["jobs", job_id, "records"]:
+                return self._list(request, self.failed_records.get(job_id, []))
+            case ["usage"]:
+                return httpx.Response(200, json={"plan": "pro", "meters": []})
+        return httpx.Response(404, json={"error": "not found", "errorCode": "NOT_FOUND"})
+
+    def _jobs(self, project_id: str, query: httpx.QueryParams) -> list[dict[str, Any]]:
+        jobs = sorted(
+            (job for job in self.jobs.values() if job["projectId"] == project_id), key=lambda job: job["updatedAt"]
+        )
+        if since := query.get("updatedSince"):
+            jobs = [job for job in jobs if job["updatedAt"] >= datetime.fromisoformat(since).timestamp()]
+        if query.get("active") == "true":
+            jobs = [job for job in jobs if job["status"] not in ("completed", "partial", "failed", "cancelled")]
+        return [_wire(job) for job in jobs]
+
+    def _list(self, request: httpx.Request, items: list[dict[str, Any]]) -> httpx.Response:
+        start = int(request.url.params.get("cursor", "0"))
+        page = items[start : start + self.page_size]
+        cursor = str(start + self.page_size) if start + self.page_size < len(items) else None
+        etag = f'"{hashlib.sha256(json.dumps([page, cursor]).encode()).hexdigest()[:16]}"'
+        date = datetime.fromtimestamp(self.clock(), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+        if request.headers.get("If-None-Match") == etag:
+            return httpx.Response(304, headers={"ETag": etag, "Date": date})
+        body = {"items": page, "nextCursor": cursor, "asOf": rfc3339(self.clock())}
+        return httpx.Response(200, json=body, headers={"ETag": etag, "Date": date})
+
+
+def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings: Any) -> Exporter:
+    """An exporter that reads the runtime; without a clock of its own it shares the runtime's."""
+    own = clock or runtime.clock
+    sync = {"min_interval": 0.0, "sweep_interval": 120.0} | settings.pop("sync", {})
+    config = Config(
+        runtime=RuntimeConfig(base_url="http://runtime.test"),
+        projects=settings.pop("projects", ProjectsConfig()),
+        sync=SyncConfig(**sync),
+        **settings,
+    )
+    return Exporter(config, World(wall=own, monotonic=own, transport=runtime.transport()))
+
+
+def _wire(job: dict[str, Any]) -> dict[str, Any]:
+    return {key: rfc3339(value) if key.endswith("At") else value for key, value in job.items()}

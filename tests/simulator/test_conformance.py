@@ -1,0 +1,47 @@
+"""The API does what its OpenAPI document says, whatever it is sent."""
+
+from pathlib import Path
+from typing import Any
+
+import openapi_spec_validator
+import schemathesis
+import yaml
+from hypothesis import settings
+from starlette.routing import Route
+
+from exporter import simulator
+from exporter.simulator import Engine, ManualTimeline, create_app, load_scenario
+
+DOCUMENT = yaml.safe_load((Path(simulator.__file__).parent / "openapi.yaml").read_text())
+TOKEN = "cxg_for-tests"
+
+# Time stands still, so an answer depends on nothing but what was sent before.
+ENGINE = Engine(load_scenario("healthy"), timeline=ManualTimeline())
+APP = create_app(ENGINE, token=TOKEN, run_engine=False)
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+SCHEMA.app = APP
+SCHEMA.config.generation.update(with_security_parameters=False)  # ours is sent with every request
+
+REAL_IDS = {"projectId": "clinic", "jobId": next(iter(ENGINE.jobs)), "spinnerId": "reminders"}
+
+
+def test_the_document_is_valid_openapi() -> None:
+    openapi_spec_validator.validate(DOCUMENT)
+
+
+def test_the_document_names_every_path_and_no_other() -> None:
+    def without_names(path: str) -> list[str]:
+        return ["{}" if part.startswith("{") else part for part in path.split("/")]
+
+    routes = [without_names(route.path) for route in APP.routes if isinstance(route, Route)]
+    assert sorted(routes) == sorted(map(without_names, DOCUMENT["paths"]))
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+def test_every_answer_is_as_documented(case: schemathesis.Case[Any]) -> None:
+    if case.meta is not None and case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE:
+        # What a schema cannot say of a request that ought to be met: its ids exist, its cursor was given out.
+        case.path_parameters.update({name: REAL_IDS[name] for name in case.path_parameters})
+        case.query.pop("cursor", None)
+    case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})

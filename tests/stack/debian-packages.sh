@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Unpacks Debian packages into a folder of the project: debian-packages.sh DIR PACKAGE...
+# Nothing is installed and no service is started; the programs end up in DIR/usr/bin. Programs that are
+# on PATH already are left alone, and a machine without apt is told what the tests will miss.
+set -euo pipefail
+
+dir=$1
+shift
+mkdir -p "$dir"
+
+declare -A program=([prometheus]=prometheus [prometheus-alertmanager]=prometheus-alertmanager)
+
+for package in "$@"; do
+    if command -v "${program[$package]}" >/dev/null; then
+        continue
+    fi
+    if ! command -v apt-get >/dev/null; then
+        echo "debian-packages: ${program[$package]} is not on PATH and there is no apt-get; tests that need it will say so" >&2
+        continue
+    fi
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    # Downloading needs no root; only refreshing the package lists does, so try without first.
+    (cd "$work" && apt-get download --quiet=2 "$package") || {
+        apt-get update --quiet=2
+        (cd "$work" && apt-get download --quiet=2 "$package")
+    }
+    dpkg-deb --extract "$work"/*.deb "$dir"
+    rm -rf "$work"
+    trap - EXIT
+    echo "debian-packages: unpacked $package into $dir"
+done

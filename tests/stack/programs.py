@@ -1,0 +1,132 @@
+"""Real programs for tests: found on PATH or unpacked by `make test`, started on free ports, ended with the test."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PATIENCE = 30.0
+"""Seconds to wait for anything that a real program is to do; only a failing test waits so long."""
+
+EXPORTER = (sys.executable, "-m", "exporter")
+
+
+def program(name: str) -> str:
+    """Return the path of a program; where it is missing the test is skipped, but in CI it fails."""
+    found = shutil.which(name, path=f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    if found is not None:
+        return found
+    message = f"{name} is not on PATH and not in .debian/; `make test` unpacks it where apt is there"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], url: str, log: Path, *, ready: str) -> Iterator[str]:
+    """Run a program while the block lasts; enter it when `url + ready` answers 200. Yields `url`."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT)
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode}:\n{log.read_text()}"
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(url + ready).status_code == 200
+            return False
+
+        until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}")
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds, looking often; fails the test with `what` when it does not come."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > give_up:
+            pytest.fail(f"waited {PATIENCE:.0f} s in vain until {what}")
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def runtime(folder: Path, *, scenario: str = "healthy", speed: float = 60) -> Iterator[str]:
+    """Run the embedded runtime."""
+    port = free_port()
+    command = [
+        *EXPORTER,
+        "runtime",
+        f"--web.listen-address=127.0.0.1:{port}",
+        f"--scenario={scenario}",
+        f"--speed={speed}",
+    ]
+    with running(command, f"http://127.0.0.1:{port}", folder / "runtime.log", ready="/health") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str]:
+    """Run the exporter with a config of its own."""
+    port = free_port()
+    config = folder / "exporter.yml"
+    config.write_text(f'runtime: {{base_url: "{runtime_url}"}}\n{settings}')
+    command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command, f"http://127.0.0.1:{port}", folder / "exporter.log", ready="/-/ready") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, *targets: str) -> Iterator[str]:
+    """Run a real Prometheus that scrapes the targets every second, and keeps exemplars."""
+    port = free_port()
+    config = folder / "prometheus.yml"
+    hosts = ", ".join(f'"{target.removeprefix("http://")}"' for target in targets)
+    config.write_text(
+        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+        f"scrape_configs: [{{job_name: spinner, static_configs: [{{targets: [{hosts}]}}]}}]\n"
+    )
+    command = [
+        program("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
+    ]
+    with running(command, f"http://127.0.0.1:{port}", folder / "prometheus.log", ready="/-/ready") as url:
+        yield url
+
+
+def query(prometheus_url: str, expression: str) -> list[tuple[dict[str, str], float]]:
+    """Return an instant query's samples; a query that Prometheus refuses fails the test."""
+    answer = httpx.get(f"{prometheus_url}/api/v1/query", params={"query": expression}).json()
+    assert answer["status"] == "success", f"{expression}: {answer}"
+    return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
+
+
+def number(prometheus_url: str, expression: str) -> float | None:
+    """Return the value of a query that has one sample or none."""
+    found = query(prometheus_url, expression)
+    assert len(found) < 2, f"{expression} has {len(found)} samples"
+    return found[0][1] if found else None

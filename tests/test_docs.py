@@ -1,0 +1,68 @@
+"""The documentation says what the code does; where it can be checked, it is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter.config import Config, _leaves, load
+
+ROOT = Path(__file__).parents[1]
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"})
+
+KEYS = {".".join(path) for path, _ in _leaves(Config)} - {"runtime.token"}
+
+
+def documented() -> dict[str, str]:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \|", CONFIGURATION, flags=re.MULTILINE)
+    return dict(rows)
+
+
+def test_every_key_is_documented_and_nothing_else_is() -> None:
+    assert set(documented()) == KEYS, "docs/configuration.md and exporter/config.py do not name the same keys"
+
+
+@pytest.mark.parametrize(
+    "key", sorted(KEYS - {"runtime.base_url", "runtime.token_file", "projects.include", "projects.exclude"})
+)
+def test_a_documented_default_is_the_default(key: str) -> None:
+    actual: object = DEFAULTS
+    for name in key.split("."):
+        actual = getattr(actual, name)
+    written = documented()[key].strip("`")
+    env = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090", _variable(key): written}
+    again: object = load(None, environ=env)
+    for name in key.split("."):
+        again = getattr(again, name)
+    assert again == actual, f"docs/configuration.md gives {written} as the default of {key}"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_opens_with_who_it_is_for(page: Path) -> None:
+    opening = page.read_text().split("\n\n")[1]
+    assert opening.startswith("For "), f"{page}: the first paragraph says who the page is for"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page} links to {target}, which is not there"
+
+
+def test_every_example_config_is_a_good_config(tmp_path: Path) -> None:
+    pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    examples = re.findall(r"echo '(runtime: .+?)'", pages) + re.findall(
+        r"```yaml\n(runtime: .+?)```", pages, flags=re.DOTALL
+    )
+    assert len(examples) >= 2, "the examples are not found; look at the patterns above"
+    for example in examples:
+        file = tmp_path / "example.yml"
+        file.write_text(example)
+        load(file, environ={})
+
+
+def _variable(key: str) -> str:
+    return "SPINNER_EXPORTER_" + key.replace(".", "_").upper()

@@ -1,0 +1,41 @@
+"""What is published: the wheel contains the exporter and all that it reads at run time, and nothing else."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "exporter",
+        wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
+    }
+    packed = {name for name in names if name.startswith("exporter/")}
+    tracked = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "exporter").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == tracked, "a file that the code reads is missing from the wheel, or one too many is in it"
+
+
+def test_the_locks_hold_every_dependency_with_its_hashes() -> None:
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        lines = (ROOT / lock).read_text().splitlines()
+        pinned = [line for line in lines if "==" in line]
+        assert pinned
+        assert all(line.endswith("\\") for line in pinned), f"{lock}: a package without hashes would not install"
+
+
+def test_development_and_published_dependencies_are_locked_to_the_same_versions() -> None:
+    def pins(lock: str) -> set[str]:
+        return {line.split(" ")[0] for line in (ROOT / lock).read_text().splitlines() if "==" in line}
+
+    assert pins("requirements.lock") <= pins("requirements-dev.lock"), "run `make lock`: the tests test other versions"
