@@ -134,6 +134,39 @@ class LimitsConfig(_Section, frozen=True):
                 raise ValueError(f"{name}: expected a whole number, {least} or more")
 
 
+class StallsConfig(_Section, frozen=True):
+    """The least and the most silence that can count as a stall, whatever a run's pace says."""
+
+    floor: Duration = Duration(600)
+    ceiling: Duration = Duration(43200)
+
+    def __post_init__(self) -> None:
+        _floor_below_ceiling(self.floor, self.ceiling)
+
+
+class SpinnerConfig(_Section, frozen=True):
+    """What is different for some spinners; of several entries that match, the first that says a thing counts."""
+
+    project: re.Pattern[str] | None = None
+    """The entry is for projects whose whole name matches; None: for all."""
+    spinner: re.Pattern[str] | None = None
+    """The entry is for spinners whose whole name matches; None: for all."""
+    stall_floor: Duration | None = None
+    stall_ceiling: Duration | None = None
+    expected_interval: Duration | None = None
+    """How often the spinner should run."""
+
+    def __post_init__(self) -> None:
+        if self.stall_floor is not None and self.stall_ceiling is not None and self.stall_ceiling < self.stall_floor:
+            raise ValueError("stall_ceiling: expected at least stall_floor")
+
+    def matches(self, project: str, spinner: str) -> bool:
+        """Whether the entry is for this spinner of this project."""
+        if self.project is not None and not self.project.fullmatch(project):
+            return False
+        return self.spinner is None or self.spinner.fullmatch(spinner) is not None
+
+
 class WebConfig(_Section, frozen=True):
     """Our own HTTP server; read at the start, not at a reload."""
 
@@ -169,6 +202,8 @@ class Config(_Section, frozen=True):
     sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
     statuses: dict[str, str] = {}
     """Extra status labels of this deployment and the idea behind each."""
+    stalls: StallsConfig = msgspec.field(default_factory=StallsConfig)
+    spinners: tuple[SpinnerConfig, ...] = ()
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     web: WebConfig = msgspec.field(default_factory=WebConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
@@ -381,6 +416,13 @@ def _keys_at(path: tuple[str, ...]) -> list[str]:
     for key in path:
         section = get_type_hints(section)[key]
     return [key for key in get_type_hints(section) if (*path, key) != ("runtime", "token")]
+
+
+def _floor_below_ceiling(floor: float, ceiling: float) -> None:
+    if floor <= 0:
+        raise ValueError("floor: expected a duration above zero")
+    if ceiling < floor:
+        raise ValueError("ceiling: expected at least the floor")
 
 
 def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """The rooms put together: one exporter for one config, which can be swapped while it runs."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from exporter.metrics.catalogue import Now
 from exporter.metrics.exposition import TEXT, Exposition
 from exporter.metrics.own import OwnMetrics
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.pace import Bounds, SpinnerRules
 from exporter.runs.store import Rules, Store
 from exporter.runs.sync import SharedSync, Sync, SyncRules
 from exporter.runtime.auth import Token
@@ -165,4 +167,19 @@ def _store_rules(config: Config) -> Rules:
         max_failed_records=config.limits.failed_records,
         max_failed_records_per_run=config.limits.failed_records_per_run,
         max_failure_groups=config.limits.failure_groups,
+        spinner=_spinner_rules(config),
     )
+
+
+def _spinner_rules(config: Config) -> Callable[[str, str], SpinnerRules]:
+    """Return what finds the rules of a spinner; it is asked for every run of every page, so it remembers."""
+
+    @functools.lru_cache(maxsize=10_000)
+    def rules(project: str, spinner: str) -> SpinnerRules:
+        entries = [entry for entry in config.spinners if entry.matches(project, spinner)]
+        floor = next((e.stall_floor for e in entries if e.stall_floor is not None), config.stalls.floor)
+        ceiling = next((e.stall_ceiling for e in entries if e.stall_ceiling is not None), config.stalls.ceiling)
+        interval = next((e.expected_interval for e in entries if e.expected_interval is not None), None)
+        return SpinnerRules(Bounds(floor, max(ceiling, floor)), interval)
+
+    return rules

@@ -15,7 +15,7 @@ KEYS = {".".join(path) for path, _ in _leaves(Config)} - {"runtime.token"}
 
 
 def documented() -> dict[str, str]:
-    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \|", CONFIGURATION, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", CONFIGURATION, flags=re.MULTILINE)
     return dict(rows)
 
 

@@ -166,6 +166,21 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         live=True,
     ),
     Family(
+        "spinner_run_progress_interval_seconds",
+        "gauge",
+        "The run's usual time between two finished records, for people; absent before the first.",
+        lambda shown, now: _one(shown.pace.interval()),
+    ),
+    Family(
+        "spinner_run_stall_threshold_seconds",
+        "gauge",
+        "The silence, counted from the last progress, after which the run counts as stalled: learnt from its own pace "
+        "and that of its spinner's earlier runs, within the configured floor and ceiling. Absent while the run need "
+        "not progress: queued, waiting for a person, ended.",
+        lambda shown, now: _one(shown.stall_threshold()),
+        live=True,
+    ),
+    Family(
         "spinner_run_failures",
         "gauge",
         "Failed records of the run by step and error code; the largest few, the rest as other.",
@@ -236,6 +251,24 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "gauge",
         "When a run of the spinner last completed, by the runtime's clock.",
         lambda spinner, now: _one(spinner.tally.last_success_at),
+    ),
+    Family(
+        "spinner_expected_interval_seconds",
+        "gauge",
+        "How often the spinner should run, as the config says; absent when it says nothing.",
+        lambda spinner, now: _one(spinner.rules.expected_interval),
+    ),
+    Family(
+        "spinner_stall_floor_seconds",
+        "gauge",
+        "The least silence of the spinner's runs that can count as a stall, as configured.",
+        lambda spinner, now: _one(spinner.rules.bounds.floor),
+    ),
+    Family(
+        "spinner_stall_ceiling_seconds",
+        "gauge",
+        "The most silence of the spinner's runs that can go without counting as a stall, as configured.",
+        lambda spinner, now: _one(spinner.rules.bounds.ceiling),
     ),
 )
 

@@ -4,6 +4,7 @@ import dataclasses
 import heapq
 from collections.abc import Iterator
 
+from exporter.runs.pace import RunPace, SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.tally import ENDED, Tally
 from exporter.runtime.model import FailedRecord, RunSnapshot
@@ -26,6 +27,8 @@ class ProjectRuns:
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
         """Our monotonic time of the last good read."""
+        self.read_as_of = float("-inf")
+        """The runtime's time of the last good read."""
         self.error: str | None = None
         """Why the last read failed; None when it did not."""
         self._history = history
@@ -48,6 +51,11 @@ class ProjectRuns:
         for name, spinner in self._spinners.items():
             yield name, Tally() if spinner.veiled else spinner.tally, spinner.present
 
+    def tracked(self) -> Iterator[tuple["TrackedRun", SpinnerPace]]:
+        """Yield each run that is here, with what its spinner's earlier runs taught."""
+        for tracked in self.runs.values():
+            yield tracked, self._spinners[tracked.run.snapshot.spinner].pace
+
     def take(self, snapshot: RunSnapshot, seen_at: float, horizon: float) -> None:
         """Fold a snapshot into the run it belongs to and count what is new about it.
 
@@ -63,7 +71,7 @@ class ProjectRuns:
             if newer is tracked.run:
                 return
             self._withdraw(tracked)
-            tracked.change(newer)
+            tracked.change(newer, self.read_as_of)
         self._present(tracked)
 
     def _admit(self, run: Run, horizon: float) -> "TrackedRun | None":
@@ -77,7 +85,7 @@ class ProjectRuns:
             return None
         # Begun anew under the same id, or not gone after all: what was counted of it stays counted.
         del self._left[run.id]
-        left.change(run)
+        left.change(run, self.read_as_of)
         return left
 
     def _present(self, tracked: "TrackedRun") -> None:
@@ -89,6 +97,7 @@ class ProjectRuns:
             spinner.veiled = self.read_at is not None or not self._history
         spinner.present[run.status] += 1
         tracked.count_into(spinner.tally)
+        tracked.teach(spinner.pace)
         if run.ended_at is not None:
             heapq.heappush(self._endings, (run.ended_at, run.id))
         if run.records.failed != tracked.records_read_for:
@@ -157,8 +166,10 @@ class TrackedRun:
         "_counted_finish",
         "_counted_queue",
         "_counted_start",
+        "_taught",
         "hidden",
         "left_at",
+        "pace",
         "records_read_for",
         "run",
     )
@@ -170,17 +181,29 @@ class TrackedRun:
         self.records_read_for = 0
         """The failed count for which failed records were last read."""
         self.left_at = 0.0
+        self.pace = RunPace(run)
+        self._taught = False
         self._counted_start = False
         self._counted_queue = False
         self._counted_finish = False
         self._counted_completed = 0
         self._counted_failed = 0
 
-    def change(self, newer: Run) -> None:
-        """Take the run's newer state. Records of a run begun anew count anew; the run itself does not."""
+    def change(self, newer: Run, looked_at: float) -> None:
+        """Take the run's newer state; until `looked_at` it was as before.
+
+        Records of a run begun anew count anew; the run itself does not.
+        """
         if self.run.restarted_by(newer):
             self._counted_completed = self._counted_failed = 0
+        self.pace.learn(self.run, newer, looked_at)
         self.run = newer
+
+    def teach(self, spinner: SpinnerPace) -> None:
+        """Let the spinner know the pace of a run that ended, once."""
+        if self.run.ended and not self._taught:
+            self._taught = True
+            spinner.learn(self.pace)
 
     def count_into(self, tally: Tally) -> None:
         """Count what this run newly shows."""
@@ -218,6 +241,7 @@ class TrackedRun:
 class _Spinner:
     """What one spinner's runs have come to, and its runs that are here by status."""
 
+    pace: SpinnerPace = dataclasses.field(default_factory=SpinnerPace)
     tally: Tally = dataclasses.field(default_factory=Tally)
     present: dict[Status, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(Status, 0))
     veiled: bool = False

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
 from exporter.runs.project import ProjectRuns
 from exporter.runs.run import Run
 from exporter.runs.tally import Tally
@@ -25,6 +26,16 @@ class Rules:
     max_failed_records: int
     max_failed_records_per_run: int
     max_failure_groups: int
+    spinner: Callable[[str, str], SpinnerRules] = lambda project, spinner: SpinnerRules()
+    """What holds for a spinner, by the names of its project and its own."""
+
+
+HEARTBEAT_PATIENCE = 180.0
+"""Seconds without a heartbeat after which the runtime is taken for down whatever it says of itself.
+
+Heartbeats come every few seconds to a minute; a runtime's own word has been seen to lag by half an hour
+(dagster-prometheus-exporter#88).
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +44,23 @@ class ShownRun:
 
     run: Run
     project: str
+    pace: RunPace
+    earlier: SpinnerPace
+    rules: SpinnerRules
+    excused_until: float
+    """The runtime's time until which no silence is the run's own: the runtime itself was down."""
+
+    def stall_threshold(self) -> float | None:
+        """Return the seconds of silence after which the run counts as stalled; None while it need not progress.
+
+        Silence is counted from `Run.last_progress_at`. What of it was a wait for a person, or the runtime's own
+        absence, is no silence of the run, and is granted on top.
+        """
+        since, quiet_since = self.run.last_progress_at, self.pace.quiet_since()
+        if since is None or quiet_since is None or not at_work(self.run):
+            return None
+        granted = max(quiet_since, self.excused_until) - since
+        return max(granted, 0.0) + self.pace.patience(self.run, self.earlier, self.rules.bounds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +70,7 @@ class ShownSpinner:
     project: str
     spinner: str
     tally: Tally
+    rules: SpinnerRules
     runs: dict[Status, int]
     """Runs in the list now, by status; empty while the list is not to be trusted."""
 
@@ -67,6 +96,8 @@ class Store:
         self._health: tuple[Health, float] | None = None
         self._meters: tuple[tuple[Meter, ...], float] | None = None
         self._hides = False
+        self._was_down = False
+        self._excused_until = float("-inf")
 
     # -- what a sync does ---------------------------------------------------------------------------------
 
@@ -80,21 +111,31 @@ class Store:
                 known.name = name
         self._first_look_done = True
 
-    def commit(self, project_id: str, sightings: Iterable[tuple[RunSnapshot, float]], *, horizon: float) -> None:
+    def commit(
+        self, project_id: str, sightings: Iterable[tuple[RunSnapshot, float]], *, as_of: float, horizon: float
+    ) -> None:
         """Take one project's whole read: each snapshot with the runtime's time of the answer that it came in.
 
-        `horizon` is the time up to which earlier reads were complete: a run that we do not hold and that ended
-        before it was counted then, and does not come back.
+        `as_of` is the runtime's time of the read: what is not in it was then as before. `horizon` is the time up to
+        which earlier reads were complete: a run that we do not hold and that ended before it was counted then, and
+        does not come back.
         """
         project = self._projects[project_id]
         project.unveil()
         for snapshot, seen_at in sightings:
             project.take(snapshot, seen_at, horizon)
+        project.read_as_of = as_of
         project.read_at = self._monotonic()
         project.error = None
 
     def keep_health(self, health: Health) -> None:
         """Take the last good word on the worker service."""
+        now = self.clock.now()
+        beat = health.last_heartbeat_at
+        is_down = not health.runtime_up or beat is None or now - beat > HEARTBEAT_PATIENCE
+        if self._was_down and not is_down:
+            self._excused_until = now
+        self._was_down = is_down
         self._health = (health, self._monotonic())
 
     def keep_meters(self, meters: tuple[Meter, ...]) -> None:
@@ -152,16 +193,18 @@ class Store:
     def runs(self) -> Iterator[ShownRun]:
         """Yield the runs to show: known well, recent enough, and within the limit."""
         for project in self._fresh_projects():
-            for tracked in project.runs.values():
+            for tracked, earlier in project.tracked():
                 if not tracked.hidden:
-                    yield ShownRun(tracked.run, project.name)
+                    rules = self.rules.spinner(project.name, tracked.run.snapshot.spinner)
+                    yield ShownRun(tracked.run, project.name, tracked.pace, earlier, rules, self._excused_until)
 
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner that we ever saw a run of; a new one shows zeros until the next sync."""
         for project in self._projects.values():
             fresh = self.is_fresh(project)
             for spinner, tally, present in project.spinners():
-                yield ShownSpinner(project.name, spinner, tally, present if fresh else {})
+                rules = self.rules.spinner(project.name, spinner)
+                yield ShownSpinner(project.name, spinner, tally, rules, present if fresh else {})
 
     def projects(self) -> Iterator[ProjectRuns]:
         """Yield every project."""

@@ -166,12 +166,13 @@ class Sync:
             gone = await self._reread(project_id, lost[:MAX_REREADS], staged)
             if len(lost) > MAX_REREADS:
                 swept_at = cursor.swept_at or swept_at
-        self._store.commit(project_id, staged.sightings + changed.sightings, horizon=horizon)
+        as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
+        self._store.commit(project_id, staged.sightings + changed.sightings, as_of=as_of, horizon=horizon)
         for run_id in gone:
             self._store.forget_run(project_id, run_id)
         self._cursors[project_id] = _Cursor(
             # A list that did not change says nothing newer of its own, so the watermark stays.
-            watermark=cursor.watermark if changed.not_modified else changed.as_of(),
+            watermark=cursor.watermark if changed.not_modified else as_of,
             etag=changed.etag,
             swept_at=swept_at if sweeps else cursor.swept_at,
         )

@@ -13,7 +13,7 @@ LONG_AGO = NOON - 3600
 def commit(
     target: Store, *snapshots: RunSnapshot, horizon: float = LONG_AGO, seen_at: float = NOON + 60, project: str = "p1"
 ) -> None:
-    target.commit(project, [(each, seen_at) for each in snapshots], horizon=horizon)
+    target.commit(project, [(each, seen_at) for each in snapshots], as_of=seen_at, horizon=horizon)
     target.expire()
 
 

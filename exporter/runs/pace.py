@@ -1,0 +1,193 @@
+"""What silence is suspicious: how a run's own history, and its spinner's, says how long it may go without progress.
+
+A fixed time gets it wrong both ways: it pages for a huge slow table and sleeps through a fast run that died. So the
+longest gap between two finished records is learnt, run by run, and a silence counts as a stall when it is longer than
+that history makes plausible. `docs/alerting.md` says what the constants were measured on and what they cost.
+"""
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+
+from exporter.runs.run import Run
+from exporter.status import Status
+
+GAP_FACTOR = 2.6
+"""A silence this many times the run's longest gap so far is a stall: the corpus allows 3 times to find one."""
+
+EARLIER_FACTOR = 1.6
+"""The same for the usual recurring gap of the spinner's earlier runs, which is known better than that of one run."""
+
+STRAGGLER_FACTOR = 2.0
+"""At the end of a run no other record finishes while one takes its time: this many times what a record takes."""
+
+FIRST_FLOOR = 900.0
+"""Seconds that the first record of a run is given at least when no earlier run says how long it takes."""
+
+STRANGER_FLOOR = 1020.0
+"""Seconds that every silence of a young run is given while no run of its spinner has ended: its way is not known."""
+
+KNOWN_AFTER = 600.0
+"""Seconds of work that was watched, after which a run's own gaps say enough of it."""
+
+EARLIER_RUNS = 9
+"""Earlier runs that are remembered per spinner; of an odd number the median is one of them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """The least and the most silence, in seconds, that can count as a stall."""
+
+    floor: float = 600.0
+    ceiling: float = 43200.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpinnerRules:
+    """What an operator says of a spinner."""
+
+    bounds: Bounds = Bounds()
+    expected_interval: float | None = None
+    """Seconds within which it should run again; None when nobody said."""
+
+
+class SpinnerPace:
+    """What the earlier runs of a spinner say about one that has no pace of its own yet."""
+
+    __slots__ = ("_first_gaps", "_recurring_gaps")
+
+    def __init__(self) -> None:
+        self._first_gaps: deque[float] = deque(maxlen=EARLIER_RUNS)
+        self._recurring_gaps: deque[float] = deque(maxlen=EARLIER_RUNS)
+
+    def learn(self, pace: "RunPace") -> None:
+        """Take the pace of a run that ended."""
+        if pace.first_gap is not None and pace.known:
+            self._first_gaps.append(pace.first_gap)
+            self._recurring_gaps.append(pace.recurring_gap)
+
+    def usual_first_gap(self) -> float | None:
+        """Return the usual seconds from the start of a run to its first finished record; None when none ended yet."""
+        return _median(self._first_gaps)
+
+    def usual_recurring_gap(self) -> float | None:
+        """Return the usual gap that a run has at least twice, in seconds; None when none ended yet."""
+        return _median(self._recurring_gaps)
+
+
+class RunPace:
+    """One run's pace, learnt from one state of it to the next. Times are the runtime's."""
+
+    __slots__ = (
+        "_finished",
+        "_most_running",
+        "_quiet_since",
+        "_spent",
+        "_unwatched",
+        "_watched",
+        "first_gap",
+        "longest_gap",
+        "recurring_gap",
+    )
+
+    def __init__(self, run: Run) -> None:
+        """Begin with a run as it is found; of one that is found half way the longest gap can only be estimated."""
+        self.longest_gap = 0.0
+        """Seconds of the longest known gap between two finished records, the first counted from the start."""
+        self.recurring_gap = 0.0
+        """Seconds of the second longest: a single long one may have been a stall, two are the run's way."""
+        self.first_gap: float | None = None
+        """Seconds from the start to the first finished record; None before it."""
+        self._most_running = run.records.running
+        self._quiet_since = run.last_progress_at
+        self._finished = 0
+        self._spent = 0.0
+        self._watched = 0.0
+        self._unwatched = 0.0
+        started_at = run.snapshot.started_at
+        if run.records.finished and started_at is not None and run.last_progress_at is not None:
+            self._take_gap(run.last_progress_at - started_at, run.records.finished)
+            self._finished = run.records.finished
+            self._unwatched = self._spent
+
+    @property
+    def known(self) -> bool:
+        """Whether most of the gaps were seen rather than estimated, or are too short for that to matter."""
+        return self._unwatched < max(self._watched, KNOWN_AFTER / GAP_FACTOR)
+
+    def learn(self, before: Run, after: Run, looked_at: float) -> None:
+        """Take the run's next state; until `looked_at`, the read before, it was as before."""
+        since, until = self._quiet_since, after.last_progress_at
+        if since is None or until is None or before.restarted_by(after):
+            self.__init__(after)  # type: ignore[misc]
+            return
+        self._most_running = max(self._most_running, after.records.running)
+        finished = after.records.finished - self._finished
+        self._finished = after.records.finished
+        if not at_work(before):
+            # A person answered, or a worker took it up again: the silence before is not the run's.
+            self._quiet_since = max(until, after.snapshot.updated_at) if at_work(after) else until
+        elif finished > 0:
+            silent = max(looked_at - since, 0.0)
+            self._take_gap(until - since - silent, finished, silent=silent)
+            self._watched += max(until - since, 0.0)
+            self._quiet_since = until
+
+    def quiet_since(self) -> float | None:
+        """Return since when the run has been silent while at work; None before it started."""
+        return self._quiet_since
+
+    def interval(self) -> float | None:
+        """Return the usual seconds between two finished records; None before the first."""
+        return self._spent / self._finished if self._finished and self._spent else None
+
+    def patience(self, run: Run, earlier: SpinnerPace, bounds: Bounds) -> float:
+        """Return the seconds of silence after which this run counts as stalled."""
+        candidates = [bounds.floor, GAP_FACTOR * self.longest_gap]
+        if self.first_gap is None:
+            first = earlier.usual_first_gap()
+            candidates.append(FIRST_FLOOR if first is None else GAP_FACTOR * first)
+        usual = earlier.usual_recurring_gap()
+        if usual is not None:
+            candidates.append(EARLIER_FACTOR * usual)
+        elif self._watched < KNOWN_AFTER:
+            candidates.append(STRANGER_FLOOR)
+        candidates.append(STRAGGLER_FACTOR * self._straggler(run))
+        return min(max(candidates), bounds.ceiling)
+
+    def _take_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> None:
+        """Learn that this many records finished within so many seconds, after a silence of which every second was seen.
+
+        Of one record that is its gap. Of several only the mean is known; when their ends fall at random, the longest
+        of n gaps is about (1 + ln n) times the mean.
+        """
+        seconds = max(seconds, 0.0)
+        longest = silent + min(seconds, seconds / finished * (1 + math.log(finished)))
+        self.recurring_gap = max(self.recurring_gap, min(longest, self.longest_gap))
+        self.longest_gap = max(self.longest_gap, longest)
+        self.first_gap = longest if self.first_gap is None else self.first_gap
+        self._spent += silent + seconds
+
+    def _straggler(self, run: Run) -> float:
+        """Return how long the last records may take: the gap between records times how many are worked on at once."""
+        records = run.records
+        if records.total is None or records.total - records.finished > self._most_running:
+            return 0.0
+        return (self.interval() or 0.0) * self._most_running
+
+
+def at_work(run: Run) -> bool:
+    """Whether records should be finishing: started, not ended, and not waiting for a person.
+
+    Some runtimes show a wait only in the counts: records that wait, none that runs, and a status in progress.
+    """
+    if run.ended or run.status not in (Status.RUNNING, Status.UNKNOWN) or not run.started:
+        return False
+    return not (run.records.waiting and not run.records.running)
+
+
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return median(known) if known else None

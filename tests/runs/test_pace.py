@@ -1,0 +1,234 @@
+"""What silence is suspicious: one thing that must hold for each test; `tests/stalls` has whole histories."""
+
+from typing import Any
+
+import pytest
+
+from exporter.runs.pace import FIRST_FLOOR, KNOWN_AFTER, STRANGER_FLOOR, Bounds, SpinnerRules
+from exporter.runs.store import ShownRun, Store
+from exporter.runtime.model import Health, RunSnapshot
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, snapshot, store
+
+MINUTE, HOUR = 60.0, 3600.0
+
+
+class Watch:
+    """A store that sees one run every half minute."""
+
+    def __init__(self, **rules: Any) -> None:
+        self.clock = Clock(NOON)
+        self.store: Store = store(self.clock, stale_after=1e9, **rules)
+        self.fields: dict[str, Any] = {"started_at": NOON, "created_at": NOON, "updated_at": NOON}
+        self.finished = 0
+
+    def see(self, *, after: float = 30.0, finished: int = 0, run_id: str = "run-1", **fields: Any) -> None:
+        """Look at the run after a while, in which so many records finished, the last of them just now."""
+        self.clock.advance(after)
+        self.finished += finished
+        self.fields |= {"updated_at": self.clock.now, **fields}
+        self.fields.setdefault("status", Status.RUNNING)
+        if finished:
+            self.fields["last_progress_at"] = self.clock.now
+        if "records" not in fields:
+            self.fields["records"] = counts(self.finished, total=None, running=1)
+        self._commit(snapshot(run_id, **self.fields))
+
+    def look(self, after: float = 30.0) -> None:
+        """Look when nothing changed."""
+        self.clock.advance(after)
+        self._commit()
+
+    def work(self, records: int, gap: float) -> None:
+        for _ in range(records):
+            self.see(after=gap, finished=1)
+
+    def threshold(self) -> float | None:
+        shown = self.shown()
+        return shown.stall_threshold()
+
+    def stalled(self) -> bool:
+        shown = self.shown()
+        threshold, progress = shown.stall_threshold(), shown.run.last_progress_at
+        return threshold is not None and progress is not None and self.clock.now - progress > threshold
+
+    def shown(self) -> ShownRun:
+        (shown,) = (each for each in self.store.runs() if not each.run.ended)
+        return shown
+
+    def _commit(self, *snapshots: RunSnapshot) -> None:
+        sightings = [(each, self.clock.now) for each in snapshots]
+        self.store.commit("p1", sightings, as_of=self.clock.now, horizon=NOON - HOUR)
+
+
+def bounds(floor: float, ceiling: float) -> Any:
+    return lambda project, spinner: SpinnerRules(Bounds(floor, ceiling))
+
+
+def test_a_fast_run_is_given_the_floor_once_it_is_known() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    assert watch.threshold() == 600
+
+
+def test_a_young_run_of_an_unknown_spinner_is_given_more() -> None:
+    watch = Watch()
+    watch.work(3, gap=30)
+    assert watch.threshold() == STRANGER_FLOOR
+    assert KNOWN_AFTER > 90
+
+
+def test_a_run_without_a_finished_record_is_given_time_for_its_first() -> None:
+    watch = Watch()
+    watch.see()
+    assert (watch.threshold() or 0) >= FIRST_FLOOR
+    watch.clock.advance(20 * MINUTE)
+    assert watch.stalled(), "it died before its first record was done"
+
+
+def test_a_slow_run_is_given_a_multiple_of_its_own_longest_gap() -> None:
+    watch = Watch()
+    watch.work(10, gap=8 * MINUTE)
+    assert 20 * MINUTE < (watch.threshold() or 0) <= 24 * MINUTE
+
+
+def test_idle_gaps_between_bursts_are_the_run_s_way_once_seen() -> None:
+    watch = Watch()
+    for _ in range(3):
+        watch.work(10, gap=3)
+        for _ in range(60):
+            watch.look()
+        watch.see(after=1, finished=20)
+    watch.look(after=35 * MINUTE)
+    assert not watch.stalled(), "the mean gap is seconds, the longest half an hour: the longest counts"
+
+
+def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
+    watch = Watch()
+    for number in range(1, 31):
+        watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=10))
+    busy = watch.threshold() or 0
+    watch.see(after=2 * MINUTE, finished=10, records=counts(40, total=48, running=8))
+    assert (watch.threshold() or 0) > busy
+    assert (watch.threshold() or 0) > 20 * MINUTE, "ten at once and one every 2 minutes: each takes about 20"
+
+
+@pytest.mark.parametrize("shown_as", [{"status": Status.WAITING}, {"records": counts(3, total=9, waiting=2)}])
+def test_waiting_for_a_person_is_never_a_stall(shown_as: dict[str, Any]) -> None:
+    watch = Watch()
+    watch.work(3, gap=30)
+    watch.see(**shown_as)
+    watch.look(after=24 * HOUR)
+    assert watch.threshold() is None
+    watch.see(status=Status.RUNNING, records=counts(3, total=9, running=2))
+    assert not watch.stalled(), "the wait is not the run's silence"
+    watch.look(after=25 * MINUTE)
+    assert watch.stalled(), "but what comes after it is"
+
+
+def test_a_wait_does_not_make_the_run_look_slow() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    watch.see(status=Status.WAITING)
+    watch.see(after=24 * HOUR, finished=1, status=Status.RUNNING)
+    watch.see(finished=1)
+    assert watch.threshold() == 600
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+def test_a_run_that_need_not_progress_has_no_threshold(status: Status) -> None:
+    watch = Watch()
+    watch.see(status=status, started_at=None if status is Status.QUEUED else NOON)
+    (shown,) = watch.store.runs()
+    assert shown.stall_threshold() is None
+
+
+def test_failing_records_are_progress() -> None:
+    watch = Watch()
+    for number in range(1, 60):
+        watch.see(finished=1, records=counts(0, number, total=100, running=1))
+    assert not watch.stalled()
+    watch.look(after=11 * MINUTE)
+    assert watch.stalled()
+
+
+def test_a_touched_run_gets_no_further() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    for _ in range(22):
+        watch.see()
+    assert watch.stalled()
+
+
+def test_earlier_runs_of_the_spinner_speak_for_a_young_one() -> None:
+    watch = Watch()
+    watch.work(20, gap=12 * MINUTE)
+    watch.see(status=Status.COMPLETED, ended_at=watch.clock.now)
+    watch.fields |= {
+        "status": Status.RUNNING,
+        "ended_at": None,
+        "last_progress_at": None,
+        "started_at": watch.clock.now,
+    }
+    watch.finished = 0
+    watch.see(run_id="run-2")
+    assert (watch.threshold() or 0) > 19 * MINUTE
+
+
+def test_a_single_stall_of_earlier_runs_is_not_the_spinner_s_way() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    watch.see(after=2 * HOUR, finished=1)
+    watch.see(status=Status.COMPLETED, ended_at=watch.clock.now)
+    watch.fields |= {
+        "status": Status.RUNNING,
+        "ended_at": None,
+        "last_progress_at": None,
+        "started_at": watch.clock.now,
+    }
+    watch.finished = 0
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == 600
+
+
+def test_floor_and_ceiling_are_the_operator_s() -> None:
+    quick = Watch(spinner=bounds(60.0, 3600.0))
+    quick.work(60, gap=30)
+    assert (quick.threshold() or 0) < 600
+    slow = Watch(spinner=bounds(60.0, 900.0))
+    slow.work(10, gap=30 * MINUTE)
+    assert slow.threshold() == 900
+
+
+def test_a_restart_of_the_exporter_does_not_start_the_clock_anew() -> None:
+    watch = Watch()
+    watch.clock.advance(HOUR)
+    watch.see(finished=0, records=counts(100, total=None, running=1), last_progress_at=NOON + 20 * MINUTE)
+    assert watch.stalled(), "the runtime says when it last progressed, and that was 40 minutes ago"
+
+
+def test_a_gap_in_the_scrapes_is_no_gap_of_the_run() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    watch.see(after=5 * MINUTE, finished=300)
+    assert watch.threshold() == 600, "300 records in 5 minutes are a second apart"
+
+
+def test_a_run_is_not_blamed_for_an_outage_of_the_runtime_and_is_watched_again_after_it() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    watch.store.keep_health(Health(runtime_up=False))
+    watch.look(after=2 * HOUR)
+    watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now))
+    assert not watch.stalled(), "no aftershock of pages when the runtime returns"
+    watch.look(after=11 * MINUTE)
+    assert watch.stalled(), "a run that the runtime lost must page"
+
+
+def test_a_heartbeat_that_stands_still_is_an_outage_whatever_the_word_says() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now - 10 * MINUTE))
+    watch.look(after=2 * HOUR)
+    watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now))
+    assert not watch.stalled()
