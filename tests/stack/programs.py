@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +73,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 @contextlib.contextmanager
-def runtime(folder: Path, *, scenario: str = "healthy", speed: float = 60) -> Iterator[str]:
+def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60) -> Iterator[str]:
     """Run the embedded runtime."""
     port = free_port()
     command = [
@@ -98,24 +99,63 @@ def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, *targets: str) -> Iterator[str]:
+def prometheus(folder: Path, *targets: str, rules: Path | None = None, alertmanager_url: str = "") -> Iterator[str]:
     """Run a real Prometheus that scrapes the targets every second, and keeps exemplars."""
     port = free_port()
-    config = folder / "prometheus.yml"
-    hosts = ", ".join(f'"{target.removeprefix("http://")}"' for target in targets)
-    config.write_text(
-        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
-        f"scrape_configs: [{{job_name: spinner, static_configs: [{{targets: [{hosts}]}}]}}]\n"
-    )
+    config = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [{"job_name": "spinner", "static_configs": [{"targets": [_host(each) for each in targets]}]}],
+        "rule_files": [str(rules)] if rules else [],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [_host(alertmanager_url)]}]}]}
+        if alertmanager_url
+        else {},
+    }
+    file = folder / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config))
     command = [
         program("prometheus"),
-        f"--config.file={config}",
+        f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--enable-feature=exemplar-storage",
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "prometheus.log", ready="/-/ready") as url:
         yield url
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, config: Path) -> Iterator[str]:
+    """Run a real Alertmanager of its own."""
+    port = free_port()
+    command = [
+        *_with_debian_templates(),
+        program("prometheus-alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    with running(command, f"http://127.0.0.1:{port}", folder / "alertmanager.log", ready="/-/ready") as url:
+        yield url
+
+
+def _with_debian_templates() -> list[str]:
+    """Return what lets an unpacked Alertmanager of Debian's find its templates.
+
+    Debian's build reads them from /usr/share, where nothing was installed: so it gets a view of its own of that folder,
+    with what was unpacked laid over it.
+    """
+    unpacked = ROOT / ".debian" / "usr" / "share"
+    installed = Path("/usr/share/prometheus/alertmanager/default.tmpl")
+    if installed.exists() or not (unpacked / "prometheus").exists():
+        return []
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    lay_over = f'mount -t overlay overlay -o lowerdir="{unpacked}":/usr/share /usr/share && exec "$@"'
+    return [*namespace, "sh", "-c", lay_over, "sh"]
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("http://")
 
 
 def query(prometheus_url: str, expression: str) -> list[tuple[dict[str, str], float]]:

@@ -1,0 +1,188 @@
+"""Real Alertmanager: which alert mutes which, and one stall from the hanging record to the page and its all-clear."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.stack.programs import ROOT, alertmanager, exporter, prometheus, runtime, until
+
+CONFIG = ROOT / "alerts" / "alertmanager.yml"
+
+RUN = {"project": "Sales", "spinner": "Mails", "run_id": "r1"}
+OTHER_RUN = {"project": "Sales", "spinner": "Mails", "run_id": "r2"}
+
+
+@pytest.fixture(scope="module")
+def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with alertmanager(tmp_path_factory.mktemp("alertmanager"), CONFIG) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "muted"),
+    [
+        (("SpinnerRuntimeDown", {}), ("SpinnerRunStalled", RUN), True),
+        (("SpinnerRuntimeDown", {}), ("SpinnerRunNotPickedUp", RUN), True),
+        (("SpinnerRuntimeDown", {}), ("SpinnerRunFailed", RUN), False),
+        (("SpinnerRuntimeDown", {}), ("SpinnerApiDown", {}), False),
+        (("SpinnerApiDown", {}), ("SpinnerRuntimeDown", {}), True),
+        (("SpinnerApiDown", {}), ("SpinnerRunStalled", RUN), True),
+        (("SpinnerApiDown", {}), ("SpinnerExporterDown", {}), False),
+        (("SpinnerExporterDown", {}), ("SpinnerRunStalled", RUN), True),
+        (("SpinnerExporterDown", {}), ("SpinnerWatchdog", {}), False),
+        (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunNotPickedUp", RUN), True),
+        (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunStalled", RUN), False),
+        (("SpinnerRunStalled", RUN), ("SpinnerRunOverdue", RUN), True),
+        (("SpinnerRunStalled", RUN), ("SpinnerRunOverdue", OTHER_RUN), False),
+        (("SpinnerRunStalled", RUN), ("SpinnerSlowdown", {"project": "Sales", "spinner": "Mails"}), True),
+        (("SpinnerRunStalled", RUN), ("SpinnerSlowdown", {"project": "Sales", "spinner": "Calls"}), False),
+        (("SpinnerFailedRecordsBurst", {"project": "Sales"}), ("SpinnerRunFailedRecords", RUN), True),
+        (("SpinnerFailedRecordsBurst", {"project": "Support"}), ("SpinnerRunFailedRecords", RUN), False),
+    ],
+    ids=lambda value: value if isinstance(value, bool) else f"{value[0]}-{value[1].get('run_id', '')}",
+)
+def test_one_cause_is_one_page(
+    alertmanager_url: str, source: tuple[str, dict[str, str]], target: tuple[str, dict[str, str]], muted: bool
+) -> None:
+    labels = [{"alertname": name, **more} for name, more in (source, target)]
+    post(alertmanager_url, labels, firing=True)
+    try:
+        states = {alert["labels"]["alertname"]: alert["status"] for alert in alerts(alertmanager_url)}
+        # Alertmanager decides on muting when it is asked; nothing has to be waited for.
+        assert bool(states[target[0]]["inhibitedBy"]) == muted, states
+        assert not (muted and states[source[0]]["inhibitedBy"]), "two alerts that mute each other would page nobody"
+    finally:
+        post(alertmanager_url, labels, firing=False)
+        until(lambda: not alerts(alertmanager_url), "Alertmanager forgot the alerts of this case")
+
+
+def test_a_stall_pages_once_names_the_run_and_is_called_off_when_it_moves_again(tmp_path: Path) -> None:
+    scenario = tmp_path / "hang.yaml"
+    scenario.write_text(HANG)
+    rules = tmp_path / "alerts.rules.yml"
+    rules.write_text(sixty_times_as_fast((ROOT / "alerts" / "alerts.rules.yml").read_text()))
+    with (
+        pager() as (messages, pager_url),
+        alertmanager(tmp_path, write_routes(tmp_path, pager_url)) as alertmanager_url,
+        runtime(tmp_path, scenario=scenario, speed=60) as runtime_url,
+        exporter(tmp_path, runtime_url, "sync: {min_interval: 0s}\nstalls: {floor: 4s, ceiling: 6s}\n") as exporter_url,
+        prometheus(tmp_path, exporter_url, rules=rules, alertmanager_url=alertmanager_url),
+    ):
+        until(lambda: firing(messages), "the stalled run paged; look at spinner_run_stall_threshold_seconds")
+        hangs = [
+            job["id"]
+            for job in httpx.get(f"{runtime_url}/api/v1/projects/clinic/jobs", params={"active": "true"}).json()[
+                "items"
+            ]
+            if job["spinnerName"] == "Hangs"
+        ]
+        until(lambda: resolved(messages), "the page was called off after the run went on")
+    (page,) = firing(messages)
+    assert [page["labels"]["run_id"]] == hangs
+    assert page["labels"]["severity"] == "page"
+    assert re.fullmatch(
+        r"Run \S+ has been stuck for .+s at \d+ of 300 records; it usually finishes one every .+\.",
+        page["annotations"]["description"],
+    ), page["annotations"]["description"]
+    (all_clear,) = resolved(messages)
+    assert all_clear["labels"] == page["labels"]
+
+
+HANG = """
+summary: One run hangs at second 5 for 15 seconds, as it looks at 60 times the speed; the run beside it goes on.
+projects:
+  - name: Clinic
+    id: clinic
+    spinners:
+      - name: Hangs
+        id: hangs
+        records: 300
+        runs: [{at: 0s}]
+        steps: [{name: Send, type: whatsapp, latency: 10s..20s}]
+      - name: Goes on
+        id: goes-on
+        records: 300
+        runs: [{at: 0s}]
+        steps: [{name: Send, type: email, latency: 10s..20s}]
+incidents:
+  - {kind: stall, at: 5m, spinner: Hangs, lasts: 15m}
+"""
+
+
+def sixty_times_as_fast(rules: str) -> str:
+    """Divide what a rule waits for by the story's speed; what is compared with comes from the exporter's config."""
+    document = yaml.safe_load(rules)
+    for group in document["groups"]:
+        for rule in group["rules"]:
+            for key in ("for", "keep_firing_for"):
+                if key in rule:
+                    minutes = int(rule[key][:-1]) * {"m": 1, "h": 60}[rule[key][-1]]
+                    rule[key] = f"{minutes}s"
+    return yaml.safe_dump(document)
+
+
+def write_routes(folder: Path, pager_url: str) -> Path:
+    """The shipped routes and inhibitions, with the waits of the story's speed and our pager as receiver."""
+    config = yaml.safe_load(CONFIG.read_text())
+    config["templates"] = [str(CONFIG.parent / "templates" / "*.tmpl")]
+    for route in (config["route"], *config["route"]["routes"]):
+        route |= {"group_wait": "1s", "group_interval": "1s"}
+    for receiver in config["receivers"]:
+        receiver["webhook_configs"][0]["url"] = f"{pager_url}/{receiver['name']}"
+    file = folder / "alertmanager.yml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+class pager:  # noqa: N801 - reads as a context
+    """A webhook receiver that keeps every alert of every page, with its path."""
+
+    def __enter__(self) -> tuple[list[dict[str, Any]], str]:
+        messages: list[dict[str, Any]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                messages.extend(alert | {"receiver": self.path.strip("/")} for alert in body["alerts"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its signature
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return messages, f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def firing(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in messages if each["receiver"] == "page" and each["status"] == "firing"]
+
+
+def resolved(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in messages if each["receiver"] == "page" and each["status"] == "resolved"]
+
+
+def post(url: str, labels: list[dict[str, str]], *, firing: bool) -> None:
+    body = [{"labels": each} | ({} if firing else {"endsAt": "2020-01-01T00:00:00Z"}) for each in labels]
+    if not firing:
+        for each in body:
+            each["startsAt"] = "2019-01-01T00:00:00Z"
+    httpx.post(f"{url}/api/v2/alerts", json=body).raise_for_status()
+
+
+def alerts(url: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{url}/api/v2/alerts").raise_for_status().json()
+    return found
