@@ -1,0 +1,257 @@
+"""How the API is asked, and what every refusal becomes. Real HTTP where what is sent matters, a transport elsewhere."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from exporter.errors import ApiError
+from exporter.runtime.auth import Token
+from exporter.runtime.client import MAX_PAUSE, NotFoundError, PausedError, RuntimeClient
+from exporter.runtime.model import Page
+from exporter.runtime.statuses import StatusMap
+from exporter.runtime.wire import Decoder
+from tests.builders import Clock
+
+TOKEN = "cxg_0123456789"
+
+
+class Observed:
+    """Counts requests, and swallows what decoding finds."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+
+    def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
+        self.requests.append((endpoint, code))
+
+    def invalid_item(self, kind: str, reason: str) -> None: ...
+
+    def unmapped_status(self, label: str) -> None: ...
+
+
+def client(
+    answer: Callable[[httpx.Request], Any] | None = None,
+    *,
+    observed: Observed | None = None,
+    clock: Clock | None = None,
+    base_url: str = "http://runtime.test",
+    concurrency: int = 8,
+) -> RuntimeClient:
+    observed = observed or Observed()
+    return RuntimeClient(
+        base_url,
+        token=Token(value=TOKEN),
+        decoder=Decoder(StatusMap(), observed, label_length=128),
+        observer=observed,
+        timeout=5,
+        concurrency=concurrency,
+        transport=httpx.MockTransport(answer) if answer else None,
+        monotonic=clock or Clock(),
+    )
+
+
+def a_list(*ids: str, cursor: str | None = None) -> dict[str, Any]:
+    return {"items": [{"id": each, "name": each} for each in ids], "nextCursor": cursor, "asOf": "2026-01-05T09:00:00Z"}
+
+
+async def read(pages: AsyncIterator[Page[Any]]) -> list[str]:
+    return [item.id async for page in pages for item in page.items]
+
+
+# -- paging -------------------------------------------------------------------------------------------------
+
+
+async def test_pages_are_followed_to_the_last_by_their_cursors() -> None:
+    lists = {"": a_list("a", "b", cursor="x/&=y"), "x/&=y": a_list("c")}
+    asked = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
+    assert await read(asked.projects()) == ["a", "b", "c"]
+
+
+async def test_a_list_that_gives_the_same_cursor_twice_is_an_error() -> None:
+    asked = client(lambda request: httpx.Response(200, json=a_list("a", cursor="again")))
+    with pytest.raises(ApiError, match="does not end"):
+        await read(asked.projects())
+
+
+async def test_an_etag_is_given_only_for_a_list_of_one_page() -> None:
+    lists = {"": a_list("a", cursor="2"), "2": a_list("b")}
+    etag = {"ETag": '"1"'}
+    many = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")], headers=etag))
+    assert [page.etag async for page in many.projects()] == [None, None]
+    one = client(lambda request: httpx.Response(200, json=a_list("a"), headers=etag))
+    assert [page.etag async for page in one.projects()] == ['"1"']
+
+
+async def test_304_says_that_nothing_changed_and_what_time_it_is() -> None:
+    headers = {"Date": "Mon, 05 Jan 2026 09:00:00 GMT"}
+    asked = client(lambda request: httpx.Response(304, headers=headers))
+    (page,) = [page async for page in asked.projects(etag='"1"')]
+    assert (page.not_modified, page.items, page.as_of, page.etag) == (True, (), 1767603600.0, '"1"')
+
+
+async def test_304_that_nobody_asked_for_is_an_error() -> None:
+    with pytest.raises(ApiError, match="HTTP 304"):
+        await read(client(lambda request: httpx.Response(304)).projects())
+
+
+# -- refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (400, "HTTP 400"),
+        (401, "HTTP 401: the token is missing, wrong or expired"),
+        (403, "HTTP 403: the token may not read this"),
+        (404, "HTTP 404: not found"),
+        (429, "HTTP 429: too many requests"),
+        (302, "HTTP 302: a redirect, which is not followed"),
+        (500, "HTTP 500"),
+        (204, "HTTP 204"),
+    ],
+)
+async def test_a_refusal_is_one_clear_sentence_without_token_or_body(status: int, says: str) -> None:
+    def echo(request: httpx.Request) -> httpx.Response:
+        body = {"error": f"bad {request.headers['Authorization']}", "errorCode": "X"}
+        return httpx.Response(status, json=body, headers={"Location": "http://elsewhere.test/"})
+
+    with pytest.raises(ApiError) as error:
+        await read(client(echo).projects())
+    assert str(error.value).startswith(f"projects: {says}")
+    assert TOKEN not in str(error.value)
+    assert "bad" not in str(error.value)
+
+
+async def test_a_run_that_is_gone_is_told_from_other_errors() -> None:
+    with pytest.raises(NotFoundError):
+        await client(lambda request: httpx.Response(404)).job("gone")
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b'{"items"', b"[" * 100_000, b"\xff", b""])
+async def test_an_answer_that_is_no_json_is_an_error_that_does_not_quote_it(body: bytes) -> None:
+    headers = {"Content-Type": "text/html" if body.startswith(b"<") else "application/json"}
+    with pytest.raises(ApiError) as error:
+        await read(client(lambda request: httpx.Response(200, content=body, headers=headers)).projects())
+    assert "sign in" not in str(error.value)
+    if body.startswith(b"<"):
+        assert "expected JSON, got text/html; check runtime.base_url" in str(error.value)
+
+
+@pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
+async def test_no_answer_is_an_error_that_names_its_kind(fault: type[httpx.TransportError]) -> None:
+    observed = Observed()
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise fault(f"with {TOKEN}")
+
+    with pytest.raises(ApiError, match=fault.__name__) as error:
+        await client(fail, observed=observed).usage()
+    assert TOKEN not in str(error.value)
+    assert observed.requests == [("usage", "error")]
+
+
+async def test_an_unhealthy_answer_is_read_all_the_same() -> None:
+    health = {"status": "down", "runtime": {"status": "down"}}
+    assert not (await client(lambda request: httpx.Response(503, json=health)).health()).runtime_up
+    with pytest.raises(ApiError, match="HTTP 503"):
+        await client(lambda request: httpx.Response(503, content=b"<html>")).health()
+
+
+# -- the budget ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "pause"),
+    [("30", 30.0), ("Mon, 05 Jan 2026 09:00:40 GMT", 40.0), ("9999999", MAX_PAUSE), ("soon", 0.0), ("-5", 0.0)],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_pauses_every_endpoint_and_then_is_over(status: int, retry_after: str, pause: float) -> None:
+    clock, observed = Clock(), Observed()
+    answers = iter(
+        [httpx.Response(status, headers={"Retry-After": retry_after, "Date": "Mon, 05 Jan 2026 09:00:00 GMT"})]
+    )
+    good: dict[str, Any] = {"meters": []}
+    asked = client(lambda request: next(answers, httpx.Response(200, json=good)), clock=clock, observed=observed)
+    with pytest.raises(ApiError):
+        await read(asked.projects())
+    if pause:
+        clock.advance(pause - 1)
+        with pytest.raises(PausedError, match="wait 1 s more"):
+            await asked.usage()
+        assert len(observed.requests) == 1, "nothing is sent while the server wants us to wait"
+        clock.advance(2)
+    assert await asked.usage() == ()
+
+
+async def test_no_more_requests_are_under_way_than_the_config_allows() -> None:
+    under_way = most = 0
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return httpx.Response(200, json={"meters": []})
+
+    asked = client(slow, concurrency=3)
+    await asyncio.gather(*(asked.usage() for _ in range(20)))
+    assert most == 3
+
+
+# -- what is sent -------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def a_real_server() -> AsyncIterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """Yield a server's URL and the raw paths and headers that it sees."""
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raw = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+        seen.append((raw, {key.decode().lower(): value.decode() for key, value in scope["headers"]}))
+        body = json.dumps({"items": [], "nextCursor": None, "asOf": "2026-01-05T09:00:00Z"}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+        server.should_exit = True
+        await serving
+
+
+@pytest.mark.parametrize(
+    "job_id", ["a/b", "../../usage", "a?x=1", "a#f", "%2e%2e", "a b", "ü", "http://evil.test/", "//evil"]
+)
+async def test_an_id_cannot_change_the_path_or_the_host_that_is_asked(job_id: str) -> None:
+    async with a_real_server() as (url, seen):
+        asked = client(base_url=url)
+        await read(asked.failed_records(job_id))
+        await asked.close()
+    ((path, headers),) = seen
+    assert path.startswith("/api/v1/jobs/")
+    assert path.removeprefix("/api/v1/jobs/").partition("/records?")[1], path
+    assert path.count("/") == 5, f"{path}: the id is one part of the path, whatever stands in it"
+    assert headers["host"] == url.removeprefix("http://")
+
+
+async def test_the_token_goes_with_every_call_but_health() -> None:
+    async with a_real_server() as (url, seen):
+        asked = client(base_url=url + "/")
+        await asked.health()
+        await read(asked.jobs("p1", updated_since=1767603600.1239, active=True, etag='"x"'))
+        await asked.close()
+    (health_path, health), (jobs_path, jobs) = seen
+    assert (health_path, "authorization" in health) == ("/health", False)
+    assert jobs["authorization"] == f"Bearer {TOKEN}"
+    assert jobs["if-none-match"] == '"x"'
+    assert jobs_path == "/api/v1/projects/p1/jobs?updatedSince=2026-01-05T09%3A00%3A00.123Z&active=true&limit=500"

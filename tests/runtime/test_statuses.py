@@ -1,0 +1,42 @@
+"""Labels vary, the ideas do not."""
+
+import pytest
+
+from exporter.runtime.statuses import DEFAULT_LABELS, StatusMap
+from exporter.status import Status
+
+
+@pytest.mark.parametrize(
+    ("label", "idea"),
+    [
+        ("queued", Status.QUEUED),
+        ("in_progress", Status.RUNNING),
+        ("In Progress", Status.RUNNING),
+        ("IN-PROGRESS", Status.RUNNING),
+        ("Waiting on human", Status.WAITING),
+        ("paused", Status.WAITING),
+        ("partial", Status.COMPLETED),
+        ("Completed with errors", Status.COMPLETED),
+        ("timed-out", Status.FAILED),
+        ("canceled", Status.CANCELLED),
+    ],
+)
+def test_case_spaces_and_dashes_do_not_matter(label: str, idea: Status) -> None:
+    assert StatusMap().idea(label) is idea
+
+
+@pytest.mark.parametrize("label", ["", "???", "teleported", "\u0000"])
+def test_an_unknown_label_is_unknown(label: str) -> None:
+    assert StatusMap().idea(label) is Status.UNKNOWN
+
+
+def test_a_deployment_s_own_labels_are_added_and_win() -> None:
+    statuses = StatusMap({"Teleported": Status.COMPLETED, "paused": Status.FAILED})
+    assert statuses.idea("TELEPORTED") is Status.COMPLETED
+    assert statuses.idea("paused") is Status.FAILED
+    assert statuses.idea("running") is Status.RUNNING
+
+
+def test_no_default_label_means_two_things() -> None:
+    folded = ["".join(filter(str.isalnum, label.casefold())) for labels in DEFAULT_LABELS.values() for label in labels]
+    assert len(folded) == len(set(folded))

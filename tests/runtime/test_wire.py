@@ -1,0 +1,175 @@
+"""What arrives is decoded or refused, and one bad item costs itself alone."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.runtime.statuses import StatusMap
+from exporter.runtime.wire import MALFORMED, Decoder
+from exporter.status import Status
+
+JOB: dict[str, Any] = {
+    "id": "job-1",
+    "projectId": "p1",
+    "spinnerName": "Mails",
+    "status": "in_progress",
+    "createdAt": "2026-01-05T09:00:00Z",
+    "updatedAt": "2026-01-05T10:00:00.250+01:00",
+}
+
+
+class Noted:
+    def __init__(self) -> None:
+        self.invalid: list[tuple[str, str]] = []
+        self.unmapped: list[str] = []
+
+    def invalid_item(self, kind: str, reason: str) -> None:
+        self.invalid.append((kind, reason))
+
+    def unmapped_status(self, label: str) -> None:
+        self.unmapped.append(label)
+
+
+def decoder(noted: Noted | None = None) -> Decoder:
+    return Decoder(StatusMap(), noted or Noted(), label_length=40)
+
+
+def page(*items: Any, **envelope: Any) -> bytes:
+    return json.dumps({"items": list(items), "nextCursor": None, "asOf": "2026-01-05T09:00:01Z", **envelope}).encode()
+
+
+def test_a_job_with_what_the_contract_stars_is_enough() -> None:
+    (run,) = decoder().jobs(page(JOB)).items
+    assert (run.id, run.spinner, run.status) == ("job-1", "Mails", Status.RUNNING)
+    assert run.created_at == 1767603600.0
+    assert run.updated_at == 1767603600.25
+    assert (run.started_at, run.records, run.failures, run.parent_id) == (None, None, (), "")
+
+
+def test_nulls_and_unknown_fields_are_as_good_as_absent() -> None:
+    job = JOB | {"startedAt": None, "records": {"total": None, "completed": None}, "failures": None, "colour": "red"}
+    (run,) = decoder().jobs(page(job)).items
+    assert run.records is not None
+    assert (run.records.total, run.records.completed) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"id": None},
+        {"id": ""},
+        {"id": "a\nb"},
+        {"id": ".."},
+        {"id": "x" * 41},
+        {"status": None},
+        {"updatedAt": None},
+        {"updatedAt": "2026-01-05T09:00:00"},
+        {"updatedAt": 1767603600},
+        {"createdAt": "yesterday"},
+        {"records": {"completed": -1}},
+        {"records": {"completed": 2**63}},
+        {"records": {"total": 1.5}},
+        {"failures": [{"step": "a"}]},
+        {"spinnerName": ["a"]},
+    ],
+)
+def test_one_bad_item_costs_that_item_alone(damage: dict[str, Any]) -> None:
+    noted = Noted()
+    jobs = [JOB | {"id": f"job-{number}"} for number in range(499)]
+    listing = decoder(noted).jobs(page(*jobs, JOB | damage))
+    assert len(listing.items) == 499
+    assert [kind for kind, _ in noted.invalid] == ["job"]
+
+
+def test_what_is_noted_of_a_bad_item_does_not_quote_it() -> None:
+    noted = Noted()
+    decoder(noted).jobs(page(JOB | {"updatedAt": "anna@example.com"}, JOB | {"id": "anna\n@example.com"}))
+    assert len(noted.invalid) == 2
+    assert "anna" not in repr(noted.invalid)
+
+
+def test_names_are_cleaned_and_cut_before_they_can_become_labels() -> None:
+    (run,) = decoder().jobs(page(JOB | {"spinnerName": "A\x00B\n" + "x" * 1_000_000})).items
+    assert run.spinner.startswith("A B ")
+    assert len(run.spinner) <= 40
+    assert run.spinner.isprintable()
+
+
+def test_an_unknown_status_is_noted_and_the_run_is_kept() -> None:
+    noted = Noted()
+    (run,) = decoder(noted).jobs(page(JOB | {"status": "teleported"})).items
+    assert run.status is Status.UNKNOWN
+    assert noted.unmapped == ["teleported"]
+
+
+def test_an_error_message_stays_behind() -> None:
+    record = {"id": "r1", "failedStep": {"index": 1, "type": "sms"}, "errorCode": "E1", "errorMessage": "+1 555 0100"}
+    (failed,) = decoder().failed_records(page(record)).items
+    assert (failed.id, failed.step, failed.error_code) == ("r1", "sms", "E1")
+    assert "555" not in repr(failed)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"<html>",
+        b'{"items": [',
+        b'{"items": null}',
+        b'{"error": "no", "errorCode": "E"}',
+        b"[" * 100_000,
+        b'{"items": ' + b"[" * 100_000,
+        b'{"items": [{"id": "\xff"}]}',
+        b'{"items": [], "asOf": "now"}',
+        b'{"items": [NaN]}',
+        b'{"items": [{"id": 1e400}], "asOf": 1e400}',
+    ],
+)
+def test_a_body_that_is_no_list_is_refused(body: bytes) -> None:
+    with pytest.raises(MALFORMED):
+        decoder().jobs(body)
+
+
+@pytest.mark.parametrize(
+    ("health", "up"),
+    [
+        ({"status": "ok", "runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z", "workers": 4}}, True),
+        ({"status": "down", "runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, False),
+        ({"status": "ok", "runtime": {"status": "up"}}, False),
+        ({"status": "ok"}, False),
+        ({}, False),
+    ],
+)
+def test_a_runtime_is_up_only_when_it_says_so_and_beats(health: dict[str, Any], up: bool) -> None:
+    assert decoder().health(json.dumps(health).encode()).runtime_up is up
+
+
+def test_a_meter_without_a_limit_is_unlimited_and_a_bad_one_is_left_out() -> None:
+    meters = [{"name": "spinners", "used": 3, "limit": None}, {"name": "jobs_month", "used": -1}]
+    (meter,) = decoder().usage(json.dumps({"meters": meters}).encode())
+    assert (meter.name, meter.limit) == ("spinners", None)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*JOB, "records", "failures", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300)
+@given(anything, st.lists(anything, max_size=3))
+def test_whatever_json_comes_in_it_becomes_values_or_is_refused(body: Any, items: list[Any]) -> None:
+    for text in (json.dumps(body), json.dumps({"items": items}), json.dumps({"items": [JOB | {"records": body}]})):
+        for decode in (decoder().jobs, decoder().projects, decoder().failed_records, decoder().health, decoder().usage):
+            try:
+                decode(text.encode("utf-8", "surrogatepass"))
+            except MALFORMED:
+                continue

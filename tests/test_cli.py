@@ -1,0 +1,148 @@
+"""What only a process can show: exit codes, one-line errors, signals."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.stack.programs import ROOT, exporter, free_port, runtime, until
+
+COMMAND = [sys.executable, "-m", "exporter"]
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environ}
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=60
+    )
+
+
+def config(folder: Path, text: str = 'runtime: {base_url: "http://127.0.0.1:9"}\n') -> str:
+    file = folder / "exporter.yml"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("command", ["serve", "once"])
+def test_a_bad_config_is_one_line_and_status_2(tmp_path: Path, command: str) -> None:
+    ended = run(command, f"--config.file={config(tmp_path, 'runtime: {base_url: 5}')}")
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "runtime.base_url: expected text" in ended.stderr
+
+
+def test_without_any_settings_it_says_what_to_set() -> None:
+    ended = run("serve")
+    assert (ended.returncode, "--runtime.base-url" in ended.stderr) == (2, True)
+
+
+def test_a_missing_token_file_is_one_line_and_status_2(tmp_path: Path) -> None:
+    ended = run("serve", f"--config.file={config(tmp_path)}", "--runtime.token-file=/nowhere/token")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "runtime.token_file: /nowhere/token: cannot be read" in ended.stderr
+
+
+def test_a_port_in_use_is_one_line_and_status_2(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run("serve", f"--config.file={config(tmp_path)}", f"--web.listen-address={address}")
+    assert ended.returncode == 2
+    assert f"web.listen_address: cannot listen on {address}: Address already in use" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_check_config_says_good_or_what_is_wrong(tmp_path: Path) -> None:
+    good = run("check-config", config(tmp_path))
+    assert (good.returncode, good.stdout.strip().endswith("good")) == (0, True)
+    bad = run("check-config", config(tmp_path, "retention: 5"))
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+
+
+def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(tmp_path: Path) -> None:
+    dead = run("once", f"--config.file={config(tmp_path)}")
+    assert dead.returncode == 1
+    assert "\nspinner_api_up 0\n" in dead.stdout
+    with runtime(tmp_path) as url:
+        alive = run("once", SPINNER_EXPORTER_RUNTIME_BASE_URL=url)
+    assert alive.returncode == 0
+    assert "\nspinner_api_up 1\n" in alive.stdout
+    assert "spinner_run_progress_ratio{" in alive.stdout
+
+
+def test_metrics_doc_is_what_is_checked_in() -> None:
+    assert run("metrics-doc").stdout == (ROOT / "docs" / "metrics.md").read_text(), "run `make docs`"
+
+
+def test_an_unknown_scenario_is_one_line_that_names_those_there_are() -> None:
+    for command in ("runtime", "demo"):
+        ended = run(command, "--scenario=hapy")
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+        assert "healthy" in ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    log = tmp_path / "log"
+    arguments = [
+        "serve",
+        f"--config.file={config(tmp_path)}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.format=json",
+    ]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*COMMAND, *arguments], stderr=output, cwd=ROOT)
+    try:
+        until(lambda: _healthy(port), f"it answers; see {log}")
+        process.send_signal(number)
+        assert process.wait(timeout=15) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert '"msg": "ended"' in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_hangup_reloads_and_a_bad_config_keeps_the_old_one(tmp_path: Path) -> None:
+    with runtime(tmp_path) as runtime_url, exporter(tmp_path, runtime_url, "projects: {include: [Nobody]}\n") as url:
+        file = tmp_path / "exporter.yml"
+        pid = _pid_of(url)
+        good = "spinner_exporter_config_last_reload_successful 1.0"
+        assert "spinner_run_info{" not in _page(url)
+        file.write_text("retention: soon")
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: "spinner_exporter_config_last_reload_successful 0.0" in _page(url), "the bad reload was noted")
+        file.write_text(f'runtime: {{base_url: "{runtime_url}"}}\nsync: {{min_interval: 0s}}\n')
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: good in _page(url) and "spinner_run_info{" in _page(url), "the good reload reads every project")
+    assert "retention: expected a duration" in (tmp_path / "exporter.log").read_text()
+
+
+def _page(url: str) -> str:
+    return httpx.get(f"{url}/metrics").text
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/-/healthy").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _pid_of(url: str) -> int:
+    """Return the process that listens at a URL: the one whose command line names its port."""
+    port = url.rpartition(":")[2]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().decode()
+            except OSError:
+                continue
+            if f"--web.listen-address=127.0.0.1:{port}" in command:
+                return int(entry.name)
+    pytest.fail(f"no process listens at {url}")

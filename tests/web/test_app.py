@@ -1,0 +1,183 @@
+"""What a scraper, a probe and a person get."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from exporter.errors import ConfigError
+from exporter.metrics.exposition import OPENMETRICS, TEXT
+from exporter.service import Exporter
+from exporter.web.app import create_app
+from tests.builders import Clock
+from tests.scripted import ScriptedRuntime, exporter_of
+
+
+@asynccontextmanager
+async def browser(exporter: Exporter, **options: object) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(exporter, **options)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://exporter.test") as client:
+        yield client
+    await exporter.close()
+
+
+class SlowRuntime(ScriptedRuntime):
+    """Answers the list of projects when the test lets it."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.gate = asyncio.Event()
+
+    def transport(self) -> httpx.MockTransport:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/api/v1/projects":
+                await self.gate.wait()
+            return self._answer(request)
+
+        return httpx.MockTransport(answer)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, TEXT),
+        ("application/openmetrics-text;version=1.0.0", OPENMETRICS),
+        ("application/openmetrics-text;version=x;q=y", TEXT),
+    ],
+)
+async def test_metrics_come_in_the_format_that_was_asked_for(accept: str | None, content_type: str) -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put()
+    async with browser(exporter_of(runtime)) as client:
+        answer = await client.get("/metrics", headers={"Accept": accept} if accept else {})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == content_type
+    assert ('run_id="run-1"' in answer.text, answer.text.endswith("# EOF\n")) == (True, content_type == OPENMETRICS)
+
+
+@pytest.mark.parametrize(
+    ("accepts", "packed"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("br", False)]
+)
+async def test_a_page_is_packed_when_that_is_welcome(accepts: str, packed: bool) -> None:
+    async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
+        request = client.build_request("GET", "/metrics", headers={"Accept-Encoding": accepts})
+        answer = await client.send(request, stream=True)
+        raw = b"".join([part async for part in answer.aiter_raw()])
+    assert (answer.headers.get("Content-Encoding") == "gzip") is packed
+    assert b"spinner_api_up 1" in (gzip.decompress(raw) if packed else raw)
+
+
+async def test_head_is_answered_and_unknown_paths_and_methods_are_not() -> None:
+    async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
+        assert (await client.head("/metrics")).status_code == 200
+        assert (await client.get("/nowhere")).status_code == 404
+        assert (await client.delete("/metrics")).status_code == 405
+
+
+async def test_a_slow_runtime_is_answered_for_in_time_and_the_sync_goes_on() -> None:
+    clock = Clock()
+    runtime = SlowRuntime(clock)
+    runtime.put()
+    exporter = exporter_of(runtime)
+    async with browser(exporter) as client:
+        hurried = {"X-Prometheus-Scrape-Timeout-Seconds": "0.02"}
+        first = await client.get("/metrics", headers=hurried)
+        assert first.status_code == 200
+        assert "\nspinner_api_up 0\n" in first.text
+        runtime.gate.set()
+        second = await client.get("/metrics")
+        assert "\nspinner_api_up 1\n" in second.text
+        assert 'run_id="run-1"' in second.text
+        assert runtime.paths().count("/api/v1/projects") == 1, "the sync of the first scrape served the second"
+        # And again, with data to fall back on.
+        runtime.gate.clear()
+        clock.advance(10)
+        third = await client.get("/metrics", headers=hurried)
+        assert "\nspinner_api_up 0\n" in third.text
+        assert 'run_id="run-1"' in third.text, "the last good data are shown"
+        runtime.gate.set()
+
+
+async def test_scrapes_that_overlap_and_one_that_comes_soon_after_cost_one_read() -> None:
+    runtime = SlowRuntime(Clock())
+    async with browser(exporter_of(runtime, sync={"min_interval": 5.0})) as client:
+        scrapes = [asyncio.create_task(client.get("/metrics")) for _ in range(50)]
+        await asyncio.sleep(0)
+        runtime.gate.set()
+        answers = await asyncio.gather(*scrapes)
+        await client.get("/metrics")
+    assert {answer.status_code for answer in answers} == {200}
+    assert runtime.paths().count("/api/v1/projects") == 1
+
+
+@pytest.mark.parametrize("header", ["", "abc", "-1", "nan", "inf", "0"])
+async def test_a_senseless_timeout_is_no_timeout(header: str) -> None:
+    async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
+        answer = await client.get("/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": header})
+    assert "\nspinner_api_up 1\n" in answer.text
+
+
+async def test_ready_comes_with_the_first_good_read_and_stays() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.interfere = lambda request: httpx.Response(500)
+    async with browser(exporter_of(runtime)) as client:
+        assert (await client.get("/-/healthy")).status_code == 200
+        assert (await client.get("/-/ready")).status_code == 503
+        runtime.interfere = lambda request: None
+        clock.advance(10)
+        assert (await client.get("/-/ready")).status_code == 200, "a probe reads too: or nobody ever would"
+        runtime.interfere = lambda request: httpx.Response(500)
+        clock.advance(10)
+        assert (await client.get("/-/ready")).status_code == 200
+
+
+async def test_the_landing_page_shows_projects_escaped_and_what_is_wrong() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "<script>alert(1)</script>", "p2": "Support"}
+    runtime.interfere = lambda request: httpx.Response(503) if "/p2/" in request.url.path else None
+    async with browser(exporter_of(runtime)) as client:
+        assert "None yet" in (await client.get("/")).text
+        await client.get("/metrics")
+        page = (await client.get("/")).text
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "jobs: HTTP 503" in page
+    assert "never" in page
+
+
+async def test_reload_refuses_until_it_is_enabled_and_says_why_a_config_is_bad() -> None:
+    runtime = ScriptedRuntime(Clock())
+    async with browser(exporter_of(runtime)) as client:
+        assert (await client.post("/-/reload")).status_code == 403
+        assert (await client.get("/-/reload")).status_code == 405
+
+    async def reload() -> None:
+        raise ConfigError("exporter.yml: retention: expected a duration")
+
+    async with browser(exporter_of(runtime), reload=reload) as client:
+        refused = await client.post("/-/reload")
+    assert (refused.status_code, "retention: expected a duration" in refused.text) == (500, True)
+
+
+async def test_a_reload_keeps_runs_and_counts_and_takes_the_new_settings() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put(status="teleported")
+    runtime.put("done", status="completed", endedAt=clock())
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    before = exporter.config
+    changed = exporter_of(runtime, statuses={"teleported": "waiting"}).config
+    await exporter.reload(changed)
+    assert exporter.ready
+    runtime.put(status="teleported")
+    clock.advance(1)
+    page = (await exporter.page()).decode()
+    assert exporter.config is not before
+    assert 'run_id="run-1",status="waiting"} 1' in page
+    assert 'spinner_runs_finished_total{project="Sales",spinner="welcome",status="completed"} 1' in page
