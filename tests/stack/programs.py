@@ -99,8 +99,10 @@ def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, *targets: str, rules: Path | None = None, alertmanager_url: str = "") -> Iterator[str]:
-    """Run a real Prometheus that scrapes the targets every second, and keeps exemplars."""
+def prometheus(
+    folder: Path, *targets: str, rules: Path | None = None, alertmanager_url: str = "", keep: str = "15d"
+) -> Iterator[str]:
+    """Run a real Prometheus that scrapes the targets every second, on the data that `folder/prometheus` holds."""
     port = free_port()
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -117,6 +119,7 @@ def prometheus(folder: Path, *targets: str, rules: Path | None = None, alertmana
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        f"--storage.tsdb.retention.time={keep}",
         "--enable-feature=exemplar-storage",
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "prometheus.log", ready="/-/ready") as url:

@@ -34,13 +34,47 @@ class Stall:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Outage:
+    """A time for which the worker service was down, and how that showed."""
+
+    since: float
+    until: float
+    shows: str
+    """`says so`, `heartbeat stands still` while health says up, or `no heartbeat` at all."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trouble:
+    """What else went wrong while a run was watched."""
+
+    unseen: tuple[float, float] = (0.0, 0.0)
+    """A time without a look: Prometheus scraped nothing."""
+    restarted_at: float | None = None
+    """When the exporter began anew, with nothing remembered."""
+    ahead: float = 0.0
+    """Seconds by which the runtime's clock is ahead of ours."""
+    outage: Outage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class History:
-    """One run as it showed: a snapshot for every look at which it had changed, and the truth."""
+    """One run as it showed: a snapshot for every look at which it had changed, and the truth.
+
+    Times are the runtime's.
+    """
 
     kind: str
     snapshots: Sequence[tuple[float, RunSnapshot]]
     until: float
     stalls: Sequence[Stall]
+    trouble: Trouble = Trouble()
+    beside: Sequence["History"] = ()
+    """Other runs of the same project meanwhile."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that it is about."""
+        return self.snapshots[0][1].id
 
     @property
     def hours(self) -> float:
@@ -52,14 +86,24 @@ class History:
 class Script:
     """Writes one run's story, event by event, and plays it."""
 
-    def __init__(self, kind: str, run_id: str, began: float, *, total: int | None, concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        kind: str,
+        run_id: str,
+        began: float,
+        *,
+        total: int | None,
+        concurrency: int = 1,
+        queued: bool = False,
+    ) -> None:
+        """A run that is `queued` shows no counts until it has a start."""
         self._kind = kind
         self._run_id = run_id
         self._events: list[tuple[float, dict[str, Any]]] = []
         self._state: dict[str, Any] = {
-            "status": Status.RUNNING,
+            "status": Status.QUEUED if queued else Status.RUNNING,
             "created_at": began,
-            "started_at": began,
+            "started_at": None if queued else began,
             "ended_at": None,
             "completed": 0,
             "failed": 0,
@@ -67,6 +111,7 @@ class Script:
             "running": concurrency,
             "total": total,
             "touched": False,
+            "counts_before_start": not queued,
             "progressed": began,
         }
         self._says_progress = True
@@ -103,8 +148,9 @@ class Script:
             self._last = self._state["progressed"] = state["started_at"]
         self._note()
 
-    def pause(self) -> None:
-        """A wait begins or ends: the silence until now is nobody's fault and no gap."""
+    def pause(self, seconds: float = 0.0) -> None:
+        """Let time pass; the silence until then is nobody's fault and no gap."""
+        self.now += seconds
         self._last = self.now
 
     def end(self, status: Status = Status.COMPLETED, *, says_when: bool = True) -> None:
@@ -141,6 +187,7 @@ class Script:
         total = state["total"]
         pending = 0 if total is None else max(total - finished - state["running"] - state["waiting"], 0)
         started = state["started_at"] is not None
+        counted = started or state["counts_before_start"]
         running = min(state["running"], total - finished) if total is not None else state["running"]
         return RunSnapshot(
             id=self._run_id,
@@ -162,7 +209,9 @@ class Script:
                 waiting=state["waiting"],
                 completed=state["completed"],
                 failed=state["failed"],
-            ),
+            )
+            if counted
+            else None,
         )
 
 
@@ -313,13 +362,13 @@ def heals(law: random.Random, rng: random.Random, run_id: str, began: float) -> 
 
 
 def restarted(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Begun anew under the same id: counts reset, queued again, and as good as new."""
+    """Begun anew under the same id: counts reset, queued again with the queue's time begun anew, and as good as new."""
     total = rng.randint(100, 400)
     script = Script("restarted", run_id, began, total=total)
     for _ in range(rng.randint(20, 90)):
         script.finish(rng.expovariate(1 / 10))
     script.set(30, status=Status.QUEUED, started_at=None, completed=0, failed=0)
-    script.set(rng.uniform(1, 90) * MINUTE)
+    script.set(rng.uniform(1, 14) * MINUTE)
     script.set(status=Status.RUNNING, started_at=script.now)
     return _work(script, rng, rng.randint(50, total), lambda: rng.expovariate(1 / 10), dies=rng.random() < 0.5)
 
@@ -341,6 +390,105 @@ def total_unknown(law: random.Random, rng: random.Random, run_id: str, began: fl
     return _work(script, rng, rng.randint(50, 300), lambda: rng.expovariate(1 / mean), dies=rng.random() < 0.5)
 
 
+def never_picked_up(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Queued, without a start and without counts; some are taken up in the end, some never."""
+    script = Script("never picked up", run_id, began, total=None, queued=True)
+    if rng.random() < 0.5:
+        script.pause(rng.uniform(5, 600))
+        script.set(status=Status.RUNNING, started_at=script.now)
+        return _work(script, rng, rng.randint(20, 200), lambda: rng.expovariate(1 / 5), dies=False)
+    script.hang(rng.uniform(30, 90) * MINUTE)
+    return script.play()
+
+
+def in_line(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Queued for hours behind a run of its project that works, and then as good as any."""
+    ahead = Script("in line", f"{run_id}-ahead", began, total=None, concurrency=2)
+    mean = law.uniform(10, 500)
+    for _ in range(30):
+        ahead.finish(mean * rng.lognormvariate(0, 0.3))
+    ahead.end()
+    script = Script("in line", run_id, began, total=None, queued=True)
+    script.pause(ahead.now + rng.uniform(1, 60) - began)
+    script.set(status=Status.RUNNING, started_at=script.now)
+    history = _work(script, rng, rng.randint(20, 200), lambda: rng.expovariate(1 / 5), dies=False)
+    return dataclasses.replace(history, beside=(ahead.play(),))
+
+
+def exporter_restarts(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The exporter begins anew while a run hangs; half of the runtimes say when it last progressed."""
+    script = Script("exporter restarts", run_id, began, total=rng.randint(200, 900))
+    if law.random() < 0.5:
+        script.keep_progress_to_itself()
+    mean = law.uniform(3, 60)
+    for _ in range(rng.randint(20, 150)):
+        script.finish(rng.expovariate(1 / mean))
+    restarted_at = script.now + rng.uniform(1, 25) * MINUTE
+    return dataclasses.replace(_die(script, rng), trouble=Trouble(restarted_at=restarted_at))
+
+
+def scrape_gap(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Five minutes without a scrape, somewhere in a hang or in good work."""
+    script = Script("scrape gap", run_id, began, total=rng.randint(300, 900))
+    if law.random() < 0.5:
+        script.keep_progress_to_itself()
+    mean = law.uniform(3, 60)
+    dies = rng.random() < 0.6
+    for _ in range(rng.randint(50, 250)):
+        script.finish(rng.expovariate(1 / mean))
+    gap_at = script.now + rng.uniform(0, 20) * MINUTE if dies else rng.uniform(began, script.now)
+    if dies:
+        history = _die(script, rng)
+    else:
+        script.end()
+        history = script.play()
+    return dataclasses.replace(history, trouble=Trouble(unseen=(gap_at, gap_at + 5 * MINUTE)))
+
+
+def clocks_apart(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The runtime's clock and ours differ by a minute and a half, either way."""
+    script = Script("clocks apart", run_id, began, total=rng.randint(300, 900))
+    mean = law.uniform(3, 60)
+    ahead = law.choice((-90.0, 90.0))
+    history = _work(script, rng, rng.randint(50, 250), lambda: rng.expovariate(1 / mean), dies=rng.random() < 0.5)
+    return dataclasses.replace(history, trouble=Trouble(ahead=ahead))
+
+
+def outages(seed: int, count: int) -> Iterator[History]:
+    """Yield runs in the middle of which the worker service goes down, one after the other.
+
+    Three runs each are under way. Two go on when it returns; the runtime lost the third, which is a stall from then on.
+    """
+    began = 1_764_000_000.0
+    for number in range(count):
+        rng = random.Random(f"{seed} outage {number}")
+        shows = ("says so", "heartbeat stands still", "no heartbeat")[number % 3]
+        since = began + rng.uniform(10, 60) * MINUTE
+        outage = Outage(since, since + rng.uniform(10, 300) * MINUTE, shows)
+        first, second, lost = (
+            _through(outage, f"outage-{number}-{each}", began, rng, goes_on=each < 2) for each in range(3)
+        )
+        over = max(first.until, second.until, lost.until)
+        whole = dataclasses.replace(first, until=over, trouble=Trouble(outage=outage), beside=(second, lost))
+        yield whole
+        began = over + HOUR
+
+
+def _through(outage: Outage, run_id: str, began: float, rng: random.Random, *, goes_on: bool) -> History:
+    """A run that stands still while the worker service is down."""
+    script = Script(f"runtime down: {outage.shows}", run_id, began, total=None, concurrency=2)
+    mean = rng.uniform(2, 90)
+    while (gap := rng.expovariate(1 / mean)) + script.now < outage.since:
+        script.finish(gap)
+    script.pause(outage.until - script.now)
+    if not goes_on:
+        return _die(script, rng)
+    for _ in range(rng.randint(20, 200)):
+        script.finish(rng.expovariate(1 / mean))
+    script.end()
+    return script.play()
+
+
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
@@ -357,6 +505,11 @@ KINDS: dict[str, Kind] = {
         restarted,
         no_end,
         total_unknown,
+        never_picked_up,
+        in_line,
+        exporter_restarts,
+        scrape_gap,
+        clocks_apart,
     )
 }
 

@@ -4,27 +4,52 @@
 """
 
 import dataclasses
+import heapq
+import itertools
+import math
+import operator
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.store import Rules, ShownRun, Store
+from exporter.runs.store import HEARTBEAT_PATIENCE, Rules, ShownRun, Store
+from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
-from tests.stalls.histories import HOUR, MINUTE, STEP, History, corpus
+from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage, corpus
 
-Verdict = Callable[[ShownRun, float], bool]
-"""Whether a rule holds for a run at a time of the runtime's clock; a rule that looks back remembers for itself."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a spinner: the time by the runtime's clock and by ours, and all that the exporter knows."""
+
+    now: float
+    wall: float
+    history: History
+    shown: dict[str, ShownRun]
+    store: Store
+
+
+Verdict = Callable[[ShownRun, Look], bool]
+"""Whether a rule holds for a run; a rule that looks back remembers for itself."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alert:
+    """A verdict, made anew for each run, and the `for` and `keep_firing_for` of its rule in seconds."""
+
+    make: Callable[[], Verdict]
+    hold: float = 0.0
+    keep: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """A way to tell a stall: a verdict, made anew for each run, that has to hold for so many seconds."""
+    """A way to tell a stall: by one alert or several."""
 
     name: str
-    make: Callable[[], Verdict]
-    hold: float
+    alerts: tuple[Alert, ...]
 
 
 @dataclasses.dataclass(slots=True)
@@ -93,68 +118,134 @@ def score(seed: int, spinners: int, rule: Rule) -> dict[str, Score]:
     """Return the score of a rule by kind of history."""
     scores: dict[str, Score] = {}
     for histories in corpus(seed, spinners):
-        for history, pages in play(histories, rule):
-            scores.setdefault(history.kind, Score()).add(history, pages)
+        for history, found in play(histories, rule):
+            scores.setdefault(history.kind, Score()).add(history, found)
     return scores
 
 
-def play(histories: list[History], rule: Rule) -> Iterable[tuple[History, list[float]]]:
-    """Yield each run of a spinner with the times at which it pages; the store sees them as they come."""
-    now = histories[0].snapshots[0][0]
-    clock = lambda: now  # noqa: E731
-    store = Store(_RULES, RuntimeClock(clock), monotonic=clock)
-    store.name_projects({"p1": "Corpus"})
+def play(histories: Iterable[History], rule: Rule) -> Iterable[tuple[History, list[float]]]:
+    """Yield each run of a spinner with the times at which it pages."""
+    for _, seen in itertools.groupby(looks(histories), key=lambda look: look.history.run_id):
+        holds: dict[tuple[str, int], list[tuple[float, bool]]] = {}
+        verdicts: dict[tuple[str, int], Verdict] = {}
+        for look in seen:
+            # At once: a store goes on, and what it says is true at the look only.
+            for each in (look.history, *look.history.beside):
+                for number, alert in enumerate(rule.alerts):
+                    key = each.run_id, number
+                    verdict = verdicts.setdefault(key, alert.make())
+                    shown = look.shown.get(each.run_id)
+                    holds.setdefault(key, []).append((look.now, shown is not None and verdict(shown, look)))
+        for each in (look.history, *look.history.beside):
+            found = (pages(holds[each.run_id, number], alert) for number, alert in enumerate(rule.alerts))
+            yield each, sorted(itertools.chain(*found))
+
+
+def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Look]:
+    """Yield a look every `STEP` seconds at each run of a spinner in turn; the store sees them as they come."""
+    store: Store | None = None
+    wall = 0.0
+
+    def clock() -> float:
+        return wall
+
     for history in histories:
-        verdict, pages = rule.make(), []
-        since: float | None = None
-        snapshots = deque(history.snapshots)
-        run_id = snapshots[0][1].id
-        now = snapshots[0][0]
+        trouble = history.trouble
+        upcoming = deque(
+            heapq.merge(*(each.snapshots for each in (history, *history.beside)), key=operator.itemgetter(0))
+        )
+        newest: dict[str, RunSnapshot] = {}
+        now = history.snapshots[0][0]
         while now <= history.until + STEP:
             fresh = []
-            while snapshots and snapshots[0][0] <= now:
-                fresh.append((snapshots.popleft()[1], now))
-            store.commit("p1", fresh, as_of=now, horizon=0.0)
-            shown = next((each for each in store.runs() if each.run.id == run_id), None)
-            if shown is not None and verdict(shown, now):
-                if since is None:
-                    since = now
-                elif since >= 0 and now - since >= rule.hold:
-                    pages.append(now)
-                    since = -1.0  # it pages once, until it is well again
-            else:
-                since = None
+            while upcoming and upcoming[0][0] <= now:
+                snapshot = upcoming.popleft()[1]
+                newest[snapshot.id] = snapshot
+                fresh.append((snapshot, now))
+            if not trouble.unseen[0] <= now < trouble.unseen[1]:
+                wall = now - trouble.ahead
+                if trouble.restarted_at is not None and now - STEP < trouble.restarted_at <= now:
+                    store, fresh = None, [(each, now) for each in newest.values()]
+                if store is None:
+                    store = _store(clock, project)
+                store.clock.begin()
+                store.clock.observe(math.floor(now))  # as an HTTP `Date` says it
+                store.keep_health(_health(trouble.outage, now))
+                store.commit("p1", fresh, as_of=now, horizon=0.0)
+                yield Look(now, wall, history, {each.run.id: each for each in store.runs()}, store)
             now += STEP
-        yield history, pages
         # What the product's people do with a run that hangs: it ends, one way or the other.
-        store.forget_run("p1", run_id)
+        if store is not None:
+            for run_id in newest:
+                store.forget_run("p1", run_id)
 
 
-def _ours() -> Verdict:
-    def verdict(shown: ShownRun, now: float) -> bool:
-        threshold, progress = shown.stall_threshold(), shown.run.last_progress_at
-        return threshold is not None and progress is not None and now - progress > threshold
+def pages(verdicts: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
+    """Return when an alert begins to fire, by whether its expression holds at every look."""
+    found: list[float] = []
+    pending_since: float | None = None
+    held_at = 0.0
+    fires = False
+    for now, holds in verdicts:
+        if holds:
+            held_at = now
+            pending_since = now if pending_since is None else pending_since
+            if not fires and now - pending_since >= alert.hold:
+                fires = True
+                found.append(now)
+        else:
+            pending_since = None
+            fires = fires and now - held_at <= alert.keep
+    return found
+
+
+def runtime_down(look: Look) -> bool:
+    """Whether the runtime counts as down: what SpinnerRuntimeDown asks."""
+    health = look.store.health
+    if health is None:
+        return False
+    beat = health.last_heartbeat_at
+    return not health.runtime_up or (beat is not None and look.now - beat > HEARTBEAT_PATIENCE)
+
+
+def _stalled() -> Verdict:
+    def verdict(shown: ShownRun, look: Look) -> bool:
+        return _silent(shown, look) and not runtime_down(look)
 
     return verdict
 
 
+def _not_picked_up() -> Verdict:
+    def verdict(shown: ShownRun, look: Look) -> bool:
+        if shown.run.status is not Status.QUEUED or runtime_down(look):
+            return False
+        return not any(each.stall_threshold() is not None and not _silent(each, look) for each in look.shown.values())
+
+    return verdict
+
+
+def _silent(shown: ShownRun, look: Look) -> bool:
+    threshold, progress = shown.stall_threshold(), shown.run.last_progress_at
+    return threshold is not None and progress is not None and look.now - progress > threshold
+
+
 def _no_changes_in_15m() -> Verdict:
     """`changes(finished[15m]) == 0`: true also of a series that is younger than that."""
-    looks: deque[tuple[float, int]] = deque()
+    seen: deque[tuple[float, int]] = deque()
 
-    def verdict(shown: ShownRun, now: float) -> bool:
-        looks.append((now, shown.run.records.finished))
-        while looks[0][0] <= now - 15 * MINUTE:
-            looks.popleft()
-        return _in_progress(shown) and len({finished for _, finished in looks}) == 1
+    def verdict(shown: ShownRun, look: Look) -> bool:
+        seen.append((look.now, shown.run.records.finished))
+        while seen[0][0] <= look.now - 15 * MINUTE:
+            seen.popleft()
+        return _in_progress(shown) and len({finished for _, finished in seen}) == 1
 
     return verdict
 
 
 def _running_for_an_hour() -> Verdict:
-    def verdict(shown: ShownRun, now: float) -> bool:
+    def verdict(shown: ShownRun, look: Look) -> bool:
         started_at = shown.run.snapshot.started_at
-        return _in_progress(shown) and started_at is not None and now - started_at > HOUR
+        return _in_progress(shown) and started_at is not None and look.now - started_at > HOUR
 
     return verdict
 
@@ -163,11 +254,14 @@ def _in_progress(shown: ShownRun) -> bool:
     return shown.run.status is Status.RUNNING
 
 
-OURS = Rule("by the run's own pace", _ours, hold=MINUTE)
+STALLED = Alert(_stalled, hold=MINUTE, keep=10 * MINUTE)
+NOT_PICKED_UP = Alert(_not_picked_up, hold=15 * MINUTE, keep=10 * MINUTE)
+
+OURS = Rule("by the run's own pace", (STALLED, NOT_PICKED_UP))
 RIVALS = (
-    Rule("changes[15m] == 0", _no_changes_in_15m, hold=0.0),
-    Rule("changes[15m] == 0, for 10m", _no_changes_in_15m, hold=10 * MINUTE),
-    Rule("running for an hour", _running_for_an_hour, hold=0.0),
+    Rule("changes[15m] == 0", (Alert(_no_changes_in_15m),)),
+    Rule("changes[15m] == 0, for 10m", (Alert(_no_changes_in_15m, hold=10 * MINUTE),)),
+    Rule("running for an hour", (Alert(_running_for_an_hour),)),
 )
 
 _RULES = Rules(
@@ -178,6 +272,22 @@ _RULES = Rules(
     max_failed_records_per_run=0,
     max_failure_groups=1,
 )
+
+
+def _store(wall: Callable[[], float], project: str) -> Store:
+    store = Store(_RULES, RuntimeClock(wall), monotonic=wall)
+    store.name_projects({"p1": project})
+    return store
+
+
+def _health(outage: Outage | None, now: float) -> Health:
+    if outage is None or not outage.since <= now < outage.until:
+        return Health(runtime_up=True, workers=4, last_heartbeat_at=now)
+    return {
+        "says so": Health(runtime_up=False, workers=0, last_heartbeat_at=outage.since),
+        "heartbeat stands still": Health(runtime_up=True, workers=4, last_heartbeat_at=outage.since),
+        "no heartbeat": Health(runtime_up=False),
+    }[outage.shows]
 
 
 def overall(scores: dict[str, Score]) -> Score:
