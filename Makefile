@@ -44,6 +44,14 @@ format: $(VENV)/.dev ## Rewrite the code in the house format
 docs: $(VENV)/.dev ## Write the generated pages again (docs/metrics.md)
 	$(BIN)/spinner-exporter metrics-doc > docs/metrics.md
 
+.PHONY: dashboards
+dashboards: $(VENV)/.dev ## Write dashboards/dist/*.json again
+	$(BIN)/python -m dashboards
+
+.PHONY: bench
+bench: $(VENV)/.dev .debian/.done ## Measure what is claimed, side by side, and print ratios
+	$(BIN)/python -m benchmarks.dashboards
+
 .PHONY: lock
 lock: $(VENV)/.dev ## Resolve the dependencies again and write both lock files
 	$(BIN)/pip install --quiet uv

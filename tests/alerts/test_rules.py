@@ -102,7 +102,7 @@ def children(node: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("record", RECORDED)
 def test_a_recording_rule_is_named_level_metric_operation(record: str) -> None:
     level, metric, operation = record.split(":")
-    assert set(level.split("_")) <= {"project", "spinner", "state", "status", "meter"}, level
+    assert set(level.split("_")) <= {"project", "spinner", "run", "state", "status", "step", "meter"}, level
     assert metric.startswith("spinner_"), metric
     assert operation
 

@@ -73,7 +73,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 @contextlib.contextmanager
-def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60) -> Iterator[str]:
+def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60, seed: int = 1) -> Iterator[str]:
     """Run the embedded runtime."""
     port = free_port()
     command = [
@@ -82,6 +82,7 @@ def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60
         f"--web.listen-address=127.0.0.1:{port}",
         f"--scenario={scenario}",
         f"--speed={speed}",
+        f"--seed={seed}",
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "runtime.log", ready="/health") as url:
         yield url
