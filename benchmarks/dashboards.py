@@ -332,7 +332,7 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     )
     yield (
         "project:spinner_runs_started:increase1d",
-        recorded(projects, lambda at: 90 * busy(at - at % DAY + 13 * HOUR), HOUR, YEAR),
+        recorded(projects, lambda at: 90 * busy(at - at % DAY + 13 * HOUR), 300, YEAR),
     )
     yield (
         "project_status:spinner_runs_finished:increase1d",
@@ -342,7 +342,7 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             for each in recorded(
                 projects,
                 lambda at, share=share: share * busy(at - at % DAY + 13 * HOUR),
-                HOUR,
+                300,
                 YEAR,
                 f',status="{status}"',
             )
@@ -356,17 +356,17 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             for each in recorded(
                 projects,
                 lambda at, share=share: share * busy(at - at % DAY + 13 * HOUR),
-                HOUR,
+                300,
                 YEAR,
                 f',state="{state}"',
             )
         ],
     )
-    yield "project:spinner_records_processed:increase1h", recorded(projects, lambda at: 500 * busy(at), HOUR, YEAR)
-    yield "project:spinner_runs_running:max1h", recorded(projects, lambda at: round(6 * busy(at)), HOUR, YEAR)
+    yield "project:spinner_records_processed:increase1h", recorded(projects, lambda at: 500 * busy(at), 300, YEAR)
+    yield "project:spinner_runs_running:max1h", recorded(projects, lambda at: round(6 * busy(at)), 300, YEAR)
     yield (
         "project:spinner_run_queue_seconds:p95_1h",
-        recorded(projects, lambda at: 4 + 30 * max(busy(at) - 1.2, 0), HOUR, YEAR),
+        recorded(projects, lambda at: 4 + 30 * max(busy(at) - 1.2, 0), 300, YEAR),
     )
     yield (
         "meter:spinner_plan_used:ratio",

@@ -183,7 +183,8 @@ QUEUE_TIME = time_series(
 BUSIEST = bars_by_hour(
     11,
     "Busiest hours (UTC)",
-    over_time(f"sum({HOURS})", minimum="1h"),
+    # Recorded at the end of each hour, and shown at its beginning.
+    over_time(f"sum({HOURS} offset -1h)", minimum="1h"),
     (16, 19, 8, 8),
     "Records that finish in each hour of the day, the mean of the days in this range. Move schedules to the low hours.",
     unit="count",

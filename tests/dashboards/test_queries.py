@@ -85,7 +85,8 @@ def asked() -> Iterator[Any]:
 @pytest.mark.parametrize("expression", list(asked()))
 def test_a_panel_s_query_returns_data(stories: str, expression: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.id
-    ready = interpolate(expression, {})
+    # Asked of the present: what begins now, and is known when it is over, would not be there yet.
+    ready = interpolate(expression, {}).replace(" offset -1h", "")
     if name in EMPTY_BY_DESIGN:
         assert not query(stories, ready), f"{name} has data; take it off the list of the empty ones"
         return
