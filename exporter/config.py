@@ -62,6 +62,8 @@ class RuntimeConfig(_Section, frozen=True):
     """The token itself; comes from the environment only, never from a file or a flag."""
     timeout: Duration = Duration(10)
     """How long one request may take."""
+    heartbeat_timeout: Duration = Duration(180)
+    """Without a heartbeat for so long the worker service counts as down, whatever the API says of it."""
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -73,6 +75,8 @@ class RuntimeConfig(_Section, frozen=True):
             raise ValueError("base_url: expected a URL without a query or fragment")
         if self.timeout <= 0:
             raise ValueError("timeout: expected a duration above zero")
+        if self.heartbeat_timeout <= 0:
+            raise ValueError("heartbeat_timeout: expected a duration above zero")
 
 
 class ProjectsConfig(_Section, frozen=True):

@@ -167,6 +167,7 @@ def _store_rules(config: Config) -> Rules:
         max_failed_records=config.limits.failed_records,
         max_failed_records_per_run=config.limits.failed_records_per_run,
         max_failure_groups=config.limits.failure_groups,
+        heartbeat_timeout=config.runtime.heartbeat_timeout,
         spinner=_spinner_rules(config),
     )
 

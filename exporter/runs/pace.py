@@ -23,14 +23,17 @@ EARLIER_FACTOR = 1.6
 STRAGGLER_FACTOR = 2.0
 """At the end of a run no other record finishes while one takes its time: this many times what a record takes."""
 
-FIRST_FLOOR = 900.0
-"""Seconds that the first record of a run is given at least when no earlier run says how long it takes."""
+FIRST_FACTOR = 1.5
+"""Times the floor that the first record of a run is given at least when no earlier run says how long it takes."""
 
-STRANGER_FLOOR = 1020.0
-"""Seconds that every silence of a young run is given while no run of its spinner has ended: its way is not known."""
+STRANGER_FACTOR = 1.7
+"""Times the floor that every silence of a young run is given while no run of its spinner has ended.
 
-KNOWN_AFTER = 600.0
-"""Seconds of work that was watched, after which a run's own gaps say enough of it."""
+Its way is not known. Young is a run that was watched at work for less than the floor.
+"""
+
+NEGLIGIBLE = 230.0
+"""Seconds of gaps that may have been estimated rather than seen without mattering to what is learnt from a run."""
 
 EARLIER_RUNS = 9
 """Earlier runs that are remembered per spinner; of an odd number the median is one of them."""
@@ -115,7 +118,7 @@ class RunPace:
     @property
     def known(self) -> bool:
         """Whether most of the gaps were seen rather than estimated, or are too short for that to matter."""
-        return self._unwatched < max(self._watched, KNOWN_AFTER / GAP_FACTOR)
+        return self._unwatched < max(self._watched, NEGLIGIBLE)
 
     def learn(self, before: Run, after: Run, looked_at: float) -> None:
         """Take the run's next state; until `looked_at`, the read before, it was as before."""
@@ -148,12 +151,12 @@ class RunPace:
         candidates = [bounds.floor, GAP_FACTOR * self.longest_gap]
         if self.first_gap is None:
             first = earlier.usual_first_gap()
-            candidates.append(FIRST_FLOOR if first is None else GAP_FACTOR * first)
+            candidates.append(FIRST_FACTOR * bounds.floor if first is None else GAP_FACTOR * first)
         usual = earlier.usual_recurring_gap()
         if usual is not None:
             candidates.append(EARLIER_FACTOR * usual)
-        elif self._watched < KNOWN_AFTER:
-            candidates.append(STRANGER_FLOOR)
+        elif self._watched < bounds.floor:
+            candidates.append(STRANGER_FACTOR * bounds.floor)
         candidates.append(STRAGGLER_FACTOR * self._straggler(run))
         return min(max(candidates), bounds.ceiling)
 

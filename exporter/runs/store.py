@@ -26,16 +26,14 @@ class Rules:
     max_failed_records: int
     max_failed_records_per_run: int
     max_failure_groups: int
+    heartbeat_timeout: float = 180.0
+    """Seconds without a heartbeat after which the runtime is taken for down whatever it says of itself.
+
+    Heartbeats come every few seconds to a minute; a runtime's own word has been seen to lag by half an hour
+    (dagster-prometheus-exporter#88).
+    """
     spinner: Callable[[str, str], SpinnerRules] = lambda project, spinner: SpinnerRules()
     """What holds for a spinner, by the names of its project and its own."""
-
-
-HEARTBEAT_PATIENCE = 180.0
-"""Seconds without a heartbeat after which the runtime is taken for down whatever it says of itself.
-
-Heartbeats come every few seconds to a minute; a runtime's own word has been seen to lag by half an hour
-(dagster-prometheus-exporter#88).
-"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class Store:
         """Take the last good word on the worker service."""
         now = self.clock.now()
         beat = health.last_heartbeat_at
-        is_down = not health.runtime_up or beat is None or now - beat > HEARTBEAT_PATIENCE
+        is_down = not health.runtime_up or beat is None or now - beat > self.rules.heartbeat_timeout
         if self._was_down and not is_down:
             self._excused_until = now
         self._was_down = is_down

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from exporter.runs.pace import FIRST_FLOOR, KNOWN_AFTER, STRANGER_FLOOR, Bounds, SpinnerRules
+from exporter.runs.pace import FIRST_FACTOR, STRANGER_FACTOR, Bounds, SpinnerRules
 from exporter.runs.store import ShownRun, Store
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
@@ -74,14 +74,13 @@ def test_a_fast_run_is_given_the_floor_once_it_is_known() -> None:
 def test_a_young_run_of_an_unknown_spinner_is_given_more() -> None:
     watch = Watch()
     watch.work(3, gap=30)
-    assert watch.threshold() == STRANGER_FLOOR
-    assert KNOWN_AFTER > 90
+    assert watch.threshold() == STRANGER_FACTOR * Bounds().floor
 
 
 def test_a_run_without_a_finished_record_is_given_time_for_its_first() -> None:
     watch = Watch()
     watch.see()
-    assert (watch.threshold() or 0) >= FIRST_FLOOR
+    assert (watch.threshold() or 0) >= FIRST_FACTOR * Bounds().floor
     watch.clock.advance(20 * MINUTE)
     assert watch.stalled(), "it died before its first record was done"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.store import HEARTBEAT_PATIENCE, Rules, ShownRun, Store
+from exporter.runs.store import Rules, ShownRun, Store
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
 from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage, corpus
@@ -205,7 +205,7 @@ def runtime_down(look: Look) -> bool:
     if health is None:
         return False
     beat = health.last_heartbeat_at
-    return not health.runtime_up or (beat is not None and look.now - beat > HEARTBEAT_PATIENCE)
+    return not health.runtime_up or (beat is not None and look.now - beat > _RULES.heartbeat_timeout)
 
 
 def _stalled() -> Verdict:
