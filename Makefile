@@ -11,14 +11,15 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 
 DEMO_FLAGS ?=
-PYTEST_FLAGS ?= -n 2
+# Whoever is done takes from the other: some tests tell a story of a minute or two.
+PYTEST_FLAGS ?= -n 2 --dist worksteal
 
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: $(VENV)/.demo ## Start a runtime, the exporter and, where it is installed, Prometheus; show the runs (DEMO_FLAGS="--speed 60")
+demo: $(VENV)/.demo ## Start a runtime, the exporter and what is installed of the rest; show runs and pages (DEMO_FLAGS="--scenario stalled")
 	@$(BIN)/spinner-exporter demo $(DEMO_FLAGS)
 
 .PHONY: test
@@ -80,5 +81,5 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.demo
 
 .debian/.done: tests/stack/debian-packages.sh
-	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager
+	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
 	@touch $@

@@ -11,7 +11,8 @@ import click
 import structlog
 
 from exporter import __version__, demo, logs, simulator
-from exporter.config import Config, load
+from exporter.config import Config, load, parse_duration
+from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
 from exporter.service import Exporter
@@ -141,14 +142,30 @@ def runtime(address: str, scenario: str, speed: float, seed: int) -> None:
 
 @cli.command("demo")
 @_with_story
-def demo_command(scenario: str, speed: float, seed: int) -> None:
-    """Start a runtime, an exporter and, where it is installed, Prometheus; show the runs as they go."""
+@click.option("--duration", metavar="DURATION", help="End by itself after so much of the story, such as 1h.")
+def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -> None:
+    """Start everything that is installed, from a runtime to Grafana, and show its runs and pages.
+
+    A runtime and an exporter come with this package; Prometheus, Alertmanager and Grafana are used where they are.
+    """
     if scenario not in simulator.shipped_scenarios():
         try:
             simulator.load_scenario(scenario)
         except simulator.ScenarioError as error:
             raise ConfigError(str(error)) from None
-    asyncio.run(demo.run_demo(demo.Story(scenario, speed, seed)))
+    try:
+        seconds = None if duration is None else parse_duration(duration)
+    except ValueError as error:
+        raise ConfigError(f"--duration: {error}") from None
+    asyncio.run(demo.run_demo(demo.Story(scenario, speed, seed), seconds))
+
+
+@cli.command("pages")
+@click.option("--web.listen-address", "address", default="127.0.0.1:9099", show_default=True, help="Where it listens.")
+def pages_command(address: str) -> None:
+    """Receive what Alertmanager sends and print it: a pager for trying the alerts out."""
+    logs.configure("info", "logfmt")
+    asyncio.run(serve(pages.create_app(lambda alert: click.echo(pages.as_block(alert))), listen(address)))
 
 
 @cli.command("metrics-doc")

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -51,21 +51,38 @@ async def serve(
 
     `on_hangup` is called at every SIGHUP; without `date_header` the application gives the date itself.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=date_header,
-        timeout_graceful_shutdown=GRACE,
-    )
-    server = _Server(config)
+    server = _server(app, date_header=date_header)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.end)
     if on_hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
     await server.serve(sockets=[listener])
+
+
+@contextlib.asynccontextmanager
+async def answering(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Answer requests while the block lasts, which handles the signals itself."""
+    server = _server(app, date_header=True)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+    try:
+        yield
+    finally:
+        server.end()
+        await task
+
+
+def _server(app: ASGIApp, *, date_header: bool) -> "_Server":
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=date_header,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,10 @@ dir=$1
 shift
 mkdir -p "$dir"
 
-declare -A program=([prometheus]=prometheus [prometheus-alertmanager]=prometheus-alertmanager)
+declare -A program=(
+    [prometheus]=prometheus [prometheus-alertmanager]=prometheus-alertmanager
+    [systemd]=systemd-analyze [libsystemd-shared]=systemd-analyze
+)
 
 for package in "$@"; do
     if command -v "${program[$package]}" >/dev/null; then
@@ -26,6 +29,20 @@ for package in "$@"; do
         (cd "$work" && apt-get download --quiet=2 "$package")
     }
     dpkg-deb --extract "$work"/*.deb "$dir"
+    if [ "$package" = prometheus-alertmanager ]; then
+        # Debian's build reads its templates from /usr/share, where nothing was installed: it is started with a view of
+        # its own of that folder, with what was unpacked laid over it.
+        mv "$dir/usr/bin/$package" "$dir/usr/bin/$package.unpacked"
+        cat >"$dir/usr/bin/$package" <<'WRAPPER'
+#!/bin/sh
+here=$(CDPATH= cd "$(dirname "$0")/.." && pwd)
+[ "$(id -u)" = 0 ] || as_root="--user --map-root-user"
+exec unshare ${as_root-} --mount sh -c '
+    mount -t overlay overlay -o lowerdir="$1/share":/usr/share /usr/share && shift && exec "$@"
+' sh "$here" "$0.unpacked" "$@"
+WRAPPER
+        chmod +x "$dir/usr/bin/$package"
+    fi
     rm -rf "$work"
     trap - EXIT
     echo "debian-packages: unpacked $package into $dir"

@@ -132,7 +132,6 @@ def alertmanager(folder: Path, config: Path) -> Iterator[str]:
     """Run a real Alertmanager of its own."""
     port = free_port()
     command = [
-        *_with_debian_templates(),
         program("prometheus-alertmanager"),
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager'}",
@@ -141,21 +140,6 @@ def alertmanager(folder: Path, config: Path) -> Iterator[str]:
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "alertmanager.log", ready="/-/ready") as url:
         yield url
-
-
-def _with_debian_templates() -> list[str]:
-    """Return what lets an unpacked Alertmanager of Debian's find its templates.
-
-    Debian's build reads them from /usr/share, where nothing was installed: so it gets a view of its own of that folder,
-    with what was unpacked laid over it.
-    """
-    unpacked = ROOT / ".debian" / "usr" / "share"
-    installed = Path("/usr/share/prometheus/alertmanager/default.tmpl")
-    if installed.exists() or not (unpacked / "prometheus").exists():
-        return []
-    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    lay_over = f'mount -t overlay overlay -o lowerdir="{unpacked}":/usr/share /usr/share && exec "$@"'
-    return [*namespace, "sh", "-c", lay_over, "sh"]
 
 
 def _host(url: str) -> str:

@@ -1,0 +1,66 @@
+"""Configs of Prometheus and Alertmanager for a story that goes faster than time: every duration in them is divided.
+
+A rule that waits five minutes then waits five minutes of the story. What counts as a duration in an expression: those
+that PromQL writes as such (`[10m]`, `offset 1d`), and plain numbers from `LEAST_SECONDS` on, seconds in alerts/.
+"""
+
+import re
+from typing import Any
+
+from exporter.config import parse_duration
+
+LEAST_SECONDS = 60
+"""The rules in alerts/ compare seconds with numbers from here on, and nothing else (a test holds them to it)."""
+
+SHORTEST = 0.25
+"""Seconds: no interval of scrapes or evaluations is shorter, since the programs could not keep up."""
+
+_DURATIONS = {"for", "keep_firing_for", "group_wait", "group_interval", "repeat_interval"}
+_INTERVALS = {"interval", "scrape_interval", "scrape_timeout", "evaluation_interval"}
+
+_QUOTED = re.compile(r'("(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\')')
+_TIME = re.compile(r"(?<![\w.])(?:(?P<duration>(?:\d+(?:ms|[smhdwy]))+)|(?P<number>\d+))(?![\w.])")
+
+
+def interval(seconds: float, speed: float) -> float:
+    """Return the interval, in seconds, that stands for so many seconds of the story."""
+    return max(seconds / speed, SHORTEST)
+
+
+def at_speed(document: Any, speed: float) -> Any:
+    """Return a rule file or an Alertmanager config for a story at that speed; at 1 it is the same."""
+    if speed == 1:
+        return document
+    if isinstance(document, list):
+        return [at_speed(each, speed) for each in document]
+    if not isinstance(document, dict):
+        return document
+    return {key: _value(key, value, speed) for key, value in document.items()}
+
+
+def milliseconds(seconds: float) -> str:
+    """Write seconds as Prometheus reads them, to the millisecond; never as nothing."""
+    return f"{max(round(seconds * 1000), 1)}ms"
+
+
+def _value(key: str, value: Any, speed: float) -> Any:
+    if key in _DURATIONS and value not in ("0s", "0"):
+        return milliseconds(parse_duration(value) / speed)
+    if key in _INTERVALS:
+        return milliseconds(interval(parse_duration(value), speed))
+    if key == "expr":
+        return _expression(value, speed)
+    return at_speed(value, speed)
+
+
+def _expression(text: str, speed: float) -> str:
+    def divided(match: re.Match[str]) -> str:
+        if match["duration"]:
+            return milliseconds(parse_duration(match["duration"]) / speed)
+        seconds = int(match["number"])
+        return match[0] if seconds < LEAST_SECONDS else f"{seconds / speed:.6g}"
+
+    # Every other piece is a quoted string.
+    pieces = _QUOTED.split(text)
+    pieces[::2] = [_TIME.sub(divided, piece) for piece in pieces[::2]]
+    return "".join(pieces)

@@ -1,0 +1,142 @@
+"""The demo: what it shows, what it starts, and that nothing of it is left running."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+
+from exporter.demo.table import _human, as_table, rows_of
+from tests.stack.programs import ROOT, until
+
+PAGE = (ROOT / "tests" / "golden" / "page.prom").read_text()
+
+# Stands in for Grafana, which no package that the tests may use contains: it answers as Grafana does when it is ready,
+# and writes down how it was started.
+FAKE_GRAFANA = """\
+#!{python}
+import http.server, json, os, sys
+json.dump({{"arguments": sys.argv[1:], "environment": dict(os.environ)}}, open({seen!r}, "w"))
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+address = (os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_PORT"]))
+http.server.HTTPServer(address, Health).serve_forever()
+"""
+
+
+def test_the_table_shows_the_runs_of_a_page_those_under_way_first() -> None:
+    rows = {row.run_id: row for row in rows_of(PAGE)}
+    assert [row.ended for row in rows.values()] == [False, False, False, True]
+    assert (rows["run-1"].status, rows["run-1"].progress, rows["run-1"].duration, rows["run-1"].failed) == (
+        "running",
+        0.5,
+        55,
+        1,
+    )
+    assert rows["run-3"].duration is None, "a queued run has none"
+    assert rows["run-4"].progress is None, "of an unknown total there is no share"
+
+
+def test_eighty_columns_have_room_for_the_whole_table() -> None:
+    console = Console(width=80, file=io.StringIO())
+    console.print(as_table(rows_of(PAGE), 10, 80))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for word in ("failed", "duration", "completed", "total unknown", "█████░░░░░  50%"):
+        assert word in text, f"{word!r} is cut off:\n{text}"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (61, "1m01s"), (7200, "2h00m"), (273600, "3d04h")])
+def test_durations_are_written_as_people_do(seconds: float, text: str) -> None:
+    assert _human(seconds) == text
+
+
+def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
+    with demo(tmp_path, "--speed=600", path=f"{tmp_path}") as (process, output):
+        urls = re.findall(r"http://localhost:(\d+)", output.read_text())
+        assert len(urls) == 2, "only the runtime and the exporter are there"
+        assert all(answers(port) for port in urls)
+        for program in ("prometheus", "alertmanager", "grafana"):
+            assert re.search(rf"{program} +not on PATH; to get it: \S+", output.read_text()), program
+        assert "none will come: they need prometheus and alertmanager" in output.read_text()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert "nothing is left running" in output.read_text()
+    assert not any(answers(port) for port in urls), "a program of the demo outlived it"
+
+
+def test_a_grafana_is_started_with_the_dashboards_and_nothing_to_log_in(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
+    grafana = tmp_path / "grafana"
+    grafana.write_text(FAKE_GRAFANA.format(python=sys.executable, seen=str(seen)))
+    grafana.chmod(0o755)
+    with demo(tmp_path, "--speed=600", path=f"{tmp_path}") as (_, output):
+        assert re.search(r"grafana +http://localhost:\d+/d/spinner-live-ops", output.read_text())
+    started = json.loads(seen.read_text())
+    environ = started["environment"]
+    assert started["arguments"][0] == "server"
+    assert environ["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert Path(environ["DASHBOARDS"], "spinner-jobs.json").is_file()
+    assert Path(environ["GF_PATHS_PROVISIONING"], "datasources").is_dir()
+    assert Path(environ["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file()
+
+
+def test_a_duration_ends_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "exporter", "demo", "--speed=600", "--duration=10m"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={"PATH": str(tmp_path)}, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing is left running" in ended.stdout
+
+
+def test_a_bad_duration_is_an_error_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "exporter", "demo", "--duration=soon"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "spinner-exporter: --duration: expected a duration such as 5s or 1h30m, got 'soon'\n"
+
+
+@contextmanager
+def demo(folder: Path, *flags: str, path: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run a demo that finds programs in `path` alone, until it shows its table; yield it and where its output is."""
+    output = folder / "demo.txt"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "exporter", "demo", *flags],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, "PATH": path, "COLUMNS": "200"},
+        )
+    try:
+
+        def shows_runs() -> bool:
+            assert process.poll() is None, f"the demo ended:\n{output.read_text()}"
+            return "runs under way" in output.read_text()
+
+        until(shows_runs, f"the demo showed its table; see {output}")
+        yield process, output
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=20)
+        finally:
+            process.kill()
+
+
+def answers(port: str) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/")
+    except httpx.HTTPError:
+        return False
+    return True

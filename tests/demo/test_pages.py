@@ -1,0 +1,105 @@
+"""The receiver that prints pages, over HTTP as Alertmanager calls it."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from exporter.demo.pages import LARGEST
+from tests.stack.programs import free_port, running, until
+
+FIRING = {
+    "status": "firing",
+    "labels": {"alertname": "SpinnerRunStalled", "severity": "page", "project": "Sales"},
+    "annotations": {
+        "summary": "A run of Mails in Sales is stalled.",
+        "description": "Run r1 has been stuck for 20m.\nLook.",
+        "runbook_url": "https://wiki.example.com/SpinnerRunStalled.md",
+    },
+    "startsAt": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    log = tmp_path_factory.mktemp("pages") / "pages.txt"
+    port = free_port()
+    command = [sys.executable, "-m", "exporter", "pages", f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command, f"http://127.0.0.1:{port}", log, ready="/-/healthy") as url:
+        yield url, log
+
+
+def send(url: str, *alerts: dict[str, Any], to: str = "page") -> httpx.Response:
+    return httpx.post(f"{url}/{to}", json={"version": "4", "status": "firing", "alerts": alerts})
+
+
+def test_a_page_is_printed_as_a_person_reads_it(receiver: tuple[str, Path]) -> None:
+    url, log = receiver
+    assert send(url, FIRING).status_code == 200
+    block = """\
+PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.
+    what        Run r1 has been stuck for 20m. Look.
+    what to do  https://wiki.example.com/SpinnerRunStalled.md
+"""
+    until(lambda: block in log.read_text(), f"the page is printed; there is\n{log.read_text()}")
+
+
+def test_what_is_over_is_one_line(receiver: tuple[str, Path]) -> None:
+    url, log = receiver
+    send(url, {**FIRING, "status": "resolved"})
+    until(
+        lambda: "RESOLVED SpinnerRunStalled: A run of Mails in Sales is stalled.\n" in log.read_text(), "it is printed"
+    )
+
+
+def test_a_ticket_says_so_and_the_watchdog_says_nothing(receiver: tuple[str, Path]) -> None:
+    url, log = receiver
+    assert send(url, {**FIRING, "labels": {"alertname": "SpinnerWatchdog"}}, to="watchdog").status_code == 200
+    send(url, {**FIRING, "labels": {"alertname": "SpinnerSlowdown", "severity": "ticket"}}, to="ticket")
+    until(lambda: "TICKET SpinnerSlowdown: " in log.read_text(), "the ticket is printed")
+    assert "Watchdog" not in log.read_text()
+
+
+def test_no_escape_sequence_reaches_the_terminal(receiver: tuple[str, Path]) -> None:
+    url, log = receiver
+    send(url, {**FIRING, "annotations": {"summary": "\x1b[2Jgone\x07\u009b1m"}})
+    until(lambda: "[2Jgone" in log.read_text(), "the page is printed")
+    assert not any(sign in log.read_text() for sign in "\x1b\x07\u009b")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"alerts": [{"labels": {}}]}', b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_notification_is_refused(receiver: tuple[str, Path], body: bytes) -> None:
+    url, _ = receiver
+    answer = httpx.post(f"{url}/page", content=body)
+    assert answer.status_code == 400
+    assert answer.text.startswith("not a notification of Alertmanager")
+
+
+def test_what_is_too_large_is_not_read(receiver: tuple[str, Path]) -> None:
+    url, _ = receiver
+    with contextlib.suppress(httpx.WriteError):  # it may hang up before all is sent
+        assert httpx.post(f"{url}/page", content=b" " * (LARGEST + 1)).status_code == 413
+    assert httpx.get(f"{url}/-/healthy").status_code == 200
+
+
+def test_it_ends_when_it_is_asked_to() -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "exporter", "pages", f"--web.listen-address=127.0.0.1:{port}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: _healthy(port), "it listens")
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+
+
+def _healthy(port: int) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/-/healthy").status_code == 200
+    return False

@@ -1,0 +1,58 @@
+"""Every shipped story from end to end, as `spinner-exporter demo` tells it: a real Prometheus and a real Alertmanager.
+
+What the story's file expects is what is paged, once each, and nothing else.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.simulator import load_scenario, shipped_scenarios
+from tests.stack.programs import ROOT, program
+
+# How much of the story is told, and how fast: until all that it causes has come, and for a while after that.
+TOLD = {
+    "backlog": ("50m", 60),
+    "healthy": ("30m", 60),
+    # Slower, since two processors have to keep up with it.
+    "large-org": ("15m", 12),
+    "plan-limit": ("45m", 60),
+    "provider-outage": ("55m", 60),
+    # The runtime comes back after two hours, which must cause no pages of its own.
+    "runtime-down": ("2h20m", 100),
+    "stalled": ("40m", 60),
+}
+
+
+def test_every_shipped_story_is_told() -> None:
+    assert set(TOLD) == set(shipped_scenarios())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", TOLD)
+def test_a_story_ends_in_exactly_the_pages_that_it_should_cause(name: str, tmp_path: Path) -> None:
+    program("prometheus"), program("prometheus-alertmanager")  # skips where they are missing
+    duration, speed = TOLD[name]
+    output = tell(tmp_path, f"--scenario={name}", f"--speed={speed}", f"--duration={duration}")
+    pages = re.findall(r"^PAGE (\w+): (.+)", output, re.MULTILINE)
+    expected = list(load_scenario(name).expect)
+    assert sorted(alert for alert, _ in pages) == sorted(expected), (
+        f"{name} should page {expected} and paged {pages}; its output was\n{output}"
+    )
+
+
+def tell(folder: Path, *flags: str) -> str:
+    """Run the demo to its end and return what it printed."""
+    environ = os.environ | {"PATH": f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    log = folder / "demo.txt"
+    with log.open("w") as file:
+        ended = subprocess.run(
+            [sys.executable, "-m", "exporter", "demo", *flags], stdout=file, stderr=file, env=environ, check=False
+        )
+    output = log.read_text()
+    assert ended.returncode == 0, f"the demo failed:\n{output}"
+    return output
