@@ -12,7 +12,7 @@ from exporter.config import parse_duration
 LEAST_SECONDS = 60
 """The rules in alerts/ compare seconds with numbers from here on, and nothing else (a test holds them to it)."""
 
-SHORTEST = 0.25
+SHORTEST = 0.5
 """Seconds: no interval of scrapes or evaluations is shorter, since the programs could not keep up."""
 
 _DURATIONS = {"for", "keep_firing_for", "group_wait", "group_interval", "repeat_interval"}

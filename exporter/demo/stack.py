@@ -175,7 +175,7 @@ class _Stack:
             f"--web.listen-address={self._host('prometheus')}",
             f"--web.external-url={part.url}",
             # How far Prometheus looks back for a sample has to shrink with the rest, but not below a few scrapes.
-            f"--query.lookback-delta={speed.milliseconds(max(5 * MINUTE / pace, 20 * speed.SHORTEST))}",
+            f"--query.lookback-delta={speed.milliseconds(max(5 * MINUTE / pace, 10 * speed.SHORTEST))}",
             "--log.level=warn",
         ]
         running = await self._launch(part, command, ready="/-/ready")

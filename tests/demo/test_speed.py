@@ -40,7 +40,7 @@ def test_the_waits_of_rules_and_routes_shrink_and_intervals_stay_possible() -> N
         "group_wait": "0s",
         "routes": [{"repeat_interval": "120000ms"}],
     }
-    assert at_speed({"interval": "15s"}, 600) == {"interval": "250ms"}
+    assert at_speed({"interval": "15s"}, 600) == {"interval": "500ms"}
 
 
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)

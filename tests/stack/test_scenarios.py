@@ -24,7 +24,7 @@ TOLD = {
     "provider-outage": ("55m", 60),
     # The runtime comes back after two hours, which must cause no pages of its own.
     "runtime-down": ("2h20m", 100),
-    "stalled": ("40m", 60),
+    "stalled": ("45m", 60),
 }
 
 
