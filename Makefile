@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## Start a runtime, the exporter and what is installed of th
 	@$(BIN)/spinner-exporter demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: $(VENV)/.dev .debian/.done lint types ## Install what the tests need, then lint, types and tests
+test: $(VENV)/.dev .debian/.done .servers/.prefect lint types ## Install what the tests need, then lint, types and tests
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: lint
@@ -61,9 +61,14 @@ lock: $(VENV)/.dev ## Resolve the dependencies again and write both lock files
 
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
+.PHONY: servers-lock
+servers-lock: $(VENV)/.dev ## Resolve the real servers that presets are tested against
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile $(LOCK_FLAGS) tests/servers/prefect.in -o tests/servers/prefect.lock
+
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
-	rm -rf $(VENV) .debian dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .debian .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -82,4 +87,10 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 
 .debian/.done: tests/stack/debian-packages.sh
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
+	@touch $@
+
+# Each in an environment of its own: what they need has nothing to do with what we need.
+.servers/.%: tests/servers/%.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv .servers/$*
+	.servers/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from exporter.description import Resources, merged
 from exporter.errors import ConfigError
 from exporter.status import Status
 
@@ -51,11 +52,56 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A part of the file; a key that it does not know is refused."""
 
 
+class AuthConfig(_Section, frozen=True):
+    """How the token is shown to the API."""
+
+    type: str = "bearer"
+    """`bearer`; `header`, alone in a header of its own; or `basic`, as the password of `username`."""
+    header: str = "X-Api-Key"
+    username: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("type", self.type, ("bearer", "header", "basic"))
+        if not re.fullmatch(r"[A-Za-z0-9-]+", self.header):
+            raise ValueError("header: expected a header's name such as X-Api-Key")
+        if (self.type == "basic") != bool(self.username):
+            raise ValueError("username: expected with type: basic, and there alone")
+
+
+class TlsConfig(_Section, frozen=True):
+    """Whom to trust, and who we are."""
+
+    ca_file: str | None = None
+    """Certificates of the authorities to trust instead of the system's."""
+    cert_file: str | None = None
+    """Our certificate, where the API asks for one."""
+    key_file: str | None = None
+    """Its key, where it is not in `cert_file` as well."""
+
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file: expected beside cert_file alone")
+
+
 class RuntimeConfig(_Section, frozen=True):
     """Where the runtime is and how to be let in."""
 
     base_url: str
     """The API's URL without `/api/v1`."""
+    resources: Resources
+    """How the API is laid out; what a config does not say is the preset's."""
+    preset: str = "contract"
+    """The description to begin with: the name of one that comes with the package, or a file."""
+    project: str = "default"
+    """What the one project is called where the API has none (`resources.projects: absent`)."""
+    auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
+    tls: TlsConfig = msgspec.field(default_factory=TlsConfig)
+    proxy: str | None = None
+    """URL of a proxy between us and the API."""
+    headers: dict[str, str] = {}
+    """Headers that every request carries."""
+    query: dict[str, str] = {}
+    """Query parameters that every request carries."""
     token_file: str | None = None
     """A file with the bearer token, read again when it changes."""
     token: Secret | None = None
@@ -73,6 +119,10 @@ class RuntimeConfig(_Section, frozen=True):
             raise ValueError("base_url: must not contain a user or password; use token_file")
         if url.query or url.fragment:
             raise ValueError("base_url: expected a URL without a query or fragment")
+        if self.proxy is not None and urlsplit(self.proxy).scheme not in ("http", "https", "socks5"):
+            raise ValueError("proxy: expected a URL such as http://proxy.example.com:3128")
+        if any(name.casefold() in ("authorization", "cookie") for name in self.headers):
+            raise ValueError("headers: a secret does not belong in this file; use token_file and auth")
         if self.timeout <= 0:
             raise ValueError("timeout: expected a duration above zero")
         if self.heartbeat_timeout <= 0:
@@ -292,8 +342,13 @@ class _Settings:
         self._origins[path] = origin
 
     def decode(self) -> Config:
+        tree = self._tree
+        runtime = tree.get("runtime")
+        if isinstance(runtime, dict):
+            preset = _preset(runtime.get("preset", "contract"), self._origins.get((), "config"))
+            tree = merged(preset, tree, depth=_MERGED_LEVELS)
         try:
-            return msgspec.convert(self._tree, Config, dec_hook=_decode_value)
+            return msgspec.convert(tree, Config, dec_hook=_decode_value)
         except msgspec.ValidationError as error:
             raise ConfigError(self._explain(str(error))) from None
 
@@ -373,6 +428,24 @@ def _read(file: Path) -> dict[str, Any]:
     return tree
 
 
+def _preset(name: object, origin: str) -> dict[str, Any]:
+    """Return the tree of a preset, by its name or its file."""
+    shipped = {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
+    if isinstance(name, str) and name in shipped:
+        return _read(shipped[name])
+    if isinstance(name, str) and Path(name).suffix in (".yml", ".yaml"):
+        return _read(Path(name))
+    known = ", ".join(shipped)
+    raise ConfigError(f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}")
+
+
+_PRESETS = Path(__file__).parent / "presets"
+
+# The file, runtime, resources, one resource: a key of that is taken as a whole, so that nothing of the preset's paging,
+# say, is left in another.
+_MERGED_LEVELS = 4
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Refuses what a person did not mean: a key that stands twice, of which YAML would keep the last."""
 
@@ -418,7 +491,12 @@ def _leaves(section: type[msgspec.Struct], prefix: tuple[str, ...] = ()) -> Iter
 def _keys_at(path: tuple[str, ...]) -> list[str]:
     section: Any = Config
     for key in path:
-        section = get_type_hints(section)[key]
+        hint: Any = get_type_hints(section).get(key)
+        # Of a choice, the one that has keys; of a mapping or a list, what it holds.
+        kinds = (hint, *get_args(hint), *(each for inner in get_args(hint) for each in get_args(inner)))
+        section = next((each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)), None)
+        if section is None:
+            return []
     return [key for key in get_type_hints(section) if (*path, key) != ("runtime", "token")]
 
 

@@ -17,8 +17,9 @@ from exporter.runs.clock import RuntimeClock
 from exporter.runs.pace import Bounds, SpinnerRules
 from exporter.runs.store import Rules, Store
 from exporter.runs.sync import SharedSync, Sync, SyncRules
-from exporter.runtime.auth import Token
-from exporter.runtime.client import RuntimeClient, Transport
+from exporter.runtime.auth import Credentials, Token
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.connection import Transport, connect
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
 from exporter.status import Status
@@ -93,13 +94,15 @@ class Exporter:
         world = self._world
         statuses = StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
         client = RuntimeClient(
+            connect(config.runtime, concurrency=config.sync.concurrency, transport=world.transport),
             config.runtime.base_url,
-            token=_token(config),
-            decoder=Decoder(statuses, _Findings(self.own), label_length=config.limits.label_length),
+            config.runtime.resources,
+            credentials=_credentials(config),
+            decoder=Decoder(
+                statuses, _Findings(self.own), config.runtime.resources, label_length=config.limits.label_length
+            ),
             observer=self.own,
-            timeout=config.runtime.timeout,
             concurrency=config.sync.concurrency,
-            transport=world.transport,
             monotonic=world.monotonic,
         )
         rules = SyncRules(
@@ -107,6 +110,7 @@ class Exporter:
             overlap=config.sync.overlap,
             sweep_interval=config.sync.sweep_interval,
             wanted=config.projects.wanted,
+            only_project=config.runtime.project,
         )
         sync = Sync(client, store, rules, self.own, monotonic=world.monotonic)
         shared = SharedSync(sync.run, min_interval=config.sync.min_interval, monotonic=world.monotonic)
@@ -151,12 +155,13 @@ MAX_LOGGED_REASONS = 50
 """Different reasons for invalid items that are logged; the counter goes on."""
 
 
-def _token(config: Config) -> Token:
-    runtime = config.runtime
-    return Token(
+def _credentials(config: Config) -> Credentials:
+    runtime, auth = config.runtime, config.runtime.auth
+    token = Token(
         file=Path(runtime.token_file) if runtime.token_file else None,
         value=runtime.token.reveal() if runtime.token else None,
     )
+    return Credentials(token, kind=auth.type, header=auth.header, username=auth.username)
 
 
 def _store_rules(config: Config) -> Rules:

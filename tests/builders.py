@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from exporter.config import RuntimeConfig, load
+from exporter.description import Resources
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Rules, Store
 from exporter.runtime.model import RecordCounts, RunSnapshot
@@ -61,3 +63,13 @@ def store(clock: Clock, *, projects: dict[str, str] | None = None, **rules: Any)
     made = Store(Rules(**(values | rules)), RuntimeClock(clock), monotonic=clock)
     made.name_projects(projects or {"p1": "Sales"})
     return made
+
+
+def runtime_config(base_url: str = "http://runtime.test") -> RuntimeConfig:
+    """The settings of a runtime that follows the contract."""
+    return load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url}).runtime
+
+
+def resources() -> Resources:
+    """The contract's own description."""
+    return runtime_config().resources

@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
-from exporter.config import Config, ProjectsConfig, RuntimeConfig, SyncConfig
+from exporter.config import Config, ProjectsConfig, SyncConfig
 from exporter.service import Exporter, World
-from tests.builders import NOON, Clock
+from tests.builders import NOON, Clock, runtime_config
 
 Answer = Callable[[httpx.Request], httpx.Response | None]
 
@@ -112,7 +112,7 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
     own = clock or runtime.clock
     sync = {"min_interval": 0.0, "sweep_interval": 120.0} | settings.pop("sync", {})
     config = Config(
-        runtime=RuntimeConfig(base_url="http://runtime.test"),
+        runtime=runtime_config(),
         projects=settings.pop("projects", ProjectsConfig()),
         sync=SyncConfig(**sync),
         **settings,

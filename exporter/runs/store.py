@@ -130,7 +130,8 @@ class Store:
         """Take the last good word on the worker service."""
         now = self.clock.now()
         beat = health.last_heartbeat_at
-        is_down = not health.runtime_up or beat is None or now - beat > self.rules.heartbeat_timeout
+        is_silent = beat is None or now - beat > self.rules.heartbeat_timeout
+        is_down = not health.runtime_up or (health.beats and is_silent)
         if self._was_down and not is_down:
             self._excused_until = now
         self._was_down = is_down
@@ -175,9 +176,13 @@ class Store:
         """Return every project that has a place here."""
         return list(self._projects)
 
-    def open_runs(self, project_id: str) -> list[str]:
-        """Return the ids of a project's runs that have not ended."""
-        return [run_id for run_id, tracked in self._projects[project_id].runs.items() if not tracked.run.ended]
+    def runs_of(self, project_id: str) -> dict[str, Run]:
+        """Return a project's runs by their ids."""
+        return {run_id: tracked.run for run_id, tracked in self._projects[project_id].runs.items()}
+
+    def open_runs(self, project_id: str) -> dict[str, Run]:
+        """Return a project's runs that have not ended, by their ids."""
+        return {run_id: run for run_id, run in self.runs_of(project_id).items() if not run.ended}
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
         """Return the runs whose failed count moved since their failed records were last read, newest first."""

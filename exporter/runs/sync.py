@@ -13,14 +13,18 @@ from typing import Protocol, TypeVar
 import structlog
 
 from exporter.errors import ApiError
+from exporter.runs.counting import RecordCounter
 from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runtime.client import NotFoundError, RuntimeClient
-from exporter.runtime.model import FailedRecord, Page, RunSnapshot
+from exporter.runtime.model import FailedRecord, Page, Project, RunSnapshot
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
+
+ONLY_PROJECT = "default"
+"""The id of the one project where the API has none."""
 
 MAX_REREADS = 200
 """Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
@@ -41,6 +45,8 @@ class SyncRules:
     sweep_interval: float
     wanted: Callable[[str], bool]
     """Whether a project of this name is to be read."""
+    only_project: str = "default"
+    """What the one project is called where the API has none."""
 
 
 class SyncObserver(Protocol):
@@ -69,6 +75,7 @@ class Sync:
         self._monotonic = monotonic
         self._listed = _Listed()
         self._cursors: dict[str, _Cursor] = {}
+        self._counters: dict[str, RecordCounter] = {}
         self._troubles = _Troubles()
 
     async def run(self) -> bool:
@@ -82,6 +89,8 @@ class Sync:
         return ok
 
     async def _read_health(self) -> bool:
+        if not self._client.has("health"):
+            return True
         try:
             self._store.keep_health(await self._client.health())
         except ApiError as error:
@@ -92,6 +101,8 @@ class Sync:
 
     async def _read_usage(self) -> bool:
         """Read the plan meters. A token that may not see the plan is no reason to call the API down."""
+        if not self._client.has("usage"):
+            return True
         try:
             self._store.keep_meters(await self._client.usage())
         except ApiError as error:
@@ -113,6 +124,10 @@ class Sync:
         return not reads or any(reads)
 
     async def _list_projects(self) -> None:
+        if not self._client.has("projects"):
+            self._listed = _Listed(None, {ONLY_PROJECT: self._rules.only_project})
+            self._store.name_projects(self._listed.names)
+            return
         pages = [page async for page in self._observed(self._client.projects(etag=self._listed.etag))]
         if not pages[-1].not_modified:
             names = {project.id: project.name for page in pages for project in page.items}
@@ -140,34 +155,42 @@ class Sync:
         if not listed and not self._store.open_runs(project_id):
             self._forget_project(project_id)
             return True
-        await self._read_failed_records(project_id)
+        if self._client.has("records"):
+            await self._read_failed_records(project_id)
         return True
 
     async def _read_runs(self, project_id: str) -> None:
         cursor = self._cursors.get(project_id, _Cursor())
+        project = Project(project_id, self._listed.names.get(project_id, ""))
         staged = _Staged()
         swept_at = self._monotonic()
         sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
         if sweeps:
             open_before = self._store.open_runs(project_id)
-            await staged.take(self._observed(self._client.jobs(project_id, active=True)))
+            if self._client.tells_active:
+                await staged.take(self._observed(self._client.jobs(project, active=True)))
             unseen = [run_id for run_id in open_before if run_id not in staged.run_ids]
         if cursor.watermark is not None:
             horizon = cursor.watermark - self._rules.overlap
-        else:
+        elif self._client.tells_active:
             horizon = staged.as_of() - self._rules.retention
+        else:
+            horizon = self._store.clock.now() - self._rules.retention
         changed = _Staged()
         await changed.take(
-            self._observed(self._client.jobs(project_id, updated_since=horizon, etag=cursor.etag)),
+            self._observed(self._client.jobs(project, updated_since=horizon, etag=cursor.etag)),
         )
         gone: list[str] = []
         if sweeps:
             lost = [run_id for run_id in unseen if run_id not in changed.run_ids]
-            gone = await self._reread(project_id, lost[:MAX_REREADS], staged)
+            gone = await self._reread(project_id, [open_before[run_id] for run_id in lost[:MAX_REREADS]], staged)
             if len(lost) > MAX_REREADS:
                 swept_at = cursor.swept_at or swept_at
         as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
-        self._store.commit(project_id, staged.sightings + changed.sightings, as_of=as_of, horizon=horizon)
+        sightings = staged.sightings + changed.sightings
+        if self._client.counts_records:
+            sightings = await self._count_records(project_id, sightings, as_of)
+        self._store.commit(project_id, sightings, as_of=as_of, horizon=horizon)
         for run_id in gone:
             self._store.forget_run(project_id, run_id)
         self._cursors[project_id] = _Cursor(
@@ -177,21 +200,51 @@ class Sync:
             swept_at=swept_at if sweeps else cursor.swept_at,
         )
 
-    async def _reread(self, project_id: str, run_ids: list[str], staged: "_Staged") -> list[str]:
+    async def _count_records(
+        self, project_id: str, sightings: list[tuple[RunSnapshot, float]], as_of: float
+    ) -> list[tuple[RunSnapshot, float]]:
+        """Return sightings with their records counted, and one of every run under way: its records may move alone."""
+        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._rules.overlap))
+        known = self._store.runs_of(project_id)
+        newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
+        newest |= {snapshot.id: (snapshot, seen_at) for snapshot, seen_at in sightings}
+        troubles: list[str] = []
+
+        async def count(snapshot: RunSnapshot, seen_at: float) -> tuple[RunSnapshot, float] | None:
+            try:
+                return await counter.count(snapshot, known.get(snapshot.id)), seen_at
+            except ApiError as error:
+                # Better the run as it was than one without its records.
+                troubles.append(str(error))
+                return None
+
+        counted = await _together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
+        counter.forget(newest)
+        if troubles:
+            self._troubles.note("records", troubles[0], project=project_id)
+            if len(troubles) == len(counted):
+                raise ApiError(troubles[0])
+        else:
+            self._troubles.clear("records", project=project_id)
+        return [each for each in counted if each is not None]
+
+    async def _reread(self, project_id: str, runs: list[Run], staged: "_Staged") -> list[str]:
         """Read runs one by one that should be open and were in no list; return those that are gone."""
+        if not self._client.has("job"):
+            return [run.id for run in runs]
         gone: list[str] = []
         troubles: list[str] = []
 
-        async def read(run_id: str) -> None:
+        async def read(run: Run) -> None:
             try:
-                staged.add(await self._client.job(run_id))
+                staged.add(await self._client.job(run.snapshot))
             except NotFoundError:
-                gone.append(run_id)
+                gone.append(run.id)
             except ApiError as error:
                 # It keeps its last state until the next sweep; the rest of the project is not held up by it.
                 troubles.append(str(error))
 
-        await _together(*map(read, run_ids))
+        await _together(*map(read, runs))
         if troubles:
             self._troubles.note("job", troubles[0], project=project_id)
         else:
@@ -208,7 +261,7 @@ class Sync:
         pages = 0
         try:
             if run.records.failed:
-                async for page in self._client.failed_records(run.id):
+                async for page in self._client.failed_records(run.snapshot):
                     newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
                     pages += 1
                     if pages == MAX_RECORD_PAGES:
@@ -223,6 +276,7 @@ class Sync:
     def _forget_project(self, project_id: str) -> None:
         self._store.forget_project(project_id)
         self._cursors.pop(project_id, None)
+        self._counters.pop(project_id, None)
 
     async def _observed(self, pages: AsyncIterator[Page[T]]) -> AsyncIterator[Page[T]]:
         """Pass pages on and set the runtime's clock by each."""

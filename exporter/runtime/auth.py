@@ -1,5 +1,7 @@
-"""Where the bearer token comes from. It is handed to the client for a request and kept nowhere else."""
+"""What opens the API, and where it comes from. It is handed to the client for a request and kept nowhere else."""
 
+import base64
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporter.errors import ConfigError
@@ -40,3 +42,31 @@ class Token:
 
     def __repr__(self) -> str:
         return "Token(***)"
+
+
+class Credentials:
+    """The token as a request carries it: as a bearer token, in a header of its own, or as a password."""
+
+    def __init__(
+        self, token: Token, *, kind: str = "bearer", header: str = "Authorization", username: str = ""
+    ) -> None:
+        """`kind` is bearer, header or basic; `header` is for `header`, `username` for `basic`."""
+        self._token = token
+        self._kind = kind
+        self._header = header
+        self._username = username
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of a request now, none without a token. Raises `ConfigError` as `Token.value` does."""
+        token = self._token.value()
+        if not token:
+            return {}
+        if self._kind == "header":
+            return {self._header: token}
+        if self._kind == "basic":
+            pair = base64.b64encode(f"{self._username}:{token}".encode()).decode()
+            return {"Authorization": f"Basic {pair}"}
+        return {"Authorization": f"Bearer {token}"}
+
+    def __repr__(self) -> str:
+        return "Credentials(***)"

@@ -1,30 +1,29 @@
 """The runtime's HTTP API as async calls that return values of `model`; the only module that knows httpx.
 
+What is asked for, and how, is the description's: nothing here knows a path or a parameter.
+
 One client has one budget: at most `concurrency` requests at once, and none while a `Retry-After` runs. It does
 not repeat a failed request: the next scrape comes soon enough, and a runtime in trouble is not helped by more.
 """
 
 import asyncio
 import email.utils
+import functools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol, TypeVar
-from urllib.parse import quote
 
 import httpx
 
+from exporter.description import Narrowing, Resources, given
 from exporter.errors import ApiError, ConfigError
-from exporter.runtime.auth import Token
-from exporter.runtime.model import FailedRecord, Health, Meter, Page, Project, RunSnapshot
-from exporter.runtime.wire import MALFORMED, Decoder, Listing
+from exporter.runtime.auth import Credentials
+from exporter.runtime.layout import Layout, Request, Turn
+from exporter.runtime.model import FailedRecord, Health, Meter, Page, Project, RecordSight, RunSnapshot
+from exporter.runtime.wire import MALFORMED, Decoder, Known, Listing
+from exporter.status import Status
 
 T = TypeVar("T")
-
-Transport = httpx.AsyncBaseTransport
-"""How requests travel; tests give their own."""
-
-PAGE_SIZE = 500
-"""The contract's largest page."""
 
 MAX_PAUSE = 300.0
 """Seconds that a `Retry-After` can hold us off at most: a server that says "tomorrow" must not blind us."""
@@ -45,125 +44,172 @@ class RequestObserver(Protocol):
         """`code` is the HTTP status, or `error` where none came; `seconds` is how long it took."""
 
 
+class _DecodePage(Protocol[T]):
+    def __call__(self, body: bytes, now: float | None) -> Listing[T]: ...
+
+
 class RuntimeClient:
-    """Reads one runtime. Every call raises `ApiError` when the answer cannot be had or used."""
+    """Reads one runtime. Every call raises `ApiError` when the answer cannot be had or used.
+
+    What the description has as absent must not be asked for; `has` tells. Making a client raises `ConfigError` for a
+    description that cannot be followed.
+    """
 
     def __init__(
         self,
+        http: httpx.AsyncClient,
         base_url: str,
+        resources: Resources,
         *,
-        token: Token,
+        credentials: Credentials,
         decoder: Decoder,
         observer: RequestObserver,
-        timeout: float,
         concurrency: int,
-        transport: Transport | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._http = http
         self._base_url = base_url.rstrip("/")
-        self._token = token
+        self._resources = resources
+        self._layouts = {
+            name: Layout(name, resource)
+            for name in ("health", "projects", "jobs", "job", "records", "usage")
+            if (resource := given(getattr(resources, name))) is not None
+        }
+        self._credentials = credentials
         self._decoder = decoder
         self._observer = observer
         self._monotonic = monotonic
         self._slots = asyncio.Semaphore(concurrency)
         self._paused_until = float("-inf")
-        self._http = httpx.AsyncClient(
-            transport=transport,
-            timeout=timeout,
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-            # A redirect could carry the token to another host, so it is an error like any other.
-            follow_redirects=False,
-            headers={"Accept": "application/json", "User-Agent": "spinner-exporter"},
-        )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
+    def has(self, resource: str) -> bool:
+        """Whether the deployment has it: health, projects, jobs, job, records or usage."""
+        return resource in self._layouts
+
+    @property
+    def tells_active(self) -> bool:
+        """Whether runs that have not ended can be asked for."""
+        return self._resources.jobs.active is not None
+
+    @property
+    def counts_records(self) -> bool:
+        """Whether a run's records have to be counted one by one, since the run itself has no counts."""
+        return self._resources.counts == "records"
+
     async def health(self) -> Health:
-        """Read how the worker service is; an unhealthy runtime may say so with an error status."""
-        response = await self._send("health", "/health", authorized=False, accept=(200, 503))
+        """Read how the worker service is."""
+        response = await self._send(self._layouts["health"], self._layouts["health"].request({}))
         return self._decode("health", self._decoder.health, response)
 
     def projects(self, *, etag: str | None = None) -> AsyncIterator[Page[Project]]:
         """Read the projects that the token can see."""
-        return self._pages("projects", "/api/v1/projects", self._decoder.projects, etag=etag)
+        layout = self._layouts["projects"]
+        return self._pages(layout, layout.request({}), lambda body, now: self._decoder.projects(body), etag=etag)
 
     def jobs(
         self,
-        project_id: str,
+        project: Project,
         *,
         updated_since: float | None = None,
         active: bool = False,
         etag: str | None = None,
     ) -> AsyncIterator[Page[RunSnapshot]]:
         """Read a project's runs: those updated since a time of the runtime's clock, or those that have not ended."""
-        parameters = {}
-        if updated_since is not None:
-            parameters["updatedSince"] = _rfc3339(updated_since)
-        if active:
-            parameters["active"] = "true"
-        path = f"/api/v1/projects/{quote(project_id, safe='')}/jobs"
-        return self._pages("jobs", path, self._decoder.jobs, parameters, etag=etag)
+        layout = self._layouts["jobs"]
+        narrowing = layout.resource.active if active else layout.resource.changed
+        request = layout.request({"project": project.id}, narrowing, since=updated_since)
+        return self._pages(
+            layout,
+            request,
+            lambda body, now: self._decoder.jobs(body, Known(project.id, project.name, now)),
+            etag=etag,
+        )
 
-    async def job(self, job_id: str) -> RunSnapshot:
-        """Read one run; raises `NotFoundError` when it is gone."""
-        response = await self._send("job", f"/api/v1/jobs/{quote(job_id, safe='')}")
-        return self._decode("job", self._decoder.job, response)
+    async def job(self, run: RunSnapshot) -> RunSnapshot:
+        """Read one run again; raises `NotFoundError` when it is gone."""
+        layout = self._layouts["job"]
+        response = await self._send(layout, layout.request(_ids(run)))
+        now = _http_date(response)
+        return self._decode(
+            "job", lambda body: self._decoder.job(body, Known(run.project_id, run.spinner, now)), response
+        )
 
-    def failed_records(self, job_id: str) -> AsyncIterator[Page[FailedRecord]]:
-        """Read a run's failed records."""
-        path = f"/api/v1/jobs/{quote(job_id, safe='')}/records"
-        return self._pages("records", path, self._decoder.failed_records, {"status": "failed"})
+    async def failed_records(self, run: RunSnapshot) -> AsyncIterator[Page[FailedRecord]]:
+        """Read a run's failed records; where the API cannot be asked for those alone, they are picked out of all."""
+        layout = self._layouts["records"]
+        if layout.resource.failed is not None:
+            request = layout.request(_ids(run), layout.resource.failed)
+            async for page in self._pages(layout, request, lambda body, now: self._decoder.failed_records(body)):
+                yield page
+            return
+        async for sights in self.records(run):
+            failed = tuple(sight.record for sight in sights.items if sight.status is Status.FAILED)
+            yield Page(failed, sights.as_of)
+
+    def records(self, run: RunSnapshot, *, changed_since: float | None = None) -> AsyncIterator[Page[RecordSight]]:
+        """Read a run's records: all of them, or those that changed since, where the API can tell."""
+        layout = self._layouts["records"]
+        narrowing: Narrowing | None = layout.resource.changed if changed_since is not None else None
+        request = layout.request(_ids(run), narrowing, since=changed_since)
+        return self._pages(layout, request, lambda body, now: self._decoder.records(body))
+
+    @property
+    def tells_changed_records(self) -> bool:
+        """Whether `records` can ask for those that changed."""
+        return self.has("records") and self._layouts["records"].resource.changed is not None
 
     async def usage(self) -> tuple[Meter, ...]:
         """Read the organisation's plan meters."""
-        response = await self._send("usage", "/api/v1/usage")
+        response = await self._send(self._layouts["usage"], self._layouts["usage"].request({}))
         return self._decode("usage", self._decoder.usage, response)
 
     async def _pages(
         self,
-        endpoint: str,
-        path: str,
-        decode: Callable[[bytes], Listing[T]],
-        parameters: dict[str, str] | None = None,
+        layout: Layout,
+        request: Request,
+        decode: "_DecodePage[T]",
         *,
         etag: str | None = None,
     ) -> AsyncIterator[Page[T]]:
-        query = {**(parameters or {}), "limit": str(PAGE_SIZE)}
         headers = {"If-None-Match": etag} if etag else {}
-        accept = (200, 304) if etag else (200,)
         cursors: set[str] = set()
+        number = 1
         while True:
-            response = await self._send(endpoint, path, query, headers=headers, accept=accept)
+            response = await self._send(layout, request, headers=headers, not_modified=bool(headers))
+            dated = _http_date(response)
             if response.status_code == 304:
-                yield Page((), _http_date(response), etag, not_modified=True)
+                yield Page((), dated, etag, not_modified=True)
                 return
-            listing = self._decode(endpoint, decode, response)
-            as_of = listing.as_of if listing.as_of is not None else _http_date(response)
+            listing = self._decode(layout.name, functools.partial(decode, now=dated), response)
+            as_of = listing.as_of if listing.as_of is not None else dated
             cursor = listing.next_cursor
-            whole = not cursors and not cursor
+            turn = Turn(listing.size, cursor, response.links.get("next", {}).get("url"))
+            following = layout.next(request, turn, number)
+            whole = number == 1 and following is None
             yield Page(listing.items, as_of, response.headers.get("ETag") if whole else None)
-            if not cursor:
+            if following is None:
                 return
-            if cursor in cursors:
-                raise ApiError(f"{endpoint}: the list does not end: it gave the same cursor twice")
-            cursors.add(cursor)
-            query["cursor"] = cursor
-            headers, accept = {}, (200,)
+            if cursor is not None:
+                if cursor in cursors:
+                    raise ApiError(f"{layout.name}: the list does not end: it gave the same cursor twice")
+                cursors.add(cursor)
+            request, headers, number = following, {}, number + 1
 
     async def _send(
         self,
-        endpoint: str,
-        path: str,
-        query: dict[str, str] | None = None,
+        layout: Layout,
+        request: Request,
         *,
         headers: dict[str, str] | None = None,
-        authorized: bool = True,
-        accept: tuple[int, ...] = (200,),
+        not_modified: bool = False,
     ) -> httpx.Response:
+        endpoint = layout.name
         headers = dict(headers or {})
-        if authorized:
+        if layout.resource.token:
             headers |= self._authorization()
         async with self._slots:
             pause = self._paused_until - self._monotonic()
@@ -172,7 +218,13 @@ class RuntimeClient:
             started = self._monotonic()
             code = "error"
             try:
-                response = await self._http.get(self._base_url + path, params=query, headers=headers)
+                response = await self._http.request(
+                    request.method,
+                    self._base_url + request.path,
+                    params=request.query,
+                    json=request.body,
+                    headers=headers,
+                )
                 code = str(response.status_code)
             except httpx.TimeoutException as error:
                 raise ApiError(f"{endpoint}: no answer in time ({type(error).__name__})") from None
@@ -181,16 +233,15 @@ class RuntimeClient:
                 raise ApiError(f"{endpoint}: no answer ({type(error).__name__})") from None
             finally:
                 self._observer.request_sent(endpoint, code, self._monotonic() - started)
-        if response.status_code not in accept:
+        if response.status_code not in layout.resource.accept and not (not_modified and response.status_code == 304):
             raise self._refusal(endpoint, response)
         return response
 
-    def _authorization(self) -> dict[str, str]:
+    def _authorization(self) -> Mapping[str, str]:
         try:
-            token = self._token.value()
+            return self._credentials.headers()
         except ConfigError as error:
             raise ApiError(str(error)) from None
-        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _refusal(self, endpoint: str, response: httpx.Response) -> ApiError:
         """Say what a status means. The body stays out of it: servers have been seen to echo tokens."""
@@ -211,7 +262,7 @@ class RuntimeClient:
     def _decode(self, endpoint: str, decode: Callable[[bytes], T], response: httpx.Response) -> T:
         try:
             return decode(response.content)
-        except (*MALFORMED, ValueError) as error:
+        except MALFORMED as error:
             if response.status_code != 200:
                 raise self._refusal(endpoint, response) from None
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -220,9 +271,9 @@ class RuntimeClient:
             raise ApiError(f"{endpoint}: the answer is not what the API promises: {error}") from None
 
 
-def _rfc3339(seconds: float) -> str:
-    whole, milliseconds = divmod(int(seconds * 1000), 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+def _ids(run: RunSnapshot) -> dict[str, str]:
+    refs = {f"ref.{name}": value for name, value in run.refs}
+    return {"project": run.project_id, "run": run.id, **refs}
 
 
 def _http_date(response: httpx.Response) -> float | None:

@@ -63,6 +63,8 @@ class RunSnapshot(msgspec.Struct, frozen=True):
     due_at: float | None = None
     records: RecordCounts | None = None
     failures: tuple[FailureCount, ...] = ()
+    refs: tuple[tuple[str, str], ...] = ()
+    """What a description needs of the run for paths, by name (`ref.NAME` there)."""
 
 
 class FailedRecord(msgspec.Struct, frozen=True, gc=False):
@@ -74,12 +76,21 @@ class FailedRecord(msgspec.Struct, frozen=True, gc=False):
     ended_at: float | None = None
 
 
+class RecordSight(msgspec.Struct, frozen=True, gc=False):
+    """One record as one read saw it: its state, and what would name it if it failed."""
+
+    status: Status
+    record: FailedRecord
+
+
 class Health(msgspec.Struct, frozen=True):
     """The worker service, as the API describes it: the API can be up while it is down."""
 
     runtime_up: bool
     workers: int | None = None
     last_heartbeat_at: float | None = None
+    beats: bool = True
+    """Whether the API tells of heartbeats at all; where it does not, none is missed."""
 
 
 class Meter(msgspec.Struct, frozen=True):

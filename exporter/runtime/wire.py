@@ -1,4 +1,7 @@
-"""The contract's JSON, decoded and checked into the values of `model`. Nothing here speaks HTTP.
+"""JSON, decoded and checked into the values of `model`. Nothing here speaks HTTP.
+
+What is laid out as in the contract is decoded straight into its types; anything else goes through its description first
+(`mapping`), which puts the contract's words in place of theirs.
 
 A list whose envelope is good gives all its good items: one bad item costs that item alone. Whatever can become
 a label is cleaned here, once: control characters go, long names are cut.
@@ -10,7 +13,10 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
+from jmespath.exceptions import JMESPathError
 
+from exporter.description import Resource, Resources, given
+from exporter.runtime.mapping import ItemMapping, compiled
 from exporter.runtime.model import (
     FailedRecord,
     FailureCount,
@@ -18,6 +24,7 @@ from exporter.runtime.model import (
     Meter,
     Project,
     RecordCounts,
+    RecordSight,
     RunSnapshot,
 )
 from exporter.runtime.statuses import StatusMap
@@ -29,7 +36,7 @@ T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
-MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding an arbitrary body can raise."""
 
 
@@ -50,101 +57,149 @@ class Listing(Generic[T]):
     items: tuple[T, ...]
     next_cursor: str | None
     as_of: float | None
+    size: int
+    """Items that the page had, also those that were left out."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of runs before they are decoded, for what a description does not find in them."""
+
+    project_id: str = ""
+    spinner: str = ""
+    """The spinner of runs that name none: of a run that is read again its own, of a list the project's name."""
+    now: float | None = None
+    """The API's time, for a run that does not say when it changed."""
 
 
 class Decoder:
-    """Decodes bodies. Every method raises one of `MALFORMED` when the body as a whole cannot be used."""
+    """Decodes bodies. Every method raises one of `MALFORMED` when the body as a whole cannot be used.
 
-    def __init__(self, statuses: StatusMap, findings: Findings, *, label_length: int) -> None:
+    Making one raises `ConfigError` for a description that does not fit.
+    """
+
+    def __init__(self, statuses: StatusMap, findings: Findings, resources: Resources, *, label_length: int) -> None:
         self._statuses = statuses
         self._findings = findings
         self._label_length = label_length
+        described = {name: given(getattr(resources, name)) for name in _KINDS}
+        jobs, job = described["jobs"], described["job"]
+        if jobs and job and not job.fields:
+            described["job"] = msgspec.structs.replace(job, fields=jobs.fields)
+        self._shapes = {name: _Shape(name, resource) for name, resource in described.items() if resource}
+        records = described["records"]
+        words = {} if records is None else records.statuses
+        self._record_words = {_fold(word): ours for word, ours in words.items()}
 
     def projects(self, body: bytes) -> Listing[Project]:
-        """Decode a page of `GET /api/v1/projects`."""
-        return self._listing(body, _PROJECT, self._project)
+        """Decode a page of the list of projects."""
+        return self._listing(body, self._shapes["projects"], self._project)
 
-    def jobs(self, body: bytes) -> Listing[RunSnapshot]:
-        """Decode a page of `GET /api/v1/projects/{projectId}/jobs`."""
-        return self._listing(body, _JOB, self._run)
+    def jobs(self, body: bytes, known: Known | None = None) -> Listing[RunSnapshot]:
+        """Decode a page of a project's runs."""
+        return self._listing(body, self._shapes["jobs"], lambda wire: self._run(wire, known or Known()))
 
-    def job(self, body: bytes) -> RunSnapshot:
-        """Decode `GET /api/v1/jobs/{jobId}`."""
-        return self._run(_JOB.one.decode(body))
+    def job(self, body: bytes, known: Known | None = None) -> RunSnapshot:
+        """Decode one run."""
+        return self._run(self._shapes["job"].decode(body), known or Known())
 
     def failed_records(self, body: bytes) -> Listing[FailedRecord]:
-        """Decode a page of `GET /api/v1/jobs/{jobId}/records?status=failed`."""
-        return self._listing(body, _RECORD, self._failed_record)
+        """Decode a page of a run's failed records."""
+        return self._listing(body, self._shapes["records"], self._failed_record)
+
+    def records(self, body: bytes) -> Listing[RecordSight]:
+        """Decode a page of a run's records, to count them."""
+        return self._listing(body, self._shapes["records"], self._record)
 
     def health(self, body: bytes) -> Health:
-        """Decode `GET /health`. A runtime that says nothing of its state or heartbeat is down."""
-        health = _HEALTH.decode(body)
+        """Decode the state of the worker service; when nothing is said of it, or of its heartbeat, it is down.
+
+        Where a description has no heartbeat, none is missed.
+        """
+        shape = self._shapes["health"]
+        health: _Health = shape.decode(body)
         runtime = health.runtime or _RuntimeHealth()
+        beats = not shape.mapping or "runtime.lastHeartbeatAt" in shape.resource.fields
         return Health(
-            runtime_up=runtime.status == "up" and runtime.last_heartbeat_at is not None and health.status != "down",
+            runtime_up=runtime.status == "up"
+            and (runtime.last_heartbeat_at is not None or not beats)
+            and health.status != "down",
             workers=runtime.workers,
             last_heartbeat_at=_epoch(runtime.last_heartbeat_at),
+            beats=beats,
         )
 
     def usage(self, body: bytes) -> tuple[Meter, ...]:
-        """Decode `GET /api/v1/usage`."""
+        """Decode the plan meters."""
         meters = {}
-        for raw in _USAGE.decode(body).meters:
-            meter = self._checked(_METER, raw)
+        for raw in self._shapes["usage"].page(body)[0]:
+            meter = self._checked(self._shapes["usage"], raw)
             if meter is not None:
                 name = self._label(meter.name)
                 meters[name] = Meter(name, meter.used, meter.limit, _epoch(meter.resets_at))
         return tuple(meters.values())
 
-    def _listing(self, body: bytes, kind: "_Kind[Any]", convert: Callable[[Any], T]) -> Listing[T]:
+    def _listing(self, body: bytes, shape: "_Shape", convert: Callable[[Any], T]) -> Listing[T]:
         try:
-            page = kind.page.decode(body)
-            wires: Sequence[Any] = page.items
+            wires, cursor, as_of = shape.typed_page(body)
+            size = len(wires)
         except msgspec.ValidationError:
-            # Seldom: decode item by item to find the bad ones. A bad envelope fails here again, for good.
-            page = _RAW_PAGE.decode(body)
-            checked = (self._checked(kind, raw) for raw in page.items)
+            # Seldom, or laid out otherwise: item by item. A bad envelope fails here again, for good.
+            raws, cursor, as_of = shape.page(body)
+            size = len(raws)
+            checked = (self._checked(shape, raw) for raw in raws)
             wires = [wire for wire in checked if wire is not None]
         items = []
         for wire in wires:
             try:
                 items.append(convert(wire))
             except ValueError as error:
-                self._findings.invalid_item(kind.name, str(error))
-        return Listing(tuple(items), page.next_cursor, _epoch(page.as_of))
+                self._findings.invalid_item(shape.kind.name, str(error))
+        return Listing(tuple(items), cursor, as_of, size)
 
-    def _checked(self, kind: "_Kind[T]", raw: msgspec.Raw) -> T | None:
+    def _checked(self, shape: "_Shape", raw: Any) -> Any:
         try:
-            return kind.one.decode(raw)
+            return shape.item(raw)
         except MALFORMED as error:
-            self._findings.invalid_item(kind.name, str(error))
+            self._findings.invalid_item(shape.kind.name, str(error))
             return None
 
     def _project(self, wire: "_Project") -> Project:
         return Project(self._id(wire.id), self._label(wire.name))
 
-    def _run(self, wire: "_Job") -> RunSnapshot:
+    def _run(self, wire: "_Job | _MappedJob", known: Known) -> RunSnapshot:
+        created_at, started_at = _epoch(wire.created_at), _epoch(wire.started_at)
+        created_at = started_at if created_at is None else created_at
+        if created_at is None:
+            raise ValueError("createdAt: is missing")
+        updated_at = _epoch(wire.updated_at)
+        if updated_at is None:
+            updated_at = known.now if known.now is not None else created_at
+        spinner = wire.spinner_name or known.spinner
+        if not spinner:
+            raise ValueError("spinnerName: is missing")
         label = self._label(wire.status)
         status = self._statuses.idea(label)
         if status is Status.UNKNOWN:
             self._findings.unmapped_status(label)
         return RunSnapshot(
             id=self._id(wire.id),
-            project_id=wire.project_id,
-            spinner=self._label(wire.spinner_name),
+            project_id=wire.project_id or known.project_id,
+            spinner=self._label(spinner),
             trigger=self._label(wire.trigger or ""),
             parent_id=self._label(wire.parent_job_id or ""),
             status=status,
             status_label=label,
-            created_at=wire.created_at.timestamp(),
-            updated_at=wire.updated_at.timestamp(),
-            started_at=_epoch(wire.started_at),
+            created_at=created_at,
+            updated_at=updated_at,
+            started_at=started_at,
             ended_at=_epoch(wire.ended_at),
             last_progress_at=_epoch(wire.last_progress_at),
             waiting_until=_epoch(wire.waiting_until),
             due_at=_epoch(wire.due_at),
             records=None if wire.records is None else _counts(wire.records),
             failures=tuple(self._failure(failure) for failure in wire.failures or ()),
+            refs=tuple((wire.ref or {}).items()) if isinstance(wire, _MappedJob) else (),
         )
 
     def _failure(self, wire: "_Failure") -> FailureCount:
@@ -158,6 +213,13 @@ class Decoder:
             self._label(wire.error_code or ""),
             _epoch(wire.ended_at),
         )
+
+    def _record(self, wire: "_Record") -> RecordSight:
+        word = self._label(wire.status or "")
+        status = self._statuses.idea(self._record_words.get(_fold(word), word))
+        if status is Status.UNKNOWN:
+            self._findings.unmapped_status(word)
+        return RecordSight(status, self._failed_record(wire))
 
     def _id(self, text: str) -> str:
         """Return an id as it came: it goes into URLs and labels, so it is never cut, but refused if unfit."""
@@ -182,6 +244,10 @@ def _counts(wire: "_Counts") -> RecordCounts:
         wire.completed or 0,
         wire.failed or 0,
     )
+
+
+def _fold(word: str) -> str:
+    return word.casefold()
 
 
 def _epoch(time: datetime | None) -> float | None:
@@ -230,6 +296,27 @@ class _Job(_Wire, frozen=True):
     failures: tuple[_Failure, ...] | None = None
 
 
+class _MappedJob(_Wire, frozen=True):
+    """A run as a description found it: more of it may be missing, and it may carry references for paths."""
+
+    id: str
+    status: str
+    spinner_name: str | None = None
+    project_id: str | None = None
+    created_at: _Time | None = None
+    updated_at: _Time | None = None
+    trigger: str | None = None
+    parent_job_id: str | None = None
+    started_at: _Time | None = None
+    ended_at: _Time | None = None
+    last_progress_at: _Time | None = None
+    waiting_until: _Time | None = None
+    due_at: _Time | None = None
+    records: _Counts | None = None
+    failures: tuple[_Failure, ...] | None = None
+    ref: dict[str, str] | None = None
+
+
 class _Step(_Wire, frozen=True):
     name: str | None = None
     type: str | None = None
@@ -237,6 +324,7 @@ class _Step(_Wire, frozen=True):
 
 class _Record(_Wire, frozen=True):
     id: str
+    status: str | None = None
     failed_step: _Step | None = None
     error_code: str | None = None
     ended_at: _Time | None = None
@@ -260,29 +348,92 @@ class _Meter(_Wire, frozen=True):
     resets_at: _Time | None = None
 
 
-class _Usage(_Wire, frozen=True):
-    meters: tuple[msgspec.Raw, ...]
-
-
 class _Page(_Wire, Generic[T], frozen=True):
     items: tuple[T, ...]
     next_cursor: str | None = None
     as_of: _Time | None = None
 
 
-class _Kind(Generic[T]):
-    """The decoders of one kind of item: alone, and in a page."""
+class _Kind:
+    """What one kind of item is called in the metrics, and its types: the contract's, and that of mapped ones."""
 
-    def __init__(self, name: str, wire: type[T]) -> None:
+    def __init__(self, name: str, wire: type, mapped: type | None = None) -> None:
         self.name = name
-        self.one = msgspec.json.Decoder(wire)
-        self.page: msgspec.json.Decoder[_Page[T]] = msgspec.json.Decoder(_Page[wire])  # type: ignore[valid-type]
+        self.wire = wire
+        self.mapped = mapped or wire
 
 
-_PROJECT = _Kind("project", _Project)
-_JOB = _Kind("job", _Job)
-_RECORD = _Kind("record", _Record)
-_METER = _Kind("meter", _Meter)
+_KINDS = {
+    "health": _Kind("health", _Health),
+    "projects": _Kind("project", _Project),
+    "jobs": _Kind("job", _Job, _MappedJob),
+    "job": _Kind("job", _Job, _MappedJob),
+    "records": _Kind("record", _Record),
+    "usage": _Kind("meter", _Meter),
+}
+
+
+class _Shape:
+    """How one resource's answers are laid out."""
+
+    def __init__(self, name: str, resource: Resource) -> None:
+        self.kind = _KINDS[name]
+        self.resource = resource
+        self.mapping = ItemMapping(name, resource)
+        where = f"runtime.resources.{name}"
+        paging = resource.paging
+        self._items = compiled(resource.items, f"{where}.items")
+        self._next = compiled(paging.next, f"{where}.paging.next") if paging.next is not None else None
+        self._as_of = compiled(resource.as_of, f"{where}.as_of") if resource.as_of is not None else None
+        self._item = compiled(resource.item, f"{where}.item") if resource.item is not None else None
+        as_in_contract = (resource.items, paging.next or "nextCursor", resource.as_of or "asOf")
+        self._is_typed = not self.mapping and as_in_contract == ("items", "nextCursor", "asOf")
+        self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.kind.wire)
+        self._page: msgspec.json.Decoder[_Page[Any]] = msgspec.json.Decoder(_Page[self.kind.wire])  # type: ignore[name-defined]
+
+    def typed_page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
+        """Decode a page that is laid out as in the contract; raises `ValidationError` when it is not."""
+        if not self._is_typed:
+            raise msgspec.ValidationError("laid out otherwise")
+        page = self._page.decode(body)
+        return page.items, page.next_cursor, _epoch(page.as_of)
+
+    def page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
+        """Decode any page into its raw items, the next cursor and the API's time."""
+        if self._is_typed:
+            raw = _RAW_PAGE.decode(body)
+            return raw.items, raw.next_cursor, _epoch(raw.as_of)
+        document = msgspec.json.decode(body)
+        items = _search(self._items, document)
+        if isinstance(items, dict):
+            items = list(items.values())
+        if not isinstance(items, list):
+            raise ValueError(f"no list at {self.resource.items}")
+        cursor = _search(self._next, document) if self._next else None
+        as_of = _search(self._as_of, document) if self._as_of else None
+        return items, None if cursor is None else str(cursor), _epoch(msgspec.convert(as_of, _Time | None))
+
+    def item(self, raw: Any) -> Any:
+        """Return one raw item of a page as the contract's type."""
+        if isinstance(raw, msgspec.Raw):
+            return self._one.decode(raw)
+        if self.mapping:
+            return msgspec.convert(self.mapping(raw), self.kind.mapped)
+        return msgspec.convert(raw, self.kind.wire)
+
+    def decode(self, body: bytes) -> Any:
+        """Decode a body that is one item."""
+        if not self.mapping and self._item is None:
+            return self._one.decode(body)
+        document = msgspec.json.decode(body)
+        return self.item(document if self._item is None else _search(self._item, document))
+
+
+def _search(expression: Any, document: Any) -> Any:
+    try:
+        return expression.search(document)
+    except JMESPathError:
+        raise ValueError("an expression of runtime.resources does not fit the answer") from None
+
+
 _RAW_PAGE = msgspec.json.Decoder(_Page[msgspec.Raw])
-_HEALTH = msgspec.json.Decoder(_Health)
-_USAGE = msgspec.json.Decoder(_Usage)

@@ -5,10 +5,11 @@ from collections import Counter
 import httpx
 import pytest
 
-from exporter.config import Config, RuntimeConfig, SyncConfig
+from exporter.config import Config, SyncConfig
 from exporter.service import Exporter, World
 from exporter.simulator import Engine, ManualTimeline, create_app, load_scenario
 from exporter.status import Status
+from tests.builders import runtime_config
 
 RETENTION = 3600.0
 
@@ -23,7 +24,7 @@ class Bench:
         zero = self.timeline.start()
         self.scrape_interval = scrape_interval
         config = Config(
-            runtime=RuntimeConfig(base_url="http://runtime.test", token=None),
+            runtime=runtime_config(),
             sync=SyncConfig(min_interval=0.0),  # type: ignore[arg-type]
         )
         transport = httpx.ASGITransport(create_app(self.engine, run_engine=False))

@@ -12,12 +12,13 @@ import pytest
 import uvicorn
 
 from exporter.errors import ApiError
-from exporter.runtime.auth import Token
+from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import MAX_PAUSE, NotFoundError, PausedError, RuntimeClient
-from exporter.runtime.model import Page
+from exporter.runtime.connection import connect
+from exporter.runtime.model import Page, Project
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
-from tests.builders import Clock
+from tests.builders import Clock, runtime_config, snapshot
 
 TOKEN = "cxg_0123456789"
 
@@ -45,14 +46,15 @@ def client(
     concurrency: int = 8,
 ) -> RuntimeClient:
     observed = observed or Observed()
+    runtime = runtime_config(base_url)
     return RuntimeClient(
+        connect(runtime, concurrency=concurrency, transport=httpx.MockTransport(answer) if answer else None),
         base_url,
-        token=Token(value=TOKEN),
-        decoder=Decoder(StatusMap(), observed, label_length=128),
+        runtime.resources,
+        credentials=Credentials(Token(value=TOKEN)),
+        decoder=Decoder(StatusMap(), observed, runtime.resources, label_length=128),
         observer=observed,
-        timeout=5,
         concurrency=concurrency,
-        transport=httpx.MockTransport(answer) if answer else None,
         monotonic=clock or Clock(),
     )
 
@@ -131,7 +133,7 @@ async def test_a_refusal_is_one_clear_sentence_without_token_or_body(status: int
 
 async def test_a_run_that_is_gone_is_told_from_other_errors() -> None:
     with pytest.raises(NotFoundError):
-        await client(lambda request: httpx.Response(404)).job("gone")
+        await client(lambda request: httpx.Response(404)).job(snapshot("gone"))
 
 
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b'{"items"', b"[" * 100_000, b"\xff", b""])
@@ -235,7 +237,7 @@ async def a_real_server() -> AsyncIterator[tuple[str, list[tuple[str, dict[str, 
 async def test_an_id_cannot_change_the_path_or_the_host_that_is_asked(job_id: str) -> None:
     async with a_real_server() as (url, seen):
         asked = client(base_url=url)
-        await read(asked.failed_records(job_id))
+        await read(asked.failed_records(snapshot(job_id)))
         await asked.close()
     ((path, headers),) = seen
     assert path.startswith("/api/v1/jobs/")
@@ -248,10 +250,10 @@ async def test_the_token_goes_with_every_call_but_health() -> None:
     async with a_real_server() as (url, seen):
         asked = client(base_url=url + "/")
         await asked.health()
-        await read(asked.jobs("p1", updated_since=1767603600.1239, active=True, etag='"x"'))
+        await read(asked.jobs(Project("p1", "Sales"), updated_since=1767603600.1239, etag='"x"'))
         await asked.close()
     (health_path, health), (jobs_path, jobs) = seen
     assert (health_path, "authorization" in health) == ("/health", False)
     assert jobs["authorization"] == f"Bearer {TOKEN}"
     assert jobs["if-none-match"] == '"x"'
-    assert jobs_path == "/api/v1/projects/p1/jobs?updatedSince=2026-01-05T09%3A00%3A00.123Z&active=true&limit=500"
+    assert jobs_path == "/api/v1/projects/p1/jobs?updatedSince=2026-01-05T09%3A00%3A00.123Z&limit=500"

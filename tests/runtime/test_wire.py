@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import MALFORMED, Decoder
 from exporter.status import Status
+from tests.builders import resources
 
 JOB: dict[str, Any] = {
     "id": "job-1",
@@ -34,7 +35,7 @@ class Noted:
 
 
 def decoder(noted: Noted | None = None) -> Decoder:
-    return Decoder(StatusMap(), noted or Noted(), label_length=40)
+    return Decoder(StatusMap(), noted or Noted(), resources(), label_length=40)
 
 
 def page(*items: Any, **envelope: Any) -> bytes:

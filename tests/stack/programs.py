@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], url: str, log: Path, *, ready: str) -> Iterator[str]:
+def running(command: Sequence[str], url: str, log: Path, *, ready: str, patience: float = PATIENCE) -> Iterator[str]:
     """Run a program while the block lasts; enter it when `url + ready` answers 200. Yields `url`."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT)
@@ -52,7 +52,7 @@ def running(command: Sequence[str], url: str, log: Path, *, ready: str) -> Itera
                 return httpx.get(url + ready).status_code == 200
             return False
 
-        until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}")
+        until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}", patience=patience)
         yield url
     finally:
         process.terminate()
@@ -63,12 +63,12 @@ def running(command: Sequence[str], url: str, log: Path, *, ready: str) -> Itera
             process.wait()
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
     """Wait until a condition holds, looking often; fails the test with `what` when it does not come."""
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + patience
     while not condition():
         if time.monotonic() > give_up:
-            pytest.fail(f"waited {PATIENCE:.0f} s in vain until {what}")
+            pytest.fail(f"waited {patience:.0f} s in vain until {what}")
         time.sleep(0.1)
 
 

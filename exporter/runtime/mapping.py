@@ -1,0 +1,142 @@
+"""Their items in our words: what a description's fields find is put together as the contract would have written it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+from exporter.description import Resource, Source
+from exporter.errors import ConfigError
+
+FIELDS: Mapping[str, frozenset[str]] = {
+    "health": frozenset({"status", "runtime.status", "runtime.lastHeartbeatAt", "runtime.workers"}),
+    "projects": frozenset({"id", "name"}),
+    "jobs": frozenset(
+        {
+            "id", "projectId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt", "endedAt",
+            "updatedAt", "lastProgressAt", "waitingUntil", "dueAt", "records.total", "records.pending",
+            "records.running", "records.waiting", "records.completed", "records.failed", "failures",
+        }
+    ),
+    "records": frozenset({"id", "status", "startedAt", "endedAt", "failedStep.name", "errorCode"}),
+    "usage": frozenset({"name", "used", "limit", "resetsAt"}),
+}  # fmt: skip
+"""Our fields of each resource: the names of the contract, dotted where it nests. `job` has those of `jobs`."""
+
+TEXTS = frozenset(
+    {
+        "id", "name", "projectId", "spinnerName", "status", "trigger", "parentJobId", "failedStep.name", "errorCode",
+        "runtime.status",
+    }
+)  # fmt: skip
+"""Fields that are text; some APIs have numbers there, such as ids."""
+
+
+class ItemMapping:
+    """Compiled expressions for one resource's items. Raises `ConfigError` for one that cannot be compiled."""
+
+    def __init__(self, name: str, resource: Resource) -> None:
+        self._where = f"runtime.resources.{name}.fields"
+        known = FIELDS["jobs" if name == "job" else name]
+        self._fields = []
+        for field, source in resource.fields.items():
+            if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):
+                raise ConfigError(f"{self._where}.{field}: no field of ours; known are {', '.join(sorted(known))}")
+            self._fields.append(_Field(field, source, f"{self._where}.{field}"))
+        # Durations are added to times, so those have to be there first.
+        self._fields.sort(key=lambda each: each.source.after is not None)
+
+    def __bool__(self) -> bool:
+        return bool(self._fields)
+
+    def __call__(self, item: Any) -> dict[str, Any]:
+        """Return one of their items as the contract has it. Raises `ValueError` naming the field that is unfit."""
+        values: dict[str, Any] = {}
+        for field in self._fields:
+            value = field.find(item, values)
+            if value is not None:
+                values[field.name] = value
+        return _nested(values)
+
+
+class _Field:
+    def __init__(self, name: str, source: str | Source, where: str) -> None:
+        self.name = name
+        self.source = Source(path=source) if isinstance(source, str) else source
+        self._expression = compiled(self.source.path, where) if self.source.path is not None else None
+        try:
+            self._zone = ZoneInfo(self.source.zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ConfigError(
+                f"{where}.zone: {self.source.zone!r} is no time zone; expected a name such as Europe/Berlin"
+            ) from None
+
+    def find(self, item: Any, ours: Mapping[str, Any]) -> Any:
+        try:
+            value = self.source.value if self._expression is None else self._expression.search(item)
+        except JMESPathError:
+            raise ValueError(f"{self.name}: its expression does not fit the item") from None
+        if value is None:
+            return None
+        if self.source.labels:
+            value = self.source.labels.get(str(value), value)
+        if self.source.convert is not None:
+            return self._converted(value, ours)
+        if self.name in TEXTS or self.name.startswith("ref."):
+            return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    def _converted(self, value: Any, ours: Mapping[str, Any]) -> datetime | None:
+        try:
+            return self._time(value, ours)
+        except (ValueError, TypeError, OverflowError, OSError):
+            raise ValueError(f"{self.name}: expected {self.source.convert}") from None
+
+    def _time(self, value: Any, ours: Mapping[str, Any]) -> datetime | None:
+        kind = self.source.convert
+        if self.source.after is not None:
+            start = ours.get(self.source.after)
+            if isinstance(start, str):
+                start = datetime.fromisoformat(start)
+            return None if start is None else start + _duration(kind, value)
+        if kind in ("epoch_s", "epoch_ms"):
+            return datetime.fromtimestamp(float(value) / (1 if kind == "epoch_s" else 1000), UTC)
+        time = datetime.fromisoformat(str(value))
+        if kind == "local" and time.tzinfo is None:
+            return time.replace(tzinfo=self._zone)
+        if time.tzinfo is None:
+            raise ValueError("no zone")
+        return time
+
+
+def compiled(expression: str, where: str) -> Any:
+    """Compile a JMESPath; raises `ConfigError`."""
+    try:
+        return jmespath.compile(expression)
+    except JMESPathError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: not JMESPath: {reason[:200]}") from None
+
+
+def _duration(kind: str | None, value: Any) -> timedelta:
+    if kind == "clock":  # 1:02:03.5, and 2 days, 1:02:03 as Python writes it
+        days, _, clock = str(value).rpartition(", ")
+        hours, minutes, seconds = clock.split(":")
+        return timedelta(
+            days=int(days.split()[0]) if days else 0, hours=int(hours), minutes=int(minutes), seconds=float(seconds)
+        )
+    return timedelta(seconds=float(value) / (1 if kind == "seconds" else 1000))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        at = tree
+        for key in path:
+            at = at.setdefault(key, {})
+        at[last] = value
+    return tree

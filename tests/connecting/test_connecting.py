@@ -1,0 +1,125 @@
+"""docs/connecting.md's own config, followed against a server that differs from the contract in every way."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.config import load
+from exporter.service import Exporter, World
+from tests.builders import Clock
+from tests.connecting.server import EPOCH, NOW, TOKEN, OddRuntime, contact, serving
+from tests.stack.programs import ROOT
+
+EXAMPLE: dict[str, Any] = yaml.safe_load(
+    re.findall(r"```yaml\n(runtime:\n.+?)```", (ROOT / "docs" / "connecting.md").read_text(), re.DOTALL)[0]
+)
+
+
+@pytest.fixture
+def odd() -> OddRuntime:
+    return OddRuntime()
+
+
+@pytest.fixture
+async def exporter(odd: OddRuntime, tmp_path: Path) -> AsyncIterator[Exporter]:
+    (tmp_path / "token").write_text(TOKEN)
+    with serving(odd.app()) as url:
+        tree = {**EXAMPLE, "sync": {"min_interval": "0s"}, "retention": "30d"}
+        tree["runtime"] = {
+            **EXAMPLE["runtime"],
+            "base_url": f"{url}/automation",
+            "token_file": str(tmp_path / "token"),
+        }
+        (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
+        made = Exporter(load(tmp_path / "exporter.yml", environ={}), World(wall=lambda: NOW, monotonic=Clock()))
+        yield made
+        await made.close()
+
+
+async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
+    """Read once, and return the samples by name and by what tells them apart."""
+    page = (await exporter.page(patience=30)).decode()
+    return {
+        (
+            sample.name,
+            "/".join(value for name, value in sorted(sample.labels.items()) if name != "project"),
+        ): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+async def test_every_field_finds_its_way(exporter: Exporter) -> None:
+    shown = await samples(exporter)
+    assert shown["spinner_api_up", ""] == 1
+    assert shown["spinner_runtime_up", ""] == 1
+    assert shown["spinner_runtime_last_heartbeat_timestamp_seconds", ""] == NOW - 5
+    assert shown["spinner_runtime_workers", ""] == 3
+    words = ("running", "waiting", "queued", "completed", "failed")
+    for number, status in enumerate(words, start=1):
+        assert shown["spinner_run_status", f"e/{number}/Flow {number}/{status}"] == 1
+    # 17:00:10 in Berlin is 16:00:10 in the world.
+    assert shown["spinner_run_start_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 10
+    assert ("spinner_run_start_timestamp_seconds", "e/3/Flow 3") not in shown
+    records = {state: shown["spinner_run_records", f"e/1/Flow 1/{state}"] for state in STATES}
+    assert records == {"pending": 1, "running": 1, "waiting": 1, "completed": 1, "failed": 1}
+    assert shown["spinner_run_failures", "TIMEOUT/e/1/Flow 1/Send"] == 1
+    assert ("spinner_run_failed_record_info", "TIMEOUT/2/e/1/Flow 1/Send") in shown
+    assert shown["spinner_run_last_progress_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 360
+    assert not [name for name, _ in shown if name.startswith("spinner_plan")], "usage is absent"
+
+
+async def test_a_duration_says_when_a_run_ended(exporter: Exporter) -> None:
+    shown = await samples(exporter)
+    ended = {run: value for (name, run), value in shown.items() if name == "spinner_run_end_timestamp_seconds"}
+    assert ended == {"e/4/Flow 4": EPOCH + 610, "e/5/Flow 5": EPOCH - 86400 + 10 + 86430.5}
+
+
+async def test_records_that_move_alone_are_counted_again(exporter: Exporter, odd: OddRuntime) -> None:
+    await samples(exporter)
+    odd.contacts["e/1"][2] = contact(3, "fine", done="2025-11-24T16:20:00Z")
+    shown = await samples(exporter)
+    assert shown["spinner_run_records", "e/1/Flow 1/completed"] == 2
+    assert shown["spinner_run_records", "e/1/Flow 1/running"] == 0
+    assert shown["spinner_run_last_progress_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 1200
+
+
+async def test_a_run_that_has_ended_is_counted_once(exporter: Exporter, odd: OddRuntime) -> None:
+    await samples(exporter)
+    odd.requests.clear()
+    await samples(exporter)
+    counted = {path.split("/")[-2] for path, _ in odd.requests if path.endswith("/contacts")}
+    assert counted == {"e\N{DIVISION SLASH}1", "e\N{DIVISION SLASH}2", "e\N{DIVISION SLASH}3"}
+
+
+async def test_pages_of_every_style_are_followed_to_the_end(exporter: Exporter, odd: OddRuntime) -> None:
+    shown = await samples(exporter)
+    assert sum(name == "spinner_project_up" for name, _ in shown) == 1, "by the labels that are compared here"
+    assert [path for path, _ in odd.requests].count("/automation/workspaces") == 3, "numbered pages of two"
+    bodies = [body for path, body in odd.requests if path.endswith("search") and body["workspace"] == "w1"]
+    changed = [body["page"]["skip"] for body in bodies if "touchedAfter" in body["filter"]]
+    active = [body["page"]["skip"] for body in bodies if "states" in body["filter"]]
+    assert (changed, active) == ([0, 2, 4], [0, 2]), "offsets of two, to the first page that is not full"
+    contacts = [path for path, _ in odd.requests if path.endswith("1/contacts")]
+    assert len(contacts) >= 3, "by links, of which only the query is followed and never the host"
+
+
+async def test_a_run_that_left_the_list_is_asked_for_by_a_path_with_references(
+    exporter: Exporter, odd: OddRuntime
+) -> None:
+    await samples(exporter)
+    first = odd.executions[0]
+    # It ended, and nothing says that it changed: only a sweep finds out that it is not active any more.
+    odd.executions[0] = {**first, "state": "OK", "t": {**first["t"], "took": "0:00:20"}}
+    exporter._world.monotonic.advance(3600)  # type: ignore[attr-defined]
+    shown = await samples(exporter)
+    assert "/automation/executions/s\N{DIVISION SLASH}1/e\N{DIVISION SLASH}1" in [path for path, _ in odd.requests]
+    assert shown["spinner_run_end_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 30
+
+
+STATES = ("pending", "running", "waiting", "completed", "failed")

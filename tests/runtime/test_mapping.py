@@ -1,0 +1,203 @@
+"""What a description may say, how values are converted, and that a bad one is named before anything is asked."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from exporter.config import load
+from exporter.description import Resource, Source
+from exporter.errors import ConfigError
+from exporter.runtime.layout import Layout
+from exporter.runtime.mapping import ItemMapping
+from exporter.service import Exporter
+
+
+def mapped(item: Any, **fields: Any) -> dict[str, Any]:
+    """What a description with these fields, written as in a config, makes of a run."""
+    names = {name.replace("__", "."): source for name, source in fields.items()}
+    return ItemMapping("jobs", msgspec.convert({"path": "/", "fields": names}, Resource))(item)
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "becomes"),
+    [
+        ({"path": "t", "convert": "rfc3339"}, "2026-01-05T10:00:00+01:00", "2026-01-05T09:00:00+00:00"),
+        ({"path": "t", "convert": "epoch_s"}, 1767603600, "2026-01-05T09:00:00+00:00"),
+        ({"path": "t", "convert": "epoch_s"}, "1767603600.5", "2026-01-05T09:00:00.500000+00:00"),
+        ({"path": "t", "convert": "epoch_ms"}, 1767603600250, "2026-01-05T09:00:00.250000+00:00"),
+        (
+            {"path": "t", "convert": "local", "zone": "Europe/Berlin"},
+            "2026-01-05 10:00:00",
+            "2026-01-05T09:00:00+00:00",
+        ),
+        (
+            {"path": "t", "convert": "local", "zone": "Europe/Berlin"},
+            "2026-07-05T10:00:00",
+            "2026-07-05T08:00:00+00:00",
+        ),
+        ({"path": "t", "convert": "local", "zone": "Europe/Berlin"}, "2026-01-05T10:00Z", "2026-01-05T10:00:00+00:00"),
+    ],
+)
+def test_a_time_is_read_as_it_is_written_there(source: dict[str, str], value: Any, becomes: str) -> None:
+    (found,) = mapped({"t": value}, createdAt=source).values()
+    assert found.astimezone(UTC).isoformat() == becomes
+
+
+@pytest.mark.parametrize(
+    ("convert", "value", "seconds"),
+    [
+        ("seconds", 90, 90),
+        ("milliseconds", "1500", 1.5),
+        ("clock", "1:02:03.5", 3723.5),
+        ("clock", "2 days, 0:00:01", 172801),
+    ],
+)
+def test_a_duration_is_added_to_the_time_that_it_counts_from(convert: str, value: Any, seconds: float) -> None:
+    # The end stands before the start on purpose: the order of a mapping in YAML means nothing.
+    ended = {"path": "took", "convert": convert, "after": "startedAt"}
+    found = mapped({"took": value, "t": 1000}, endedAt=ended, startedAt={"path": "t", "convert": "epoch_s"})
+    assert found["endedAt"] == datetime.fromtimestamp(1000 + seconds, UTC)
+
+
+def test_a_duration_without_its_start_is_nothing() -> None:
+    ended = {"path": "took", "convert": "seconds", "after": "startedAt"}
+    assert mapped({"took": 5}, endedAt=ended) == {}
+
+
+def test_fields_nest_words_are_replaced_and_numbers_become_text_where_text_is_due() -> None:
+    found = mapped(
+        {"key": 17, "s": "OK", "n": {"done": 3.0}},
+        id="key",
+        status={"path": "s", "labels": {"OK": "completed"}},
+        trigger={"value": "api"},
+        records__completed="n.done",
+        records__failed="n.broken",
+        ref__shard="key",
+    )
+    assert found == {
+        "id": "17",
+        "status": "completed",
+        "trigger": "api",
+        "records": {"completed": 3},
+        "ref": {"shard": "17"},
+    }
+
+
+def test_failures_can_be_put_together_from_a_list() -> None:
+    found = mapped({"e": [{"at": "Send", "n": 2}]}, failures="e[].{step: at, errorCode: 'X', count: n}")
+    assert found == {"failures": [{"step": "Send", "errorCode": "X", "count": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ({"path": "t", "convert": "rfc3339"}, "2026-01-05T10:00:00"),
+        ({"path": "t", "convert": "rfc3339"}, "soon"),
+        ({"path": "t", "convert": "epoch_s"}, 1e400),
+        ({"path": "t", "convert": "epoch_ms"}, {"a": 1}),
+        ({"path": "t", "convert": "clock", "after": "startedAt"}, "an hour"),
+        ({"path": "length(t)"}, 5),
+    ],
+)
+def test_an_unfit_value_costs_its_item_and_names_the_field_alone(source: dict[str, str], value: Any) -> None:
+    started = {"value": "2026-01-05T09:00:00Z"}
+    with pytest.raises(ValueError, match=r"^createdAt: ") as error:
+        mapped({"t": value}, createdAt=source, startedAt=started)
+    assert str(value) not in str(error.value) or value == 5
+
+
+@pytest.mark.parametrize(
+    ("resources", "says"),
+    [
+        ({"jobs": {"fields": {"id": "a["}}}, r"runtime\.resources\.jobs\.fields\.id: not JMESPath"),
+        (
+            {"jobs": {"fields": {"idd": "a"}}},
+            r"runtime\.resources\.jobs\.fields\.idd: no field of ours; known are createdAt",
+        ),
+        ({"jobs": {"items": "]"}}, r"runtime\.resources\.jobs\.items: not JMESPath"),
+        ({"records": {"path": "/x/{what}"}}, r"runtime\.resources\.records\.path: \{what\} is nothing that is known"),
+        ({"jobs": {"fields": {"id": {"path": "a", "zone": "Mars/Base"}}}}, r"'Mars/Base' is no time zone"),
+        ({"jobs": {"fields": {"id": {"path": "a", "value": 1}}}}, r"expected either path or value"),
+        ({"jobs": {"fields": {"endedAt": {"path": "a", "convert": "seconds"}}}}, r"after: expected beside seconds"),
+        ({"jobs": {"paging": {"style": "cursor", "parameter": "c"}}}, r"next: is required for the style cursor"),
+        ({"jobs": {"paging": {"style": "offset"}}}, r"parameter: is required for the style offset"),
+        ({"jobs": {"body": {"a": 1}}}, r"body: expected with method: POST alone"),
+        ({"jobs": {"path": "jobs"}}, r"path: expected a path that begins with /"),
+        ({"job": "absent", "jobs": {"active": None}}, r"job: is required where jobs has changed and no active"),
+        ({"counts": "records", "records": "absent"}, r"counts: expected job, since records is absent"),
+        ({"jobs": "absent"}, r"runtime\.resources\.jobs: expected"),
+        ({"job": {"pathh": "/x"}}, r"pathh: unknown key"),
+    ],
+)
+def test_a_description_that_cannot_be_followed_is_refused_by_name(
+    resources: dict[str, Any], says: str, tmp_path: Any
+) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "resources": resources}}))
+    with pytest.raises(ConfigError, match=says):
+        Exporter(load(file, environ={}))
+
+
+def test_an_unknown_preset_names_those_that_there_are(tmp_path: Any) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text("runtime: {base_url: 'http://runtime.test', preset: airfow}")
+    with pytest.raises(ConfigError, match=r"runtime\.preset: expected one of contract.*got 'airfow'"):
+        load(file, environ={})
+
+
+def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Any) -> None:
+    preset = tmp_path / "ours.yml"
+    resources = dict.fromkeys(("health", "projects", "job", "records", "usage"), "absent")
+    preset.write_text(yaml.safe_dump({"runtime": {"resources": {**resources, "jobs": {"path": "/runs"}}}}))
+    file = tmp_path / "exporter.yml"
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "preset": str(preset)}}))
+    assert load(file, environ={}).runtime.resources.jobs.path == "/runs"
+
+
+def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Any) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text(
+        "runtime: {base_url: 'http://runtime.test', resources: {jobs: {path: '/runs/{project}', changed: ~}}}"
+    )
+    jobs = load(file, environ={}).runtime.resources.jobs
+    assert (jobs.path, jobs.changed, jobs.paging.next) == ("/runs/{project}", None, "nextCursor")
+    assert jobs.active is not None
+
+
+# -- requests -------------------------------------------------------------------------------------------------
+
+
+def layout(**resource: Any) -> Layout:
+    return Layout("jobs", msgspec.convert({"path": "/x/{project}", **resource}, Resource))
+
+
+@pytest.mark.parametrize("project", ["a/b", "../up", "a?b#c", "%2e", "ü", "http://evil.test/"])
+def test_an_id_stays_one_piece_of_the_path(project: str) -> None:
+    path = layout().request({"project": project}).path
+    assert path.count("/") == 2
+    assert path.startswith("/x/")
+    assert not {"?", "#", " "} & set(path)
+
+
+def test_a_body_is_filled_with_values_of_their_own_types() -> None:
+    post = layout(
+        method="POST",
+        body={"where": {"project": "{project}", "text": "project {project}"}, "size": 1},
+        changed={"body": {"where": {"after": "{since}"}}},
+        since="epoch_ms",
+        paging={"style": "offset", "parameter": "page.from", "size_parameter": "size", "size": 50},
+    )
+    request = post.request({"project": "p1"}, post.resource.changed, since=1.5)
+    assert request.body == {
+        "where": {"project": "p1", "text": "project p1", "after": 1500},
+        "size": 50,
+        "page": {"from": 0},
+    }
+
+
+def test_a_source_that_is_written_short_is_a_path() -> None:
+    assert mapped({"a": "b"}, id="a") == mapped({"a": "b"}, id={"path": "a"}) == {"id": "b"}
+    assert Source(path="a").convert is None

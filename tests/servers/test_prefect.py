@@ -1,0 +1,161 @@
+"""The preset `prefect` against a real Prefect server, which `make test` installs into an environment of its own."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.config import load
+from exporter.service import Exporter
+from tests.stack.programs import ROOT, free_port, running
+
+SERVER = ROOT / ".servers" / "prefect" / "bin" / "prefect"
+
+
+class Prefect:
+    """A Prefect server, and the few calls that fill it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._keys = itertools.count()
+
+    def post(self, path: str, **body: Any) -> Any:
+        answer = httpx.post(f"{self.url}/api/{path}", json=body, timeout=30)
+        assert answer.is_success, f"{path}: {answer.text}"
+        return answer.json()
+
+    def flow(self, name: str) -> str:
+        return str(self.post("flows/", name=name)["id"])
+
+    def run(self, flow: str, *states: str) -> str:
+        made = self.post("flow_runs/", flow_id=flow, state={"type": "PENDING"})
+        for state in states:
+            self.move(made["id"], state)
+        return str(made["id"])
+
+    def move(self, run: str, state: str, name: str | None = None) -> None:
+        self.post(f"flow_runs/{run}/set_state", state={"type": state, "name": name}, force=True)
+
+    def task(self, run: str, key: str, state: str, message: str = "") -> str:
+        number = next(self._keys)
+        made = self.post(
+            "task_runs/",
+            flow_run_id=run,
+            task_key=key,
+            dynamic_key=str(number),
+            name=f"{key}-{number}",
+            state={"type": state, "message": message},
+        )
+        return str(made["id"])
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    if not SERVER.exists():
+        message = f"{SERVER} is not there; `make test` installs it"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    environ = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+    }
+    with contextlib.ExitStack() as stack:
+        patch = pytest.MonkeyPatch()
+        stack.callback(patch.undo)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        # Without its services: nothing of it is to move runs about.
+        command = [str(SERVER), "server", "start", "--host=127.0.0.1", f"--port={port}", "--no-services"]
+        url = stack.enter_context(
+            running(command, f"http://127.0.0.1:{port}", home / "server.log", ready="/api/health", patience=90)
+        )
+        yield Prefect(url)
+
+
+@pytest.fixture
+async def exporter(prefect: Prefect, tmp_path: Path) -> AsyncIterator[Exporter]:
+    file = tmp_path / "exporter.yml"
+    # This is all that a user writes.
+    file.write_text(f"runtime: {{preset: prefect, base_url: '{prefect.url}'}}")
+    made = Exporter(load(file, environ={"SPINNER_EXPORTER_SYNC_MIN_INTERVAL": "0s"}))
+    yield made
+    await made.close()
+
+
+async def samples(exporter: Exporter, spinner: str) -> dict[tuple[str, str], float]:
+    page = (await exporter.page(patience=60)).decode()
+    assert "secret contact" not in page
+    return {
+        (
+            sample.name,
+            "/".join(value for key, value in sorted(sample.labels.items()) if key not in ("project", "spinner")),
+        ): (sample.value)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.labels.get("spinner") == spinner
+    }
+
+
+@pytest.mark.timeout(180)
+async def test_runs_their_records_and_their_failures_are_shown(prefect: Prefect, exporter: Exporter) -> None:
+    flow = prefect.flow("reminders")
+    run = prefect.run(flow, "RUNNING")
+    for state in ("COMPLETED", "COMPLETED", "RUNNING", "PENDING"):
+        prefect.task(run, "send", state)
+    prefect.task(run, "call", "FAILED", message="secret contact")
+    paused = prefect.run(flow, "RUNNING", "PAUSED")
+    crashed = prefect.run(flow, "RUNNING", "CRASHED")
+    later = prefect.post("flow_runs/", flow_id=flow, state={"type": "SCHEDULED"})["id"]
+
+    shown = await samples(exporter, "reminders")
+    records = {
+        state: shown["spinner_run_records", f"{run}/{state}"] for state in ("pending", "running", "completed", "failed")
+    }
+    assert records == {"pending": 1, "running": 1, "completed": 2, "failed": 1}
+    assert shown["spinner_run_failures", f"Failed/{run}/call"] == 1
+    assert shown["spinner_run_progress_ratio", run] == 0.6
+    assert shown["spinner_run_status", f"{run}/running"] == 1
+    assert shown["spinner_run_status", f"{paused}/waiting"] == 1
+    assert shown["spinner_run_status", f"{crashed}/failed"] == 1
+    assert shown["spinner_runs_finished_total", "failed"] == 1
+    assert not [name for name, run_id in shown if run_id.startswith(later)], "a plan for later is not queued"
+
+    # Records move while nothing of the run does, and then it ends.
+    prefect.task(run, "send", "COMPLETED")
+    shown = await samples(exporter, "reminders")
+    assert shown["spinner_run_records", f"{run}/completed"] == 3
+    prefect.move(run, "COMPLETED")
+    shown = await samples(exporter, "reminders")
+    assert shown["spinner_run_status", f"{run}/completed"] == 1
+    assert shown["spinner_runs_finished_total", "completed"] == 1
+    assert shown["spinner_records_processed_total", "completed"] == 3
+
+
+@pytest.mark.timeout(180)
+async def test_a_late_run_is_queued(prefect: Prefect, exporter: Exporter) -> None:
+    flow = prefect.flow("reports")
+    run = prefect.run(flow)
+    prefect.move(run, "SCHEDULED", "Late")
+    shown = await samples(exporter, "reports")
+    assert shown["spinner_run_status", f"{run}/queued"] == 1
+
+
+@pytest.mark.timeout(180)
+async def test_long_lists_come_in_pages_and_a_server_that_is_well_is_up(prefect: Prefect, exporter: Exporter) -> None:
+    flow = prefect.flow("newsletter")
+    run = prefect.run(flow, "RUNNING")
+    for _ in range(205):
+        prefect.task(run, "mail", "COMPLETED")
+    shown = await samples(exporter, "newsletter")
+    assert shown["spinner_run_records", f"{run}/completed"] == 205, "more than a page of records"
+    page = (await exporter.page()).decode()
+    assert "\nspinner_runtime_up 1" in page
+    assert "\nspinner_runtime_last_heartbeat_timestamp_seconds " not in page, "Prefect's health has none"
