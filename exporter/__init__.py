@@ -8,8 +8,9 @@ The corridor, in the order in which data goes through it; a room imports from ro
     metrics     how we say it                            (runs and tallies -> families -> bytes)
     web         who asks                                 (bytes -> HTTP)
 
-`cli` is the door and `demo` the house with everything switched on. `simulator` is the embedded runtime: it
-stands outside and imports nothing from here, so that it can disagree with us.
+`description` says how an API is laid out, which config reads and runtime follows. `cli` is the door, `doctor` looks a
+connection over before it is relied on, and `demo` is the house with everything switched on. `simulator` is the embedded
+runtime: it stands outside and imports nothing from here, so that it can disagree with us.
 """
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, demo, logs, simulator
+from exporter import __version__, demo, doctor, logs, simulator
 from exporter.config import Config, load, parse_duration
 from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
@@ -125,6 +125,21 @@ def check_config(file: Path) -> None:
     """Check a config file, and that the files it names can be read."""
     Exporter(load(file, environ=os.environ))
     click.echo(f"{file}: good")
+
+
+@cli.command("doctor")
+@_with_settings
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor_command(config_file: Path | None, as_json: bool, **flags: Any) -> None:
+    """Look a connection over: is it let in, is every field there, what will it cost?
+
+    The status is 1 when the exporter would not serve with it.
+    """
+    config = _loader(config_file, flags)()
+    logs.configure("error", config.log.format)
+    diagnosis = asyncio.run(doctor.examine(config))
+    click.echo(diagnosis.as_json() if as_json else diagnosis.as_text())
+    sys.exit(0 if diagnosis.ok else EXIT_FAILED)
 
 
 @cli.command()

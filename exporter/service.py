@@ -55,6 +55,11 @@ class Exporter:
         """Whether the API has ever been read, so that the page says something."""
         return self._reading.shared.ever_ok
 
+    @property
+    def connection(self) -> tuple[RuntimeClient, Decoder]:
+        """What asks the runtime, and what reads its answers, for those who want to look both over."""
+        return self._reading.client, self._reading.decoder
+
     async def page(self, content_type: str = TEXT, *, patience: float | None = None) -> bytes:
         """Return the page of this moment; waits for a sync at most `patience` seconds (None: `PATIENCE`)."""
         api_up = await self.refresh(patience)
@@ -93,14 +98,15 @@ class Exporter:
     def _make_reading(self, config: Config, store: Store) -> "_Reading":
         world = self._world
         statuses = StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
+        decoder = Decoder(
+            statuses, _Findings(self.own), config.runtime.resources, label_length=config.limits.label_length
+        )
         client = RuntimeClient(
             connect(config.runtime, concurrency=config.sync.concurrency, transport=world.transport),
             config.runtime.base_url,
             config.runtime.resources,
             credentials=_credentials(config),
-            decoder=Decoder(
-                statuses, _Findings(self.own), config.runtime.resources, label_length=config.limits.label_length
-            ),
+            decoder=decoder,
             observer=self.own,
             concurrency=config.sync.concurrency,
             monotonic=world.monotonic,
@@ -114,7 +120,7 @@ class Exporter:
         )
         sync = Sync(client, store, rules, self.own, monotonic=world.monotonic)
         shared = SharedSync(sync.run, min_interval=config.sync.min_interval, monotonic=world.monotonic)
-        return _Reading(client, shared)
+        return _Reading(client, decoder, shared)
 
 
 PATIENCE = 9.5
@@ -126,6 +132,7 @@ class _Reading:
     """What reads the runtime under one config."""
 
     client: RuntimeClient
+    decoder: Decoder
     shared: SharedSync
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ not repeat a failed request: the next scrape comes soon enough, and a runtime in
 """
 
 import asyncio
+import dataclasses
 import email.utils
 import functools
 import time
@@ -44,6 +45,17 @@ class RequestObserver(Protocol):
         """`code` is the HTTP status, or `error` where none came; `seconds` is how long it took."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """An answer as it came."""
+
+    body: bytes
+    dated: float | None
+    """The API's time of it, by its header Date."""
+    asked_at: float
+    """Our time, half way between request and answer."""
+
+
 class _DecodePage(Protocol[T]):
     def __call__(self, body: bytes, now: float | None) -> Listing[T]: ...
 
@@ -66,8 +78,10 @@ class RuntimeClient:
         observer: RequestObserver,
         concurrency: int,
         monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
+        self._wall = wall
         self._base_url = base_url.rstrip("/")
         self._resources = resources
         self._layouts = {
@@ -99,6 +113,13 @@ class RuntimeClient:
     def counts_records(self) -> bool:
         """Whether a run's records have to be counted one by one, since the run itself has no counts."""
         return self._resources.counts == "records"
+
+    async def sample(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> Sample:
+        """Ask for one resource as it is, its first page of a list, and return the answer undecoded."""
+        layout = self._layouts[resource]
+        started = self._wall()
+        response = await self._send(layout, layout.request({"project": project_id} if run is None else _ids(run)))
+        return Sample(response.content, _http_date(response), (started + self._wall()) / 2)
 
     async def health(self) -> Health:
         """Read how the worker service is."""

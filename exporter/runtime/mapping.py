@@ -24,7 +24,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "records": frozenset({"id", "status", "startedAt", "endedAt", "failedStep.name", "errorCode"}),
     "usage": frozenset({"name", "used", "limit", "resetsAt"}),
 }  # fmt: skip
-"""Our fields of each resource: the names of the contract, dotted where it nests. `job` has those of `jobs`."""
+"""Our fields of each resource: the names of the contract, dotted where it nests."""
+FIELDS = {**FIELDS, "job": FIELDS["jobs"]}
 
 TEXTS = frozenset(
     {
@@ -40,7 +41,7 @@ class ItemMapping:
 
     def __init__(self, name: str, resource: Resource) -> None:
         self._where = f"runtime.resources.{name}.fields"
-        known = FIELDS["jobs" if name == "job" else name]
+        known = FIELDS[name]
         self._fields = []
         for field, source in resource.fields.items():
             if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):

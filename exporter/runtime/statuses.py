@@ -1,5 +1,6 @@
 """Status labels and the ideas behind them. Wording varies between deployments, the ideas do not."""
 
+import difflib
 from collections.abc import Mapping
 
 from exporter.status import Status
@@ -52,6 +53,17 @@ class StatusMap:
         if idea is not Status.UNKNOWN and len(self._seen) < 1000:
             self._seen[label] = idea
         return idea
+
+
+def propose(label: str) -> Status | None:
+    """Return the idea that a label that nobody knows most likely stands for; None without a guess."""
+    words = {_fold(known): idea for idea, labels in DEFAULT_LABELS.items() for known in labels}
+    near = difflib.get_close_matches(_fold(label), words, n=1, cutoff=0.75)
+    if near:
+        return words[near[0]]
+    # The longest word that is part of it says most: "step_failed_hard" has failed.
+    parts = [known for known in words if len(known) > 3 and known in _fold(label)]
+    return words[max(parts, key=len)] if parts else None
 
 
 def _fold(label: str) -> str:

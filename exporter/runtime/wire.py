@@ -8,7 +8,7 @@ a label is cleaned here, once: control characters go, long names are cut.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ import msgspec
 from jmespath.exceptions import JMESPathError
 
 from exporter.description import Resource, Resources, given
-from exporter.runtime.mapping import ItemMapping, compiled
+from exporter.runtime.mapping import FIELDS, ItemMapping, compiled
 from exporter.runtime.model import (
     FailedRecord,
     FailureCount,
@@ -72,6 +72,16 @@ class Known:
     """The API's time, for a run that does not say when it changed."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Explanation:
+    """What was found in an answer."""
+
+    items: list[dict[str, Any]]
+    """Each item's fields in our words, dotted where they nest, and only those that have a value."""
+    unfit: list[str]
+    """Why items would be left out."""
+
+
 class Decoder:
     """Decodes bodies. Every method raises one of `MALFORMED` when the body as a whole cannot be used.
 
@@ -90,6 +100,24 @@ class Decoder:
         records = described["records"]
         words = {} if records is None else records.statuses
         self._record_words = {_fold(word): ours for word, ours in words.items()}
+
+    def explain(self, resource: str, body: bytes) -> Explanation:
+        """Return what a description finds in an answer, field by field, without making anything of it.
+
+        Raises one of `MALFORMED` when the answer as a whole cannot be used.
+        """
+        shape = self._shapes[resource]
+        raws = [shape.single(body)] if resource in ("health", "job") else list(shape.page(body)[0])
+        found: list[dict[str, Any]] = []
+        unfit: list[str] = []
+        for raw in raws:
+            try:
+                item = msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw
+                found.append(_flat(shape.mapping(item) if shape.mapping else item, FIELDS[resource]))
+                shape.item(raw)
+            except MALFORMED as error:
+                unfit.append(str(error))
+        return Explanation(found, unfit)
 
     def projects(self, body: bytes) -> Listing[Project]:
         """Decode a page of the list of projects."""
@@ -425,8 +453,23 @@ class _Shape:
         """Decode a body that is one item."""
         if not self.mapping and self._item is None:
             return self._one.decode(body)
+        return self.item(self.single(body))
+
+    def single(self, body: bytes) -> Any:
+        """Return the raw item that a body is, or holds."""
         document = msgspec.json.decode(body)
-        return self.item(document if self._item is None else _search(self._item, document))
+        return document if self._item is None else _search(self._item, document)
+
+
+def _flat(item: Any, fields: Iterable[str]) -> dict[str, Any]:
+    found = {}
+    for field in fields:
+        value = item
+        for key in field.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            found[field] = value
+    return found
 
 
 def _search(expression: Any, document: Any) -> Any:
