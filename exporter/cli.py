@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, demo, doctor, logs, simulator
+from exporter import __version__, demo, doctor, logs, simulator, suggest
 from exporter.config import Config, load, parse_duration
 from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
@@ -130,13 +130,24 @@ def check_config(file: Path) -> None:
 @cli.command("doctor")
 @_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def doctor_command(config_file: Path | None, as_json: bool, **flags: Any) -> None:
+@click.option("--suggest", "suggests", is_flag=True, help="Print a config to begin with, from what the API answers.")
+@click.option("--openapi", metavar="URL", help="With --suggest: from this OpenAPI document, a URL or a file.")
+def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, openapi: str | None, **flags: Any) -> None:
     """Look a connection over: is it let in, is every field there, what will it cost?
 
     The status is 1 when the exporter would not serve with it.
     """
+    if openapi is not None:
+        if not suggests:
+            raise ConfigError("--openapi: expected with --suggest alone")
+        base_url = flags["runtime__base_url"] or "https://runtime.example.com"
+        click.echo(suggest.from_openapi(asyncio.run(suggest.read_openapi(openapi)), base_url), nl=False)
+        return
     config = _loader(config_file, flags)()
     logs.configure("error", config.log.format)
+    if suggests:
+        click.echo(asyncio.run(doctor.suggest_from_answers(config)), nl=False)
+        return
     diagnosis = asyncio.run(doctor.examine(config))
     click.echo(diagnosis.as_json() if as_json else diagnosis.as_text())
     sys.exit(0 if diagnosis.ok else EXIT_FAILED)

@@ -23,6 +23,7 @@ from exporter.runtime.statuses import StatusMap, propose
 from exporter.runtime.wire import MALFORMED, Decoder, Known
 from exporter.service import Exporter
 from exporter.status import Status
+from exporter.suggest import fields_of, from_answers
 
 SCRAPE_INTERVAL = 15.0
 """Seconds between two scrapes, for the estimate: what deploy/prometheus.yml has."""
@@ -152,6 +153,40 @@ async def examine(config: Config) -> Diagnosis:
         return await _examine(config, exporter)
     finally:
         await exporter.close()
+
+
+async def suggest_from_answers(config: Config) -> str:
+    """Return a config whose fields are guessed from what the described requests answer. Raises `SuggestError`."""
+    exporter = Exporter(config)
+    try:
+        client, decoder = exporter.connection
+        answers: dict[str, list[Any]] = {}
+        for resource in ("health", "projects", "jobs", "records", "usage"):
+            project = _first_id(answers.get("projects", []))
+            run = _first_id(answers.get("jobs", []))
+            if not client.has(resource) or (resource == "records" and not run):
+                continue
+            asked = None if resource != "records" else _nameless_run(run, project)
+            try:
+                sample = await client.sample(resource, asked, project_id=project)
+                answers[resource] = decoder.raw_items(resource, sample.body)
+            except (ApiError, *MALFORMED):
+                continue  # what cannot be asked for is the doctor's to say
+        return from_answers(config.runtime.base_url, answers)
+    finally:
+        await exporter.close()
+
+
+def _first_id(items: list[Any]) -> str:
+    fields = fields_of("projects", items)
+    found = (
+        items[0].get(fields["id"]) if items and isinstance(items[0], dict) and isinstance(fields.get("id"), str) else ""
+    )
+    return str(found or "default")
+
+
+def _nameless_run(run_id: str, project_id: str) -> RunSnapshot:
+    return RunSnapshot(run_id, project_id, "", "", "", Status.UNKNOWN, "", 0.0, 0.0)
 
 
 async def _examine(config: Config, exporter: Exporter) -> Diagnosis:

@@ -101,20 +101,24 @@ class Decoder:
         words = {} if records is None else records.statuses
         self._record_words = {_fold(word): ours for word, ours in words.items()}
 
+    def raw_items(self, resource: str, body: bytes) -> list[Any]:
+        """Return an answer's items as they came, to look for fields in. Raises one of `MALFORMED`."""
+        shape = self._shapes[resource]
+        raws = [shape.single(body)] if resource in ("health", "job") else list(shape.page(body)[0])
+        return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws]
+
     def explain(self, resource: str, body: bytes) -> Explanation:
         """Return what a description finds in an answer, field by field, without making anything of it.
 
         Raises one of `MALFORMED` when the answer as a whole cannot be used.
         """
         shape = self._shapes[resource]
-        raws = [shape.single(body)] if resource in ("health", "job") else list(shape.page(body)[0])
         found: list[dict[str, Any]] = []
         unfit: list[str] = []
-        for raw in raws:
+        for item in self.raw_items(resource, body):
             try:
-                item = msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw
                 found.append(_flat(shape.mapping(item) if shape.mapping else item, FIELDS[resource]))
-                shape.item(raw)
+                shape.item(item)
             except MALFORMED as error:
                 unfit.append(str(error))
         return Explanation(found, unfit)

@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import load
 from exporter.service import Exporter
+from exporter.suggest import from_openapi
 from tests.stack.programs import ROOT, free_port, running
 
 SERVER = ROOT / ".servers" / "prefect" / "bin" / "prefect"
@@ -159,3 +161,18 @@ async def test_long_lists_come_in_pages_and_a_server_that_is_well_is_up(prefect:
     page = (await exporter.page()).decode()
     assert "\nspinner_runtime_up 1" in page
     assert "\nspinner_runtime_last_heartbeat_timestamp_seconds " not in page, "Prefect's health has none"
+
+
+@pytest.mark.timeout(180)
+def test_a_stranger_s_openapi_document_is_enough_for_a_start(prefect: Prefect) -> None:
+    """What is guessed from Prefect's own document names the same lists and fields that the preset does."""
+    document = httpx.get(f"{prefect.url}/openapi.json", timeout=30).json()
+    guessed = yaml.safe_load(from_openapi(document, prefect.url))["runtime"]["resources"]
+    preset = yaml.safe_load((ROOT / "exporter" / "presets" / "prefect.yml").read_text())["runtime"]["resources"]
+    for resource in ("projects", "jobs", "job", "records"):
+        assert "/api" + guessed[resource]["path"] == preset[resource]["path"]
+        assert guessed[resource].get("method") == preset[resource].get("method")
+    assert guessed["usage"] == "absent"
+    for field in ("createdAt", "startedAt", "endedAt", "updatedAt"):
+        assert guessed["jobs"]["fields"][field]["path"] == preset["jobs"]["fields"][field]
+    assert guessed["jobs"]["fields"]["status"] == preset["jobs"]["fields"]["status"]["path"]

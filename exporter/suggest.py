@@ -1,0 +1,382 @@
+"""A config to begin with, guessed from an OpenAPI document or from answers: names that look like ours, made explicit.
+
+Nothing here is certain, so that what it writes says where each guess comes from and is meant to be read, corrected, and
+looked over with the doctor.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from exporter.errors import ExporterError
+
+WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "health": {
+        "runtime.status": ("runtimestatus", "workerstatus", "schedulerstatus", "status", "state", "alive"),
+        "runtime.lastHeartbeatAt": ("lastheartbeatat", "lastheartbeat", "heartbeat", "lastseen", "beat"),
+        "runtime.workers": ("workers", "workercount", "count"),
+    },
+    "projects": {"id": ("id", "projectid", "key", "uid", "uuid", "slug"), "name": ("name", "title", "label", "slug")},
+    "jobs": {
+        "id": ("id", "jobid", "runid", "executionid", "dagrunid", "uid", "uuid", "key"),
+        "spinnerName": (
+            "spinnername", "pipelinename", "workflowname", "flowname", "jobname", "pipeline", "workflow", "dagid",
+            "flowtitle", "name", "title",
+        ),
+        "status": ("status", "statetype", "state", "phase", "result"),
+        "trigger": ("trigger", "triggertype", "runtype", "triggeredby", "source"),
+        "parentJobId": ("parentjobid", "parentrunid", "parentid", "retryof"),
+        "createdAt": ("createdat", "created", "createtime", "creationtime", "queuedat", "queued", "submittedat"),
+        "startedAt": ("startedat", "started", "starttime", "startdate", "begunat", "begun"),
+        "endedAt": ("endedat", "ended", "endtime", "enddate", "finishedat", "completedat", "stoppedat"),
+        "updatedAt": ("updatedat", "updated", "updatetime", "modifiedat", "lastmodified", "touched"),
+        "lastProgressAt": ("lastprogressat", "lastprogress", "lastactivityat", "lastactivity"),
+        "waitingUntil": ("waitinguntil", "resumeat"),
+        "dueAt": ("dueat", "due", "deadline"),
+        "records.total": ("recordstotal", "total", "totalcount", "itemcount"),
+        "records.pending": ("recordspending", "pending", "pendingcount"),
+        "records.running": ("recordsrunning", "running", "runningcount"),
+        "records.waiting": ("recordswaiting", "waiting", "waitingcount"),
+        "records.completed": ("recordscompleted", "completed", "succeeded", "completedcount", "successcount", "done"),
+        "records.failed": ("recordsfailed", "failed", "failedcount", "errorcount"),
+    },
+    "records": {
+        "id": ("id", "recordid", "taskid", "key", "uid", "number"),
+        "status": ("status", "statetype", "state", "phase"),
+        "startedAt": ("startedat", "starttime", "startdate"),
+        "endedAt": ("endedat", "endtime", "enddate", "finishedat", "done"),
+        "failedStep.name": ("failedstepname", "stepname", "taskkey", "step"),
+        "errorCode": ("errorcode", "error", "reason", "statename"),
+    },
+    "usage": {
+        "name": ("name", "meter", "key"),
+        "used": ("used", "usage", "current", "count"),
+        "limit": ("limit", "quota", "max"),
+        "resetsAt": ("resetsat", "resetat", "periodend"),
+    },
+}  # fmt: skip
+"""Names that stand for our fields elsewhere, folded to small letters, the likeliest first."""
+
+NOUNS: Mapping[str, tuple[str, ...]] = {
+    "jobs": ("jobs", "runs", "executions", "flowruns", "dagruns", "jobruns", "workflowruns", "pipelineruns"),
+    "records": ("records", "items", "taskruns", "taskinstances", "tasks", "contacts", "steps"),
+    "projects": ("projects", "workspaces", "spaces", "namespaces", "teams", "flows"),
+    "usage": ("usage", "quota", "quotas", "limits"),
+    "health": ("health", "healthz", "status", "ready"),
+}
+"""What a resource is called in a path."""
+
+TIMES = {field for fields in WORDS.values() for field in fields if field.endswith(("At", "Until"))}
+
+
+class SuggestError(ExporterError):
+    """Nothing can be suggested from what is there."""
+
+
+async def read_openapi(location: str) -> Any:
+    """Return the OpenAPI document at a URL or in a file. Raises `SuggestError`."""
+    try:
+        if location.startswith(("http://", "https://")):
+            # Without the token: the document may be anywhere.
+            async with httpx.AsyncClient(timeout=30) as http:
+                answer = await http.get(location)
+            if answer.status_code != 200:
+                raise SuggestError(f"{location}: HTTP {answer.status_code}")
+            text = answer.text
+        else:
+            text = await asyncio.to_thread(Path(location).read_text, encoding="utf-8")
+        return yaml.safe_load(text)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SuggestError(f"{location}: no answer ({type(error).__name__})") from None
+    except OSError as error:
+        raise SuggestError(f"{location}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        raise SuggestError(f"{location}: neither JSON nor YAML") from None
+
+
+def from_openapi(document: Any, base_url: str) -> str:
+    """Return a config for an API that an OpenAPI document (version 3) describes. Raises `SuggestError`."""
+    if not isinstance(document, dict) or not isinstance(document.get("paths"), dict):
+        raise SuggestError("this is no OpenAPI document: it has no paths")
+    api = _OpenApi(document)
+    resources = {
+        name: found for name in ("health", "projects", "jobs", "records", "usage") if (found := api.find(name))
+    }
+    if "jobs" not in resources:
+        nouns = ", ".join(NOUNS["jobs"])
+        raise SuggestError(f"no list of runs is described; looked for a path that ends in one of {nouns}")
+    job = api.one_of(resources["jobs"])
+    if job:
+        resources["job"] = job
+    return _written(base_url, resources)
+
+
+def from_answers(base_url: str, answers: Mapping[str, Iterable[Any]]) -> str:
+    """Return a config for what was answered: raw items by resource. Raises `SuggestError`."""
+    resources = {name: {"fields": fields_of(name, items)} for name, items in answers.items()}
+    if not any(each["fields"] for each in resources.values()):
+        raise SuggestError("nothing in the answers looks like a field of ours")
+    return _written(base_url, resources, absent=False)
+
+
+def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
+    """Return the fields that items seem to have: from ours to a JMESPath, or to that and a converter."""
+    leaves: dict[str, Any] = {}
+    for item in items:
+        for path, value in _leaves(item):
+            if leaves.get(path) is None:
+                leaves[path] = value
+    fields: dict[str, Any] = {}
+    for field, words in WORDS[resource].items():
+        found = _likeliest(words, leaves, is_time=field in TIMES)
+        if found is not None:
+            convert = _converter(leaves[found]) if field in TIMES else None
+            fields[field] = {"path": found, **convert} if convert else found
+    return fields
+
+
+class _OpenApi:
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+
+    def find(self, resource: str) -> dict[str, Any] | None:
+        """Return the description of a resource that is most likely the one."""
+        found = []
+        for path, method, operation in self._operations():
+            pieces = [piece for piece in path.split("/") if piece]
+            searches = bool(pieces) and _fold(pieces[-1]) in ("filter", "search", "query")
+            last = pieces[-2] if searches and len(pieces) > 1 else pieces[-1] if pieces else ""
+            if _fold(last) not in NOUNS[resource] or (method == "POST") != searches:
+                continue
+            # The first noun of the list first, and of its places the shortest.
+            found.append((NOUNS[resource].index(_fold(last)), len(pieces), path, method, operation))
+        if not found:
+            return None
+        _, _, path, method, operation = min(found, key=lambda each: each[:3])
+        return self._described(resource, path, method, operation)
+
+    def one_of(self, jobs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the description of one run, if there is one: a noun for runs and an id, at the end of a path."""
+        for path, method, operation in self._operations():
+            pieces = path.split("/")
+            if (
+                method == "GET"
+                and len(pieces) > 2
+                and pieces[-1].startswith("{")
+                and _fold(pieces[-2]) in NOUNS["jobs"]
+            ):
+                return {"path": self._path("job", path), **self._item_place(self._schema(operation))}
+        return None
+
+    def _described(self, resource: str, path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+        schema = self._schema(operation)
+        described: dict[str, Any] = {"path": self._path(resource, path)}
+        if method == "POST":
+            described["method"] = "POST"
+        names = self._parameters(operation, method)
+        if resource == "health":
+            described["fields"] = fields_of(resource, [self._example(schema)])
+            return described
+        place, item = self._list(schema)
+        described["items"] = place
+        described |= self._paging(names, schema)
+        if resource == "jobs":
+            since = next((name for name in names if _fold(name) in _SINCE), None)
+            described["changed"] = {"query": {since: "{since}"}} if since and method == "GET" else None
+            active = next((name for name in names if _fold(name) == "active"), None)
+            described["active"] = {"query": {active: "true"}} if active and method == "GET" else None
+        if resource == "records":
+            status = next((name for name in names if _fold(name) in ("status", "state")), None)
+            described["failed"] = {"query": {status: "failed"}} if status and method == "GET" else None
+        described["fields"] = fields_of(resource, [self._example(item)])
+        return described
+
+    def _operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        for path, item in self._document["paths"].items():
+            for method in ("get", "post"):
+                operation = self._resolved(item).get(method) if isinstance(item, dict) else None
+                if isinstance(operation, dict):
+                    shared = item.get("parameters", [])
+                    yield (
+                        str(path),
+                        method.upper(),
+                        {**operation, "parameters": [*shared, *operation.get("parameters", [])]},
+                    )
+
+    def _parameters(self, operation: dict[str, Any], method: str) -> list[str]:
+        names = [
+            str(parameter.get("name"))
+            for each in operation["parameters"]
+            if (parameter := self._resolved(each)).get("in") == "query"
+        ]
+        if method == "POST":
+            content = self._resolved(operation.get("requestBody", {})).get("content", {})
+            names += self._resolved(content.get("application/json", {}).get("schema", {})).get("properties", {})
+        return names
+
+    def _paging(self, names: list[str], schema: dict[str, Any]) -> dict[str, Any]:
+        by_word = {_fold(name): name for name in names}
+        size = next(
+            (by_word[word] for word in ("limit", "pagesize", "perpage", "size", "first") if word in by_word), None
+        )
+        sized = {"size_parameter": size, "size": 100} if size else {"size": 100}
+        following = next(
+            (str(name) for name in self._resolved(schema).get("properties", {}) if _fold(name) in _NEXT),
+            None,
+        )
+        cursor = next((by_word[word] for word in ("cursor", "pagetoken", "after", "next") if word in by_word), None)
+        if cursor and following:
+            return {"paging": {"style": "cursor", "parameter": cursor, "next": following, **sized}}
+        for style in ("offset", "page"):
+            if style in by_word:
+                return {"paging": {"style": style, "parameter": by_word[style], **sized}}
+        return {"paging": {"style": "none"}}
+
+    def _path(self, resource: str, path: str) -> str:
+        """Put our places for ids in place of theirs."""
+        pieces = path.split("/")
+        for number, piece in enumerate(pieces):
+            if piece.startswith("{"):
+                before = _fold(pieces[number - 1])
+                pieces[number] = "{run}" if before in NOUNS["jobs"] and resource in ("job", "records") else "{project}"
+        return "/".join(pieces)
+
+    def _schema(self, operation: dict[str, Any]) -> dict[str, Any]:
+        for code in ("200", "2XX", "default"):
+            content = self._resolved(operation.get("responses", {}).get(code, {})).get("content", {})
+            schema = content.get("application/json", {}).get("schema")
+            if schema is not None:
+                return self._resolved(schema)
+        return {}
+
+    def _list(self, schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return where in an answer its list is, and what the list's items are."""
+        if schema.get("type") == "array":
+            return "@", self._resolved(schema.get("items", {}))
+        for name, each in schema.get("properties", {}).items():
+            part = self._resolved(each)
+            if part.get("type") == "array":
+                return name, self._resolved(part.get("items", {}))
+        return "@", {}
+
+    def _item_place(self, schema: dict[str, Any]) -> dict[str, Any]:
+        properties = schema.get("properties", {})
+        if len(properties) == 1:
+            (name, inner), *_ = properties.items()
+            if self._resolved(inner).get("properties"):
+                return {"item": name}
+        return {}
+
+    def _example(self, schema: dict[str, Any], depth: int = 0) -> Any:
+        """Make a value as a schema has it, to look for fields in."""
+        schema = self._resolved(schema)
+        if schema.get("properties") and depth < _DEPTH:
+            return {name: self._example(each, depth + 1) for name, each in schema["properties"].items()}
+        if schema.get("format") == "date-time":
+            return "2026-01-01T00:00:00Z"
+        kinds = schema.get("type")
+        kind = next((each for each in kinds if each != "null"), None) if isinstance(kinds, list) else kinds
+        return {"integer": 1, "number": 1.0, "boolean": True, "string": "text"}.get(str(kind))
+
+    def _resolved(self, schema: Any) -> dict[str, Any]:
+        for _ in range(_DEPTH * 4):
+            if not isinstance(schema, dict):
+                return {}
+            if isinstance(schema.get("$ref"), str):
+                schema = self._at(schema["$ref"])
+            elif choices := [*schema.get("anyOf", []), *schema.get("oneOf", [])]:
+                # Mostly a type, or null.
+                real = [each for each in choices if not (isinstance(each, dict) and each.get("type") == "null")]
+                schema = real[0] if real else {}
+            elif schema.get("allOf"):
+                own = {"properties": schema.get("properties", {})}
+                parts = [*(self._resolved(each) for each in schema["allOf"]), own]
+                properties = {name: each for part in parts for name, each in part.get("properties", {}).items()}
+                return {**parts[0], "properties": properties}
+            else:
+                return schema
+        return {}
+
+    def _at(self, reference: str) -> Any:
+        at: Any = self._document
+        for key in reference.removeprefix("#/").split("/"):
+            at = at.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(at, dict) else None
+        return at
+
+
+_DEPTH = 4
+_SINCE = ("updatedsince", "updatedafter", "updatedatgte", "modifiedsince", "modifiedafter", "changedsince", "since")
+_NEXT = ("nextcursor", "nextpagetoken", "next", "nextpage", "endcursor")
+
+
+def _written(base_url: str, resources: Mapping[str, dict[str, Any]], *, absent: bool = True) -> str:
+    missing = [name for name in ("health", "projects", "job", "records", "usage") if name not in resources]
+    tree = {
+        "runtime": {
+            "base_url": base_url,
+            "token_file": "/run/secrets/token",
+            "resources": {
+                **{name: _plainly(resource) for name, resource in resources.items()},
+                **(dict.fromkeys(missing, "absent") if absent else {}),
+            },
+        }
+    }
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
+    return (
+        "# Guessed; read it, correct it, and look it over: spinner-exporter doctor --config.file=THIS\n"
+        "# docs/connecting.md says what each key means. Fields that were not found are left out.\n" + text
+    )
+
+
+def _plainly(resource: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if value not in ({}, [])}
+
+
+def _likeliest(words: tuple[str, ...], leaves: Mapping[str, Any], *, is_time: bool) -> str | None:
+    ranked = []
+    for path, value in leaves.items():
+        whole, last = _fold(path), _fold(path.rsplit(".", 1)[-1])
+        for rank, word in enumerate(words):
+            if word in (whole, last) and (not is_time or value is None or _converter(value) is not None):
+                ranked.append((rank, path.count("."), path))
+                break
+    return min(ranked)[2] if ranked else None
+
+
+def _converter(value: Any) -> dict[str, str] | None:
+    """Return how a time is written, or None for what is no time."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        if value > _EPOCH_MS:
+            return {"convert": "epoch_ms"}
+        return {"convert": "epoch_s"} if value > _EPOCH_S else None
+    try:
+        zone = datetime.fromisoformat(str(value)).tzinfo
+    except ValueError:
+        return None
+    return {"convert": "rfc3339"} if zone else {"convert": "local", "zone": "UTC"}
+
+
+_EPOCH_S = 1e9
+_EPOCH_MS = 1e11
+"""From here on a number of seconds since 1970 would be in the year 5138: it counts milliseconds."""
+
+
+def _leaves(item: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if isinstance(item, dict) and depth < _DEPTH:
+        for key, value in item.items():
+            name = str(key) if re.fullmatch(r"[A-Za-z_]\w*", str(key)) else '"' + str(key).replace('"', '\\"') + '"'
+            yield from _leaves(value, f"{path}.{name}" if path else name, depth + 1)
+    elif path and not isinstance(item, dict | list):
+        yield path, item
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
