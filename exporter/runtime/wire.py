@@ -310,42 +310,34 @@ class _Failure(_Wire, frozen=True):
     error_code: str | None = None
 
 
-class _Job(_Wire, frozen=True):
+class _AnyJob(_Wire, frozen=True, kw_only=True):
     id: str
+    status: str
+    trigger: str | None = None
+    parent_job_id: str | None = None
+    started_at: _Time | None = None
+    ended_at: _Time | None = None
+    last_progress_at: _Time | None = None
+    waiting_until: _Time | None = None
+    due_at: _Time | None = None
+    records: _Counts | None = None
+    failures: tuple[_Failure, ...] | None = None
+
+
+class _Job(_AnyJob, frozen=True, kw_only=True):
     project_id: str
     spinner_name: str
-    status: str
     created_at: _Time
     updated_at: _Time
-    trigger: str | None = None
-    parent_job_id: str | None = None
-    started_at: _Time | None = None
-    ended_at: _Time | None = None
-    last_progress_at: _Time | None = None
-    waiting_until: _Time | None = None
-    due_at: _Time | None = None
-    records: _Counts | None = None
-    failures: tuple[_Failure, ...] | None = None
 
 
-class _MappedJob(_Wire, frozen=True):
+class _MappedJob(_AnyJob, frozen=True, kw_only=True):
     """A run as a description found it: more of it may be missing, and it may carry references for paths."""
 
-    id: str
-    status: str
-    spinner_name: str | None = None
     project_id: str | None = None
+    spinner_name: str | None = None
     created_at: _Time | None = None
     updated_at: _Time | None = None
-    trigger: str | None = None
-    parent_job_id: str | None = None
-    started_at: _Time | None = None
-    ended_at: _Time | None = None
-    last_progress_at: _Time | None = None
-    waiting_until: _Time | None = None
-    due_at: _Time | None = None
-    records: _Counts | None = None
-    failures: tuple[_Failure, ...] | None = None
     ref: dict[str, str] | None = None
 
 
