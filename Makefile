@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## Start a runtime, the exporter and what is installed of th
 	@$(BIN)/spinner-exporter demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: $(VENV)/.dev .debian/.done .servers/.prefect lint types ## Install what the tests need, then lint, types and tests
+test: $(VENV)/.dev .debian/.done .servers/.prefect .servers/.dagster lint types ## Install what the tests need, then lint, types and tests
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: lint
@@ -64,7 +64,8 @@ LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-has
 .PHONY: servers-lock
 servers-lock: $(VENV)/.dev ## Resolve the real servers that presets are tested against
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK_FLAGS) tests/servers/prefect.in -o tests/servers/prefect.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras tests/servers/prefect.in -o tests/servers/prefect.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras tests/servers/dagster.in -o tests/servers/dagster.lock
 
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache

@@ -21,7 +21,7 @@ from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
 from exporter.runtime.layout import Layout, Request, Turn
 from exporter.runtime.model import FailedRecord, Health, Meter, Page, Project, RecordSight, RunSnapshot
-from exporter.runtime.wire import MALFORMED, Decoder, Known, Listing
+from exporter.runtime.wire import MALFORMED, Decoder, Known, Listing, MissingError
 from exporter.status import Status
 
 T = TypeVar("T")
@@ -283,6 +283,8 @@ class RuntimeClient:
     def _decode(self, endpoint: str, decode: Callable[[bytes], T], response: httpx.Response) -> T:
         try:
             return decode(response.content)
+        except MissingError as error:
+            raise NotFoundError(f"{endpoint}: {error}") from None
         except MALFORMED as error:
             if response.status_code != 200:
                 raise self._refusal(endpoint, response) from None

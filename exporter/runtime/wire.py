@@ -40,6 +40,10 @@ MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding an arbitrary body can raise."""
 
 
+class MissingError(ValueError):
+    """The answer is good, and what was asked for is not in it."""
+
+
 class Findings(Protocol):
     """Is told what decoding found; nothing that it is told is personal data."""
 
@@ -454,7 +458,12 @@ class _Shape:
     def single(self, body: bytes) -> Any:
         """Return the raw item that a body is, or holds."""
         document = msgspec.json.decode(body)
-        return document if self._item is None else _search(self._item, document)
+        if self._item is None:
+            return document
+        item = _search(self._item, document)
+        if item is None:
+            raise MissingError(f"nothing at {self.resource.item}")
+        return item
 
 
 def _flat(item: Any, fields: Iterable[str]) -> dict[str, Any]:
