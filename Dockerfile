@@ -16,8 +16,8 @@ RUN /opt/spinner-exporter/bin/pip install --no-deps .
 FROM python:3.13-slim-bookworm
 LABEL org.opencontainers.image.title="spinner-exporter" \
       org.opencontainers.image.description="Prometheus exporter for spinner runs: progress, duration, failed records and stalls" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.documentation="README.md in /opt/spinner-exporter's package"
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/spinner-exporter /opt/spinner-exporter
 ENV PATH=/opt/spinner-exporter/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Nobody's number, the same that Prometheus's images use; it owns nothing in the image.

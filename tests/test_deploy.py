@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
+from exporter import __version__
 from exporter.demo.stack import SCRAPE_INTERVAL
 from tests.stack.programs import ROOT, program
 
@@ -216,4 +217,5 @@ def test_the_image_runs_as_nobody_and_is_started_without_a_shell() -> None:
     assert "HEALTHCHECK" in final
     assert 'ENTRYPOINT ["spinner-exporter"]' in final
     assert 'CMD ["serve"' in final
+    assert f'org.opencontainers.image.version="{__version__}"' in final, "the label and the package differ"
     assert "org.opencontainers.image.licenses" in final
