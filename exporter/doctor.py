@@ -263,21 +263,24 @@ class _Examination:
         return sample
 
     def _findings(self, resource: str, items: list[dict[str, Any]]) -> Iterator[FieldFinding]:
-        counted = resource == "jobs" and self._client.counts_records
         for field in sorted(FIELDS[resource], key=lambda each: (each not in REQUIRED[resource], each)):
             values = [item[field] for item in items if field in item]
             expected = [item for item in items if self._has_reason_for(resource, field, item)]
             cost = "" if values or not expected else COSTS.get((resource, field), "")
-            if counted and field.startswith(("records.", "failures")):
-                cost = ""  # they are counted
-            if (
-                not values
-                and items
-                and field in REQUIRED[resource]
-                and not (field == "spinnerName" and "id" in items[0])
-            ):
+            if not values and items and field in REQUIRED[resource]:
                 cost = "required"
+            if not values and (stand_in := self._stand_in(resource, field)):
+                cost = stand_in
             yield FieldFinding(resource, field, len(values), len(items), _example(values), cost)
+
+    def _stand_in(self, resource: str, field: str) -> str:
+        """Return what stands for a field of runs that is not there; empty for nothing."""
+        if resource != "jobs":
+            return ""
+        if field == "spinnerName" and self._client.has("projects"):
+            return "nothing: the project's name stands for it"
+        counted = field == "lastProgressAt" or field.startswith(("records.", "failures"))
+        return "nothing: it is counted from the records" if counted and self._client.counts_records else ""
 
     def _has_reason_for(self, resource: str, field: str, item: dict[str, Any]) -> bool:
         """Whether an item should have a field: one that has not ended has no end, and one that went well no error."""

@@ -54,7 +54,10 @@ async def odd_diagnosis(folder: Path, odd: OddRuntime, token: str = TOKEN, **res
     """Look docs/connecting.md's deployment over, with some of its description said otherwise."""
     (folder / "token").write_text(token)
     with serving(odd.app()) as url:
-        described = {name: {**_keys(EXAMPLE["runtime"]["resources"][name]), **more} for name, more in resources.items()}
+        described = {
+            name: {**EXAMPLE["runtime"]["resources"][name], **more} if isinstance(more, dict) else more
+            for name, more in resources.items()
+        }
         tree = {
             "runtime": {
                 **EXAMPLE["runtime"],
@@ -65,10 +68,6 @@ async def odd_diagnosis(folder: Path, odd: OddRuntime, token: str = TOKEN, **res
         }
         (folder / "exporter.yml").write_text(yaml.safe_dump(tree))
         return await examine(load(folder / "exporter.yml", environ={}))
-
-
-def _keys(resource: Any) -> dict[str, Any]:
-    return dict(resource)
 
 
 def check(diagnosis: Diagnosis, what: str) -> Any:
@@ -82,9 +81,16 @@ async def test_another_deployment_is_well_and_what_it_lacks_is_said_with_its_cos
     assert check(found, "usage").finding == "absent: no plan meters, and no alert before PLAN_LIMIT"
     assert "behind ours; it is corrected" in check(found, "clocks").finding, "its clock stands still"
     costs = {(each.resource, each.field): each.cost for each in found.fields}
-    assert costs["jobs", "lastProgressAt"].startswith("stalls are timed from what the exporter sees")
-    assert costs["jobs", "records.completed"] == "", "they are counted"
+    assert costs["jobs", "records.completed"] == "nothing: it is counted from the records"
+    assert costs["jobs", "dueAt"] == "no spinner_run_due_timestamp_seconds"
     assert costs["jobs", "endedAt"] == ""
+
+
+async def test_where_runs_have_no_counts_that_is_what_it_costs(tmp_path: Path) -> None:
+    found = await odd_diagnosis(tmp_path, OddRuntime(), counts="job")
+    costs = {(each.resource, each.field): each.cost for each in found.fields}
+    assert costs["jobs", "records.completed"].startswith("no progress, and so no stall can be seen")
+    assert costs["jobs", "lastProgressAt"].startswith("stalls are timed from what the exporter sees")
 
 
 async def test_a_field_that_is_required_and_missing_is_no_way_to_begin(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a description may say, how values are converted, and that a bad one is named before anything is asked."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from exporter.errors import ConfigError
 from exporter.runtime.layout import Layout
 from exporter.runtime.mapping import ItemMapping
 from exporter.service import Exporter
+from tests.stack.programs import ROOT
 
 
 def mapped(item: Any, **fields: Any) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def test_an_unfit_value_costs_its_item_and_names_the_field_alone(source: dict[st
     ],
 )
 def test_a_description_that_cannot_be_followed_is_refused_by_name(
-    resources: dict[str, Any], says: str, tmp_path: Any
+    resources: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "resources": resources}}))
@@ -141,14 +143,14 @@ def test_a_description_that_cannot_be_followed_is_refused_by_name(
         Exporter(load(file, environ={}))
 
 
-def test_an_unknown_preset_names_those_that_there_are(tmp_path: Any) -> None:
+def test_an_unknown_preset_names_those_that_there_are(tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text("runtime: {base_url: 'http://runtime.test', preset: airfow}")
     with pytest.raises(ConfigError, match=r"runtime\.preset: expected one of contract.*got 'airfow'"):
         load(file, environ={})
 
 
-def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Any) -> None:
+def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Path) -> None:
     preset = tmp_path / "ours.yml"
     resources = dict.fromkeys(("health", "projects", "job", "records", "usage"), "absent")
     preset.write_text(yaml.safe_dump({"runtime": {"resources": {**resources, "jobs": {"path": "/runs"}}}}))
@@ -157,7 +159,14 @@ def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Any) -> None:
     assert load(file, environ={}).runtime.resources.jobs.path == "/runs"
 
 
-def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Any) -> None:
+@pytest.mark.parametrize("preset", sorted((ROOT / "exporter" / "presets").glob("*.yml")), ids=lambda file: file.stem)
+def test_every_preset_can_be_followed_by_its_name_alone(preset: Path, tmp_path: Path) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text(f"runtime: {{base_url: 'http://runtime.test', preset: {preset.stem}}}")
+    Exporter(load(file, environ={}))
+
+
+def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(
         "runtime: {base_url: 'http://runtime.test', resources: {jobs: {path: '/runs/{project}', changed: ~}}}"
