@@ -22,6 +22,9 @@ help: ## List the targets
 demo: $(VENV)/.demo ## Start a runtime, the exporter and what is installed of the rest; show runs and pages (DEMO_FLAGS="--scenario stalled")
 	@$(BIN)/spinner-exporter demo $(DEMO_FLAGS)
 
+.PHONY: programs
+programs: .debian/.done ## Unpack Prometheus and Alertmanager into .debian for the demo, installing nothing (where apt is)
+
 .PHONY: test
 test: $(VENV)/.dev .debian/.done .servers/.prefect .servers/.dagster lint types ## Install what the tests need, then lint, types and tests
 	$(BIN)/pytest $(PYTEST_FLAGS)
