@@ -197,7 +197,8 @@ class RuntimeClient:
         etag: str | None = None,
     ) -> AsyncIterator[Page[T]]:
         headers = {"If-None-Match": etag} if etag else {}
-        cursors: set[str] = set()
+        asked = {repr(request)}
+        before = b""
         number = 1
         while True:
             response = await self._send(layout, request, headers=headers, not_modified=bool(headers))
@@ -207,18 +208,17 @@ class RuntimeClient:
                 return
             listing = self._decode(layout.name, functools.partial(decode, now=dated), response)
             as_of = listing.as_of if listing.as_of is not None else dated
-            cursor = listing.next_cursor
-            turn = Turn(listing.size, cursor, response.links.get("next", {}).get("url"))
+            turn = Turn(listing.size, listing.next_cursor, response.links.get("next", {}).get("url"))
             following = layout.next(request, turn, number)
             whole = number == 1 and following is None
             yield Page(listing.items, as_of, response.headers.get("ETag") if whole else None)
             if following is None:
                 return
-            if cursor is not None:
-                if cursor in cursors:
-                    raise ApiError(f"{layout.name}: the list does not end: it gave the same cursor twice")
-                cursors.add(cursor)
-            request, headers, number = following, {}, number + 1
+            # Also where a server takes no notice of what says which page is wanted.
+            if repr(following) in asked or response.content == before:
+                raise ApiError(f"{layout.name}: the list does not end: it leads to the same page again")
+            asked.add(repr(following))
+            request, headers, before, number = following, {}, response.content, number + 1
 
     async def _send(
         self,

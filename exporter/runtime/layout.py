@@ -82,7 +82,7 @@ class Layout:
         """Return the request for the page after `number` (from 1), or None after the last."""
         paging = self.resource.paging
         if paging.style == "cursor":
-            return _with(request, paging.parameter, turn.cursor) if turn.cursor and turn.items else None
+            return _with(request, paging.parameter, turn.cursor) if turn.cursor else None
         if paging.style == "link":
             return _linked(request, turn.link)
         # Without a cursor, a page that is not full is the last.
@@ -139,7 +139,4 @@ def _linked(request: Request, link: str | None) -> Request | None:
     if link is None:
         return None
     # Of the link only its query is followed: neither host nor path of it can lead the token astray.
-    query = dict(parse_qsl(urlsplit(link).query, keep_blank_values=True))
-    if query == {key: str(value) for key, value in request.query.items()}:
-        raise ApiError("the list does not end: the link to the next page leads to the same")
-    return dataclasses.replace(request, query=query)
+    return dataclasses.replace(request, query=dict(parse_qsl(urlsplit(link).query, keep_blank_values=True)))

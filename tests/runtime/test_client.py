@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import uvicorn
 
+from exporter.description import Resource
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import MAX_PAUSE, NotFoundError, PausedError, RuntimeClient
@@ -257,3 +259,42 @@ async def test_the_token_goes_with_every_call_but_health() -> None:
     assert jobs["authorization"] == f"Bearer {TOKEN}"
     assert jobs["if-none-match"] == '"x"'
     assert jobs_path == "/api/v1/projects/p1/jobs?updatedSince=2026-01-05T09%3A00%3A00.123Z&limit=500"
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [
+        {"style": "offset", "parameter": "skip", "size": 2},
+        {"style": "page", "parameter": "page", "size": 2},
+        {"style": "link"},
+    ],
+    ids=lambda paging: paging["style"],
+)
+async def test_a_server_that_gives_the_same_page_for_ever_is_an_error(paging: dict[str, object]) -> None:
+    runtime = runtime_config()
+    projects = msgspec.convert({"path": "/projects", "paging": paging}, Resource)
+    resources = msgspec.structs.replace(runtime.resources, projects=projects)
+    links = iter(["</projects?x=1>; rel=next", "</projects?x=2>; rel=next", "</projects?x=1>; rel=next"] * 3)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=a_list("a", "b"), headers={"Link": next(links)})
+
+    observed = Observed()
+    asked = RuntimeClient(
+        connect(runtime, concurrency=1, transport=httpx.MockTransport(answer)),
+        runtime.base_url,
+        resources,
+        credentials=Credentials(Token()),
+        decoder=Decoder(StatusMap(), observed, resources, label_length=128),
+        observer=observed,
+        concurrency=1,
+    )
+    with pytest.raises(ApiError, match="does not end"):
+        await read(asked.projects())
+    assert len(observed.requests) <= 3
+
+
+async def test_an_empty_page_with_a_cursor_is_not_the_end() -> None:
+    lists = {"": a_list(cursor="x"), "x": a_list("a")}
+    asked = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
+    assert await read(asked.projects()) == ["a"]
