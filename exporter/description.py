@@ -134,9 +134,10 @@ class Resources(_Part, frozen=True):
             raise ValueError("job: is required where jobs has changed and no active: nothing else tells of an end")
 
 
-def given(resource: Resource | Absent) -> Resource | None:
-    """Return a resource, or None where the deployment lacks it."""
-    return None if isinstance(resource, str) else resource
+def present(resources: Resources) -> dict[str, Resource]:
+    """Return what a deployment has, by name."""
+    named = {name: getattr(resources, name) for name in ("health", "projects", "jobs", "job", "records", "usage")}
+    return {name: resource for name, resource in named.items() if isinstance(resource, Resource)}
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any], *, depth: int = 100) -> dict[str, Any]:

@@ -16,17 +16,15 @@ from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
 from exporter.errors import ApiError
+from exporter.runs.sync import ONLY_PROJECT
 from exporter.runtime.client import RuntimeClient, Sample
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import RunSnapshot
-from exporter.runtime.statuses import StatusMap, propose
+from exporter.runtime.statuses import propose
 from exporter.runtime.wire import MALFORMED, Decoder, Known
-from exporter.service import Exporter
+from exporter.service import SCRAPE_INTERVAL, Exporter, status_map
 from exporter.status import Status
 from exporter.suggest import fields_of, from_answers
-
-SCRAPE_INTERVAL = 15.0
-"""Seconds between two scrapes, for the estimate: what deploy/prometheus.yml has."""
 
 CLOCK_TOLERANCE = 5.0
 """Seconds that the clocks may differ before it is worth a word; any difference is corrected."""
@@ -161,32 +159,28 @@ async def suggest_from_answers(config: Config) -> str:
     try:
         client, decoder = exporter.connection
         answers: dict[str, list[Any]] = {}
+        project, run = ONLY_PROJECT, None
         for resource in ("health", "projects", "jobs", "records", "usage"):
-            project = _first_id(answers.get("projects", []))
-            run = _first_id(answers.get("jobs", []))
-            if not client.has(resource) or (resource == "records" and not run):
+            if not client.has(resource) or (resource == "records" and run is None):
                 continue
-            asked = None if resource != "records" else _nameless_run(run, project)
             try:
-                sample = await client.sample(resource, asked, project_id=project)
+                sample = await client.sample(resource, run if resource == "records" else None, project_id=project)
                 answers[resource] = decoder.raw_items(resource, sample.body)
             except (ApiError, *MALFORMED):
                 continue  # what cannot be asked for is the doctor's to say
+            if resource == "projects":
+                project = _first_id(answers[resource]) or ONLY_PROJECT
+            elif resource == "jobs" and (run_id := _first_id(answers[resource])):
+                run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, "", 0.0, 0.0)
         return from_answers(config.runtime.base_url, answers)
     finally:
         await exporter.close()
 
 
 def _first_id(items: list[Any]) -> str:
-    fields = fields_of("projects", items)
-    found = (
-        items[0].get(fields["id"]) if items and isinstance(items[0], dict) and isinstance(fields.get("id"), str) else ""
-    )
-    return str(found or "default")
-
-
-def _nameless_run(run_id: str, project_id: str) -> RunSnapshot:
-    return RunSnapshot(run_id, project_id, "", "", "", Status.UNKNOWN, "", 0.0, 0.0)
+    """Return the first item's id, by whatever name it has; empty where it has none."""
+    name = fields_of("projects", items).get("id")
+    return str(items[0].get(name) or "") if name and isinstance(items[0], dict) else ""
 
 
 async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
@@ -212,7 +206,7 @@ class _Examination:
         self._config = config
         self._client = client
         self._decoder = decoder
-        self._statuses = StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
+        self._statuses = status_map(config)
         self.checks: list[Check] = []
         self.fields: list[FieldFinding] = []
         self.labels: dict[str, str | None] = {}
@@ -307,7 +301,7 @@ class _Examination:
 
     async def _projects(self) -> list[tuple[str, str]]:
         if not self._client.has("projects"):
-            return [("default", self._config.runtime.project)]
+            return [(ONLY_PROJECT, self._config.runtime.project)]
         found: list[tuple[str, str]] = []
         try:
             async for page in self._client.projects():

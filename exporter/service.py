@@ -97,9 +97,8 @@ class Exporter:
 
     def _make_reading(self, config: Config, store: Store) -> "_Reading":
         world = self._world
-        statuses = StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
         decoder = Decoder(
-            statuses, _Findings(self.own), config.runtime.resources, label_length=config.limits.label_length
+            status_map(config), _Findings(self.own), config.runtime.resources, label_length=config.limits.label_length
         )
         client = RuntimeClient(
             connect(config.runtime, concurrency=config.sync.concurrency, transport=world.transport),
@@ -122,6 +121,9 @@ class Exporter:
         shared = SharedSync(sync.run, min_interval=config.sync.min_interval, monotonic=world.monotonic)
         return _Reading(client, decoder, shared)
 
+
+SCRAPE_INTERVAL = 15.0
+"""Seconds between two scrapes where nobody says otherwise: what deploy/prometheus.yml has."""
 
 PATIENCE = 9.5
 """Seconds to wait for a sync when the scraper names no timeout: Prometheus's default of 10 s, less the way back."""
@@ -160,6 +162,11 @@ class _Findings:
 
 MAX_LOGGED_REASONS = 50
 """Different reasons for invalid items that are logged; the counter goes on."""
+
+
+def status_map(config: Config) -> StatusMap:
+    """Return what status labels mean here: those that are known, and the config's own."""
+    return StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
 
 
 def _credentials(config: Config) -> Credentials:

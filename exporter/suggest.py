@@ -111,8 +111,7 @@ def from_openapi(document: Any, base_url: str) -> str:
     if "jobs" not in resources:
         nouns = ", ".join(NOUNS["jobs"])
         raise SuggestError(f"no list of runs is described; looked for a path that ends in one of {nouns}")
-    job = api.one_of(resources["jobs"])
-    if job:
+    if job := api.one_run():
         resources["job"] = job
     return _written(base_url, resources)
 
@@ -161,7 +160,7 @@ class _OpenApi:
         _, _, path, method, operation = min(found, key=lambda each: each[:3])
         return self._described(resource, path, method, operation)
 
-    def one_of(self, jobs: dict[str, Any]) -> dict[str, Any] | None:
+    def one_run(self) -> dict[str, Any] | None:
         """Return the description of one run, if there is one: a noun for runs and an id, at the end of a path."""
         for path, method, operation in self._operations():
             pieces = path.split("/")
@@ -227,7 +226,7 @@ class _OpenApi:
         )
         sized = {"size_parameter": size, "size": 100} if size else {"size": 100}
         following = next(
-            (str(name) for name in self._resolved(schema).get("properties", {}) if _fold(name) in _NEXT),
+            (str(name) for name in schema.get("properties", {}) if _fold(name) in _NEXT),
             None,
         )
         cursor = next((by_word[word] for word in ("cursor", "pagetoken", "after", "next") if word in by_word), None)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from exporter import __version__
-from exporter.demo.stack import SCRAPE_INTERVAL
+from exporter.service import SCRAPE_INTERVAL
 from tests.stack.programs import ROOT, program
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -1,8 +1,6 @@
 """The doctor: what it says of a connection that is well, and of each thing that can be wrong with one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
-from tests.stack.programs import free_port, runtime
+from tests.stack.programs import free_port, runtime, spinner_exporter
 
 
 def test_a_runtime_of_the_contract_is_well(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        looked = doctor("--runtime.base-url", url)
+        looked = spinner_exporter("doctor", "--runtime.base-url", url)
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert "FAIL" not in looked.stdout
     for line in ("ok    health: it answers", "ok    clocks: they agree", "ok    a whole read: as the exporter does it"):
@@ -31,7 +29,7 @@ def test_a_runtime_of_the_contract_is_well(tmp_path: Path) -> None:
 
 def test_machines_are_told_the_same(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        told = json.loads(doctor("--runtime.base-url", url, "--json").stdout)
+        told = json.loads(spinner_exporter("doctor", "--runtime.base-url", url, "--json").stdout)
     assert told["ok"] is True
     assert told["runs"] > 5
     assert told["series"] > 100
@@ -44,7 +42,7 @@ def test_machines_are_told_the_same(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_said_in_a_line() -> None:
-    looked = doctor("--runtime.base-url", f"http://127.0.0.1:{free_port()}")
+    looked = spinner_exporter("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
     assert looked.returncode == 1
     assert "FAIL  health: no answer (ConnectError)" in looked.stdout
     assert "Traceback" not in looked.stdout + looked.stderr
@@ -132,9 +130,3 @@ def test_a_proposal_is_the_nearest_word(label: str, idea: str | None) -> None:
 def test_costs_and_required_fields_are_fields() -> None:
     for resource, field in [*COSTS, *((name, each) for name, fields in REQUIRED.items() for each in fields)]:
         assert field in FIELDS[resource]
-
-
-def doctor(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "exporter", "doctor", *flags], capture_output=True, text=True, timeout=60, check=False
-    )

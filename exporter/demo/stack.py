@@ -15,6 +15,7 @@ import yaml
 
 from exporter.demo import pages, speed
 from exporter.demo.parts import DemoError, Part, find, free_ports, launch, reserve, wait_until
+from exporter.service import SCRAPE_INTERVAL
 from exporter.web.server import answering
 
 HOUR = 3600.0
@@ -25,9 +26,6 @@ PORTS = {"runtime": 8090, "exporter": 10095, "prometheus": 9090, "alertmanager":
 
 PAGES_PORT = 9099
 """Where pages are received. Whoever has it is the machine's first demo; later ones leave it the usual ports."""
-
-SCRAPE_INTERVAL = 15.0
-"""Seconds of the story between two scrapes, as in deploy/prometheus.yml."""
 
 GRAFANA_HOME = Path("/usr/share/grafana")
 """Where Grafana's packages put what the program needs beside itself."""

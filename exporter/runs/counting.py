@@ -32,19 +32,16 @@ class RecordCounter:
         if snapshot.status.ended and known is not None and known.ended and _same(known.snapshot, snapshot):
             return _with_counts_of(known.snapshot, snapshot)
         counted = self._counted.get(snapshot.id, _Counted())
-        since = counted.as_of
-        if since is not None and self._client.tells_changed_records:
-            since -= self._overlap
-        else:
-            since, counted = None, _Counted()
-        sights = dict(counted.sights)
+        since = None if counted.as_of is None else counted.as_of - self._overlap
+        sights = dict(counted.sights) if since is not None else {}
         as_of = None
         async for page in self._client.records(snapshot, changed_since=since):
             as_of = page.as_of if as_of is None else as_of
             sights |= {sight.record.id: sight for sight in page.items}
         if snapshot.status.ended:
             self._counted.pop(snapshot.id, None)
-        else:
+        elif self._client.tells_changed_records:
+            # Else everything is read again, and what was seen before is of no use.
             self._counted[snapshot.id] = _Counted(sights, as_of)
         return _with_counts(snapshot, sights)
 

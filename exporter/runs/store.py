@@ -182,7 +182,8 @@ class Store:
 
     def open_runs(self, project_id: str) -> dict[str, Run]:
         """Return a project's runs that have not ended, by their ids."""
-        return {run_id: run for run_id, run in self.runs_of(project_id).items() if not run.ended}
+        runs = self._projects[project_id].runs
+        return {run_id: tracked.run for run_id, tracked in runs.items() if not tracked.run.ended}
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
         """Return the runs whose failed count moved since their failed records were last read, newest first."""

@@ -220,12 +220,9 @@ class Sync:
 
         counted = await _together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
         counter.forget(newest)
-        if troubles:
-            self._troubles.note("records", troubles[0], project=project_id)
-            if len(troubles) == len(counted):
-                raise ApiError(troubles[0])
-        else:
-            self._troubles.clear("records", project=project_id)
+        self._troubles.settle("records", troubles, project=project_id)
+        if troubles and len(troubles) == len(counted):
+            raise ApiError(troubles[0])
         return [each for each in counted if each is not None]
 
     async def _reread(self, project_id: str, runs: list[Run], staged: "_Staged") -> list[str]:
@@ -245,10 +242,7 @@ class Sync:
                 troubles.append(str(error))
 
         await _together(*map(read, runs))
-        if troubles:
-            self._troubles.note("job", troubles[0], project=project_id)
-        else:
-            self._troubles.clear("job", project=project_id)
+        self._troubles.settle("job", troubles, project=project_id)
         return gone
 
     async def _read_failed_records(self, project_id: str) -> None:
@@ -391,6 +385,13 @@ class _Troubles:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], str] = {}
+
+    def settle(self, what: str, errors: list[str], *, project: str) -> None:
+        """Note the first of the errors of several reads, or that all went well."""
+        if errors:
+            self.note(what, errors[0], project=project)
+        else:
+            self.clear(what, project=project)
 
     def note(self, what: str, error: str, *, project: str = "") -> None:
         if self._known.get((what, project)) != error:

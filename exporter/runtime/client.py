@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import httpx
 
-from exporter.description import Narrowing, Resources, given
+from exporter.description import Narrowing, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
 from exporter.runtime.layout import Layout, Request, Turn
@@ -84,11 +84,7 @@ class RuntimeClient:
         self._wall = wall
         self._base_url = base_url.rstrip("/")
         self._resources = resources
-        self._layouts = {
-            name: Layout(name, resource)
-            for name in ("health", "projects", "jobs", "job", "records", "usage")
-            if (resource := given(getattr(resources, name))) is not None
-        }
+        self._layouts = {name: Layout(name, resource) for name, resource in present(resources).items()}
         self._credentials = credentials
         self._decoder = decoder
         self._observer = observer

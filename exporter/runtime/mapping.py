@@ -11,21 +11,23 @@ from jmespath.exceptions import JMESPathError
 from exporter.description import Resource, Source
 from exporter.errors import ConfigError
 
+_RUN = frozenset(
+    {
+        "id", "projectId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt", "endedAt",
+        "updatedAt", "lastProgressAt", "waitingUntil", "dueAt", "records.total", "records.pending",
+        "records.running", "records.waiting", "records.completed", "records.failed", "failures",
+    }
+)  # fmt: skip
+
 FIELDS: Mapping[str, frozenset[str]] = {
     "health": frozenset({"status", "runtime.status", "runtime.lastHeartbeatAt", "runtime.workers"}),
     "projects": frozenset({"id", "name"}),
-    "jobs": frozenset(
-        {
-            "id", "projectId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt", "endedAt",
-            "updatedAt", "lastProgressAt", "waitingUntil", "dueAt", "records.total", "records.pending",
-            "records.running", "records.waiting", "records.completed", "records.failed", "failures",
-        }
-    ),
+    "jobs": _RUN,
+    "job": _RUN,
     "records": frozenset({"id", "status", "startedAt", "endedAt", "failedStep.name", "errorCode"}),
     "usage": frozenset({"name", "used", "limit", "resetsAt"}),
-}  # fmt: skip
+}
 """Our fields of each resource: the names of the contract, dotted where it nests."""
-FIELDS = {**FIELDS, "job": FIELDS["jobs"]}
 
 TEXTS = frozenset(
     {
@@ -40,13 +42,13 @@ class ItemMapping:
     """Compiled expressions for one resource's items. Raises `ConfigError` for one that cannot be compiled."""
 
     def __init__(self, name: str, resource: Resource) -> None:
-        self._where = f"runtime.resources.{name}.fields"
+        where = f"runtime.resources.{name}.fields"
         known = FIELDS[name]
         self._fields = []
         for field, source in resource.fields.items():
             if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):
-                raise ConfigError(f"{self._where}.{field}: no field of ours; known are {', '.join(sorted(known))}")
-            self._fields.append(_Field(field, source, f"{self._where}.{field}"))
+                raise ConfigError(f"{where}.{field}: no field of ours; known are {', '.join(sorted(known))}")
+            self._fields.append(_Field(field, source, f"{where}.{field}"))
         # Durations are added to times, so those have to be there first.
         self._fields.sort(key=lambda each: each.source.after is not None)
 

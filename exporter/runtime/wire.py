@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 import msgspec
 from jmespath.exceptions import JMESPathError
 
-from exporter.description import Resource, Resources, given
+from exporter.description import Resource, Resources, present
 from exporter.runtime.mapping import FIELDS, ItemMapping, compiled
 from exporter.runtime.model import (
     FailedRecord,
@@ -96,14 +96,12 @@ class Decoder:
         self._statuses = statuses
         self._findings = findings
         self._label_length = label_length
-        described = {name: given(getattr(resources, name)) for name in _KINDS}
-        jobs, job = described["jobs"], described["job"]
-        if jobs and job and not job.fields:
-            described["job"] = msgspec.structs.replace(job, fields=jobs.fields)
-        self._shapes = {name: _Shape(name, resource) for name, resource in described.items() if resource}
-        records = described["records"]
-        words = {} if records is None else records.statuses
-        self._record_words = {_fold(word): ours for word, ours in words.items()}
+        described = present(resources)
+        if "job" in described and not described["job"].fields:
+            described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
+        self._shapes = {name: _Shape(name, resource) for name, resource in described.items()}
+        words = described["records"].statuses if "records" in described else {}
+        self._record_words = {word.casefold(): ours for word, ours in words.items()}
 
     def raw_items(self, resource: str, body: bytes) -> list[Any]:
         """Return an answer's items as they came, to look for fields in. Raises one of `MALFORMED`."""
@@ -252,7 +250,7 @@ class Decoder:
 
     def _record(self, wire: "_Record") -> RecordSight:
         word = self._label(wire.status or "")
-        status = self._statuses.idea(self._record_words.get(_fold(word), word))
+        status = self._statuses.idea(self._record_words.get(word.casefold(), word))
         if status is Status.UNKNOWN:
             self._findings.unmapped_status(word)
         return RecordSight(status, self._failed_record(wire))
@@ -280,10 +278,6 @@ def _counts(wire: "_Counts") -> RecordCounts:
         wire.completed or 0,
         wire.failed or 0,
     )
-
-
-def _fold(word: str) -> str:
-    return word.casefold()
 
 
 def _epoch(time: datetime | None) -> float | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.config import load
 from exporter.service import Exporter
 from exporter.suggest import from_openapi
-from tests.stack.programs import ROOT, free_port, running
-
-SERVER = ROOT / ".servers" / "prefect" / "bin" / "prefect"
+from tests.stack.programs import ROOT, free_port, running, server
 
 
 class Prefect:
@@ -59,9 +56,7 @@ class Prefect:
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    if not SERVER.exists():
-        message = f"{SERVER} is not there; `make test` installs it"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    program = server("prefect") / "prefect"
     home = tmp_path_factory.mktemp("prefect")
     port = free_port()
     environ = {
@@ -75,7 +70,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         for name, value in environ.items():
             patch.setenv(name, value)
         # Without its services: nothing of it is to move runs about.
-        command = [str(SERVER), "server", "start", "--host=127.0.0.1", f"--port={port}", "--no-services"]
+        command = [str(program), "server", "start", "--host=127.0.0.1", f"--port={port}", "--no-services"]
         url = stack.enter_context(
             running(command, f"http://127.0.0.1:{port}", home / "server.log", ready="/api/health", patience=90)
         )

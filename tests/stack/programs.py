@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -25,12 +26,29 @@ EXPORTER = (sys.executable, "-m", "exporter")
 def program(name: str) -> str:
     """Return the path of a program; where it is missing the test is skipped, but in CI it fails."""
     found = shutil.which(name, path=f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    if found is not None:
-        return found
-    message = f"{name} is not on PATH and not in .debian/; `make test` unpacks it where apt is there"
+    if found is None:
+        missing(f"{name} is not on PATH and not in .debian/; `make test` unpacks it where apt is there")
+    return found
+
+
+def missing(message: str) -> NoReturn:
+    """Skip a test for want of a program; in CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def server(name: str) -> Path:
+    """Return the programs of a real server that `make test` installs; where they are missing, see `missing`."""
+    programs = ROOT / ".servers" / name / "bin"
+    if not programs.exists():
+        missing(f"{programs} is not there; `make test` installs it")
+    return programs
+
+
+def spinner_exporter(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end."""
+    return subprocess.run([*EXPORTER, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def free_port() -> int:
