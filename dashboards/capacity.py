@@ -1,7 +1,18 @@
 """Capacity, the trend review: how much runs, when, and how long the plan lasts. It reads recording rules alone."""
 
-from dashboards.panels import Column, bars_by_hour, chooser, dashboard, now, over_time, stat, table, time_series
-from dashboards.queries import PROJECT, REPLICAS, series
+from dashboards.panels import (
+    Column,
+    bars_by_hour,
+    dashboard,
+    now,
+    over_time,
+    project_chooser,
+    runtime_chooser,
+    stat,
+    table,
+    time_series,
+)
+from dashboards.queries import PROJECT, REPLICAS, RUNTIME, series
 from dashboards.style import (
     BLUE,
     GREEN,
@@ -24,11 +35,11 @@ RECORDS = series("project_state:spinner_records_processed:increase1d", PROJECT)
 HOURS = series("project:spinner_records_processed:increase1h", PROJECT)
 MOST_AT_ONCE = series("project:spinner_runs_running:max1h", PROJECT)
 QUEUE = series("project:spinner_run_queue_seconds:p95_1h", PROJECT)
-PLAN = series("meter:spinner_plan_used:ratio")
-USED = f"{REPLICAS} ({series('spinner_plan_used')})"
-LIMIT = f"({REPLICAS} ({series('spinner_plan_limit')}) < Inf)"
-GROWTH = f"clamp_min({REPLICAS} (deriv({series('spinner_plan_used')}[1d])), 0)"
-RESET = f"{REPLICAS} ({series('spinner_plan_reset_timestamp_seconds')})"
+PLAN = series("meter:spinner_plan_used:ratio", RUNTIME)
+USED = f"{REPLICAS} ({series('spinner_plan_used', RUNTIME)})"
+LIMIT = f"({REPLICAS} ({series('spinner_plan_limit', RUNTIME)}) < Inf)"
+GROWTH = f"clamp_min({REPLICAS} (deriv({series('spinner_plan_used', RUNTIME)}[1d])), 0)"
+RESET = f"{REPLICAS} ({series('spinner_plan_reset_timestamp_seconds', RUNTIME)})"
 
 
 def growth(expression: str) -> str:
@@ -123,6 +134,7 @@ METERS = table(
         now(f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT}"),
     ],
     [
+        Column("runtime", "Runtime"),
         Column("meter", "Meter"),
         Column("Value #A", "Used", "count", width=75, align="right"),
         Column("Value #B", "Limit", "count", width=75, align="right", mappings=[nothing_mapping("unlimited")]),
@@ -209,6 +221,6 @@ DASHBOARD = dashboard(
         QUEUE_TIME,
         BUSIEST,
     ],
-    variables=[chooser("project", "Project", f"label_values({series('spinner_project_up')}, project)")],
+    variables=[runtime_chooser(), project_chooser()],
     since="now-30d",
 )

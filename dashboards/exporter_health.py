@@ -1,24 +1,24 @@
 """Exporter: can I trust these numbers? What the exporter reads, how old it is, and what it left out."""
 
-from dashboards.panels import dashboard, now, over_time, stat, time_series
-from dashboards.queries import series
+from dashboards.panels import dashboard, now, over_time, runtime_chooser, stat, time_series
+from dashboards.queries import RUNTIME, series
 from dashboards.style import BLUE, GREEN, ORANGE, RED, thresholds, value_mapping
 
 UID = "spinner-exporter"
 
 RATE = "$__rate_interval"
-READS = f"sum by (le) (rate({series('spinner_exporter_sync_duration_seconds_bucket')}[{RATE}]))"
+READS = f"sum by (le) (rate({series('spinner_exporter_sync_duration_seconds_bucket', RUNTIME)}[{RATE}]))"
 
 
 def of_exporters(name: str) -> str:
     """Return what Prometheus knows of the exporters as processes and as targets."""
-    return f"max by (instance) ({series(name)} and on (instance) {series('spinner_api_up')})"
+    return f"max by (instance) ({series(name)} and on (instance) {series('spinner_exporter_build_info')})"
 
 
 API = stat(
     1,
     "API",
-    over_time(f"max({series('spinner_api_up')})"),
+    over_time(f"min(max by (runtime) ({series('spinner_api_up', RUNTIME)}))"),
     (0, 0, 8, 3),
     "Whether the last read of the runtime's API succeeded, in time for its scrape. If not, its log says why, once.",
     colours=thresholds(RED, (1, GREEN)),
@@ -29,7 +29,7 @@ API = stat(
 AGE = stat(
     2,
     "Age of the data",
-    over_time(f"time() - max({series('spinner_exporter_snapshot_timestamp_seconds')})"),
+    over_time(f"max(time() - max by (runtime) ({series('spinner_exporter_snapshot_timestamp_seconds', RUNTIME)}))"),
     (8, 0, 8, 3),
     "Time since the last good read. More than a few scrape intervals: the numbers on every dashboard are that old.",
     unit="duration",
@@ -41,7 +41,7 @@ AGE = stat(
 PROJECTS = stat(
     3,
     "Projects that cannot be read",
-    over_time(f"count(max by (project) ({series('spinner_project_up')}) == 0) or vector(0)"),
+    over_time(f"count(max by (runtime, project) ({series('spinner_project_up', RUNTIME)}) == 0) or vector(0)"),
     (16, 0, 8, 3),
     "Their runs are not watched. 403: the token may not see them; the exporter's log names each.",
     colours=thresholds(GREEN, (1, RED)),
@@ -51,7 +51,7 @@ PROJECTS = stat(
 RUNS = stat(
     4,
     "Runs shown",
-    over_time(f"max({series('spinner_exporter_runs_tracked')})"),
+    over_time(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))"),
     (0, 3, 8, 3),
     "Runs that have series of their own: those that have not ended, and those that ended within the retention.",
     colours=thresholds(BLUE),
@@ -98,7 +98,11 @@ SYNC = time_series(
 REQUESTS = time_series(
     8,
     "Requests to the API",
-    [over_time(f"sum by (code) (rate({series('spinner_exporter_upstream_requests_total')}[{RATE}]))", "{{code}}")],
+    [
+        over_time(
+            f"sum by (code) (rate({series('spinner_exporter_upstream_requests_total', RUNTIME)}[{RATE}]))", "{{code}}"
+        )
+    ],
     (8, 6, 8, 8),
     "By HTTP status; error is none at all. 401: the token; 403: the project or the plan; 429: too many requests, raise "
     "sync.min_interval; 5xx: the runtime's API.",
@@ -114,7 +118,7 @@ LATENCY = time_series(
     [
         over_time(
             "histogram_quantile(0.9, sum by (le, endpoint) "
-            f"(rate({series('spinner_exporter_upstream_request_duration_seconds_bucket')}[{RATE}])))",
+            f"(rate({series('spinner_exporter_upstream_request_duration_seconds_bucket', RUNTIME)}[{RATE}])))",
             "{{endpoint}}",
         )
     ],
@@ -129,14 +133,15 @@ LEFT_OUT = time_series(
     "Left out",
     [
         over_time(
-            f"sum by (reason) (increase({series('spinner_exporter_runs_dropped_total')}[{RATE}]))",
+            f"sum by (reason) (increase({series('spinner_exporter_runs_dropped_total', RUNTIME)}[{RATE}]))",
             "runs dropped: {{reason}}",
         ),
         over_time(
-            f"sum by (kind) (increase({series('spinner_exporter_invalid_items_total')}[{RATE}]))", "invalid: {{kind}}"
+            f"sum by (kind) (increase({series('spinner_exporter_invalid_items_total', RUNTIME)}[{RATE}]))",
+            "invalid: {{kind}}",
         ),
         over_time(
-            f"sum by (label) (increase({series('spinner_exporter_unmapped_status_total')}[{RATE}]))",
+            f"sum by (label) (increase({series('spinner_exporter_unmapped_status_total', RUNTIME)}[{RATE}]))",
             "unmapped status: {{label}}",
         ),
     ],
@@ -181,6 +186,7 @@ DASHBOARD = dashboard(
     "Exporter",
     "Can I trust these numbers? How old they are, what was read and what was left out.",
     [API, AGE, PROJECTS, RUNS, CONFIG, VERSION, SYNC, REQUESTS, LATENCY, LEFT_OUT, SIZE, MEMORY],
+    variables=[runtime_chooser()],
     since="now-3h",
     refresh="1m",
 )

@@ -12,6 +12,9 @@ from dashboards.panels import (
     now,
     over_time,
     product_url,
+    project_chooser,
+    runtime_chooser,
+    spinner_chooser,
     stat,
     table,
     time_series,
@@ -88,14 +91,14 @@ RUNS = table(
     "completed run with failed records is orange, never green.",
     empty="No runs in this range: has the spinner been started, and does the exporter read its project?",
     sort=("Value #A", True),
-    hidden=("Value #A", "Value #C", "project"),
+    hidden=("Value #A", "Value #C", "runtime", "project"),
 )
 
 RECORDS = bar_gauge(
     2,
     "Records by state",
     now(
-        f"sum by (state) (max by (run_id, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))",
+        f"sum by (state) (max by (runtime, run_id, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))",
         "{{state}}",
     ),
     (16, 0, 8, 5),
@@ -108,7 +111,7 @@ FAILURES = bar_gauge(
     3,
     "Failures by step and error",
     now(
-        "topk(6, sum by (step, error_code) (max by (run_id, step, error_code) "
+        "topk(6, sum by (step, error_code) (max by (runtime, run_id, step, error_code) "
         f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)})))",
         "{{step}}: {{error_code}}",
     ),
@@ -120,9 +123,8 @@ FAILURES = bar_gauge(
     names_above=True,
 )
 
-FAILED = (
-    f"max by (run_id, record_id, step, error_code) ({series('spinner_run_failed_record_info', PROJECT, SPINNER, RUN)})"
-)
+FAILED_INFO = series("spinner_run_failed_record_info", PROJECT, SPINNER, RUN)
+FAILED = f"max by (runtime, run_id, record_id, step, error_code) ({FAILED_INFO})"
 FAILED_AT = f'label_join({FAILED}, "failure", ": ", "step", "error_code")'
 
 FAILED_RECORDS = table(
@@ -144,7 +146,7 @@ FAILED_RECORDS = table(
     "The newest failed records, as many as the exporter's limits allow. A click opens the record in the product: its "
     "outcomes, its journey with the timing of each step, or Records for the contacts' view.",
     empty="No failed records in the chosen run",
-    hidden=("Value", "step", "error_code", "failure"),
+    hidden=("Value", "runtime", "step", "error_code", "failure"),
 )
 
 FINISHED = series("spinner_run_records", PROJECT, SPINNER, RUN, 'state=~"completed|failed"')
@@ -166,8 +168,9 @@ PACE = time_series(
     "Pace",
     [
         over_time(
-            f"sum by (spinner, run_id) (max by (spinner, run_id, state) (deriv({FINISHED}[$__rate_interval])))"
-            f" * 60 unless on (run_id) {CHOSEN_ENDED}",
+            "sum by (runtime, spinner, run_id) "
+            f"(max by (runtime, spinner, run_id, state) (deriv({FINISHED}[$__rate_interval]))) * 60 "
+            f"unless on (runtime, run_id) {CHOSEN_ENDED}",
             "{{spinner}} {{run_id}}",
         )
     ],
@@ -186,7 +189,7 @@ EXPECTED_END = stat(
     now(
         "max((time() + "
         f"{of_chosen_run('spinner_run_duration_seconds')} * (1 / {of_chosen_run('spinner_run_progress_ratio')} - 1)"
-        f" and on (run_id) {UNDER_WAY}) < Inf) * 1000"
+        f" and on (runtime, run_id) {UNDER_WAY}) < Inf) * 1000"
     ),
     (18, 21, 6, 3),
     "When the chosen run is through if it goes on as it has gone so far; the last of them when several are chosen. "
@@ -198,7 +201,10 @@ EXPECTED_END = stat(
 SILENT = stat(
     8,
     "Silent for",
-    now(f"max(time() - {of_chosen_run('spinner_run_last_progress_timestamp_seconds')} and on (run_id) {UNDER_WAY})"),
+    now(
+        f"max(time() - {of_chosen_run('spinner_run_last_progress_timestamp_seconds')} "
+        f"and on (runtime, run_id) {UNDER_WAY})"
+    ),
     (18, 24, 6, 3),
     "Time since a record of the chosen run last finished. Beside it: the silence after which it counts as stalled.",
     unit="duration",
@@ -233,8 +239,9 @@ STATUS = timeline(
 )
 
 VARIABLES = [
-    chooser("project", "Project", f"label_values({series('spinner_project_up')}, project)"),
-    chooser("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)"),
+    runtime_chooser(),
+    project_chooser(),
+    spinner_chooser(),
     choice("status", "Status", [status.value for status in Status]),
     # All of them would be thousands: "All" means those under way, then the newest, twelve in all.
     chooser(

@@ -3,18 +3,20 @@
 from dashboards.panels import (
     Column,
     bar_gauge,
-    chooser,
     dashboard,
     now,
     over_time,
     product_url,
+    project_chooser,
+    runtime_chooser,
+    spinner_chooser,
     stat,
     table,
     time_series,
     timeline,
 )
 from dashboards.queries import FIRING as FIRING_NOW
-from dashboards.queries import PROJECT, REPLICAS, SPINNER, eq, series, shown_status_number, stalled, total
+from dashboards.queries import PROJECT, REPLICAS, RUNTIME, SPINNER, eq, series, shown_status_number, stalled, total
 from dashboards.style import (
     BLUE,
     GREEN,
@@ -32,7 +34,10 @@ UID = "spinner-live-ops"
 
 FINISHED = series("project_spinner_state:spinner_records_processed:rate5m", PROJECT, SPINNER)
 
-JOBS = "/d/spinner-jobs?${datasource:queryparam}&${project:queryparam}&${spinner:queryparam}&${__url_time_range}"
+JOBS = (
+    "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}&${spinner:queryparam}"
+    "&${__url_time_range}"
+)
 
 
 def runs(status: str) -> str:
@@ -117,12 +122,12 @@ RUNTIME = stat(
     7,
     "Runtime",
     over_time(
-        f"max({series('spinner_runtime_up')}) * "
-        f"(time() - max({series('spinner_runtime_last_heartbeat_timestamp_seconds')}) < bool 180)"
+        f"min(max by (runtime) ({series('spinner_runtime_up', RUNTIME)}) * (time() - "
+        f"max by (runtime) ({series('spinner_runtime_last_heartbeat_timestamp_seconds', RUNTIME)}) < bool 180))"
     ),
     (12, 4, 6, 3),
-    "Whether the worker service is up and gave a heartbeat within 3 minutes. Down: runs are created and do not move; "
-    "see SpinnerRuntimeDown.",
+    "Whether the worker service, of every chosen runtime, is up and gave a heartbeat within 3 minutes. Down: runs are "
+    "created and do not move; see SpinnerRuntimeDown.",
     colours=thresholds(RED, (1, GREEN)),
     mappings=[value_mapping({"0": ("✖ DOWN", RED), "1": ("✔ up", GREEN)})],
     empty="? unknown",
@@ -131,7 +136,7 @@ RUNTIME = stat(
 FIRING = stat(
     8,
     "Firing alerts",
-    now(f"count(max by (alertname, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})) or vector(0)"),
+    now(f"count(max by (alertname, runtime, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})) or vector(0)"),
     (18, 4, 6, 3),
     "Pages and tickets of alerts/alerts.rules.yml that fire now; the table below names them.",
     colours=thresholds(GREEN, (1, RED)),
@@ -155,7 +160,7 @@ TIMELINE = timeline(
 ALERTS = table(
     10,
     "What fires",
-    [now(f"max by (alertname, severity, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})")],
+    [now(f"max by (alertname, severity, runtime, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})")],
     [
         Column(
             "severity",
@@ -177,14 +182,14 @@ ALERTS = table(
     "Alerts that fire now. What each means and what to do first is in its runbook (alerts/runbooks).",
     empty="✔ Nothing fires",
     sort=("severity", False),
-    hidden=("Value", "project"),
+    hidden=("Value", "runtime", "project"),
 )
 
 STEPS = bar_gauge(
     11,
     "Top failing steps",
     now(
-        "topk(6, sum by (step, error_code) (max by (project, spinner, run_id, step, error_code) "
+        "topk(6, sum by (step, error_code) (max by (runtime, project, spinner, run_id, step, error_code) "
         f"({series('spinner_run_failures', PROJECT, SPINNER)})))",
         "{{step}}: {{error_code}}",
     ),
@@ -233,8 +238,9 @@ DASHBOARD = dashboard(
         THROUGHPUT,
     ],
     variables=[
-        chooser("project", "Project", f"label_values({series('spinner_project_up')}, project)"),
-        chooser("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)"),
+        runtime_chooser(),
+        project_chooser(),
+        spinner_chooser(),
         product_url(),
     ],
     since="now-1h",

@@ -11,6 +11,7 @@ from typing import Any
 from grafanalib import core
 from grafanalib._gen import DashboardEncoder
 
+from dashboards.queries import PROJECT, RUNTIME, series
 from dashboards.style import BLUE, DATASOURCE, PRODUCT_URL, TAG, TEXT, UNITS, thresholds
 
 SCHEMA_VERSION = 42
@@ -463,6 +464,21 @@ def chooser(name: str, label: str, query: str, *, regex: str = "", newest_first:
         refresh=core.REFRESH_ON_TIME_RANGE_CHANGE,
         sort=core.SORT_DISABLED if newest_first else core.SORT_ALPHA_IGNORE_CASE_ASC,
     )
+
+
+def runtime_chooser() -> core.Template:
+    """The variable that says which runtimes are shown; it has no values where the exporter reads just one."""
+    return chooser("runtime", "Runtime", f"label_values({series('spinner_api_up')}, runtime)")
+
+
+def project_chooser() -> core.Template:
+    """The variable that says which projects of the chosen runtimes are shown."""
+    return chooser("project", "Project", f"label_values({series('spinner_project_up', RUNTIME)}, project)")
+
+
+def spinner_chooser() -> core.Template:
+    """The variable that says which spinners of the chosen projects are shown."""
+    return chooser("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)")
 
 
 def choice(name: str, label: str, values: Sequence[str]) -> core.Template:

@@ -14,11 +14,16 @@ from exporter.metrics import catalogue
 
 RULES = Path(__file__).parents[1] / "alerts" / "recording.rules.yml"
 
-PROJECT = 'project=~"$project"'
+RUNTIME = 'runtime=~"$runtime"'
+"""Also of an exporter that reads just one, whose series have no such label: "all" is `.*`, which that matches."""
+
+PROJECT = f'{RUNTIME}, project=~"$project"'
+"""Two runtimes can each have a project of the same name."""
+
 SPINNER = 'spinner=~"$spinner"'
 RUN = 'run_id=~"$run"'
 
-BY_RUN = "max by (project, spinner, run_id)"
+BY_RUN = "max by (runtime, project, spinner, run_id)"
 REPLICAS = "max without (instance, pod)"
 """Two exporters that read the same runtime are one."""
 
@@ -30,8 +35,7 @@ def series(name: str, *matchers: str) -> str:
     labels = _labels().get(re.sub(r"_(bucket|sum|count)$", "", name), _labels().get(name))
     if labels is None:
         raise KeyError(f"{name} is neither in exporter/metrics/catalogue.py nor in {RULES.name}")
-    for matcher in matchers:
-        label = re.split(r"[=!]", matcher)[0]
+    for label in re.findall(r"(\w+)[=!]", ", ".join(matchers)):
         if ":" not in name and label not in labels:
             raise KeyError(f"{name} has no label {label}")
     return f"{name}{{{', '.join(matchers)}}}" if matchers else name
@@ -55,7 +59,7 @@ def of_chosen_run(name: str, *matchers: str) -> str:
 def with_status(expression: str) -> str:
     """Return what an expression says of the runs that have one of the chosen statuses."""
     status = series("spinner_run_status", PROJECT, SPINNER, 'status=~"$status"')
-    return f"({expression}) and on (project, spinner, run_id) {status}"
+    return f"({expression}) and on (runtime, project, spinner, run_id) {status}"
 
 
 def stalled(*matchers: str) -> str:
@@ -69,17 +73,17 @@ def completed_with_failures(*matchers: str) -> str:
     """Return the number of failed records of the runs that completed with some."""
     failed = of_runs("spinner_run_failed_records", *matchers)
     completed = series("spinner_run_status", PROJECT, SPINNER, 'status="completed"', *matchers)
-    return f"({failed} > 0 and on (project, spinner, run_id) {completed})"
+    return f"({failed} > 0 and on (runtime, project, spinner, run_id) {completed})"
 
 
 def shown_status(*matchers: str) -> str:
     """Return every run with a label `status` that says how it is shown (`style.STATUSES`)."""
-    plain = f"max by (project, spinner, run_id, status) ({series('spinner_run_status', PROJECT, SPINNER, *matchers)})"
-    return " or on (project, spinner, run_id) ".join(
+    plain = series("spinner_run_status", PROJECT, SPINNER, *matchers)
+    return " or on (runtime, project, spinner, run_id) ".join(
         (
             f'label_replace({stalled(*matchers)}, "status", "stalled", "", "")',
             f'label_replace({completed_with_failures(*matchers)}, "status", "failures", "", "")',
-            plain,
+            f"max by (runtime, project, spinner, run_id, status) ({plain})",
         )
     )
 
@@ -109,6 +113,6 @@ def _labels() -> dict[str, tuple[str, ...]]:
     groups = yaml.safe_load(RULES.read_text())["groups"]
     recorded = {rule["record"]: () for group in groups for rule in group["rules"]}
     # Prometheus's own; what of it is asked here comes from alerts/alerts.rules.yml.
-    alerts = {"ALERTS": ("alertname", "alertstate", "severity", "project", "spinner", "run_id")}
+    alerts = {"ALERTS": ("alertname", "alertstate", "severity", "runtime", "project", "spinner", "run_id")}
     process = dict.fromkeys(("process_resident_memory_bytes", "scrape_samples_scraped", "scrape_duration_seconds"), ())
     return {**catalogue.names(), **recorded, **alerts, **process}

@@ -1,6 +1,15 @@
 """Spinner health: one spinner over weeks, for the people who build it: did the change do good or harm?"""
 
-from dashboards.panels import chooser, dashboard, now, over_time, stat, time_series
+from dashboards.panels import (
+    dashboard,
+    now,
+    over_time,
+    project_chooser,
+    runtime_chooser,
+    spinner_chooser,
+    stat,
+    time_series,
+)
 from dashboards.queries import PROJECT, REPLICAS, SPINNER, series
 from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresholds
 
@@ -141,8 +150,9 @@ DASHBOARD = dashboard(
     "One spinner over weeks: durations, seconds per record and failures, before and after a change. Choose a spinner.",
     [DURATION_CHANGE, RECORD_CHANGE, FAILURE_RATIO, RUNS, DURATIONS, PER_RECORD, BY_STEP, THROUGHPUT],
     variables=[
-        chooser("project", "Project", f"label_values({series('spinner_project_up')}, project)"),
-        chooser("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)"),
+        runtime_chooser(),
+        project_chooser(),
+        spinner_chooser(),
     ],
     since="now-14d",
     annotations=[STARTS],

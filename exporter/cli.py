@@ -11,7 +11,7 @@ import click
 import structlog
 
 from exporter import __version__, demo, doctor, logs, simulator, suggest
-from exporter.config import Config, load, parse_duration
+from exporter.config import Settings, load, parse_duration
 from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
@@ -76,7 +76,7 @@ _FLAGS: dict[str, tuple[type, str]] = {
 }
 
 
-def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], Config]:
+def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], Settings]:
     """Return what reads the config, now and again at a reload."""
     given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
     return lambda: load(config_file, environ=os.environ, flags=given)
@@ -104,26 +104,26 @@ def _with_story(command: F) -> F:
 @_with_settings
 def serve_command(config_file: Path | None, **flags: Any) -> None:
     """Serve metrics: every scrape reads what changed in the runtime."""
-    load_config = _loader(config_file, flags)
-    config = load_config()
-    logs.configure(config.log.level, config.log.format)
-    asyncio.run(_serve(config, load_config))
+    load_settings = _loader(config_file, flags)
+    settings = load_settings()
+    logs.configure(settings.log.level, settings.log.format)
+    asyncio.run(_serve(settings, load_settings))
 
 
 @cli.command()
 @_with_settings
 def once(config_file: Path | None, **flags: Any) -> None:
     """Read the runtime once and print the metrics; the status is 1 when it could not be read."""
-    config = _loader(config_file, flags)()
-    logs.configure(config.log.level, config.log.format)
-    sys.exit(asyncio.run(_once(config)))
+    settings = _loader(config_file, flags)()
+    logs.configure(settings.log.level, settings.log.format)
+    sys.exit(asyncio.run(_once(settings)))
 
 
 @cli.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a config file, and that the files it names can be read."""
-    Exporter(load(file, environ=os.environ))
+    Exporter(load(file, environ=os.environ).runtimes)
     click.echo(f"{file}: good")
 
 
@@ -143,14 +143,17 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
         base_url = flags["runtime__base_url"] or "https://runtime.example.com"
         click.echo(suggest.from_openapi(asyncio.run(suggest.read_openapi(openapi)), base_url), nl=False)
         return
-    config = _loader(config_file, flags)()
-    logs.configure("error", config.log.format)
+    settings = _loader(config_file, flags)()
+    logs.configure("error", settings.log.format)
     if suggests:
+        if len(settings.runtimes) > 1:
+            raise ConfigError("--suggest: expected a config with one runtime")
+        (config,) = settings.runtimes.values()
         click.echo(asyncio.run(doctor.suggest_from_answers(config)), nl=False)
         return
-    diagnosis = asyncio.run(doctor.examine(config))
-    click.echo(diagnosis.as_json() if as_json else diagnosis.as_text())
-    sys.exit(0 if diagnosis.ok else EXIT_FAILED)
+    diagnoses = {name: asyncio.run(doctor.examine(config)) for name, config in settings.runtimes.items()}
+    click.echo(doctor.as_json(diagnoses) if as_json else doctor.as_text(diagnoses))
+    sys.exit(0 if all(diagnosis.ok for diagnosis in diagnoses.values()) else EXIT_FAILED)
 
 
 @cli.command()
@@ -200,13 +203,13 @@ def metrics_doc() -> None:
     click.echo(as_markdown(), nl=False)
 
 
-async def _serve(config: Config, load_config: Callable[[], Config]) -> None:
-    exporter = Exporter(config)
-    listener = listen(config.web.listen_address)
+async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> None:
+    exporter = Exporter(settings.runtimes)
+    listener = listen(settings.web.listen_address)
 
     async def reload() -> None:
         try:
-            await exporter.reload(load_config())
+            await exporter.reload(load_settings().runtimes)
         except ConfigError as error:
             exporter.own.config_reloaded(ok=False)
             log.error("config not reloaded, the old one stays", error=str(error))
@@ -227,8 +230,9 @@ async def _serve(config: Config, load_config: Callable[[], Config]) -> None:
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    app = create_app(exporter, reload=reload if config.web.enable_lifecycle else None)
-    log.info("listening", url=url_of(listener), version=__version__, runtime=config.runtime.base_url)
+    app = create_app(exporter, reload=reload if settings.web.enable_lifecycle else None)
+    urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
+    log.info("listening", url=url_of(listener), version=__version__, reads=urls)
     try:
         await serve(app, listener, on_hangup=on_hangup)
     finally:
@@ -236,8 +240,8 @@ async def _serve(config: Config, load_config: Callable[[], Config]) -> None:
     log.info("ended")
 
 
-async def _once(config: Config) -> int:
-    exporter = Exporter(config)
+async def _once(settings: Settings) -> int:
+    exporter = Exporter(settings.runtimes)
     try:
         api_up = await exporter.refresh(patience=float("inf"))
         sys.stdout.write((await exporter.page()).decode())

@@ -1,9 +1,10 @@
-"""First room: what the operator asked for. File, then environment, then flags become one frozen `Config`.
+"""First room: what the operator asked for. File, then environment, then flags become frozen `Settings`.
 
 A setting that is wrong raises `ConfigError` with the place it came from, its path and the expected form.
 Values are passed on by `service`; no other room reads the environment or a file of settings.
 """
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -247,7 +248,7 @@ class LogConfig(_Section, frozen=True):
 
 
 class Config(_Section, frozen=True):
-    """Everything that can be set. Each field's meaning and default stand in `docs/configuration.md`."""
+    """What holds for one runtime. Each field's meaning and default stand in `docs/configuration.md`."""
 
     runtime: RuntimeConfig
     projects: ProjectsConfig = msgspec.field(default_factory=ProjectsConfig)
@@ -259,8 +260,6 @@ class Config(_Section, frozen=True):
     stalls: StallsConfig = msgspec.field(default_factory=StallsConfig)
     spinners: tuple[SpinnerConfig, ...] = ()
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
-    web: WebConfig = msgspec.field(default_factory=WebConfig)
-    log: LogConfig = msgspec.field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
         ideas = [status.value for status in Status if status is not Status.UNKNOWN]
@@ -268,12 +267,29 @@ class Config(_Section, frozen=True):
             _one_of(f"statuses.{label}", idea, ideas)
 
 
+class WholeConfig(Config, frozen=True):
+    """Everything that a file with one runtime can say."""
+
+    web: WebConfig = msgspec.field(default_factory=WebConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that was asked for."""
+
+    runtimes: Mapping[str, Config]
+    """What holds for each runtime, by its name; the one of a file that has just one is called ``."""
+    web: WebConfig
+    log: LogConfig
+
+
 def load(
     file: Path | None,
     *,
     environ: Mapping[str, str],
     flags: Mapping[str, object] | None = None,
-) -> Config:
+) -> Settings:
     """Read the file, lay the environment over it, then the flags, and decode the result.
 
     `flags` maps a setting's path (`web.listen_address`) to its value. Raises `ConfigError`.
@@ -324,12 +340,13 @@ class _Settings:
     def lay(self, tree: dict[str, Any], *, origin: str) -> None:
         self._tree = tree
         self._origins[()] = origin
-        runtime = tree.get("runtime")
-        if isinstance(runtime, dict) and "token" in runtime:
-            raise ConfigError(
-                f"{origin}: runtime.token: a token does not belong in this file; put it into a file of its own "
-                "and name that in runtime.token_file"
-            )
+        entries = tree.get("runtimes")
+        for section in (tree.get("runtime"), *(entries if isinstance(entries, list) else ())):
+            if isinstance(section, dict) and "token" in section:
+                raise ConfigError(
+                    f"{origin}: runtime.token: a token does not belong in this file; put it into a file of its own "
+                    "and name that in runtime.token_file"
+                )
 
     def put(self, path: tuple[str, ...], value: object, *, origin: str) -> None:
         at = self._tree
@@ -341,24 +358,67 @@ class _Settings:
         at[path[-1]] = value
         self._origins[path] = origin
 
-    def decode(self) -> Config:
-        tree = self._tree
+    def decode(self) -> Settings:
+        if "runtimes" not in self._tree:
+            whole = self._convert(self._tree)
+            return Settings({"": whole}, whole.web, whole.log)
+        shared = {key: value for key, value in self._tree.items() if key != "runtimes"}
+        if "runtime" in shared:
+            origins = (origin for path, origin in self._origins.items() if path[:1] == ("runtime",))
+            origin = next(origins, self._origin(()))
+            raise ConfigError(f"{origin}: runtime: expected either runtime or runtimes, not both")
+        runtimes: dict[str, Config] = {}
+        for place, entry in enumerate(self._entries()):
+            name = self._name(entry, place, runtimes)
+            own: dict[str, Any] = {"runtime": {}}
+            for key, value in entry.items():
+                (own if key in _OF_ONE_RUNTIME else own["runtime"])[key] = value
+            del own["runtime"]["name"]
+            whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
+            runtimes[name] = whole
+        return Settings(runtimes, whole.web, whole.log)
+
+    def _entries(self) -> list[dict[str, Any]]:
+        entries = self._tree["runtimes"]
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise ConfigError(
+                f"{self._origin(('runtimes',))}: runtimes: expected a list of runtimes such as "
+                '[{name: eu, base_url: "http://127.0.0.1:8090"}]'
+            )
+        return entries
+
+    def _name(self, entry: Mapping[str, Any], place: int, taken: Mapping[str, object]) -> str:
+        name = entry.get("name")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,64}", name):
+            what = "is required" if name is None else f"got {name!r}"
+            expected = "expected up to 64 letters, digits, dots and dashes"
+            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {expected}; {what}")
+        if name in taken:
+            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {name} stands twice")
+        return name
+
+    def _convert(self, tree: dict[str, Any], name: str = "", own: Mapping[str, object] | None = None) -> WholeConfig:
+        """Decode the settings of one runtime; with several its `name`, and what its entry says of its own."""
         runtime = tree.get("runtime")
         if isinstance(runtime, dict):
-            preset = _preset(runtime.get("preset", "contract"), self._origins.get((), "config"))
+            preset = _preset(runtime.get("preset", "contract"), self._origin(()))
             tree = merged(preset, tree, depth=_MERGED_LEVELS)
         try:
-            return msgspec.convert(tree, Config, dec_hook=_decode_value)
+            return msgspec.convert(tree, WholeConfig, dec_hook=_decode_value)
         except msgspec.ValidationError as error:
-            raise ConfigError(self._explain(str(error))) from None
+            raise ConfigError(self._explain(str(error), name, own or {})) from None
 
-    def _explain(self, message: str) -> str:
+    def _origin(self, path: tuple[str, ...]) -> str:
+        """Return where the setting at a path came from."""
+        return next((self._origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._origins), "config")
+
+    def _explain(self, message: str, name: str, own: Mapping[str, object]) -> str:
         """Turn msgspec's sentence into: where it came from, the path, what was expected."""
         what, _, at = message.partition(" - at `$")
         path = tuple(part for part in at.replace("[...]", "").rstrip("`").split(".") if part)
         # Checks of a section name their own key first ("concurrency: expected …").
-        if own := re.match(r"([\w.]+): ", what):
-            path, what = (*path, *own[1].split(".")), what[own.end() :]
+        if key := re.match(r"([\w.]+): ", what):
+            path, what = (*path, *key[1].split(".")), what[key.end() :]
         if unknown := re.search(r"unknown field `(.+)`", what):
             near = difflib.get_close_matches(unknown[1], _keys_at(path), n=1)
             path = (*path, unknown[1])
@@ -367,17 +427,21 @@ class _Settings:
             )
         elif missing := re.search(r"missing required field `(.+)`", what):
             path, what = (*path, missing[1]), "is required"
-            if path in (("runtime",), ("runtime", "base_url")):
+            if not name and path in (("runtime",), ("runtime", "base_url")):
                 return (
-                    f"{self._origins.get((), 'config')}: runtime.base_url: is required; name the runtime's API in the "
+                    f"{self._origin(())}: runtime.base_url: is required; name the runtime's API in the "
                     "config file, in SPINNER_EXPORTER_RUNTIME_BASE_URL or with --runtime.base-url"
                 )
         for theirs, ours in _PLAIN_WORDS:
             what = re.sub(theirs, ours, what)
-        origin = next(
-            (self._origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._origins), "config"
-        )
+        origin = self._origin(path)
+        if name and path and path[0] in own:
+            path = ("runtimes", name, *(path[1:] if path[0] == "runtime" else path))
         return f"{origin}: {'.'.join(path) or 'the file'}: {what}"
+
+
+_OF_ONE_RUNTIME = frozenset(get_type_hints(Config)) - {"runtime"}
+"""What an entry of `runtimes` can say beside what `runtime` can."""
 
 
 _PLAIN_WORDS = (
@@ -459,7 +523,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, ...], str, object]]:
     """Yield path, variable and value for each of our variables; a variable that names no setting is refused."""
-    known = {ENVIRONMENT_PREFIX + "_".join(path).upper(): (path, kind) for path, kind in _leaves(Config)}
+    known = {ENVIRONMENT_PREFIX + "_".join(path).upper(): (path, kind) for path, kind in _leaves(WholeConfig)}
     for name, text in sorted(environ.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:
             continue
@@ -489,7 +553,7 @@ def _leaves(section: type[msgspec.Struct], prefix: tuple[str, ...] = ()) -> Iter
 
 
 def _keys_at(path: tuple[str, ...]) -> list[str]:
-    section: Any = Config
+    section: Any = WholeConfig
     for key in path:
         hint: Any = get_type_hints(section).get(key)
         # Of a choice, the one that has keys; of a mapping or a list, what it holds.
@@ -497,7 +561,8 @@ def _keys_at(path: tuple[str, ...]) -> list[str]:
         section = next((each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)), None)
         if section is None:
             return []
-    return [key for key in get_type_hints(section) if (*path, key) != ("runtime", "token")]
+    keys = [key for key in get_type_hints(section) if (*path, key) != ("runtime", "token")]
+    return keys if path else [*keys, "runtimes"]
 
 
 def _floor_below_ceiling(floor: float, ceiling: float) -> None:

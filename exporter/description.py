@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from exporter.status import Status
+
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of the description; a key that it does not know is refused."""
@@ -97,7 +99,7 @@ class Resource(_Part, frozen=True):
     `job` without fields of its own has those of `jobs`.
     """
     statuses: dict[str, str] = {}
-    """Of records: their words for states and what each means in ours."""
+    """Of records: their words for states and the idea behind each."""
     token: bool = True
     """Whether the request is authorised."""
     accept: tuple[int, ...] = (200,)
@@ -106,6 +108,10 @@ class Resource(_Part, frozen=True):
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
             raise ValueError("path: expected a path that begins with /")
+        ideas = [status.value for status in Status if status is not Status.UNKNOWN]
+        for word, idea in self.statuses.items():
+            if idea not in ideas:
+                raise ValueError(f"statuses.{word}: expected one of {', '.join(ideas)}, got {idea!r}")
         if self.method == "GET" and self.body:
             raise ValueError("body: expected with method: POST alone")
 

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,13 +16,14 @@ from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
 from exporter.errors import ApiError
+from exporter.reader import status_map
 from exporter.runs.sync import ONLY_PROJECT
 from exporter.runtime.client import RuntimeClient, Sample
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import RunSnapshot
 from exporter.runtime.statuses import propose
 from exporter.runtime.wire import MALFORMED, Decoder, Known
-from exporter.service import SCRAPE_INTERVAL, Exporter, status_map
+from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.status import Status
 from exporter.suggest import fields_of, from_answers
 
@@ -58,7 +59,6 @@ COSTS = {
     ("jobs", "records.running"): "the last records of a run are given no more time than others",
     ("jobs", "records.pending"): 'no spinner_run_records{state="pending"}',
     ("jobs", "failures"): "no spinner_run_failures: failures are not told apart by step and error",
-    ("jobs", "dueAt"): "no spinner_run_due_timestamp_seconds",
     ("health", "runtime.lastHeartbeatAt"): "a runtime that dies is noticed only when the API says so",
     ("health", "runtime.workers"): "no spinner_runtime_workers",
     ("records", "failedStep.name"): "failed records are named without their step",
@@ -118,9 +118,9 @@ class Diagnosis:
         """Whether the exporter would serve."""
         return all(check.ok for check in self.checks)
 
-    def as_json(self) -> str:
+    def as_tree(self) -> dict[str, Any]:
         """Return it for machines."""
-        return json.dumps({"ok": self.ok, **dataclasses.asdict(self)}, indent=2)
+        return {"ok": self.ok, **dataclasses.asdict(self)}
 
     def as_text(self) -> str:
         """Return it for people."""
@@ -142,11 +142,25 @@ class Diagnosis:
 IDEAS = "one of queued, running, waiting, completed, failed, cancelled"
 
 
+def as_json(diagnoses: Mapping[str, Diagnosis]) -> str:
+    """Return what was found of each runtime for machines; the one of a config that has just one stands alone."""
+    if "" in diagnoses:
+        return json.dumps(diagnoses[""].as_tree(), indent=2)
+    trees = {name: diagnosis.as_tree() for name, diagnosis in diagnoses.items()}
+    return json.dumps({"ok": all(each.ok for each in diagnoses.values()), "runtimes": trees}, indent=2)
+
+
+def as_text(diagnoses: Mapping[str, Diagnosis]) -> str:
+    """Return the same for people."""
+    heads = {name: f"runtime {name}\n" if name else "" for name in diagnoses}
+    return "\n\n".join(heads[name] + diagnosis.as_text() for name, diagnosis in diagnoses.items())
+
+
 async def examine(config: Config) -> Diagnosis:
     """Look a connection over, whatever the API does. Raises `ConfigError` for a config that cannot be followed."""
     # The second read has to come at once.
     sync = msgspec.structs.replace(config.sync, min_interval=Duration(0))
-    exporter = Exporter(msgspec.structs.replace(config, sync=sync))
+    exporter = Exporter({"": msgspec.structs.replace(config, sync=sync)})
     try:
         return await _examine(config, exporter)
     finally:
@@ -155,9 +169,9 @@ async def examine(config: Config) -> Diagnosis:
 
 async def suggest_from_answers(config: Config) -> str:
     """Return a config whose fields are guessed from what the described requests answer. Raises `SuggestError`."""
-    exporter = Exporter(config)
+    exporter = Exporter({"": config})
     try:
-        client, decoder = exporter.connection
+        client, decoder = exporter.readers[""].client, exporter.readers[""].decoder
         answers: dict[str, list[Any]] = {}
         project, run = ONLY_PROJECT, None
         for resource in ("health", "projects", "jobs", "records", "usage"):
@@ -184,7 +198,7 @@ def _first_id(items: list[Any]) -> str:
 
 
 async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
-    examination = _Examination(config, *exporter.connection)
+    examination = _Examination(config, exporter.readers[""].client, exporter.readers[""].decoder)
     await examination.run()
     checks, series, runs, requests = examination.checks, 0, 0, None
     if all(check.ok for check in checks):

@@ -10,6 +10,7 @@ import structlog
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     """Set up our own events and the few that libraries log. `form` is logfmt or json."""
     shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,

@@ -37,8 +37,6 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "endedAt": ("endedat", "ended", "endtime", "enddate", "finishedat", "completedat", "stoppedat"),
         "updatedAt": ("updatedat", "updated", "updatetime", "modifiedat", "lastmodified", "touched"),
         "lastProgressAt": ("lastprogressat", "lastprogress", "lastactivityat", "lastactivity"),
-        "waitingUntil": ("waitinguntil", "resumeat"),
-        "dueAt": ("dueat", "due", "deadline"),
         "records.total": ("recordstotal", "total", "totalcount", "itemcount"),
         "records.pending": ("recordspending", "pending", "pendingcount"),
         "records.running": ("recordsrunning", "running", "runningcount"),

@@ -67,7 +67,7 @@ def store(clock: Clock, *, projects: dict[str, str] | None = None, **rules: Any)
 
 def runtime_config(base_url: str = "http://runtime.test") -> RuntimeConfig:
     """The settings of a runtime that follows the contract."""
-    return load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url}).runtime
+    return load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url}).runtimes[""].runtime
 
 
 def resources() -> Resources:

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 
 from exporter.config import Config, ProjectsConfig, SyncConfig
-from exporter.service import Exporter, World
+from exporter.reader import World
+from exporter.service import Exporter
 from tests.builders import NOON, Clock, runtime_config
 
 Answer = Callable[[httpx.Request], httpx.Response | None]
@@ -117,7 +118,7 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
         sync=SyncConfig(**sync),
         **settings,
     )
-    return Exporter(config, World(wall=own, monotonic=own, transport=runtime.transport()))
+    return Exporter({"": config}, World(wall=own, monotonic=own, transport=runtime.transport()))
 
 
 def _wire(job: dict[str, Any]) -> dict[str, Any]:

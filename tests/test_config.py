@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import Config, ProjectsConfig, load, parse_duration, split_address
+from exporter.config import ProjectsConfig, Settings, load, parse_duration, split_address
 from exporter.errors import ConfigError
 
 SMALLEST = 'runtime: {base_url: "http://127.0.0.1:8090"}\n'
 
 
-def config(text: str, folder: Path, environ: dict[str, str] | None = None, **flags: object) -> Config:
+def config(text: str, folder: Path, environ: dict[str, str] | None = None, **flags: object) -> Settings:
     file = folder / "exporter.yml"
     file.write_text(text)
     return load(file, environ=environ or {}, flags={name.replace("__", "."): value for name, value in flags.items()})
@@ -29,15 +29,17 @@ def mistake(text: str, folder: Path, environ: dict[str, str] | None = None, **fl
 
 def test_the_smallest_file_serves(tmp_path: Path) -> None:
     made = config('runtime: {base_url: "http://127.0.0.1:8090", token_file: /run/secrets/token}', tmp_path)
-    assert made.runtime.token_file == "/run/secrets/token"
-    assert (made.retention, made.sync.min_interval, made.web.listen_address) == (3600.0, 5.0, ":10095")
+    only = made.runtimes[""]
+    assert only.runtime.token_file == "/run/secrets/token"
+    assert (only.retention, only.sync.min_interval, made.web.listen_address) == (3600.0, 5.0, ":10095")
 
 
 def test_environment_lies_over_the_file_and_flags_over_both(tmp_path: Path) -> None:
     text = SMALLEST + "log: {level: debug}\nretention: 1h\nsync: {min_interval: 1s}\n"
     environ = {"SPINNER_EXPORTER_LOG_LEVEL": "warn", "SPINNER_EXPORTER_RETENTION": "2h"}
     made = config(text, tmp_path, environ, log__level="error")
-    assert (made.log.level, made.retention, made.sync.min_interval) == ("error", 7200.0, 1.0)
+    only = made.runtimes[""]
+    assert (made.log.level, only.retention, only.sync.min_interval) == ("error", 7200.0, 1.0)
 
 
 def test_the_environment_alone_can_say_everything() -> None:
@@ -50,18 +52,20 @@ def test_the_environment_alone_can_say_everything() -> None:
         "OTHER": "is not ours",
     }
     made = load(None, environ=environ)
-    assert made.projects.wanted("Sales EU")
-    assert not made.projects.wanted("Support")
-    assert made.statuses == {"Parked": "waiting"}
-    assert (made.web.enable_lifecycle, made.sync.concurrency) == (True, 3)
+    only = made.runtimes[""]
+    assert only.projects.wanted("Sales EU")
+    assert not only.projects.wanted("Support")
+    assert only.statuses == {"Parked": "waiting"}
+    assert (made.web.enable_lifecycle, only.sync.concurrency) == (True, 3)
 
 
 def test_a_token_from_the_environment_is_never_shown() -> None:
     environ = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h", "SPINNER_EXPORTER_RUNTIME_TOKEN": "cxg_secret"}
     made = load(None, environ=environ)
-    assert made.runtime.token is not None
-    assert made.runtime.token.reveal() == "cxg_secret"
-    assert "cxg_secret" not in repr(made) + str(made.runtime.token)
+    token = made.runtimes[""].runtime.token
+    assert token is not None
+    assert token.reveal() == "cxg_secret"
+    assert "cxg_secret" not in repr(made) + str(token)
 
 
 def test_patterns_match_the_whole_name_and_exclude_wins() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import Config, _leaves, load
+from exporter.config import WholeConfig, _leaves, load
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"})
+DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"}).runtimes[""]
 
-KEYS = {".".join(path) for path, _ in _leaves(Config) if path[:2] != ("runtime", "resources")} - {"runtime.token"}
+KEYS = {".".join(path) for path, _ in _leaves(WholeConfig) if path[:2] != ("runtime", "resources")} - {"runtime.token"}
 NONE_BY_DEFAULT = {
     "runtime.base_url", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file", "runtime.tls.cert_file",
     "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",
@@ -34,7 +34,7 @@ def test_a_documented_default_is_the_default(key: str) -> None:
         actual = getattr(actual, name)
     written = documented()[key].strip("`")
     env = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090", _variable(key): written}
-    again: object = load(None, environ=env)
+    again: object = load(None, environ=env).runtimes[""]
     for name in key.split("."):
         again = getattr(again, name)
     assert again == actual, f"docs/configuration.md gives {written} as the default of {key}"
@@ -57,7 +57,7 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
 def test_every_example_config_is_a_good_config(tmp_path: Path) -> None:
     pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     examples = re.findall(r"echo '(runtime: .+?)'", pages) + re.findall(
-        r"```yaml\n(runtime: .+?)```", pages, flags=re.DOTALL
+        r"```yaml\n(runtimes?:.+?)```", pages, flags=re.DOTALL
     )
     assert len(examples) >= 2, "the examples are not found; look at the patterns above"
     for example in examples:

@@ -1,6 +1,7 @@
 """The doctor: what it says of a connection that is well, and of each thing that can be wrong with one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import yaml
 
 from exporter.config import load
-from exporter.doctor import COSTS, REQUIRED, Diagnosis, examine
+from exporter.doctor import ABSENT_COSTS, COSTS, REQUIRED, Diagnosis, examine
+from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
 from tests.connecting.server import TOKEN, OddRuntime, serving
@@ -65,7 +67,7 @@ async def odd_diagnosis(folder: Path, odd: OddRuntime, token: str = TOKEN, **res
             },
         }
         (folder / "exporter.yml").write_text(yaml.safe_dump(tree))
-        return await examine(load(folder / "exporter.yml", environ={}))
+        return await examine(load(folder / "exporter.yml", environ={}).runtimes[""])
 
 
 def check(diagnosis: Diagnosis, what: str) -> Any:
@@ -80,7 +82,6 @@ async def test_another_deployment_is_well_and_what_it_lacks_is_said_with_its_cos
     assert "behind ours; it is corrected" in check(found, "clocks").finding, "its clock stands still"
     costs = {(each.resource, each.field): each.cost for each in found.fields}
     assert costs["jobs", "records.completed"] == "nothing: it is counted from the records"
-    assert costs["jobs", "dueAt"] == "no spinner_run_due_timestamp_seconds"
     assert costs["jobs", "endedAt"] == ""
 
 
@@ -130,3 +131,8 @@ def test_a_proposal_is_the_nearest_word(label: str, idea: str | None) -> None:
 def test_costs_and_required_fields_are_fields() -> None:
     for resource, field in [*COSTS, *((name, each) for name, fields in REQUIRED.items() for each in fields)]:
         assert field in FIELDS[resource]
+
+
+def test_what_it_costs_names_metrics_that_there_are() -> None:
+    named = set(re.findall(r"spinner_\w+", " ".join((*COSTS.values(), *ABSENT_COSTS.values()))))
+    assert named <= set(catalogue.names())

@@ -44,7 +44,7 @@ async def test_fields_are_suggested_from_answers_and_nothing_of_their_content(tm
         token = str(tmp_path / "token")
         tree = {**EXAMPLE["runtime"], "base_url": f"{url}/automation", "token_file": token, "resources": without}
         (tmp_path / "exporter.yml").write_text(yaml.safe_dump({"runtime": tree}))
-        text = await suggest_from_answers(load(tmp_path / "exporter.yml", environ={}))
+        text = await suggest_from_answers(load(tmp_path / "exporter.yml", environ={}).runtimes[""])
     resources = yaml.safe_load(text)["runtime"]["resources"]
     assert resources["projects"]["fields"] == {"id": "key", "name": "title"}
     assert resources["jobs"]["fields"] == {

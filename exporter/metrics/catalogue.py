@@ -21,7 +21,7 @@ Sample = tuple[tuple[str, ...], float | Histogram]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Now:
-    """The moment of a scrape: what is computed anew at each."""
+    """One runtime at the moment of a scrape: what is computed anew at each."""
 
     store: Store
     clock: RuntimeClock
@@ -56,7 +56,12 @@ class OwnFamily:
     type: Literal["gauge", "counter", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
+    of_runtime: bool = True
+    """Whether it is about reading one runtime, rather than about the process."""
 
+
+RUNTIME_LABEL = "runtime"
+"""On every series of a runtime, before all other labels, where the exporter reads several; else on none."""
 
 RUN_LABELS = ("project", "spinner", "run_id")
 SPINNER_LABELS = ("project", "spinner")
@@ -334,7 +339,9 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
 )
 
 OWN_FAMILIES: tuple[OwnFamily, ...] = (
-    OwnFamily("spinner_exporter_build_info", "gauge", "Version of the exporter and of Python.", ("version", "python")),
+    OwnFamily(
+        "spinner_exporter_build_info", "gauge", "Version of the exporter and of Python.", ("version", "python"), False
+    ),
     OwnFamily(
         "spinner_exporter_sync_duration_seconds",
         "histogram",
@@ -381,15 +388,16 @@ OWN_FAMILIES: tuple[OwnFamily, ...] = (
         "spinner_exporter_config_last_reload_successful",
         "gauge",
         "1 when the config was good at the last reload, or start.",
+        of_runtime=False,
     ),
 )
 
 
 def names() -> dict[str, tuple[str, ...]]:
-    """Return every family's name and all its labels."""
+    """Return every family's name and all the labels that it can have."""
     return {
-        **{family.name: RUN_LABELS + family.labels for family in RUN_FAMILIES},
-        **{family.name: SPINNER_LABELS + family.labels for family in SPINNER_FAMILIES},
-        **{family.name: family.labels for family in GLOBAL_FAMILIES},
-        **{family.name: family.labels for family in OWN_FAMILIES},
+        **{family.name: (RUNTIME_LABEL, *RUN_LABELS, *family.labels) for family in RUN_FAMILIES},
+        **{family.name: (RUNTIME_LABEL, *SPINNER_LABELS, *family.labels) for family in SPINNER_FAMILIES},
+        **{family.name: (RUNTIME_LABEL, *family.labels) for family in GLOBAL_FAMILIES},
+        **{family.name: ((RUNTIME_LABEL,) if family.of_runtime else ()) + family.labels for family in OWN_FAMILIES},
     }

@@ -22,6 +22,9 @@ from the catalogue in the code by `make docs`; a test compares the two.
 
 Base units throughout: timestamps and durations in seconds, ratios from 0 to 1. There is no sample for what is not
 known, and an empty label value where a label's value is not known. Nothing of a contact is ever a label.
+
+An exporter that reads several runtimes (`runtimes` in its config) puts a label `runtime` on every series, except on the
+few that are about the exporter as a process.
 """
 
 _RUNS = """

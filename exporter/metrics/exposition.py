@@ -5,13 +5,14 @@ The lines of gauges are the same in both formats, so they are kept once.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
     RUN_FAMILIES,
     RUN_LABELS,
+    RUNTIME_LABEL,
     SPINNER_FAMILIES,
     SPINNER_LABELS,
     Family,
@@ -19,7 +20,7 @@ from exporter.metrics.catalogue import (
 )
 from exporter.metrics.own import OwnMetrics
 from exporter.runs.run import Run
-from exporter.runs.store import ShownRun
+from exporter.runs.store import ShownRun, ShownSpinner
 from exporter.runs.tally import Exemplar, Histogram
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,30 +54,48 @@ class Exposition:
 
     def __init__(self, own: OwnMetrics) -> None:
         self._own = own
-        self._blocks: dict[tuple[str, str], _Block] = {}
-        self._offset = 0.0
+        self._kept: dict[str, _Kept] = {}
 
-    def render(self, now: Now, content_type: str = TEXT) -> bytes:
-        """Return the page of this moment."""
+    def render(self, moments: Mapping[str, Now], content_type: str = TEXT) -> bytes:
+        """Return the page of this moment: of each runtime by its name, which every series carries unless it is ``."""
         openmetrics = content_type == OPENMETRICS
-        blocks = self._fresh_blocks(now)
-        self._own.runs_tracked(len(blocks))
+        self._kept = {name: self._kept.get(name) or _Kept(name) for name in moments}
+        runtimes = [(self._kept[name], now) for name, now in moments.items()]
+        blocks: list[_Block] = []
+        spinners: list[tuple[str, ShownSpinner, Now]] = []
+        for kept, now in runtimes:
+            fresh = kept.fresh_blocks(now)
+            self._own.of(kept.runtime).runs_tracked(len(fresh))
+            blocks += fresh
+            spinners += [
+                (_join(kept.labels, _pairs(SPINNER_LABELS, (shown.project, shown.spinner))), shown, now)
+                for shown in now.store.spinners()
+            ]
         page: list[bytes] = []
         for place, family in enumerate(RUN_FAMILIES):
             page.append(_header(family, openmetrics=openmetrics))
             page.extend(block.lines[place] for block in blocks)
-        spinners = [(_pairs(SPINNER_LABELS, (s.project, s.spinner)), s) for s in now.store.spinners()]
         for counted in SPINNER_FAMILIES:
             page.append(_header(counted, openmetrics=openmetrics))
-            page.extend(_lines(counted, labels, spinner, now, openmetrics=openmetrics) for labels, spinner in spinners)
+            page.extend(_lines(counted, labels, shown, now, openmetrics=openmetrics) for labels, shown, now in spinners)
         for overall in GLOBAL_FAMILIES:
             page.append(_header(overall, openmetrics=openmetrics))
-            page.append(_lines(overall, "", now.store, now, openmetrics=openmetrics))
+            page.extend(_lines(overall, kept.labels, now.store, now, openmetrics=openmetrics) for kept, now in runtimes)
         # The library's OpenMetrics ends with the mark that ends the page.
         page.append(self._own.render(openmetrics=openmetrics))
         return b"".join(page)
 
-    def _fresh_blocks(self, now: Now) -> Sequence["_Block"]:
+
+class _Kept:
+    """The lines of one runtime's runs."""
+
+    def __init__(self, runtime: str) -> None:
+        self.runtime = runtime
+        self.labels = _pairs((RUNTIME_LABEL,), (runtime,)) if runtime else ""
+        self._blocks: dict[tuple[str, str], _Block] = {}
+        self._offset = 0.0
+
+    def fresh_blocks(self, now: Now) -> Sequence["_Block"]:
         """Return every shown run's lines, rendered anew where the run changed or moves with time."""
         if now.clock.offset != self._offset:
             # Seldom: what was corrected for the old difference between the clocks is wrong now.
@@ -87,7 +106,7 @@ class Exposition:
             key = (shown.project, shown.run.id)
             block = self._blocks.get(key)
             if block is None or block.run is not shown.run:
-                block = _Block.render(shown, now)
+                block = _Block.render(self.labels, shown, now)
             elif not shown.run.ended:
                 block.render_live(shown, now)
             fresh[key] = block
@@ -105,8 +124,8 @@ class _Block:
     lines: list[bytes]
 
     @classmethod
-    def render(cls, shown: ShownRun, now: Now) -> "_Block":
-        labels = _pairs(RUN_LABELS, (shown.project, shown.run.snapshot.spinner, shown.run.id))
+    def render(cls, runtime: str, shown: ShownRun, now: Now) -> "_Block":
+        labels = _join(runtime, _pairs(RUN_LABELS, (shown.project, shown.run.snapshot.spinner, shown.run.id)))
         return cls(shown.run, labels, [_lines(family, labels, shown, now) for family in RUN_FAMILIES])
 
     def render_live(self, shown: ShownRun, now: Now) -> None:

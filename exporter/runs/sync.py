@@ -262,9 +262,9 @@ class Sync:
                         break
         except ApiError as error:
             # Asked again with the next sync, since the count still differs from what was read.
-            self._troubles.note("records", str(error), project=project_id)
+            self._troubles.note("failed records", str(error), project=project_id)
             return
-        self._troubles.clear("records", project=project_id)
+        self._troubles.clear("failed records", project=project_id)
         self._store.keep_failed_records(project_id, run, newest)
 
     def _forget_project(self, project_id: str) -> None:

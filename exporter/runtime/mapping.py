@@ -14,7 +14,7 @@ from exporter.errors import ConfigError
 _RUN = frozenset(
     {
         "id", "projectId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt", "endedAt",
-        "updatedAt", "lastProgressAt", "waitingUntil", "dueAt", "records.total", "records.pending",
+        "updatedAt", "lastProgressAt", "records.total", "records.pending",
         "records.running", "records.waiting", "records.completed", "records.failed", "failures",
     }
 )  # fmt: skip

@@ -38,10 +38,15 @@ class StatusMap:
     """
 
     def __init__(self, extra: Mapping[str, Status] | None = None) -> None:
+        self._extra = dict(extra or {})
         self._ideas = {_fold(label): idea for idea, labels in DEFAULT_LABELS.items() for label in labels}
-        self._ideas.update({_fold(label): idea for label, idea in (extra or {}).items()})
+        self._ideas.update({_fold(label): idea for label, idea in self._extra.items()})
         # Labels come in a handful of spellings and a million times: remember each spelling as it came.
         self._seen: dict[str, Status] = {}
+
+    def extended(self, extra: Mapping[str, Status]) -> "StatusMap":
+        """Return a map that knows these labels as well, or otherwise."""
+        return StatusMap({**self._extra, **extra})
 
     def idea(self, label: str) -> Status:
         """Return the idea behind `label`, or `Status.UNKNOWN` when no mapping knows it."""

@@ -101,7 +101,7 @@ class Decoder:
             described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
         self._shapes = {name: _Shape(name, resource) for name, resource in described.items()}
         words = described["records"].statuses if "records" in described else {}
-        self._record_words = {word.casefold(): ours for word, ours in words.items()}
+        self._record_statuses = statuses.extended({word: Status(idea) for word, idea in words.items()})
 
     def raw_items(self, resource: str, body: bytes) -> list[Any]:
         """Return an answer's items as they came, to look for fields in. Raises one of `MALFORMED`."""
@@ -229,8 +229,6 @@ class Decoder:
             started_at=started_at,
             ended_at=_epoch(wire.ended_at),
             last_progress_at=_epoch(wire.last_progress_at),
-            waiting_until=_epoch(wire.waiting_until),
-            due_at=_epoch(wire.due_at),
             records=None if wire.records is None else _counts(wire.records),
             failures=tuple(self._failure(failure) for failure in wire.failures or ()),
             refs=tuple((wire.ref or {}).items()) if isinstance(wire, _MappedJob) else (),
@@ -250,7 +248,7 @@ class Decoder:
 
     def _record(self, wire: "_Record") -> RecordSight:
         word = self._label(wire.status or "")
-        status = self._statuses.idea(self._record_words.get(word.casefold(), word))
+        status = self._record_statuses.idea(word)
         if status is Status.UNKNOWN:
             self._findings.unmapped_status(word)
         return RecordSight(status, self._failed_record(wire))
@@ -316,8 +314,6 @@ class _AnyJob(_Wire, frozen=True, kw_only=True):
     started_at: _Time | None = None
     ended_at: _Time | None = None
     last_progress_at: _Time | None = None
-    waiting_until: _Time | None = None
-    due_at: _Time | None = None
     records: _Counts | None = None
     failures: tuple[_Failure, ...] | None = None
 

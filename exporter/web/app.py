@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import html
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
 from string import Template
 
@@ -16,7 +16,8 @@ from starlette.routing import Route
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import negotiate
-from exporter.service import Exporter
+from exporter.reader import Reader
+from exporter.service import PATIENCE, Exporter
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 
@@ -29,7 +30,7 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
 
     async def metrics(request: Request) -> Response:
         content_type = negotiate(request.headers.get("Accept", ""))
-        patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.config.sync.timeout_offset)
+        patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
         body = await exporter.page(content_type, patience=patience)
         headers = {"Vary": "Accept, Accept-Encoding"}
         if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
@@ -74,14 +75,14 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
     )
 
 
-def _patience(timeout: str | None, offset: float) -> float | None:
+def _patience(timeout: str | None, offset: float) -> float:
     """Return how long a scrape can wait for a sync: Prometheus's timeout less the offset, at least half of it."""
     try:
         seconds = float(timeout or "")
     except ValueError:
-        return None
+        return PATIENCE
     if not math.isfinite(seconds) or seconds <= 0:
-        return None
+        return PATIENCE
     return max(seconds - offset, seconds / 2)
 
 
@@ -94,23 +95,32 @@ def _accepts_gzip(accept_encoding: str) -> bool:
 
 
 def _landing(exporter: Exporter) -> str:
-    rows = []
-    for project in sorted(exporter.store.projects(), key=lambda project: project.name):
-        age = exporter.store.seconds_since_read(project)
-        still_open = sum(not held.run.ended for held in project.runs.values())
-        cells = (
-            project.name,
-            "never" if age is None else f"{age:.0f} s ago",
-            str(still_open),
-            str(len(project.runs) - still_open),
-            project.error or "",
-        )
-        state = "failing" if project.error else "fine"
-        rows.append(f'<tr class="{state}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    named = "" not in exporter.readers
+    rows = [row for name, reader in exporter.readers.items() for row in _rows(name, reader, named=named)]
+    urls = [html.escape(reader.config.runtime.base_url) for reader in exporter.readers.values()]
     page = Template(resources.files(__package__).joinpath("landing.html").read_text(encoding="utf-8"))
-    nothing = '<tr><td colspan="5">None yet: the first scrape of <a href="metrics">metrics</a> reads them.</td></tr>'
+    nothing = '<tr><td colspan="6">None yet: the first scrape of <a href="metrics">metrics</a> reads them.</td></tr>'
     return page.substitute(
         version=html.escape(__version__),
-        runtime=html.escape(exporter.config.runtime.base_url),
+        runtimes=", ".join(f"<code>{url}</code>" for url in urls),
+        runtime_heading="<th>Runtime</th>" if named else "",
         rows="\n".join(rows) or nothing,
     )
+
+
+def _rows(runtime: str, reader: Reader, *, named: bool) -> Iterable[str]:
+    """Yield a row of the landing page for each project of a runtime, which begins with its name where it has one."""
+    for project in sorted(reader.store.projects(), key=lambda project: project.name):
+        age = reader.store.seconds_since_read(project)
+        still_open = sum(not held.run.ended for held in project.runs.values())
+        cells = (
+            *([("", runtime)] if named else []),
+            ("", project.name),
+            ("age", "never" if age is None else f"{age:.0f} s ago"),
+            ("count", str(still_open)),
+            ("count", str(len(project.runs) - still_open)),
+            ("error", project.error or ""),
+        )
+        state = "failing" if project.error else "fine"
+        shown = (f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in cells)
+        yield f'<tr class="{state}">' + "".join(shown) + "</tr>"

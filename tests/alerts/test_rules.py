@@ -63,6 +63,22 @@ def test_an_expression_reads_only_metrics_and_labels_that_there_are(rule: dict[s
     assert grouping <= every, f"grouped by labels that nothing has: {grouping - every}"
 
 
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.get("alert") or rule["record"]) for rule in rules()])
+def test_what_is_said_of_one_runtime_stays_apart_from_the_others(rule: dict[str, Any]) -> None:
+    """With several runtimes in one exporter one that is down would else hide or excuse what is wrong with another."""
+    for node in nodes(promql_parser.parse(rule["expr"])):
+        if type(node).__name__ == "AggregateExpr":
+            modifier = node.modifier
+            assert modifier, f"{rule['expr']} aggregates all runtimes into one"
+            if str(modifier.type).endswith("By"):
+                assert "runtime" in modifier.labels
+            else:
+                assert "runtime" not in modifier.labels
+        matching = getattr(getattr(node, "modifier", None), "matching", None)
+        if matching is not None and str(matching.type).endswith("Include"):
+            assert "runtime" in matching.labels, f"{rule['expr']} matches runs of one runtime with those of another"
+
+
 def labels_of(metric: str) -> set[str]:
     """Return the labels that a metric can have; fails for a name that neither the catalogue nor a rule has."""
     known = catalogue.names()
@@ -75,20 +91,22 @@ def labels_of(metric: str) -> set[str]:
     return set.union(*(labels_of(selector.name) for selector in selectors(promql_parser.parse(RECORDED[metric]))))
 
 
-def selectors(node: Any) -> Iterator[Any]:
-    if type(node).__name__ == "VectorSelector":
-        yield node
+def nodes(node: Any) -> Iterator[Any]:
+    yield node
     for child in children(node):
-        yield from selectors(child)
+        yield from nodes(child)
+
+
+def selectors(node: Any) -> Iterator[Any]:
+    return (each for each in nodes(node) if type(each).__name__ == "VectorSelector")
 
 
 def groupings(node: Any) -> Iterator[list[str]]:
-    modifier = getattr(node, "modifier", None)
-    matching = getattr(modifier, "matching", modifier)
-    if matching is not None:
-        yield list(matching.labels)
-    for child in children(node):
-        yield from groupings(child)
+    for each in nodes(node):
+        modifier = getattr(each, "modifier", None)
+        matching = getattr(modifier, "matching", modifier)
+        if matching is not None:
+            yield list(matching.labels)
 
 
 def children(node: Any) -> Iterator[Any]:

@@ -10,7 +10,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import load
-from exporter.service import Exporter, World
+from exporter.reader import World
+from exporter.service import Exporter
 from tests.builders import Clock
 from tests.connecting.server import EPOCH, NOW, TOKEN, OddRuntime, contact, serving
 from tests.stack.programs import ROOT
@@ -36,7 +37,9 @@ async def exporter(odd: OddRuntime, tmp_path: Path) -> AsyncIterator[Exporter]:
             "token_file": str(tmp_path / "token"),
         }
         (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
-        made = Exporter(load(tmp_path / "exporter.yml", environ={}), World(wall=lambda: NOW, monotonic=Clock()))
+        made = Exporter(
+            load(tmp_path / "exporter.yml", environ={}).runtimes, World(wall=lambda: NOW, monotonic=Clock())
+        )
         yield made
         await made.close()
 

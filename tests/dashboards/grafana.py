@@ -16,7 +16,7 @@ ALL = ".*"
 
 def interpolate(expression: str, variables: Mapping[str, str]) -> str:
     """Return a query with its variables filled in; what is not given stands for all values."""
-    values = {"project": ALL, "spinner": ALL, "status": ALL, "run": ALL, **BUILT_IN, **variables}
+    values = {"runtime": ALL, "project": ALL, "spinner": ALL, "status": ALL, "run": ALL, **BUILT_IN, **variables}
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]

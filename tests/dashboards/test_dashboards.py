@@ -139,6 +139,14 @@ def test_two_exporters_are_one_in_every_query(uid: str, panel: dict[str, Any]) -
         )
 
 
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_runs_of_one_runtime_are_not_taken_for_those_of_another(uid: str, panel: dict[str, Any]) -> None:
+    for expression in expressions(panel):
+        for labels in re.findall(r"\b(?:max by|on) \(([^)]+)\)", expression):
+            names = labels.split(", ")
+            assert "runtime" in names or not {"project", "run_id"} & set(names), f"{expression}: ({labels})"
+
+
 @pytest.mark.parametrize("uid", ["spinner-capacity", "spinner-health"])
 def test_the_long_view_reads_recording_rules(uid: str) -> None:
     recorded = re.compile(r"\w+:spinner_\w+:\w+")

@@ -12,7 +12,7 @@ import yaml
 
 from dashboards.__main__ import DASHBOARDS, DIST
 from tests.dashboards.grafana import interpolate
-from tests.stack.programs import ROOT, exporter, prometheus, query, runtime, until
+from tests.stack.programs import ROOT, exporter, exporter_with, prometheus, query, runtime, until
 
 # Panels, or parts of them, that are empty in these stories, and why.
 EMPTY_BY_DESIGN = {
@@ -29,7 +29,7 @@ BOARDS = {uid: json.loads((DIST / f"{uid}.json").read_text()) for uid in DASHBOA
 
 @pytest.fixture(scope="module")
 def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus that scrapes two exporters, one of a healthy and one of a stalled story, at speed."""
+    """A Prometheus that scrapes an exporter of a healthy and a stalled runtime, and one of the first alone."""
     folder = tmp_path_factory.mktemp("stories")
     homes = {name: folder / name for name in ("healthy", "stalled")}
     for home in homes.values():
@@ -39,12 +39,13 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         scenario["plan"] = {"jobs_month": {"limit": 10000, "used": 4000}}
         (home / "scenario.yaml").write_text(yaml.safe_dump(scenario))
     settings = "sync: {min_interval: 0s}\nstalls: {floor: 2s, ceiling: 4s}\n"
+    both = folder / "both.yml"
     with (
         runtime(homes["healthy"], scenario=homes["healthy"] / "scenario.yaml", speed=240, seed=1) as healthy,
         runtime(homes["stalled"], scenario=homes["stalled"] / "scenario.yaml", speed=240, seed=2) as stalled,
-        exporter(homes["healthy"], healthy, settings) as one,
-        exporter(homes["stalled"], stalled, settings) as other,
-        prometheus(folder, one, other, rules=_quick_rules(folder)) as url,
+        exporter(homes["healthy"], healthy, settings) as alone,
+        exporter_with(_of_two(both, healthy, stalled, settings)) as pair,
+        prometheus(folder, alone, pair, rules=_quick_rules(folder)) as url,
     ):
         until(
             lambda: query(url, 'ALERTS{alertname="SpinnerRunStalled"}'), "the stalled run's alert is at least pending"
@@ -54,6 +55,13 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             lambda: query(url, "project_spinner:spinner_run_queue_seconds:p95_1h > 0"), "the queue times are recorded"
         )
         yield url
+
+
+def _of_two(file: Path, healthy: str, stalled: str, settings: str) -> Path:
+    file.write_text(
+        f'runtimes: [{{name: fine, base_url: "{healthy}"}}, {{name: stuck, base_url: "{stalled}"}}]\n{settings}'
+    )
+    return file
 
 
 def _quick_rules(folder: Path) -> Path:
@@ -139,12 +147,15 @@ def test_a_stalled_run_is_shown_as_stalled_and_a_completed_one_with_failures_is_
     board = BOARDS["spinner-jobs"]
     table = next(panel for panel in board["panels"] if panel["title"] == "Runs")
 
-    def shown() -> dict[str, str]:
-        rows = query(stories, interpolate(table["targets"][2]["expr"], {}))
-        assert len({labels["run_id"] for labels, _ in rows}) == len(rows), "a run has one status"
+    def shown(**chosen: str) -> dict[str, str]:
+        rows = query(stories, interpolate(table["targets"][2]["expr"], chosen))
+        runs = {(labels.get("runtime"), labels["run_id"]) for labels, _ in rows}
+        assert len(runs) == len(rows), "a run has one status"
         return {labels["run_id"]: labels["status"] for labels, _ in rows}
 
     until(lambda: "stalled" in shown().values(), "the stalled run is shown as stalled")
+    assert "stalled" not in shown(runtime="fine").values(), "the stalled run is the other runtime's"
+    assert shown(runtime=""), "an exporter of one runtime is shown too, though its series have no such label"
     failed = query(stories, 'spinner_run_failed_records > 0 and on (run_id) spinner_run_status{status="completed"}')
     statuses = shown()
     assert failed

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from exporter.config import Config, SyncConfig
-from exporter.service import Exporter, World
+from exporter.reader import World
+from exporter.service import Exporter
 from exporter.simulator import Engine, ManualTimeline, create_app, load_scenario
 from exporter.status import Status
 from tests.builders import runtime_config
@@ -29,7 +30,7 @@ class Bench:
         )
         transport = httpx.ASGITransport(create_app(self.engine, run_engine=False))
         clock = lambda: zero + self.timeline.now() + difference  # noqa: E731
-        self.exporter = Exporter(config, World(wall=clock, monotonic=self.timeline.now, transport=transport))
+        self.exporter = Exporter({"": config}, World(wall=clock, monotonic=self.timeline.now, transport=transport))
 
     async def scrape(self) -> None:
         assert await self.exporter.refresh(), "the exporter could not read the runtime; its log says why"
@@ -59,16 +60,16 @@ async def test_counters_and_gauges_equal_the_runtime_s_own_ledger(scenario: str)
         processed[run.project.name, "failed"] += run.failed
     counted: Counter[tuple[str, str, str]] = Counter()
     counted_records: Counter[tuple[str, str]] = Counter()
-    for shown in bench.exporter.store.spinners():
+    for shown in bench.exporter.readers[""].store.spinners():
         for status, number in shown.tally.finished.items():
             counted[shown.project, shown.spinner, status.value] += number
         counted_records[shown.project, "completed"] += shown.tally.completed_records
         counted_records[shown.project, "failed"] += shown.tally.failed_records
     assert +counted == finished
     assert +counted_records == +processed
-    shown_open = {shown.run.id for shown in bench.exporter.store.runs() if not shown.run.ended}
+    shown_open = {shown.run.id for shown in bench.exporter.readers[""].store.runs() if not shown.run.ended}
     assert shown_open == {run.id for run in still_open}
-    assert all(shown.run.status is not Status.UNKNOWN for shown in bench.exporter.store.runs())
+    assert all(shown.run.status is not Status.UNKNOWN for shown in bench.exporter.readers[""].store.runs())
 
 
 async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown() -> None:
@@ -77,9 +78,12 @@ async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown(
         bench = Bench("healthy", scrape_interval=60, difference=difference)
         await bench.scrape()
         await bench.play(1800)
-        now = bench.exporter.store.clock.now()
+        now = bench.exporter.readers[""].store.clock.now()
         pages.append(
-            {shown.run.id: (shown.run.status, shown.run.duration(now)) for shown in bench.exporter.store.runs()}
+            {
+                shown.run.id: (shown.run.status, shown.run.duration(now))
+                for shown in bench.exporter.readers[""].store.runs()
+            }
         )
     assert pages[0]
     assert pages[0] == pages[1] == pages[2]

@@ -17,11 +17,11 @@ from tests.scripted import ScriptedRuntime, exporter_of
 
 
 def runs_of(exporter: Exporter) -> dict[str, ShownRun]:
-    return {shown.run.id: shown for shown in exporter.store.runs()}
+    return {shown.run.id: shown for shown in exporter.readers[""].store.runs()}
 
 
 def finished(exporter: Exporter) -> int:
-    return sum(sum(spinner.tally.finished.values()) for spinner in exporter.store.spinners())
+    return sum(sum(spinner.tally.finished.values()) for spinner in exporter.readers[""].store.spinners())
 
 
 def ended(**fields: Any) -> dict[str, Any]:
@@ -96,7 +96,11 @@ async def test_projects_of_one_name_are_told_apart() -> None:
     runtime.projects = {"p1": "Sales", "p2": "Sales", "p3": "Support"}
     exporter = exporter_of(runtime)
     await exporter.refresh()
-    assert [project.name for project in exporter.store.projects()] == ["Sales (p1)", "Sales (p2)", "Support"]
+    assert [project.name for project in exporter.readers[""].store.projects()] == [
+        "Sales (p1)",
+        "Sales (p2)",
+        "Support",
+    ]
 
 
 async def test_failed_records_are_read_only_for_runs_whose_failed_count_moved() -> None:
@@ -296,7 +300,7 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     clock.advance(15)
     await exporter.refresh()
     assert runs_of(exporter) == {}
-    assert list(exporter.store.projects()) == []
+    assert list(exporter.readers[""].store.projects()) == []
 
 
 async def test_when_health_cannot_be_read_the_api_is_not_up_and_its_last_word_goes_stale() -> None:

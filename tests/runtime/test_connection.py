@@ -60,7 +60,7 @@ async def status(folder: Path, url: str, **runtime: object) -> int:
     """Ask with a config's settings; returns the HTTP status."""
     file = folder / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": url, **runtime}}))
-    async with connect(load(file, environ={}).runtime, concurrency=1) as http:
+    async with connect(load(file, environ={}).runtimes[""].runtime, concurrency=1) as http:
         return (await http.get(url)).status_code
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_work_is_refused_by_name(runtime: dict[str, object], says: s
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", **runtime}}))
     with pytest.raises(ConfigError, match=says):
-        connect(load(file, environ={}).runtime, concurrency=1)
+        connect(load(file, environ={}).runtimes[""].runtime, concurrency=1)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_description_that_cannot_be_followed_is_refused_by_name(
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "resources": resources}}))
     with pytest.raises(ConfigError, match=says):
-        Exporter(load(file, environ={}))
+        Exporter(load(file, environ={}).runtimes)
 
 
 def test_an_unknown_preset_names_those_that_there_are(tmp_path: Path) -> None:
@@ -156,14 +156,14 @@ def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Path) -> None:
     preset.write_text(yaml.safe_dump({"runtime": {"resources": {**resources, "jobs": {"path": "/runs"}}}}))
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "preset": str(preset)}}))
-    assert load(file, environ={}).runtime.resources.jobs.path == "/runs"
+    assert load(file, environ={}).runtimes[""].runtime.resources.jobs.path == "/runs"
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "exporter" / "presets").glob("*.yml")), ids=lambda file: file.stem)
 def test_every_preset_can_be_followed_by_its_name_alone(preset: Path, tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(f"runtime: {{base_url: 'http://runtime.test', preset: {preset.stem}}}")
-    Exporter(load(file, environ={}))
+    Exporter(load(file, environ={}).runtimes)
 
 
 def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Pa
     file.write_text(
         "runtime: {base_url: 'http://runtime.test', resources: {jobs: {path: '/runs/{project}', changed: ~}}}"
     )
-    jobs = load(file, environ={}).runtime.resources.jobs
+    jobs = load(file, environ={}).runtimes[""].runtime.resources.jobs
     assert (jobs.path, jobs.changed, jobs.paging.next) == ("/runs/{project}", None, "nextCursor")
     assert jobs.active is not None
 

@@ -71,7 +71,7 @@ async def exporter(dagster: Dagster, tmp_path: Path) -> AsyncIterator[Exporter]:
     file = tmp_path / "exporter.yml"
     # This is all that a user writes.
     file.write_text(f"runtime: {{preset: dagster, base_url: '{dagster.url}', project: Data}}")
-    made = Exporter(load(file, environ={"SPINNER_EXPORTER_SYNC_MIN_INTERVAL": "0s"}))
+    made = Exporter(load(file, environ={"SPINNER_EXPORTER_SYNC_MIN_INTERVAL": "0s"}).runtimes)
     yield made
     await made.close()
 

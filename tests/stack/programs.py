@@ -108,12 +108,19 @@ def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60
 
 @contextlib.contextmanager
 def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str]:
-    """Run the exporter with a config of its own."""
-    port = free_port()
+    """Run the exporter with a config of its own, which reads one runtime."""
     config = folder / "exporter.yml"
     config.write_text(f'runtime: {{base_url: "{runtime_url}"}}\n{settings}')
+    with exporter_with(config) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def exporter_with(config: Path) -> Iterator[str]:
+    """Run the exporter with a config file."""
+    port = free_port()
     command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
-    with running(command, f"http://127.0.0.1:{port}", folder / "exporter.log", ready="/-/ready") as url:
+    with running(command, f"http://127.0.0.1:{port}", config.with_suffix(".log"), ready="/-/ready") as url:
         yield url
 
 

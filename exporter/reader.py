@@ -1,0 +1,170 @@
+"""One runtime under one config: the rooms from the client to the store, put together."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from exporter.config import Config
+from exporter.metrics.catalogue import Now
+from exporter.metrics.own import RuntimeMetrics
+from exporter.runs.clock import RuntimeClock
+from exporter.runs.pace import Bounds, SpinnerRules
+from exporter.runs.store import Rules, Store
+from exporter.runs.sync import SharedSync, Sync, SyncRules
+from exporter.runtime.auth import Credentials, Token
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.connection import Transport, connect
+from exporter.runtime.statuses import StatusMap
+from exporter.runtime.wire import Decoder
+from exporter.status import Status
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the exporter takes from outside, so that tests can give their own."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    transport: Transport | None = None
+    """None: real connections."""
+
+
+class Reader:
+    """Reads a runtime when it is asked to, and holds what it read."""
+
+    def __init__(
+        self, name: str, config: Config, own: RuntimeMetrics, world: World, *, after: "Reader | None" = None
+    ) -> None:
+        """Opens no connection; logs carry `name` unless it is empty.
+
+        `after` is the reader in whose place this one comes: what it holds is gone on with, if it is of the same
+        runtime, and not changed before `begin`. Raises `ConfigError` when files that the config names cannot be used.
+        """
+        self.config = config
+        follows = after is not None and after.config.runtime.base_url == config.runtime.base_url
+        self._rules = _store_rules(config)
+        self.store: Store = after.store if after is not None and follows else _make_store(self._rules, own, world)
+        self.decoder = Decoder(
+            status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
+        )
+        self.client = RuntimeClient(
+            connect(config.runtime, concurrency=config.sync.concurrency, transport=world.transport),
+            config.runtime.base_url,
+            config.runtime.resources,
+            credentials=_credentials(config),
+            decoder=self.decoder,
+            observer=own,
+            concurrency=config.sync.concurrency,
+            monotonic=world.monotonic,
+        )
+        rules = SyncRules(
+            retention=config.retention,
+            overlap=config.sync.overlap,
+            sweep_interval=config.sync.sweep_interval,
+            wanted=config.projects.wanted,
+            only_project=config.runtime.project,
+        )
+        sync = Sync(self.client, self.store, rules, own, monotonic=world.monotonic)
+
+        async def read() -> bool:
+            with structlog.contextvars.bound_contextvars(**({"runtime": name} if name else {})):
+                return await sync.run()
+
+        self._shared = SharedSync(read, min_interval=config.sync.min_interval, monotonic=world.monotonic)
+        self._shared.ever_ok = after is not None and follows and after.ready
+
+    def begin(self) -> None:
+        """Let this reader's rules hold for what it holds."""
+        self.store.rules = self._rules
+
+    @property
+    def ready(self) -> bool:
+        """Whether the API has ever been read, so that there is something to say."""
+        return self._shared.ever_ok
+
+    async def refresh(self, patience: float) -> bool:
+        """Have the store read, waiting at most `patience` seconds; return whether it shows a good read, had in time."""
+        return await self._shared.fresh(patience)
+
+    async def moment(self, patience: float) -> Now:
+        """Return what there is to show of this moment, after a `refresh`."""
+        api_up = await self.refresh(patience)
+        return Now(self.store, self.store.clock, api_up)
+
+    async def close(self) -> None:
+        """End a sync that is under way and close the connections."""
+        await self._shared.stop()
+        await self.client.close()
+
+
+class _Findings:
+    """Counts what decoding finds, and logs each kind of it once."""
+
+    def __init__(self, own: RuntimeMetrics) -> None:
+        self._own = own
+        self._logged: set[tuple[str, str]] = set()
+
+    def invalid_item(self, kind: str, reason: str) -> None:
+        self._own.invalid_item(kind)
+        if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
+            self._logged.add((kind, reason))
+            log.warning("left out an item that is not what the API promises", kind=kind, reason=reason)
+
+    def unmapped_status(self, label: str) -> None:
+        if self._own.unmapped_status(label):
+            log.warning("unknown status label; map it under statuses: in the config", label=label)
+
+
+MAX_LOGGED_REASONS = 50
+"""Different reasons for invalid items that are logged; the counter goes on."""
+
+
+def status_map(config: Config) -> StatusMap:
+    """Return what status labels mean here: those that are known, and the config's own."""
+    return StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
+
+
+def _make_store(rules: Rules, own: RuntimeMetrics, world: World) -> Store:
+    return Store(rules, RuntimeClock(world.wall), monotonic=world.monotonic, dropped=own.run_dropped)
+
+
+def _credentials(config: Config) -> Credentials:
+    runtime, auth = config.runtime, config.runtime.auth
+    token = Token(
+        file=Path(runtime.token_file) if runtime.token_file else None,
+        value=runtime.token.reveal() if runtime.token else None,
+    )
+    return Credentials(token, kind=auth.type, header=auth.header, username=auth.username)
+
+
+def _store_rules(config: Config) -> Rules:
+    return Rules(
+        retention=config.retention,
+        stale_after=config.sync.stale_after,
+        max_runs=config.limits.runs,
+        max_failed_records=config.limits.failed_records,
+        max_failed_records_per_run=config.limits.failed_records_per_run,
+        max_failure_groups=config.limits.failure_groups,
+        heartbeat_timeout=config.runtime.heartbeat_timeout,
+        spinner=_spinner_rules(config),
+    )
+
+
+def _spinner_rules(config: Config) -> Callable[[str, str], SpinnerRules]:
+    """Return what finds the rules of a spinner; it is asked for every run of every page, so it remembers."""
+
+    @functools.lru_cache(maxsize=10_000)
+    def rules(project: str, spinner: str) -> SpinnerRules:
+        entries = [entry for entry in config.spinners if entry.matches(project, spinner)]
+        floor = next((e.stall_floor for e in entries if e.stall_floor is not None), config.stalls.floor)
+        ceiling = next((e.stall_ceiling for e in entries if e.stall_ceiling is not None), config.stalls.ceiling)
+        interval = next((e.expected_interval for e in entries if e.expected_interval is not None), None)
+        return SpinnerRules(Bounds(floor, max(ceiling, floor)), interval)
+
+    return rules
