@@ -20,7 +20,8 @@ LABEL org.opencontainers.image.title="spinner-exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/spinner-exporter /opt/spinner-exporter
 ENV PATH=/opt/spinner-exporter/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Nobody's number, the same that Prometheus's images use; it owns nothing in the image.
+# Nobody's number, the same that Prometheus's images use; of the image it owns the folder for storage.path alone.
+RUN install -d -m 0700 -o 65534 -g 65534 /var/lib/spinner-exporter
 USER 65534:65534
 EXPOSE 10095
 HEALTHCHECK --interval=15s --timeout=5s --start-period=10s \

@@ -204,8 +204,8 @@ def metrics_doc() -> None:
 
 
 async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> None:
-    exporter = Exporter(settings.runtimes)
     listener = listen(settings.web.listen_address)
+    exporter = Exporter(settings.runtimes, storage=Path(settings.storage.path) if settings.storage.path else None)
 
     async def reload() -> None:
         try:

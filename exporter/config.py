@@ -236,6 +236,13 @@ class WebConfig(_Section, frozen=True):
             raise ValueError(f"listen_address: {error}") from None
 
 
+class StorageConfig(_Section, frozen=True):
+    """What outlives the process; read at the start, not at a reload."""
+
+    path: str | None = None
+    """Folder for the state files; None: a restart begins anew."""
+
+
 class LogConfig(_Section, frozen=True):
     """Log lines, on standard error; read at the start, not at a reload."""
 
@@ -272,6 +279,7 @@ class WholeConfig(Config, frozen=True):
 
     web: WebConfig = msgspec.field(default_factory=WebConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
+    storage: StorageConfig = msgspec.field(default_factory=StorageConfig)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -282,6 +290,7 @@ class Settings:
     """What holds for each runtime, by its name; the one of a file that has just one is called ``."""
     web: WebConfig
     log: LogConfig
+    storage: StorageConfig
 
 
 def load(
@@ -361,7 +370,7 @@ class _Settings:
     def decode(self) -> Settings:
         if "runtimes" not in self._tree:
             whole = self._convert(self._tree)
-            return Settings({"": whole}, whole.web, whole.log)
+            return Settings({"": whole}, whole.web, whole.log, whole.storage)
         shared = {key: value for key, value in self._tree.items() if key != "runtimes"}
         if "runtime" in shared:
             origins = (origin for path, origin in self._origins.items() if path[:1] == ("runtime",))
@@ -376,7 +385,7 @@ class _Settings:
             del own["runtime"]["name"]
             whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
             runtimes[name] = whole
-        return Settings(runtimes, whole.web, whole.log)
+        return Settings(runtimes, whole.web, whole.log, whole.storage)
 
     def _entries(self) -> list[dict[str, Any]]:
         entries = self._tree["runtimes"]

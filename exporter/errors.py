@@ -9,5 +9,9 @@ class ConfigError(ExporterError):
     """A setting is wrong. The text names the place and the expected form."""
 
 
+class StorageError(ExporterError):
+    """What is to outlive the process could not be saved. The text names the file."""
+
+
 class ApiError(ExporterError):
     """The runtime's API could not be read. The text names the endpoint, never a token or a body."""

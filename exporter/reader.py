@@ -1,5 +1,7 @@
 """One runtime under one config: the rooms from the client to the store, put together."""
 
+import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from exporter.runtime.connection import Transport, connect
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
 from exporter.status import Status
+from exporter.storage import Keeper, StateFile
 
 log = structlog.get_logger(__name__)
 
@@ -39,17 +42,24 @@ class Reader:
     """Reads a runtime when it is asked to, and holds what it read."""
 
     def __init__(
-        self, name: str, config: Config, own: RuntimeMetrics, world: World, *, after: "Reader | None" = None
+        self,
+        name: str,
+        config: Config,
+        own: RuntimeMetrics,
+        world: World,
+        *,
+        after: "Reader | None" = None,
+        storage: Path | None = None,
     ) -> None:
         """Opens no connection; logs carry `name` unless it is empty.
 
         `after` is the reader in whose place this one comes: what it holds is gone on with, if it is of the same
-        runtime, and not changed before `begin`. Raises `ConfigError` when files that the config names cannot be used.
+        runtime, and not changed before `begin`. `storage` is the folder for what outlives the process, if anything is
+        to. Raises `ConfigError` when files that the config names cannot be used.
         """
         self.config = config
-        follows = after is not None and after.config.runtime.base_url == config.runtime.base_url
+        self._world = world
         self._rules = _store_rules(config)
-        self.store: Store = after.store if after is not None and follows else _make_store(self._rules, own, world)
         self.decoder = Decoder(
             status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
         )
@@ -70,14 +80,29 @@ class Reader:
             wanted=config.projects.wanted,
             only_project=config.runtime.project,
         )
+        self._follows = after is not None and after.config.runtime.base_url == config.runtime.base_url
+        self.store: Store
+        self.keeper: Keeper | None = None
+        if after is not None and self._follows:
+            self.store, self.keeper = after.store, after.keeper
+        else:
+            self.store = Store(
+                self._rules, RuntimeClock(world.wall), monotonic=world.monotonic, dropped=own.run_dropped
+            )
+            if storage is not None:
+                file = StateFile(storage, name, config.runtime.base_url, wall=world.wall)
+                self.store.restore(file.load())
+                self.keeper = Keeper(file, self.store, own)
         sync = Sync(self.client, self.store, rules, own, monotonic=world.monotonic)
 
         async def read() -> bool:
             with structlog.contextvars.bound_contextvars(**({"runtime": name} if name else {})):
-                return await sync.run()
+                ok = await sync.run()
+                await self._flush()
+                return ok
 
         self._shared = SharedSync(read, min_interval=config.sync.min_interval, monotonic=world.monotonic)
-        self._shared.ever_ok = after is not None and follows and after.ready
+        self._shared.ever_ok = after is not None and self._follows and after.ready
 
     def begin(self) -> None:
         """Let this reader's rules hold for what it holds."""
@@ -94,13 +119,28 @@ class Reader:
 
     async def moment(self, patience: float) -> Now:
         """Return what there is to show of this moment, after a `refresh`."""
+        give_up = self._world.monotonic() + patience
         api_up = await self.refresh(patience)
+        # Of a read that goes on some projects may be here that are not saved yet: what is shown must not be taken back.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._flush(), max(give_up - self._world.monotonic(), LEAST_PATIENCE))
         return Now(self.store, self.store.clock, api_up)
 
-    async def close(self) -> None:
-        """End a sync that is under way and close the connections."""
+    async def close(self, *, heir: "Reader | None" = None) -> None:
+        """End a sync that is under way and close connections and files; `heir` goes on with what it follows."""
         await self._shared.stop()
         await self.client.close()
+        if self.keeper is not None and (heir is None or heir.keeper is not self.keeper):
+            await self.keeper.flush()
+            self.keeper.close()
+
+    async def _flush(self) -> None:
+        if self.keeper is not None:
+            await self.keeper.flush()
+
+
+LEAST_PATIENCE = 0.2
+"""Seconds that a disk is given even when the read has taken all the time: less than what is kept for the way back."""
 
 
 class _Findings:
@@ -128,10 +168,6 @@ MAX_LOGGED_REASONS = 50
 def status_map(config: Config) -> StatusMap:
     """Return what status labels mean here: those that are known, and the config's own."""
     return StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
-
-
-def _make_store(rules: Rules, own: RuntimeMetrics, world: World) -> Store:
-    return Store(rules, RuntimeClock(world.wall), monotonic=world.monotonic, dropped=own.run_dropped)
 
 
 def _credentials(config: Config) -> Credentials:

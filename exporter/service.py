@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 from exporter import __version__
 from exporter.config import Config
@@ -20,15 +21,22 @@ PATIENCE = 9.5
 class Exporter:
     """Reads its runtimes when it is asked for a page, side by side, and answers in time."""
 
-    def __init__(self, configs: Mapping[str, Config], world: World | None = None) -> None:
+    def __init__(
+        self, configs: Mapping[str, Config], world: World | None = None, *, storage: Path | None = None
+    ) -> None:
         """`configs` are those of the runtimes by name, which is empty for one that is alone.
 
-        Opens no connection. Raises `ConfigError` when files that a config names cannot be used.
+        `storage` is the folder for what outlives the process; None: nothing does. Opens no connection. Raises
+        `ConfigError` when files that a config names cannot be used.
         """
         self._world = world or World()
+        self._storage = storage
         self.own = self._make_own(configs)
         self._exposition = Exposition(self.own)
-        self.readers = {name: Reader(name, config, self.own.of(name), self._world) for name, config in configs.items()}
+        self.readers = {
+            name: Reader(name, config, self.own.of(name), self._world, storage=storage)
+            for name, config in configs.items()
+        }
         self.own.config_reloaded(ok=True)
 
     @property
@@ -57,14 +65,16 @@ class Exporter:
         """
         # Of one that was alone nothing can stay when it gets a name, and so labels.
         own = self.own if self.own.named == _named(configs) else self._make_own(configs)
+        readers: dict[str, Reader] = {}
         try:
-            readers = {
-                name: Reader(name, config, own.of(name), self._world, after=self.readers.get(name))
-                for name, config in configs.items()
-            }
+            for name, config in configs.items():
+                before = self.readers.get(name)
+                readers[name] = Reader(name, config, own.of(name), self._world, after=before, storage=self._storage)
         except ConfigError:
             for name in configs.keys() - self.readers.keys():
                 own.forget(name)
+            for name, reader in readers.items():
+                await reader.close(heir=self.readers.get(name))
             raise
         old, self.readers = self.readers, readers
         if own is not self.own:
@@ -73,8 +83,8 @@ class Exporter:
             own.forget(name)
         for reader in readers.values():
             reader.begin()
-        for reader in old.values():
-            await reader.close()
+        for name, reader in old.items():
+            await reader.close(heir=readers.get(name))
 
     async def close(self) -> None:
         """End syncs that are under way and close the connections."""

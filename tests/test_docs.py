@@ -15,6 +15,7 @@ KEYS = {".".join(path) for path, _ in _leaves(WholeConfig) if path[:2] != ("runt
 NONE_BY_DEFAULT = {
     "runtime.base_url", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file", "runtime.tls.cert_file",
     "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",
+    "storage.path",
 }  # fmt: skip
 
 

@@ -385,6 +385,11 @@ OWN_FAMILIES: tuple[OwnFamily, ...] = (
         ("label",),
     ),
     OwnFamily(
+        "spinner_exporter_storage_failures_total",
+        "counter",
+        "Saves to storage.path that failed; a restart would count again from the last one that did not.",
+    ),
+    OwnFamily(
         "spinner_exporter_config_last_reload_successful",
         "gauge",
         "1 when the config was good at the last reload, or start.",

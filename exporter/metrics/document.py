@@ -40,7 +40,8 @@ _SPINNERS = """
 
 Counters and histograms count each run once, however often it was read, from the first read on; what ended within the
 `retention` before that is counted too. A spinner that becomes known later shows zeros first and its counts with the
-next scrape, so that `increase()` sees its first run. With a restart of the exporter the counters begin anew.
+next scrape, so that `increase()` sees its first run. With a restart of the exporter the counters begin anew, unless
+`storage.path` is set.
 """
 
 _OTHERS = """

@@ -7,9 +7,11 @@ that history makes plausible. `docs/alerting.md` says what the constants were me
 
 import dataclasses
 import math
-from collections import deque
 from collections.abc import Iterable
 from statistics import median
+from typing import Self
+
+import msgspec
 
 from exporter.runs.run import Run
 from exporter.status import Status
@@ -56,20 +58,17 @@ class SpinnerRules:
     """Seconds within which it should run again; None when nobody said."""
 
 
-class SpinnerPace:
-    """What the earlier runs of a spinner say about one that has no pace of its own yet."""
+class SpinnerPace(msgspec.Struct):
+    """What the earlier runs of a spinner say about one that has no pace of its own yet; the newest stand last."""
 
-    __slots__ = ("_first_gaps", "_recurring_gaps")
-
-    def __init__(self) -> None:
-        self._first_gaps: deque[float] = deque(maxlen=EARLIER_RUNS)
-        self._recurring_gaps: deque[float] = deque(maxlen=EARLIER_RUNS)
+    _first_gaps: list[float] = []
+    _recurring_gaps: list[float] = []
 
     def learn(self, pace: "RunPace") -> None:
         """Take the pace of a run that ended."""
         if pace.first_gap is not None and pace.known:
-            self._first_gaps.append(pace.first_gap)
-            self._recurring_gaps.append(pace.recurring_gap)
+            self._first_gaps = [*self._first_gaps, pace.first_gap][-EARLIER_RUNS:]
+            self._recurring_gaps = [*self._recurring_gaps, pace.recurring_gap][-EARLIER_RUNS:]
 
     def usual_first_gap(self) -> float | None:
         """Return the usual seconds from the start of a run to its first finished record; None when none ended yet."""
@@ -80,52 +79,43 @@ class SpinnerPace:
         return _median(self._recurring_gaps)
 
 
-class RunPace:
+class RunPace(msgspec.Struct):
     """One run's pace, learnt from one state of it to the next. Times are the runtime's."""
 
-    __slots__ = (
-        "_finished",
-        "_most_running",
-        "_quiet_since",
-        "_spent",
-        "_unwatched",
-        "_watched",
-        "first_gap",
-        "longest_gap",
-        "recurring_gap",
-    )
+    longest_gap: float = 0.0
+    """Seconds of the longest known gap between two finished records, the first counted from the start."""
+    recurring_gap: float = 0.0
+    """Seconds of the second longest: a single long one may have been a stall, two are the run's way."""
+    first_gap: float | None = None
+    """Seconds from the start to the first finished record; None before it."""
+    _most_running: int = 0
+    _quiet_since: float | None = None
+    _finished: int = 0
+    _spent: float = 0.0
+    _watched: float = 0.0
+    _unwatched: float = 0.0
 
-    def __init__(self, run: Run) -> None:
-        """Begin with a run as it is found; of one that is found half way the longest gap can only be estimated."""
-        self.longest_gap = 0.0
-        """Seconds of the longest known gap between two finished records, the first counted from the start."""
-        self.recurring_gap = 0.0
-        """Seconds of the second longest: a single long one may have been a stall, two are the run's way."""
-        self.first_gap: float | None = None
-        """Seconds from the start to the first finished record; None before it."""
-        self._most_running = run.records.running
-        self._quiet_since = run.last_progress_at
-        self._finished = 0
-        self._spent = 0.0
-        self._watched = 0.0
-        self._unwatched = 0.0
+    @classmethod
+    def first(cls, run: Run) -> Self:
+        """Return the pace of a run as it is found; of one that is found half way the longest gap is an estimate."""
+        pace = cls(_most_running=run.records.running, _quiet_since=run.last_progress_at)
         started_at = run.snapshot.started_at
         if run.records.finished and started_at is not None and run.last_progress_at is not None:
-            self._take_gap(run.last_progress_at - started_at, run.records.finished)
-            self._finished = run.records.finished
-            self._unwatched = self._spent
+            pace._take_gap(run.last_progress_at - started_at, run.records.finished)
+            pace._finished = run.records.finished
+            pace._unwatched = pace._spent
+        return pace
 
     @property
     def known(self) -> bool:
         """Whether most of the gaps were seen rather than estimated, or are too short for that to matter."""
         return self._unwatched < max(self._watched, NEGLIGIBLE)
 
-    def learn(self, before: Run, after: Run, looked_at: float) -> None:
-        """Take the run's next state; until `looked_at`, the read before, it was as before."""
+    def learn(self, before: Run, after: Run, looked_at: float) -> Self:
+        """Return the pace after the run's next state; until `looked_at`, the read before, it was as before."""
         since, until = self._quiet_since, after.last_progress_at
         if since is None or until is None or before.restarted_by(after):
-            self.__init__(after)  # type: ignore[misc]
-            return
+            return self.first(after)
         self._most_running = max(self._most_running, after.records.running)
         finished = after.records.finished - self._finished
         self._finished = after.records.finished
@@ -137,6 +127,7 @@ class RunPace:
             self._take_gap(until - since - silent, finished, silent=silent)
             self._watched += max(until - since, 0.0)
             self._quiet_since = until
+        return self
 
     def quiet_since(self) -> float | None:
         """Return since when the run has been silent while at work; None before it started."""

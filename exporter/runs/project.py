@@ -1,8 +1,10 @@
 """One project's runs: which are here, which have left, and what has been counted of each."""
 
-import dataclasses
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+import msgspec
 
 from exporter.runs.pace import RunPace, SpinnerPace
 from exporter.runs.run import Run
@@ -18,24 +20,44 @@ moves `updatedAt` of runs that are over, would bring them back; it mostly does s
 """
 
 
+class Header(msgspec.Struct, frozen=True):
+    """What there is to know of a project beside its runs. Times are the runtime's."""
+
+    name: str
+    history: bool
+    """Whether the project was there at the exporter's first look, so that what it first shows is not news."""
+    read_as_of: float = float("-inf")
+    """Time of the last good read."""
+    watermark: float | None = None
+    """Time up to which the project's list has been read; None before the first read."""
+
+
 class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
-    def __init__(self, name: str, *, history: bool) -> None:
-        """`history`: the project was there at the exporter's first look, so what it first shows is not news."""
-        self.name = name
+    def __init__(self, header: Header) -> None:
+        self.header = header
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
         """Our monotonic time of the last good read."""
-        self.read_as_of = float("-inf")
-        """The runtime's time of the last good read."""
         self.error: str | None = None
         """Why the last read failed; None when it did not."""
-        self._history = history
-        self._spinners: dict[str, _Spinner] = {}
+        self._spinners: dict[str, Spinner] = {}
         self._left: dict[str, TrackedRun] = {}
         self._endings: list[tuple[float, str]] = []
         self._new_failures: set[str] = set()
+        self._unsaved: dict[tuple[str, str], None] = {}
+
+    @property
+    def name(self) -> str:
+        """The project's name, which tells it from all others."""
+        return self.header.name
+
+    def read(self, *, as_of: float, watermark: float | None, at: float) -> None:
+        """Note a good read: of the runtime's time `as_of`, at our monotonic time `at`."""
+        self.header = msgspec.structs.replace(self.header, read_as_of=as_of, watermark=watermark)
+        self.read_at = at
+        self.error = None
 
     def unveil(self) -> None:
         """Show the true counts of the spinners that showed zeros so far.
@@ -43,8 +65,10 @@ class ProjectRuns:
         `increase()` sees nothing of a counter that begins at 1: a spinner's first failed run would be missed by
         every alert. So a spinner that becomes known shows zeros first, and its counts with the next read.
         """
-        for spinner in self._spinners.values():
-            spinner.veiled = False
+        for name, spinner in self._spinners.items():
+            if spinner.veiled:
+                spinner.veiled = False
+                self._unsaved[SPINNER, name] = None
 
     def spinners(self) -> Iterator[tuple[str, Tally, dict[Status, int]]]:
         """Yield each spinner with its counts, or zeros while it is new, and with its runs by status."""
@@ -71,7 +95,7 @@ class ProjectRuns:
             if newer is tracked.run:
                 return
             self._withdraw(tracked)
-            tracked.change(newer, self.read_as_of)
+            tracked.change(newer, self.header.read_as_of)
         self._present(tracked)
 
     def _admit(self, run: Run, horizon: float) -> "TrackedRun | None":
@@ -79,25 +103,30 @@ class ProjectRuns:
         left = self._left.get(run.id)
         if left is None:
             # A run that ended before the horizon was counted by an earlier read, or is older than our first.
-            return None if run.ended_at is not None and run.ended_at < horizon else TrackedRun(run)
+            return None if run.ended_at is not None and run.ended_at < horizon else TrackedRun.first(run)
         late = run.snapshot.updated_at <= left.run.snapshot.updated_at
         if left.run.ended and (late or run.ends_like(left.run)):
             return None
         # Begun anew under the same id, or not gone after all: what was counted of it stays counted.
         del self._left[run.id]
-        left.change(run, self.read_as_of)
+        left.change(run, self.header.read_as_of)
         return left
 
     def _present(self, tracked: "TrackedRun") -> None:
         run = tracked.run
-        self.runs[run.id] = tracked
+        self._unsaved[RUN, run.id] = self._unsaved[SPINNER, run.snapshot.spinner] = None
         spinner = self._spinners.get(run.snapshot.spinner)
         if spinner is None:
-            spinner = self._spinners[run.snapshot.spinner] = _Spinner()
-            spinner.veiled = self.read_at is not None or not self._history
-        spinner.present[run.status] += 1
+            spinner = self._spinners[run.snapshot.spinner] = Spinner()
+            spinner.veiled = self.header.watermark is not None or not self.header.history
         tracked.count_into(spinner.tally)
         tracked.teach(spinner.pace)
+        self._place(tracked, spinner)
+
+    def _place(self, tracked: "TrackedRun", spinner: "Spinner") -> None:
+        run = tracked.run
+        self.runs[run.id] = tracked
+        spinner.present[run.status] += 1
         if run.ended_at is not None:
             heapq.heappush(self._endings, (run.ended_at, run.id))
         if run.records.failed != tracked.records_read_for:
@@ -117,6 +146,7 @@ class ProjectRuns:
         tracked.records_read_for = 0
         tracked.left_at = now
         self._left[run_id] = tracked
+        self._unsaved[RUN, run_id] = None
         return True
 
     def expire(self, now: float, retention: float) -> None:
@@ -129,9 +159,10 @@ class ProjectRuns:
                 self.let_go(run_id, now)
         while self._left:
             run_id, longest_gone = next(iter(self._left.items()))
-            if longest_gone.left_at > now - MEMORY:
+            if longest_gone.left_at is not None and longest_gone.left_at > now - MEMORY:
                 return
             del self._left[run_id]
+            self._unsaved[RUN, run_id] = None
 
     def hide(self, hidden: set[str]) -> int:
         """Hide just these runs; return how many were shown until now."""
@@ -153,41 +184,61 @@ class ProjectRuns:
             return
         tracked.run = tracked.run.with_failed_records(records)
         tracked.records_read_for = run.records.failed
+        self._unsaved[RUN, run.id] = None
         if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)
 
+    def unsaved(self) -> Iterator[tuple[str, str, "TrackedRun | Spinner | None"]]:
+        """Yield kind, key and value of what changed since `saved`; None stands for what is not known any more."""
+        for kind, key in self._unsaved:
+            if kind == SPINNER:
+                yield kind, key, self._spinners[key]
+            else:
+                yield kind, key, self.runs.get(key) or self._left.get(key)
 
-class TrackedRun:
-    """A run that is here, with what has been counted of it: each thing once, however often it is seen."""
+    def saved(self) -> None:
+        """Take note that what changed was saved."""
+        self._unsaved.clear()
 
-    __slots__ = (
-        "_counted_completed",
-        "_counted_failed",
-        "_counted_finish",
-        "_counted_queue",
-        "_counted_start",
-        "_taught",
-        "hidden",
-        "left_at",
-        "pace",
-        "records_read_for",
-        "run",
-    )
+    def restore(self, runs: Iterable["TrackedRun"], spinners: dict[str, "Spinner"]) -> None:
+        """Take what was saved by an earlier life of the exporter; this project must be new."""
+        self._spinners = spinners
+        for spinner in spinners.values():
+            spinner.present = dict.fromkeys(Status, 0)
+        for tracked in sorted(runs, key=lambda each: each.left_at or 0.0):
+            tracked.hidden = False  # decided anew with the first read
+            if tracked.left_at is None:
+                self._place(tracked, spinners[tracked.run.snapshot.spinner])
+            else:
+                self._left[tracked.run.id] = tracked
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.hidden = False
-        """Whether there are too many runs for this one to be shown."""
-        self.records_read_for = 0
-        """The failed count for which failed records were last read."""
-        self.left_at = 0.0
-        self.pace = RunPace(run)
-        self._taught = False
-        self._counted_start = False
-        self._counted_queue = False
-        self._counted_finish = False
-        self._counted_completed = 0
-        self._counted_failed = 0
+
+RUN = "run"
+SPINNER = "spinner"
+
+
+class TrackedRun(msgspec.Struct):
+    """A run that is here, or was, with what has been counted of it: each thing once, however often it is seen."""
+
+    run: Run
+    pace: RunPace
+    hidden: bool = False
+    """Whether there are too many runs for this one to be shown."""
+    records_read_for: int = 0
+    """The failed count for which failed records were last read."""
+    left_at: float | None = None
+    """The runtime's time at which it left; None while it is here."""
+    _taught: bool = False
+    _counted_start: bool = False
+    _counted_queue: bool = False
+    _counted_finish: bool = False
+    _counted_completed: int = 0
+    _counted_failed: int = 0
+
+    @classmethod
+    def first(cls, run: Run) -> Self:
+        """Return a place for a run that was never here."""
+        return cls(run, RunPace.first(run))
 
     def change(self, newer: Run, looked_at: float) -> None:
         """Take the run's newer state; until `looked_at` it was as before.
@@ -196,8 +247,9 @@ class TrackedRun:
         """
         if self.run.restarted_by(newer):
             self._counted_completed = self._counted_failed = 0
-        self.pace.learn(self.run, newer, looked_at)
+        self.pace = self.pace.learn(self.run, newer, looked_at)
         self.run = newer
+        self.left_at = None
 
     def teach(self, spinner: SpinnerPace) -> None:
         """Let the spinner know the pace of a run that ended, once."""
@@ -237,11 +289,11 @@ class TrackedRun:
             tally.durations.observe(duration, run_id=run.id, timestamp=ended_at)
 
 
-@dataclasses.dataclass(slots=True)
-class _Spinner:
+class Spinner(msgspec.Struct):
     """What one spinner's runs have come to, and its runs that are here by status."""
 
-    pace: SpinnerPace = dataclasses.field(default_factory=SpinnerPace)
-    tally: Tally = dataclasses.field(default_factory=Tally)
-    present: dict[Status, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(Status, 0))
+    pace: SpinnerPace = msgspec.field(default_factory=SpinnerPace)
+    tally: Tally = msgspec.field(default_factory=Tally)
+    present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
     veiled: bool = False
+    """Whether it became known with the last read, and shows zeros until the next."""

@@ -5,11 +5,14 @@ its retention ran out, the runtime does not have it any more, its project is gon
 """
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
 
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
-from exporter.runs.project import ProjectRuns
+from exporter.runs.project import RUN, SPINNER, Header, ProjectRuns, Spinner, TrackedRun
 from exporter.runs.run import Run
 from exporter.runs.tally import Tally
 from exporter.runtime.model import FailedRecord, Health, Meter, RunSnapshot
@@ -73,6 +76,26 @@ class ShownSpinner:
     """Runs in the list now, by status; empty while the list is not to be trusted."""
 
 
+class Outage(msgspec.Struct, frozen=True):
+    """What is known of the worker service's absences. Times are the runtime's."""
+
+    is_down: bool = False
+    excused_until: float = float("-inf")
+    """Time at which the last one ended: no silence until then is any run's own."""
+
+
+Saved = Header | Spinner | TrackedRun | Outage
+"""What can be saved: a project's header, a spinner, a run, the outages."""
+
+Row = tuple[str, str, str, Saved | None]
+"""Kind, project and key of something that is saved, which together are its place, and what is there.
+
+None: nothing any more; in the place of a project that means nothing of the whole project.
+"""
+
+KINDS: dict[str, type[Saved]] = {"project": Header, SPINNER: Spinner, RUN: TrackedRun, "outage": Outage}
+
+
 class Store:
     """Runs by project, counts by spinner, and the last good word on runtime and plan."""
 
@@ -94,8 +117,10 @@ class Store:
         self._health: tuple[Health, float] | None = None
         self._meters: tuple[tuple[Meter, ...], float] | None = None
         self._hides = False
-        self._was_down = False
-        self._excused_until = float("-inf")
+        self._outage = Outage()
+        self._saved_headers: dict[str, Header] = {}
+        self._forgotten: set[str] = set()
+        self._saved_outage = self._outage
 
     # -- what a sync does ---------------------------------------------------------------------------------
 
@@ -104,27 +129,33 @@ class Store:
         for project_id, name in names.items():
             known = self._projects.get(project_id)
             if known is None:
-                self._projects[project_id] = ProjectRuns(name, history=not self._first_look_done)
-            else:
-                known.name = name
+                self._projects[project_id] = ProjectRuns(Header(name, history=not self._first_look_done))
+            elif known.name != name:
+                known.header = msgspec.structs.replace(known.header, name=name)
         self._first_look_done = True
 
     def commit(
-        self, project_id: str, sightings: Iterable[tuple[RunSnapshot, float]], *, as_of: float, horizon: float
+        self,
+        project_id: str,
+        sightings: Iterable[tuple[RunSnapshot, float]],
+        *,
+        as_of: float,
+        horizon: float,
+        unchanged: bool = False,
     ) -> None:
         """Take one project's whole read: each snapshot with the runtime's time of the answer that it came in.
 
         `as_of` is the runtime's time of the read: what is not in it was then as before. `horizon` is the time up to
         which earlier reads were complete: a run that we do not hold and that ended before it was counted then, and
-        does not come back.
+        does not come back. `unchanged`: the list of what changed was not read but said to be the one before, which says
+        nothing newer of its own, so that the next read begins where this one did.
         """
         project = self._projects[project_id]
         project.unveil()
         for snapshot, seen_at in sightings:
             project.take(snapshot, seen_at, horizon)
-        project.read_as_of = as_of
-        project.read_at = self._monotonic()
-        project.error = None
+        watermark = project.header.watermark if unchanged else as_of
+        project.read(as_of=as_of, watermark=watermark, at=self._monotonic())
 
     def keep_health(self, health: Health) -> None:
         """Take the last good word on the worker service."""
@@ -132,9 +163,8 @@ class Store:
         beat = health.last_heartbeat_at
         is_silent = beat is None or now - beat > self.rules.heartbeat_timeout
         is_down = not health.runtime_up or (health.beats and is_silent)
-        if self._was_down and not is_down:
-            self._excused_until = now
-        self._was_down = is_down
+        ended = self._outage.is_down and not is_down
+        self._outage = Outage(is_down, now if ended else self._outage.excused_until)
         self._health = (health, self._monotonic())
 
     def keep_meters(self, meters: tuple[Meter, ...]) -> None:
@@ -152,6 +182,7 @@ class Store:
 
     def forget_project(self, project_id: str) -> None:
         """Let go of a project with all its runs and counts."""
+        self._forgotten.add(project_id)
         for _ in self._projects.pop(project_id).runs:
             self._dropped("project_gone")
 
@@ -170,7 +201,54 @@ class Store:
         self._limit_runs()
         self._limit_failed_records()
 
+    # -- what outlives the process ------------------------------------------------------------------------
+
+    def unsaved(self) -> Iterator[Row]:
+        """Yield what changed since `saved` was last called."""
+        for project_id in self._forgotten:
+            yield "project", project_id, "", None
+        for project_id, project in self._projects.items():
+            if self._saved_headers.get(project_id) != project.header:
+                yield "project", project_id, "", project.header
+            for kind, key, value in project.unsaved():
+                yield kind, project_id, key, value
+        if self._outage != self._saved_outage:
+            yield "outage", "", "", self._outage
+
+    def saved(self) -> None:
+        """Take note that everything was saved that `unsaved` gave; nothing may have changed meanwhile."""
+        self._forgotten.clear()
+        self._saved_headers = {project_id: project.header for project_id, project in self._projects.items()}
+        self._saved_outage = self._outage
+        for project in self._projects.values():
+            project.saved()
+
+    def restore(self, rows: Iterable[Row]) -> None:
+        """Take what an earlier life of the exporter saved; until the first read only the counts of it are shown."""
+        headers: dict[str, Header] = {}
+        spinners: dict[str, dict[str, Spinner]] = defaultdict(dict)
+        runs: dict[str, list[TrackedRun]] = defaultdict(list)
+        for _, project_id, key, value in rows:
+            match value:
+                case Header():
+                    headers[project_id] = value
+                case Spinner():
+                    spinners[project_id][key] = value
+                case TrackedRun():
+                    runs[project_id].append(value)
+                case Outage():
+                    self._outage = value
+        for project_id, header in headers.items():
+            self._projects[project_id] = ProjectRuns(header)
+            self._projects[project_id].restore(runs[project_id], spinners[project_id])
+        self._first_look_done = bool(headers)
+        self.saved()
+
     # -- what a sync asks ---------------------------------------------------------------------------------
+
+    def watermark(self, project_id: str) -> float | None:
+        """Return the runtime's time up to which a project's list has been read; None before the first read."""
+        return self._projects[project_id].header.watermark
 
     def project_ids(self) -> list[str]:
         """Return every project that has a place here."""
@@ -200,7 +278,7 @@ class Store:
             for tracked, earlier in project.tracked():
                 if not tracked.hidden:
                     rules = self.rules.spinner(project.name, tracked.run.snapshot.spinner)
-                    yield ShownRun(tracked.run, project.name, tracked.pace, earlier, rules, self._excused_until)
+                    yield ShownRun(tracked.run, project.name, tracked.pace, earlier, rules, self._outage.excused_until)
 
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner that we ever saw a run of; a new one shows zeros until the next sync."""

@@ -128,10 +128,13 @@ class Sync:
             self._listed = _Listed(None, {ONLY_PROJECT: self._rules.only_project})
             self._store.name_projects(self._listed.names)
             return
-        pages = [page async for page in self._observed(self._client.projects(etag=self._listed.etag))]
+        now = self._monotonic()
+        due = now - self._listed.read_at >= self._rules.sweep_interval
+        etag = None if due else self._listed.etag
+        pages = [page async for page in self._observed(self._client.projects(etag=etag))]
         if not pages[-1].not_modified:
             names = {project.id: project.name for page in pages for project in page.items}
-            self._listed = _Listed(pages[-1].etag if len(pages) == 1 else None, names)
+            self._listed = _Listed(pages[-1].etag if len(pages) == 1 else None, names, now)
         wanted = {project_id: name for project_id, name in self._listed.names.items() if self._rules.wanted(name)}
         self._store.name_projects(_distinct(wanted))
         for project_id in self._store.project_ids():
@@ -170,15 +173,17 @@ class Sync:
             if self._client.tells_active:
                 await staged.take(self._observed(self._client.jobs(project, active=True)))
             unseen = [run_id for run_id in open_before if run_id not in staged.run_ids]
-        if cursor.watermark is not None:
-            horizon = cursor.watermark - self._rules.overlap
+        watermark = self._store.watermark(project_id)
+        if watermark is not None:
+            horizon = watermark - self._rules.overlap
         elif self._client.tells_active:
             horizon = staged.as_of() - self._rules.retention
         else:
             horizon = self._store.clock.now() - self._rules.retention
         changed = _Staged()
         await changed.take(
-            self._observed(self._client.jobs(project, updated_since=horizon, etag=cursor.etag)),
+            # Without an ETag at a sweep: one that lies would hide every change for ever.
+            self._observed(self._client.jobs(project, updated_since=horizon, etag=None if sweeps else cursor.etag)),
         )
         gone: list[str] = []
         if sweeps:
@@ -190,15 +195,10 @@ class Sync:
         sightings = staged.sightings + changed.sightings
         if self._client.counts_records:
             sightings = await self._count_records(project_id, sightings, as_of)
-        self._store.commit(project_id, sightings, as_of=as_of, horizon=horizon)
+        self._store.commit(project_id, sightings, as_of=as_of, horizon=horizon, unchanged=changed.not_modified)
         for run_id in gone:
             self._store.forget_run(project_id, run_id)
-        self._cursors[project_id] = _Cursor(
-            # A list that did not change says nothing newer of its own, so the watermark stays.
-            watermark=cursor.watermark if changed.not_modified else as_of,
-            etag=changed.etag,
-            swept_at=swept_at if sweeps else cursor.swept_at,
-        )
+        self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
 
     async def _count_records(
         self, project_id: str, sightings: list[tuple[RunSnapshot, float]], as_of: float
@@ -339,13 +339,14 @@ class _Listed:
 
     etag: str | None = None
     names: dict[str, str] = dataclasses.field(default_factory=dict)
+    read_at: float = float("-inf")
+    """Our monotonic time of the read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Cursor:
-    """How far one project has been read: by the runtime's clock, and when last swept by ours."""
+    """What the next read of a project goes by, and when its open runs were last swept, by our clock."""
 
-    watermark: float | None = None
     etag: str | None = None
     swept_at: float | None = None
 

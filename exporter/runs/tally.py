@@ -1,19 +1,18 @@
 """What is counted per spinner: starts, ends, records and durations. Only ever grows; who counts what is `store`'s."""
 
 import bisect
-import dataclasses
-from collections.abc import Sequence
+
+import msgspec
 
 from exporter.status import Status
 
-DURATION_BUCKETS: Sequence[float] = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)
+DURATION_BUCKETS: tuple[float, ...] = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)
 """Upper bounds in seconds: runs take from seconds to a day, queues the same; steps near a factor of two or three."""
 
 ENDED = tuple(status for status in Status if status.ended)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Exemplar:
+class Exemplar(msgspec.Struct, frozen=True):
     """The run behind one observation."""
 
     run_id: str
@@ -21,17 +20,19 @@ class Exemplar:
     timestamp: float
 
 
-class Histogram:
+class Histogram(msgspec.Struct):
     """Counts observations by bucket, with the newest observation of each bucket as its exemplar."""
 
-    __slots__ = ("buckets", "counts", "exemplars", "total")
+    buckets: tuple[float, ...] = DURATION_BUCKETS
+    counts: list[int] = []
+    """One place more than bounds: the bucket +Inf."""
+    exemplars: list[Exemplar | None] = []
+    total: float = 0.0
 
-    def __init__(self, buckets: Sequence[float] = DURATION_BUCKETS) -> None:
-        self.buckets = buckets
-        # One place more than bounds: the bucket +Inf.
-        self.counts = [0] * (len(buckets) + 1)
-        self.exemplars: list[Exemplar | None] = [None] * (len(buckets) + 1)
-        self.total = 0.0
+    def __post_init__(self) -> None:
+        places = len(self.buckets) + 1
+        self.counts = self.counts or [0] * places
+        self.exemplars = self.exemplars or [None] * places
 
     def observe(self, value: float, *, run_id: str, timestamp: float) -> None:
         """Count `value`; `timestamp` (seconds since the epoch) is when it came to be."""
@@ -43,26 +44,14 @@ class Histogram:
             self.exemplars[place] = Exemplar(run_id, value, timestamp)
 
 
-class Tally:
+class Tally(msgspec.Struct):
     """What one spinner's runs have come to since the exporter first saw them."""
 
-    __slots__ = (
-        "completed_records",
-        "durations",
-        "failed_records",
-        "finished",
-        "last_start_at",
-        "last_success_at",
-        "queue_times",
-        "started",
-    )
-
-    def __init__(self) -> None:
-        self.started = 0
-        self.finished = dict.fromkeys(ENDED, 0)
-        self.completed_records = 0
-        self.failed_records = 0
-        self.durations = Histogram()
-        self.queue_times = Histogram()
-        self.last_start_at: float | None = None
-        self.last_success_at: float | None = None
+    started: int = 0
+    finished: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(ENDED, 0))
+    completed_records: int = 0
+    failed_records: int = 0
+    durations: Histogram = msgspec.field(default_factory=Histogram)
+    queue_times: Histogram = msgspec.field(default_factory=Histogram)
+    last_start_at: float | None = None
+    last_success_at: float | None = None
