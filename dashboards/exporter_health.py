@@ -137,6 +137,9 @@ LEFT_OUT = time_series(
             "runs dropped: {{reason}}",
         ),
         over_time(
+            f"max by (runtime) ({series('spinner_exporter_projects_not_read', RUNTIME)}) > 0", "projects not read"
+        ),
+        over_time(
             f"sum by (kind) (increase({series('spinner_exporter_invalid_items_total', RUNTIME)}[{RATE}]))",
             "invalid: {{kind}}",
         ),
@@ -146,8 +149,8 @@ LEFT_OUT = time_series(
         ),
     ],
     (0, 14, 12, 8),
-    "What the other dashboards do not show. Dropped by limit: raise limits.runs. Invalid: the API breaks its "
-    "contract; the log names the first. Unmapped: give the label a place under runtime.statuses.",
+    "What the other dashboards do not show. Dropped: raise limits.runs, not read: limits.projects. Invalid: the API "
+    "breaks its contract; the log names the first. Unmapped: give the label a place under statuses in the config.",
     empty="✔ Nothing left out in this range",
 )
 

@@ -181,10 +181,17 @@ class LimitsConfig(_Section, frozen=True):
     """Pairs of step and error code named per run, the largest; the rest is `other`."""
     label_length: int = 128
     """Characters of a label value; longer names are cut."""
+    projects: int = 5_000
+    """Projects that are read: those that are read already, then the first of the list."""
+    pages: int = 1_000
+    """Pages of a list; one with more is taken for one without an end."""
+    body_bytes: int = 33_554_432
+    """Bytes of an answer of the API, unpacked."""
 
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("failed_records_per_run", 0), ("failed_records", 0),
-                            ("failure_groups", 1), ("label_length", 16)):  # fmt: skip
+                            ("failure_groups", 1), ("label_length", 16), ("projects", 1),
+                            ("pages", 1), ("body_bytes", 1024)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected a whole number, {least} or more")
 

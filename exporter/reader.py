@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from exporter.runs.sync import SharedSync, Sync, SyncRules
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.connection import Transport, connect
+from exporter.runtime.exchange import Exchange
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
 from exporter.status import Status
@@ -36,6 +37,7 @@ class World:
     monotonic: Callable[[], float] = time.monotonic
     transport: Transport | None = None
     """None: real connections."""
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
 
 class Reader:
@@ -63,20 +65,30 @@ class Reader:
         self.decoder = Decoder(
             status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
         )
-        self.client = RuntimeClient(
+        exchange = Exchange(
             connect(config.runtime, concurrency=config.sync.concurrency, transport=world.transport),
+            timeout=config.runtime.timeout,
+            max_body=config.limits.body_bytes,
+            concurrency=config.sync.concurrency,
+            observer=own,
+            monotonic=world.monotonic,
+            sleep=world.sleep,
+        )
+        self.client = RuntimeClient(
+            exchange,
             config.runtime.base_url,
             config.runtime.resources,
             credentials=_credentials(config),
             decoder=self.decoder,
-            observer=own,
-            concurrency=config.sync.concurrency,
-            monotonic=world.monotonic,
+            max_pages=config.limits.pages,
+            wall=world.wall,
         )
         rules = SyncRules(
             retention=config.retention,
             overlap=config.sync.overlap,
             sweep_interval=config.sync.sweep_interval,
+            deadline=config.sync.stale_after,
+            max_projects=config.limits.projects,
             wanted=config.projects.wanted,
             only_project=config.runtime.project,
         )

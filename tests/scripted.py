@@ -16,6 +16,7 @@ from exporter.config import Config, ProjectsConfig, SyncConfig
 from exporter.reader import World
 from exporter.service import Exporter
 from tests.builders import NOON, Clock, runtime_config
+from tests.transport import Answers
 
 Answer = Callable[[httpx.Request], httpx.Response | None]
 
@@ -55,8 +56,8 @@ class ScriptedRuntime:
         }
         self.jobs[job_id] = job
 
-    def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._answer)
+    def transport(self) -> Answers:
+        return Answers(self._answer)
 
     def paths(self) -> list[str]:
         return [request.url.path for request in self.requests]
@@ -118,7 +119,11 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
         sync=SyncConfig(**sync),
         **settings,
     )
-    return Exporter({"": config}, World(wall=own, monotonic=own, transport=runtime.transport()))
+    return Exporter({"": config}, World(own, own, runtime.transport(), at_once))
+
+
+async def at_once(seconds: float) -> None:
+    """Sleep, in a test: nobody waits between a request and its repetition."""
 
 
 def _wire(job: dict[str, Any]) -> dict[str, Any]:

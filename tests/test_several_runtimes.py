@@ -17,8 +17,9 @@ from exporter.reader import World
 from exporter.service import Exporter
 from exporter.web.app import create_app
 from tests.builders import Clock, runtime_config
-from tests.scripted import ScriptedRuntime
+from tests.scripted import ScriptedRuntime, at_once
 from tests.stack.programs import exporter_with, free_port, runtime, spinner_exporter
+from tests.transport import Answers
 
 Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -37,7 +38,7 @@ class Deployment:
             scripted.put()
 
     def exporter(self, *names: str, **changes: object) -> Exporter:
-        world = World(wall=self.clock, monotonic=self.clock, transport=httpx.MockTransport(self._answer))
+        world = World(self.clock, self.clock, Answers(self._answer), at_once)
         return Exporter(self.configs(*names, **changes), world)
 
     def configs(self, *names: str, **changes: object) -> dict[str, Config]:
@@ -88,9 +89,7 @@ async def test_every_series_of_a_runtime_carries_its_name() -> None:
 async def test_one_that_is_alone_has_no_such_label() -> None:
     deployment = Deployment()
     config = deployment.configs("eu")["eu"]
-    exporter = Exporter(
-        {"": config}, World(deployment.clock, deployment.clock, httpx.MockTransport(deployment._answer))
-    )
+    exporter = Exporter({"": config}, World(deployment.clock, deployment.clock, Answers(deployment._answer)))
     assert not [name for name, pairs in await samples(exporter) if "runtime" in dict(pairs)]
     await exporter.close()
 

@@ -24,6 +24,7 @@ from exporter.storage import Keeper, StateFile
 from tests.builders import NOON, Clock, counts, runtime_config, snapshot, store
 from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
 from tests.scripted import ScriptedRuntime
+from tests.transport import Answers
 
 URL = "http://runtime.test"
 
@@ -189,13 +190,13 @@ class SlowProject(ScriptedRuntime):
         super().__init__(clock)
         self.gate = asyncio.Event()
 
-    def transport(self) -> httpx.MockTransport:
+    def transport(self) -> Answers:
         async def answer(request: httpx.Request) -> httpx.Response:
             if "/p2/" in request.url.path:
                 await self.gate.wait()
             return self._answer(request)
 
-        return httpx.MockTransport(answer)
+        return Answers(answer)
 
 
 async def test_a_reload_goes_on_with_the_file_and_another_url_has_its_own(tmp_path: Path) -> None:

@@ -331,8 +331,7 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
         "gauge",
         "1 when the last read of the project succeeded.",
         lambda store, now: [
-            ((project.name,), float(project.error is None and project.read_at is not None))
-            for project in store.projects()
+            ((project.name,), float(project.error is None and store.is_fresh(project))) for project in store.projects()
         ],
         labels=("project",),
     ),
@@ -371,6 +370,11 @@ OWN_FAMILIES: tuple[OwnFamily, ...] = (
         "Runs that lost their series although a person would still look for them, by reason: limit (too many runs), "
         "gone (the runtime does not have it any more), project_gone.",
         ("reason",),
+    ),
+    OwnFamily(
+        "spinner_exporter_projects_not_read",
+        "gauge",
+        "Projects that are not read because there are more than limits.projects.",
     ),
     OwnFamily(
         "spinner_exporter_invalid_items_total",

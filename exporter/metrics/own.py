@@ -105,6 +105,10 @@ class RuntimeMetrics:
         """Take note of a run that lost its series before its time."""
         self._at("runs_dropped_total", reason).inc()
 
+    def projects_not_read(self, count: int) -> None:
+        """Take note of how many projects are too many."""
+        self._at("projects_not_read").set(count)
+
     def storage_failed(self) -> None:
         """Take note of state that could not be saved."""
         self._at("storage_failures_total").inc()

@@ -16,7 +16,9 @@ from exporter.errors import ApiError
 from exporter.runs.counting import RecordCounter
 from exporter.runs.run import Run
 from exporter.runs.store import Store
-from exporter.runtime.client import NotFoundError, RuntimeClient
+from exporter.runs.troubles import Troubles
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.exchange import NotFoundError
 from exporter.runtime.model import FailedRecord, Page, Project, RunSnapshot
 
 T = TypeVar("T")
@@ -43,6 +45,9 @@ class SyncRules:
     retention: float
     overlap: float
     sweep_interval: float
+    deadline: float
+    """How long a sync can take."""
+    max_projects: int
     wanted: Callable[[str], bool]
     """Whether a project of this name is to be read."""
     only_project: str = "default"
@@ -54,6 +59,9 @@ class SyncObserver(Protocol):
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
         """`ok` says whether the API could be read; `seconds` is how long it took."""
+
+    def projects_not_read(self, count: int) -> None:
+        """So many projects are too many to be read."""
 
 
 class Sync:
@@ -76,17 +84,32 @@ class Sync:
         self._listed = _Listed()
         self._cursors: dict[str, _Cursor] = {}
         self._counters: dict[str, RecordCounter] = {}
-        self._troubles = _Troubles()
+        self._troubles = Troubles(monotonic)
 
     async def run(self) -> bool:
         """Read what changed; return whether the API could be read. Never raises for what an API can do."""
         started = self._monotonic()
+        self._client.begin()
         self._store.clock.begin()
-        projects_ok, health_ok, _ = await _together(self._read_projects(), self._read_health(), self._read_usage())
-        ok = projects_ok and health_ok
+        try:
+            async with asyncio.timeout(self._rules.deadline):
+                reads = await _together(self._read_projects(), self._read_health(), self._read_usage())
+            ok = reads[0] and reads[1]
+        except TimeoutError:
+            # Each answer came in time, and all together would not.
+            self._give_up(f"not through in {self._rules.deadline:.0f} s", before=started)
+            ok = False
         self._store.expire()
+        self._troubles.tell()
         self._observer.sync_ended(self._monotonic() - started, ok=ok)
         return ok
+
+    def _give_up(self, why: str, *, before: float) -> None:
+        """Note that the projects that have not been read since `before` will not be now."""
+        self._troubles.note("everything", why)
+        for project in self._store.projects():
+            if project.read_at is None or project.read_at < before:
+                project.error = project.error or why
 
     async def _read_health(self) -> bool:
         if not self._client.has("health"):
@@ -120,6 +143,7 @@ class Sync:
                 self._store.fail(project_id, str(error))
             return False
         self._troubles.clear("projects")
+        self._troubles.clear("everything")
         reads = await _together(*map(self._read_project, self._store.project_ids()))
         return not reads or any(reads)
 
@@ -136,7 +160,16 @@ class Sync:
             names = {project.id: project.name for page in pages for project in page.items}
             self._listed = _Listed(pages[-1].etag if len(pages) == 1 else None, names, now)
         wanted = {project_id: name for project_id, name in self._listed.names.items() if self._rules.wanted(name)}
-        self._store.name_projects(_distinct(wanted))
+        known = set(self._store.project_ids())
+        # Those that are read already stay: a project that came and went with the order of a list would be no use.
+        read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._rules.max_projects]
+        self._observer.projects_not_read(len(wanted) - len(read))
+        if len(read) < len(wanted):
+            self._troubles.note("some projects", f"there are more than limits.projects ({self._rules.max_projects})")
+        else:
+            self._troubles.clear("some projects")
+        names = _distinct(wanted)
+        self._store.name_projects({project_id: names[project_id] for project_id in read})
         for project_id in self._store.project_ids():
             if project_id in self._listed.names and project_id not in wanted:
                 self._forget_project(project_id)
@@ -269,6 +302,7 @@ class Sync:
 
     def _forget_project(self, project_id: str) -> None:
         self._store.forget_project(project_id)
+        self._troubles.forget(project_id)
         self._cursors.pop(project_id, None)
         self._counters.pop(project_id, None)
 
@@ -379,29 +413,6 @@ class _Staged:
         if self._first_as_of is None:
             raise ApiError("jobs: the answer has neither asOf nor a Date, so there is no clock to read by")
         return self._first_as_of
-
-
-class _Troubles:
-    """Logs once when something goes wrong, once when it goes wrong otherwise, once when it is well again."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], str] = {}
-
-    def settle(self, what: str, errors: list[str], *, project: str) -> None:
-        """Note the first of the errors of several reads, or that all went well."""
-        if errors:
-            self.note(what, errors[0], project=project)
-        else:
-            self.clear(what, project=project)
-
-    def note(self, what: str, error: str, *, project: str = "") -> None:
-        if self._known.get((what, project)) != error:
-            self._known[what, project] = error
-            log.warning("cannot read", what=what, error=error, **({"project": project} if project else {}))
-
-    def clear(self, what: str, *, project: str = "") -> None:
-        if self._known.pop((what, project), None) is not None:
-            log.info("reads again", what=what, **({"project": project} if project else {}))
 
 
 async def _together(*coroutines: Coroutine[None, None, T]) -> list[T]:

@@ -1,48 +1,26 @@
-"""The runtime's HTTP API as async calls that return values of `model`; the only module that knows httpx.
+"""The runtime's HTTP API as async calls that return values of `model`.
 
-What is asked for, and how, is the description's: nothing here knows a path or a parameter.
-
-One client has one budget: at most `concurrency` requests at once, and none while a `Retry-After` runs. It does
-not repeat a failed request: the next scrape comes soon enough, and a runtime in trouble is not helped by more.
+What is asked for, and how, is the description's: nothing here knows a path or a parameter. How requests fare on their
+way is `exchange`'s.
 """
 
-import asyncio
 import dataclasses
-import email.utils
 import functools
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol, TypeVar
 
-import httpx
-
 from exporter.description import Narrowing, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
+from exporter.runtime.exchange import Answer, Exchange, NotFoundError, refusal
 from exporter.runtime.layout import Layout, Request, Turn
 from exporter.runtime.model import FailedRecord, Health, Meter, Page, Project, RecordSight, RunSnapshot
 from exporter.runtime.wire import MALFORMED, Decoder, Known, Listing, MissingError
 from exporter.status import Status
 
 T = TypeVar("T")
-
-MAX_PAUSE = 300.0
-"""Seconds that a `Retry-After` can hold us off at most: a server that says "tomorrow" must not blind us."""
-
-
-class NotFoundError(ApiError):
-    """The runtime does not have it, or not any more (404)."""
-
-
-class PausedError(ApiError):
-    """Not asked, because the runtime's last `Retry-After` still runs."""
-
-
-class RequestObserver(Protocol):
-    """Is told of every request that was sent."""
-
-    def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
-        """`code` is the HTTP status, or `error` where none came; `seconds` is how long it took."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,32 +47,32 @@ class RuntimeClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        exchange: Exchange,
         base_url: str,
         resources: Resources,
         *,
         credentials: Credentials,
         decoder: Decoder,
-        observer: RequestObserver,
-        concurrency: int,
-        monotonic: Callable[[], float] = time.monotonic,
+        max_pages: int,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._http = http
+        """`max_pages` is how many pages a list can have before it is taken for one without an end."""
+        self._exchange = exchange
         self._wall = wall
         self._base_url = base_url.rstrip("/")
         self._resources = resources
         self._layouts = {name: Layout(name, resource) for name, resource in present(resources).items()}
         self._credentials = credentials
         self._decoder = decoder
-        self._observer = observer
-        self._monotonic = monotonic
-        self._slots = asyncio.Semaphore(concurrency)
-        self._paused_until = float("-inf")
+        self._max_pages = max_pages
+
+    def begin(self) -> None:
+        """Begin a sync."""
+        self._exchange.begin()
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._exchange.close()
 
     def has(self, resource: str) -> bool:
         """Whether the deployment has it: health, projects, jobs, job, records or usage."""
@@ -114,13 +92,13 @@ class RuntimeClient:
         """Ask for one resource as it is, its first page of a list, and return the answer undecoded."""
         layout = self._layouts[resource]
         started = self._wall()
-        response = await self._send(layout, layout.request({"project": project_id} if run is None else _ids(run)))
-        return Sample(response.content, _http_date(response), (started + self._wall()) / 2)
+        answer = await self._send(layout, layout.request({"project": project_id} if run is None else _ids(run)))
+        return Sample(answer.body, answer.date, (started + self._wall()) / 2)
 
     async def health(self) -> Health:
         """Read how the worker service is."""
-        response = await self._send(self._layouts["health"], self._layouts["health"].request({}))
-        return self._decode("health", self._decoder.health, response)
+        answer = await self._send(self._layouts["health"], self._layouts["health"].request({}))
+        return self._decode("health", self._decoder.health, answer)
 
     def projects(self, *, etag: str | None = None) -> AsyncIterator[Page[Project]]:
         """Read the projects that the token can see."""
@@ -149,11 +127,9 @@ class RuntimeClient:
     async def job(self, run: RunSnapshot) -> RunSnapshot:
         """Read one run again; raises `NotFoundError` when it is gone."""
         layout = self._layouts["job"]
-        response = await self._send(layout, layout.request(_ids(run)))
-        now = _http_date(response)
-        return self._decode(
-            "job", lambda body: self._decoder.job(body, Known(run.project_id, run.spinner, now)), response
-        )
+        answer = await self._send(layout, layout.request(_ids(run)))
+        known = Known(run.project_id, run.spinner, answer.date)
+        return self._decode("job", lambda body: self._decoder.job(body, known), answer)
 
     async def failed_records(self, run: RunSnapshot) -> AsyncIterator[Page[FailedRecord]]:
         """Read a run's failed records; where the API cannot be asked for those alone, they are picked out of all."""
@@ -181,8 +157,8 @@ class RuntimeClient:
 
     async def usage(self) -> tuple[Meter, ...]:
         """Read the organisation's plan meters."""
-        response = await self._send(self._layouts["usage"], self._layouts["usage"].request({}))
-        return self._decode("usage", self._decoder.usage, response)
+        answer = await self._send(self._layouts["usage"], self._layouts["usage"].request({}))
+        return self._decode("usage", self._decoder.usage, answer)
 
     async def _pages(
         self,
@@ -197,62 +173,37 @@ class RuntimeClient:
         before = b""
         number = 1
         while True:
-            response = await self._send(layout, request, headers=headers, not_modified=bool(headers))
-            dated = _http_date(response)
-            if response.status_code == 304:
-                yield Page((), dated, etag, not_modified=True)
+            answer = await self._send(layout, request, headers=headers)
+            if answer.status == 304:
+                yield Page((), answer.date, etag, not_modified=True)
                 return
-            listing = self._decode(layout.name, functools.partial(decode, now=dated), response)
-            as_of = listing.as_of if listing.as_of is not None else dated
-            turn = Turn(listing.size, listing.next_cursor, response.links.get("next", {}).get("url"))
+            listing = self._decode(layout.name, functools.partial(decode, now=answer.date), answer)
+            as_of = listing.as_of if listing.as_of is not None else answer.date
+            turn = Turn(listing.size, listing.next_cursor, answer.next_link)
             following = layout.next(request, turn, number)
             whole = number == 1 and following is None
-            yield Page(listing.items, as_of, response.headers.get("ETag") if whole else None)
+            yield Page(listing.items, as_of, answer.headers.get("ETag") if whole else None)
             if following is None:
                 return
             # Also where a server takes no notice of what says which page is wanted.
-            if repr(following) in asked or response.content == before:
+            if repr(following) in asked or answer.body == before:
                 raise ApiError(f"{layout.name}: the list does not end: it leads to the same page again")
+            if number == self._max_pages:
+                raise ApiError(f"{layout.name}: the list has more pages than limits.pages ({self._max_pages})")
             asked.add(repr(following))
-            request, headers, before, number = following, {}, response.content, number + 1
+            request, headers, before, number = following, {}, answer.body, number + 1
 
-    async def _send(
-        self,
-        layout: Layout,
-        request: Request,
-        *,
-        headers: dict[str, str] | None = None,
-        not_modified: bool = False,
-    ) -> httpx.Response:
-        endpoint = layout.name
-        headers = dict(headers or {})
-        if layout.resource.token:
-            headers |= self._authorization()
-        async with self._slots:
-            pause = self._paused_until - self._monotonic()
-            if pause > 0:
-                raise PausedError(f"{endpoint}: not asked: the runtime wants us to wait {pause:.0f} s more")
-            started = self._monotonic()
-            code = "error"
-            try:
-                response = await self._http.request(
-                    request.method,
-                    self._base_url + request.path,
-                    params=request.query,
-                    json=request.body,
-                    headers=headers,
-                )
-                code = str(response.status_code)
-            except httpx.TimeoutException as error:
-                raise ApiError(f"{endpoint}: no answer in time ({type(error).__name__})") from None
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                # The error's own text can quote what a server sent; its class says what went wrong.
-                raise ApiError(f"{endpoint}: no answer ({type(error).__name__})") from None
-            finally:
-                self._observer.request_sent(endpoint, code, self._monotonic() - started)
-        if response.status_code not in layout.resource.accept and not (not_modified and response.status_code == 304):
-            raise self._refusal(endpoint, response)
-        return response
+    async def _send(self, layout: Layout, request: Request, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request; with an `If-None-Match` among its headers 304 is an answer as well."""
+        return await self._exchange.ask(
+            layout.name,
+            request.method,
+            self._base_url + request.path,
+            query=request.query,
+            body=request.body,
+            headers={**(headers or {}), **(self._authorization() if layout.resource.token else {})},
+            accept=(*layout.resource.accept, 304) if headers else layout.resource.accept,
+        )
 
     def _authorization(self) -> Mapping[str, str]:
         try:
@@ -260,58 +211,20 @@ class RuntimeClient:
         except ConfigError as error:
             raise ApiError(str(error)) from None
 
-    def _refusal(self, endpoint: str, response: httpx.Response) -> ApiError:
-        """Say what a status means. The body stays out of it: servers have been seen to echo tokens."""
-        code = response.status_code
-        if code in (429, 503):
-            self._paused_until = max(self._paused_until, self._monotonic() + _retry_after(response))
-        if code == 404:
-            return NotFoundError(f"{endpoint}: HTTP 404: not found")
-        meaning = {
-            401: ": the token is missing, wrong or expired",
-            403: ": the token may not read this",
-            429: ": too many requests",
-        }.get(code, "")
-        if response.is_redirect:
-            meaning = ": a redirect, which is not followed; check runtime.base_url"
-        return ApiError(f"{endpoint}: HTTP {code}{meaning}")
-
-    def _decode(self, endpoint: str, decode: Callable[[bytes], T], response: httpx.Response) -> T:
+    def _decode(self, endpoint: str, decode: Callable[[bytes], T], answer: Answer) -> T:
         try:
-            return decode(response.content)
+            return decode(answer.body)
         except MissingError as error:
             raise NotFoundError(f"{endpoint}: {error}") from None
         except MALFORMED as error:
-            if response.status_code != 200:
-                raise self._refusal(endpoint, response) from None
-            kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-            if kind not in ("application/json", ""):
-                raise ApiError(f"{endpoint}: expected JSON, got {kind[:40]}; check runtime.base_url") from None
+            if answer.status != 200:
+                raise refusal(endpoint, answer) from None
+            kind = re.match(r"[a-z]+/[a-z.+-]+", answer.headers.get("Content-Type", ""))
+            if kind and kind[0] != "application/json":
+                raise ApiError(f"{endpoint}: expected JSON, got {kind[0][:40]}; check runtime.base_url") from None
             raise ApiError(f"{endpoint}: the answer is not what the API promises: {error}") from None
 
 
 def _ids(run: RunSnapshot) -> dict[str, str]:
     refs = {f"ref.{name}": value for name, value in run.refs}
     return {"project": run.project_id, "run": run.id, **refs}
-
-
-def _http_date(response: httpx.Response) -> float | None:
-    return _parse_http_date(response.headers.get("Date", ""))
-
-
-def _parse_http_date(text: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
-        return None
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Return the seconds that the server asks us to stay away, 0 when it does not."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_PAUSE)
-    until, now = _parse_http_date(text), _http_date(response)
-    if until is None or now is None:
-        return 0.0
-    return min(max(until - now, 0.0), MAX_PAUSE)

@@ -21,7 +21,13 @@ def connect(runtime: RuntimeConfig, *, concurrency: int, transport: Transport | 
         limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         # A redirect could carry the token to another host, so it is an error like any other.
         follow_redirects=False,
-        headers={"Accept": "application/json", "User-Agent": "spinner-exporter", **runtime.headers},
+        headers={
+            "Accept": "application/json",
+            # What `exchange` can unpack without trusting what it unpacks to.
+            "Accept-Encoding": "gzip",
+            "User-Agent": "spinner-exporter",
+            **runtime.headers,
+        },
         params=runtime.query,
     )
 

@@ -8,6 +8,7 @@ a label is cleaned here, once: control characters go, long names are cut.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Protocol, TypeVar
@@ -177,7 +178,7 @@ class Decoder:
         try:
             wires, cursor, as_of = shape.typed_page(body)
             size = len(wires)
-        except msgspec.ValidationError:
+        except MALFORMED:
             # Seldom, or laid out otherwise: item by item. A bad envelope fails here again, for good.
             raws, cursor, as_of = shape.page(body)
             size = len(raws)
@@ -419,9 +420,14 @@ class _Shape:
     def page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
         """Decode any page into its raw items, the next cursor and the API's time."""
         if self._is_typed:
-            raw = _RAW_PAGE.decode(body)
+            try:
+                raw = _RAW_PAGE.decode(body)
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError:
+                raw = msgspec.convert(_lenient(body), _Page[Any])
             return raw.items, raw.next_cursor, _epoch(raw.as_of)
-        document = msgspec.json.decode(body)
+        document = _document(body)
         items = _search(self._items, document)
         if isinstance(items, dict):
             items = list(items.values())
@@ -447,7 +453,7 @@ class _Shape:
 
     def single(self, body: bytes) -> Any:
         """Return the raw item that a body is, or holds."""
-        document = msgspec.json.decode(body)
+        document = _document(body)
         if self._item is None:
             return document
         item = _search(self._item, document)
@@ -472,6 +478,18 @@ def _search(expression: Any, document: Any) -> Any:
         return expression.search(document)
     except JMESPathError:
         raise ValueError("an expression of runtime.resources does not fit the answer") from None
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return _lenient(body)
+
+
+def _lenient(body: bytes) -> Any:
+    """Decode what is not quite JSON: some servers write NaN, or half of a surrogate pair, and mean one item by it."""
+    return json.loads(body)
 
 
 _RAW_PAGE = msgspec.json.Decoder(_Page[msgspec.Raw])

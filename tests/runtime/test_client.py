@@ -12,15 +12,17 @@ import msgspec
 import pytest
 import uvicorn
 
-from exporter.description import Resource
+from exporter.description import Resource, Resources
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
-from exporter.runtime.client import MAX_PAUSE, NotFoundError, PausedError, RuntimeClient
+from exporter.runtime.client import RuntimeClient
 from exporter.runtime.connection import connect
+from exporter.runtime.exchange import MAX_PAUSE, Exchange, NotFoundError, PausedError
 from exporter.runtime.model import Page, Project
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
 from tests.builders import Clock, runtime_config, snapshot
+from tests.transport import Answers
 
 TOKEN = "cxg_0123456789"
 
@@ -46,18 +48,37 @@ def client(
     clock: Clock | None = None,
     base_url: str = "http://runtime.test",
     concurrency: int = 8,
+    timeout: float = 10,
+    max_body: int = 1_000_000,
+    max_pages: int = 1000,
+    waits: list[float] | None = None,
+    resources: Resources | None = None,
 ) -> RuntimeClient:
+    """A client whose waits between repetitions go into `waits` and take no time."""
     observed = observed or Observed()
     runtime = runtime_config(base_url)
-    return RuntimeClient(
-        connect(runtime, concurrency=concurrency, transport=httpx.MockTransport(answer) if answer else None),
-        base_url,
-        runtime.resources,
-        credentials=Credentials(Token(value=TOKEN)),
-        decoder=Decoder(StatusMap(), observed, runtime.resources, label_length=128),
-        observer=observed,
+    resources = resources or runtime.resources
+
+    async def sleep(seconds: float) -> None:
+        if waits is not None:
+            waits.append(seconds)
+
+    exchange = Exchange(
+        connect(runtime, concurrency=concurrency, transport=Answers(answer) if answer else None),
+        timeout=timeout,
+        max_body=max_body,
         concurrency=concurrency,
+        observer=observed,
         monotonic=clock or Clock(),
+        sleep=sleep,
+    )
+    return RuntimeClient(
+        exchange,
+        base_url,
+        resources,
+        credentials=Credentials(Token(value=TOKEN)),
+        decoder=Decoder(StatusMap(), observed, resources, label_length=128),
+        max_pages=max_pages,
     )
 
 
@@ -155,10 +176,11 @@ async def test_no_answer_is_an_error_that_names_its_kind(fault: type[httpx.Trans
     def fail(request: httpx.Request) -> httpx.Response:
         raise fault(f"with {TOKEN}")
 
-    with pytest.raises(ApiError, match=fault.__name__) as error:
+    with pytest.raises(ApiError, match=r"no answer \(ConnectError\)|no answer in time|RemoteProtocolError") as error:
         await client(fail, observed=observed).usage()
     assert TOKEN not in str(error.value)
-    assert observed.requests == [("usage", "error")]
+    # What took all its time is not asked again.
+    assert observed.requests == [("usage", "error")] * (1 if fault is httpx.ReadTimeout else 3)
 
 
 async def test_an_unhealthy_answer_is_read_all_the_same() -> None:
@@ -187,7 +209,7 @@ async def test_retry_after_pauses_every_endpoint_and_then_is_over(status: int, r
         await read(asked.projects())
     if pause:
         clock.advance(pause - 1)
-        with pytest.raises(PausedError, match="wait 1 s more"):
+        with pytest.raises(PausedError, match="wants us to wait"):
             await asked.usage()
         assert len(observed.requests) == 1, "nothing is sent while the server wants us to wait"
         clock.advance(2)
@@ -280,18 +302,18 @@ async def test_a_server_that_gives_the_same_page_for_ever_is_an_error(paging: di
         return httpx.Response(200, json=a_list("a", "b"), headers={"Link": next(links)})
 
     observed = Observed()
-    asked = RuntimeClient(
-        connect(runtime, concurrency=1, transport=httpx.MockTransport(answer)),
-        runtime.base_url,
-        resources,
-        credentials=Credentials(Token()),
-        decoder=Decoder(StatusMap(), observed, resources, label_length=128),
-        observer=observed,
-        concurrency=1,
-    )
+    asked = client(answer, observed=observed, resources=resources)
     with pytest.raises(ApiError, match="does not end"):
         await read(asked.projects())
     assert len(observed.requests) <= 3
+
+
+async def test_a_list_that_never_ends_is_an_error() -> None:
+    pages = iter(range(1000))
+    endless = client(lambda request: httpx.Response(200, json=a_list(cursor=str(next(pages)))), max_pages=20)
+    with pytest.raises(ApiError, match=r"more pages than limits\.pages \(20\)"):
+        await read(endless.projects())
+    assert next(pages) == 20
 
 
 async def test_an_empty_page_with_a_cursor_is_not_the_end() -> None:

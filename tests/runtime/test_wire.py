@@ -125,15 +125,27 @@ def test_an_error_message_stays_behind() -> None:
         b'{"error": "no", "errorCode": "E"}',
         b"[" * 100_000,
         b'{"items": ' + b"[" * 100_000,
-        b'{"items": [{"id": "\xff"}]}',
         b'{"items": [], "asOf": "now"}',
-        b'{"items": [NaN]}',
         b'{"items": [{"id": 1e400}], "asOf": 1e400}',
     ],
 )
 def test_a_body_that_is_no_list_is_refused(body: bytes) -> None:
     with pytest.raises(MALFORMED):
         decoder().jobs(body)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"NaN", b'{"id": "\xff"}', b'{"id": "a\\ud800"}', b'{"id": 1e400}', b"null", b'"run"', b'{"id": NaN}'],
+    ids=repr,
+)
+def test_an_odd_item_costs_itself_alone(odd: bytes) -> None:
+    noted = Noted()
+    good = json.dumps(JOB).encode()
+    body = b'{"items": [' + odd + b", " + good + b'], "nextCursor": "2", "asOf": "2026-01-05T09:00:00Z"}'
+    listing = decoder(noted).jobs(body)
+    assert [run.id for run in listing.items] == [JOB["id"]]
+    assert (listing.next_cursor, listing.size, len(noted.invalid)) == ("2", 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,11 @@ def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str
 
 
 @contextlib.contextmanager
-def exporter_with(config: Path) -> Iterator[str]:
-    """Run the exporter with a config file."""
+def exporter_with(config: Path, *, ready: str = "/-/ready") -> Iterator[str]:
+    """Run the exporter with a config file; enter when `ready` says so."""
     port = free_port()
     command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
-    with running(command, f"http://127.0.0.1:{port}", config.with_suffix(".log"), ready="/-/ready") as url:
+    with running(command, f"http://127.0.0.1:{port}", config.with_suffix(".log"), ready=ready) as url:
         yield url
 
 

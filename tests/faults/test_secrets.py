@@ -1,0 +1,246 @@
+"""The token goes to the configured origin alone, after its certificate is verified, and shows up nowhere."""
+
+import asyncio
+import contextlib
+import datetime
+import io
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+import trustme
+
+from exporter import logs
+from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, TlsConfig
+from exporter.reader import World
+from exporter.service import Exporter
+from exporter.web.app import create_app
+from tests.builders import Clock, resources
+from tests.faults.server import Exchange, Misbehaving
+from tests.scripted import ScriptedRuntime, at_once
+from tests.stack.programs import exporter_with, free_port, spinner_exporter
+
+TOKEN = "cxg_0123456789_secret"
+CA = trustme.CA()
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    return file
+
+
+def exporter(url: str, token_file: Path, clock: Clock, ca_file: Path | None = None) -> Exporter:
+    config = Config(
+        runtime=RuntimeConfig(
+            base_url=url,
+            resources=resources(),
+            token_file=str(token_file),
+            timeout=Duration(2),
+            tls=TlsConfig(ca_file=str(ca_file) if ca_file else None),
+        ),
+        sync=SyncConfig(min_interval=Duration(0)),
+    )
+    return Exporter({"": config}, World(clock, clock, sleep=at_once))
+
+
+def served(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "says"),
+    [
+        (trustme.CA().issue_cert("localhost"), "certificate: unable to get local issuer certificate"),
+        (CA.issue_cert("localhost", not_after=YESTERDAY), "certificate: certificate has expired"),
+        (CA.issue_cert("other.example.com"), "certificate: Hostname mismatch"),
+    ],
+    ids=["self-made", "expired", "wrong-host"],
+)
+async def test_a_server_that_cannot_prove_who_it_is_never_sees_the_token(
+    tmp_path: Path, token_file: Path, certificate: trustme.LeafCert, says: str
+) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    clock = Clock()
+    misbehaving = Misbehaving(ScriptedRuntime(clock))
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # the server's side of it
+    async with misbehaving.serving(served(certificate)) as url:
+        made = exporter(url, token_file, clock, tmp_path / "ca.pem")
+        with structlog.testing.capture_logs() as lines:
+            page = (await made.page()).decode()
+        await made.close()
+    assert misbehaving.requests == 0
+    assert "\nspinner_api_up 0\n" in page
+    assert says in str(lines)
+
+
+async def test_a_certificate_that_is_good_is_taken(tmp_path: Path, token_file: Path) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    clock = Clock()
+    misbehaving = Misbehaving(ScriptedRuntime(clock))
+    async with misbehaving.serving(served(CA.issue_cert("localhost"))) as url:
+        made = exporter(url, token_file, clock, tmp_path / "ca.pem")
+        assert await made.refresh()
+        await made.close()
+
+
+@contextlib.asynccontextmanager
+async def stranger() -> AsyncIterator[tuple[str, list[httpx.Request]]]:
+    """A server to which nobody should come."""
+    seen: list[httpx.Request] = []
+
+    async def note(exchange: Exchange) -> None:
+        seen.append(exchange.request)
+        await exchange.send(b"{}")
+
+    async with Misbehaving(ScriptedRuntime(Clock()), spoil=note).serving() as url:
+        yield url, seen
+
+
+async def test_nothing_that_a_server_says_leads_the_token_elsewhere(token_file: Path) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    async with stranger() as (elsewhere, seen):
+        host = elsewhere.removeprefix("http://")
+        runtime.projects = {"p1": "Sales", elsewhere: "A URL", f"@{host}": "A host", f"//{host}/x": "A path"}
+        runtime.put("run-1", records={"total": 2, "failed": 1})
+        runtime.put(elsewhere, records={"total": 2, "failed": 1})
+        runtime.put(f"/../..//{host}", records={"total": 2, "failed": 1})
+
+        async def mislead(exchange: Exchange) -> None:
+            document = exchange.document
+            headers = {"Link": f'<{elsewhere}/api/v1/projects>; rel="next"', "Content-Location": elsewhere}
+            match exchange.request.url.path:
+                case "/api/v1/usage":
+                    await exchange.send(b"", status=307, headers={"Location": elsewhere})
+                case "/api/v1/projects" if "cursor" not in exchange.request.url.params:
+                    document["nextCursor"] = f"{elsewhere}/?x="
+                    await exchange.send(httpx.Response(200, json=document).content, headers=headers)
+                case _:
+                    await exchange.send(headers=headers)
+
+        misbehaving = Misbehaving(runtime, spoil=mislead)
+        async with misbehaving.serving() as url:
+            made = exporter(url, token_file, clock)
+            with structlog.testing.capture_logs():
+                for _ in range(3):
+                    clock.advance(130)
+                    await made.refresh()
+            await made.close()
+        assert misbehaving.requests > 5
+        assert not seen, f"the exporter went to {seen[0].url} with {list(seen[0].headers)}"
+
+
+async def test_a_token_that_a_server_sends_back_is_shown_nowhere(token_file: Path) -> None:
+    clock = Clock()
+
+    async def echo(exchange: Exchange) -> None:
+        token = exchange.request.headers.get("Authorization", "")
+        problem = httpx.Response(400, json={"error": token, "errorCode": token, token: token})
+        headers = {"Content-Type": f"text/{token}", "X-Echo": token, "Retry-After": token, "Location": token}
+        await exchange.send(problem.content, status=codes[calls % len(codes)], headers=headers)
+
+    codes, calls = (200, 302, 400, 401, 403, 404, 418, 429, 500, 503), 0
+    stream = io.StringIO()
+    logs.configure("debug", "logfmt", stream)
+    async with Misbehaving(ScriptedRuntime(clock), spoil=echo).serving() as url:
+        made = exporter(url, token_file, clock)
+        async with browser(made) as client:
+            pages = []
+            for number in range(len(codes)):
+                calls = number
+                clock.advance(400)
+                pages += [(await client.get(path)).text for path in ("/metrics", "/", "/-/ready")]
+        await made.close()
+    logs.configure("error", "logfmt")
+    assert "cannot read" in stream.getvalue()
+    for text in (stream.getvalue(), *pages, repr(made.readers[""].config), repr(vars(made.readers[""].client))):
+        assert TOKEN not in text
+
+
+async def test_a_crash_shows_no_token(token_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    made = exporter("http://runtime.test", token_file, clock)
+
+    def crash(*_: object, **__: object) -> Any:
+        raise RuntimeError("a fault of our own")
+
+    monkeypatch.setattr(made.readers[""].client._exchange, "_once", crash)
+    stream = io.StringIO()
+    logs.configure("debug", "json", stream)
+    await made.page()
+    logs.configure("error", "logfmt")
+    assert "a fault of our own" in stream.getvalue()
+    assert TOKEN not in stream.getvalue()
+    await made.close()
+
+
+async def test_the_token_is_read_again_when_its_file_changes(token_file: Path) -> None:
+    clock = Clock()
+    shown: list[str] = []
+
+    async def note(exchange: Exchange) -> None:
+        shown.append(exchange.token)
+        await exchange.send()
+
+    async with Misbehaving(ScriptedRuntime(clock), spoil=note, where="/usage").serving() as url:
+        made = exporter(url, token_file, clock)
+        await made.refresh()
+        token_file.write_text("cxg_another")
+        await made.refresh()
+        with structlog.testing.capture_logs() as lines:
+            token_file.unlink()
+            assert not await made.refresh()
+        assert "runtime.token_file" in str(lines)
+        token_file.write_text("cxg_third")
+        assert await made.refresh()
+        await made.close()
+    assert shown == [f"Bearer {TOKEN}", "Bearer cxg_another", "Bearer cxg_third"]
+
+
+@contextlib.asynccontextmanager
+async def browser(made: Exporter) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(made)), base_url="http://e") as client:
+        yield client
+
+
+def test_no_flag_takes_a_token_and_none_is_seen_in_the_process_list() -> None:
+    assert "token" not in spinner_exporter("serve", "--help").stdout.replace("token-file", "").replace(
+        "API's token", ""
+    )
+
+
+def test_a_token_in_the_config_is_refused_without_printing_it(tmp_path: Path) -> None:
+    for text in (
+        f"runtime: {{base_url: 'http://h', token: {TOKEN}}}",
+        f"runtimes: [{{name: eu, base_url: 'http://h', token: {TOKEN}}}]",
+        f"runtime: {{base_url: 'http://user:{TOKEN}@h'}}",
+        f"runtime: {{base_url: 'http://h', headers: {{Authorization: {TOKEN}}}}}",
+    ):
+        (tmp_path / "exporter.yml").write_text(text)
+        refused = spinner_exporter("check-config", str(tmp_path / "exporter.yml"))
+        assert refused.returncode == 2
+        assert TOKEN not in refused.stdout + refused.stderr
+
+
+def test_no_endpoint_takes_a_url(tmp_path: Path) -> None:
+    """A target, a host or a path from outside must lead nowhere: that is how exporters are made to ask for secrets."""
+    config = tmp_path / "exporter.yml"
+    config.write_text(f"runtime: {{base_url: 'http://127.0.0.1:{free_port()}'}}")
+    with exporter_with(config, ready="/-/healthy") as url:
+        plain = httpx.get(f"{url}/metrics").text
+        asked = httpx.get(
+            f"{url}/metrics", params={"target": "http://evil.test", "collect[]": "x", "project": "y"}
+        ).text
+    assert "evil" not in asked
+    assert plain.count("\n") == asked.count("\n")
