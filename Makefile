@@ -56,11 +56,18 @@ dashboards: $(VENV)/.dev ## Write dashboards/dist/*.json again
 bench: $(VENV)/.dev .debian/.done ## Measure what is claimed, side by side, and print ratios
 	$(BIN)/python -m benchmarks.dashboards
 
+.PHONY: audit
+audit: .audit/.done ## Ask for known vulnerabilities of what the lock file pins, and write dist/sbom.cdx.json
+	@mkdir -p dist
+	.audit/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.cdx.json
+	.audit/bin/pip-audit --disable-pip --require-hashes --strict -r requirements.lock
+
 .PHONY: lock
 lock: $(VENV)/.dev ## Resolve the dependencies again and write both lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --group audit -o requirements-audit.lock
 
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
@@ -72,7 +79,7 @@ servers-lock: $(VENV)/.dev ## Resolve the real servers that presets are tested a
 
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
-	rm -rf $(VENV) .debian .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .audit .debian .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -91,6 +98,12 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 
 .debian/.done: tests/stack/debian-packages.sh
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
+	@touch $@
+
+# What looks at the dependencies is not to be among them.
+.audit/.done: requirements-audit.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
 	@touch $@
 
 # Each in an environment of its own: what they need has nothing to do with what we need.

@@ -6,9 +6,11 @@ The corridor, in the order in which data goes through it; a room imports from ro
     runtime     how a runtime is read                    (HTTP -> values)
     runs        what we know                             (values -> runs and tallies, each run counted once)
     metrics     how we say it                            (runs and tallies -> families -> bytes)
-    web         who asks                                 (bytes -> HTTP)
+    web         who asks, and whether they may           (bytes -> HTTP)
 
-`description` says how an API is laid out, which config reads and runtime follows. `cli` is the door, `doctor` looks a
+`reader` puts the rooms from the client to the store together, for one runtime; `service` has the readers of all of them
+and makes the page. `storage` keeps what a store knows over a restart. `strict` reads what a person wrote, and
+`description` says how an API is laid out: config reads it, and runtime follows it. `cli` is the door, `doctor` looks a
 connection over before it is relied on, and `demo` is the house with everything switched on. `simulator` is the embedded
 runtime: it stands outside and imports nothing from here, so that it can disagree with us.
 """

@@ -11,11 +11,12 @@ import click
 import structlog
 
 from exporter import __version__, demo, doctor, logs, simulator, suggest
-from exporter.config import Settings, load, parse_duration
+from exporter.config import Settings, flag_of, load, parse_duration
 from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
 from exporter.service import Exporter
+from exporter.web.access import Access
 from exporter.web.app import create_app
 from exporter.web.server import listen, serve, url_of
 
@@ -54,7 +55,7 @@ def cli() -> None:
 def _with_settings(command: F) -> F:
     """Give a command the flags that lay over the file; `_loader` takes them."""
     for path, (kind, text) in reversed(_FLAGS.items()):
-        flag = "--" + path.replace("_", "-")
+        flag = flag_of(path)
         switch: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
         command = click.option(flag, path.replace(".", "__"), help=text, **switch)(command)
     return click.option(
@@ -70,6 +71,7 @@ _FLAGS: dict[str, tuple[type, str]] = {
     "runtime.base_url": (str, "URL of the runtime's API, without /api/v1."),
     "runtime.token_file": (str, "File with the API's token."),
     "web.listen_address": (str, "Address to listen on; :10095 when nothing else is said."),
+    "web.config_file": (str, "File with TLS and users, in the format of Prometheus's exporter-toolkit."),
     "web.enable_lifecycle": (bool, "Allow POST /-/reload."),
     "log.level": (str, "debug, info, warn or error."),
     "log.format": (str, "logfmt or json."),
@@ -123,7 +125,10 @@ def once(config_file: Path | None, **flags: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a config file, and that the files it names can be read."""
-    Exporter(load(file, environ=os.environ).runtimes)
+    settings = load(file, environ=os.environ)
+    Exporter(settings.runtimes)
+    if settings.web.config_file:
+        Access(Path(settings.web.config_file))
     click.echo(f"{file}: good")
 
 
@@ -204,6 +209,7 @@ def metrics_doc() -> None:
 
 
 async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> None:
+    access = Access(Path(settings.web.config_file)) if settings.web.config_file else None
     listener = listen(settings.web.listen_address)
     exporter = Exporter(settings.runtimes, storage=Path(settings.storage.path) if settings.storage.path else None)
 
@@ -232,9 +238,10 @@ async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> N
 
     app = create_app(exporter, reload=reload if settings.web.enable_lifecycle else None)
     urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
-    log.info("listening", url=url_of(listener), version=__version__, reads=urls)
+    scheme = "https" if access is not None and access.has_tls else "http"
+    log.info("listening", url=url_of(listener, scheme), version=__version__, reads=urls)
     try:
-        await serve(app, listener, on_hangup=on_hangup)
+        await serve(app, listener, on_hangup=on_hangup, access=access)
     finally:
         await exporter.close()
     log.info("ended")

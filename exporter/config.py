@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from exporter import strict
 from exporter.description import Resources, merged
 from exporter.errors import ConfigError
 from exporter.status import Status
@@ -49,11 +50,7 @@ class Secret:
         return hash(self._value)
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of the file; a key that it does not know is refused."""
-
-
-class AuthConfig(_Section, frozen=True):
+class AuthConfig(strict.Section, frozen=True):
     """How the token is shown to the API."""
 
     type: str = "bearer"
@@ -69,7 +66,7 @@ class AuthConfig(_Section, frozen=True):
             raise ValueError("username: expected with type: basic, and there alone")
 
 
-class TlsConfig(_Section, frozen=True):
+class TlsConfig(strict.Section, frozen=True):
     """Whom to trust, and who we are."""
 
     ca_file: str | None = None
@@ -84,7 +81,7 @@ class TlsConfig(_Section, frozen=True):
             raise ValueError("key_file: expected beside cert_file alone")
 
 
-class RuntimeConfig(_Section, frozen=True):
+class RuntimeConfig(strict.Section, frozen=True):
     """Where the runtime is and how to be let in."""
 
     base_url: str
@@ -113,8 +110,12 @@ class RuntimeConfig(_Section, frozen=True):
     """Without a heartbeat for so long the worker service counts as down, whatever the API says of it."""
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
+        try:
+            url = urlsplit(self.base_url)
+            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:
+            usable = False  # a port beyond all, half an IPv6 address
+        if not usable:
             raise ValueError("base_url: expected a URL such as http://127.0.0.1:8090")
         if url.username or url.password:
             raise ValueError("base_url: must not contain a user or password; use token_file")
@@ -130,7 +131,7 @@ class RuntimeConfig(_Section, frozen=True):
             raise ValueError("heartbeat_timeout: expected a duration above zero")
 
 
-class ProjectsConfig(_Section, frozen=True):
+class ProjectsConfig(strict.Section, frozen=True):
     """Which projects are read, by name; patterns match the whole name."""
 
     include: tuple[re.Pattern[str], ...] = ()
@@ -145,7 +146,7 @@ class ProjectsConfig(_Section, frozen=True):
         return not any(pattern.fullmatch(name) for pattern in self.exclude)
 
 
-class SyncConfig(_Section, frozen=True):
+class SyncConfig(strict.Section, frozen=True):
     """When and how the runtime is read. Nothing is read unless somebody scrapes."""
 
     min_interval: Duration = Duration(5)
@@ -168,7 +169,7 @@ class SyncConfig(_Section, frozen=True):
             raise ValueError("stale_after: expected at least min_interval")
 
 
-class LimitsConfig(_Section, frozen=True):
+class LimitsConfig(strict.Section, frozen=True):
     """What keeps the page small when the runtime's lists are not."""
 
     runs: int = 20_000
@@ -196,7 +197,7 @@ class LimitsConfig(_Section, frozen=True):
                 raise ValueError(f"{name}: expected a whole number, {least} or more")
 
 
-class StallsConfig(_Section, frozen=True):
+class StallsConfig(strict.Section, frozen=True):
     """The least and the most silence that can count as a stall, whatever a run's pace says."""
 
     floor: Duration = Duration(600)
@@ -206,7 +207,7 @@ class StallsConfig(_Section, frozen=True):
         _floor_below_ceiling(self.floor, self.ceiling)
 
 
-class SpinnerConfig(_Section, frozen=True):
+class SpinnerConfig(strict.Section, frozen=True):
     """What is different for some spinners; of several entries that match, the first that says a thing counts."""
 
     project: re.Pattern[str] | None = None
@@ -229,10 +230,12 @@ class SpinnerConfig(_Section, frozen=True):
         return self.spinner is None or self.spinner.fullmatch(spinner) is not None
 
 
-class WebConfig(_Section, frozen=True):
+class WebConfig(strict.Section, frozen=True):
     """Our own HTTP server; read at the start, not at a reload."""
 
     listen_address: str = ":10095"
+    config_file: str | None = None
+    """A file that says who is let in, in the format of Prometheus's exporter-toolkit; read again when it changes."""
     enable_lifecycle: bool = False
     """Allow `POST /-/reload`."""
 
@@ -243,14 +246,14 @@ class WebConfig(_Section, frozen=True):
             raise ValueError(f"listen_address: {error}") from None
 
 
-class StorageConfig(_Section, frozen=True):
+class StorageConfig(strict.Section, frozen=True):
     """What outlives the process; read at the start, not at a reload."""
 
     path: str | None = None
     """Folder for the state files; None: a restart begins anew."""
 
 
-class LogConfig(_Section, frozen=True):
+class LogConfig(strict.Section, frozen=True):
     """Log lines, on standard error; read at the start, not at a reload."""
 
     level: str = "info"
@@ -261,7 +264,7 @@ class LogConfig(_Section, frozen=True):
         _one_of("format", self.format, ("logfmt", "json"))
 
 
-class Config(_Section, frozen=True):
+class Config(strict.Section, frozen=True):
     """What holds for one runtime. Each field's meaning and default stand in `docs/configuration.md`."""
 
     runtime: RuntimeConfig
@@ -312,12 +315,17 @@ def load(
     """
     settings = _Settings()
     if file is not None:
-        settings.lay(_read(file), origin=str(file))
+        settings.lay(strict.read(file, example=_EXAMPLE), origin=str(file))
     for path, name, value in _from_environment(environ):
         settings.put(path, value, origin=name)
     for dotted, value in (flags or {}).items():
-        settings.put(tuple(dotted.split(".")), value, origin="--" + dotted.replace("_", "-"))
+        settings.put(tuple(dotted.split(".")), value, origin=flag_of(dotted))
     return settings.decode()
+
+
+def flag_of(dotted: str) -> str:
+    """Return the flag for a setting; the file of `web` is called as in every exporter of Prometheus's."""
+    return {"web.config_file": "--web.config.file"}.get(dotted, "--" + dotted.replace("_", "-"))
 
 
 def parse_duration(text: str) -> Duration:
@@ -420,36 +428,26 @@ class _Settings:
             preset = _preset(runtime.get("preset", "contract"), self._origin(()))
             tree = merged(preset, tree, depth=_MERGED_LEVELS)
         try:
-            return msgspec.convert(tree, WholeConfig, dec_hook=_decode_value)
-        except msgspec.ValidationError as error:
-            raise ConfigError(self._explain(str(error), name, own or {})) from None
+            return strict.decode(tree, WholeConfig, _decode_value)
+        except strict.MisfitError as error:
+            raise ConfigError(self._explain(error, name, own or {})) from None
 
     def _origin(self, path: tuple[str, ...]) -> str:
         """Return where the setting at a path came from."""
         return next((self._origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._origins), "config")
 
-    def _explain(self, message: str, name: str, own: Mapping[str, object]) -> str:
-        """Turn msgspec's sentence into: where it came from, the path, what was expected."""
-        what, _, at = message.partition(" - at `$")
-        path = tuple(part for part in at.replace("[...]", "").rstrip("`").split(".") if part)
-        # Checks of a section name their own key first ("concurrency: expected …").
-        if key := re.match(r"([\w.]+): ", what):
-            path, what = (*path, *key[1].split(".")), what[key.end() :]
-        if unknown := re.search(r"unknown field `(.+)`", what):
-            near = difflib.get_close_matches(unknown[1], _keys_at(path), n=1)
-            path = (*path, unknown[1])
-            what = "unknown key" + (
-                f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(path[:-1]))}"
+    def _explain(self, error: strict.MisfitError, name: str, own: Mapping[str, object]) -> str:
+        """Say where a setting that does not fit came from, which it is, and what is expected."""
+        path, what = error.path, error.what
+        if not name and what == "is required" and path in (("runtime",), ("runtime", "base_url")):
+            return (
+                f"{self._origin(())}: runtime.base_url: is required; name the runtime's API in the "
+                "config file, in SPINNER_EXPORTER_RUNTIME_BASE_URL or with --runtime.base-url"
             )
-        elif missing := re.search(r"missing required field `(.+)`", what):
-            path, what = (*path, missing[1]), "is required"
-            if not name and path in (("runtime",), ("runtime", "base_url")):
-                return (
-                    f"{self._origin(())}: runtime.base_url: is required; name the runtime's API in the "
-                    "config file, in SPINNER_EXPORTER_RUNTIME_BASE_URL or with --runtime.base-url"
-                )
-        for theirs, ours in _PLAIN_WORDS:
-            what = re.sub(theirs, ours, what)
+        if len(path) == 1 and what.startswith("unknown key"):
+            what = strict.unknown_key(path[0], [*strict.keys_at(WholeConfig, ()), "runtimes"])
+        # The token is no key of a file, so nobody is pointed to it.
+        what = what.replace(", token, ", ", ")
         origin = self._origin(path)
         if name and path and path[0] in own:
             path = ("runtimes", name, *(path[1:] if path[0] == "runtime" else path))
@@ -458,19 +456,6 @@ class _Settings:
 
 _OF_ONE_RUNTIME = frozenset(get_type_hints(Config)) - {"runtime"}
 """What an entry of `runtimes` can say beside what `runtime` can."""
-
-
-_PLAIN_WORDS = (
-    ("Expected", "expected"),
-    ("`int`", "a whole number"),
-    ("`float`", "a number with a fraction"),
-    ("`str`", "text"),
-    ("`bool`", "true or false"),
-    ("`array`", "a list"),
-    ("`object`", "a mapping of keys"),
-    ("`null`", "nothing"),
-    ("`(.+?)`", r"\1"),
-)
 
 
 def _decode_value(kind: type, value: object) -> object:
@@ -489,52 +474,24 @@ def _decode_value(kind: type, value: object) -> object:
     raise NotImplementedError(kind)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: expected UTF-8 text") from None
-    try:
-        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, only stricter
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise ConfigError(f"{file}:{line} not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"{file}: not YAML") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f'{file}: expected settings such as runtime: {{base_url: "http://127.0.0.1:8090"}}')
-    return tree
-
-
 def _preset(name: object, origin: str) -> dict[str, Any]:
     """Return the tree of a preset, by its name or its file."""
     shipped = {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
     if isinstance(name, str) and name in shipped:
-        return _read(shipped[name])
+        return strict.read(shipped[name], example=_EXAMPLE)
     if isinstance(name, str) and Path(name).suffix in (".yml", ".yaml"):
-        return _read(Path(name))
+        return strict.read(Path(name), example=_EXAMPLE)
     known = ", ".join(shipped)
     raise ConfigError(f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}")
 
 
 _PRESETS = Path(__file__).parent / "presets"
 
+_EXAMPLE = 'runtime: {base_url: "http://127.0.0.1:8090"}'
+
 # The file, runtime, resources, one resource: a key of that is taken as a whole, so that nothing of the preset's paging,
 # say, is left in another.
 _MERGED_LEVELS = 4
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses what a person did not mean: a key that stands twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, ...], str, object]]:
@@ -566,19 +523,6 @@ def _leaves(section: type[msgspec.Struct], prefix: tuple[str, ...] = ()) -> Iter
             kinds = [kind for kind in get_args(hint) if kind is not type(None)]
             optional = type(None) in get_args(hint)
             yield (*prefix, name), kinds[0] if optional and len(kinds) == 1 else hint
-
-
-def _keys_at(path: tuple[str, ...]) -> list[str]:
-    section: Any = WholeConfig
-    for key in path:
-        hint: Any = get_type_hints(section).get(key)
-        # Of a choice, the one that has keys; of a mapping or a list, what it holds.
-        kinds = (hint, *get_args(hint), *(each for inner in get_args(hint) for each in get_args(inner)))
-        section = next((each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)), None)
-        if section is None:
-            return []
-    keys = [key for key in get_type_hints(section) if (*path, key) != ("runtime", "token")]
-    return keys if path else [*keys, "runtimes"]
 
 
 def _floor_below_ceiling(floor: float, ceiling: float) -> None:

@@ -42,7 +42,8 @@ def test_without_any_settings_it_says_what_to_set() -> None:
 
 
 def test_a_missing_token_file_is_one_line_and_status_2(tmp_path: Path) -> None:
-    ended = run("serve", f"--config.file={config(tmp_path)}", "--runtime.token-file=/nowhere/token")
+    anywhere = "--web.listen-address=127.0.0.1:0"
+    ended = run("serve", f"--config.file={config(tmp_path)}", "--runtime.token-file=/nowhere/token", anywhere)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "runtime.token_file: /nowhere/token: cannot be read" in ended.stderr
 

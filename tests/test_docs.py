@@ -15,7 +15,7 @@ KEYS = {".".join(path) for path, _ in _leaves(WholeConfig) if path[:2] != ("runt
 NONE_BY_DEFAULT = {
     "runtime.base_url", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file", "runtime.tls.cert_file",
     "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",
-    "storage.path",
+    "storage.path", "web.config_file",
 }  # fmt: skip
 
 
@@ -53,6 +53,16 @@ def test_a_page_opens_with_who_it_is_for(page: Path) -> None:
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page} links to {target}, which is not there"
+
+
+def test_every_promise_names_a_test_that_there_is() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"docs/reliability.md promises by {file}::{test}"
+    promises = re.findall(r"^\| (?!promise|---)(.+?) \| (.+) \|$", page, flags=re.MULTILINE)
+    assert all("tests/" in by or "the same" in by for _, by in promises), "a promise without a test"
 
 
 def test_every_example_config_is_a_good_config(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 """What is published: the exporter with all that it reads at run time or hands on in the demo, and nothing else."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,11 +38,22 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
 
 
 def test_the_locks_hold_every_dependency_with_its_hashes() -> None:
-    for lock in ("requirements.lock", "requirements-dev.lock"):
+    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-audit.lock"):
         lines = (ROOT / lock).read_text().splitlines()
         pinned = [line for line in lines if "==" in line]
         assert pinned
         assert all(line.endswith("\\") for line in pinned), f"{lock}: a package without hashes would not install"
+
+
+def test_the_lock_is_of_the_dependencies_that_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    locked = {canonicalize_name(name): version for name, version in pins}
+    for text in (*project["dependencies"], *project["optional-dependencies"]["demo"]):
+        named = Requirement(text)
+        version = locked.get(canonicalize_name(named.name))
+        assert version is not None, f"{named.name} is not in requirements.lock: run `make lock`"
+        assert named.specifier.contains(version), f"requirements.lock has {named.name} {version}: run `make lock`"
 
 
 def test_development_and_published_dependencies_are_locked_to_the_same_versions() -> None:

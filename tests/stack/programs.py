@@ -4,12 +4,13 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -58,8 +59,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], url: str, log: Path, *, ready: str, patience: float = PATIENCE) -> Iterator[str]:
-    """Run a program while the block lasts; enter it when `url + ready` answers 200. Yields `url`."""
+def running(
+    command: Sequence[str], url: str, log: Path, *, ready: str, patience: float = PATIENCE, **ask: Any
+) -> Iterator[str]:
+    """Run a program while the block lasts; enter it when `url + ready`, asked with `ask`, answers 200. Yields `url`."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT)
     try:
@@ -67,7 +70,7 @@ def running(command: Sequence[str], url: str, log: Path, *, ready: str, patience
         def answers() -> bool:
             assert process.poll() is None, f"{command[0]} ended with {process.returncode}:\n{log.read_text()}"
             with contextlib.suppress(httpx.HTTPError):
-                return httpx.get(url + ready).status_code == 200
+                return httpx.get(url + ready, **ask).status_code == 200
             return False
 
         until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}", patience=patience)
@@ -116,23 +119,45 @@ def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str
 
 
 @contextlib.contextmanager
-def exporter_with(config: Path, *, ready: str = "/-/ready") -> Iterator[str]:
-    """Run the exporter with a config file; enter when `ready` says so."""
+def exporter_with(
+    config: Path,
+    *,
+    ready: str = "/-/ready",
+    flags: Sequence[str] = (),
+    verify: ssl.SSLContext | None = None,
+    **ask: Any,
+) -> Iterator[str]:
+    """Run the exporter with a config file; enter when `ready` says so, asked over TLS with `verify` and with `ask`."""
     port = free_port()
-    command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
-    with running(command, f"http://127.0.0.1:{port}", config.with_suffix(".log"), ready=ready) as url:
+    command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", *flags]
+    url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
+    with running(command, url, config.with_suffix(".log"), ready=ready, verify=verify or True, **ask):
         yield url
 
 
 @contextlib.contextmanager
 def prometheus(
-    folder: Path, *targets: str, rules: Path | None = None, alertmanager_url: str = "", keep: str = "15d"
+    folder: Path,
+    *targets: str,
+    rules: Path | None = None,
+    alertmanager_url: str = "",
+    keep: str = "15d",
+    scrape: Mapping[str, object] | None = None,
 ) -> Iterator[str]:
-    """Run a real Prometheus that scrapes the targets every second, on the data that `folder/prometheus` holds."""
+    """Run a real Prometheus that scrapes the targets every second, on the data that `folder/prometheus` holds.
+
+    `scrape` is what its scrape config says beside.
+    """
     port = free_port()
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "scrape_configs": [{"job_name": "spinner", "static_configs": [{"targets": [_host(each) for each in targets]}]}],
+        "scrape_configs": [
+            {
+                "job_name": "spinner",
+                "static_configs": [{"targets": [_host(each) for each in targets]}],
+                **(scrape or {}),
+            }
+        ],
         "rule_files": [str(rules)] if rules else [],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [_host(alertmanager_url)]}]}]}
         if alertmanager_url
@@ -168,7 +193,7 @@ def alertmanager(folder: Path, config: Path) -> Iterator[str]:
 
 
 def _host(url: str) -> str:
-    return url.removeprefix("http://")
+    return url.partition("://")[2]
 
 
 def query(prometheus_url: str, expression: str) -> list[tuple[dict[str, str], float]]:

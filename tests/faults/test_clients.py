@@ -1,0 +1,177 @@
+"""Clients that are slow, silent, too large or mad: none of them stops a normal scrape, or leaves a mark on the page."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+
+from exporter.web import server
+from exporter.web.app import TIMEOUT_HEADER, create_app
+from exporter.web.server import MAX_HEAD, answering, listen, url_of
+from tests.builders import Clock
+from tests.metrics.test_exposition import samples
+from tests.scripted import ScriptedRuntime, exporter_of
+
+
+@contextlib.asynccontextmanager
+async def serving(runs: int = 5) -> AsyncIterator[str]:
+    runtime = ScriptedRuntime(Clock())
+    for number in range(runs):
+        runtime.put(f"run-{number}", status="completed", endedAt=runtime.clock())
+    exporter = exporter_of(runtime)
+    listener = listen("127.0.0.1:0")
+    async with answering(create_app(exporter), listener):
+        yield url_of(listener)
+    await exporter.close()
+
+
+async def scrape(url: str) -> None:
+    """A normal scrape, which is answered in time."""
+    async with httpx.AsyncClient() as client, asyncio.timeout(5):
+        answer = await client.get(f"{url}/metrics", headers={TIMEOUT_HEADER: "4"})
+    assert answer.status_code == 200
+    assert samples(answer.text)
+
+
+async def connected(url: str, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(sent)
+    await writer.drain()
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"G", b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-More: "],
+    ids=["nothing", "a-letter", "half", "half-a-header"],
+)
+async def test_half_of_a_request_holds_nobody_up_and_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_PATIENCE", 0.5)
+    async with serving() as url:
+        open_ones = [await connected(url, sent) for _ in range(200)]
+        await scrape(url)
+        async with asyncio.timeout(10):
+            for reader, writer in open_ones:
+                while await reader.read(1000):
+                    pass  # an error may be said first
+                writer.close()
+        await scrape(url)
+
+
+async def test_a_client_that_does_not_read_its_answer_holds_nobody_up() -> None:
+    async with serving(runs=3000) as url:
+        port = int(url.rpartition(":")[2])
+        deaf = []
+        for _ in range(20):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            deaf.append(client)
+        await scrape(url)
+        await scrape(url)
+        for client in deaf:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 10 * MAX_HEAD + b"\r\n\r\n",
+        b"GET /" + b"x" * 10 * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200) + b"\r\n\r\n",
+        b"\r\n\r\n\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=["header", "path", "tls", "empty-lines", "version", "http2"],
+)
+async def test_what_is_no_request_is_refused(sent: bytes) -> None:
+    async with serving() as url:
+        reader, writer = await connected(url, sent)
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                answer = await reader.read(100_000)
+                assert b" 200 " not in answer
+        writer.close()
+        await scrape(url)
+
+
+async def test_a_body_that_nobody_wants_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No endpoint reads one: who goes on sending after the answer is cut off."""
+    monkeypatch.setattr(server, "REQUEST_PATIENCE", 0.5)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    async with serving() as url:
+        async with httpx.AsyncClient() as client, asyncio.timeout(10):
+            with contextlib.suppress(httpx.TransportError):
+                answer = await client.request("GET", f"{url}/metrics", content=endless())
+                assert answer.status_code == 200
+        await scrape(url)
+
+
+async def test_nothing_of_a_request_becomes_a_label() -> None:
+    async with serving() as url, httpx.AsyncClient() as client:
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "MARK"):
+            answer = await client.request(
+                method, f"{url}/mark?mark=mark", headers={"User-Agent": "mark", "X-Mark": "mark"}
+            )
+            assert answer.status_code in (404, 405)
+            answer = await client.request(method, f"{url}/metrics?mark=mark&collect[]=mark")
+            assert answer.status_code == (200 if method in ("GET", "HEAD") else 405)
+        page = (await client.get(f"{url}/metrics")).text
+    assert "mark" not in page.lower()
+
+
+# -- whatever is sent ---------------------------------------------------------------------------------------
+
+TEXT: dict[str, Any] = {"content": {"text/plain": {}}}
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "spinner-exporter", "version": "1"},
+    "paths": {
+        "/": {"get": {"responses": {"200": {"description": "landing", "content": {"text/html": {}}}}}},
+        "/metrics": {
+            "get": {
+                "parameters": [
+                    {"name": name, "in": "header", "schema": {"type": "string"}}
+                    for name in ("Accept", "Accept-Encoding", TIMEOUT_HEADER)
+                ],
+                "responses": {
+                    "200": {"description": "page", "content": {"text/plain": {}, "application/openmetrics-text": {}}}
+                },
+            }
+        },
+        "/-/healthy": {"get": {"responses": {"200": {"description": "healthy", **TEXT}}}},
+        "/-/ready": {
+            "get": {"responses": {"200": {"description": "ready", **TEXT}, "503": {"description": "not yet", **TEXT}}}
+        },
+        "/-/reload": {"post": {"responses": {"403": {"description": "off", **TEXT}}}},
+    },
+}
+
+RUNTIME = ScriptedRuntime(Clock())
+RUNTIME.put()
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+SCHEMA.app = create_app(exporter_of(RUNTIME))
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_is_sent_every_answer_is_as_documented(case: schemathesis.Case[Any]) -> None:
+    case.call_and_validate()
+
+
+def test_the_document_above_names_every_path() -> None:
+    paths = {route.path for route in create_app(exporter_of(RUNTIME)).routes}  # type: ignore[attr-defined]
+    assert paths == set(DOCUMENT["paths"])

@@ -1,0 +1,94 @@
+"""Whatever JSON comes in, the page that goes out parses and says each thing once, and the next good answer is read."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.metrics.exposition import OPENMETRICS, TEXT
+from tests.builders import NOON, Clock
+from tests.metrics.test_exposition import parsed, samples, value
+from tests.scripted import ScriptedRuntime, exporter_of
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=30)
+    | st.sampled_from(["in_progress", "completed", "2026-01-05T09:00:00Z", "0001-01-01T00:00:00Z", "p1", "run-1"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+JOB = {
+    "id": "run-1", "projectId": "p1", "spinnerName": "welcome", "status": "in_progress", "trigger": "schedule",
+    "parentJobId": None, "createdAt": "2025-11-24T11:00:00Z", "startedAt": "2025-11-24T11:00:01Z", "endedAt": None,
+    "updatedAt": "2025-11-24T11:00:02Z", "lastProgressAt": None,
+    "records": {"total": 10, "pending": 1, "running": 1, "waiting": 0, "completed": 5, "failed": 3},
+    "failures": [{"step": "Mail", "errorCode": "BOUNCE", "count": 3}],
+}  # fmt: skip
+PROJECT = {"id": "p1", "name": "Sales"}
+RECORD = {"id": "r1", "status": "failed", "failedStep": {"name": "Mail"}, "errorCode": "E", "endedAt": None}
+METER = {"name": "jobs_month", "used": 1, "limit": 2, "resetsAt": None}
+HEALTH = {"status": "ok", "runtime": {"status": "up", "workers": 2, "lastHeartbeatAt": "2025-11-24T11:00:00Z"}}
+
+
+def bent(item: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """An item with some fields that are anything; sometimes not an item at all."""
+    fields = st.dictionaries(st.sampled_from(sorted(item)), anything, max_size=3)
+    return fields.map(lambda changed: {**item, **changed}) | anything
+
+
+def lists(item: dict[str, Any], name: str = "items") -> st.SearchStrategy[Any]:
+    page = st.lists(bent(item), max_size=4).map(lambda items: {name: items, "asOf": "2025-11-24T12:00:00Z"})
+    return page | st.fixed_dictionaries({name: anything, "nextCursor": anything, "asOf": anything}) | anything
+
+
+ANSWERS = st.fixed_dictionaries(
+    {
+        "health": bent(HEALTH),
+        "projects": lists(PROJECT),
+        "jobs": lists(JOB),
+        "records": lists(RECORD),
+        "usage": lists(METER, "meters"),
+    }
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(ANSWERS, min_size=1, max_size=3))
+def test_whatever_comes_in_what_goes_out_is_a_page(rounds: list[dict[str, Any]]) -> None:
+    asyncio.run(_survive(rounds))
+
+
+async def _survive(rounds: list[dict[str, Any]]) -> None:
+    clock = Clock(NOON)
+    runtime = ScriptedRuntime(clock)
+    exporter = exporter_of(runtime)
+    for answers in rounds:
+
+        def answer(request: httpx.Request, answers: dict[str, Any] = answers) -> httpx.Response:
+            last = request.url.path.rstrip("/").rpartition("/")[2]
+            document = answers.get(last, answers["jobs"])
+            # As Python's own servers write it: with NaN, Infinity and halves of surrogate pairs.
+            return httpx.Response(200, content=json.dumps(document).encode())
+
+        runtime.interfere = answer
+        clock.advance(130)
+        with structlog.testing.capture_logs() as lines:
+            for content_type in (TEXT, OPENMETRICS):
+                samples((await exporter.page(content_type)).decode(), content_type)
+        assert "sync failed" not in str(lines), "a fault of our own, which the next scrape would hide"
+    runtime.interfere = lambda request: None
+    runtime.put("good", records={"total": 10, "completed": 7})
+    for _ in range(2):
+        clock.advance(130)
+        page = (await exporter.page()).decode()
+    assert parsed(page, TEXT)
+    assert value(samples(page), "spinner_run_records", run_id="good", state="completed") == 7, "it did not heal"
+    await exporter.close()
