@@ -53,7 +53,8 @@ dashboards: $(VENV)/.dev ## Write dashboards/dist/*.json again
 	$(BIN)/python -m dashboards
 
 .PHONY: bench
-bench: $(VENV)/.dev .debian/.done ## Measure what is claimed, side by side, and print ratios
+bench: $(VENV)/.dev .debian/.done .debian/.bench ## Measure what is claimed, side by side, and print ratios
+	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.dashboards
 
 .PHONY: audit
@@ -98,6 +99,11 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 
 .debian/.done: tests/stack/debian-packages.sh
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
+	@touch $@
+
+# What we are compared with.
+.debian/.bench: tests/stack/debian-packages.sh
+	@bash tests/stack/debian-packages.sh .debian prometheus-node-exporter prometheus-pushgateway
 	@touch $@
 
 # What looks at the dependencies is not to be among them.

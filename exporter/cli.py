@@ -251,7 +251,7 @@ async def _once(settings: Settings) -> int:
     exporter = Exporter(settings.runtimes)
     try:
         api_up = await exporter.refresh(patience=float("inf"))
-        sys.stdout.write((await exporter.page()).decode())
+        sys.stdout.write(str(await exporter.page()))
     finally:
         await exporter.close()
     return 0 if api_up else EXIT_FAILED

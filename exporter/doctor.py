@@ -16,6 +16,7 @@ from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
 from exporter.errors import ApiError
+from exporter.metrics.page import Page
 from exporter.reader import status_map
 from exporter.runs.sync import ONLY_PROJECT
 from exporter.runtime.client import RuntimeClient, Sample
@@ -354,8 +355,8 @@ _PROJECTS_TRIED = 20
 """Projects that are asked for runs until one has some."""
 
 
-def _samples(page: bytes) -> list[MetricSample]:
-    return [sample for family in text_string_to_metric_families(page.decode()) for sample in family.samples]
+def _samples(page: Page) -> list[MetricSample]:
+    return [sample for family in text_string_to_metric_families(str(page)) for sample in family.samples]
 
 
 def _requests(samples: Iterable[MetricSample]) -> float:

@@ -9,6 +9,7 @@ from exporter.config import Config
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import TEXT, Exposition
 from exporter.metrics.own import OwnMetrics
+from exporter.metrics.page import Page
 from exporter.reader import Reader, World
 
 SCRAPE_INTERVAL = 15.0
@@ -49,10 +50,10 @@ class Exporter:
         """Seconds to be taken off a scrape's timeout: the most that any runtime's config asks for."""
         return max(reader.config.sync.timeout_offset for reader in self.readers.values())
 
-    async def page(self, content_type: str = TEXT, *, patience: float = PATIENCE) -> bytes:
+    async def page(self, content_type: str = TEXT, *, patience: float = PATIENCE) -> Page:
         """Return the page of this moment; waits for the reads at most `patience` seconds."""
         moments = await asyncio.gather(*(reader.moment(patience) for reader in self.readers.values()))
-        return self._exposition.render(dict(zip(self.readers, moments, strict=True)), content_type)
+        return await self._exposition.page(dict(zip(self.readers, moments, strict=True)), content_type)
 
     async def refresh(self, patience: float = PATIENCE) -> bool:
         """Have every runtime read; return whether all show a good read of their API, had in time."""

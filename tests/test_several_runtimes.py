@@ -55,7 +55,7 @@ class Deployment:
 
 
 async def samples(exporter: Exporter, patience: float = 5.0) -> Samples:
-    text = (await exporter.page(patience=patience)).decode()
+    text = str(await exporter.page(patience=patience))
     found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

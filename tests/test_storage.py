@@ -166,7 +166,7 @@ async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: 
     config = Config(runtime=runtime_config(), sync=SyncConfig(min_interval=Duration(0)))
     exporter = Exporter({"": config}, World(clock, time.monotonic, runtime.transport()), storage=tmp_path / "state")
     await exporter.page(patience=0.5)
-    page = (await exporter.page(patience=0.5)).decode()
+    page = str(await exporter.page(patience=0.5))
     assert 'spinner_runs_started_total{project="Sales",spinner="welcome"} 1' in page
     assert 'spinner_project_up{project="Support"} 0' in page, "the other project's read goes on"
     shutil.copytree(tmp_path / "state", tmp_path / "copy")  # as kill -9 would leave it
@@ -210,7 +210,7 @@ async def test_a_reload_goes_on_with_the_file_and_another_url_has_its_own(tmp_pa
     await exporter.page()
     other = Config(runtime=runtime_config("http://other.test"), sync=config.sync)
     await exporter.reload({"": other})
-    page = (await exporter.page()).decode()
+    page = str(await exporter.page())
     assert "spinner_exporter_storage_failures_total 0.0" in page
     assert len(files(tmp_path)) == 2
     await exporter.close()

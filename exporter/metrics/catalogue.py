@@ -6,7 +6,7 @@ ratios from 0 to 1; there is no sample for what is not known.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
 from exporter.runs.clock import RuntimeClock
@@ -15,8 +15,11 @@ from exporter.runs.tally import ENDED, Histogram
 
 S = TypeVar("S")
 
-Sample = tuple[tuple[str, ...], float | Histogram]
+Sample = tuple[tuple[str, ...], float]
 """Label values, in the family's order and without those that every sample of its group has, and a value."""
+
+Samples = float | Histogram | Sequence[Sample] | None
+"""Of a family without labels of its own just the value, or None when there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,12 +33,15 @@ class Now:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Family(Generic[S]):
-    """One metric family; `samples` takes a subject of its group and the moment."""
+    """One metric family; `samples` takes a subject of its group and the moment.
+
+    What it returns is compared with what it returned before, so that only what changed is rendered.
+    """
 
     name: str
     type: Literal["gauge", "counter", "histogram"]
     help: str
-    samples: Callable[[S, Now], Iterable[Sample]]
+    samples: Callable[[S, Now], Samples]
     labels: tuple[str, ...] = ()
     """Beside the labels of the group."""
     live: bool = False
@@ -67,14 +73,10 @@ RUN_LABELS = ("project", "spinner", "run_id")
 SPINNER_LABELS = ("project", "spinner")
 
 
-def _one(value: float | None) -> Iterable[Sample]:
-    """Yield the one sample of a family without labels of its own, or none when there is no value."""
-    if value is not None:
-        yield (), value
-
-
-def _failures(shown: ShownRun, now: Now) -> Iterable[Sample]:
-    """Yield the largest few failure groups and the sum of the others as `other`."""
+def _failures(shown: ShownRun, now: Now) -> Sequence[Sample]:
+    """Return the largest few failure groups and the sum of the others as `other`."""
+    if not shown.run.snapshot.failures:
+        return ()
     groups: dict[tuple[str, ...], int] = {}
     for failure in shown.run.snapshot.failures:
         key = (failure.step, failure.error_code)
@@ -85,7 +87,7 @@ def _failures(shown: ShownRun, now: Now) -> Iterable[Sample]:
     rest = sum(count for _, count in largest[most:])
     if rest:
         named["other", "other"] = named.get(("other", "other"), 0) + rest
-    yield from named.items()
+    return tuple(named.items())
 
 
 def _local(now: Now, time: float | None) -> float | None:
@@ -112,13 +114,13 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_progress_ratio",
         "gauge",
         "Finished records (completed + failed) of all the run's records; absent while the total is unknown or 0.",
-        lambda shown, now: _one(shown.run.progress_ratio()),
+        lambda shown, now: shown.run.progress_ratio(),
     ),
     Family(
         "spinner_run_duration_seconds",
         "gauge",
         "Time since the run started, or from start to end once it ended, by the runtime's clock.",
-        lambda shown, now: _one(shown.run.duration(now.clock.now())),
+        lambda shown, now: shown.run.duration(now.clock.now()),
         live=True,
     ),
     Family(
@@ -142,39 +144,38 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_failed_records",
         "gauge",
         "Records of the run that failed; a completed run can have some.",
-        lambda shown, now: _one(records.failed if (records := shown.run.snapshot.records) else None),
+        lambda shown, now: records.failed if (records := shown.run.snapshot.records) else None,
     ),
     Family(
         "spinner_run_created_timestamp_seconds",
         "gauge",
         "When the run was created, by the runtime's clock.",
-        lambda shown, now: _one(shown.run.snapshot.created_at),
+        lambda shown, now: shown.run.snapshot.created_at,
     ),
     Family(
         "spinner_run_start_timestamp_seconds",
         "gauge",
         "When the run started, by the runtime's clock; absent before.",
-        lambda shown, now: _one(shown.run.snapshot.started_at),
+        lambda shown, now: shown.run.snapshot.started_at,
     ),
     Family(
         "spinner_run_end_timestamp_seconds",
         "gauge",
         "When the run ended, by the runtime's clock; absent before.",
-        lambda shown, now: _one(shown.run.ended_at),
+        lambda shown, now: shown.run.ended_at,
     ),
     Family(
         "spinner_run_last_progress_timestamp_seconds",
         "gauge",
         "When a record of the run last finished, or the run started, by the exporter's clock: the difference between "
         "the two clocks is taken out, so that time() minus this is the true silence.",
-        lambda shown, now: _one(_local(now, shown.run.last_progress_at)),
-        live=True,
+        lambda shown, now: _local(now, shown.run.last_progress_at),
     ),
     Family(
         "spinner_run_progress_interval_seconds",
         "gauge",
         "The run's usual time between two finished records, for people; absent before the first.",
-        lambda shown, now: _one(shown.pace.interval()),
+        lambda shown, now: shown.pace.interval(),
     ),
     Family(
         "spinner_run_stall_threshold_seconds",
@@ -182,8 +183,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "The silence, counted from the last progress, after which the run counts as stalled: learnt from its own pace "
         "and that of its spinner's earlier runs, within the configured floor and ceiling. Absent while the run need "
         "not progress: queued, waiting for a person, ended.",
-        lambda shown, now: _one(shown.stall_threshold()),
-        live=True,
+        lambda shown, now: shown.stall_threshold(),
     ),
     Family(
         "spinner_run_failures",
@@ -214,7 +214,7 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_runs_started_total",
         "counter",
         "Runs that started, each counted once.",
-        lambda spinner, now: _one(spinner.tally.started),
+        lambda spinner, now: spinner.tally.started,
     ),
     Family(
         "spinner_runs_finished_total",
@@ -237,43 +237,43 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_run_finished_duration_seconds",
         "histogram",
         "Time from start to end of the runs that ended.",
-        lambda spinner, now: [((), spinner.tally.durations)],
+        lambda spinner, now: spinner.tally.durations,
     ),
     Family(
         "spinner_run_queue_seconds",
         "histogram",
         "Time from creation to start of the runs that started.",
-        lambda spinner, now: [((), spinner.tally.queue_times)],
+        lambda spinner, now: spinner.tally.queue_times,
     ),
     Family(
         "spinner_last_start_timestamp_seconds",
         "gauge",
         "When a run of the spinner last started, by the runtime's clock.",
-        lambda spinner, now: _one(spinner.tally.last_start_at),
+        lambda spinner, now: spinner.tally.last_start_at,
     ),
     Family(
         "spinner_last_success_timestamp_seconds",
         "gauge",
         "When a run of the spinner last completed, by the runtime's clock.",
-        lambda spinner, now: _one(spinner.tally.last_success_at),
+        lambda spinner, now: spinner.tally.last_success_at,
     ),
     Family(
         "spinner_expected_interval_seconds",
         "gauge",
         "How often the spinner should run, as the config says; absent when it says nothing.",
-        lambda spinner, now: _one(spinner.rules.expected_interval),
+        lambda spinner, now: spinner.rules.expected_interval,
     ),
     Family(
         "spinner_stall_floor_seconds",
         "gauge",
         "The least silence of the spinner's runs that can count as a stall, as configured.",
-        lambda spinner, now: _one(spinner.rules.bounds.floor),
+        lambda spinner, now: spinner.rules.bounds.floor,
     ),
     Family(
         "spinner_stall_ceiling_seconds",
         "gauge",
         "The most silence of the spinner's runs that can go without counting as a stall, as configured.",
-        lambda spinner, now: _one(spinner.rules.bounds.ceiling),
+        lambda spinner, now: spinner.rules.bounds.ceiling,
     ),
 )
 
@@ -306,25 +306,25 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
         "gauge",
         "1 when the API says that the worker service is up and gives its heartbeat. The API can answer while it is "
         "down.",
-        lambda store, now: _one(None if store.health is None else float(store.health.runtime_up)),
+        lambda store, now: None if store.health is None else float(store.health.runtime_up),
     ),
     Family(
         "spinner_runtime_workers",
         "gauge",
         "Workers that the runtime says it has.",
-        lambda store, now: _one(None if store.health is None else store.health.workers),
+        lambda store, now: None if store.health is None else store.health.workers,
     ),
     Family(
         "spinner_runtime_last_heartbeat_timestamp_seconds",
         "gauge",
         "When the worker service last gave a sign of life, by the exporter's clock; the age says more than the word.",
-        lambda store, now: _one(None if store.health is None else _local(now, store.health.last_heartbeat_at)),
+        lambda store, now: None if store.health is None else _local(now, store.health.last_heartbeat_at),
     ),
     Family(
         "spinner_api_up",
         "gauge",
         "1 when the last read of the API succeeded, in time for this scrape.",
-        lambda store, now: _one(float(now.api_up)),
+        lambda store, now: float(now.api_up),
     ),
     Family(
         "spinner_project_up",

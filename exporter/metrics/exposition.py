@@ -1,33 +1,32 @@
 """From runs to bytes: the page that a scrape gets, as Prometheus text 0.0.4 or OpenMetrics 1.0.
 
-A run's lines are rendered when the run changes and kept; a scrape renders what moves with time and joins the rest.
-The lines of gauges are the same in both formats, so they are kept once.
+What is in it stands in the catalogue. Lines are kept from one page to the next (`kept`), and so are their compressed
+forms (`page`): what a page costs follows what changed since the last.
 """
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import functools
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
     RUN_FAMILIES,
-    RUN_LABELS,
-    RUNTIME_LABEL,
     SPINNER_FAMILIES,
-    SPINNER_LABELS,
     Family,
     Now,
 )
+from exporter.metrics.kept import KeptLines
+from exporter.metrics.lines import encode, header, lines
 from exporter.metrics.own import OwnMetrics
-from exporter.runs.run import Run
-from exporter.runs.store import ShownRun, ShownSpinner
-from exporter.runs.tally import Exemplar, Histogram
+from exporter.metrics.page import Page, Part
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-MAX_EXEMPLAR = 128
-"""Characters of an exemplar's label names and values together, as OpenMetrics has it."""
+AT_ONCE = 40
+"""Runs that are rendered before others have their turn: a millisecond or two."""
 
 
 def negotiate(accept: str) -> str:
@@ -50,157 +49,65 @@ def negotiate(accept: str) -> str:
 
 
 class Exposition:
-    """Renders pages; keeps the lines of every run between them."""
+    """Makes pages; keeps what stays the same between them."""
 
     def __init__(self, own: OwnMetrics) -> None:
         self._own = own
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, KeptLines] = {}
 
-    def render(self, moments: Mapping[str, Now], content_type: str = TEXT) -> bytes:
-        """Return the page of this moment: of each runtime by its name, which every series carries unless it is ``."""
+    async def page(self, moments: Mapping[str, Now], content_type: str = TEXT) -> Page:
+        """Return the page of this moment: of each runtime by its name, which every series carries unless it is ``.
+
+        When much has changed, others have their turn in between.
+        """
+        for kept, now in self._look(moments):
+            is_done = False
+            while not is_done:
+                is_done = kept.catch_up(now, AT_ONCE, openmetrics=content_type == OPENMETRICS)
+                await asyncio.sleep(0)
+        return self.render(moments, content_type)
+
+    def render(self, moments: Mapping[str, Now], content_type: str = TEXT) -> Page:
+        """Return the same at once."""
         openmetrics = content_type == OPENMETRICS
-        self._kept = {name: self._kept.get(name) or _Kept(name) for name in moments}
-        runtimes = [(self._kept[name], now) for name, now in moments.items()]
-        blocks: list[_Block] = []
-        spinners: list[tuple[str, ShownSpinner, Now]] = []
+        runtimes = self._look(moments)
         for kept, now in runtimes:
-            fresh = kept.fresh_blocks(now)
-            self._own.of(kept.runtime).runs_tracked(len(fresh))
-            blocks += fresh
-            spinners += [
-                (_join(kept.labels, _pairs(SPINNER_LABELS, (shown.project, shown.spinner))), shown, now)
-                for shown in now.store.spinners()
-            ]
-        page: list[bytes] = []
+            kept.catch_up(now, EVERYTHING, openmetrics=openmetrics)
+        runs = [kept.run_lines(now) for kept, now in runtimes]
+        for kept, _ in runtimes:
+            self._own.of(kept.runtime).runs_tracked(kept.count)
+        parts: list[Part] = []
         for place, family in enumerate(RUN_FAMILIES):
-            page.append(_header(family, openmetrics=openmetrics))
-            page.extend(block.lines[place] for block in blocks)
-        for counted in SPINNER_FAMILIES:
-            page.append(_header(counted, openmetrics=openmetrics))
-            page.extend(_lines(counted, labels, shown, now, openmetrics=openmetrics) for labels, shown, now in spinners)
+            text = _header(family, openmetrics=openmetrics) + "".join([each.single(place) for each in runs])
+            parts.append(Part(encode(text)))
+            parts.extend(part for each in runs for part in each.packed(place))
+        for place, counted in enumerate(SPINNER_FAMILIES):
+            parts.append(_header_part(counted, openmetrics=openmetrics))
+            parts.extend(part for kept, _ in runtimes for part in kept.spinner_lines(place, openmetrics=openmetrics))
+        rest = []
         for overall in GLOBAL_FAMILIES:
-            page.append(_header(overall, openmetrics=openmetrics))
-            page.extend(_lines(overall, kept.labels, now.store, now, openmetrics=openmetrics) for kept, now in runtimes)
+            rest.append(_header(overall, openmetrics=openmetrics))
+            rest.extend(
+                lines(overall, kept.labels, overall.samples(now.store, now), openmetrics=openmetrics)
+                for kept, now in runtimes
+            )
         # The library's OpenMetrics ends with the mark that ends the page.
-        page.append(self._own.render(openmetrics=openmetrics))
-        return b"".join(page)
+        parts.append(Part(encode("".join(rest)) + self._own.render(openmetrics=openmetrics)))
+        return Page(parts)
+
+    def _look(self, moments: Mapping[str, Now]) -> list[tuple[KeptLines, Now]]:
+        self._kept = {name: self._kept.get(name) or KeptLines(name) for name in moments}
+        runtimes = [(self._kept[name], now) for name, now in moments.items()]
+        for kept, now in runtimes:
+            kept.look(now)
+        return runtimes
 
 
-class _Kept:
-    """The lines of one runtime's runs."""
+EVERYTHING = sys.maxsize
 
-    def __init__(self, runtime: str) -> None:
-        self.runtime = runtime
-        self.labels = _pairs((RUNTIME_LABEL,), (runtime,)) if runtime else ""
-        self._blocks: dict[tuple[str, str], _Block] = {}
-        self._offset = 0.0
-
-    def fresh_blocks(self, now: Now) -> Sequence["_Block"]:
-        """Return every shown run's lines, rendered anew where the run changed or moves with time."""
-        if now.clock.offset != self._offset:
-            # Seldom: what was corrected for the old difference between the clocks is wrong now.
-            self._blocks.clear()
-            self._offset = now.clock.offset
-        fresh: dict[tuple[str, str], _Block] = {}
-        for shown in now.store.runs():
-            key = (shown.project, shown.run.id)
-            block = self._blocks.get(key)
-            if block is None or block.run is not shown.run:
-                block = _Block.render(self.labels, shown, now)
-            elif not shown.run.ended:
-                block.render_live(shown, now)
-            fresh[key] = block
-        # Runs that left the store leave the blocks with it.
-        self._blocks = fresh
-        return list(fresh.values())
+_header = functools.cache(header)
 
 
-@dataclasses.dataclass(slots=True)
-class _Block:
-    """One run's lines, by family."""
-
-    run: Run
-    labels: str
-    lines: list[bytes]
-
-    @classmethod
-    def render(cls, runtime: str, shown: ShownRun, now: Now) -> "_Block":
-        labels = _join(runtime, _pairs(RUN_LABELS, (shown.project, shown.run.snapshot.spinner, shown.run.id)))
-        return cls(shown.run, labels, [_lines(family, labels, shown, now) for family in RUN_FAMILIES])
-
-    def render_live(self, shown: ShownRun, now: Now) -> None:
-        for place in _LIVE:
-            self.lines[place] = _lines(RUN_FAMILIES[place], self.labels, shown, now)
-
-
-_LIVE = tuple(place for place, family in enumerate(RUN_FAMILIES) if family.live)
-
-
-def _header(family: Family[Any], *, openmetrics: bool) -> bytes:
-    # A counter's family is called without _total in OpenMetrics, and with it in the older format.
-    name = family.name.removesuffix("_total") if openmetrics else family.name
-    lines = [f"# HELP {name} {_escape(family.help, quotes=openmetrics)}\n", f"# TYPE {name} {family.type}\n"]
-    if openmetrics and family.unit:
-        lines.append(f"# UNIT {name} {family.unit}\n")
-    return "".join(lines).encode()
-
-
-def _lines(family: Family[Any], labels: str, subject: Any, now: Now, *, openmetrics: bool = False) -> bytes:
-    """Render one subject's samples of one family; `labels` are the pairs of its group, already escaped."""
-    lines: list[str] = []
-    for values, value in family.samples(subject, now):
-        pairs = _join(labels, _pairs(family.labels, values))
-        if isinstance(value, Histogram):
-            lines.extend(_histogram_lines(family.name, pairs, value, openmetrics=openmetrics))
-        else:
-            lines.append(f"{family.name}{_braces(pairs)} {_number(value)}\n")
-    return "".join(lines).encode("utf-8", "replace")
-
-
-def _histogram_lines(name: str, pairs: str, histogram: Histogram, *, openmetrics: bool) -> Iterable[str]:
-    bounds = (*histogram.buckets, float("inf"))
-    count = 0
-    for bound, own, exemplar in zip(bounds, histogram.counts, histogram.exemplars, strict=True):
-        count += own
-        # Floats always, in both formats: `le="1"` and `le="1.0"` would be two series.
-        le = _pairs(("le",), (_number(bound) if bound == float("inf") else repr(float(bound)),))
-        mark = _exemplar(exemplar) if openmetrics else ""
-        yield f"{name}_bucket{_braces(_join(pairs, le))} {count}{mark}\n"
-    yield f"{name}_count{_braces(pairs)} {count}\n"
-    yield f"{name}_sum{_braces(pairs)} {_number(histogram.total)}\n"
-
-
-def _exemplar(exemplar: Exemplar | None) -> str:
-    if exemplar is None or len("run_id") + len(exemplar.run_id) > MAX_EXEMPLAR:
-        return ""
-    pairs = _pairs(("run_id",), (exemplar.run_id,))
-    return f" # {_braces(pairs)} {_number(exemplar.value)} {_number(exemplar.timestamp)}"
-
-
-def _pairs(names: Sequence[str], values: Sequence[str]) -> str:
-    return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
-
-
-def _join(*pairs: str) -> str:
-    return ",".join(filter(None, pairs))
-
-
-def _braces(pairs: str) -> str:
-    return "{" + pairs + "}" if pairs else ""
-
-
-def _escape(text: str, *, quotes: bool = True) -> str:
-    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return escaped.replace('"', '\\"') if quotes else escaped
-
-
-def _number(value: float) -> str:
-    if isinstance(value, int):
-        return str(value)
-    if value == float("inf"):
-        return "+Inf"
-    if value == float("-inf"):
-        return "-Inf"
-    if value != value:
-        return "NaN"
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+@functools.cache
+def _header_part(family: Family[Any], *, openmetrics: bool) -> Part:
+    return Part(encode(header(family, openmetrics=openmetrics)))

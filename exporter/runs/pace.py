@@ -64,11 +64,13 @@ class SpinnerPace(msgspec.Struct):
     _first_gaps: list[float] = []
     _recurring_gaps: list[float] = []
 
-    def learn(self, pace: "RunPace") -> None:
-        """Take the pace of a run that ended."""
-        if pace.first_gap is not None and pace.known:
-            self._first_gaps = [*self._first_gaps, pace.first_gap][-EARLIER_RUNS:]
-            self._recurring_gaps = [*self._recurring_gaps, pace.recurring_gap][-EARLIER_RUNS:]
+    def learn(self, pace: "RunPace") -> bool:
+        """Take the pace of a run that ended; return whether it says anything."""
+        if pace.first_gap is None or not pace.known:
+            return False
+        self._first_gaps = [*self._first_gaps, pace.first_gap][-EARLIER_RUNS:]
+        self._recurring_gaps = [*self._recurring_gaps, pace.recurring_gap][-EARLIER_RUNS:]
+        return True
 
     def usual_first_gap(self) -> float | None:
         """Return the usual seconds from the start of a run to its first finished record; None when none ended yet."""
@@ -79,7 +81,7 @@ class SpinnerPace(msgspec.Struct):
         return _median(self._recurring_gaps)
 
 
-class RunPace(msgspec.Struct):
+class RunPace(msgspec.Struct, gc=False):
     """One run's pace, learnt from one state of it to the next. Times are the runtime's."""
 
     longest_gap: float = 0.0
@@ -98,11 +100,12 @@ class RunPace(msgspec.Struct):
     @classmethod
     def first(cls, run: Run) -> Self:
         """Return the pace of a run as it is found; of one that is found half way the longest gap is an estimate."""
-        pace = cls(_most_running=run.records.running, _quiet_since=run.last_progress_at)
-        started_at = run.snapshot.started_at
-        if run.records.finished and started_at is not None and run.last_progress_at is not None:
-            pace._take_gap(run.last_progress_at - started_at, run.records.finished)
-            pace._finished = run.records.finished
+        records, started_at = run.records, run.snapshot.started_at
+        pace = cls(_most_running=records.running, _quiet_since=run.last_progress_at)
+        finished = records.finished
+        if finished and started_at is not None and run.last_progress_at is not None:
+            pace._take_gap(run.last_progress_at - started_at, finished)
+            pace._finished = finished
             pace._unwatched = pace._spent
         return pace
 

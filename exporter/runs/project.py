@@ -43,10 +43,17 @@ class ProjectRuns:
         self.error: str | None = None
         """Why the last read failed; None when it did not."""
         self._spinners: dict[str, Spinner] = {}
+        self.open: dict[str, TrackedRun] = {}
+        """Those of `runs` that have not ended."""
+        self.moved_runs: set[str] = set()
+        self.moved_spinners: set[str] = set()
+        """What changed since the store last collected it; also what is not here any more."""
+        self._naming: dict[str, TrackedRun] = {}
         self._left: dict[str, TrackedRun] = {}
         self._endings: list[tuple[float, str]] = []
         self._new_failures: set[str] = set()
-        self._unsaved: dict[tuple[str, str], None] = {}
+        self._unsaved_runs: set[str] = set()
+        self._unsaved_spinners: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -68,17 +75,26 @@ class ProjectRuns:
         for name, spinner in self._spinners.items():
             if spinner.veiled:
                 spinner.veiled = False
-                self._unsaved[SPINNER, name] = None
+                self.moved_spinners.add(name)
+                self._unsaved_spinners.add(name)
 
-    def spinners(self) -> Iterator[tuple[str, Tally, dict[Status, int]]]:
-        """Yield each spinner with its counts, or zeros while it is new, and with its runs by status."""
-        for name, spinner in self._spinners.items():
-            yield name, Tally() if spinner.veiled else spinner.tally, spinner.present
+    def spinner_names(self) -> Iterable[str]:
+        """Return the spinners that are known."""
+        return self._spinners.keys()
 
-    def tracked(self) -> Iterator[tuple["TrackedRun", SpinnerPace]]:
-        """Yield each run that is here, with what its spinner's earlier runs taught."""
-        for tracked in self.runs.values():
-            yield tracked, self._spinners[tracked.run.snapshot.spinner].pace
+    def spinner(self, name: str) -> tuple[Tally, dict[Status, int]]:
+        """Return a spinner's counts, or zeros while it is new, and its runs by status."""
+        spinner = self._spinners[name]
+        return Tally() if spinner.veiled else spinner.tally, spinner.present
+
+    def earlier(self, tracked: "TrackedRun") -> SpinnerPace:
+        """Return what the earlier runs of a run's spinner taught."""
+        return self._spinners[tracked.run.snapshot.spinner].pace
+
+    def all_moved(self) -> None:
+        """Note that everything of the project shows otherwise than before."""
+        self.moved_runs.update(self.runs)
+        self.moved_spinners.update(self._spinners)
 
     def take(self, snapshot: RunSnapshot, seen_at: float, horizon: float) -> None:
         """Fold a snapshot into the run it belongs to and count what is new about it.
@@ -114,27 +130,44 @@ class ProjectRuns:
 
     def _present(self, tracked: "TrackedRun") -> None:
         run = tracked.run
-        self._unsaved[RUN, run.id] = self._unsaved[SPINNER, run.snapshot.spinner] = None
+        self._unsaved_runs.add(run.id)
+        self._unsaved_spinners.add(run.snapshot.spinner)
         spinner = self._spinners.get(run.snapshot.spinner)
         if spinner is None:
             spinner = self._spinners[run.snapshot.spinner] = Spinner()
             spinner.veiled = self.header.watermark is not None or not self.header.history
         tracked.count_into(spinner.tally)
-        tracked.teach(spinner.pace)
+        if tracked.teach(spinner.pace):
+            # What is expected of the others is not what it was.
+            others = (each.run for each in self.open.values())
+            self.moved_runs.update(other.id for other in others if other.snapshot.spinner == run.snapshot.spinner)
         self._place(tracked, spinner)
 
     def _place(self, tracked: "TrackedRun", spinner: "Spinner") -> None:
         run = tracked.run
         self.runs[run.id] = tracked
+        self._moved(run)
         spinner.present[run.status] += 1
-        if run.ended_at is not None:
+        if run.ended_at is None:
+            self.open[run.id] = tracked
+        else:
             heapq.heappush(self._endings, (run.ended_at, run.id))
+        if run.failed_records:
+            self._naming[run.id] = tracked
         if run.records.failed != tracked.records_read_for:
             self._new_failures.add(run.id)
 
     def _withdraw(self, tracked: "TrackedRun") -> None:
-        self._spinners[tracked.run.snapshot.spinner].present[tracked.run.status] -= 1
-        self._new_failures.discard(tracked.run.id)
+        run = tracked.run
+        self._moved(run)
+        self._spinners[run.snapshot.spinner].present[run.status] -= 1
+        self.open.pop(run.id, None)
+        self._naming.pop(run.id, None)
+        self._new_failures.discard(run.id)
+
+    def _moved(self, run: Run) -> None:
+        self.moved_runs.add(run.id)
+        self.moved_spinners.add(run.snapshot.spinner)
 
     def let_go(self, run_id: str, now: float) -> bool:
         """Remove a run and remember that it left; returns whether it was there."""
@@ -146,7 +179,7 @@ class ProjectRuns:
         tracked.records_read_for = 0
         tracked.left_at = now
         self._left[run_id] = tracked
-        self._unsaved[RUN, run_id] = None
+        self._unsaved_runs.add(run_id)
         return True
 
     def expire(self, now: float, retention: float) -> None:
@@ -162,13 +195,15 @@ class ProjectRuns:
             if longest_gone.left_at is not None and longest_gone.left_at > now - MEMORY:
                 return
             del self._left[run_id]
-            self._unsaved[RUN, run_id] = None
+            self._unsaved_runs.add(run_id)
 
     def hide(self, hidden: set[str]) -> int:
         """Hide just these runs; return how many were shown until now."""
         newly = 0
         for run_id, tracked in self.runs.items():
-            newly += run_id in hidden and not tracked.hidden
+            if (run_id in hidden) != tracked.hidden:
+                self.moved_runs.add(run_id)
+                newly += not tracked.hidden
             tracked.hidden = run_id in hidden
         return newly
 
@@ -177,6 +212,10 @@ class ProjectRuns:
         tracked = (self.runs[run_id] for run_id in self._new_failures)
         return [each.run for each in tracked if not each.hidden]
 
+    def runs_naming_records(self) -> list[Run]:
+        """Return the runs that have failed records by name."""
+        return [tracked.run for tracked in self._naming.values()]
+
     def keep_failed_records(self, run: Run, records: tuple[FailedRecord, ...]) -> None:
         """Take the failed records that belong to the failed count of `run`."""
         tracked = self.runs.get(run.id)
@@ -184,21 +223,25 @@ class ProjectRuns:
             return
         tracked.run = tracked.run.with_failed_records(records)
         tracked.records_read_for = run.records.failed
-        self._unsaved[RUN, run.id] = None
+        self._naming.pop(run.id, None)
+        if records:
+            self._naming[run.id] = tracked
+        self.moved_runs.add(run.id)
+        self._unsaved_runs.add(run.id)
         if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)
 
     def unsaved(self) -> Iterator[tuple[str, str, "TrackedRun | Spinner | None"]]:
         """Yield kind, key and value of what changed since `saved`; None stands for what is not known any more."""
-        for kind, key in self._unsaved:
-            if kind == SPINNER:
-                yield kind, key, self._spinners[key]
-            else:
-                yield kind, key, self.runs.get(key) or self._left.get(key)
+        for name in self._unsaved_spinners:
+            yield SPINNER, name, self._spinners[name]
+        for run_id in self._unsaved_runs:
+            yield RUN, run_id, self.runs.get(run_id) or self._left.get(run_id)
 
     def saved(self) -> None:
         """Take note that what changed was saved."""
-        self._unsaved.clear()
+        self._unsaved_runs.clear()
+        self._unsaved_spinners.clear()
 
     def restore(self, runs: Iterable["TrackedRun"], spinners: dict[str, "Spinner"]) -> None:
         """Take what was saved by an earlier life of the exporter; this project must be new."""
@@ -217,7 +260,7 @@ RUN = "run"
 SPINNER = "spinner"
 
 
-class TrackedRun(msgspec.Struct):
+class TrackedRun(msgspec.Struct, gc=False):
     """A run that is here, or was, with what has been counted of it: each thing once, however often it is seen."""
 
     run: Run
@@ -251,35 +294,39 @@ class TrackedRun(msgspec.Struct):
         self.run = newer
         self.left_at = None
 
-    def teach(self, spinner: SpinnerPace) -> None:
-        """Let the spinner know the pace of a run that ended, once."""
-        if self.run.ended and not self._taught:
-            self._taught = True
-            spinner.learn(self.pace)
+    def teach(self, spinner: SpinnerPace) -> bool:
+        """Let the spinner know the pace of a run that ended, once; return whether it learnt something."""
+        if not self.run.ended or self._taught:
+            return False
+        self._taught = True
+        return spinner.learn(self.pace)
 
     def count_into(self, tally: Tally) -> None:
         """Count what this run newly shows."""
         run = self.run
-        if run.started and not self._counted_start:
+        if not self._counted_start and run.started:
             self._counted_start = True
             tally.started += 1
-        started_at, queued = run.snapshot.started_at, run.queue_time()
-        if started_at is not None and queued is not None:
-            tally.last_start_at = max(started_at, tally.last_start_at or 0.0)
-            if not self._counted_queue:
+        started_at = run.snapshot.started_at
+        if started_at is not None:
+            tally.last_start_at = _later(started_at, tally.last_start_at)
+            queued = run.queue_time()
+            if queued is not None and not self._counted_queue:
                 self._counted_queue = True
                 tally.queue_times.observe(queued, run_id=run.id, timestamp=started_at)
         if run.ended_at is not None and run.status in ENDED:
             self._count_end(run, run.ended_at, tally)
-        completed, failed = run.records.completed, run.records.failed
-        tally.completed_records += max(completed - self._counted_completed, 0)
-        tally.failed_records += max(failed - self._counted_failed, 0)
-        self._counted_completed = max(completed, self._counted_completed)
-        self._counted_failed = max(failed, self._counted_failed)
+        records = run.records
+        if records.completed > self._counted_completed:
+            tally.completed_records += records.completed - self._counted_completed
+            self._counted_completed = records.completed
+        if records.failed > self._counted_failed:
+            tally.failed_records += records.failed - self._counted_failed
+            self._counted_failed = records.failed
 
     def _count_end(self, run: Run, ended_at: float, tally: Tally) -> None:
         if run.status is Status.COMPLETED:
-            tally.last_success_at = max(ended_at, tally.last_success_at or 0.0)
+            tally.last_success_at = _later(ended_at, tally.last_success_at)
         if self._counted_finish:
             return
         self._counted_finish = True
@@ -287,6 +334,10 @@ class TrackedRun(msgspec.Struct):
         duration = run.duration(ended_at)
         if duration is not None:
             tally.durations.observe(duration, run_id=run.id, timestamp=ended_at)
+
+
+def _later(time: float, known: float | None) -> float:
+    return time if known is None or time > known else known
 
 
 class Spinner(msgspec.Struct):

@@ -10,7 +10,7 @@ from exporter.runtime.model import FailedRecord, RecordCounts, RunSnapshot
 from exporter.status import Status
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """A run as far as we know it. A new snapshot makes a new value, so "changed" means "another object".
 
     Times are the runtime's, in seconds since the epoch.

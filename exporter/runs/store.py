@@ -5,6 +5,8 @@ its retention ran out, the runtime does not have it any more, its project is gon
 """
 
 import dataclasses
+import heapq
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -15,6 +17,7 @@ from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
 from exporter.runs.project import RUN, SPINNER, Header, ProjectRuns, Spinner, TrackedRun
 from exporter.runs.run import Run
 from exporter.runs.tally import Tally
+from exporter.runs.watch import Key, Watch
 from exporter.runtime.model import FailedRecord, Health, Meter, RunSnapshot
 from exporter.status import Status
 
@@ -39,8 +42,7 @@ class Rules:
     """What holds for a spinner, by the names of its project and its own."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShownRun:
+class ShownRun(msgspec.Struct, frozen=True):
     """A run with the name of its project, as the page shows it."""
 
     run: Run
@@ -64,8 +66,7 @@ class ShownRun:
         return max(granted, 0.0) + self.pace.patience(self.run, self.earlier, self.rules.bounds)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShownSpinner:
+class ShownSpinner(msgspec.Struct, frozen=True):
     """A spinner's counts with its names, as the page shows them."""
 
     project: str
@@ -108,7 +109,7 @@ class Store:
         dropped: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """`dropped` is told the reason whenever a run leaves that a person would still look for."""
-        self.rules = rules
+        self._rules = rules
         self.clock = clock
         self._monotonic = monotonic
         self._dropped = dropped
@@ -121,6 +122,19 @@ class Store:
         self._saved_headers: dict[str, Header] = {}
         self._forgotten: set[str] = set()
         self._saved_outage = self._outage
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._shown: set[str] = set()
+
+    @property
+    def rules(self) -> Rules:
+        """What is kept and shown."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._rules = rules
+        for project in self._projects.values():
+            project.all_moved()
 
     # -- what a sync does ---------------------------------------------------------------------------------
 
@@ -132,6 +146,7 @@ class Store:
                 self._projects[project_id] = ProjectRuns(Header(name, history=not self._first_look_done))
             elif known.name != name:
                 known.header = msgspec.structs.replace(known.header, name=name)
+                known.all_moved()
         self._first_look_done = True
 
     def commit(
@@ -150,10 +165,23 @@ class Store:
         does not come back. `unchanged`: the list of what changed was not read but said to be the one before, which says
         nothing newer of its own, so that the next read begins where this one did.
         """
-        project = self._projects[project_id]
-        project.unveil()
+        self.begin_commit(project_id)
+        self.take(project_id, sightings, horizon=horizon)
+        self.end_commit(project_id, as_of=as_of, unchanged=unchanged)
+
+    def begin_commit(self, project_id: str) -> None:
+        """Begin a `commit` that is done piece by piece, since a large one takes long."""
+        self._projects[project_id].unveil()
+
+    def take(self, project_id: str, sightings: Iterable[tuple[RunSnapshot, float]], *, horizon: float) -> None:
+        """Take a piece of it. What is taken twice, since a commit did not come to its end, is counted once."""
+        take = self._projects[project_id].take
         for snapshot, seen_at in sightings:
-            project.take(snapshot, seen_at, horizon)
+            take(snapshot, seen_at, horizon)
+
+    def end_commit(self, project_id: str, *, as_of: float, unchanged: bool = False) -> None:
+        """End it: now the project has been read."""
+        project = self._projects[project_id]
         watermark = project.header.watermark if unchanged else as_of
         project.read(as_of=as_of, watermark=watermark, at=self._monotonic())
 
@@ -163,8 +191,12 @@ class Store:
         beat = health.last_heartbeat_at
         is_silent = beat is None or now - beat > self.rules.heartbeat_timeout
         is_down = not health.runtime_up or (health.beats and is_silent)
-        ended = self._outage.is_down and not is_down
-        self._outage = Outage(is_down, now if ended else self._outage.excused_until)
+        if self._outage.is_down and not is_down:
+            self._outage = Outage(is_down, now)
+            for project in self._projects.values():
+                project.moved_runs.update(project.open)
+        else:
+            self._outage = Outage(is_down, self._outage.excused_until)
         self._health = (health, self._monotonic())
 
     def keep_meters(self, meters: tuple[Meter, ...]) -> None:
@@ -183,6 +215,9 @@ class Store:
     def forget_project(self, project_id: str) -> None:
         """Let go of a project with all its runs and counts."""
         self._forgotten.add(project_id)
+        self._projects[project_id].all_moved()
+        self._collect_moved()
+        self._shown.discard(project_id)
         for _ in self._projects.pop(project_id).runs:
             self._dropped("project_gone")
 
@@ -260,8 +295,7 @@ class Store:
 
     def open_runs(self, project_id: str) -> dict[str, Run]:
         """Return a project's runs that have not ended, by their ids."""
-        runs = self._projects[project_id].runs
-        return {run_id: tracked.run for run_id, tracked in runs.items() if not tracked.run.ended}
+        return {run_id: tracked.run for run_id, tracked in self._projects[project_id].open.items()}
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
         """Return the runs whose failed count moved since their failed records were last read, newest first."""
@@ -272,21 +306,83 @@ class Store:
 
     # -- what a page shows --------------------------------------------------------------------------------
 
+    def watch(self) -> Watch:
+        """Return a watch, which says what to show anew."""
+        watch = Watch(self._collect_moved)
+        self._watches.add(watch)
+        for project_id, project in self._projects.items():
+            watch.note(
+                ((project_id, run_id) for run_id in project.runs),
+                ((project_id, spinner) for spinner in project.spinner_names()),
+            )
+        return watch
+
+    def run(self, key: Key) -> ShownRun | None:
+        """Return a run to show: known well, recent enough, and within the limit; None when it is not to be shown."""
+        project_id, run_id = key
+        project = self._projects.get(project_id)
+        if project is None or not self.is_fresh(project):
+            return None
+        tracked = project.runs.get(run_id)
+        return None if tracked is None or tracked.hidden else self._shown_run(project, tracked)
+
+    def ended_at(self, key: Key) -> float | None:
+        """Return the runtime's time at which a run ended; None while it is under way, or is not here."""
+        project_id, run_id = key
+        project = self._projects.get(project_id)
+        tracked = None if project is None else project.runs.get(run_id)
+        return None if tracked is None else tracked.run.ended_at
+
     def runs(self) -> Iterator[ShownRun]:
-        """Yield the runs to show: known well, recent enough, and within the limit."""
-        for project in self._fresh_projects():
-            for tracked, earlier in project.tracked():
-                if not tracked.hidden:
-                    rules = self.rules.spinner(project.name, tracked.run.snapshot.spinner)
-                    yield ShownRun(tracked.run, project.name, tracked.pace, earlier, rules, self._outage.excused_until)
+        """Yield the runs to show."""
+        for project in self._projects.values():
+            if self.is_fresh(project):
+                for tracked in project.runs.values():
+                    if not tracked.hidden:
+                        yield self._shown_run(project, tracked)
+
+    def spinner(self, key: Key) -> ShownSpinner | None:
+        """Return a spinner that we ever saw a run of; a new one shows zeros until the next sync.
+
+        None where there is none, and while its project is read for the first time: half of its history would be
+        followed by a jump.
+        """
+        project_id, name = key
+        project = self._projects.get(project_id)
+        if project is None or project.header.watermark is None or name not in project.spinner_names():
+            return None
+        tally, present = project.spinner(name)
+        present = present if self.is_fresh(project) else {}
+        return ShownSpinner(project.name, name, tally, self.rules.spinner(project.name, name), present)
 
     def spinners(self) -> Iterator[ShownSpinner]:
-        """Yield every spinner that we ever saw a run of; a new one shows zeros until the next sync."""
-        for project in self._projects.values():
+        """Yield every spinner."""
+        for project_id, project in self._projects.items():
+            for name in project.spinner_names():
+                shown = self.spinner((project_id, name))
+                if shown is not None:
+                    yield shown
+
+    def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
+        rules = self._rules.spinner(project.name, tracked.run.snapshot.spinner)
+        earlier = project.earlier(tracked)
+        return ShownRun(tracked.run, project.name, tracked.pace, earlier, rules, self._outage.excused_until)
+
+    def _collect_moved(self) -> None:
+        """Let every watch know what moved: what was read, and what time alone has made too old to be shown."""
+        for project_id, project in self._projects.items():
             fresh = self.is_fresh(project)
-            for spinner, tally, present in project.spinners():
-                rules = self.rules.spinner(project.name, spinner)
-                yield ShownSpinner(project.name, spinner, tally, rules, present if fresh else {})
+            if fresh != (project_id in self._shown):
+                self._shown ^= {project_id}
+                project.all_moved()
+            if project.moved_runs or project.moved_spinners:
+                for watch in self._watches:
+                    watch.note(
+                        ((project_id, run_id) for run_id in project.moved_runs),
+                        ((project_id, spinner) for spinner in project.moved_spinners),
+                    )
+                project.moved_runs.clear()
+                project.moved_spinners.clear()
 
     def projects(self) -> Iterator[ProjectRuns]:
         """Yield every project."""
@@ -313,9 +409,6 @@ class Store:
     def _is_recent(self, read_at: float) -> bool:
         return self._monotonic() - read_at <= self.rules.stale_after
 
-    def _fresh_projects(self) -> Iterator[ProjectRuns]:
-        return (project for project in self._projects.values() if self.is_fresh(project))
-
     # -- limits -------------------------------------------------------------------------------------------
 
     def _limit_runs(self) -> None:
@@ -327,8 +420,11 @@ class Store:
         if total <= self.rules.max_runs and not self._hides:
             return
         everything = [(project, tracked) for project in self._projects.values() for tracked in project.runs.values()]
-        everything.sort(key=lambda pair: (not pair[1].run.ended, pair[1].run.snapshot.created_at), reverse=True)
-        over = everything[self.rules.max_runs :]
+        # So few of so many are found faster than all are sorted.
+        excess = max(len(everything) - self.rules.max_runs, 0)
+        over = heapq.nsmallest(
+            excess, everything, key=lambda pair: (not pair[1].run.ended, pair[1].run.snapshot.created_at)
+        )
         for project, tracked in over:
             if tracked.run.ended and project.let_go(tracked.run.id, self.clock.now()):
                 self._dropped("limit")
@@ -340,12 +436,7 @@ class Store:
 
     def _limit_failed_records(self) -> None:
         """Keep the failed records of the runs that changed last."""
-        naming = [
-            (project, tracked.run)
-            for project in self._projects.values()
-            for tracked in project.runs.values()
-            if tracked.run.failed_records
-        ]
+        naming = [(project, run) for project in self._projects.values() for run in project.runs_naming_records()]
         excess = sum(len(run.failed_records) for _, run in naming) - self.rules.max_failed_records
         for project, run in sorted(naming, key=lambda pair: pair[1].snapshot.updated_at):
             if excess <= 0:

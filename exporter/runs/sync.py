@@ -7,7 +7,7 @@ scrapes that overlap share one read.
 import asyncio
 import dataclasses
 import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Protocol, TypeVar
 
 import structlog
@@ -30,6 +30,9 @@ ONLY_PROJECT = "default"
 
 MAX_REREADS = 200
 """Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
+
+AT_ONCE = 100
+"""Runs that are taken into the store before others have their turn: a millisecond."""
 
 MAX_RECORD_READS = 20
 """Runs of one project whose failed records are read in one sync; the next sync goes on with the rest."""
@@ -205,7 +208,7 @@ class Sync:
             open_before = self._store.open_runs(project_id)
             if self._client.tells_active:
                 await staged.take(self._observed(self._client.jobs(project, active=True)))
-            unseen = [run_id for run_id in open_before if run_id not in staged.run_ids]
+            unseen = staged.missing(open_before)
         watermark = self._store.watermark(project_id)
         if watermark is not None:
             horizon = watermark - self._rules.overlap
@@ -220,7 +223,7 @@ class Sync:
         )
         gone: list[str] = []
         if sweeps:
-            lost = [run_id for run_id in unseen if run_id not in changed.run_ids]
+            lost = changed.missing(unseen)
             gone = await self._reread(project_id, [open_before[run_id] for run_id in lost[:MAX_REREADS]], staged)
             if len(lost) > MAX_REREADS:
                 swept_at = cursor.swept_at or swept_at
@@ -228,7 +231,11 @@ class Sync:
         sightings = staged.sightings + changed.sightings
         if self._client.counts_records:
             sightings = await self._count_records(project_id, sightings, as_of)
-        self._store.commit(project_id, sightings, as_of=as_of, horizon=horizon, unchanged=changed.not_modified)
+        self._store.begin_commit(project_id)
+        for start in range(0, len(sightings), AT_ONCE):
+            self._store.take(project_id, sightings[start : start + AT_ONCE], horizon=horizon)
+            await asyncio.sleep(0)
+        self._store.end_commit(project_id, as_of=as_of, unchanged=changed.not_modified)
         for run_id in gone:
             self._store.forget_run(project_id, run_id)
         self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
@@ -390,7 +397,6 @@ class _Staged:
 
     def __init__(self) -> None:
         self.sightings: list[tuple[RunSnapshot, float]] = []
-        self.run_ids: set[str] = set()
         self.etag: str | None = None
         self.not_modified = False
         self._first_as_of: float | None = None
@@ -401,12 +407,17 @@ class _Staged:
             self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
             self._last_as_of = page.as_of
             self.etag, self.not_modified = page.etag, page.not_modified
-            for snapshot in page.items:
-                self.add(snapshot)
+            self.sightings += [(snapshot, page.as_of or snapshot.updated_at) for snapshot in page.items]
 
     def add(self, snapshot: RunSnapshot) -> None:
+        """Add a run that was read on its own, after the list."""
         self.sightings.append((snapshot, self._last_as_of or snapshot.updated_at))
-        self.run_ids.add(snapshot.id)
+
+    def missing(self, run_ids: Iterable[str]) -> list[str]:
+        """Return those of some runs that are not in the list."""
+        wanted = list(run_ids)
+        seen = {snapshot.id for snapshot, _ in self.sightings} if wanted else set()
+        return [run_id for run_id in wanted if run_id not in seen]
 
     def as_of(self) -> float:
         """Return the runtime's time of the first page: what changed after it may be missing from the list."""

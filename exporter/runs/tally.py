@@ -12,7 +12,7 @@ DURATION_BUCKETS: tuple[float, ...] = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 36
 ENDED = tuple(status for status in Status if status.ended)
 
 
-class Exemplar(msgspec.Struct, frozen=True):
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
     """The run behind one observation."""
 
     run_id: str

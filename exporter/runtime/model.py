@@ -1,5 +1,8 @@
 """What a runtime tells us, in our own words: frozen values without a trace of HTTP or JSON.
 
+Those that there are many of are nothing to the garbage collector (`gc=False`), which would go through all of them again
+and again: they cannot be part of a cycle.
+
 Times are seconds since the Unix epoch by the runtime's clock. `None` means that the runtime did not say.
 """
 
@@ -44,7 +47,7 @@ class FailureCount(msgspec.Struct, frozen=True, gc=False):
     count: int
 
 
-class RunSnapshot(msgspec.Struct, frozen=True):
+class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     """One run as one read saw it."""
 
     id: str

@@ -37,6 +37,9 @@ T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
+MAX_LABELS = 10_000
+"""Different labels that are remembered."""
+
 MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding an arbitrary body can raise."""
 
@@ -97,6 +100,7 @@ class Decoder:
         self._statuses = statuses
         self._findings = findings
         self._label_length = label_length
+        self._labels: dict[str, str] = {}
         described = present(resources)
         if "job" in described and not described["job"].fields:
             described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
@@ -203,13 +207,13 @@ class Decoder:
         return Project(self._id(wire.id), self._label(wire.name))
 
     def _run(self, wire: "_Job | _MappedJob", known: Known) -> RunSnapshot:
-        created_at, started_at = _epoch(wire.created_at), _epoch(wire.started_at)
-        created_at = started_at if created_at is None else created_at
+        created, started, updated = wire.created_at, wire.started_at, wire.updated_at
+        started_at = None if started is None else started.timestamp()
+        created_at = started_at if created is None else created.timestamp()
         if created_at is None:
             raise ValueError("createdAt: is missing")
-        updated_at = _epoch(wire.updated_at)
-        if updated_at is None:
-            updated_at = known.now if known.now is not None else created_at
+        now = created_at if known.now is None else known.now
+        updated_at = now if updated is None else updated.timestamp()
         spinner = wire.spinner_name or known.spinner
         if not spinner:
             raise ValueError("spinnerName: is missing")
@@ -217,22 +221,23 @@ class Decoder:
         status = self._statuses.idea(label)
         if status is Status.UNKNOWN:
             self._findings.unmapped_status(label)
+        # By place, in the order of the fields: this is done for every run of every page.
         return RunSnapshot(
-            id=self._id(wire.id),
-            project_id=wire.project_id or known.project_id,
-            spinner=self._label(spinner),
-            trigger=self._label(wire.trigger or ""),
-            parent_id=self._label(wire.parent_job_id or ""),
-            status=status,
-            status_label=label,
-            created_at=created_at,
-            updated_at=updated_at,
-            started_at=started_at,
-            ended_at=_epoch(wire.ended_at),
-            last_progress_at=_epoch(wire.last_progress_at),
-            records=None if wire.records is None else _counts(wire.records),
-            failures=tuple(self._failure(failure) for failure in wire.failures or ()),
-            refs=tuple((wire.ref or {}).items()) if isinstance(wire, _MappedJob) else (),
+            self._id(wire.id),
+            wire.project_id or known.project_id,
+            self._label(spinner),
+            self._label(wire.trigger or ""),
+            self._label(wire.parent_job_id or ""),
+            status,
+            label,
+            created_at,
+            updated_at,
+            started_at,
+            _epoch(wire.ended_at),
+            _epoch(wire.last_progress_at),
+            None if wire.records is None else _counts(wire.records),
+            tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
+            tuple((wire.ref or {}).items()) if isinstance(wire, _MappedJob) else (),
         )
 
     def _failure(self, wire: "_Failure") -> FailureCount:
@@ -261,11 +266,18 @@ class Decoder:
         return text
 
     def _label(self, text: str) -> str:
-        if text.isprintable() and len(text) <= self._label_length:
-            return text
-        # isprintable() is false for control characters, separators other than space, and lone surrogates.
-        printable = "".join(character if character.isprintable() else " " for character in text[: self._label_length])
-        return printable.strip()
+        known = self._labels.get(text)
+        if known is not None:
+            return known
+        label = text
+        if not text.isprintable() or len(text) > self._label_length:
+            # isprintable() is false for control characters, separators other than space, and lone surrogates.
+            cut = text[: self._label_length]
+            label = "".join(character if character.isprintable() else " " for character in cut).strip()
+        # The same few come with every run: kept once, they are not looked at again, and take no room.
+        if len(self._labels) < MAX_LABELS and len(text) <= self._label_length:
+            self._labels[text] = label
+        return label
 
 
 def _counts(wire: "_Counts") -> RecordCounts:

@@ -1,7 +1,5 @@
 """The routes. Each handler reads top-down: what is asked, the deadline, the work, the answer."""
 
-import asyncio
-import gzip
 import html
 import math
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,10 +10,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.metrics.exposition import negotiate
+from exporter.metrics.page import Page
 from exporter.reader import Reader
 from exporter.service import PATIENCE, Exporter
 
@@ -31,14 +31,11 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
     async def metrics(request: Request) -> Response:
         content_type = negotiate(request.headers.get("Accept", ""))
         patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
-        body = await exporter.page(content_type, patience=patience)
-        headers = {"Vary": "Accept, Accept-Encoding"}
+        page = await exporter.page(content_type, patience=patience)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
-            # Level 1: on these pages the higher ones cost several times as much for a few percent. In a thread,
-            # since a large page takes long enough for another scrape to notice.
-            body = await asyncio.to_thread(gzip.compress, body, 1)
-            headers["Content-Encoding"] = "gzip"
-        return Response(body, headers={**headers, "Content-Type": content_type})
+            return Response(await page.gzip(), headers={**headers, "Content-Encoding": "gzip"})
+        return PageResponse(page, headers)
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("spinner-exporter is healthy.\n")
@@ -73,6 +70,21 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
             Route("/-/reload", lifecycle_reload, methods=["POST"]),
         ],
     )
+
+
+class PageResponse(Response):
+    """Sends a page piece by piece, since joining all of it would take as long as sending it."""
+
+    def __init__(self, page: Page, headers: dict[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Length": str(page.size)})
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for chunk in self._page.chunks():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _patience(timeout: str | None, offset: float) -> float:

@@ -82,13 +82,13 @@ async def _survive(rounds: list[dict[str, Any]]) -> None:
         clock.advance(130)
         with structlog.testing.capture_logs() as lines:
             for content_type in (TEXT, OPENMETRICS):
-                samples((await exporter.page(content_type)).decode(), content_type)
+                samples(str(await exporter.page(content_type)), content_type)
         assert "sync failed" not in str(lines), "a fault of our own, which the next scrape would hide"
     runtime.interfere = lambda request: None
     runtime.put("good", records={"total": 10, "completed": 7})
     for _ in range(2):
         clock.advance(130)
-        page = (await exporter.page()).decode()
+        page = str(await exporter.page())
     assert parsed(page, TEXT)
     assert value(samples(page), "spinner_run_records", run_id="good", state="completed") == 7, "it did not heal"
     await exporter.close()

@@ -77,7 +77,7 @@ async def test_a_server_that_cannot_prove_who_it_is_never_sees_the_token(
     async with misbehaving.serving(served(certificate)) as url:
         made = exporter(url, token_file, clock, tmp_path / "ca.pem")
         with structlog.testing.capture_logs() as lines:
-            page = (await made.page()).decode()
+            page = str(await made.page())
         await made.close()
     assert misbehaving.requests == 0
     assert "\nspinner_api_up 0\n" in page

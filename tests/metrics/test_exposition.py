@@ -31,7 +31,7 @@ def exposition(clock: Clock) -> Exposition:
 
 def page(held: Store, content_type: str = TEXT, *, api_up: bool = True, using: Exposition | None = None) -> str:
     made = using or exposition(Clock())
-    return made.render({"": Now(held, held.clock, api_up)}, content_type).decode()
+    return str(made.render({"": Now(held, held.clock, api_up)}, content_type))
 
 
 def parsed(text: str, content_type: str) -> dict[str, Any]:

@@ -209,7 +209,7 @@ async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_a
     await exporter.refresh()
     assert set(runs_of(exporter)) == {"stays"}
     assert finished(exporter) == 0
-    assert 'runs_dropped_total{reason="gone"} 1.0' in (await exporter.page()).decode()
+    assert 'runs_dropped_total{reason="gone"} 1.0' in str(await exporter.page())
 
 
 async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_holds_nobody_up() -> None:
@@ -250,7 +250,7 @@ async def test_a_page_that_fails_changes_nothing(status: int) -> None:
     assert not await exporter.refresh()
     assert {shown.run.status for shown in runs_of(exporter).values()} == {Status.RUNNING}
     assert finished(exporter) == 0
-    page = (await exporter.page()).decode()
+    page = str(await exporter.page())
     assert "\nspinner_api_up 0\n" in page
     assert 'spinner_project_up{project="Sales"} 0' in page
     runtime.interfere = lambda request: None
@@ -280,7 +280,7 @@ async def test_one_broken_project_does_not_hide_the_others() -> None:
     exporter = exporter_of(runtime)
     assert await exporter.refresh()
     assert set(runs_of(exporter)) == {"b"}
-    page = (await exporter.page()).decode()
+    page = str(await exporter.page())
     assert 'spinner_project_up{project="Sales"} 0' in page
     assert 'spinner_project_up{project="Support"} 1' in page
     assert "\nspinner_api_up 1\n" in page
@@ -309,11 +309,11 @@ async def test_when_health_cannot_be_read_the_api_is_not_up_and_its_last_word_go
     exporter = exporter_of(runtime)
     await exporter.refresh()
     runtime.interfere = lambda request: httpx.Response(500) if request.url.path == "/health" else None
-    page = (await exporter.page()).decode()
+    page = str(await exporter.page())
     assert "\nspinner_api_up 0\n" in page
     assert "\nspinner_runtime_up 1\n" in page
     clock.advance(301)
-    assert "\nspinner_runtime_up 1\n" not in (await exporter.page()).decode()
+    assert "\nspinner_runtime_up 1\n" not in str(await exporter.page())
 
 
 async def test_a_plan_that_the_token_may_not_see_is_no_reason_to_call_the_api_down() -> None:
@@ -335,7 +335,7 @@ async def test_a_plan_that_the_token_may_not_see_is_no_reason_to_call_the_api_do
 async def test_a_runtime_without_a_word_or_a_heartbeat_is_down(health: dict[str, Any]) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.health = health
-    assert "\nspinner_runtime_up 0\n" in (await exporter_of(runtime).page()).decode()
+    assert "\nspinner_runtime_up 0\n" in str(await exporter_of(runtime).page())
 
 
 # -- sharing ------------------------------------------------------------------------------------------------

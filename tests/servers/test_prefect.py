@@ -88,7 +88,7 @@ async def exporter(prefect: Prefect, tmp_path: Path) -> AsyncIterator[Exporter]:
 
 
 async def samples(exporter: Exporter, spinner: str) -> dict[tuple[str, str], float]:
-    page = (await exporter.page(patience=60)).decode()
+    page = str(await exporter.page(patience=60))
     assert "secret contact" not in page
     return {
         (
@@ -153,7 +153,7 @@ async def test_long_lists_come_in_pages_and_a_server_that_is_well_is_up(prefect:
         prefect.task(run, "mail", "COMPLETED")
     shown = await samples(exporter, "newsletter")
     assert shown["spinner_run_records", f"{run}/completed"] == 205, "more than a page of records"
-    page = (await exporter.page()).decode()
+    page = str(await exporter.page())
     assert "\nspinner_runtime_up 1" in page
     assert "\nspinner_runtime_last_heartbeat_timestamp_seconds " not in page, "Prefect's health has none"
 

@@ -10,6 +10,7 @@ mkdir -p "$dir"
 
 declare -A program=(
     [prometheus]=prometheus [prometheus-alertmanager]=prometheus-alertmanager
+    [prometheus-node-exporter]=prometheus-node-exporter [prometheus-pushgateway]=prometheus-pushgateway
     [systemd]=systemd-analyze [libsystemd-shared]=systemd-analyze
 )
 

@@ -99,7 +99,7 @@ def backfill(folder: Path, spinners: Sequence[Iterable[History]]) -> None:
     for number, histories in enumerate(spinners):
         exposition = Exposition(OwnMetrics(version="0", wall=lambda: 0.0))
         for look in looks(histories, project=f"Project {number}"):
-            page = exposition.render({"": Now(look.store, look.store.clock, api_up=True)}).decode()
+            page = str(exposition.render({"": Now(look.store, look.store.clock, api_up=True)}))
             for line in page.splitlines():
                 name = line.partition("{")[0].partition(" ")[0]
                 if name in SHARED:

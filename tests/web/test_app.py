@@ -177,6 +177,6 @@ async def test_a_reload_keeps_runs_and_counts_and_takes_the_new_settings() -> No
     assert exporter.ready
     runtime.put(status="teleported")
     clock.advance(1)
-    page = (await exporter.page()).decode()
+    page = str(await exporter.page())
     assert 'run_id="run-1",status="waiting"} 1' in page
     assert 'spinner_runs_finished_total{project="Sales",spinner="welcome",status="completed"} 1' in page

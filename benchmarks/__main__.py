@@ -1,0 +1,26 @@
+"""All comparisons, one table: `python -m benchmarks`, or with `scrape` or `sync` just those.
+
+JSON beside it, to be compared with later: dist/benchmarks.json.
+"""
+
+import sys
+from pathlib import Path
+
+from benchmarks import scrape, sync
+from benchmarks.table import machine, save, show
+
+GROUPS = {"scrape": scrape.rows, "sync": sync.rows}
+RESULTS = Path("dist/benchmarks.json")
+
+
+def main() -> None:
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), end="\n\n")
+    rows = [row for name in sys.argv[1:] or GROUPS for row in GROUPS[name]()]
+    show(rows)
+    save(rows, RESULTS)
+    missed = sum(not row.is_reached for row in rows)
+    print(f"\n{len(rows) - missed} of {len(rows)} reached; {RESULTS} has the same as JSON")
+
+
+if __name__ == "__main__":
+    main()

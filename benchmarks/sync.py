@@ -1,0 +1,237 @@
+"""What reading a runtime costs, against the least that it could: requests, bytes, time, memory, and who has to wait.
+
+The runtime is a process of its own that costs next to nothing (`upstream`); the exporter runs in a process of its own
+too where its memory or its turns are measured.
+"""
+
+import asyncio
+import contextlib
+import gc
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from benchmarks.table import Row, mb, medians, ms
+from benchmarks.upstream import running
+from exporter.config import load
+from exporter.runtime import wire
+from exporter.service import Exporter
+from tests.stack.programs import EXPORTER, free_port, until
+
+PATIENCE = 600.0
+LOOP_BUDGET = 0.05
+"""Seconds that one step may hold the event loop."""
+
+
+def rows() -> list[Row]:
+    """Measure everything about reading."""
+    return [*_nothing_changed(), _some_changed(), _first_sync(), _memory(), _turns(), _scrapes_until_seen()]
+
+
+def _nothing_changed() -> list[Row]:
+    projects = 1_000
+    with running(projects, 100_000) as url:
+        first, later = asyncio.run(_two_syncs(url))
+    return [
+        Row(f"requests per scrape, nothing changed, {projects:,} projects", "one per project",
+            later["requests"] / projects, 1.01, {"requests": f"{later['requests']:,}"}),
+        Row("bytes per scrape, nothing changed", "those of the first read", later["bytes"] / first["bytes"], 0.01,
+            {"first": mb(first["bytes"]), "later": f"{later['bytes']:,} B"}),
+    ]  # fmt: skip
+
+
+async def _two_syncs(url: str) -> tuple[dict[str, int], dict[str, int]]:
+    async with _exporter(url) as exporter:
+        await exporter.refresh(PATIENCE)
+        first = _counted(url)
+        # What the second read finds is the overlap with the first; from then on nothing changes.
+        await exporter.refresh(PATIENCE)
+        await exporter.refresh(PATIENCE)
+        _counted(url)
+        await exporter.refresh(PATIENCE)
+        return first, _counted(url)
+
+
+def _some_changed() -> Row:
+    async def measure(url: str) -> tuple[int, int]:
+        async with _exporter(url) as exporter:
+            for _ in range(3):
+                await exporter.refresh(PATIENCE)
+            changed = httpx.get(f"{url}/change?share=0.01").json()["bytes"]
+            _counted(url)
+            await exporter.refresh(PATIENCE)
+            return _counted(url)["bytes"], changed
+
+    with running(10, 100_000) as url:
+        read, changed = asyncio.run(measure(url))
+    return Row("bytes per scrape, 1% of 100,000 runs changed", "the bytes of those runs", read / changed, 2.0,
+               {"read": mb(read), "changed": mb(changed)})  # fmt: skip
+
+
+def _first_sync() -> Row:
+    runs = 100_000
+
+    def bare() -> float:
+        started = time.perf_counter()
+        if asyncio.run(_bare(url, projects)) != runs:
+            raise RuntimeError("the bare loop did not see every run")
+        return time.perf_counter() - started
+
+    def ours() -> float:
+        async def measure() -> float:
+            started = time.perf_counter()
+            async with _exporter(url) as exporter:
+                if not await exporter.refresh(PATIENCE):
+                    raise RuntimeError("the first sync failed")
+                return time.perf_counter() - started
+
+        gc.collect()
+        return asyncio.run(measure())
+
+    projects = 10
+    with running(projects, runs) as url:
+        time_of = medians({"bare": bare, "ours": ours}, rounds=7)
+    return Row(f"first sync of {runs:,} runs", "the same pages fetched and decoded by a bare httpx loop",
+               time_of["ours"] / time_of["bare"], 1.5, {name: ms(each) for name, each in time_of.items()})  # fmt: skip
+
+
+async def _bare(url: str, projects: int) -> int:
+    decoder = msgspec.json.Decoder(wire._Page[wire._Job])  # the exporter's own types
+    seen = 0
+    async with httpx.AsyncClient(base_url=url) as client:
+        for project in range(projects):
+            cursor: dict[str, str] | None = {}
+            while cursor is not None:
+                answer = await client.get(f"/api/v1/projects/p{project}/jobs", params={"limit": 500, **cursor})
+                page = decoder.decode(answer.content)
+                seen += len(page.items)
+                cursor = {"cursor": page.next_cursor} if page.next_cursor else None
+    return seen
+
+
+def _memory() -> Row:
+    """Compare what 50,000 runs more take, so that what the process itself takes is none of it."""
+    few, many = (_memory_of(runs) for runs in (10_000, 60_000))
+    memory = (many["memory"] - few["memory"]) / 50_000
+    page = (many["page"] - few["page"]) / 50_000
+    return Row("memory per tracked run, with its compressed form", "the bytes of its exposition", memory / page, 3.0,
+               {"memory": f"{memory:,.0f} B", "exposition": f"{page:,.0f} B",
+                "peak of the first sync": f"{(many['peak'] - few['peak']) / 50_000:,.0f} B"})  # fmt: skip
+
+
+def _memory_of(runs: int) -> dict[str, float]:
+    with running(10, runs) as url:
+        command = [sys.executable, "-m", "benchmarks.sync", url]
+        measured: dict[str, float] = json.loads(subprocess.check_output(command))
+        return measured
+
+
+async def _measure_memory(url: str) -> None:
+    async with _exporter(url) as exporter:
+        await exporter.refresh(PATIENCE)
+        peak = _status("VmHWM")
+        for _ in range(3):
+            page = await exporter.page(patience=PATIENCE)
+            await page.gzip()
+        size = page.size
+        del page
+        gc.collect()
+        print(json.dumps({"memory": _status("VmRSS"), "peak": peak, "page": size}))
+
+
+def _status(key: str) -> int:
+    """Return a figure of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def _turns() -> Row:
+    """Ask for /-/healthy again and again while another reads and scrapes 10,000 runs for the first time."""
+    with running(5, 10_000) as url, _process(url) as port:
+        scrape = subprocess.Popen(
+            [sys.executable, "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).read()",
+             f"http://127.0.0.1:{port}/metrics"]
+        )  # fmt: skip
+        longest, asked = 0.0, 0
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        while scrape.poll() is None:
+            started = time.perf_counter()
+            connection.request("GET", "/-/healthy")
+            connection.getresponse().read()
+            longest, asked = max(longest, time.perf_counter() - started), asked + 1
+    return Row("longest wait for /-/healthy while 10,000 runs are read and scraped", "50 ms", longest / LOOP_BUDGET, 1.0,
+               {"longest": ms(longest), "asked": f"{asked:,} times"})  # fmt: skip
+
+
+def _scrapes_until_seen() -> Row:
+    async def measure(url: str) -> int:
+        async with _exporter(url) as exporter:
+            for _ in range(3):
+                await exporter.page(patience=PATIENCE)
+            done = httpx.get(f"{url}/change?share=1").json()["done"]
+            scrapes = 0
+            while True:
+                scrapes += 1
+                if f'state="completed"}} {done}\n' in str(await exporter.page(patience=PATIENCE)):
+                    return scrapes
+
+    with running(5, 1_000) as url:
+        scrapes = asyncio.run(measure(url))
+    return Row("scrapes from a change in the runtime to its sight", "1", scrapes, 1.0, {"scrapes": str(scrapes)})
+
+
+def _counted(url: str) -> dict[str, int]:
+    """Return what the runtime was asked since this was last called."""
+    counted: dict[str, int] = httpx.get(f"{url}/count").json()
+    return counted
+
+
+@contextlib.asynccontextmanager
+async def _exporter(url: str) -> Any:
+    exporter = Exporter(load(None, environ=_settings(url)).runtimes)
+    try:
+        yield exporter
+    finally:
+        await exporter.close()
+
+
+def _settings(url: str) -> dict[str, str]:
+    prefix = "SPINNER_EXPORTER_"
+    return {
+        f"{prefix}RUNTIME_BASE_URL": url,
+        f"{prefix}RETENTION": "2d",
+        f"{prefix}LIMITS_RUNS": "1000000",
+        f"{prefix}SYNC_MIN_INTERVAL": "0s",
+        f"{prefix}SYNC_STALE_AFTER": "1h",
+    }
+
+
+@contextlib.contextmanager
+def _process(url: str) -> Iterator[int]:
+    port = free_port()
+    command = [*EXPORTER, "serve", f"--web.listen-address=127.0.0.1:{port}"]
+    process = subprocess.Popen(command, env=_settings(url), stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: _is_healthy(port), "the exporter answers")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_healthy(port: int) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/-/healthy").status_code == 200
+    return False
+
+
+if __name__ == "__main__":
+    asyncio.run(_measure_memory(sys.argv[1]))

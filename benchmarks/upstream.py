@@ -1,0 +1,202 @@
+"""A runtime's API that costs next to nothing: jobs are encoded once, and a page is a join of them.
+
+Started as a process of its own (`python -m benchmarks.upstream PORT PROJECTS RUNS`), so that what is measured is the
+reader and not the server. It counts what it sends.
+"""
+
+import asyncio
+import bisect
+import contextlib
+import email.utils
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import httpx
+
+from tests.stack.programs import free_port, until
+
+LIMIT = 500
+DAY = 86_400
+
+
+@contextlib.contextmanager
+def running(projects: int, runs: int) -> Iterator[str]:
+    """Run one with so many projects and, together, so many runs, of which one in a hundred has not ended."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.upstream", str(port), str(projects), str(runs)]
+    process = subprocess.Popen(command)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: _answers(url), "the benchmarks' runtime answers", patience=120)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/health").status_code == 200
+    return False
+
+
+class _Project:
+    def __init__(self, number: int, runs: range, now: float) -> None:
+        self.id = f"p{number}"
+        self.jobs: dict[int, bytes] = {}
+        self.changed_at: list[tuple[float, int]] = []
+        self.open: set[int] = set()
+        self.at: dict[int, float] = {}
+        for place, run in enumerate(runs):
+            is_open = run % 100 == 7
+            self.put(run, now - DAY / 2 + place * (DAY / 2 - 60) / len(runs), is_open=is_open, done=100)
+
+    def put(self, run: int, at: float, *, is_open: bool, done: int) -> None:
+        if run in self.at:
+            self.changed_at.remove((self.at[run], run))
+        self.at[run] = at
+        bisect.insort(self.changed_at, (at, run))
+        (self.open.add if is_open else self.open.discard)(run)
+        self.jobs[run] = _job(self.id, run, at, is_open=is_open, done=done)
+
+
+def _job(project: str, run: int, at: float, *, is_open: bool, done: int) -> bytes:
+    counts = {"pending": 195 - done, "running": 5} if is_open else {"pending": 0, "running": 0}
+    document = {
+        "id": f"job_{run:012x}",
+        "projectId": project,
+        "spinnerId": f"spn_{run % 4}",
+        "spinnerName": ("Appointment reminders", "Lead qualification", "Newsletter", "Recall calls")[run % 4],
+        "trigger": "schedule",
+        "parentJobId": None,
+        "status": "running" if is_open else "completed",
+        "createdAt": _time(at - 302.5),
+        "startedAt": _time(at - 300),
+        "endedAt": None if is_open else _time(at),
+        "updatedAt": _time(at),
+        "lastProgressAt": _time(at - 0.25),
+        "records": {"total": 200, "waiting": 0, "completed": done if is_open else 200, "failed": 0, **counts},
+        "failures": [],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+class _Api:
+    def __init__(self, projects: int, runs: int) -> None:
+        now = time.time()
+        share = runs // projects
+        self.projects = {
+            f"p{number}": _Project(number, range(number * share, (number + 1) * share), now)
+            for number in range(projects)
+        }
+        self.requests = self.bytes = 0
+        self.done = 100
+
+    def answer(self, target: str, etag: str) -> tuple[int, bytes, str]:
+        """Return status, body and ETag."""
+        url = urlsplit(target)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if url.path == "/count":
+            counted = {"requests": self.requests, "bytes": self.bytes}
+            self.requests = self.bytes = 0
+            return 200, json.dumps(counted).encode(), ""
+        if url.path == "/change":
+            size = self.change(float(query["share"]))
+            return 200, json.dumps({"bytes": size, "done": self.done}).encode(), ""
+        status, body, tag = self._resource(url.path, query, etag)
+        self.requests += 1
+        self.bytes += len(body)
+        return status, body, tag
+
+    def change(self, share: float) -> int:
+        """Let a share of the runs get further; return how many bytes they are."""
+        self.done += 1
+        now, size = time.time(), 0
+        for project in self.projects.values():
+            count = round(len(project.jobs) * share)
+            for run in list(project.jobs)[:count]:
+                project.put(run, now, is_open=run in project.open, done=self.done)
+                size += len(project.jobs[run])
+        return size
+
+    def _resource(self, path: str, query: dict[str, str], etag: str) -> tuple[int, bytes, str]:
+        as_of = _time(time.time())
+        if path == "/health":
+            runtime = {"status": "up", "lastHeartbeatAt": as_of, "workers": 4}
+            return 200, json.dumps({"status": "ok", "runtime": runtime}).encode(), ""
+        if path == "/api/v1/usage":
+            return 200, b'{"plan":"pro","meters":[]}', ""
+        if path == "/api/v1/projects":
+            items = [json.dumps({"id": each, "name": f"Project {each}"}).encode() for each in self.projects]
+            return self._page(items, query, etag, as_of)
+        if path.endswith("/jobs"):
+            project = self.projects[unquote(path.split("/")[-2])]
+            if "active" in query:
+                return self._page([project.jobs[run] for run in sorted(project.open)], query, etag, as_of)
+            since = datetime.fromisoformat(query["updatedSince"]).timestamp() if "updatedSince" in query else 0.0
+            first = bisect.bisect_left(project.changed_at, (since, -1))
+            start = first + int(query.get("cursor", 0))
+            chosen = [project.jobs[run] for _, run in project.changed_at[start : start + LIMIT]]
+            more = len(project.changed_at) > start + LIMIT
+            return _list(chosen, str(start - first + LIMIT) if more else None, etag, as_of)
+        return 404, b"{}", ""
+
+    def _page(self, items: list[bytes], query: dict[str, str], etag: str, as_of: str) -> tuple[int, bytes, str]:
+        start = int(query.get("cursor", 0))
+        cursor = str(start + LIMIT) if len(items) > start + LIMIT else None
+        return _list(items[start : start + LIMIT], cursor, etag, as_of)
+
+
+def _list(items: list[bytes], cursor: str | None, etag: str, as_of: str) -> tuple[int, bytes, str]:
+    joined = b",".join(items)
+    tag = f'"{hashlib.blake2b(joined, digest_size=8).hexdigest()}{cursor}"'
+    if tag == etag:
+        return 304, b"", tag
+    next_cursor = json.dumps(cursor).encode()
+    body = b'{"items":[' + joined + b'],"nextCursor":' + next_cursor + b',"asOf":"' + as_of.encode() + b'"}'
+    return 200, body, tag
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, api: _Api) -> None:
+        self._api = api
+        self._read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        while b"\r\n\r\n" in self._read:
+            head, _, self._read = self._read.partition(b"\r\n\r\n")
+            line, *headers = head.decode().split("\r\n")
+            etag = next((each.partition(":")[2].strip() for each in headers if each.lower().startswith("if-none")), "")
+            status, body, tag = self._api.answer(line.split(" ")[1], etag)
+            lines = [
+                f"HTTP/1.1 {status} X",
+                f"Content-Length: {len(body)}",
+                f"Date: {email.utils.formatdate(usegmt=True)}",
+            ]
+            if tag:
+                lines.append(f"ETag: {tag}")
+            self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)  # type: ignore[attr-defined]
+
+
+async def _serve(port: int, projects: int, runs: int) -> None:
+    api = _Api(projects, runs)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(api), "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(*map(int, sys.argv[1:])))

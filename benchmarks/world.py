@@ -1,0 +1,76 @@
+"""Made-up runs for the benchmarks, all alike: the store that holds them, and what changes in it from scrape to scrape."""
+
+import random
+
+from exporter.metrics.catalogue import Now
+from exporter.runs.store import Store
+from exporter.runtime.model import RecordCounts, RunSnapshot
+from exporter.status import Status
+from tests.builders import NOON, Clock, snapshot, store
+
+DAY = 86_400
+PROJECTS = ("Clinic", "Dealership", "Shop", "Insurance", "School")
+SPINNERS = ("Appointment reminders", "Lead qualification", "Newsletter", "Recall calls")
+LIVE, CHANGED = 0.05, 0.02
+"""Shares of the runs that have not ended, and that change from one scrape to the next."""
+
+RECORDS = 10_000
+
+
+class World:
+    """Runs of a day, of which one in twenty has not ended; `turn` is what happens between two scrapes."""
+
+    def __init__(self, runs: int) -> None:
+        self.clock = Clock(NOON + DAY)
+        self.runs = runs
+        self.store: Store = store(
+            self.clock,
+            projects={f"p{number}": name for number, name in enumerate(PROJECTS)},
+            max_runs=10 * runs,
+            retention=2 * DAY,
+        )
+        self._dice = random.Random(1)
+        self._done = 100
+        self._live = [number for number in range(runs) if number % 20 == 7]
+        for project in range(len(PROJECTS)):
+            of_project = range(project, runs, len(PROJECTS))
+            seen = [(self.run(number, ended=number % 20 != 7), self.clock()) for number in of_project]
+            self._commit(project, seen)
+
+    def turn(self) -> None:
+        """Let 15 seconds pass, and 2% of the runs get further; of these two end."""
+        self.clock.advance(15)
+        self._done += 1
+        changed = self._dice.sample(self._live, max(int(self.runs * CHANGED), 1))
+        for number in changed[:2] if len(self._live) > self.runs // 25 else []:
+            self._live.remove(number)
+        for project in range(len(PROJECTS)):
+            mine = [number for number in changed if number % len(PROJECTS) == project]
+            ended = [number not in self._live for number in mine]
+            self._commit(
+                project,
+                [(self.run(number, ended=over), self.clock()) for number, over in zip(mine, ended, strict=True)],
+            )
+
+    def now(self) -> Now:
+        return Now(self.store, self.store.clock, api_up=True)
+
+    def run(self, number: int, *, ended: bool) -> RunSnapshot:
+        started_at = NOON + number * DAY / self.runs + 0.125
+        return snapshot(
+            f"job_{number:012x}",
+            spinner=SPINNERS[number // len(PROJECTS) % len(SPINNERS)],
+            project_id=f"p{number % len(PROJECTS)}",
+            status=Status.COMPLETED if ended else Status.RUNNING,
+            created_at=started_at - 2.5,
+            started_at=started_at,
+            updated_at=self.clock(),
+            ended_at=min(started_at + 900.5, self.clock()) if ended else None,
+            last_progress_at=min(started_at + 900.25, self.clock()),
+            records=RecordCounts(RECORDS, 0, 0, 0, RECORDS, 0)
+            if ended
+            else RecordCounts(RECORDS, RECORDS - self._done - 5, 5, 0, self._done, 0),
+        )
+
+    def _commit(self, project: int, seen: list[tuple[RunSnapshot, float]]) -> None:
+        self.store.commit(f"p{project}", seen, as_of=self.clock(), horizon=NOON - DAY)

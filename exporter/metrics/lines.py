@@ -1,0 +1,91 @@
+"""From samples to lines, as Prometheus text 0.0.4 and OpenMetrics 1.0 both have them: escaping, numbers, histograms."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from exporter.metrics.catalogue import Family, Samples
+from exporter.runs.tally import Exemplar, Histogram
+
+MAX_EXEMPLAR = 128
+"""Characters of an exemplar's label names and values together, as OpenMetrics has it."""
+
+
+def header(family: Family[Any], *, openmetrics: bool) -> str:
+    """Return what stands before a family's samples."""
+    # A counter's family is called without _total in OpenMetrics, and with it in the older format.
+    name = family.name.removesuffix("_total") if openmetrics else family.name
+    lines = [f"# HELP {name} {_escape(family.help, quotes=openmetrics)}\n", f"# TYPE {name} {family.type}\n"]
+    if openmetrics and family.unit:
+        lines.append(f"# UNIT {name} {family.unit}\n")
+    return "".join(lines)
+
+
+def lines(family: Family[Any], labels: str, samples: Samples, *, openmetrics: bool = False) -> str:
+    """Return one subject's samples of one family; `labels` are the pairs of its group, already escaped."""
+    if samples is None:
+        return ""
+    if isinstance(samples, Histogram):
+        return "".join(_histogram_lines(family.name, labels, samples, openmetrics=openmetrics))
+    if isinstance(samples, NUMBERS):
+        return f"{family.name}{_braces(labels)} {number(samples)}\n"
+    name, names = f"{family.name}{{{labels}," if labels else f"{family.name}{{", family.labels
+    return "".join([f"{name}{_known_pairs(names, values)}}} {number(value)}\n" for values, value in samples])
+
+
+def number(value: float) -> str:
+    """Return a value: whole ones without their ".0", which would be a quarter of the page."""
+    text = repr(value)
+    return text[:-2] if text[-2:] == ".0" else _SPECIAL.get(text, text)
+
+
+_SPECIAL = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
+NUMBERS = (int, float)
+
+
+def pairs_of(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return labels as they stand between braces."""
+    return ",".join([f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True)])
+
+
+_known_pairs = functools.lru_cache(maxsize=1000)(pairs_of)
+"""The same for what comes again with every run: states, steps, triggers."""
+
+
+def join(*pairs: str) -> str:
+    """Return several such pairs as one."""
+    return ",".join(filter(None, pairs))
+
+
+def encode(text: str) -> bytes:
+    """Return text as it goes over the wire; half of a surrogate pair, which is no text, becomes a question mark."""
+    return text.encode("utf-8", "replace")
+
+
+def _histogram_lines(name: str, pairs: str, histogram: Histogram, *, openmetrics: bool) -> Iterable[str]:
+    bounds = (*histogram.buckets, float("inf"))
+    count = 0
+    for bound, own, exemplar in zip(bounds, histogram.counts, histogram.exemplars, strict=True):
+        count += own
+        # Floats always, in both formats: `le="1"` and `le="1.0"` would be two series.
+        le = pairs_of(("le",), (number(bound) if bound == float("inf") else repr(float(bound)),))
+        mark = _exemplar(exemplar) if openmetrics else ""
+        yield f"{name}_bucket{_braces(join(pairs, le))} {count}{mark}\n"
+    yield f"{name}_count{_braces(pairs)} {count}\n"
+    yield f"{name}_sum{_braces(pairs)} {number(histogram.total)}\n"
+
+
+def _exemplar(exemplar: Exemplar | None) -> str:
+    if exemplar is None or len("run_id") + len(exemplar.run_id) > MAX_EXEMPLAR:
+        return ""
+    pairs = pairs_of(("run_id",), (exemplar.run_id,))
+    return f" # {_braces(pairs)} {number(exemplar.value)} {number(exemplar.timestamp)}"
+
+
+def _braces(pairs: str) -> str:
+    return "{" + pairs + "}" if pairs else ""
+
+
+def _escape(text: str, *, quotes: bool = True) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return escaped.replace('"', '\\"') if quotes else escaped

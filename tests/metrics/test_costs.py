@@ -1,0 +1,117 @@
+"""What a scrape costs, counted in calls rather than seconds: the same on every machine, however busy it is.
+
+`make bench` measures the time; here a change that makes a scrape go run by run again is caught.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from exporter.metrics.catalogue import Now
+from exporter.metrics.exposition import OPENMETRICS, Exposition
+from exporter.metrics.own import OwnMetrics
+from exporter.runs.store import Store
+from exporter.runtime.model import RunSnapshot
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, snapshot, store
+
+OPEN = 20
+
+
+def calls(work: Callable[[], Any]) -> int:
+    """How many functions a piece of work calls, Python's and C's."""
+    counted = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+class Bench:
+    """So many runs that ended, and a few that have not."""
+
+    def __init__(self, ended: int) -> None:
+        self.clock = Clock(NOON + 3600)
+        self.store: Store = store(self.clock, max_runs=100_000, retention=7200.0)
+        runs = [self.run(number, over=number >= OPEN) for number in range(ended + OPEN)]
+        self.commit(runs)
+        self.exposition = Exposition(OwnMetrics(version="0", wall=self.clock))
+        self.scrape()
+
+    def run(self, number: int, *, over: bool, finished: int = 3) -> RunSnapshot:
+        return snapshot(
+            f"run-{number}",
+            status=Status.COMPLETED if over else Status.RUNNING,
+            updated_at=self.clock(),
+            ended_at=NOON + number / 10 if over else None,
+            records=counts(finished),
+        )
+
+    def commit(self, runs: list[RunSnapshot]) -> None:
+        now = self.clock()
+        self.store.commit("p1", [(run, now) for run in runs], as_of=now, horizon=NOON - 3600)
+
+    def scrape(self) -> None:
+        page = self.exposition.render({"": Now(self.store, self.store.clock, api_up=True)}, OPENMETRICS)
+        self.size = sum(map(len, page.chunks()))
+        asyncio.run(page.gzip())
+
+    def scrape_with_changes(self) -> None:
+        """All open runs get further, and one of them ends."""
+        self.store.expire()
+        self.commit([self.run(number, over=False, finished=5) for number in range(1, OPEN)] + [self.run(0, over=True)])
+        self.scrape()
+
+
+@pytest.mark.parametrize("scrape", [Bench.scrape, Bench.scrape_with_changes])
+def test_a_scrape_costs_the_same_however_many_runs_have_ended(scrape: Callable[[Bench], None]) -> None:
+    few, many = Bench(ended=256), Bench(ended=4096)
+    costs = []
+    for bench in (few, many):
+        bench.clock.advance(15)
+        costs.append(calls(lambda bench=bench: scrape(bench)))  # type: ignore[misc]
+    assert many.size > 10 * few.size
+    assert costs[1] < 1.5 * costs[0], (
+        f"a scrape of 4,096 ended runs calls {costs[1]:,} functions, one of 256 {costs[0]:,}: something goes run by run"
+    )
+
+
+def test_nothing_is_rendered_anew_but_what_moves_with_time() -> None:
+    bench = Bench(ended=1024)
+    unchanged = calls(bench.scrape)
+    bench.clock.advance(15)
+    moved = calls(bench.scrape) - unchanged
+    assert moved < OPEN * 10, f"{moved / OPEN:.0f} more calls for each open run when nothing but time has moved"
+
+
+def test_a_run_that_leaves_costs_its_pack_and_no_other() -> None:
+    costs = []
+    for ended in (1024, 4096):
+        bench = Bench(ended=ended)
+        bench.store.forget_run("p1", f"run-{OPEN + 5}")
+        costs.append(calls(bench.scrape))
+    assert costs[1] < 1.5 * costs[0], f"one run that left costs {costs[0]:,} calls of 1,024 runs, {costs[1]:,} of 4,096"
+
+
+def test_a_sync_of_a_few_runs_costs_the_same_however_many_there_are() -> None:
+    costs = []
+    for ended in (256, 4096):
+        bench = Bench(ended=ended)
+        bench.clock.advance(15)
+
+        def sync(bench: Bench = bench) -> None:
+            bench.commit([bench.run(1, over=False, finished=7)])
+            bench.store.expire()
+
+        costs.append(calls(sync))
+    assert costs[1] <= 1.1 * costs[0], f"{costs[0]:,} calls of 256 ended runs, {costs[1]:,} of 4,096"
