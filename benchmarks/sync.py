@@ -215,10 +215,11 @@ def _settings(url: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _process(url: str) -> Iterator[int]:
+def _process(url: str, **settings: str) -> Iterator[int]:
     port = free_port()
     command = [*EXPORTER, "serve", f"--web.listen-address=127.0.0.1:{port}"]
-    process = subprocess.Popen(command, env=_settings(url), stderr=subprocess.DEVNULL)
+    environ = _settings(url) | {f"SPINNER_EXPORTER_{name.upper()}": value for name, value in settings.items()}
+    process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
     try:
         until(lambda: _is_healthy(port), "the exporter answers")
         yield port

@@ -138,6 +138,8 @@ class ProjectsConfig(strict.Section, frozen=True):
     """Read only projects that match one of these; empty: all."""
     exclude: tuple[re.Pattern[str], ...] = ()
     """Never read projects that match one of these."""
+    on_probe: bool = False
+    """Read a project when it is asked for by `/probe`, and none for `/metrics`."""
 
     def wanted(self, name: str) -> bool:
         """Whether a project of this name is to be read."""
@@ -385,7 +387,7 @@ class _Settings:
     def decode(self) -> Settings:
         if "runtimes" not in self._tree:
             whole = self._convert(self._tree)
-            return Settings({"": whole}, whole.web, whole.log, whole.storage)
+            return self._checked(Settings({"": whole}, whole.web, whole.log, whole.storage))
         shared = {key: value for key, value in self._tree.items() if key != "runtimes"}
         if "runtime" in shared:
             origins = (origin for path, origin in self._origins.items() if path[:1] == ("runtime",))
@@ -400,7 +402,15 @@ class _Settings:
             del own["runtime"]["name"]
             whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
             runtimes[name] = whole
-        return Settings(runtimes, whole.web, whole.log, whole.storage)
+        return self._checked(Settings(runtimes, whole.web, whole.log, whole.storage))
+
+    def _checked(self, settings: Settings) -> Settings:
+        if settings.storage.path is not None and any(config.projects.on_probe for config in settings.runtimes.values()):
+            raise ConfigError(
+                f"{self._origin(('storage', 'path'))}: storage.path: expected none with projects.on_probe: what is "
+                "probed is not kept over a restart"
+            )
+        return settings
 
     def _entries(self) -> list[dict[str, Any]]:
         entries = self._tree["runtimes"]

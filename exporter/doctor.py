@@ -18,7 +18,7 @@ from exporter.config import Config, Duration
 from exporter.errors import ApiError
 from exporter.metrics.page import Page
 from exporter.reader import status_map
-from exporter.runs.sync import ONLY_PROJECT
+from exporter.runs.listing import ONLY_PROJECT
 from exporter.runtime.client import RuntimeClient, Sample
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import RunSnapshot

@@ -15,3 +15,7 @@ class StorageError(ExporterError):
 
 class ApiError(ExporterError):
     """The runtime's API could not be read. The text names the endpoint, never a token or a body."""
+
+
+class UnreadableError(ExporterError):
+    """The runtime has never been read, so that nothing can be said of what it has."""

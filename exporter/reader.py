@@ -13,8 +13,11 @@ import structlog
 from exporter.config import Config
 from exporter.metrics.catalogue import Now
 from exporter.metrics.own import RuntimeMetrics
+from exporter.probes import Probes
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.listing import Directory
 from exporter.runs.pace import Bounds, SpinnerRules
+from exporter.runs.reading import ReadRules
 from exporter.runs.store import Rules, Store
 from exporter.runs.sync import SharedSync, Sync, SyncRules
 from exporter.runtime.auth import Credentials, Token
@@ -61,6 +64,7 @@ class Reader:
         """
         self.config = config
         self._world = world
+        self._own = own
         self._rules = _store_rules(config)
         self.decoder = Decoder(
             status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
@@ -83,14 +87,19 @@ class Reader:
             max_pages=config.limits.pages,
             wall=world.wall,
         )
+        read_rules = ReadRules(config.retention, config.sync.overlap, config.sync.sweep_interval)
         rules = SyncRules(
-            retention=config.retention,
-            overlap=config.sync.overlap,
-            sweep_interval=config.sync.sweep_interval,
+            read=read_rules,
             deadline=config.sync.stale_after,
             max_projects=config.limits.projects,
+            reads_projects=not config.projects.on_probe,
+        )
+        directory = Directory(
+            self.client,
             wanted=config.projects.wanted,
             only_project=config.runtime.project,
+            sweep_interval=config.sync.sweep_interval,
+            monotonic=world.monotonic,
         )
         self._follows = after is not None and after.config.runtime.base_url == config.runtime.base_url
         self.store: Store
@@ -98,17 +107,28 @@ class Reader:
         if after is not None and self._follows:
             self.store, self.keeper = after.store, after.keeper
         else:
-            self.store = Store(
-                self._rules, RuntimeClock(world.wall), monotonic=world.monotonic, dropped=own.run_dropped
-            )
+            self.store = self._make_store()
             if storage is not None:
                 file = StateFile(storage, name, config.runtime.base_url, wall=world.wall)
                 self.store.restore(file.load())
                 self.keeper = Keeper(file, self.store, own)
-        sync = Sync(self.client, self.store, rules, own, monotonic=world.monotonic)
+        sync = Sync(self.client, self.store, directory, rules, own, monotonic=world.monotonic)
+        self.probes: Probes = Probes(
+            self.client,
+            directory,
+            read_rules,
+            own,
+            make_store=self._make_store,
+            min_interval=config.sync.min_interval,
+            deadline=config.sync.stale_after,
+            monotonic=world.monotonic,
+            held=after.probes.held if after is not None and self._follows else None,
+        )
+
+        self._log_context = {"runtime": name} if name else {}
 
         async def read() -> bool:
-            with structlog.contextvars.bound_contextvars(**({"runtime": name} if name else {})):
+            with structlog.contextvars.bound_contextvars(**self._log_context):
                 ok = await sync.run()
                 await self._flush()
                 return ok
@@ -118,7 +138,8 @@ class Reader:
 
     def begin(self) -> None:
         """Let this reader's rules hold for what it holds."""
-        self.store.rules = self._rules
+        for store in (self.store, *self.probes.held.values()):
+            store.rules = self._rules
 
     @property
     def ready(self) -> bool:
@@ -138,13 +159,28 @@ class Reader:
             await asyncio.wait_for(self._flush(), max(give_up - self._world.monotonic(), LEAST_PATIENCE))
         return Now(self.store, self.store.clock, api_up)
 
+    async def projects(self, patience: float) -> dict[str, str]:
+        """Return the projects that can be probed, id to name; raises `UnreadableError` before the first good read."""
+        with structlog.contextvars.bound_contextvars(**self._log_context):
+            return await self.probes.projects(patience)
+
+    async def probe(self, project_id: str, patience: float) -> Now | None:
+        """Return what there is to show of one project; None when there is no such project to be read."""
+        with structlog.contextvars.bound_contextvars(**self._log_context):
+            return await self.probes.moment(project_id, patience)
+
     async def close(self, *, heir: "Reader | None" = None) -> None:
         """End a sync that is under way and close connections and files; `heir` goes on with what it follows."""
         await self._shared.stop()
+        await self.probes.stop()
         await self.client.close()
         if self.keeper is not None and (heir is None or heir.keeper is not self.keeper):
             await self.keeper.flush()
             self.keeper.close()
+
+    def _make_store(self) -> Store:
+        clock = RuntimeClock(self._world.wall)
+        return Store(self._rules, clock, monotonic=self._world.monotonic, dropped=self._own.run_dropped)
 
     async def _flush(self) -> None:
         if self.keeper is not None:

@@ -1,6 +1,8 @@
 """All runtimes together: one exporter for one config, which can be swapped while it runs."""
 
 import asyncio
+import dataclasses
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,12 +13,23 @@ from exporter.metrics.exposition import TEXT, Exposition
 from exporter.metrics.own import OwnMetrics
 from exporter.metrics.page import Page
 from exporter.reader import Reader, World
+from exporter.runs.store import Store
 
 SCRAPE_INTERVAL = 15.0
 """Seconds between two scrapes where nobody says otherwise: what deploy/prometheus.yml has."""
 
 PATIENCE = 9.5
 """Seconds to wait for a sync when the scraper names no timeout: Prometheus's default of 10 s, less the way back."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A project that can be probed."""
+
+    runtime: str
+    """The name of its runtime; empty when there is one alone."""
+    project_id: str
+    name: str
 
 
 class Exporter:
@@ -34,6 +47,8 @@ class Exporter:
         self._storage = storage
         self.own = self._make_own(configs)
         self._exposition = Exposition(self.own)
+        # The lines of what is probed go with what is held of it.
+        self._probed: weakref.WeakKeyDictionary[Store, Exposition] = weakref.WeakKeyDictionary()
         self.readers = {
             name: Reader(name, config, self.own.of(name), self._world, storage=storage)
             for name, config in configs.items()
@@ -53,7 +68,32 @@ class Exporter:
     async def page(self, content_type: str = TEXT, *, patience: float = PATIENCE) -> Page:
         """Return the page of this moment; waits for the reads at most `patience` seconds."""
         moments = await asyncio.gather(*(reader.moment(patience) for reader in self.readers.values()))
+        for name, reader in self.readers.items():
+            held = reader.probes.held.values()
+            self.own.of(name).probing(projects=len(held), runs=sum(store.count for store in held))
         return await self._exposition.page(dict(zip(self.readers, moments, strict=True)), content_type)
+
+    async def projects(self, patience: float = PATIENCE) -> list[Target]:
+        """Return what can be probed; raises `UnreadableError` while a runtime's list has never been read."""
+        lists = await asyncio.gather(*(reader.projects(patience) for reader in self.readers.values()))
+        targets: list[Target] = []
+        for name, projects in zip(self.readers, lists, strict=True):
+            targets += [Target(name, project_id, label) for project_id, label in sorted(projects.items())]
+        return targets
+
+    async def probe(
+        self, runtime: str, project_id: str, content_type: str = TEXT, *, patience: float = PATIENCE
+    ) -> Page | None:
+        """Return the page of one project; None when the runtime does not list it, or the config does not want it.
+
+        Raises `UnreadableError` while the runtime's list has never been read, `KeyError` for a runtime that is none of
+        ours.
+        """
+        now = await self.readers[runtime].probe(project_id, patience)
+        if now is None:
+            return None
+        exposition = self._probed.setdefault(now.store, Exposition(None))
+        return await exposition.page({runtime: now}, content_type)
 
     async def refresh(self, patience: float = PATIENCE) -> bool:
         """Have every runtime read; return whether all show a good read of their API, had in time."""

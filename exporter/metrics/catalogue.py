@@ -277,6 +277,18 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
     ),
 )
 
+PROJECT_FAMILIES: tuple[Family[Store], ...] = (
+    Family(
+        "spinner_project_up",
+        "gauge",
+        "1 when the last read of the project succeeded.",
+        lambda store, now: [
+            ((project.name,), float(project.error is None and store.is_fresh(project))) for project in store.projects()
+        ],
+        labels=("project",),
+    ),
+)
+
 GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
     Family(
         "spinner_plan_used",
@@ -326,15 +338,6 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
         "1 when the last read of the API succeeded, in time for this scrape.",
         lambda store, now: float(now.api_up),
     ),
-    Family(
-        "spinner_project_up",
-        "gauge",
-        "1 when the last read of the project succeeded.",
-        lambda store, now: [
-            ((project.name,), float(project.error is None and store.is_fresh(project))) for project in store.projects()
-        ],
-        labels=("project",),
-    ),
 )
 
 OWN_FAMILIES: tuple[OwnFamily, ...] = (
@@ -371,6 +374,7 @@ OWN_FAMILIES: tuple[OwnFamily, ...] = (
         "gone (the runtime does not have it any more), project_gone.",
         ("reason",),
     ),
+    OwnFamily("spinner_exporter_projects_probed", "gauge", "Projects that are read because they are probed."),
     OwnFamily(
         "spinner_exporter_projects_not_read",
         "gauge",
@@ -407,6 +411,6 @@ def names() -> dict[str, tuple[str, ...]]:
     return {
         **{family.name: (RUNTIME_LABEL, *RUN_LABELS, *family.labels) for family in RUN_FAMILIES},
         **{family.name: (RUNTIME_LABEL, *SPINNER_LABELS, *family.labels) for family in SPINNER_FAMILIES},
-        **{family.name: (RUNTIME_LABEL, *family.labels) for family in GLOBAL_FAMILIES},
+        **{family.name: (RUNTIME_LABEL, *family.labels) for family in (*PROJECT_FAMILIES, *GLOBAL_FAMILIES)},
         **{family.name: ((RUNTIME_LABEL,) if family.of_runtime else ()) + family.labels for family in OWN_FAMILIES},
     }

@@ -6,6 +6,7 @@ from typing import Any
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
     OWN_FAMILIES,
+    PROJECT_FAMILIES,
     RUN_FAMILIES,
     RUN_LABELS,
     SPINNER_FAMILIES,
@@ -25,6 +26,8 @@ known, and an empty label value where a label's value is not known. Nothing of a
 
 An exporter that reads several runtimes (`runtimes` in its config) puts a label `runtime` on every series, except on the
 few that are about the exporter as a process.
+
+`/metrics` has all of it. `/probe?project=ID` has what is per run, per spinner and per project, of that project.
 """
 
 _RUNS = """
@@ -42,6 +45,10 @@ Counters and histograms count each run once, however often it was read, from the
 `retention` before that is counted too. A spinner that becomes known later shows zeros first and its counts with the
 next scrape, so that `increase()` sees its first run. With a restart of the exporter the counters begin anew, unless
 `storage.path` is set.
+"""
+
+_PROJECTS = """
+## Per project
 """
 
 _OTHERS = """
@@ -63,6 +70,8 @@ def as_markdown() -> str:
         _table(RUN_FAMILIES, RUN_LABELS),
         _SPINNERS,
         _table(SPINNER_FAMILIES, SPINNER_LABELS),
+        _PROJECTS,
+        _table(PROJECT_FAMILIES, ()),
         _OTHERS,
         _table(GLOBAL_FAMILIES, ()),
         _OWN,

@@ -12,6 +12,7 @@ from typing import Any
 
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
+    PROJECT_FAMILIES,
     RUN_FAMILIES,
     SPINNER_FAMILIES,
     Family,
@@ -51,7 +52,8 @@ def negotiate(accept: str) -> str:
 class Exposition:
     """Makes pages; keeps what stays the same between them."""
 
-    def __init__(self, own: OwnMetrics) -> None:
+    def __init__(self, own: OwnMetrics | None) -> None:
+        """`own` is what the exporter says of itself; None: pages have nothing but what is of projects."""
         self._own = own
         self._kept: dict[str, KeptLines] = {}
 
@@ -74,8 +76,6 @@ class Exposition:
         for kept, now in runtimes:
             kept.catch_up(now, EVERYTHING, openmetrics=openmetrics)
         runs = [kept.run_lines(now) for kept, now in runtimes]
-        for kept, _ in runtimes:
-            self._own.of(kept.runtime).runs_tracked(kept.count)
         parts: list[Part] = []
         for place, family in enumerate(RUN_FAMILIES):
             text = _header(family, openmetrics=openmetrics) + "".join([each.single(place) for each in runs])
@@ -85,14 +85,20 @@ class Exposition:
             parts.append(_header_part(counted, openmetrics=openmetrics))
             parts.extend(part for kept, _ in runtimes for part in kept.spinner_lines(place, openmetrics=openmetrics))
         rest = []
-        for overall in GLOBAL_FAMILIES:
+        for overall in (*PROJECT_FAMILIES, *(GLOBAL_FAMILIES if self._own else ())):
             rest.append(_header(overall, openmetrics=openmetrics))
             rest.extend(
                 lines(overall, kept.labels, overall.samples(now.store, now), openmetrics=openmetrics)
                 for kept, now in runtimes
             )
-        # The library's OpenMetrics ends with the mark that ends the page.
-        parts.append(Part(encode("".join(rest)) + self._own.render(openmetrics=openmetrics)))
+        parts.append(Part(encode("".join(rest))))
+        if self._own:
+            for kept, _ in runtimes:
+                self._own.of(kept.runtime).runs_tracked(kept.count)
+            # The library's OpenMetrics ends with the mark that ends the page.
+            parts.append(Part(self._own.render(openmetrics=openmetrics)))
+        elif openmetrics:
+            parts.append(Part(b"# EOF\n"))
         return Page(parts)
 
     def _look(self, moments: Mapping[str, Now]) -> list[tuple[KeptLines, Now]]:

@@ -69,6 +69,7 @@ class RuntimeMetrics:
         self._labels = labels
         self._wall = wall
         self._unmapped: set[str] = set()
+        self._runs_probed = 0
         # These begin at 0, so that their first increase is seen.
         for reason in ("limit", "gone", "project_gone"):
             self._at("runs_dropped_total", reason)
@@ -114,8 +115,13 @@ class RuntimeMetrics:
         self._at("storage_failures_total").inc()
 
     def runs_tracked(self, count: int) -> None:
-        """Take note of how many runs have series."""
-        self._at("runs_tracked").set(count)
+        """Take note of how many runs have series on the page of all."""
+        self._at("runs_tracked").set(count + self._runs_probed)
+
+    def probing(self, *, projects: int, runs: int) -> None:
+        """Take note of how many projects are probed, and how many runs have series there."""
+        self._runs_probed = runs
+        self._at("projects_probed").set(projects)
 
     def end(self) -> None:
         """End the series that carry this runtime's name."""

@@ -304,6 +304,11 @@ class Store:
         moved = self._projects[project_id].runs_with_new_failures()
         return sorted(moved, key=lambda run: run.snapshot.updated_at, reverse=True)
 
+    @property
+    def count(self) -> int:
+        """Runs that are here."""
+        return sum(len(project.runs) for project in self._projects.values())
+
     # -- what a page shows --------------------------------------------------------------------------------
 
     def watch(self) -> Watch:
@@ -416,8 +421,7 @@ class Store:
 
         An open run is only hidden, not dropped: it must still be counted once, whenever it ends.
         """
-        total = sum(len(project.runs) for project in self._projects.values())
-        if total <= self.rules.max_runs and not self._hides:
+        if self.count <= self.rules.max_runs and not self._hides:
             return
         everything = [(project, tracked) for project in self._projects.values() for tracked in project.runs.values()]
         # So few of so many are found faster than all are sorted.

@@ -1,60 +1,35 @@
 """Asks the runtime what changed and puts it into the store. Nothing here runs by itself: a scrape starts it.
 
-A project's read is staged and committed after its last page; a read that fails changes nothing. `SharedSync` lets
-scrapes that overlap share one read.
+`listing` knows which projects there are, `reading` reads one. `SharedSync` lets scrapes that overlap share one read.
 """
 
 import asyncio
 import dataclasses
-import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
 from exporter.errors import ApiError
-from exporter.runs.counting import RecordCounter
-from exporter.runs.run import Run
+from exporter.runs.listing import Directory
+from exporter.runs.reading import ProjectReader, ReadRules, together
 from exporter.runs.store import Store
 from exporter.runs.troubles import Troubles
 from exporter.runtime.client import RuntimeClient
-from exporter.runtime.exchange import NotFoundError
-from exporter.runtime.model import FailedRecord, Page, Project, RunSnapshot
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-
-ONLY_PROJECT = "default"
-"""The id of the one project where the API has none."""
-
-MAX_REREADS = 200
-"""Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
-
-AT_ONCE = 100
-"""Runs that are taken into the store before others have their turn: a millisecond."""
-
-MAX_RECORD_READS = 20
-"""Runs of one project whose failed records are read in one sync; the next sync goes on with the rest."""
-
-MAX_RECORD_PAGES = 20
-"""Pages of failed records read of one run: 10,000 records, of which the newest few are shown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SyncRules:
-    """What a sync reads. Times are seconds."""
+    """What a sync reads."""
 
-    retention: float
-    overlap: float
-    sweep_interval: float
+    read: ReadRules
     deadline: float
-    """How long a sync can take."""
+    """Seconds that a sync can take."""
     max_projects: int
-    wanted: Callable[[str], bool]
-    """Whether a project of this name is to be read."""
-    only_project: str = "default"
-    """What the one project is called where the API has none."""
+    reads_projects: bool = True
+    """Whether projects are read at all, rather than each when it is probed."""
 
 
 class SyncObserver(Protocol):
@@ -68,12 +43,13 @@ class SyncObserver(Protocol):
 
 
 class Sync:
-    """Reads one runtime incrementally: remembers, per project, how far it has read."""
+    """Reads one runtime as a whole: its health, its plan and its projects."""
 
     def __init__(
         self,
         client: RuntimeClient,
         store: Store,
+        directory: Directory,
         rules: SyncRules,
         observer: SyncObserver,
         *,
@@ -84,10 +60,9 @@ class Sync:
         self._rules = rules
         self._observer = observer
         self._monotonic = monotonic
-        self._listed = _Listed()
-        self._cursors: dict[str, _Cursor] = {}
-        self._counters: dict[str, RecordCounter] = {}
+        self._directory = directory
         self._troubles = Troubles(monotonic)
+        self._reader = ProjectReader(client, store, rules.read, self._troubles, monotonic=monotonic)
 
     async def run(self) -> bool:
         """Read what changed; return whether the API could be read. Never raises for what an API can do."""
@@ -96,7 +71,7 @@ class Sync:
         self._store.clock.begin()
         try:
             async with asyncio.timeout(self._rules.deadline):
-                reads = await _together(self._read_projects(), self._read_health(), self._read_usage())
+                reads = await together(self._read_projects(), self._read_health(), self._read_usage())
             ok = reads[0] and reads[1]
         except TimeoutError:
             # Each answer came in time, and all together would not.
@@ -147,22 +122,14 @@ class Sync:
             return False
         self._troubles.clear("projects")
         self._troubles.clear("everything")
-        reads = await _together(*map(self._read_project, self._store.project_ids()))
+        reads = await together(*map(self._read_project, self._store.project_ids()))
         return not reads or any(reads)
 
     async def _list_projects(self) -> None:
-        if not self._client.has("projects"):
-            self._listed = _Listed(None, {ONLY_PROJECT: self._rules.only_project})
-            self._store.name_projects(self._listed.names)
+        await self._directory.refresh(self._store.clock.observe)
+        if not self._rules.reads_projects:
             return
-        now = self._monotonic()
-        due = now - self._listed.read_at >= self._rules.sweep_interval
-        etag = None if due else self._listed.etag
-        pages = [page async for page in self._observed(self._client.projects(etag=etag))]
-        if not pages[-1].not_modified:
-            names = {project.id: project.name for page in pages for project in page.items}
-            self._listed = _Listed(pages[-1].etag if len(pages) == 1 else None, names, now)
-        wanted = {project_id: name for project_id, name in self._listed.names.items() if self._rules.wanted(name)}
+        wanted = self._directory.wanted()
         known = set(self._store.project_ids())
         # Those that are read already stay: a project that came and went with the order of a list would be no use.
         read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._rules.max_projects]
@@ -171,154 +138,13 @@ class Sync:
             self._troubles.note("some projects", f"there are more than limits.projects ({self._rules.max_projects})")
         else:
             self._troubles.clear("some projects")
-        names = _distinct(wanted)
-        self._store.name_projects({project_id: names[project_id] for project_id in read})
+        self._store.name_projects({project_id: wanted[project_id] for project_id in read})
         for project_id in self._store.project_ids():
-            if project_id in self._listed.names and project_id not in wanted:
-                self._forget_project(project_id)
+            if project_id in self._directory.names and project_id not in wanted:
+                self._reader.forget(project_id)
 
     async def _read_project(self, project_id: str) -> bool:
-        """Read one project; return whether that went well. One broken project does not hide the others."""
-        listed = project_id in self._listed.names
-        try:
-            await self._read_runs(project_id)
-        except ApiError as error:
-            # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
-            if isinstance(error, NotFoundError) and not listed:
-                self._forget_project(project_id)
-                return True
-            self._store.fail(project_id, str(error))
-            self._troubles.note("project", str(error), project=project_id)
-            return False
-        self._troubles.clear("project", project=project_id)
-        if not listed and not self._store.open_runs(project_id):
-            self._forget_project(project_id)
-            return True
-        if self._client.has("records"):
-            await self._read_failed_records(project_id)
-        return True
-
-    async def _read_runs(self, project_id: str) -> None:
-        cursor = self._cursors.get(project_id, _Cursor())
-        project = Project(project_id, self._listed.names.get(project_id, ""))
-        staged = _Staged()
-        swept_at = self._monotonic()
-        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
-        if sweeps:
-            open_before = self._store.open_runs(project_id)
-            if self._client.tells_active:
-                await staged.take(self._observed(self._client.jobs(project, active=True)))
-            unseen = staged.missing(open_before)
-        watermark = self._store.watermark(project_id)
-        if watermark is not None:
-            horizon = watermark - self._rules.overlap
-        elif self._client.tells_active:
-            horizon = staged.as_of() - self._rules.retention
-        else:
-            horizon = self._store.clock.now() - self._rules.retention
-        changed = _Staged()
-        await changed.take(
-            # Without an ETag at a sweep: one that lies would hide every change for ever.
-            self._observed(self._client.jobs(project, updated_since=horizon, etag=None if sweeps else cursor.etag)),
-        )
-        gone: list[str] = []
-        if sweeps:
-            lost = changed.missing(unseen)
-            gone = await self._reread(project_id, [open_before[run_id] for run_id in lost[:MAX_REREADS]], staged)
-            if len(lost) > MAX_REREADS:
-                swept_at = cursor.swept_at or swept_at
-        as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
-        sightings = staged.sightings + changed.sightings
-        if self._client.counts_records:
-            sightings = await self._count_records(project_id, sightings, as_of)
-        self._store.begin_commit(project_id)
-        for start in range(0, len(sightings), AT_ONCE):
-            self._store.take(project_id, sightings[start : start + AT_ONCE], horizon=horizon)
-            await asyncio.sleep(0)
-        self._store.end_commit(project_id, as_of=as_of, unchanged=changed.not_modified)
-        for run_id in gone:
-            self._store.forget_run(project_id, run_id)
-        self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
-
-    async def _count_records(
-        self, project_id: str, sightings: list[tuple[RunSnapshot, float]], as_of: float
-    ) -> list[tuple[RunSnapshot, float]]:
-        """Return sightings with their records counted, and one of every run under way: its records may move alone."""
-        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._rules.overlap))
-        known = self._store.runs_of(project_id)
-        newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
-        newest |= {snapshot.id: (snapshot, seen_at) for snapshot, seen_at in sightings}
-        troubles: list[str] = []
-
-        async def count(snapshot: RunSnapshot, seen_at: float) -> tuple[RunSnapshot, float] | None:
-            try:
-                return await counter.count(snapshot, known.get(snapshot.id)), seen_at
-            except ApiError as error:
-                # Better the run as it was than one without its records.
-                troubles.append(str(error))
-                return None
-
-        counted = await _together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
-        counter.forget(newest)
-        self._troubles.settle("records", troubles, project=project_id)
-        if troubles and len(troubles) == len(counted):
-            raise ApiError(troubles[0])
-        return [each for each in counted if each is not None]
-
-    async def _reread(self, project_id: str, runs: list[Run], staged: "_Staged") -> list[str]:
-        """Read runs one by one that should be open and were in no list; return those that are gone."""
-        if not self._client.has("job"):
-            return [run.id for run in runs]
-        gone: list[str] = []
-        troubles: list[str] = []
-
-        async def read(run: Run) -> None:
-            try:
-                staged.add(await self._client.job(run.snapshot))
-            except NotFoundError:
-                gone.append(run.id)
-            except ApiError as error:
-                # It keeps its last state until the next sweep; the rest of the project is not held up by it.
-                troubles.append(str(error))
-
-        await _together(*map(read, runs))
-        self._troubles.settle("job", troubles, project=project_id)
-        return gone
-
-    async def _read_failed_records(self, project_id: str) -> None:
-        runs = self._store.runs_missing_failed_records(project_id)[:MAX_RECORD_READS]
-        await _together(*(self._read_failed_records_of(project_id, run) for run in runs))
-
-    async def _read_failed_records_of(self, project_id: str, run: Run) -> None:
-        keep = self._store.rules.max_failed_records_per_run
-        newest: list[FailedRecord] = []
-        pages = 0
-        try:
-            if run.records.failed:
-                async for page in self._client.failed_records(run.snapshot):
-                    newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
-                    pages += 1
-                    if pages == MAX_RECORD_PAGES:
-                        break
-        except ApiError as error:
-            # Asked again with the next sync, since the count still differs from what was read.
-            self._troubles.note("failed records", str(error), project=project_id)
-            return
-        self._troubles.clear("failed records", project=project_id)
-        self._store.keep_failed_records(project_id, run, newest)
-
-    def _forget_project(self, project_id: str) -> None:
-        self._store.forget_project(project_id)
-        self._troubles.forget(project_id)
-        self._cursors.pop(project_id, None)
-        self._counters.pop(project_id, None)
-
-    async def _observed(self, pages: AsyncIterator[Page[T]]) -> AsyncIterator[Page[T]]:
-        """Pass pages on and set the runtime's clock by each."""
-        async for page in pages:
-            if page.as_of is not None:
-                self._store.clock.observe(page.as_of)
-            yield page
+        return await self._reader.read(project_id, self._directory.names.get(project_id))
 
 
 class SharedSync:
@@ -372,70 +198,3 @@ class SharedSync:
         finally:
             self._ended_at = self._monotonic()
             self._task = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Listed:
-    """The list of projects as last read, id to name."""
-
-    etag: str | None = None
-    names: dict[str, str] = dataclasses.field(default_factory=dict)
-    read_at: float = float("-inf")
-    """Our monotonic time of the read."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Cursor:
-    """What the next read of a project goes by, and when its open runs were last swept, by our clock."""
-
-    etag: str | None = None
-    swept_at: float | None = None
-
-
-class _Staged:
-    """A list while it is read: nothing of it counts until its last page is here."""
-
-    def __init__(self) -> None:
-        self.sightings: list[tuple[RunSnapshot, float]] = []
-        self.etag: str | None = None
-        self.not_modified = False
-        self._first_as_of: float | None = None
-        self._last_as_of: float | None = None
-
-    async def take(self, pages: AsyncIterator[Page[RunSnapshot]]) -> None:
-        async for page in pages:
-            self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
-            self._last_as_of = page.as_of
-            self.etag, self.not_modified = page.etag, page.not_modified
-            self.sightings += [(snapshot, page.as_of or snapshot.updated_at) for snapshot in page.items]
-
-    def add(self, snapshot: RunSnapshot) -> None:
-        """Add a run that was read on its own, after the list."""
-        self.sightings.append((snapshot, self._last_as_of or snapshot.updated_at))
-
-    def missing(self, run_ids: Iterable[str]) -> list[str]:
-        """Return those of some runs that are not in the list."""
-        wanted = list(run_ids)
-        seen = {snapshot.id for snapshot, _ in self.sightings} if wanted else set()
-        return [run_id for run_id in wanted if run_id not in seen]
-
-    def as_of(self) -> float:
-        """Return the runtime's time of the first page: what changed after it may be missing from the list."""
-        if self._first_as_of is None:
-            raise ApiError("jobs: the answer has neither asOf nor a Date, so there is no clock to read by")
-        return self._first_as_of
-
-
-async def _together(*coroutines: Coroutine[None, None, T]) -> list[T]:
-    """Run coroutines side by side and return their results in order; when one raises, none goes on alone."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    return [task.result() for task in tasks]
-
-
-def _distinct(names: dict[str, str]) -> dict[str, str]:
-    """Return names that tell projects apart: where two are called alike, each gets its id behind its name."""
-    uses: dict[str, int] = {}
-    for name in names.values():
-        uses[name] = uses.get(name, 0) + 1
-    return {project_id: name if uses[name] == 1 else f"{name} ({project_id})" for project_id, name in names.items()}

@@ -2,22 +2,23 @@
 
 import html
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
 from string import Template
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, UnreadableError
 from exporter.metrics.exposition import negotiate
 from exporter.metrics.page import Page
 from exporter.reader import Reader
-from exporter.service import PATIENCE, Exporter
+from exporter.service import PATIENCE, Exporter, Target
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 
@@ -32,10 +33,35 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
         content_type = negotiate(request.headers.get("Accept", ""))
         patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
         page = await exporter.page(content_type, patience=patience)
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
-            return Response(await page.gzip(), headers={**headers, "Content-Encoding": "gzip"})
-        return PageResponse(page, headers)
+        return await _page_response(page, request, content_type)
+
+    async def probe(request: Request) -> Response:
+        runtime, project_id = (request.query_params.get(name, "") for name in ("runtime", "project"))
+        if not project_id:
+            return PlainTextResponse("Which project? /sd lists them: /probe?project=ID\n", status_code=400)
+        if runtime not in exporter.readers:
+            return PlainTextResponse("There is no such runtime.\n", status_code=404)
+        content_type = negotiate(request.headers.get("Accept", ""))
+        patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
+        try:
+            page = await exporter.probe(runtime, project_id, content_type, patience=patience)
+        except UnreadableError as error:
+            return PlainTextResponse(f"{error}\n", status_code=503)
+        if page is None:
+            # Not a word of what was asked for: nothing of a request comes back.
+            return PlainTextResponse("There is no such project, or the config excludes it.\n", status_code=404)
+        return await _page_response(page, request, content_type)
+
+    async def discovery(request: Request) -> Response:
+        host = request.headers.get("Host", "")
+        if not _HOST.fullmatch(host):
+            return PlainTextResponse("A Host header is needed: it is where the projects are probed.\n", status_code=400)
+        try:
+            targets = await exporter.projects()
+        except UnreadableError as error:
+            # Prometheus keeps the targets that it has.
+            return PlainTextResponse(f"{error}\n", status_code=503)
+        return JSONResponse([_target_group(target, host, request.url.scheme) for target in targets])
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("spinner-exporter is healthy.\n")
@@ -65,11 +91,39 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
         routes=[
             Route("/", landing),
             Route("/metrics", metrics),
+            Route("/probe", probe),
+            Route("/sd", discovery),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             Route("/-/reload", lifecycle_reload, methods=["POST"]),
         ],
     )
+
+
+async def _page_response(page: Page, request: Request, content_type: str) -> Response:
+    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
+        return Response(await page.gzip(), headers={**headers, "Content-Encoding": "gzip"})
+    return PageResponse(page, headers)
+
+
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
+"""A Host header: a name or an address, and a port."""
+
+
+def _target_group(target: Target, host: str, scheme: str) -> dict[str, object]:
+    """Return one project as Prometheus's HTTP service discovery wants it: probed here, where the list was asked for."""
+    port = "" if _HOST.fullmatch(host).group(2) else ":443" if scheme == "https" else ":80"  # type: ignore[union-attr]
+    labels = {
+        "__scheme__": scheme,
+        "__metrics_path__": "/probe",
+        "__param_project": target.project_id,
+        "__meta_spinner_project": target.name,
+        "__meta_spinner_project_id": target.project_id,
+    }
+    if target.runtime:
+        labels |= {"__param_runtime": target.runtime, "__meta_spinner_runtime": target.runtime}
+    return {"targets": [f"{host}{port}"], "labels": labels}
 
 
 class PageResponse(Response):

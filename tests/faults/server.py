@@ -68,6 +68,7 @@ class Misbehaving:
     spoil: Spoil | None = None
     where: str = ""
     requests: int = 0
+    _writers: list[asyncio.StreamWriter] = dataclasses.field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
@@ -78,8 +79,14 @@ class Misbehaving:
             yield f"{'https' if tls else 'http'}://localhost:{port}"
         finally:
             server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            # Each is told with the loop's next turn that it is over, and closes its socket; then its handler ends.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             line, *fields = head.split("\r\n")

@@ -14,6 +14,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 FAMILIES = (
     *catalogue.RUN_FAMILIES,
     *catalogue.SPINNER_FAMILIES,
+    *catalogue.PROJECT_FAMILIES,
     *catalogue.GLOBAL_FAMILIES,
     *catalogue.OWN_FAMILIES,
 )

@@ -111,6 +111,7 @@ def test_prometheus_client_reads_every_family_of_the_catalogue_once(content_type
     entries: list[catalogue.Family[Any]] = [
         *catalogue.RUN_FAMILIES,
         *catalogue.SPINNER_FAMILIES,
+        *catalogue.PROJECT_FAMILIES,
         *catalogue.GLOBAL_FAMILIES,
     ]
     for entry in entries:

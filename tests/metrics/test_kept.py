@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from exporter.metrics import kept
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
+    PROJECT_FAMILIES,
     RUN_FAMILIES,
     RUN_LABELS,
     SPINNER_FAMILIES,
@@ -190,7 +191,7 @@ class Theirs(Collector):
             yield self.metric(family, RUN_LABELS, runs, now)
         for counted in SPINNER_FAMILIES:
             yield self.metric(counted, SPINNER_LABELS, spinners, now)
-        for overall in GLOBAL_FAMILIES:
+        for overall in (*PROJECT_FAMILIES, *GLOBAL_FAMILIES):
             yield self.metric(overall, (), [((), self.held)], now)
 
     def metric(self, family: Family[Any], group: tuple[str, ...], subjects: list[Any], now: Now) -> Any:

@@ -65,6 +65,7 @@ def running(
     """Run a program while the block lasts; enter it when `url + ready`, asked with `ask`, answers 200. Yields `url`."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT)
+    _processes[url] = process
     try:
 
         def answers() -> bool:
@@ -82,6 +83,15 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+_processes: dict[str, subprocess.Popen[bytes]] = {}
+
+
+def kill(url: str) -> None:
+    """Kill what answers at a URL that `running` gave, as a machine that burns down does."""
+    _processes[url].kill()
+    _processes[url].wait()
 
 
 def until(condition: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
@@ -148,7 +158,6 @@ def prometheus(
 
     `scrape` is what its scrape config says beside.
     """
-    port = free_port()
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "scrape_configs": [
@@ -163,6 +172,15 @@ def prometheus(
         if alertmanager_url
         else {},
     }
+    flags = (f"--storage.tsdb.retention.time={keep}", "--enable-feature=exemplar-storage")
+    with prometheus_with(folder, config, *flags) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def prometheus_with(folder: Path, config: Mapping[str, object], *flags: str) -> Iterator[str]:
+    """Run a real Prometheus with a config, on the data that `folder/prometheus` holds."""
+    port = free_port()
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
     command = [
@@ -170,23 +188,28 @@ def prometheus(
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address=127.0.0.1:{port}",
-        f"--storage.tsdb.retention.time={keep}",
-        "--enable-feature=exemplar-storage",
+        *flags,
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "prometheus.log", ready="/-/ready") as url:
         yield url
 
 
 @contextlib.contextmanager
-def alertmanager(folder: Path, config: Path) -> Iterator[str]:
-    """Run a real Alertmanager of its own."""
+def alertmanager(
+    folder: Path, config: Path, *, cluster_port: int | None = None, peer: int | None = None
+) -> Iterator[str]:
+    """Run a real Alertmanager; with a port for its cluster it is one of several, and `peer` is another's."""
     port = free_port()
     command = [
         program("prometheus-alertmanager"),
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager'}",
         f"--web.listen-address=127.0.0.1:{port}",
-        "--cluster.listen-address=",
+        f"--cluster.listen-address={f'127.0.0.1:{cluster_port}' if cluster_port else ''}",
+        *([f"--cluster.peer=127.0.0.1:{peer}"] if peer else []),
+        # How long the second waits for the first to have spoken.
+        "--cluster.peer-timeout=3s",
+        "--cluster.settle-timeout=1s",
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "alertmanager.log", ready="/-/ready") as url:
         yield url

@@ -1,0 +1,258 @@
+"""Reads one project into the store: which runs changed, which have to be looked after, which records failed.
+
+A read is staged and committed after its last page; one that fails changes nothing.
+"""
+
+import asyncio
+import dataclasses
+import heapq
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import TypeVar
+
+from exporter.errors import ApiError
+from exporter.runs.counting import RecordCounter
+from exporter.runs.run import Run
+from exporter.runs.store import Store
+from exporter.runs.troubles import Troubles
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.exchange import NotFoundError
+from exporter.runtime.model import FailedRecord, Page, Project, RunSnapshot
+
+T = TypeVar("T")
+
+MAX_REREADS = 200
+"""Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
+
+AT_ONCE = 100
+"""Runs that are taken into the store before others have their turn: a millisecond."""
+
+MAX_RECORD_READS = 20
+"""Runs of one project whose failed records are read in one sync; the next sync goes on with the rest."""
+
+MAX_RECORD_PAGES = 20
+"""Pages of failed records read of one run: 10,000 records, of which the newest few are shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadRules:
+    """How a project is read. Times are seconds."""
+
+    retention: float
+    overlap: float
+    sweep_interval: float
+
+
+class ProjectReader:
+    """Reads the projects of one store, each incrementally: remembers how far it has read."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        store: Store,
+        rules: ReadRules,
+        troubles: Troubles,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._rules = rules
+        self._troubles = troubles
+        self._monotonic = monotonic
+        self._cursors: dict[str, _Cursor] = {}
+        self._counters: dict[str, RecordCounter] = {}
+
+    async def read(self, project_id: str, name: str | None) -> bool:
+        """Read one project; return whether that went well. One broken project does not hide the others.
+
+        `name` is what the runtime's list calls it; None when it is not there any more.
+        """
+        try:
+            await self._read_runs(project_id, name or "")
+        except ApiError as error:
+            # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
+            if isinstance(error, NotFoundError) and name is None:
+                self.forget(project_id)
+                return True
+            self._store.fail(project_id, str(error))
+            self._troubles.note("project", str(error), project=project_id)
+            return False
+        self._troubles.clear("project", project=project_id)
+        if name is None and not self._store.open_runs(project_id):
+            self.forget(project_id)
+            return True
+        if self._client.has("records"):
+            await self._read_failed_records(project_id)
+        return True
+
+    def forget(self, project_id: str) -> None:
+        """Let go of a project, in the store too."""
+        self._store.forget_project(project_id)
+        self._troubles.forget(project_id)
+        self._cursors.pop(project_id, None)
+        self._counters.pop(project_id, None)
+
+    async def _read_runs(self, project_id: str, name: str) -> None:
+        cursor = self._cursors.get(project_id, _Cursor())
+        project = Project(project_id, name)
+        staged = _Staged()
+        swept_at = self._monotonic()
+        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
+        if sweeps:
+            open_before = self._store.open_runs(project_id)
+            if self._client.tells_active:
+                await staged.take(self._observed(self._client.jobs(project, active=True)))
+            unseen = staged.missing(open_before)
+        watermark = self._store.watermark(project_id)
+        if watermark is not None:
+            horizon = watermark - self._rules.overlap
+        elif self._client.tells_active:
+            horizon = staged.as_of() - self._rules.retention
+        else:
+            horizon = self._store.clock.now() - self._rules.retention
+        changed = _Staged()
+        await changed.take(
+            # Without an ETag at a sweep: one that lies would hide every change for ever.
+            self._observed(self._client.jobs(project, updated_since=horizon, etag=None if sweeps else cursor.etag)),
+        )
+        gone: list[str] = []
+        if sweeps:
+            lost = changed.missing(unseen)
+            gone = await self._reread(project_id, [open_before[run_id] for run_id in lost[:MAX_REREADS]], staged)
+            if len(lost) > MAX_REREADS:
+                swept_at = cursor.swept_at or swept_at
+        as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
+        sightings = staged.sightings + changed.sightings
+        if self._client.counts_records:
+            sightings = await self._count_records(project_id, sightings, as_of)
+        self._store.begin_commit(project_id)
+        for start in range(0, len(sightings), AT_ONCE):
+            self._store.take(project_id, sightings[start : start + AT_ONCE], horizon=horizon)
+            await asyncio.sleep(0)
+        self._store.end_commit(project_id, as_of=as_of, unchanged=changed.not_modified)
+        for run_id in gone:
+            self._store.forget_run(project_id, run_id)
+        self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
+
+    async def _count_records(
+        self, project_id: str, sightings: list[tuple[RunSnapshot, float]], as_of: float
+    ) -> list[tuple[RunSnapshot, float]]:
+        """Return sightings with their records counted, and one of every run under way: its records may move alone."""
+        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._rules.overlap))
+        known = self._store.runs_of(project_id)
+        newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
+        newest |= {snapshot.id: (snapshot, seen_at) for snapshot, seen_at in sightings}
+        troubles: list[str] = []
+
+        async def count(snapshot: RunSnapshot, seen_at: float) -> tuple[RunSnapshot, float] | None:
+            try:
+                return await counter.count(snapshot, known.get(snapshot.id)), seen_at
+            except ApiError as error:
+                # Better the run as it was than one without its records.
+                troubles.append(str(error))
+                return None
+
+        counted = await together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
+        counter.forget(newest)
+        self._troubles.settle("records", troubles, project=project_id)
+        if troubles and len(troubles) == len(counted):
+            raise ApiError(troubles[0])
+        return [each for each in counted if each is not None]
+
+    async def _reread(self, project_id: str, runs: list[Run], staged: "_Staged") -> list[str]:
+        """Read runs one by one that should be open and were in no list; return those that are gone."""
+        if not self._client.has("job"):
+            return [run.id for run in runs]
+        gone: list[str] = []
+        troubles: list[str] = []
+
+        async def read(run: Run) -> None:
+            try:
+                staged.add(await self._client.job(run.snapshot))
+            except NotFoundError:
+                gone.append(run.id)
+            except ApiError as error:
+                # It keeps its last state until the next sweep; the rest of the project is not held up by it.
+                troubles.append(str(error))
+
+        await together(*map(read, runs))
+        self._troubles.settle("job", troubles, project=project_id)
+        return gone
+
+    async def _read_failed_records(self, project_id: str) -> None:
+        runs = self._store.runs_missing_failed_records(project_id)[:MAX_RECORD_READS]
+        await together(*(self._read_failed_records_of(project_id, run) for run in runs))
+
+    async def _read_failed_records_of(self, project_id: str, run: Run) -> None:
+        keep = self._store.rules.max_failed_records_per_run
+        newest: list[FailedRecord] = []
+        pages = 0
+        try:
+            if run.records.failed:
+                async for page in self._client.failed_records(run.snapshot):
+                    newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
+                    pages += 1
+                    if pages == MAX_RECORD_PAGES:
+                        break
+        except ApiError as error:
+            # Asked again with the next sync, since the count still differs from what was read.
+            self._troubles.note("failed records", str(error), project=project_id)
+            return
+        self._troubles.clear("failed records", project=project_id)
+        self._store.keep_failed_records(project_id, run, newest)
+
+    async def _observed(self, pages: AsyncIterator[Page[T]]) -> AsyncIterator[Page[T]]:
+        """Pass pages on and set the runtime's clock by each."""
+        async for page in pages:
+            if page.as_of is not None:
+                self._store.clock.observe(page.as_of)
+            yield page
+
+
+async def together(*coroutines: Coroutine[None, None, T]) -> list[T]:
+    """Run coroutines side by side and return their results in order; when one raises, none goes on alone."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    return [task.result() for task in tasks]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cursor:
+    """What the next read of a project goes by, and when its open runs were last swept, by our clock."""
+
+    etag: str | None = None
+    swept_at: float | None = None
+
+
+class _Staged:
+    """A list while it is read: nothing of it counts until its last page is here."""
+
+    def __init__(self) -> None:
+        self.sightings: list[tuple[RunSnapshot, float]] = []
+        self.etag: str | None = None
+        self.not_modified = False
+        self._first_as_of: float | None = None
+        self._last_as_of: float | None = None
+
+    async def take(self, pages: AsyncIterator[Page[RunSnapshot]]) -> None:
+        async for page in pages:
+            self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
+            self._last_as_of = page.as_of
+            self.etag, self.not_modified = page.etag, page.not_modified
+            self.sightings += [(snapshot, page.as_of or snapshot.updated_at) for snapshot in page.items]
+
+    def add(self, snapshot: RunSnapshot) -> None:
+        """Add a run that was read on its own, after the list."""
+        self.sightings.append((snapshot, self._last_as_of or snapshot.updated_at))
+
+    def missing(self, run_ids: Iterable[str]) -> list[str]:
+        """Return those of some runs that are not in the list."""
+        wanted = list(run_ids)
+        seen = {snapshot.id for snapshot, _ in self.sightings} if wanted else set()
+        return [run_id for run_id in wanted if run_id not in seen]
+
+    def as_of(self) -> float:
+        """Return the runtime's time of the first page: what changed after it may be missing from the list."""
+        if self._first_as_of is None:
+            raise ApiError("jobs: the answer has neither asOf nor a Date, so there is no clock to read by")
+        return self._first_as_of

@@ -1,0 +1,202 @@
+"""The chart: rendered by the real Helm, read by Kubernetes's schemas, Prometheus's tools and our own config check."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from tests.stack.programs import ROOT, program, spinner_exporter
+
+CHART = ROOT / "deploy" / "helm" / "spinner-exporter"
+RULES = ("alerts", "recording")
+URL = "config.runtime.base_url=https://runtime.example.com"
+EVERYTHING = (
+    URL,
+    "token.secretName=runtime-token",
+    "webConfig.secretName=web",
+    "replicas=2",
+    "serviceMonitor.enabled=true",
+    "serviceMonitor.labels.release=prometheus",
+    "scrapeConfig.enabled=true",
+    "prometheusRule.enabled=true",
+    "dashboards.enabled=true",
+    "service.annotations.team=sre",
+    "podAnnotations.team=sre",
+    "podLabels.team=sre",
+)
+KUBERNETES = "1.31"
+
+
+def helm() -> str:
+    """Return Helm: on PATH, or unpacked by `make test` where npm is."""
+    found = shutil.which("helm", path=str(ROOT / ".servers" / "helm")) or shutil.which("helm")
+    if found is None:
+        # Where it cannot be had the schema checks below have to do.
+        pytest.skip("helm is neither on PATH nor in .servers/helm")
+    return found
+
+
+def rendered(*settings: str, name: str = "demo") -> list[dict[str, Any]]:
+    ended = template(*settings, name=name)
+    assert ended.returncode == 0, ended.stderr
+    return [document for document in yaml.safe_load_all(ended.stdout) if document]
+
+
+def template(*settings: str, name: str = "demo") -> subprocess.CompletedProcess[str]:
+    flags = [word for setting in settings for word in ("--set", setting)]
+    command = [helm(), "template", name, str(CHART), "--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    (found,) = (each for each in documents if each["kind"] == kind and each["metadata"]["name"].endswith(name))
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings", [(URL,), EVERYTHING, (URL, "persistence.enabled=true", "persistence.storageClass=fast", "replicas=3")]
+)
+def test_what_is_rendered_is_what_kubernetes_takes(settings: tuple[str, ...]) -> None:
+    documents = rendered(*settings)
+    for document in documents:
+        if document["apiVersion"].startswith("monitoring.coreos.com"):
+            continue  # the operator's own kinds: what is in them is looked at below
+        try:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            pytest.fail(f"{document['kind']}: {'.'.join(map(str, error.path))}: {error.message}")
+    names = [(document["kind"], document["metadata"]["name"]) for document in documents]
+    assert len(set(names)) == len(names), "two objects have one name"
+
+
+def test_the_exporter_takes_the_config_that_is_rendered(tmp_path: Path) -> None:
+    config = one(rendered(*EVERYTHING), "ConfigMap", "spinner-exporter")["data"]["exporter.yml"]
+    (tmp_path / "exporter.yml").write_text(config)
+    ended = spinner_exporter("check-config", str(tmp_path / "exporter.yml"))
+    assert ended.returncode == 0, ended.stderr
+    assert "on_probe: true" in config
+
+
+def test_the_pod_is_confined_and_reads_its_token_from_a_secret() -> None:
+    documents = rendered(*EVERYTHING)
+    pod = one(documents, "StatefulSet")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert not pod["automountServiceAccountToken"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    environ = {each["name"]: each["value"] for each in container["env"]}
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert environ["SPINNER_EXPORTER_RUNTIME_TOKEN_FILE"].startswith(mounts["token"] + "/")
+    assert not [document for document in documents if document["kind"] == "Secret"], "the chart writes no secret"
+
+
+def test_flags_of_the_container_are_the_exporters() -> None:
+    arguments = one(rendered(*EVERYTHING), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"]
+    help_text = spinner_exporter("serve", "--help").stdout
+    for argument in arguments[1:]:
+        assert argument.partition("=")[0] in help_text
+
+
+def test_rules_and_dashboards_are_the_projects_own() -> None:
+    documents = rendered(*EVERYTHING)
+    for name in RULES:
+        ours = yaml.safe_load((ROOT / "alerts" / f"{name}.rules.yml").read_text())
+        assert one(documents, "PrometheusRule", name)["spec"] == ours
+    for file in sorted((ROOT / "dashboards" / "dist").glob("*.json")):
+        made = one(documents, "ConfigMap", f"exporter-{file.stem.removeprefix('spinner-')}")
+        assert json.loads(made["data"][file.name]) == json.loads(file.read_text())
+        assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_rendered_rules_are_what_prometheus_takes(tmp_path: Path) -> None:
+    for name in RULES:
+        file = tmp_path / f"{name}.yml"
+        file.write_text(yaml.safe_dump(one(rendered(*EVERYTHING), "PrometheusRule", name)["spec"]))
+        subprocess.run([program("promtool"), "check", "rules", str(file)], check=True, capture_output=True)
+
+
+def test_projects_go_to_replicas_by_names_that_are_there(tmp_path: Path) -> None:
+    documents = rendered(*EVERYTHING)
+    scraping, replicas = one(documents, "ScrapeConfig")["spec"], one(documents, "StatefulSet")
+    to = next(each["replacement"] for each in scraping["relabelings"] if each.get("targetLabel") == "__address__")
+    headless = replicas["spec"]["serviceName"]
+    assert to == f"{replicas['metadata']['name']}-${{1}}.{headless}.monitoring.svc:10095"
+    assert one(documents, "Service", headless)["spec"]["clusterIP"] == "None"
+    # The operator turns names of camels into Prometheus's own; so do we, and Prometheus has the last word.
+    config = {
+        "scrape_configs": [
+            {
+                "job_name": "projects",
+                "http_sd_configs": [{"url": scraping["httpSDConfigs"][0]["url"]}],
+                "relabel_configs": [
+                    {re.sub("([A-Z])", r"_\1", key).lower(): value for key, value in each.items()}
+                    for each in scraping["relabelings"]
+                ],
+            }
+        ]
+    }
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    subprocess.run(
+        [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")], check=True, capture_output=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ((), "config.runtime.base_url: expected the URL of the runtime's API"),
+        ((URL, "replica=2"), "replica"),
+        ((URL, "replicas=none"), "replicas"),
+        ((URL, "serviceMonitor.interval=often"), "serviceMonitor.interval"),
+        ((URL, "scrapeConfig.enabled=true", "persistence.enabled=true"), "persistence.enabled: expected false"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(settings: tuple[str, ...], says: str) -> None:
+    ended = template(*settings)
+    assert ended.returncode != 0
+    assert says in ended.stderr
+
+
+# -- without Helm -----------------------------------------------------------------------------------------------
+
+
+def test_the_values_fit_their_schema_and_the_schema_knows_them_all() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(values, schema)
+    assert set(values) == set(schema["properties"]) - {"global"}
+
+
+def test_templates_use_values_that_there_are() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for file in sorted((CHART / "templates").iterdir()):
+        for path in re.findall(r"\.Values\.([A-Za-z.]*[A-Za-z])", file.read_text()):
+            if path.startswith("config."):
+                continue  # the exporter's own keys
+            at: Any = values
+            for key in path.split("."):
+                assert key in at, f"{file.name} uses .Values.{path}, which values.yaml has not"
+                at = at[key]
+
+
+def test_rules_and_dashboards_of_the_chart_are_no_copies() -> None:
+    for name in RULES:
+        assert (CHART / "rules" / f"{name}.rules.yml").resolve() == ROOT / "alerts" / f"{name}.rules.yml"
+    assert (CHART / "dashboards").resolve() == ROOT / "dashboards" / "dist"
+
+
+def test_the_chart_is_of_the_exporters_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert spinner_exporter("--version").stdout.split()[-1].startswith(chart["appVersion"])

@@ -1,0 +1,99 @@
+"""Two of everything: a stall is one page, and still is when one of each is killed. Real programs on loopback."""
+
+import contextlib
+import functools
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.stack.programs import (
+    ROOT,
+    alertmanager,
+    exporter,
+    free_port,
+    kill,
+    prometheus_with,
+    query,
+    runtime,
+    until,
+)
+from tests.stack.test_alertmanager import HANG, firing, pager, resolved, sixty_times_as_fast, write_routes
+
+EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-pair.yml"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["all live", "one of each is killed"])
+def test_a_stall_is_one_page(tmp_path: Path, killed: bool) -> None:
+    scenario = tmp_path / "hang.yaml"
+    # Long enough for the second Alertmanager to have spoken, had it not heard of the first.
+    scenario.write_text(HANG.replace("lasts: 15m", "lasts: 30m"))
+    with (
+        pager() as (messages, pager_url),
+        pair_of_alertmanagers(tmp_path, pager_url) as alertmanagers,
+        runtime(tmp_path, scenario=scenario, speed=60) as runtime_url,
+        contextlib.ExitStack() as stack,
+    ):
+        settings = "sync: {min_interval: 0s}\nstalls: {floor: 4s, ceiling: 6s}\n"
+        exporters = [stack.enter_context(exporter(folder(tmp_path, n), runtime_url, settings)) for n in "ab"]
+        servers = [
+            stack.enter_context(prometheus_with(folder(tmp_path, n), config(tmp_path, n, exporters, alertmanagers)))
+            for n in "ab"
+        ]
+        for server in servers:
+            until(functools.partial(sees_both, server), "each Prometheus has scraped both exporters")
+        assert not firing(messages), "the page came before anything was killed: the story is too quick for this machine"
+        if killed:
+            for first in (exporters[0], servers[0], alertmanagers[0]):
+                kill(first)
+        until(lambda: firing(messages), "the stall was paged; look at the logs of the second of each")
+        until(lambda: resolved(messages), "the page was called off after the run went on", patience=60)
+    pages = [(page["labels"]["alertname"], page["labels"]["run_id"]) for page in firing(messages)]
+    assert len(pages) == 1, f"one stall was paged {len(pages)} times: {pages}"
+    assert "replica" not in firing(messages)[0]["labels"]
+
+
+def sees_both(server: str) -> bool:
+    return len(query(server, "up == 1")) == 2
+
+
+def config(tmp_path: Path, name: str, exporters: list[str], alertmanagers: list[str]) -> dict[str, object]:
+    """The example, with our addresses and a story that goes sixty times as fast."""
+    addresses = {f"exporter-{n}:10095": url for n, url in enumerate(exporters)}
+    addresses |= {f"alertmanager-{n}:9093": url for n, url in enumerate(alertmanagers)}
+    text = EXAMPLE.read_text().replace("15s", "1s").replace("10s", "1s").replace("replica: a", f"replica: {name}")
+    for example, url in addresses.items():
+        assert example in text
+        text = text.replace(example, url.removeprefix("http://"))
+    rules = tmp_path / "alerts.rules.yml"
+    rules.write_text(sixty_times_as_fast((ROOT / "alerts" / "alerts.rules.yml").read_text()))
+    made: dict[str, object] = yaml.safe_load(text)
+    return made | {"rule_files": [str(rules)]}
+
+
+@contextlib.contextmanager
+def pair_of_alertmanagers(tmp_path: Path, pager_url: str) -> Iterator[list[str]]:
+    routes = write_routes(tmp_path, pager_url)
+    first_port, second_port = free_cluster_port(), free_cluster_port()
+    with (
+        alertmanager(folder(tmp_path, "a"), routes, cluster_port=first_port) as first,
+        alertmanager(folder(tmp_path, "b"), routes, cluster_port=second_port, peer=first_port) as second,
+    ):
+        yield [first, second]
+
+
+def free_cluster_port() -> int:
+    """A port that is free for both TCP and UDP, which the cluster speaks."""
+    while True:
+        port = free_port()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def folder(tmp_path: Path, name: str) -> Path:
+    made = tmp_path / name
+    made.mkdir(exist_ok=True)
+    return made

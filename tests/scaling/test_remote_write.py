@@ -1,0 +1,64 @@
+"""What a long-term store gets: a real Prometheus that scrapes, and a second one that receives what the first writes."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from exporter.metrics.catalogue import RUN_FAMILIES
+from tests.scaling.test_pair import folder
+from tests.stack.programs import ROOT, exporter, prometheus_with, query, runtime, until
+
+EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-remote-write.yml"
+RECORDED = {"project_spinner_status:spinner_runs:max", "meter:spinner_plan_used:ratio"}
+
+
+def test_a_long_term_store_gets_what_is_recorded_and_nothing_of_single_runs(tmp_path: Path) -> None:
+    with (
+        runtime(tmp_path, scenario="backlog", speed=60) as runtime_url,
+        exporter(tmp_path, runtime_url, "sync: {min_interval: 0s}\n") as exporter_url,
+        prometheus_with(folder(tmp_path, "store"), {}, "--web.enable-remote-write-receiver") as store,
+        prometheus_with(folder(tmp_path, "sender"), sender(tmp_path, exporter_url, store)) as sends,
+    ):
+        # Recorded at once; the others take an hour of samples.
+        until(lambda: names(store) >= RECORDED, f"{RECORDED} came to the store; look at the sender's prometheus.log")
+        until(lambda: "spinner_runs" in names(store), "what there is of each spinner came to the store")
+        of_runs = {family.name for family in RUN_FAMILIES}
+        assert names(sends) >= {"spinner_run_status", "project_spinner_run:spinner_run_silence:ratio"}
+        kept = names(store)
+        assert not kept & of_runs, "series of single runs were written"
+        assert not [name for name in kept if name.startswith(("spinner_exporter_", "spinner_run_"))]
+        with_run = query(store, 'count({run_id!=""})')
+        assert not [each for each in with_run if "alertname" not in each[0]], "a series of a single run was written"
+        assert {"spinner_runs_finished_total", "spinner_plan_used", "spinner_runtime_up"} <= kept
+        share = query(store, 'count({__name__=~".+"})')[0][1] / query(sends, 'count({__name__=~".+"})')[0][1]
+        assert share < 0.5, f"{share:.0%} of all series are written; most should be of single runs"
+
+
+def sender(tmp_path: Path, exporter_url: str, store: str) -> dict[str, object]:
+    """The example in a config that scrapes and records every second."""
+    text = EXAMPLE.read_text()
+    assert "http://long-term:9090" in text
+    example = yaml.safe_load(text.replace("http://long-term:9090", store))
+    quick = rules()
+    for group in quick["groups"]:
+        group["interval"] = "1s"
+    file = tmp_path / "recording.rules.yml"
+    file.write_text(yaml.safe_dump(quick))
+    targets = [{"targets": [exporter_url.removeprefix("http://")]}]
+    return {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(file)],
+        "scrape_configs": [{"job_name": "spinner", "static_configs": targets}],
+        **example,
+    }
+
+
+def rules() -> dict[str, list[dict[str, Any]]]:
+    loaded: dict[str, list[dict[str, Any]]] = yaml.safe_load((ROOT / "alerts" / "recording.rules.yml").read_text())
+    return loaded
+
+
+def names(prometheus_url: str) -> set[str]:
+    return set(httpx.get(f"{prometheus_url}/api/v1/label/__name__/values").json()["data"])

@@ -1,0 +1,96 @@
+"""200 projects, found by Prometheus, shared out over two servers and two exporters: each is scraped exactly once."""
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.metrics.test_exposition import samples, value
+from tests.scaling.test_pair import folder
+from tests.stack.programs import ROOT, exporter, prometheus_with, query, runtime, until
+
+EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-sharded.yml"
+PROJECTS = 200
+
+
+def test_each_project_is_scraped_exactly_once(tmp_path: Path) -> None:
+    with large_org(tmp_path) as (exporters, servers, runtime_url):
+        listed = {project["id"] for project in httpx.get(f"{runtime_url}/api/v1/projects?limit=500").json()["items"]}
+        assert len(listed) == PROJECTS
+        scraped: Counter[str] = Counter()
+        for server in servers:
+            until(functools.partial(probes_are_up, server), "every project of a shard was scraped without an error")
+            found = targets(server)
+            scraped.update(target["labels"]["instance"] for target in found)
+            addresses = Counter(target["scrapeUrl"].partition("/probe")[0] for target in found)
+            assert len(found) > PROJECTS / 4, f"a shard has {len(found)} of {PROJECTS} projects"
+            assert min(addresses[url] for url in exporters) > PROJECTS / 10, f"one exporter has nearly all: {addresses}"
+        assert set(scraped) == listed
+        assert set(scraped.values()) == {1}, "a project is scraped by both shards"
+        shown = [{labels["project"] for labels, _ in query(server, "spinner_project_up == 1")} for server in servers]
+        assert not shown[0] & shown[1]
+        assert len(shown[0] | shown[1]) == PROJECTS
+        # What rules on runs look at beside them is in each shard.
+        for server in servers:
+            assert query(server, "max(spinner_runtime_up)")[0][1] == 1
+            assert query(server, "count(spinner_run_status)")[0][1] > 100
+        held = [
+            value(samples(httpx.get(f"{url}/metrics").text), "spinner_exporter_projects_probed") or 0
+            for url in exporters
+        ]
+        assert sum(held) == PROJECTS, f"the exporters hold {held} projects: some are held by both"
+
+
+def probes_are_up(server: str) -> bool:
+    found = targets(server)
+    return bool(found) and all(target["health"] == "up" for target in found)
+
+
+def targets(server: str) -> list[dict[str, Any]]:
+    answer = httpx.get(f"{server}/api/v1/targets", params={"state": "active"}).json()
+    return [target for target in answer["data"]["activeTargets"] if "/probe" in target["scrapeUrl"]]
+
+
+@contextlib.contextmanager
+def large_org(tmp_path: Path) -> Iterator[tuple[list[str], list[str], str]]:
+    """Two exporters of one large runtime, and the example's two Prometheus servers."""
+    with runtime(tmp_path, scenario="large-org", speed=1) as runtime_url, contextlib.ExitStack() as stack:
+        settings = "projects: {on_probe: true}\n"
+        exporters = [stack.enter_context(exporter(folder(tmp_path, n), runtime_url, settings)) for n in "ab"]
+        servers = [
+            stack.enter_context(prometheus_with(folder(tmp_path, f"shard-{shard}"), config(shard, exporters)))
+            for shard in (0, 1)
+        ]
+        yield exporters, servers, runtime_url
+
+
+def config(shard: int, exporters: list[str]) -> dict[str, object]:
+    """The example, with our addresses and for one of the shards."""
+    text = EXAMPLE.read_text()
+    assert 'regex: "0"}  # the mark' in text
+    text = text.replace('regex: "0"}  # the mark', f'regex: "{shard}"}}')
+    # Where the two are on one machine their addresses differ in the port, and so have to be looked up.
+    rule = '      - {source_labels: [__tmp_exporter], regex: "%d", target_label: __address__, replacement: "%s"}'
+    lookup = "\n".join(rule % (n, host(url)) for n, url in enumerate(exporters))
+    by_name = next(line for line in text.splitlines() if "exporter-${1}" in line)
+    text = text.replace(by_name, lookup)
+    for n, url in enumerate(exporters):
+        text = text.replace(f"exporter-{n}:10095", host(url))
+    made: dict[str, object] = yaml.safe_load(text.replace("15s", "2s").replace("10s", "2s"))
+    return {key: value for key, value in made.items() if key not in ("rule_files", "alerting")}
+
+
+def host(url: str) -> str:
+    return url.removeprefix("http://")
+
+
+@pytest.mark.parametrize("name", ["prometheus-sharded.yml", "prometheus-pair.yml"])
+def test_an_example_is_a_whole_config(name: str) -> None:
+    made = yaml.safe_load((EXAMPLE.parent / name).read_text())
+    assert {"global", "rule_files", "alerting", "scrape_configs"} <= set(made)

@@ -1,0 +1,233 @@
+"""One project for one scrape, and the list of them for Prometheus."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from exporter.config import Config, Duration, ProjectsConfig, SyncConfig
+from exporter.metrics.catalogue import GLOBAL_FAMILIES, OWN_FAMILIES
+from exporter.metrics.exposition import OPENMETRICS
+from exporter.probes import IDLE
+from exporter.reader import World
+from exporter.service import Exporter
+from exporter.web.app import create_app
+from tests.builders import NOON, Clock, runtime_config
+from tests.metrics.test_exposition import parsed, samples, value
+from tests.scripted import ScriptedRuntime, at_once
+
+
+class Bench:
+    """A runtime of three projects, an exporter, and somebody who asks it."""
+
+    def __init__(self, *, min_interval: float = 0.0, **config: object) -> None:
+        self.clock = Clock()
+        self.runtime = ScriptedRuntime(self.clock)
+        self.runtime.projects = {"p1": "Sales", "p2": "Support", "p3": "Sandbox"}
+        self.runtime.put("run-1", projectId="p1")
+        self.runtime.put("run-2", projectId="p2")
+        self.exporter = Exporter({"": self.config(min_interval=min_interval, **config)}, self.world())
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(create_app(self.exporter)), base_url="http://exporter.test:10095"
+        )
+
+    def config(self, *, min_interval: float = 0.0, **config: object) -> Config:
+        sync = SyncConfig(min_interval=Duration(min_interval))
+        return Config(runtime=runtime_config(), sync=sync, **config)  # type: ignore[arg-type]
+
+    def world(self) -> World:
+        return World(self.clock, self.clock, self.runtime.transport(), at_once)
+
+    async def probe(self, project: str, **headers: str) -> httpx.Response:
+        return await self.client.get("/probe", params={"project": project}, headers=headers)
+
+    def asked(self) -> list[str]:
+        """What the runtime was asked since this was last called."""
+        paths = self.runtime.paths()
+        self.runtime.requests.clear()
+        return sorted(path.removeprefix("/api/v1") for path in paths)
+
+
+def changed_lists(runtime: ScriptedRuntime) -> list[httpx.Request]:
+    return [request for request in runtime.job_lists() if "updatedSince" in request.url.params]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.exporter.close()
+
+
+async def test_a_probe_shows_one_project_and_nothing_else(bench: Bench) -> None:
+    answer = await bench.probe("p1")
+    found = samples(answer.text)
+    assert answer.status_code == 200
+    assert {dict(pairs)["project"] for _, pairs in found} == {"Sales"}
+    assert value(found, "spinner_run_status", run_id="run-1") == 1
+    assert value(found, "spinner_project_up", project="Sales") == 1
+    others = {family.name for family in GLOBAL_FAMILIES} | {family.name for family in OWN_FAMILIES}
+    assert not [name for name, _ in found if name in others], "what is the runtime's is on /metrics, once"
+    assert bench.asked() == ["/health", "/projects", "/projects/p1/jobs", "/projects/p1/jobs"]
+
+
+async def test_a_probe_has_both_formats(bench: Bench) -> None:
+    answer = await bench.probe("p1", Accept="application/openmetrics-text;version=1.0.0")
+    assert "spinner_run_info" in parsed(answer.text, OPENMETRICS)
+
+
+async def test_what_the_runtime_does_not_list_is_not_found_and_not_asked_for(bench: Bench) -> None:
+    for project in ("p4", "../p1", "http://evil.test/", "p1/../../admin", "p1%2F..", "\x00"):
+        answer = await bench.probe(project)
+        assert (answer.status_code, project in answer.text) == (404, False), project
+    assert (await bench.client.get("/probe")).status_code == 400
+    assert (await bench.client.get("/probe?project=p1&runtime=other")).status_code == 404
+    assert set(bench.asked()) == {"/health", "/projects"}
+
+
+async def test_what_the_config_excludes_is_not_found_and_not_listed() -> None:
+    bench = Bench(projects=ProjectsConfig(exclude=(re.compile("Sand.*"),)))
+    assert (await bench.probe("p3")).status_code == 404
+    listed = (await bench.client.get("/sd")).json()
+    assert [group["labels"]["__param_project"] for group in listed] == ["p1", "p2"]
+
+
+async def test_a_second_probe_asks_for_what_changed_alone(bench: Bench) -> None:
+    await bench.probe("p1")
+    bench.clock.advance(15)
+    bench.runtime.put("run-1", status="completed", endedAt=bench.clock())
+    await bench.probe("p1")
+    since = [request.url.params["updatedSince"] for request in changed_lists(bench.runtime)]
+    found = samples((await bench.probe("p1")).text)
+    assert since[-1] > since[0], "the second read begins where the first ended"
+    assert value(found, "spinner_runs_finished_total", status="completed") == 1
+
+
+async def test_probes_that_overlap_share_what_they_read() -> None:
+    bench = Bench(min_interval=5.0)
+    await asyncio.gather(*(bench.probe(project) for project in ("p1", "p1", "p2", "p1", "p3")))
+    asked = bench.asked()
+    assert (asked.count("/health"), asked.count("/projects")) == (1, 1)
+    # Those under way, and what changed.
+    assert asked.count("/projects/p1/jobs") == asked.count("/projects/p2/jobs") == 2
+    await bench.probe("p1")
+    assert bench.asked() == [], "within sync.min_interval a probe is answered from memory"
+
+
+async def test_a_project_that_nobody_probes_is_forgotten(bench: Bench) -> None:
+    await bench.probe("p1")
+    await bench.probe("p2")
+    bench.clock.advance(IDLE - 1)
+    await bench.probe("p1")
+    assert set(bench.exporter.readers[""].probes.held) == {"p1", "p2"}
+    bench.clock.advance(2)
+    await bench.probe("p1")
+    assert set(bench.exporter.readers[""].probes.held) == {"p1"}
+
+
+async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:
+    await bench.probe("p1")
+    del bench.runtime.projects["p1"]
+    bench.clock.advance(300)
+    assert (await bench.probe("p1")).status_code == 404
+    assert not bench.exporter.readers[""].probes.held
+
+
+async def test_a_project_that_cannot_be_read_shows_its_last_good_data_and_then_none(bench: Bench) -> None:
+    await bench.probe("p1")
+    bench.runtime.interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
+    bench.clock.advance(60)
+    found = samples((await bench.probe("p1")).text)
+    assert (value(found, "spinner_project_up"), value(found, "spinner_run_status", run_id="run-1")) == (0, 1)
+    bench.clock.advance(300)
+    found = samples((await bench.probe("p1")).text)
+    assert (value(found, "spinner_project_up"), value(found, "spinner_run_status", run_id="run-1")) == (0, None)
+
+
+async def test_before_the_runtime_has_been_read_nothing_is_said_of_its_projects(bench: Bench) -> None:
+    bench.runtime.interfere = lambda request: httpx.Response(500)
+    assert (await bench.probe("p1")).status_code == 503
+    assert (await bench.client.get("/sd")).status_code == 503
+    bench.runtime.interfere = lambda request: None
+    assert (await bench.probe("p1")).status_code == 200
+
+
+async def test_an_outage_of_the_runtime_excuses_the_silence_of_a_probed_run(bench: Bench) -> None:
+    bench.runtime.put("run-1", records={"total": 9, "completed": 1}, lastProgressAt=NOON)
+    await bench.probe("p1")
+    before = value(samples((await bench.probe("p1")).text), "spinner_run_stall_threshold_seconds") or 0.0
+    bench.runtime.health = {"status": "down", "runtime": {"status": "down"}}
+    bench.clock.advance(600)
+    await bench.probe("p1")
+    bench.runtime.health = {"status": "ok"}
+    bench.clock.advance(15)
+    await bench.probe("p1")
+    after = value(samples((await bench.probe("p1")).text), "spinner_run_stall_threshold_seconds") or 0.0
+    assert after >= before + 600, "the runtime was down: that silence is none of the run's own"
+
+
+async def test_projects_are_listed_as_prometheus_wants_them(bench: Bench) -> None:
+    answer = await bench.client.get("/sd")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json()[0] == {
+        "targets": ["exporter.test:10095"],
+        "labels": {
+            "__scheme__": "http",
+            "__metrics_path__": "/probe",
+            "__param_project": "p1",
+            "__meta_spinner_project": "Sales",
+            "__meta_spinner_project_id": "p1",
+        },
+    }
+
+
+@pytest.mark.parametrize("host", ["", "a b", "x/y", "evil.test@exporter.test", "a:b", "[::1", 'x"y'])
+async def test_a_host_that_is_none_is_no_target(bench: Bench, host: str) -> None:
+    answer = await bench.client.get("/sd", headers={"Host": host})
+    assert answer.status_code == 400
+
+
+async def test_with_on_probe_metrics_read_no_project() -> None:
+    bench = Bench(projects=ProjectsConfig(on_probe=True))
+    found = samples((await bench.client.get("/metrics")).text)
+    assert not [name for name, _ in found if name.startswith(("spinner_run_", "spinner_project_"))]
+    assert (value(found, "spinner_api_up"), value(found, "spinner_runtime_up")) == (1, 1)
+    assert set(bench.asked()) == {"/health", "/projects", "/usage"}
+    await bench.probe("p1")
+    found = samples((await bench.client.get("/metrics")).text)
+    assert value(found, "spinner_exporter_projects_probed") == 1
+    assert value(found, "spinner_exporter_runs_tracked") == 1
+
+
+async def test_a_reload_keeps_what_was_probed(bench: Bench) -> None:
+    bench.runtime.put("run-1", status="completed", endedAt=bench.clock())
+    await bench.probe("p1")
+    await bench.exporter.reload({"": bench.config(retention=Duration(7200))})
+    bench.runtime.interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
+    bench.clock.advance(15)
+    found = samples((await bench.probe("p1")).text)
+    assert value(found, "spinner_runs_finished_total", status="completed") == 1
+
+
+async def test_of_several_runtimes_each_is_probed_by_its_name() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put()
+    configs = {
+        name: Config(runtime=runtime_config(f"http://{name}"), sync=SyncConfig(min_interval=Duration(0)))
+        for name in ("eu", "us")
+    }
+    exporter = Exporter(configs, World(clock, clock, runtime.transport(), at_once))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_app(exporter)), base_url="http://exporter"
+    ) as client:
+        groups = (await client.get("/sd")).json()
+        assert [(g["targets"], g["labels"]["__param_runtime"]) for g in groups] == [
+            (["exporter:80"], "eu"), (["exporter:80"], "us"),
+        ]  # fmt: skip
+        found = samples((await client.get("/probe?runtime=eu&project=p1")).text)
+        assert value(found, "spinner_run_status", run_id="run-1", runtime="eu") == 1
+        assert (await client.get("/probe?project=p1")).status_code == 404
+    await exporter.close()
