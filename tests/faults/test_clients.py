@@ -152,6 +152,42 @@ DOCUMENT: dict[str, Any] = {
                 },
             }
         },
+        "/probe": {
+            "get": {
+                "parameters": [
+                    {
+                        "name": "project",
+                        "in": "query",
+                        "required": True,
+                        "schema": {"type": "string", "minLength": 1},
+                    },
+                    *({"name": name, "in": "query", "schema": {"type": "string"}} for name in ("runtime", "target")),
+                    {"name": TIMEOUT_HEADER, "in": "header", "schema": {"type": "string"}},
+                ],
+                "responses": {
+                    "200": {"description": "page", "content": {"text/plain": {}, "application/openmetrics-text": {}}},
+                    "400": {"description": "no project", **TEXT},
+                    "404": {"description": "none such", **TEXT},
+                },
+            }
+        },
+        "/sd": {
+            "get": {
+                "responses": {
+                    "200": {
+                        "description": "targets",
+                        "content": {
+                            "application/json": {
+                                "schema": {
+                                    "type": "array",
+                                    "items": {"type": "object", "required": ["targets", "labels"]},
+                                }
+                            }
+                        },
+                    },
+                },
+            }
+        },
         "/-/healthy": {"get": {"responses": {"200": {"description": "healthy", **TEXT}}}},
         "/-/ready": {
             "get": {"responses": {"200": {"description": "ready", **TEXT}, "503": {"description": "not yet", **TEXT}}}
