@@ -68,8 +68,9 @@ class SpinnerPace(msgspec.Struct):
         """Take the pace of a run that ended; return whether it says anything."""
         if pace.first_gap is None or not pace.known:
             return False
-        self._first_gaps = [*self._first_gaps, pace.first_gap][-EARLIER_RUNS:]
-        self._recurring_gaps = [*self._recurring_gaps, pace.recurring_gap][-EARLIER_RUNS:]
+        for gaps, gap in ((self._first_gaps, pace.first_gap), (self._recurring_gaps, pace.recurring_gap)):
+            gaps.append(gap)
+            del gaps[:-EARLIER_RUNS]
         return True
 
     def usual_first_gap(self) -> float | None:

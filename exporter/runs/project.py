@@ -45,9 +45,9 @@ class ProjectRuns:
         self._spinners: dict[str, Spinner] = {}
         self.open: dict[str, TrackedRun] = {}
         """Those of `runs` that have not ended."""
-        self.moved_runs: set[str] = set()
-        self.moved_spinners: set[str] = set()
-        """What changed since the store last collected it; also what is not here any more."""
+        self._moved_runs: set[str] = set()
+        self._moved_spinners: set[str] = set()
+        self._learnt: set[str] = set()
         self._naming: dict[str, TrackedRun] = {}
         self._left: dict[str, TrackedRun] = {}
         self._endings: list[tuple[float, str]] = []
@@ -75,7 +75,7 @@ class ProjectRuns:
         for name, spinner in self._spinners.items():
             if spinner.veiled:
                 spinner.veiled = False
-                self.moved_spinners.add(name)
+                self._moved_spinners.add(name)
                 self._unsaved_spinners.add(name)
 
     def spinner_names(self) -> Iterable[str]:
@@ -91,10 +91,25 @@ class ProjectRuns:
         """Return what the earlier runs of a run's spinner taught."""
         return self._spinners[tracked.run.snapshot.spinner].pace
 
+    def collect_moved(self) -> tuple[set[str], set[str]]:
+        """Return the runs and the spinners that changed since this was last asked; also what is not here any more."""
+        if self._learnt:
+            # What is expected of a run under way is not what it was when an earlier one has taught something.
+            others = ((run_id, tracked.run.snapshot.spinner) for run_id, tracked in self.open.items())
+            self._moved_runs.update(run_id for run_id, spinner in others if spinner in self._learnt)
+            self._learnt.clear()
+        runs, self._moved_runs = self._moved_runs, set()
+        spinners, self._moved_spinners = self._moved_spinners, set()
+        return runs, spinners
+
+    def open_moved(self) -> None:
+        """Note that all runs under way show otherwise than before."""
+        self._moved_runs.update(self.open)
+
     def all_moved(self) -> None:
         """Note that everything of the project shows otherwise than before."""
-        self.moved_runs.update(self.runs)
-        self.moved_spinners.update(self._spinners)
+        self._moved_runs.update(self.runs)
+        self._moved_spinners.update(self._spinners)
 
     def take(self, snapshot: RunSnapshot, seen_at: float, horizon: float) -> None:
         """Fold a snapshot into the run it belongs to and count what is new about it.
@@ -138,9 +153,7 @@ class ProjectRuns:
             spinner.veiled = self.header.watermark is not None or not self.header.history
         tracked.count_into(spinner.tally)
         if tracked.teach(spinner.pace):
-            # What is expected of the others is not what it was.
-            others = (each.run for each in self.open.values())
-            self.moved_runs.update(other.id for other in others if other.snapshot.spinner == run.snapshot.spinner)
+            self._learnt.add(run.snapshot.spinner)
         self._place(tracked, spinner)
 
     def _place(self, tracked: "TrackedRun", spinner: "Spinner") -> None:
@@ -166,8 +179,8 @@ class ProjectRuns:
         self._new_failures.discard(run.id)
 
     def _moved(self, run: Run) -> None:
-        self.moved_runs.add(run.id)
-        self.moved_spinners.add(run.snapshot.spinner)
+        self._moved_runs.add(run.id)
+        self._moved_spinners.add(run.snapshot.spinner)
 
     def let_go(self, run_id: str, now: float) -> bool:
         """Remove a run and remember that it left; returns whether it was there."""
@@ -202,7 +215,7 @@ class ProjectRuns:
         newly = 0
         for run_id, tracked in self.runs.items():
             if (run_id in hidden) != tracked.hidden:
-                self.moved_runs.add(run_id)
+                self._moved_runs.add(run_id)
                 newly += not tracked.hidden
             tracked.hidden = run_id in hidden
         return newly
@@ -226,7 +239,7 @@ class ProjectRuns:
         self._naming.pop(run.id, None)
         if records:
             self._naming[run.id] = tracked
-        self.moved_runs.add(run.id)
+        self._moved_runs.add(run.id)
         self._unsaved_runs.add(run.id)
         if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)

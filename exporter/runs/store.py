@@ -194,7 +194,7 @@ class Store:
         if self._outage.is_down and not is_down:
             self._outage = Outage(is_down, now)
             for project in self._projects.values():
-                project.moved_runs.update(project.open)
+                project.open_moved()
         else:
             self._outage = Outage(is_down, self._outage.excused_until)
         self._health = (health, self._monotonic())
@@ -380,14 +380,12 @@ class Store:
             if fresh != (project_id in self._shown):
                 self._shown ^= {project_id}
                 project.all_moved()
-            if project.moved_runs or project.moved_spinners:
+            runs, spinners = project.collect_moved()
+            if runs or spinners:
                 for watch in self._watches:
                     watch.note(
-                        ((project_id, run_id) for run_id in project.moved_runs),
-                        ((project_id, spinner) for spinner in project.moved_spinners),
+                        ((project_id, run_id) for run_id in runs), ((project_id, spinner) for spinner in spinners)
                     )
-                project.moved_runs.clear()
-                project.moved_spinners.clear()
 
     def projects(self) -> Iterator[ProjectRuns]:
         """Yield every project."""
