@@ -5,7 +5,7 @@ The runs are in the exporter's store already, and change between two scrapes; wh
 
 import contextlib
 import http.client
-import subprocess
+import os
 import sys
 import tempfile
 import time
@@ -30,7 +30,8 @@ from exporter.metrics.page import CHUNK, Page, Part
 from exporter.service import Exporter
 from exporter.web.app import PageResponse, create_app
 from exporter.web.server import listen, serve
-from tests.stack.programs import free_port, program, until
+from tests.stack import programs
+from tests.stack.programs import free_port, program
 
 RUNS = 10_000
 SIZES = (1_000, 10_000, 50_000)
@@ -131,19 +132,21 @@ class _Server:
 
 @contextlib.contextmanager
 def _exporter(runs: int) -> Iterator[_Server]:
-    with _running([sys.executable, "-m", "benchmarks.scrape", str(runs)], "/constant") as server:
+    port = free_port()
+    with _running([sys.executable, "-m", "benchmarks.scrape", str(runs), str(port)], port, "/constant") as server:
         yield server
 
 
 @contextlib.contextmanager
 def _node_exporter(folder: Path, page: bytes) -> Iterator[_Server]:
     (folder / "runs.prom").write_bytes(_without_own(page))
+    port = free_port()
     command = [
         program("prometheus-node-exporter"), "--collector.disable-defaults", "--collector.textfile",
         f"--collector.textfile.directory={folder}", "--web.disable-exporter-metrics", "--log.level=error",
-        "--web.listen-address=127.0.0.1:{port}",
+        f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
-    with _running(command, "/metrics") as server:
+    with _running(command, port, "/metrics") as server:
         yield server
 
 
@@ -152,7 +155,7 @@ def _pushgateway(folder: Path, page: bytes) -> Iterator[_Server]:
     port = free_port()
     command = [program("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
                f"--persistence.file={folder / 'pushed'}"]  # fmt: skip
-    with _running(command, "/-/ready", port=port) as server:
+    with _running(command, port, "/-/ready") as server:
         gateway = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         gateway.request("PUT", "/metrics/job/spinner", _without_own(page))
         answer = gateway.getresponse()
@@ -167,29 +170,9 @@ def _without_own(page: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], path: str, *, port: int | None = None) -> Iterator[_Server]:
-    port = port or free_port()
-    if not any("{port}" in word or str(port) in word for word in command):
-        command = [*command, "{port}"]
-    process = subprocess.Popen([word.replace("{port}", str(port)) for word in command])
-    try:
-        server = _Server(port)
-        until(lambda: _answers(port, path), f"{command[0]} answers")
-        yield server
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _answers(port: int, path: str) -> bool:
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status == 200
-    except OSError:
-        return False
+def _running(command: list[str], port: int, ready: str) -> Iterator[_Server]:
+    with programs.running(command, f"http://127.0.0.1:{port}", Path(os.devnull), ready=ready, timeout=60):
+        yield _Server(port)
 
 
 class _Made:

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from benchmarks.upstream import running
 from exporter.config import load
 from exporter.runtime import wire
 from exporter.service import Exporter
-from tests.stack.programs import EXPORTER, free_port, until
+from tests.stack import programs
+from tests.stack.programs import EXPORTER, free_port
 
 PATIENCE = 600.0
 LOOP_BUDGET = 0.05
@@ -219,19 +221,8 @@ def _process(url: str, **settings: str) -> Iterator[int]:
     port = free_port()
     command = [*EXPORTER, "serve", f"--web.listen-address=127.0.0.1:{port}"]
     environ = _settings(url) | {f"SPINNER_EXPORTER_{name.upper()}": value for name, value in settings.items()}
-    process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: _is_healthy(port), "the exporter answers")
+    with programs.running(command, f"http://127.0.0.1:{port}", Path(os.devnull), ready="/-/healthy", environ=environ):
         yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_healthy(port: int) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/-/healthy").status_code == 200
-    return False
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ import contextlib
 import email.utils
 import hashlib
 import json
-import subprocess
+import os
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import httpx
-
-from tests.stack.programs import free_port, until
+from tests.stack import programs
+from tests.stack.programs import free_port
 
 LIMIT = 500
 DAY = 86_400
@@ -30,20 +30,9 @@ def running(projects: int, runs: int) -> Iterator[str]:
     """Run one with so many projects and, together, so many runs, of which one in a hundred has not ended."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.upstream", str(port), str(projects), str(runs)]
-    process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
-    try:
-        until(lambda: _answers(url), "the benchmarks' runtime answers", patience=120)
+    with programs.running(command, url, Path(os.devnull), ready="/health", patience=120):
         yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/health").status_code == 200
-    return False
 
 
 class _Project:

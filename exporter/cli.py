@@ -127,8 +127,7 @@ def check_config(file: Path) -> None:
     """Check a config file, and that the files it names can be read."""
     settings = load(file, environ=os.environ)
     Exporter(settings.runtimes)
-    if settings.web.config_file:
-        Access(Path(settings.web.config_file))
+    _access(settings)
     click.echo(f"{file}: good")
 
 
@@ -208,8 +207,12 @@ def metrics_doc() -> None:
     click.echo(as_markdown(), nl=False)
 
 
+def _access(settings: Settings) -> Access | None:
+    return Access(Path(settings.web.config_file)) if settings.web.config_file else None
+
+
 async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> None:
-    access = Access(Path(settings.web.config_file)) if settings.web.config_file else None
+    access = _access(settings)
     listener = listen(settings.web.listen_address)
     exporter = Exporter(settings.runtimes, storage=Path(settings.storage.path) if settings.storage.path else None)
 

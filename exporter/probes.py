@@ -13,7 +13,7 @@ from exporter.metrics.catalogue import Now
 from exporter.runs.listing import Directory
 from exporter.runs.reading import ProjectReader, ReadRules
 from exporter.runs.store import Store
-from exporter.runs.sync import SharedSync, SyncObserver
+from exporter.runs.sync import SharedSync, SyncObserver, read_health
 from exporter.runs.troubles import Troubles
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
@@ -67,7 +67,7 @@ class Probes:
         await self._shared.fresh(patience)
         if not self._shared.ever_ok:
             raise UnreadableError("The runtime's list of projects has not been read yet; the log says why.")
-        return self._directory.wanted()
+        return self._directory.wanted
 
     async def moment(self, project_id: str, patience: float) -> Now | None:
         """Return what there is to show of one project; None when `projects` has it not; raises as that does.
@@ -76,7 +76,6 @@ class Probes:
         """
         give_up = self._monotonic() + patience
         projects = await self.projects(patience)
-        self._drop({each for each in self._probed if each not in projects})
         if project_id not in projects:
             return None
         probed = self._probed.get(project_id) or self._begin(project_id)
@@ -119,34 +118,26 @@ class Probes:
 
     async def _read_what_is_shared(self) -> bool:
         self._client.begin()
-        self._drop({each for each, probed in self._probed.items() if self._monotonic() - probed.asked_at > IDLE})
         try:
             await self._directory.refresh()
         except ApiError as error:
             self._troubles.note("projects", str(error))
             return False
         finally:
+            self._forget_idle_and_gone()
             # Here rather than after each project: two hundred that fail alike are one line.
             self._troubles.tell()
         self._troubles.clear("projects")
-        await self._read_health()
+        if self._client.has("health"):
+            self._health = await read_health(self._client, self._troubles)
         return True
 
-    async def _read_health(self) -> None:
-        if not self._client.has("health"):
-            return
-        try:
-            self._health = await self._client.health()
-        except ApiError as error:
-            self._health = None
-            self._troubles.note("health", str(error))
-        else:
-            self._troubles.clear("health")
-
-    def _drop(self, project_ids: set[str]) -> None:
-        for project_id in project_ids:
-            del self._probed[project_id]
-            self._troubles.forget(project_id)
+    def _forget_idle_and_gone(self) -> None:
+        listed, long_ago = self._directory.wanted, self._monotonic() - IDLE
+        for project_id, probed in list(self._probed.items()):
+            if project_id not in listed or probed.asked_at < long_ago:
+                del self._probed[project_id]
+                self._troubles.forget(project_id)
 
 
 @dataclasses.dataclass(slots=True)

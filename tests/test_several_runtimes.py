@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
-from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, load
 from exporter.errors import ConfigError
@@ -17,11 +16,11 @@ from exporter.reader import World
 from exporter.service import Exporter
 from exporter.web.app import create_app
 from tests.builders import Clock, runtime_config
+from tests.metrics.test_exposition import Samples, value
+from tests.metrics.test_exposition import samples as parsed_samples
 from tests.scripted import ScriptedRuntime, at_once
 from tests.stack.programs import exporter_with, free_port, runtime, spinner_exporter
 from tests.transport import Answers
-
-Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Deployment:
@@ -55,20 +54,7 @@ class Deployment:
 
 
 async def samples(exporter: Exporter, patience: float = 5.0) -> Samples:
-    text = str(await exporter.page(patience=patience))
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            key = (sample.name, tuple(sorted(sample.labels.items())))
-            assert key not in found, f"the series {key} stands twice"
-            found[key] = sample.value
-    return found
-
-
-def value(found: Samples, name: str, **labels: str) -> float | None:
-    matching = [each for (n, pairs), each in found.items() if n == name and labels.items() <= dict(pairs).items()]
-    assert len(matching) < 2, f"{name}{labels} is not one series"
-    return matching[0] if matching else None
+    return parsed_samples(str(await exporter.page(patience=patience)))
 
 
 async def test_every_series_of_a_runtime_carries_its_name() -> None:

@@ -63,8 +63,9 @@ class KeptLines:
             self._store, self._offset = now.store, now.clock.offset
             self._watch = now.store.watch()
             self._runs, self._spinners = _Runs(self.labels), _Spinners(self.labels)
-        self._runs.look(self._watch.runs(), now)
-        self._spinners.look(self._watch.spinners())
+        runs, spinners = self._watch.moved()
+        self._runs.look(runs, now)
+        self._spinners.look(spinners)
 
     def catch_up(self, now: Now, most: int, *, openmetrics: bool) -> bool:
         """Render anew what moved, about `most` runs and spinners of it; return whether that was all."""

@@ -26,7 +26,7 @@ class Directory:
         which the list is read whatever its ETag says.
         """
         self._client = client
-        self._wanted = wanted
+        self._is_wanted = wanted
         self._only_project = only_project
         self._sweep_interval = sweep_interval
         self._monotonic = monotonic
@@ -34,10 +34,8 @@ class Directory:
         self._read_at = float("-inf")
         self.names: dict[str, str] = {}
         """All that the runtime lists, id to name."""
-
-    def wanted(self) -> dict[str, str]:
-        """Return those that are to be read, id to a name that tells it from the others."""
-        return _distinct({project_id: name for project_id, name in self.names.items() if self._wanted(name)})
+        self.wanted: dict[str, str] = {}
+        """Those that are to be read, id to a name that tells it from the others."""
 
     async def refresh(self, observe: Callable[[float], None] = lambda as_of: None) -> None:
         """Read the list; `observe` is told the runtime's time of each answer.
@@ -45,7 +43,7 @@ class Directory:
         Raises `ApiError`, with nothing changed.
         """
         if not self._client.has("projects"):
-            self.names = {ONLY_PROJECT: self._only_project}
+            self._take({ONLY_PROJECT: self._only_project})
             return
         now = self._monotonic()
         etag = self._etag if now - self._read_at < self._sweep_interval else None
@@ -54,8 +52,13 @@ class Directory:
             if page.as_of is not None:
                 observe(page.as_of)
         if not pages[-1].not_modified:
-            self.names = {project.id: project.name for page in pages for project in page.items}
+            self._take({project.id: project.name for page in pages for project in page.items})
             self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now
+
+    def _take(self, names: dict[str, str]) -> None:
+        # Worked out with the list rather than when somebody asks: each probe does.
+        self.names = names
+        self.wanted = _distinct({project_id: name for project_id, name in names.items() if self._is_wanted(name)})
 
 
 def _distinct(names: dict[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from exporter.runs.reading import ProjectReader, ReadRules, together
 from exporter.runs.store import Store
 from exporter.runs.troubles import Troubles
 from exporter.runtime.client import RuntimeClient
+from exporter.runtime.model import Health
 
 log = structlog.get_logger(__name__)
 
@@ -92,13 +93,10 @@ class Sync:
     async def _read_health(self) -> bool:
         if not self._client.has("health"):
             return True
-        try:
-            self._store.keep_health(await self._client.health())
-        except ApiError as error:
-            self._troubles.note("health", str(error))
-            return False
-        self._troubles.clear("health")
-        return True
+        health = await read_health(self._client, self._troubles)
+        if health is not None:
+            self._store.keep_health(health)
+        return health is not None
 
     async def _read_usage(self) -> bool:
         """Read the plan meters. A token that may not see the plan is no reason to call the API down."""
@@ -129,7 +127,7 @@ class Sync:
         await self._directory.refresh(self._store.clock.observe)
         if not self._rules.reads_projects:
             return
-        wanted = self._directory.wanted()
+        wanted = self._directory.wanted
         known = set(self._store.project_ids())
         # Those that are read already stay: a project that came and went with the order of a list would be no use.
         read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._rules.max_projects]
@@ -145,6 +143,17 @@ class Sync:
 
     async def _read_project(self, project_id: str) -> bool:
         return await self._reader.read(project_id, self._directory.names.get(project_id))
+
+
+async def read_health(client: RuntimeClient, troubles: Troubles) -> Health | None:
+    """Return the state of the worker service, which the API must have; None, with a note, when it cannot be read."""
+    try:
+        health = await client.health()
+    except ApiError as error:
+        troubles.note("health", str(error))
+        return None
+    troubles.clear("health")
+    return health
 
 
 class SharedSync:

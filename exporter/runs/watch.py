@@ -20,14 +20,9 @@ class Watch:
         self._runs.update(dict.fromkeys(runs))
         self._spinners.update(dict.fromkeys(spinners))
 
-    def runs(self) -> list[Key]:
-        """Return the runs that moved since this was last asked, at first all of them."""
+    def moved(self) -> tuple[list[Key], list[Key]]:
+        """Return the runs and the spinners that moved since this was last asked, at first all of them."""
         self._collect()
-        moved, self._runs = self._runs, {}
-        return list(moved)
-
-    def spinners(self) -> list[Key]:
-        """Return the spinners that moved since this was last asked, at first all of them."""
-        self._collect()
-        moved, self._spinners = self._spinners, {}
-        return list(moved)
+        runs, self._runs = self._runs, {}
+        spinners, self._spinners = self._spinners, {}
+        return list(runs), list(spinners)

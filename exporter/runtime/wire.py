@@ -207,13 +207,13 @@ class Decoder:
         return Project(self._id(wire.id), self._label(wire.name))
 
     def _run(self, wire: "_Job | _MappedJob", known: Known) -> RunSnapshot:
-        created, started, updated = wire.created_at, wire.started_at, wire.updated_at
-        started_at = None if started is None else started.timestamp()
-        created_at = started_at if created is None else created.timestamp()
+        created_at, started_at = _epoch(wire.created_at), _epoch(wire.started_at)
+        created_at = started_at if created_at is None else created_at
         if created_at is None:
             raise ValueError("createdAt: is missing")
-        now = created_at if known.now is None else known.now
-        updated_at = now if updated is None else updated.timestamp()
+        updated_at = _epoch(wire.updated_at)
+        if updated_at is None:
+            updated_at = created_at if known.now is None else known.now
         spinner = wire.spinner_name or known.spinner
         if not spinner:
             raise ValueError("spinnerName: is missing")

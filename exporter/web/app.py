@@ -54,14 +54,17 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
 
     async def discovery(request: Request) -> Response:
         host = request.headers.get("Host", "")
-        if not _HOST.fullmatch(host):
+        asked = _HOST.fullmatch(host)
+        if asked is None:
             return PlainTextResponse("A Host header is needed: it is where the projects are probed.\n", status_code=400)
         try:
             targets = await exporter.projects()
         except UnreadableError as error:
             # Prometheus keeps the targets that it has.
             return PlainTextResponse(f"{error}\n", status_code=503)
-        return JSONResponse([_target_group(target, host, request.url.scheme) for target in targets])
+        scheme = request.url.scheme
+        address = host if asked[2] else f"{host}:{443 if scheme == 'https' else 80}"
+        return JSONResponse([_target_group(target, address, scheme) for target in targets])
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("spinner-exporter is healthy.\n")
@@ -111,9 +114,8 @@ _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?"
 """A Host header: a name or an address, and a port."""
 
 
-def _target_group(target: Target, host: str, scheme: str) -> dict[str, object]:
+def _target_group(target: Target, address: str, scheme: str) -> dict[str, object]:
     """Return one project as Prometheus's HTTP service discovery wants it: probed here, where the list was asked for."""
-    port = "" if _HOST.fullmatch(host).group(2) else ":443" if scheme == "https" else ":80"  # type: ignore[union-attr]
     labels = {
         "__scheme__": scheme,
         "__metrics_path__": "/probe",
@@ -123,7 +125,7 @@ def _target_group(target: Target, host: str, scheme: str) -> dict[str, object]:
     }
     if target.runtime:
         labels |= {"__param_runtime": target.runtime, "__meta_spinner_runtime": target.runtime}
-    return {"targets": [f"{host}{port}"], "labels": labels}
+    return {"targets": [address], "labels": labels}
 
 
 class PageResponse(Response):

@@ -8,7 +8,7 @@ import yaml
 
 from exporter.metrics.catalogue import RUN_FAMILIES
 from tests.scaling.test_pair import folder
-from tests.stack.programs import ROOT, exporter, prometheus_with, query, runtime, until
+from tests.stack.programs import ROOT, exporter, host, prometheus_with, query, runtime, until
 
 EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-remote-write.yml"
 RECORDED = {"project_spinner_status:spinner_runs:max", "meter:spinner_plan_used:ratio"}
@@ -46,7 +46,7 @@ def sender(tmp_path: Path, exporter_url: str, store: str) -> dict[str, object]:
         group["interval"] = "1s"
     file = tmp_path / "recording.rules.yml"
     file.write_text(yaml.safe_dump(quick))
-    targets = [{"targets": [exporter_url.removeprefix("http://")]}]
+    targets = [{"targets": [host(exporter_url)]}]
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(file)],

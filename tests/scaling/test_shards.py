@@ -13,7 +13,7 @@ import yaml
 
 from tests.metrics.test_exposition import samples, value
 from tests.scaling.test_pair import folder
-from tests.stack.programs import ROOT, exporter, prometheus_with, query, runtime, until
+from tests.stack.programs import ROOT, exporter, host, prometheus_with, query, runtime, until
 
 EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-sharded.yml"
 PROJECTS = 200
@@ -84,10 +84,6 @@ def config(shard: int, exporters: list[str]) -> dict[str, object]:
         text = text.replace(f"exporter-{n}:10095", host(url))
     made: dict[str, object] = yaml.safe_load(text.replace("15s", "2s").replace("10s", "2s"))
     return {key: value for key, value in made.items() if key not in ("rule_files", "alerting")}
-
-
-def host(url: str) -> str:
-    return url.removeprefix("http://")
 
 
 @pytest.mark.parametrize("name", ["prometheus-sharded.yml", "prometheus-pair.yml"])

@@ -60,11 +60,20 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], url: str, log: Path, *, ready: str, patience: float = PATIENCE, **ask: Any
+    command: Sequence[str],
+    url: str,
+    log: Path,
+    *,
+    ready: str,
+    patience: float = PATIENCE,
+    environ: Mapping[str, str] | None = None,
+    **ask: Any,
 ) -> Iterator[str]:
     """Run a program while the block lasts; enter it when `url + ready`, asked with `ask`, answers 200. Yields `url`."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT, env=environ
+        )
     _processes[url] = process
     try:
 
@@ -163,12 +172,12 @@ def prometheus(
         "scrape_configs": [
             {
                 "job_name": "spinner",
-                "static_configs": [{"targets": [_host(each) for each in targets]}],
+                "static_configs": [{"targets": [host(each) for each in targets]}],
                 **(scrape or {}),
             }
         ],
         "rule_files": [str(rules)] if rules else [],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [_host(alertmanager_url)]}]}]}
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [host(alertmanager_url)]}]}]}
         if alertmanager_url
         else {},
     }
@@ -215,7 +224,8 @@ def alertmanager(
         yield url
 
 
-def _host(url: str) -> str:
+def host(url: str) -> str:
+    """Return what Prometheus calls a target: a URL without its scheme."""
     return url.partition("://")[2]
 
 
