@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 
 DEMO_FLAGS ?=
-# Whoever is done takes from the other: some tests tell a story of a minute or two.
-PYTEST_FLAGS ?= -n 2 --dist worksteal
+# Three on two processors, since the stories mostly wait; whoever is done takes from the others.
+PYTEST_FLAGS ?= -n 3 --dist worksteal
 
 .PHONY: help
 help: ## List the targets
