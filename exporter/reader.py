@@ -22,7 +22,7 @@ from exporter.runs.store import Rules, Store
 from exporter.runs.sync import SharedSync, Sync, SyncRules
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
-from exporter.runtime.connection import Transport, connect
+from exporter.runtime.connection import Connections, Transport
 from exporter.runtime.exchange import Exchange
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
@@ -70,10 +70,9 @@ class Reader:
             status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
         )
         exchange = Exchange(
-            connect(config.runtime, concurrency=config.sync.concurrency, transport=world.transport),
+            Connections(config.runtime, most=config.sync.concurrency, transport=world.transport),
             timeout=config.runtime.timeout,
             max_body=config.limits.body_bytes,
-            concurrency=config.sync.concurrency,
             observer=own,
             monotonic=world.monotonic,
             sleep=world.sleep,

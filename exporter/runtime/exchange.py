@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from exporter.errors import ApiError
+from exporter.runtime.connection import Connections, Transport
 
 RETRIES = 2
 """Times that a request is repeated, when there is time for it: more is what the next scrape is for."""
@@ -67,25 +68,23 @@ class Exchange:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        connections: Connections,
         *,
         timeout: float,
         max_body: int,
-        concurrency: int,
         observer: RequestObserver,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         dice: random.Random | None = None,
     ) -> None:
         """`timeout` is for a request with all its repetitions, in seconds; `max_body` for an answer, in bytes."""
-        self._http = http
+        self._connections = connections
         self._timeout = timeout
         self._max_body = max_body
         self._observer = observer
         self._monotonic = monotonic
         self._sleep = sleep
         self._dice = dice or random.Random()  # noqa: S311 - jitter is no secret
-        self._slots = asyncio.Semaphore(concurrency)
         self._circuit = _Circuit()
         self._paused_until = float("-inf")
 
@@ -95,7 +94,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._connections.close()
 
     async def ask(
         self,
@@ -110,14 +109,17 @@ class Exchange:
     ) -> Answer:
         """Return the answer if its status is one of `accept`; raises `ApiError` otherwise."""
         give_up: float | None = None
-        request = self._http.build_request(method, url, params=query, json=body, headers=headers)
+        try:
+            request = self._connections.request(method, url, query=query, body=body, headers=headers)
+        except httpx.InvalidURL as error:
+            raise ApiError(f"{endpoint}: not asked ({_kind(error)})") from None
         tries = 0
         while True:
             try:
-                async with self._circuit.turn(endpoint), self._slots:
+                async with self._circuit.turn(endpoint), self._connections.one() as connection:
                     # The time begins when it is this request's turn: others before it are not its fault.
                     give_up = self._monotonic() + self._timeout if give_up is None else give_up
-                    answer = await self._once(endpoint, request, give_up)
+                    answer = await self._once(endpoint, connection, request, give_up)
                     if answer.status not in accept:
                         raise self._refused(endpoint, answer)
                     return answer
@@ -129,7 +131,7 @@ class Exchange:
                     raise
                 await self._sleep(wait)
 
-    async def _once(self, endpoint: str, request: httpx.Request, give_up: float) -> Answer:
+    async def _once(self, endpoint: str, connection: Transport, request: httpx.Request, give_up: float) -> Answer:
         started = self._monotonic()
         if started < self._paused_until:
             # Without the number of seconds, so that it is one trouble and not a new one with every scrape.
@@ -137,7 +139,7 @@ class Exchange:
         code = "error"
         try:
             async with asyncio.timeout(max(give_up - started, 0.0)):
-                response = await self._http.send(request, stream=True)
+                response = await connection.handle_async_request(request)
                 try:
                     body = await _whole_body(response, self._max_body)
                 finally:
@@ -146,7 +148,7 @@ class Exchange:
         except (TimeoutError, httpx.TimeoutException):
             # The time is that of all repetitions, so it is up.
             raise _TransientError(f"{endpoint}: no answer in time", wait=float("inf"), dead=True) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.HTTPError as error:
             # The error's own text can quote what a server sent; its class says what went wrong.
             raise _TransientError(f"{endpoint}: no answer ({_kind(error)})", dead=True) from None
         except _BodyError as error:

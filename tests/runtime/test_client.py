@@ -16,7 +16,7 @@ from exporter.description import Resource, Resources
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
-from exporter.runtime.connection import connect
+from exporter.runtime.connection import Connections
 from exporter.runtime.exchange import MAX_PAUSE, Exchange, NotFoundError, PausedError
 from exporter.runtime.model import Page, Project
 from exporter.runtime.statuses import StatusMap
@@ -64,10 +64,9 @@ def client(
             waits.append(seconds)
 
     exchange = Exchange(
-        connect(runtime, concurrency=concurrency, transport=Answers(answer) if answer else None),
+        Connections(runtime, most=concurrency, transport=Answers(answer) if answer else None),
         timeout=timeout,
         max_body=max_body,
-        concurrency=concurrency,
         observer=observed,
         monotonic=clock or Clock(),
         sleep=sleep,

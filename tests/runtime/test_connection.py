@@ -14,7 +14,7 @@ import yaml
 from exporter.config import load
 from exporter.errors import ConfigError
 from exporter.runtime.auth import Credentials, Token
-from exporter.runtime.connection import connect
+from exporter.runtime.connection import Connections
 
 CA = trustme.CA()
 
@@ -60,8 +60,13 @@ async def status(folder: Path, url: str, **runtime: object) -> int:
     """Ask with a config's settings; returns the HTTP status."""
     file = folder / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": url, **runtime}}))
-    async with connect(load(file, environ={}).runtimes[""].runtime, concurrency=1) as http:
-        return (await http.get(url)).status_code
+    connections = Connections(load(file, environ={}).runtimes[""].runtime, most=1)
+    try:
+        async with connections.one() as connection:
+            request = connections.request("GET", url, query={}, body=None, headers={})
+            return (await connection.handle_async_request(request)).status_code
+    finally:
+        await connections.close()
 
 
 async def test_an_authority_of_one_s_own_is_trusted_when_it_is_named(files: Path) -> None:
@@ -100,6 +105,22 @@ async def test_requests_go_through_the_proxy_with_their_headers_and_parameters(f
     assert b"X-Tenant: acme" in seen[0]
 
 
+@pytest.mark.parametrize(("excepted", "through_proxy"), [("", True), ("runtime.test", False)])
+async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
+    files: Path, monkeypatch: pytest.MonkeyPatch, excepted: str, through_proxy: bool
+) -> None:
+    monkeypatch.setenv("NO_PROXY", excepted)
+    monkeypatch.setenv("no_proxy", excepted)
+    async with listening() as (port, seen):
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{port}")
+        if through_proxy:
+            assert await status(files, "http://runtime.test/x") == 200
+        else:
+            with pytest.raises(httpx.ConnectError):
+                await status(files, "http://runtime.test/x")
+    assert bool(seen) == through_proxy
+
+
 @pytest.mark.parametrize(
     ("runtime", "says"),
     [
@@ -110,6 +131,7 @@ async def test_requests_go_through_the_proxy_with_their_headers_and_parameters(f
         ),
         ({"tls": {"key_file": "/k.pem"}}, r"runtime\.tls\.key_file: expected beside cert_file alone"),
         ({"proxy": "proxy:3128"}, r"runtime\.proxy: expected a URL such as"),
+        ({"proxy": "socks5://proxy:1080"}, r"runtime\.proxy: socks5 needs the package socksio"),
         ({"auth": {"type": "digest"}}, r"runtime\.auth\.type: expected"),
         ({"auth": {"type": "basic"}}, r"runtime\.auth\.username: expected with type: basic"),
         ({"auth": {"type": "header", "header": "X Key"}}, r"runtime\.auth\.header: expected a header's name"),
@@ -120,7 +142,7 @@ def test_what_cannot_work_is_refused_by_name(runtime: dict[str, object], says: s
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", **runtime}}))
     with pytest.raises(ConfigError, match=says):
-        connect(load(file, environ={}).runtimes[""].runtime, concurrency=1)
+        Connections(load(file, environ={}).runtimes[""].runtime, most=1)
 
 
 @pytest.mark.parametrize(
