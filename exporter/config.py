@@ -175,7 +175,7 @@ class LimitsConfig(strict.Section, frozen=True):
     """What keeps the page small when the runtime's lists are not."""
 
     runs: int = 20_000
-    """Runs with series of their own; the newest and those that have not ended are kept."""
+    """Runs with series of their own; those that have not ended are kept, and of the others those that ended last."""
     failed_records_per_run: int = 10
     """Failed records named per run, the newest."""
     failed_records: int = 1_000

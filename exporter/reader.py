@@ -106,7 +106,7 @@ class Reader:
         if after is not None and self._follows:
             self.store, self.keeper = after.store, after.keeper
         else:
-            self.store = self._make_store()
+            self.store = self._make_store(is_saved=storage is not None)
             if storage is not None:
                 file = StateFile(storage, name, config.runtime.base_url, wall=world.wall)
                 self.store.restore(file.load())
@@ -177,9 +177,14 @@ class Reader:
             await self.keeper.flush()
             self.keeper.close()
 
-    def _make_store(self) -> Store:
-        clock = RuntimeClock(self._world.wall)
-        return Store(self._rules, clock, monotonic=self._world.monotonic, dropped=self._own.run_dropped)
+    def _make_store(self, *, is_saved: bool = False) -> Store:
+        return Store(
+            self._rules,
+            RuntimeClock(self._world.wall),
+            monotonic=self._world.monotonic,
+            dropped=self._own.run_dropped,
+            is_saved=is_saved,
+        )
 
     async def _flush(self) -> None:
         if self.keeper is not None:

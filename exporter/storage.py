@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from exporter.errors import ConfigError, StorageError
-from exporter.runs.project import TrackedRun
+from exporter.runs.spinner import TrackedRun
 from exporter.runs.store import KINDS, Row, Store
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 APPLICATION_ID = 0x73706E72
 """Marks a file as ours: "spnr"."""
 
-VERSION = 1
+VERSION = 2
 """The layout of the table and of the values in it; a file of another version is set aside."""
 
 BUSY = 1.0

@@ -60,7 +60,7 @@ def store(clock: Clock, *, projects: dict[str, str] | None = None, **rules: Any)
         "max_failed_records_per_run": 5,
         "max_failure_groups": 10,
     }
-    made = Store(Rules(**(values | rules)), RuntimeClock(clock), monotonic=clock)
+    made = Store(Rules(**(values | rules)), RuntimeClock(clock), monotonic=clock, is_saved=True)
     made.name_projects(projects or {"p1": "Sales"})
     return made
 

@@ -274,7 +274,7 @@ def scribbled_over(path: Path) -> None:
     [
         (lambda path: path.write_text("not a database, " * 500), "file is not a database"),
         (another_program_s, "it is another program's"),
-        (of_another_version, "it is of version 99, and this exporter writes version 1"),
+        (of_another_version, "it is of version 99, and this exporter writes version 2"),
         (with_a_value_that_is_none_of_ours, ""),
         (without_its_spinners, "and not its spinner"),
         (cut_short, "it is damaged: "),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from exporter.metrics.catalogue import Family, Samples
-from exporter.runs.tally import Exemplar, Histogram
+from exporter.runs.tally import Histogram, Observation
 
 MAX_EXEMPLAR = 128
 """Characters of an exemplar's label names and values together, as OpenMetrics has it."""
@@ -75,7 +75,7 @@ def _histogram_lines(name: str, pairs: str, histogram: Histogram, *, openmetrics
     yield f"{name}_sum{_braces(pairs)} {number(histogram.total)}\n"
 
 
-def _exemplar(exemplar: Exemplar | None) -> str:
+def _exemplar(exemplar: Observation | None) -> str:
     if exemplar is None or len("run_id") + len(exemplar.run_id) > MAX_EXEMPLAR:
         return ""
     pairs = pairs_of(("run_id",), (exemplar.run_id,))

@@ -6,6 +6,7 @@ that history makes plausible. `docs/alerting.md` says what the constants were me
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 from statistics import median
@@ -64,14 +65,18 @@ class SpinnerPace(msgspec.Struct):
     _first_gaps: list[float] = []
     _recurring_gaps: list[float] = []
 
-    def learn(self, pace: "RunPace") -> bool:
-        """Take the pace of a run that ended; return whether it says anything."""
-        if pace.first_gap is None or not pace.known:
-            return False
-        for gaps, gap in ((self._first_gaps, pace.first_gap), (self._recurring_gaps, pace.recurring_gap)):
-            gaps.append(gap)
+    def learn(self, newest_first: Iterable["RunPace"]) -> bool:
+        """Take the paces of runs that ended, no more of them than are remembered; return whether any told something."""
+        telling = (
+            (pace.first_gap, pace.recurring_gap) for pace in newest_first if pace.first_gap is not None and pace.known
+        )
+        learnt = list(itertools.islice(telling, EARLIER_RUNS))
+        for first_gap, recurring_gap in reversed(learnt):
+            self._first_gaps.append(first_gap)
+            self._recurring_gaps.append(recurring_gap)
+        for gaps in (self._first_gaps, self._recurring_gaps):
             del gaps[:-EARLIER_RUNS]
-        return True
+        return bool(learnt)
 
     def usual_first_gap(self) -> float | None:
         """Return the usual seconds from the start of a run to its first finished record; None when none ended yet."""
@@ -114,6 +119,12 @@ class RunPace(msgspec.Struct, gc=False):
     def known(self) -> bool:
         """Whether most of the gaps were seen rather than estimated, or are too short for that to matter."""
         return self._unwatched < max(self._watched, NEGLIGIBLE)
+
+    @staticmethod
+    def first_is_known(run: Run) -> bool:
+        """Whether `first` of a run would be `known`: told without it, since of a first read's runs most are not."""
+        started_at, until = run.snapshot.started_at, run.last_progress_at
+        return started_at is not None and until is not None and until - started_at < NEGLIGIBLE
 
     def learn(self, before: Run, after: Run, looked_at: float) -> Self:
         """Return the pace after the run's next state; until `looked_at`, the read before, it was as before."""

@@ -1,14 +1,15 @@
-"""One project's runs: which are here, which have left, and what has been counted of each."""
+"""One project's runs: which are here, and which have left."""
 
 import heapq
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Self
 
 import msgspec
 
-from exporter.runs.pace import RunPace, SpinnerPace
+from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
-from exporter.runs.tally import ENDED, Tally
+from exporter.runs.spinner import Spinner, TrackedRun
+from exporter.runs.tally import Tally
 from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
 
@@ -32,11 +33,22 @@ class Header(msgspec.Struct, frozen=True):
     """Time up to which the project's list has been read; None before the first read."""
 
 
+class Ending(msgspec.Struct, frozen=True, order=True, gc=False):
+    """When a run ended, by the runtime's clock; the first to end is the least."""
+
+    at: float
+    run_id: str
+
+
 class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, *, is_saved: bool) -> None:
+        """`is_saved` says whether somebody asks for what is `unsaved`."""
         self.header = header
+        self.has_been_read = header.watermark is not None
+        """Whether a read has ever come to its end: before that nothing is whole, so nothing is shown or saved."""
+        self._is_saved = is_saved
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
         """Our monotonic time of the last good read."""
@@ -47,10 +59,11 @@ class ProjectRuns:
         """Those of `runs` that have not ended."""
         self._moved_runs: set[str] = set()
         self._moved_spinners: set[str] = set()
+        self._uncounted: defaultdict[str, list[TrackedRun]] = defaultdict(list)
         self._learnt: set[str] = set()
         self._naming: dict[str, TrackedRun] = {}
         self._left: dict[str, TrackedRun] = {}
-        self._endings: list[tuple[float, str]] = []
+        self._endings: list[Ending] = []
         self._new_failures: set[str] = set()
         self._unsaved_runs: set[str] = set()
         self._unsaved_spinners: set[str] = set()
@@ -65,6 +78,11 @@ class ProjectRuns:
         self.header = msgspec.structs.replace(self.header, read_as_of=as_of, watermark=watermark)
         self.read_at = at
         self.error = None
+        if not self.has_been_read:
+            self.has_been_read = True
+            self._moved_runs.update(self.runs)
+            if self._is_saved:
+                self._unsaved_runs.update(self.runs, self._left)
 
     def unveil(self) -> None:
         """Show the true counts of the spinners that showed zeros so far.
@@ -75,8 +93,7 @@ class ProjectRuns:
         for name, spinner in self._spinners.items():
             if spinner.veiled:
                 spinner.veiled = False
-                self._moved_spinners.add(name)
-                self._unsaved_spinners.add(name)
+                self._note_spinner(name)
 
     def spinner_names(self) -> Iterable[str]:
         """Return the spinners that are known."""
@@ -87,7 +104,7 @@ class ProjectRuns:
         spinner = self._spinners[name]
         return Tally() if spinner.veiled else spinner.tally, spinner.present
 
-    def earlier(self, tracked: "TrackedRun") -> SpinnerPace:
+    def earlier(self, tracked: TrackedRun) -> SpinnerPace:
         """Return what the earlier runs of a run's spinner taught."""
         return self._spinners[tracked.run.snapshot.spinner].pace
 
@@ -111,30 +128,38 @@ class ProjectRuns:
         self._moved_runs.update(self.runs)
         self._moved_spinners.update(self._spinners)
 
-    def take(self, snapshot: RunSnapshot, seen_at: float, horizon: float) -> None:
-        """Fold a snapshot into the run it belongs to and count what is new about it.
+    def take(self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float) -> None:
+        """Fold snapshots into the runs they belong to, and count what is new about them.
 
-        Earlier reads were complete up to `horizon`: a run that ended before it and is not here was counted then.
+        `seen_at` is the runtime's time of the answer that they came in; None when it said none: then each run's own
+        `updatedAt` has to do. Earlier reads were complete up to `horizon`: a run that ended before it and is not here
+        was counted then.
         """
-        tracked = self.runs.get(snapshot.id)
-        if tracked is None:
-            tracked = self._admit(Run.first(snapshot, seen_at), horizon)
+        for snapshot in snapshots:
+            at = snapshot.updated_at if seen_at is None else seen_at
+            tracked = self.runs.get(snapshot.id)
             if tracked is None:
-                return
-        else:
-            newer = tracked.run.fold(snapshot, seen_at)
-            if newer is tracked.run:
-                return
-            self._withdraw(tracked)
-            tracked.change(newer, self.header.read_as_of)
-        self._present(tracked)
+                tracked = self._admit(Run.first(snapshot, at), horizon)
+                if tracked is None:
+                    continue
+            else:
+                newer = tracked.run.fold(snapshot, at)
+                if newer is tracked.run:
+                    continue
+                # What the state before this one shows must have been counted before it is gone.
+                self._count()
+                self._withdraw(tracked)
+                tracked.change(newer, self.header.read_as_of)
+            self._place(tracked)
+            self._uncounted[snapshot.spinner].append(tracked)
+        self._count()
 
-    def _admit(self, run: Run, horizon: float) -> "TrackedRun | None":
+    def _admit(self, run: Run, horizon: float) -> TrackedRun | None:
         """Return a place for a run that is not here, unless it is an echo of one that was here before."""
-        left = self._left.get(run.id)
+        left = self._left.get(run.snapshot.id) if self._left else None
         if left is None:
             # A run that ended before the horizon was counted by an earlier read, or is older than our first.
-            return None if run.ended_at is not None and run.ended_at < horizon else TrackedRun.first(run)
+            return None if run.ended_at is not None and run.ended_at < horizon else TrackedRun(run)
         late = run.snapshot.updated_at <= left.run.snapshot.updated_at
         if left.run.ended and (late or run.ends_like(left.run)):
             return None
@@ -143,44 +168,55 @@ class ProjectRuns:
         left.change(run, self.header.read_as_of)
         return left
 
-    def _present(self, tracked: "TrackedRun") -> None:
+    def _place(self, tracked: TrackedRun) -> None:
+        # Once for each run of a first read: what it asks for often is asked for once.
         run = tracked.run
-        self._unsaved_runs.add(run.id)
-        self._unsaved_spinners.add(run.snapshot.spinner)
-        spinner = self._spinners.get(run.snapshot.spinner)
-        if spinner is None:
-            spinner = self._spinners[run.snapshot.spinner] = Spinner()
-            spinner.veiled = self.header.watermark is not None or not self.header.history
-        tracked.count_into(spinner.tally)
-        if tracked.teach(spinner.pace):
-            self._learnt.add(run.snapshot.spinner)
-        self._place(tracked, spinner)
-
-    def _place(self, tracked: "TrackedRun", spinner: "Spinner") -> None:
-        run = tracked.run
-        self.runs[run.id] = tracked
-        self._moved(run)
-        spinner.present[run.status] += 1
+        snapshot = run.snapshot
+        run_id, records = snapshot.id, snapshot.records
+        self.runs[run_id] = tracked
+        if self.has_been_read:
+            self._note_run(run_id)
         if run.ended_at is None:
-            self.open[run.id] = tracked
+            self.open[run_id] = tracked
         else:
-            heapq.heappush(self._endings, (run.ended_at, run.id))
+            heapq.heappush(self._endings, Ending(run.ended_at, run_id))
         if run.failed_records:
-            self._naming[run.id] = tracked
-        if run.records.failed != tracked.records_read_for:
-            self._new_failures.add(run.id)
+            self._naming[run_id] = tracked
+        if (records.failed if records else 0) != tracked.records_read_for:
+            self._new_failures.add(run_id)
 
-    def _withdraw(self, tracked: "TrackedRun") -> None:
+    def _count(self) -> None:
+        """Count what was placed, spinner by spinner: run by run it would take twice as long."""
+        for name, placed in self._uncounted.items():
+            spinner = self._spinners.get(name)
+            if spinner is None:
+                spinner = self._spinners[name] = Spinner()
+                spinner.veiled = self.has_been_read or not self.header.history
+            if spinner.count(placed):
+                self._learnt.add(name)
+            self._note_spinner(name)
+        self._uncounted.clear()
+
+    def _note_run(self, run_id: str) -> None:
+        if not self.has_been_read:
+            return
+        self._moved_runs.add(run_id)
+        if self._is_saved:
+            self._unsaved_runs.add(run_id)
+
+    def _note_spinner(self, name: str) -> None:
+        self._moved_spinners.add(name)
+        if self._is_saved:
+            self._unsaved_spinners.add(name)
+
+    def _withdraw(self, tracked: TrackedRun) -> None:
         run = tracked.run
-        self._moved(run)
+        self._note_run(run.id)
+        self._moved_spinners.add(run.snapshot.spinner)
         self._spinners[run.snapshot.spinner].present[run.status] -= 1
         self.open.pop(run.id, None)
         self._naming.pop(run.id, None)
         self._new_failures.discard(run.id)
-
-    def _moved(self, run: Run) -> None:
-        self._moved_runs.add(run.id)
-        self._moved_spinners.add(run.snapshot.spinner)
 
     def let_go(self, run_id: str, now: float) -> bool:
         """Remove a run and remember that it left; returns whether it was there."""
@@ -192,23 +228,40 @@ class ProjectRuns:
         tracked.records_read_for = 0
         tracked.left_at = now
         self._left[run_id] = tracked
-        self._unsaved_runs.add(run_id)
         return True
+
+    def first_ending(self) -> Ending | None:
+        """Return the first ending of a run that is here; None when none has ended."""
+        while self._endings:
+            first = self._endings[0]
+            tracked = self.runs.get(first.run_id)
+            if tracked is not None and tracked.run.ended_at == first.at:
+                return first
+            # Of a run that left, or of a life before.
+            heapq.heappop(self._endings)
+        return None
 
     def expire(self, now: float, retention: float) -> None:
         """Let go of runs that ended longer than `retention` ago; a run's retention begins at its end, never before."""
-        while self._endings and self._endings[0][0] < now - retention:
-            ended_at, run_id = heapq.heappop(self._endings)
-            tracked = self.runs.get(run_id)
-            # An ending that is no longer the run's own is of a life before.
-            if tracked is not None and tracked.run.ended_at == ended_at:
-                self.let_go(run_id, now)
-        while self._left:
-            run_id, longest_gone = next(iter(self._left.items()))
-            if longest_gone.left_at is not None and longest_gone.left_at > now - MEMORY:
-                return
-            del self._left[run_id]
-            self._unsaved_runs.add(run_id)
+        while (first := self.first_ending()) is not None and first.at < now - retention:
+            self.let_go(first.run_id, now)
+        while (longest_gone := next(self.left(), None)) is not None and longest_gone[0] <= now - MEMORY:
+            self.forget_left(longest_gone[1])
+
+    @property
+    def count_left(self) -> int:
+        """How many runs are remembered though they left."""
+        return len(self._left)
+
+    def left(self) -> Iterator[tuple[float, str]]:
+        """Yield the runs that are remembered though they left, each with when it did; the first to leave first."""
+        for run_id, tracked in self._left.items():
+            yield tracked.left_at or 0.0, run_id
+
+    def forget_left(self, run_id: str) -> None:
+        """Remember a run that left no longer."""
+        del self._left[run_id]
+        self._note_run(run_id)
 
     def hide(self, hidden: set[str]) -> int:
         """Hide just these runs; return how many were shown until now."""
@@ -239,12 +292,11 @@ class ProjectRuns:
         self._naming.pop(run.id, None)
         if records:
             self._naming[run.id] = tracked
-        self._moved_runs.add(run.id)
-        self._unsaved_runs.add(run.id)
+        self._note_run(run.id)
         if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)
 
-    def unsaved(self) -> Iterator[tuple[str, str, "TrackedRun | Spinner | None"]]:
+    def unsaved(self) -> Iterator[tuple[str, str, TrackedRun | Spinner | None]]:
         """Yield kind, key and value of what changed since `saved`; None stands for what is not known any more."""
         for name in self._unsaved_spinners:
             yield SPINNER, name, self._spinners[name]
@@ -256,7 +308,7 @@ class ProjectRuns:
         self._unsaved_runs.clear()
         self._unsaved_spinners.clear()
 
-    def restore(self, runs: Iterable["TrackedRun"], spinners: dict[str, "Spinner"]) -> None:
+    def restore(self, runs: Iterable[TrackedRun], spinners: dict[str, Spinner]) -> None:
         """Take what was saved by an earlier life of the exporter; this project must be new."""
         self._spinners = spinners
         for spinner in spinners.values():
@@ -264,100 +316,11 @@ class ProjectRuns:
         for tracked in sorted(runs, key=lambda each: each.left_at or 0.0):
             tracked.hidden = False  # decided anew with the first read
             if tracked.left_at is None:
-                self._place(tracked, spinners[tracked.run.snapshot.spinner])
+                spinners[tracked.run.snapshot.spinner].present[tracked.run.status] += 1
+                self._place(tracked)
             else:
                 self._left[tracked.run.id] = tracked
 
 
 RUN = "run"
 SPINNER = "spinner"
-
-
-class TrackedRun(msgspec.Struct, gc=False):
-    """A run that is here, or was, with what has been counted of it: each thing once, however often it is seen."""
-
-    run: Run
-    pace: RunPace
-    hidden: bool = False
-    """Whether there are too many runs for this one to be shown."""
-    records_read_for: int = 0
-    """The failed count for which failed records were last read."""
-    left_at: float | None = None
-    """The runtime's time at which it left; None while it is here."""
-    _taught: bool = False
-    _counted_start: bool = False
-    _counted_queue: bool = False
-    _counted_finish: bool = False
-    _counted_completed: int = 0
-    _counted_failed: int = 0
-
-    @classmethod
-    def first(cls, run: Run) -> Self:
-        """Return a place for a run that was never here."""
-        return cls(run, RunPace.first(run))
-
-    def change(self, newer: Run, looked_at: float) -> None:
-        """Take the run's newer state; until `looked_at` it was as before.
-
-        Records of a run begun anew count anew; the run itself does not.
-        """
-        if self.run.restarted_by(newer):
-            self._counted_completed = self._counted_failed = 0
-        self.pace = self.pace.learn(self.run, newer, looked_at)
-        self.run = newer
-        self.left_at = None
-
-    def teach(self, spinner: SpinnerPace) -> bool:
-        """Let the spinner know the pace of a run that ended, once; return whether it learnt something."""
-        if not self.run.ended or self._taught:
-            return False
-        self._taught = True
-        return spinner.learn(self.pace)
-
-    def count_into(self, tally: Tally) -> None:
-        """Count what this run newly shows."""
-        run = self.run
-        if not self._counted_start and run.started:
-            self._counted_start = True
-            tally.started += 1
-        started_at = run.snapshot.started_at
-        if started_at is not None:
-            tally.last_start_at = _later(started_at, tally.last_start_at)
-            queued = run.queue_time()
-            if queued is not None and not self._counted_queue:
-                self._counted_queue = True
-                tally.queue_times.observe(queued, run_id=run.id, timestamp=started_at)
-        if run.ended_at is not None and run.status in ENDED:
-            self._count_end(run, run.ended_at, tally)
-        records = run.records
-        if records.completed > self._counted_completed:
-            tally.completed_records += records.completed - self._counted_completed
-            self._counted_completed = records.completed
-        if records.failed > self._counted_failed:
-            tally.failed_records += records.failed - self._counted_failed
-            self._counted_failed = records.failed
-
-    def _count_end(self, run: Run, ended_at: float, tally: Tally) -> None:
-        if run.status is Status.COMPLETED:
-            tally.last_success_at = _later(ended_at, tally.last_success_at)
-        if self._counted_finish:
-            return
-        self._counted_finish = True
-        tally.finished[run.status] += 1
-        duration = run.duration(ended_at)
-        if duration is not None:
-            tally.durations.observe(duration, run_id=run.id, timestamp=ended_at)
-
-
-def _later(time: float, known: float | None) -> float:
-    return time if known is None or time > known else known
-
-
-class Spinner(msgspec.Struct):
-    """What one spinner's runs have come to, and its runs that are here by status."""
-
-    pace: SpinnerPace = msgspec.field(default_factory=SpinnerPace)
-    tally: Tally = msgspec.field(default_factory=Tally)
-    present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
-    veiled: bool = False
-    """Whether it became known with the last read, and shows zeros until the next."""

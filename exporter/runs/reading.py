@@ -1,12 +1,12 @@
 """Reads one project into the store: which runs changed, which have to be looked after, which records failed.
 
-A read is staged and committed after its last page; one that fails changes nothing.
+A read is staged and committed after its last page; one that fails changes nothing that is shown.
 """
 
 import asyncio
 import dataclasses
 import heapq
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TypeVar
 
 from exporter.errors import ApiError
@@ -23,7 +23,7 @@ T = TypeVar("T")
 MAX_REREADS = 200
 """Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
 
-AT_ONCE = 100
+AT_ONCE = 250
 """Runs that are taken into the store before others have their turn: a millisecond."""
 
 MAX_RECORD_READS = 20
@@ -95,58 +95,63 @@ class ProjectReader:
     async def _read_runs(self, project_id: str, name: str) -> None:
         cursor = self._cursors.get(project_id, _Cursor())
         project = Project(project_id, name)
-        staged = _Staged()
         swept_at = self._monotonic()
         sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
-        if sweeps:
-            open_before = self._store.open_runs(project_id)
-            if self._client.tells_active:
-                await staged.take(self._observed(self._client.jobs(project, active=True)))
-            unseen = staged.missing(open_before)
+        open_before = self._store.open_runs(project_id) if sweeps else {}
+        active = _Staged(open_before)
+        if sweeps and self._client.tells_active:
+            async for page in self._observed(self._client.jobs(project, active=True)):
+                active.add(page)
         watermark = self._store.watermark(project_id)
         if watermark is not None:
             horizon = watermark - self._rules.overlap
         elif self._client.tells_active:
-            horizon = staged.as_of() - self._rules.retention
+            horizon = active.as_of() - self._rules.retention
         else:
             horizon = self._store.clock.now() - self._rules.retention
-        changed = _Staged()
-        await changed.take(
-            # Without an ETag at a sweep: one that lies would hide every change for ever.
-            self._observed(self._client.jobs(project, updated_since=horizon, etag=None if sweeps else cursor.etag)),
-        )
-        gone: list[str] = []
-        if sweeps:
-            lost = changed.missing(unseen)
-            gone = await self._reread(project_id, [open_before[run_id] for run_id in lost[:MAX_REREADS]], staged)
-            if len(lost) > MAX_REREADS:
-                swept_at = cursor.swept_at or swept_at
+        changed = _Staged(active.unseen)
+        # Without an ETag at a sweep: one that lies would hide every change for ever.
+        etag = None if sweeps else cursor.etag
+        async for page in self._observed(self._client.jobs(project, updated_since=horizon, etag=etag)):
+            changed.add(page)
+            if watermark is None and not self._client.counts_records:
+                # Before its first read is through nothing of a project is shown or saved, so there is nothing that a
+                # part of it could spoil, and its whole history need not be held beside what is kept of it.
+                await self._take(project_id, [*active.drain(), *changed.drain()], horizon)
+        lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
+        gone = await self._reread(project_id, lost[:MAX_REREADS], active)
+        if len(lost) > MAX_REREADS:
+            swept_at = cursor.swept_at or swept_at
         as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
-        sightings = staged.sightings + changed.sightings
+        sightings = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
             sightings = await self._count_records(project_id, sightings, as_of)
         self._store.begin_commit(project_id)
-        for start in range(0, len(sightings), AT_ONCE):
-            self._store.take(project_id, sightings[start : start + AT_ONCE], horizon=horizon)
-            await asyncio.sleep(0)
+        await self._take(project_id, sightings, horizon)
         self._store.end_commit(project_id, as_of=as_of, unchanged=changed.not_modified)
         for run_id in gone:
             self._store.forget_run(project_id, run_id)
         self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
 
-    async def _count_records(
-        self, project_id: str, sightings: list[tuple[RunSnapshot, float]], as_of: float
-    ) -> list[tuple[RunSnapshot, float]]:
+    async def _take(self, project_id: str, sightings: list["_Sighting"], horizon: float) -> None:
+        for sighting in sightings:
+            for start in range(0, len(sighting.runs), AT_ONCE):
+                some = sighting.runs[start : start + AT_ONCE]
+                self._store.take(project_id, some, sighting.as_of, horizon=horizon)
+                await asyncio.sleep(0)
+
+    async def _count_records(self, project_id: str, sightings: list["_Sighting"], as_of: float) -> list["_Sighting"]:
         """Return sightings with their records counted, and one of every run under way: its records may move alone."""
         counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._rules.overlap))
         known = self._store.runs_of(project_id)
+        newest: dict[str, tuple[RunSnapshot, float | None]]
         newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
-        newest |= {snapshot.id: (snapshot, seen_at) for snapshot, seen_at in sightings}
+        newest |= {snapshot.id: (snapshot, sighting.as_of) for sighting in sightings for snapshot in sighting.runs}
         troubles: list[str] = []
 
-        async def count(snapshot: RunSnapshot, seen_at: float) -> tuple[RunSnapshot, float] | None:
+        async def count(snapshot: RunSnapshot, seen_at: float | None) -> _Sighting | None:
             try:
-                return await counter.count(snapshot, known.get(snapshot.id)), seen_at
+                return _Sighting([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
             except ApiError as error:
                 # Better the run as it was than one without its records.
                 troubles.append(str(error))
@@ -159,16 +164,16 @@ class ProjectReader:
             raise ApiError(troubles[0])
         return [each for each in counted if each is not None]
 
-    async def _reread(self, project_id: str, runs: list[Run], staged: "_Staged") -> list[str]:
+    async def _reread(self, project_id: str, runs: list[Run], active: "_Staged") -> list[str]:
         """Read runs one by one that should be open and were in no list; return those that are gone."""
-        if not self._client.has("job"):
+        if not runs or not self._client.has("job"):
             return [run.id for run in runs]
         gone: list[str] = []
         troubles: list[str] = []
 
         async def read(run: Run) -> None:
             try:
-                staged.add(await self._client.job(run.snapshot))
+                active.add_alone(await self._client.job(run.snapshot))
             except NotFoundError:
                 gone.append(run.id)
             except ApiError as error:
@@ -224,32 +229,44 @@ class _Cursor:
     swept_at: float | None = None
 
 
-class _Staged:
-    """A list while it is read: nothing of it counts until its last page is here."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sighting:
+    """Runs that one answer showed, and the runtime's time of it, where it said one."""
 
-    def __init__(self) -> None:
-        self.sightings: list[tuple[RunSnapshot, float]] = []
+    runs: Sequence[RunSnapshot]
+    as_of: float | None
+
+
+class _Staged:
+    """A list while it is read."""
+
+    def __init__(self, expected: Iterable[str]) -> None:
+        """`expected` are runs that should be in it."""
+        self.unseen = set(expected)
+        """Those that were not, so far."""
         self.etag: str | None = None
         self.not_modified = False
+        self._sightings: list[_Sighting] = []
         self._first_as_of: float | None = None
         self._last_as_of: float | None = None
 
-    async def take(self, pages: AsyncIterator[Page[RunSnapshot]]) -> None:
-        async for page in pages:
-            self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
-            self._last_as_of = page.as_of
-            self.etag, self.not_modified = page.etag, page.not_modified
-            self.sightings += [(snapshot, page.as_of or snapshot.updated_at) for snapshot in page.items]
+    def add(self, page: Page[RunSnapshot]) -> None:
+        """Add the next page."""
+        self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
+        self._last_as_of = page.as_of
+        self.etag, self.not_modified = page.etag, page.not_modified
+        self._sightings.append(_Sighting(page.items, page.as_of))
+        if self.unseen:
+            self.unseen.difference_update([snapshot.id for snapshot in page.items])
 
-    def add(self, snapshot: RunSnapshot) -> None:
+    def add_alone(self, snapshot: RunSnapshot) -> None:
         """Add a run that was read on its own, after the list."""
-        self.sightings.append((snapshot, self._last_as_of or snapshot.updated_at))
+        self._sightings.append(_Sighting([snapshot], self._last_as_of))
 
-    def missing(self, run_ids: Iterable[str]) -> list[str]:
-        """Return those of some runs that are not in the list."""
-        wanted = list(run_ids)
-        seen = {snapshot.id for snapshot, _ in self.sightings} if wanted else set()
-        return [run_id for run_id in wanted if run_id not in seen]
+    def drain(self) -> list[_Sighting]:
+        """Return what was added since this was last called."""
+        drained, self._sightings = self._sightings, []
+        return drained
 
     def as_of(self) -> float:
         """Return the runtime's time of the first page: what changed after it may be missing from the list."""

@@ -30,12 +30,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def first(cls, snapshot: RunSnapshot, seen_at: float) -> Self:
         """Return the run that a first snapshot shows."""
-        return cls(
-            snapshot,
-            seen_at,
-            ended_at=_end(snapshot),
-            last_progress_at=_progress(snapshot, snapshot.updated_at),
-        )
+        return cls(snapshot, seen_at, _end(snapshot), _progress(snapshot, snapshot.updated_at))
 
     def fold(self, snapshot: RunSnapshot, seen_at: float) -> Self:
         """Return the run after one more snapshot, in whatever order they come.
@@ -109,12 +104,6 @@ class Run(msgspec.Struct, frozen=True, gc=False):
             return None
         return max((now if self.ended_at is None else self.ended_at) - self.snapshot.started_at, 0.0)
 
-    def queue_time(self) -> float | None:
-        """Return the seconds from creation to start; None before the start."""
-        if self.snapshot.started_at is None:
-            return None
-        return max(self.snapshot.started_at - self.snapshot.created_at, 0.0)
-
     def with_failed_records(self, records: tuple[FailedRecord, ...]) -> Self:
         """Return the same run with these failed records named; itself when it names them already."""
         if records == self.failed_records:
@@ -158,8 +147,9 @@ def _end(snapshot: RunSnapshot) -> float | None:
 
 def _progress(snapshot: RunSnapshot, finished_by: float) -> float | None:
     """Return when the run last got further; `finished_by` is when its finished records had finished at the latest."""
-    if snapshot.last_progress_at is not None:
-        return max(snapshot.last_progress_at, snapshot.started_at or 0.0)
-    if snapshot.started_at is None:
+    told, started_at = snapshot.last_progress_at, snapshot.started_at
+    if told is not None:
+        return told if started_at is None or told > started_at else started_at
+    if started_at is None:
         return None
-    return max(finished_by, snapshot.started_at) if _finished(snapshot) else snapshot.started_at
+    return max(finished_by, started_at) if _finished(snapshot) else started_at

@@ -6,6 +6,8 @@ its retention ran out, the runtime does not have it any more, its project is gon
 
 import dataclasses
 import heapq
+import itertools
+import operator
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +16,9 @@ import msgspec
 
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
-from exporter.runs.project import RUN, SPINNER, Header, ProjectRuns, Spinner, TrackedRun
+from exporter.runs.project import RUN, SPINNER, Header, ProjectRuns
 from exporter.runs.run import Run
+from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runs.tally import Tally
 from exporter.runs.watch import Key, Watch
 from exporter.runtime.model import FailedRecord, Health, Meter, RunSnapshot
@@ -85,6 +88,9 @@ class Outage(msgspec.Struct, frozen=True):
     """Time at which the last one ended: no silence until then is any run's own."""
 
 
+LEAST_REMEMBERED = 10_000
+"""Runs that left which are remembered at least, when there are so many; the limit on runs may be a small one."""
+
 Saved = Header | Spinner | TrackedRun | Outage
 """What can be saved: a project's header, a spinner, a run, the outages."""
 
@@ -107,9 +113,14 @@ class Store:
         *,
         monotonic: Callable[[], float],
         dropped: Callable[[str], None] = lambda reason: None,
+        is_saved: bool = False,
     ) -> None:
-        """`dropped` is told the reason whenever a run leaves that a person would still look for."""
+        """`dropped` is told the reason whenever a run leaves that a person would still look for.
+
+        `is_saved` says whether somebody saves what is here, and so asks for what is `unsaved`.
+        """
         self._rules = rules
+        self._is_saved = is_saved
         self.clock = clock
         self._monotonic = monotonic
         self._dropped = dropped
@@ -118,6 +129,7 @@ class Store:
         self._health: tuple[Health, float] | None = None
         self._meters: tuple[tuple[Meter, ...], float] | None = None
         self._hides = False
+        self._taken = 0
         self._outage = Outage()
         self._saved_headers: dict[str, Header] = {}
         self._forgotten: set[str] = set()
@@ -143,7 +155,8 @@ class Store:
         for project_id, name in names.items():
             known = self._projects.get(project_id)
             if known is None:
-                self._projects[project_id] = ProjectRuns(Header(name, history=not self._first_look_done))
+                header = Header(name, history=not self._first_look_done)
+                self._projects[project_id] = ProjectRuns(header, is_saved=self._is_saved)
             elif known.name != name:
                 known.header = msgspec.structs.replace(known.header, name=name)
                 known.all_moved()
@@ -166,18 +179,26 @@ class Store:
         nothing newer of its own, so that the next read begins where this one did.
         """
         self.begin_commit(project_id)
-        self.take(project_id, sightings, horizon=horizon)
+        for seen_at, together in itertools.groupby(sightings, key=operator.itemgetter(1)):
+            self.take(project_id, [snapshot for snapshot, _ in together], seen_at, horizon=horizon)
         self.end_commit(project_id, as_of=as_of, unchanged=unchanged)
 
     def begin_commit(self, project_id: str) -> None:
         """Begin a `commit` that is done piece by piece, since a large one takes long."""
-        self._projects[project_id].unveil()
+        project = self._projects[project_id]
+        if project.has_been_read:
+            project.unveil()
 
-    def take(self, project_id: str, sightings: Iterable[tuple[RunSnapshot, float]], *, horizon: float) -> None:
-        """Take a piece of it. What is taken twice, since a commit did not come to its end, is counted once."""
-        take = self._projects[project_id].take
-        for snapshot, seen_at in sightings:
-            take(snapshot, seen_at, horizon)
+    def take(self, project_id: str, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float) -> None:
+        """Take a piece of it, of an answer of the runtime's time `seen_at`, if that said one.
+
+        What is taken twice, since a commit did not come to its end, is counted once.
+        """
+        self._projects[project_id].take(snapshots, seen_at, horizon)
+        self._taken += len(snapshots)
+        if self._taken > self.rules.max_runs / 4:
+            # A list may be much longer than what is kept of it.
+            self._limit_runs()
 
     def end_commit(self, project_id: str, *, as_of: float, unchanged: bool = False) -> None:
         """End it: now the project has been read."""
@@ -218,7 +239,8 @@ class Store:
         self._projects[project_id].all_moved()
         self._collect_moved()
         self._shown.discard(project_id)
-        for _ in self._projects.pop(project_id).runs:
+        project = self._projects.pop(project_id)
+        for _ in project.runs if project.has_been_read else ():
             self._dropped("project_gone")
 
     def keep_failed_records(self, project_id: str, run: Run, records: Sequence[FailedRecord]) -> None:
@@ -242,7 +264,7 @@ class Store:
         """Yield what changed since `saved` was last called."""
         for project_id in self._forgotten:
             yield "project", project_id, "", None
-        for project_id, project in self._projects.items():
+        for project_id, project in self._read_projects():
             if self._saved_headers.get(project_id) != project.header:
                 yield "project", project_id, "", project.header
             for kind, key, value in project.unsaved():
@@ -253,9 +275,9 @@ class Store:
     def saved(self) -> None:
         """Take note that everything was saved that `unsaved` gave; nothing may have changed meanwhile."""
         self._forgotten.clear()
-        self._saved_headers = {project_id: project.header for project_id, project in self._projects.items()}
+        self._saved_headers = {project_id: project.header for project_id, project in self._read_projects()}
         self._saved_outage = self._outage
-        for project in self._projects.values():
+        for _, project in self._read_projects():
             project.saved()
 
     def restore(self, rows: Iterable[Row]) -> None:
@@ -274,7 +296,7 @@ class Store:
                 case Outage():
                     self._outage = value
         for project_id, header in headers.items():
-            self._projects[project_id] = ProjectRuns(header)
+            self._projects[project_id] = ProjectRuns(header, is_saved=self._is_saved)
             self._projects[project_id].restore(runs[project_id], spinners[project_id])
         self._first_look_done = bool(headers)
         self.saved()
@@ -354,7 +376,7 @@ class Store:
         """
         project_id, name = key
         project = self._projects.get(project_id)
-        if project is None or project.header.watermark is None or name not in project.spinner_names():
+        if project is None or not project.has_been_read or name not in project.spinner_names():
             return None
         tally, present = project.spinner(name)
         present = present if self.is_fresh(project) else {}
@@ -375,7 +397,7 @@ class Store:
 
     def _collect_moved(self) -> None:
         """Let every watch know what moved: what was read, and what time alone has made too old to be shown."""
-        for project_id, project in self._projects.items():
+        for project_id, project in self._read_projects():
             fresh = self.is_fresh(project)
             if fresh != (project_id in self._shown):
                 self._shown ^= {project_id}
@@ -390,6 +412,11 @@ class Store:
     def projects(self) -> Iterator[ProjectRuns]:
         """Yield every project."""
         yield from self._projects.values()
+
+    def _read_projects(self) -> Iterator[tuple[str, ProjectRuns]]:
+        for project_id, project in self._projects.items():
+            if project.has_been_read:
+                yield project_id, project
 
     @property
     def health(self) -> Health | None:
@@ -415,26 +442,52 @@ class Store:
     # -- limits -------------------------------------------------------------------------------------------
 
     def _limit_runs(self) -> None:
-        """Show the newest and those that have not ended; drop ended ones over the limit, hide open ones.
+        """Drop the runs over the limit that ended first; hide the oldest of those that have not ended."""
+        self._taken = 0
+        excess = self.count - self.rules.max_runs
+        if excess > 0:
+            excess -= self._let_go_of_ended(excess)
+        if excess > 0 or self._hides:
+            self._hide_open(max(excess, 0))
+        self._forget_left()
 
-        An open run is only hidden, not dropped: it must still be counted once, whenever it ends.
+    def _let_go_of_ended(self, most: int) -> int:
+        """Let go of the runs that ended first; return how many there were.
+
+        By their ends and not by their beginnings: what has just ended is what somebody wants to know of, however long
+        it took.
         """
-        if self.count <= self.rules.max_runs and not self._hides:
-            return
-        everything = [(project, tracked) for project in self._projects.values() for tracked in project.runs.values()]
-        # So few of so many are found faster than all are sorted.
-        excess = max(len(everything) - self.rules.max_runs, 0)
-        over = heapq.nsmallest(
-            excess, everything, key=lambda pair: (not pair[1].run.ended, pair[1].run.snapshot.created_at)
-        )
-        for project, tracked in over:
-            if tracked.run.ended and project.let_go(tracked.run.id, self.clock.now()):
-                self._dropped("limit")
-        hidden = {tracked.run.id for _, tracked in over if not tracked.run.ended}
+        projects = list(self._projects.values())
+        # Looks only at those that leave: this is done while a list is read that is longer than what is kept of it.
+        endings = [(first, place) for place, project in enumerate(projects) if (first := project.first_ending())]
+        heapq.heapify(endings)
+        now, gone = self.clock.now(), 0
+        while endings and gone < most:
+            first, place = heapq.heappop(endings)
+            projects[place].let_go(first.run_id, now)
+            self._dropped("limit")
+            gone += 1
+            if (following := projects[place].first_ending()) is not None:
+                heapq.heappush(endings, (following, place))
+        return gone
+
+    def _hide_open(self, count: int) -> None:
+        """Hide so many, and no others. They are not dropped: each must still be counted once, whenever it ends."""
+        runs = (tracked.run for project in self._projects.values() for tracked in project.open.values())
+        hidden = {run.id for run in heapq.nsmallest(count, runs, key=lambda run: run.snapshot.created_at)}
         for project in self._projects.values():
             for _ in range(project.hide(hidden)):
                 self._dropped("limit")
         self._hides = bool(hidden)
+
+    def _forget_left(self) -> None:
+        """Remember no more of the runs that left than may be here, of a long list all the same: the last to leave."""
+        projects = list(self._projects.values())
+        excess = sum(project.count_left for project in projects) - max(self.rules.max_runs, LEAST_REMEMBERED)
+        if excess > 0:
+            gone = [[(*left, place) for left in project.left()] for place, project in enumerate(projects)]
+            for _, run_id, place in list(itertools.islice(heapq.merge(*gone), excess)):
+                projects[place].forget_left(run_id)
 
     def _limit_failed_records(self) -> None:
         """Keep the failed records of the runs that changed last."""

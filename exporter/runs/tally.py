@@ -1,6 +1,7 @@
 """What is counted per spinner: starts, ends, records and durations. Only ever grows; who counts what is `store`'s."""
 
 import bisect
+from collections.abc import Iterable
 
 import msgspec
 
@@ -12,21 +13,22 @@ DURATION_BUCKETS: tuple[float, ...] = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 36
 ENDED = tuple(status for status in Status if status.ended)
 
 
-class Exemplar(msgspec.Struct, frozen=True, gc=False):
-    """The run behind one observation."""
+class Observation(msgspec.Struct, frozen=True, gc=False):
+    """One value, and the run behind it; the newest of a bucket is its exemplar."""
 
-    run_id: str
     value: float
+    run_id: str
     timestamp: float
+    """When it came to be, in seconds since the epoch."""
 
 
 class Histogram(msgspec.Struct):
-    """Counts observations by bucket, with the newest observation of each bucket as its exemplar."""
+    """Counts observations by bucket."""
 
     buckets: tuple[float, ...] = DURATION_BUCKETS
     counts: list[int] = []
     """One place more than bounds: the bucket +Inf."""
-    exemplars: list[Exemplar | None] = []
+    exemplars: list[Observation | None] = []
     total: float = 0.0
 
     def __post_init__(self) -> None:
@@ -34,14 +36,17 @@ class Histogram(msgspec.Struct):
         self.counts = self.counts or [0] * places
         self.exemplars = self.exemplars or [None] * places
 
-    def observe(self, value: float, *, run_id: str, timestamp: float) -> None:
-        """Count `value`; `timestamp` (seconds since the epoch) is when it came to be."""
-        place = bisect.bisect_left(self.buckets, value)
-        self.counts[place] += 1
-        self.total += value
-        last = self.exemplars[place]
-        if last is None or last.timestamp <= timestamp:
-            self.exemplars[place] = Exemplar(run_id, value, timestamp)
+    def observe(self, observations: Iterable[Observation]) -> None:
+        """Count them."""
+        buckets, counts, exemplars, total = self.buckets, self.counts, self.exemplars, self.total
+        for observation in observations:
+            place = bisect.bisect_left(buckets, observation.value)
+            counts[place] += 1
+            total += observation.value
+            last = exemplars[place]
+            if last is None or last.timestamp <= observation.timestamp:
+                exemplars[place] = observation
+        self.total = total
 
 
 class Tally(msgspec.Struct):

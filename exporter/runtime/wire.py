@@ -8,6 +8,7 @@ a label is cleaned here, once: control characters go, long names are cut.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -100,7 +101,8 @@ class Decoder:
         self._statuses = statuses
         self._findings = findings
         self._label_length = label_length
-        self._labels: dict[str, str] = {}
+        self._labels = _Labels(label_length)
+        self._words: dict[str, tuple[Status, str]] = {}
         described = present(resources)
         if "job" in described and not described["job"].fields:
             described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
@@ -136,11 +138,11 @@ class Decoder:
 
     def jobs(self, body: bytes, known: Known | None = None) -> Listing[RunSnapshot]:
         """Decode a page of a project's runs."""
-        return self._listing(body, self._shapes["jobs"], lambda wire: self._run(wire, known or Known()))
+        return self._listing(body, self._shapes["jobs"], functools.partial(self._run, known or Known()))
 
     def job(self, body: bytes, known: Known | None = None) -> RunSnapshot:
         """Decode one run."""
-        return self._run(self._shapes["job"].decode(body), known or Known())
+        return self._run(known or Known(), self._shapes["job"].decode(body))
 
     def failed_records(self, body: bytes) -> Listing[FailedRecord]:
         """Decode a page of a run's failed records."""
@@ -174,7 +176,7 @@ class Decoder:
         for raw in self._shapes["usage"].page(body)[0]:
             meter = self._checked(self._shapes["usage"], raw)
             if meter is not None:
-                name = self._label(meter.name)
+                name = self._labels[meter.name]
                 meters[name] = Meter(name, meter.used, meter.limit, _epoch(meter.resets_at))
         return tuple(meters.values())
 
@@ -204,56 +206,70 @@ class Decoder:
             return None
 
     def _project(self, wire: "_Project") -> Project:
-        return Project(self._id(wire.id), self._label(wire.name))
+        return Project(self._id(wire.id), self._labels[wire.name])
 
-    def _run(self, wire: "_Job | _MappedJob", known: Known) -> RunSnapshot:
-        created_at, started_at = _epoch(wire.created_at), _epoch(wire.started_at)
-        created_at = started_at if created_at is None else created_at
-        if created_at is None:
+    def _run(self, known: Known, wire: "_Job | _MappedJob") -> RunSnapshot:
+        # This is done for every run of every page, so it calls little, and gives the fields by place.
+        labels = self._labels
+        started, ended, progressed, updated = wire.started_at, wire.ended_at, wire.last_progress_at, wire.updated_at
+        created = started if wire.created_at is None else wire.created_at
+        if created is None:
             raise ValueError("createdAt: is missing")
-        updated_at = _epoch(wire.updated_at)
-        if updated_at is None:
-            updated_at = created_at if known.now is None else known.now
+        created_at = created.timestamp()
+        updated_at = created_at if known.now is None else known.now
+        if updated is not None:
+            updated_at = updated.timestamp()
         spinner = wire.spinner_name or known.spinner
         if not spinner:
             raise ValueError("spinnerName: is missing")
-        label = self._label(wire.status)
-        status = self._statuses.idea(label)
-        if status is Status.UNKNOWN:
-            self._findings.unmapped_status(label)
-        # By place, in the order of the fields: this is done for every run of every page.
+        status, label = self._words.get(wire.status) or self._word(wire.status)
+        project_id: str = known.project_id
+        refs: tuple[tuple[str, str], ...] = ()
+        if isinstance(wire, _MappedJob):
+            project_id = wire.project_id or project_id
+            refs = tuple((wire.ref or {}).items())
         return RunSnapshot(
             self._id(wire.id),
-            wire.project_id or known.project_id,
-            self._label(spinner),
-            self._label(wire.trigger or ""),
-            self._label(wire.parent_job_id or ""),
+            project_id,
+            labels[spinner],
+            labels[wire.trigger or ""],
+            labels[wire.parent_job_id or ""],
             status,
             label,
             created_at,
             updated_at,
-            started_at,
-            _epoch(wire.ended_at),
-            _epoch(wire.last_progress_at),
+            None if started is None else started.timestamp(),
+            None if ended is None else ended.timestamp(),
+            None if progressed is None else progressed.timestamp(),
             None if wire.records is None else _counts(wire.records),
             tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
-            tuple((wire.ref or {}).items()) if isinstance(wire, _MappedJob) else (),
+            refs,
         )
 
+    def _word(self, text: str) -> tuple[Status, str]:
+        """Return a status label, and the idea behind it."""
+        label = self._labels[text]
+        status = self._statuses.idea(label)
+        if status is Status.UNKNOWN:
+            self._findings.unmapped_status(label)
+        elif len(self._words) < MAX_LABELS and len(text) <= self._label_length:
+            self._words[text] = status, label
+        return status, label
+
     def _failure(self, wire: "_Failure") -> FailureCount:
-        return FailureCount(self._label(wire.step or ""), self._label(wire.error_code or ""), wire.count)
+        return FailureCount(self._labels[wire.step or ""], self._labels[wire.error_code or ""], wire.count)
 
     def _failed_record(self, wire: "_Record") -> FailedRecord:
         step = wire.failed_step or _Step()
         return FailedRecord(
             self._id(wire.id),
-            self._label(step.name or step.type or ""),
-            self._label(wire.error_code or ""),
+            self._labels[step.name or step.type or ""],
+            self._labels[wire.error_code or ""],
             _epoch(wire.ended_at),
         )
 
     def _record(self, wire: "_Record") -> RecordSight:
-        word = self._label(wire.status or "")
+        word = self._labels[wire.status or ""]
         status = self._record_statuses.idea(word)
         if status is Status.UNKNOWN:
             self._findings.unmapped_status(word)
@@ -265,18 +281,21 @@ class Decoder:
             raise ValueError("id: expected printable characters, and not more than limits.label_length")
         return text
 
-    def _label(self, text: str) -> str:
-        known = self._labels.get(text)
-        if known is not None:
-            return known
+
+class _Labels(dict[str, str]):
+    """Text as it may become a label. The same few come with every run: kept once, they take no room nor time again."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __missing__(self, text: str) -> str:
         label = text
-        if not text.isprintable() or len(text) > self._label_length:
+        if not text.isprintable() or len(text) > self._length:
             # isprintable() is false for control characters, separators other than space, and lone surrogates.
-            cut = text[: self._label_length]
+            cut = text[: self._length]
             label = "".join(character if character.isprintable() else " " for character in cut).strip()
-        # The same few come with every run: kept once, they are not looked at again, and take no room.
-        if len(self._labels) < MAX_LABELS and len(text) <= self._label_length:
-            self._labels[text] = label
+        if len(self) < MAX_LABELS and len(text) <= self._length:
+            self[text] = label
         return label
 
 
@@ -332,7 +351,8 @@ class _AnyJob(_Wire, frozen=True, kw_only=True):
 
 
 class _Job(_AnyJob, frozen=True, kw_only=True):
-    project_id: str
+    """A run as the contract has it; its project is the one that it was asked for."""
+
     spinner_name: str
     created_at: _Time
     updated_at: _Time

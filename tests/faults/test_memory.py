@@ -21,8 +21,8 @@ EMPTY = 90 * MEGABYTE
 PER_RUN = 8_000
 """Bytes of a run that is shown: its state, its lines, and those of the page that is on its way."""
 
-PER_DROPPED_RUN = 2_000
-"""Bytes of a run that was dropped: it is remembered for some hours, so that it is not counted again."""
+PER_REMEMBERED_RUN = 1_000
+"""Bytes of a run that was dropped: as many as are shown are remembered, so that they are not counted again."""
 
 IN_FLIGHT = 8
 """Answers under way at once, each of `limits.body_bytes` at most: `sync.concurrency`."""
@@ -76,9 +76,9 @@ BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
     ("spoil", "most"),
     [
         pytest.param(
-            runs(100_000),
-            EMPTY + LimitsConfig().runs * PER_RUN + 80_000 * PER_DROPPED_RUN,
-            id="100,000 runs that ended",
+            runs(200_000),
+            EMPTY + LimitsConfig().runs * (PER_RUN + PER_REMEMBERED_RUN),
+            id="a list of 200,000 runs that ended",
         ),
         pytest.param(without_end, EMPTY + IN_FLIGHT * LimitsConfig().body_bytes, id="a body without end"),
         pytest.param(bomb, EMPTY + IN_FLIGHT * LimitsConfig().body_bytes, id="a gzip bomb of a gigabyte"),

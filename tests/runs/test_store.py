@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+import pytest
+
+from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import ShownSpinner, Store
 from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
@@ -270,6 +273,45 @@ def test_over_the_limit_the_newest_and_those_that_have_not_ended_are_kept() -> N
     assert sorted(shown_ids(held)) == ["e2", "e3", "open"]
     assert reasons == ["limit", "limit"]
     assert finished(held) == 4, "what is not shown is counted all the same"
+
+
+def test_over_the_limit_a_long_run_that_has_just_ended_stays_before_short_ones_that_ended_earlier() -> None:
+    held = store(Clock(NOON + 60), max_runs=1)
+    short = snapshot("short", Status.COMPLETED, created_at=NOON + 20, started_at=NOON + 21, ended_at=NOON + 30)
+    long = snapshot("long", Status.FAILED, created_at=NOON - 3000, started_at=NOON - 2999, ended_at=NOON + 50)
+    commit(held, short, long)
+    assert shown_ids(held) == ["long"], "an alert on runs that failed must see it, however long it took"
+
+
+def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> None:
+    held = store(Clock(NOON + 60), max_runs=100)
+    for start in range(0, 10_000, 50):
+        page = [ended(f"r{number}", NOON + number / 1000) for number in range(start, start + 50)]
+        held.take("p1", page, NOON + 60, horizon=NOON - 3600)
+        assert held.count <= 150, "memory must be bounded by what is kept and a page, not by the list"
+    held.end_commit("p1", as_of=NOON + 60)
+    held.expire()
+    assert held.count == 100
+    assert finished(held) == 10_000
+
+
+def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.runs.store.LEAST_REMEMBERED", 3)
+    held = store(Clock(NOON + 60), max_runs=2, projects={"p1": "Sales", "p2": "Service"})
+    for project in ("p1", "p2"):
+        runs = [ended(f"{project}-{number}", NOON + number) for number in range(5)]
+        held.commit(project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
+    held.expire()
+    assert sum(project.count_left for project in held.projects()) == 3
+
+
+def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
+    clock = Clock(NOON + 60)
+    held = Store(store(clock).rules, RuntimeClock(clock), monotonic=clock)
+    held.name_projects({"p1": "Sales"})
+    for number in range(10):
+        commit(held, ended(f"r{number}", NOON))
+    assert [row for row in held.unsaved() if row[0] != "project"] == []
 
 
 def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_there_is_room() -> None:

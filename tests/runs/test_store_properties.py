@@ -123,6 +123,22 @@ def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
+def test_it_makes_no_difference_whether_runs_come_in_one_answer_or_one_by_one(data: st.DataObject) -> None:
+    """A read's runs are counted together, and some change twice in it."""
+    reads = data.draw(readings(data.draw(worlds())))
+    together, apart = store(Clock(NOON + 600)), store(Clock(NOON + 600))
+    for read in reads:
+        together.commit("p1", [(each, NOON + 600) for each in read], as_of=NOON + 600, horizon=HORIZON)
+        apart.begin_commit("p1")
+        for each in read:
+            apart.take("p1", [each], NOON + 600, horizon=HORIZON)
+        apart.end_commit("p1", as_of=NOON + 600)
+    assert gauges(together) == gauges(apart)
+    assert spinners_in_full(together) == spinners_in_full(apart), "look at ProjectRuns.take: what is counted, and when"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
 def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its_retention(data: st.DataObject) -> None:
     """Retention is as short as it gets, so that runs leave between the reads that still speak of them."""
     world = data.draw(worlds())

@@ -259,6 +259,27 @@ async def test_a_page_that_fails_changes_nothing(status: int) -> None:
     assert finished(exporter) == 5, "what a failed read did not take, the next good one does"
 
 
+async def test_a_first_read_that_fails_shows_nothing_and_the_next_one_counts_each_run_once() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.page_size = 2
+    for number in range(5):
+        runtime.put(f"run-{number}", **ended())
+    runtime.put("vanishes", createdAt=NOON - 600, updated_at=NOON - 600)
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("cursor") == "4" else None
+    exporter = exporter_of(runtime)
+    assert not await exporter.refresh()
+    page = str(await exporter.page())
+    assert "\nspinner_run_info{" not in page
+    assert "\nspinner_runs_started_total{" not in page, "half of a history would be followed by a jump"
+    runtime.interfere = lambda request: None
+    del runtime.jobs["vanishes"]
+    clock.advance(15)
+    assert await exporter.refresh()
+    assert set(runs_of(exporter)) == {f"run-{number}" for number in range(5)}
+    assert finished(exporter) == 5, "what the read that failed took already must not be counted again"
+
+
 async def test_an_error_body_that_looks_like_an_empty_list_is_an_error() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)

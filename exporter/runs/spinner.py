@@ -1,0 +1,124 @@
+"""One spinner: what its runs have come to, each thing of each run counted once, however often it is seen."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from exporter.runs.pace import RunPace, SpinnerPace
+from exporter.runs.run import Run
+from exporter.runs.tally import Observation, Tally
+from exporter.status import Status
+
+STARTED, QUEUED, FINISHED, TAUGHT = 1, 2, 4, 8
+"""What there is to count of a run once: that it started, how long it was queued, how it ended, its pace."""
+
+
+class TrackedRun(msgspec.Struct, gc=False):
+    """A run that is here, or was, with what has been counted of it."""
+
+    run: Run
+    counted: int = 0
+    """The sum of what was counted once."""
+    counted_completed: int = 0
+    """Completed records that were counted."""
+    counted_failed: int = 0
+    """The same of failed ones."""
+    hidden: bool = False
+    """Whether there are too many runs for this one to be shown."""
+    records_read_for: int = 0
+    """The failed count for which failed records were last read."""
+    left_at: float | None = None
+    """The runtime's time at which it left; None while it is here."""
+    _pace: RunPace | None = None
+    """None while one state of the run is all that was seen: then that says it, and most runs are found ended."""
+
+    @property
+    def pace(self) -> RunPace:
+        """What is learnt of how it goes on."""
+        return RunPace.first(self.run) if self._pace is None else self._pace
+
+    def may_teach(self) -> bool:
+        """Whether its pace may be known well enough to say something of other runs."""
+        return self._pace is not None or RunPace.first_is_known(self.run)
+
+    def change(self, newer: Run, looked_at: float) -> None:
+        """Take the run's newer state; until `looked_at` it was as before.
+
+        Records of a run begun anew count anew; the run itself does not.
+        """
+        if self.run.restarted_by(newer):
+            self.counted_completed = self.counted_failed = 0
+        self._pace = self.pace.learn(self.run, newer, looked_at)
+        self.run = newer
+        self.left_at = None
+
+
+class Spinner(msgspec.Struct):
+    """What one spinner's runs have come to, and its runs that are here by status."""
+
+    pace: SpinnerPace = msgspec.field(default_factory=SpinnerPace)
+    tally: Tally = msgspec.field(default_factory=Tally)
+    present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
+    veiled: bool = False
+    """Whether it became known with the last read, and shows zeros until the next."""
+
+    def count(self, placed: Sequence[TrackedRun]) -> bool:
+        """Count what these runs, which have just got their places, newly show; return whether they taught something."""
+        tally, present, finished = self.tally, self.present, self.tally.finished
+        last_start_at = -math.inf if tally.last_start_at is None else tally.last_start_at
+        last_success_at = -math.inf if tally.last_success_at is None else tally.last_success_at
+        started = completed = failed = 0
+        queue_times: list[Observation] = []
+        durations: list[Observation] = []
+        ended: list[TrackedRun] = []
+        for tracked in placed:
+            run = tracked.run
+            snapshot = run.snapshot
+            status, started_at, ended_at = snapshot.status, snapshot.started_at, run.ended_at
+            present[status] += 1
+            facts = 0
+            if started_at is not None:
+                facts = STARTED | QUEUED
+                if started_at > last_start_at:
+                    last_start_at = started_at
+            elif run.started:
+                facts = STARTED
+            if ended_at is not None:
+                facts |= TAUGHT
+                if status.ended:
+                    facts |= FINISHED
+                    if ended_at > last_success_at and status is Status.COMPLETED:
+                        last_success_at = ended_at
+            counted = tracked.counted
+            new = facts & ~counted
+            if new:
+                tracked.counted = counted | facts
+                if new & STARTED:
+                    started += 1
+                if started_at is not None and new & QUEUED:
+                    queued = started_at - snapshot.created_at
+                    queue_times.append(Observation(queued if queued > 0 else 0.0, snapshot.id, started_at))
+                if ended_at is not None and new & FINISHED:
+                    finished[status] += 1
+                    if started_at is not None:
+                        duration = ended_at - started_at
+                        durations.append(Observation(duration if duration > 0 else 0.0, snapshot.id, ended_at))
+                if new & TAUGHT:
+                    ended.append(tracked)
+            records = snapshot.records
+            if records is not None:
+                if records.completed > tracked.counted_completed:
+                    completed += records.completed - tracked.counted_completed
+                    tracked.counted_completed = records.completed
+                if records.failed > tracked.counted_failed:
+                    failed += records.failed - tracked.counted_failed
+                    tracked.counted_failed = records.failed
+        tally.last_start_at = None if last_start_at == -math.inf else last_start_at
+        tally.last_success_at = None if last_success_at == -math.inf else last_success_at
+        tally.started += started
+        tally.completed_records += completed
+        tally.failed_records += failed
+        tally.queue_times.observe(queue_times)
+        tally.durations.observe(durations)
+        return self.pace.learn(tracked.pace for tracked in reversed(ended) if tracked.may_teach())
