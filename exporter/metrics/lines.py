@@ -76,10 +76,12 @@ def _histogram_lines(name: str, pairs: str, histogram: Histogram, *, openmetrics
 
 
 def _exemplar(exemplar: Observation | None) -> str:
-    if exemplar is None or len("run_id") + len(exemplar.run_id) > MAX_EXEMPLAR:
+    if exemplar is None:
         return ""
-    pairs = pairs_of(("run_id",), (exemplar.run_id,))
-    return f" # {_braces(pairs)} {number(exemplar.value)} {number(exemplar.timestamp)}"
+    timestamp, value, run_id = exemplar
+    if len("run_id") + len(run_id) > MAX_EXEMPLAR:
+        return ""
+    return f" # {_braces(pairs_of(('run_id',), (run_id,)))} {number(value)} {number(timestamp)}"
 
 
 def _braces(pairs: str) -> str:

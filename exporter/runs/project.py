@@ -139,7 +139,12 @@ class ProjectRuns:
             at = snapshot.updated_at if seen_at is None else seen_at
             tracked = self.runs.get(snapshot.id)
             if tracked is None:
-                tracked = self._admit(Run.first(snapshot, at), horizon)
+                run = Run.first(snapshot, at)
+                if self._left and snapshot.id in self._left:
+                    tracked = self._readmit(run)
+                elif run.ended_at is None or run.ended_at >= horizon:
+                    # Else an earlier read has counted it, or it is older than our first.
+                    tracked = TrackedRun(run)
                 if tracked is None:
                     continue
             else:
@@ -154,12 +159,9 @@ class ProjectRuns:
             self._uncounted[snapshot.spinner].append(tracked)
         self._count()
 
-    def _admit(self, run: Run, horizon: float) -> TrackedRun | None:
-        """Return a place for a run that is not here, unless it is an echo of one that was here before."""
-        left = self._left.get(run.snapshot.id) if self._left else None
-        if left is None:
-            # A run that ended before the horizon was counted by an earlier read, or is older than our first.
-            return None if run.ended_at is not None and run.ended_at < horizon else TrackedRun(run)
+    def _readmit(self, run: Run) -> TrackedRun | None:
+        """Return the place of a run that left, unless this is but an echo of it."""
+        left = self._left[run.id]
         late = run.snapshot.updated_at <= left.run.snapshot.updated_at
         if left.run.ended and (late or run.ends_like(left.run)):
             return None
@@ -172,17 +174,17 @@ class ProjectRuns:
         # Once for each run of a first read: what it asks for often is asked for once.
         run = tracked.run
         snapshot = run.snapshot
-        run_id, records = snapshot.id, snapshot.records
+        run_id, ended_at, records = snapshot.id, run.ended_at, snapshot.records
         self.runs[run_id] = tracked
         if self.has_been_read:
             self._note_run(run_id)
-        if run.ended_at is None:
+        if ended_at is None:
             self.open[run_id] = tracked
         else:
-            heapq.heappush(self._endings, Ending(run.ended_at, run_id))
+            heapq.heappush(self._endings, Ending(ended_at, run_id))
         if run.failed_records:
             self._naming[run_id] = tracked
-        if (records.failed if records else 0) != tracked.records_read_for:
+        if (0 if records is None else records.failed) != tracked.records_read_for:
             self._new_failures.add(run_id)
 
     def _count(self) -> None:

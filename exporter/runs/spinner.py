@@ -30,17 +30,13 @@ class TrackedRun(msgspec.Struct, gc=False):
     """The failed count for which failed records were last read."""
     left_at: float | None = None
     """The runtime's time at which it left; None while it is here."""
-    _pace: RunPace | None = None
-    """None while one state of the run is all that was seen: then that says it, and most runs are found ended."""
+    learnt: RunPace | None = None
+    """Its pace as learnt from state to state; None while one was seen alone, as of most runs, which are found ended."""
 
     @property
     def pace(self) -> RunPace:
         """What is learnt of how it goes on."""
-        return RunPace.first(self.run) if self._pace is None else self._pace
-
-    def may_teach(self) -> bool:
-        """Whether its pace may be known well enough to say something of other runs."""
-        return self._pace is not None or RunPace.first_is_known(self.run)
+        return RunPace.first(self.run) if self.learnt is None else self.learnt
 
     def change(self, newer: Run, looked_at: float) -> None:
         """Take the run's newer state; until `looked_at` it was as before.
@@ -49,7 +45,7 @@ class TrackedRun(msgspec.Struct, gc=False):
         """
         if self.run.restarted_by(newer):
             self.counted_completed = self.counted_failed = 0
-        self._pace = self.pace.learn(self.run, newer, looked_at)
+        self.learnt = self.pace.learn(self.run, newer, looked_at)
         self.run = newer
         self.left_at = None
 
@@ -71,7 +67,7 @@ class Spinner(msgspec.Struct):
         started = completed = failed = 0
         queue_times: list[Observation] = []
         durations: list[Observation] = []
-        ended: list[TrackedRun] = []
+        teachers: list[TrackedRun] = []
         for tracked in placed:
             run = tracked.run
             snapshot = run.snapshot
@@ -98,14 +94,14 @@ class Spinner(msgspec.Struct):
                     started += 1
                 if started_at is not None and new & QUEUED:
                     queued = started_at - snapshot.created_at
-                    queue_times.append(Observation(queued if queued > 0 else 0.0, snapshot.id, started_at))
+                    queue_times.append((started_at, queued if queued > 0 else 0.0, snapshot.id))
                 if ended_at is not None and new & FINISHED:
                     finished[status] += 1
                     if started_at is not None:
                         duration = ended_at - started_at
-                        durations.append(Observation(duration if duration > 0 else 0.0, snapshot.id, ended_at))
-                if new & TAUGHT:
-                    ended.append(tracked)
+                        durations.append((ended_at, duration if duration > 0 else 0.0, snapshot.id))
+                if new & TAUGHT and (tracked.learnt is not None or RunPace.first_is_known(run)):
+                    teachers.append(tracked)
             records = snapshot.records
             if records is not None:
                 if records.completed > tracked.counted_completed:
@@ -121,4 +117,4 @@ class Spinner(msgspec.Struct):
         tally.failed_records += failed
         tally.queue_times.observe(queue_times)
         tally.durations.observe(durations)
-        return self.pace.learn(tracked.pace for tracked in reversed(ended) if tracked.may_teach())
+        return self.pace.learn(tracked.pace for tracked in reversed(teachers))

@@ -223,6 +223,7 @@ class Decoder:
         if not spinner:
             raise ValueError("spinnerName: is missing")
         status, label = self._words.get(wire.status) or self._word(wire.status)
+        counts = wire.records
         project_id: str = known.project_id
         refs: tuple[tuple[str, str], ...] = ()
         if isinstance(wire, _MappedJob):
@@ -241,7 +242,16 @@ class Decoder:
             None if started is None else started.timestamp(),
             None if ended is None else ended.timestamp(),
             None if progressed is None else progressed.timestamp(),
-            None if wire.records is None else _counts(wire.records),
+            None
+            if counts is None
+            else RecordCounts(
+                counts.total,
+                counts.pending or 0,
+                counts.running or 0,
+                counts.waiting or 0,
+                counts.completed or 0,
+                counts.failed or 0,
+            ),
             tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
             refs,
         )
@@ -297,17 +307,6 @@ class _Labels(dict[str, str]):
         if len(self) < MAX_LABELS and len(text) <= self._length:
             self[text] = label
         return label
-
-
-def _counts(wire: "_Counts") -> RecordCounts:
-    return RecordCounts(
-        wire.total,
-        wire.pending or 0,
-        wire.running or 0,
-        wire.waiting or 0,
-        wire.completed or 0,
-        wire.failed or 0,
-    )
 
 
 def _epoch(time: datetime | None) -> float | None:
