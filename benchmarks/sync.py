@@ -29,13 +29,22 @@ from tests.stack import programs
 from tests.stack.programs import EXPORTER, free_port
 
 PATIENCE = 600.0
+MOST_RUNS = 1_000_000
 LOOP_BUDGET = 0.05
 """Seconds that one step may hold the event loop."""
 
 
 def rows() -> list[Row]:
     """Measure everything about reading."""
-    return [*_nothing_changed(), _some_changed(), _first_sync(), _memory(), _turns(), _scrapes_until_seen()]
+    return [
+        *_nothing_changed(),
+        _some_changed(),
+        _first_sync(),
+        _memory_of_a_list(),
+        _memory(),
+        _turns(),
+        _scrapes_until_seen(),
+    ]
 
 
 def _nothing_changed() -> list[Row]:
@@ -100,7 +109,7 @@ def _first_sync() -> Row:
 
     projects = 10
     with running(projects, runs) as url:
-        time_of = medians({"bare": bare, "ours": ours}, rounds=7)
+        time_of = medians({"bare": bare, "ours": ours})
     return Row(f"first sync of {runs:,} runs", "the same pages fetched and decoded by a bare httpx loop",
                time_of["ours"] / time_of["bare"], 1.5, {name: ms(each) for name, each in time_of.items()})  # fmt: skip
 
@@ -119,6 +128,14 @@ async def _bare(url: str, projects: int) -> int:
     return seen
 
 
+def _memory_of_a_list() -> Row:
+    """Compare the peaks of two first reads that keep as many runs, and that are of lists of different lengths."""
+    kept = 10_000
+    short, long = (_memory_of(runs, limit=kept)["peak"] for runs in (20_000, 200_000))
+    return Row(f"peak memory of a first read of 200,000 runs of which {kept:,} are kept", "the same of 20,000 runs",
+               long / short, 1.1, {"20,000": mb(short), "200,000": mb(long)})  # fmt: skip
+
+
 def _memory() -> Row:
     """Compare what 50,000 runs more take, so that what the process itself takes is none of it."""
     few, many = (_memory_of(runs) for runs in (10_000, 60_000))
@@ -129,15 +146,15 @@ def _memory() -> Row:
                 "peak of the first sync": f"{(many['peak'] - few['peak']) / 50_000:,.0f} B"})  # fmt: skip
 
 
-def _memory_of(runs: int) -> dict[str, float]:
+def _memory_of(runs: int, *, limit: int = MOST_RUNS) -> dict[str, float]:
     with running(10, runs) as url:
-        command = [sys.executable, "-m", "benchmarks.sync", url]
+        command = [sys.executable, "-m", "benchmarks.sync", url, str(limit)]
         measured: dict[str, float] = json.loads(subprocess.check_output(command))
         return measured
 
 
-async def _measure_memory(url: str) -> None:
-    async with _exporter(url) as exporter:
+async def _measure_memory(url: str, limit: int) -> None:
+    async with _exporter(url, limit=limit) as exporter:
         await exporter.refresh(PATIENCE)
         peak = _status("VmHWM")
         for _ in range(3):
@@ -197,20 +214,20 @@ def _counted(url: str) -> dict[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def _exporter(url: str) -> Any:
-    exporter = Exporter(load(None, environ=_settings(url)).runtimes)
+async def _exporter(url: str, *, limit: int = MOST_RUNS) -> Any:
+    exporter = Exporter(load(None, environ=_settings(url, limit=limit)).runtimes)
     try:
         yield exporter
     finally:
         await exporter.close()
 
 
-def _settings(url: str) -> dict[str, str]:
+def _settings(url: str, *, limit: int = MOST_RUNS) -> dict[str, str]:
     prefix = "SPINNER_EXPORTER_"
     return {
         f"{prefix}RUNTIME_BASE_URL": url,
         f"{prefix}RETENTION": "2d",
-        f"{prefix}LIMITS_RUNS": "1000000",
+        f"{prefix}LIMITS_RUNS": str(limit),
         f"{prefix}SYNC_MIN_INTERVAL": "0s",
         f"{prefix}SYNC_STALE_AFTER": "1h",
     }
@@ -226,4 +243,4 @@ def _process(url: str, **settings: str) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_measure_memory(sys.argv[1]))
+    asyncio.run(_measure_memory(sys.argv[1], int(sys.argv[2])))

@@ -15,6 +15,7 @@ from exporter.config import Settings, flag_of, load, parse_duration
 from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
+from exporter.runtime.connection import warm_up
 from exporter.service import Exporter
 from exporter.web.access import Access
 from exporter.web.app import create_app
@@ -212,6 +213,7 @@ def _access(settings: Settings) -> Access | None:
 
 
 async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> None:
+    await warm_up()
     access = _access(settings)
     listener = listen(settings.web.listen_address)
     exporter = Exporter(settings.runtimes, storage=Path(settings.storage.path) if settings.storage.path else None)

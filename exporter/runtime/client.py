@@ -17,6 +17,7 @@ from exporter.runtime.auth import Credentials
 from exporter.runtime.exchange import Answer, Exchange, NotFoundError, refusal
 from exporter.runtime.layout import Layout, Request, Turn
 from exporter.runtime.model import FailedRecord, Health, Meter, Page, Project, RecordSight, RunSnapshot
+from exporter.runtime.steps import Steps
 from exporter.runtime.wire import MALFORMED, Decoder, Known, Listing, MissingError
 from exporter.status import Status
 
@@ -65,6 +66,8 @@ class RuntimeClient:
         self._credentials = credentials
         self._decoder = decoder
         self._max_pages = max_pages
+        self.steps = Steps()
+        """What takes long, which decoding a page does, is done in a turn of these."""
 
     def begin(self) -> None:
         """Begin a sync."""
@@ -177,6 +180,7 @@ class RuntimeClient:
             if answer.status == 304:
                 yield Page((), answer.date, etag, not_modified=True)
                 return
+            await self.steps.turn()
             listing = self._decode(layout.name, functools.partial(decode, now=answer.date), answer)
             as_of = listing.as_of if listing.as_of is not None else answer.date
             turn = Turn(listing.size, listing.next_cursor, answer.next_link)

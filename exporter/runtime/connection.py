@@ -8,6 +8,8 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import httpx
 
 from exporter.config import RuntimeConfig
@@ -82,6 +84,11 @@ class Connections:
         )
         self._opened.append(connection)
         return connection
+
+
+async def warm_up() -> None:
+    """Load what the libraries load with a first request, where it would hold up whoever asks meanwhile for 40 ms."""
+    await anyio.lowlevel.checkpoint()
 
 
 def _usual_proxy(base_url: str) -> str | None:
