@@ -29,6 +29,11 @@ class Now:
     store: Store
     clock: RuntimeClock
     api_up: bool
+    time: float = dataclasses.field(init=False)
+    """The runtime's."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "time", self.clock.now())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_duration_seconds",
         "gauge",
         "Time since the run started, or from start to end once it ended, by the runtime's clock.",
-        lambda shown, now: shown.run.duration(now.clock.now()),
+        lambda shown, now: shown.run.duration(now.time),
         live=True,
     ),
     Family(

@@ -34,6 +34,7 @@ _ALL: tuple[_Step, ...] = tuple(
     (place, family.name, family.samples, family) for place, family in enumerate(RUN_FAMILIES)
 )
 _LIVE = tuple(step for step in _ALL if step[3].live)
+_STILL = tuple(step for step in _ALL if not step[3].live)
 _PLACES = range(len(RUN_FAMILIES))
 
 
@@ -84,12 +85,12 @@ class RunLines:
     """Of runs, the lines of each family: single ones and what stays."""
 
     def __init__(self, blocks: Sequence["_Block"], shelves: Sequence["_Shelf"]) -> None:
-        self._blocks = blocks
+        self._single = [*map("".join, zip(*[block.lines for block in blocks], strict=True))] or [""] * len(_ALL)
         self._columns = [shelf.columns() for shelf in shelves]
 
     def single(self, place: int) -> str:
         """Return those that may be others with the next page."""
-        return "".join([block.lines[place] for block in self._blocks])
+        return self._single[place]
 
     def packed(self, place: int) -> list[Part]:
         """Return those of runs that ended."""
@@ -192,12 +193,12 @@ class _Block:
         return mine.project == shown.project and mine.run.snapshot.spinner == shown.run.snapshot.spinner
 
     def render(self, shown: ShownRun, now: Now) -> None:
-        """Render what is not as it was."""
+        """Render what is not as it was; of a run under way without what moves with time alone."""
         self._shown = shown
-        self._render(_ALL, now)
+        self._render(_ALL if shown.run.ended_at is not None else _STILL, now)
 
     def move(self, now: Now) -> None:
-        """Render what moves with time alone."""
+        """Render what moves with time alone, of a run under way."""
         self._render(_LIVE, now)
 
     def _render(self, families: Sequence[_Step], now: Now) -> None:

@@ -29,12 +29,14 @@ def lines(family: Family[Any], labels: str, samples: Samples, *, openmetrics: bo
         return "".join(_histogram_lines(family.name, labels, samples, openmetrics=openmetrics))
     if isinstance(samples, NUMBERS):
         return f"{family.name}{_braces(labels)} {number(samples)}\n"
-    name, names = f"{family.name}{{{labels}," if labels else f"{family.name}{{", family.labels
-    return "".join([f"{name}{_known_pairs(names, values)}}} {number(value)}\n" for values, value in samples])
+    name, pairs = f"{family.name}{{{labels}," if labels else f"{family.name}{{", _known_pairs(family.labels)
+    return "".join([f"{name}{pairs[values]}}} {number(value)}\n" for values, value in samples])
 
 
 def number(value: float) -> str:
     """Return a value: whole ones without their ".0", which would be a quarter of the page."""
+    if type(value) is int:
+        return repr(value)
     text = repr(value)
     return text[:-2] if text[-2:] == ".0" else _SPECIAL.get(text, text)
 
@@ -48,8 +50,23 @@ def pairs_of(names: Sequence[str], values: Sequence[str]) -> str:
     return ",".join([f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True)])
 
 
-_known_pairs = functools.lru_cache(maxsize=1000)(pairs_of)
-"""The same for what comes again with every run: states, steps, triggers."""
+class _Pairs(dict[tuple[str, ...], str]):
+    """The same by their values, for what comes again with every run: states, steps, triggers."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __missing__(self, values: tuple[str, ...]) -> str:
+        pairs = pairs_of(self._names, values)
+        if len(self) < MAX_PAIRS:
+            self[values] = pairs
+        return pairs
+
+
+MAX_PAIRS = 1000
+"""Values of a family's labels that are remembered."""
+
+_known_pairs = functools.cache(_Pairs)
 
 
 def join(*pairs: str) -> str:
