@@ -118,10 +118,12 @@ class ProjectReader:
                 # Before its first read is through nothing of a project is shown or saved, so there is nothing that a
                 # part of it could spoil, and its whole history need not be held beside what is kept of it.
                 await self._take(project_id, [*active.drain(), *changed.drain()], horizon)
-        lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
-        gone = await self._reread(project_id, lost[:MAX_REREADS], active)
-        if len(lost) > MAX_REREADS:
-            swept_at = cursor.swept_at or swept_at
+        gone: list[str] = []
+        if sweeps:
+            lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
+            gone = await self._reread(project_id, lost[:MAX_REREADS], active)
+            if len(lost) > MAX_REREADS:
+                swept_at = cursor.swept_at or swept_at
         as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
         sightings = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
@@ -166,7 +168,7 @@ class ProjectReader:
 
     async def _reread(self, project_id: str, runs: list[Run], active: "_Staged") -> list[str]:
         """Read runs one by one that should be open and were in no list; return those that are gone."""
-        if not runs or not self._client.has("job"):
+        if not self._client.has("job"):
             return [run.id for run in runs]
         gone: list[str] = []
         troubles: list[str] = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from exporter.config import ProjectsConfig
 from exporter.runs.store import ShownRun
@@ -229,6 +230,23 @@ async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_holds_nob
     clock.advance(121)
     await exporter.refresh()
     assert runs_of(exporter)["odd"].run.ended
+
+
+async def test_a_run_that_could_not_be_read_by_its_id_is_no_trouble_any_more_when_it_is_listed_again() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("odd")
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    odd = runtime.jobs.pop("odd")
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/jobs/odd") else None
+    clock.advance(121)
+    await exporter.refresh()
+    runtime.jobs["odd"] = odd
+    clock.advance(121)
+    with structlog.testing.capture_logs() as lines:
+        await exporter.refresh()
+    assert [line["what"] for line in lines if line["event"] == "reads again"] == ["job"]
 
 
 # -- failures -----------------------------------------------------------------------------------------------
