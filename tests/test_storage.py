@@ -112,6 +112,20 @@ def test_a_spinner_that_has_shown_only_zeros_shows_them_again_and_its_counts_aft
     file.close()
 
 
+def test_a_restart_in_the_middle_of_a_first_read_counts_nothing_twice(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    held.take("p1", [snapshot("done", Status.COMPLETED), snapshot("open")], NOON + 60, horizon=HORIZON)
+    _, again = restarted(opened(tmp_path), held, clock)
+    again.commit("p1", [(snapshot("done", Status.COMPLETED), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
+    (spinner,) = again.spinners()
+    assert spinner.tally.finished[Status.COMPLETED] == 1
+    assert [shown.run.id for shown in again.runs()] == ["done"], (
+        "the read begins anew, and what it shows is all there is"
+    )
+    assert spinner.tally.started == 1, "and its history is no news: it was there at the exporter's first look"
+
+
 def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     held = busy(clock)

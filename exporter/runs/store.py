@@ -264,18 +264,20 @@ class Store:
         """Yield what changed since `saved` was last called."""
         for project_id in self._forgotten:
             yield "project", project_id, "", None
-        for project_id, project in self._read_projects():
+        for project_id, project in self._projects.items():
             if self._saved_headers.get(project_id) != project.header:
                 yield "project", project_id, "", project.header
-            for kind, key, value in project.unsaved():
-                yield kind, project_id, key, value
+            # What a first read has brought so far would be counted again by the one that begins anew.
+            if project.has_been_read:
+                for kind, key, value in project.unsaved():
+                    yield kind, project_id, key, value
         if self._outage != self._saved_outage:
             yield "outage", "", "", self._outage
 
     def saved(self) -> None:
         """Take note that everything was saved that `unsaved` gave; nothing may have changed meanwhile."""
         self._forgotten.clear()
-        self._saved_headers = {project_id: project.header for project_id, project in self._read_projects()}
+        self._saved_headers = {project_id: project.header for project_id, project in self._projects.items()}
         self._saved_outage = self._outage
         for _, project in self._read_projects():
             project.saved()
