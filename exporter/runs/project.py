@@ -48,6 +48,10 @@ class ProjectRuns:
         self.header = header
         self.has_been_read = header.watermark is not None
         """Whether a read has ever come to its end: before that nothing is whole, so nothing is shown or saved."""
+        self.is_committing = False
+        """Whether a read is being taken, or was cut off in the middle: then it will be taken again."""
+        self.dropped_unseen = 0
+        """Runs that were dropped over the limit before a first read was through."""
         self._is_saved = is_saved
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
@@ -156,7 +160,7 @@ class ProjectRuns:
                 self._withdraw(tracked)
                 tracked.change(newer, self.header.read_as_of)
             self._place(tracked)
-            self._uncounted[snapshot.spinner].append(tracked)
+            self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
 
     def _readmit(self, run: Run) -> TrackedRun | None:
@@ -228,6 +232,7 @@ class ProjectRuns:
         self._withdraw(tracked)
         tracked.run = tracked.run.with_failed_records(())
         tracked.records_read_for = 0
+        tracked.hidden = False
         tracked.left_at = now
         self._left[run_id] = tracked
         return True

@@ -186,6 +186,7 @@ class Store:
     def begin_commit(self, project_id: str) -> None:
         """Begin a `commit` that is done piece by piece, since a large one takes long."""
         project = self._projects[project_id]
+        project.is_committing = True
         if project.has_been_read:
             project.unveil()
 
@@ -205,6 +206,16 @@ class Store:
         project = self._projects[project_id]
         watermark = project.header.watermark if unchanged else as_of
         project.read(as_of=as_of, watermark=watermark, at=self._monotonic())
+        project.is_committing = False
+        for _ in range(project.dropped_unseen):
+            self._dropped("limit")
+        project.dropped_unseen = 0
+
+    def begin_anew(self, project_id: str) -> None:
+        """Let go of what a first read has brought that failed: the next one brings it again, and nobody has seen it."""
+        project = self._projects[project_id]
+        if not project.has_been_read:
+            self._projects[project_id] = ProjectRuns(project.header, is_saved=self._is_saved)
 
     def keep_health(self, health: Health) -> None:
         """Take the last good word on the worker service."""
@@ -444,22 +455,27 @@ class Store:
     # -- limits -------------------------------------------------------------------------------------------
 
     def _limit_runs(self) -> None:
-        """Drop the runs over the limit that ended first; hide the oldest of those that have not ended."""
-        self._taken = 0
-        excess = self.count - self.rules.max_runs
-        if excess > 0:
-            excess -= self._let_go_of_ended(excess)
-        if excess > 0 or self._hides:
-            self._hide_open(max(excess, 0))
-        self._forget_left()
+        """Drop the runs over the limit that ended first; hide the oldest of those that have not ended.
 
-    def _let_go_of_ended(self, most: int) -> int:
+        What first reads have brought that are not through has a limit of its own: it must not displace what is shown.
+        """
+        self._taken = 0
+        read = [project for project in self._projects.values() if project.has_been_read]
+        unread = [project for project in self._projects.values() if not project.has_been_read]
+        for projects in (read, unread):
+            excess = sum(len(project.runs) for project in projects) - self.rules.max_runs
+            if excess > 0:
+                excess -= self._let_go_of_ended(projects, excess)
+            if projects is read and (excess > 0 or self._hides):
+                self._hide_open(projects, max(excess, 0))
+            self._forget_left(projects)
+
+    def _let_go_of_ended(self, projects: list[ProjectRuns], most: int) -> int:
         """Let go of the runs that ended first; return how many there were.
 
         By their ends and not by their beginnings: what has just ended is what somebody wants to know of, however long
         it took.
         """
-        projects = list(self._projects.values())
         # Looks only at those that leave: this is done while a list is read that is longer than what is kept of it.
         endings = [(first, place) for place, project in enumerate(projects) if (first := project.first_ending())]
         heapq.heapify(endings)
@@ -467,24 +483,30 @@ class Store:
         while endings and gone < most:
             first, place = heapq.heappop(endings)
             projects[place].let_go(first.run_id, now)
-            self._dropped("limit")
+            if projects[place].has_been_read:
+                self._dropped("limit")
+            else:
+                projects[place].dropped_unseen += 1
             gone += 1
             if (following := projects[place].first_ending()) is not None:
                 heapq.heappush(endings, (following, place))
         return gone
 
-    def _hide_open(self, count: int) -> None:
+    def _hide_open(self, projects: list[ProjectRuns], count: int) -> None:
         """Hide so many, and no others. They are not dropped: each must still be counted once, whenever it ends."""
-        runs = (tracked.run for project in self._projects.values() for tracked in project.open.values())
+        runs = (tracked.run for project in projects for tracked in project.open.values())
         hidden = {run.id for run in heapq.nsmallest(count, runs, key=lambda run: run.snapshot.created_at)}
-        for project in self._projects.values():
+        for project in projects:
             for _ in range(project.hide(hidden)):
                 self._dropped("limit")
         self._hides = bool(hidden)
 
-    def _forget_left(self) -> None:
-        """Remember no more of the runs that left than may be here, of a long list all the same: the last to leave."""
-        projects = list(self._projects.values())
+    def _forget_left(self, projects: list[ProjectRuns]) -> None:
+        """Remember no more of the runs that left than may be here, of a long list all the same: the last to leave.
+
+        Not while a later read is taken, or was cut off: it would be counted again by the one that takes its place.
+        """
+        projects = [project for project in projects if not (project.has_been_read and project.is_committing)]
         excess = sum(project.count_left for project in projects) - max(self.rules.max_runs, LEAST_REMEMBERED)
         if excess > 0:
             gone = [[(*left, place) for left in project.left()] for place, project in enumerate(projects)]

@@ -43,10 +43,16 @@ class Connections:
         self._extensions = {"timeout": httpx.Timeout(runtime.timeout).as_dict()}
         self._turns = asyncio.Semaphore(most)
         self._opened: list[Transport] = []
+        self._free: list[tuple[Transport, float]] = []
+        """Those that nobody has, each with when it was given back; the last to be given back stands last."""
+        self._closing: set[asyncio.Task[None]] = set()
+        where = "runtime.proxy" if runtime.proxy else "the proxy that the environment names"
         try:
-            self._free = [self._open()]
+            self._free.append((self._open(), float("inf")))
         except ImportError:
-            raise ConfigError("runtime.proxy: socks5 needs the package socksio: pip install 'httpx[socks]'") from None
+            raise ConfigError(f"{where}: socks5 needs the package socksio: pip install 'httpx[socks]'") from None
+        except (ValueError, httpx.InvalidURL):
+            raise ConfigError(f"{where}: expected a URL such as http://proxy.example.com:3128") from None
 
     def request(
         self, method: str, url: str, *, query: Mapping[str, Any], body: Any, headers: Mapping[str, str]
@@ -63,18 +69,35 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncIterator[Transport]:
-        """Give one that nobody else has, as soon as there is one."""
+        """Give one that nobody else has, as soon as there is one; one whose use fails is not given again.
+
+        What is cancelled half way can leave a pool with its connection taken for ever.
+        """
         async with self._turns:
-            connection = self._free.pop() if self._free else self._open()
+            now = asyncio.get_running_loop().time()
+            while self._free and self._free[0][1] < now - KEPT_IDLE:
+                self._discard(self._free.pop(0)[0])
+            connection = self._free.pop()[0] if self._free else self._open()
             try:
                 yield connection
-            finally:
-                self._free.append(connection)
+            except BaseException:
+                self._discard(connection)
+                raise
+            self._free.append((connection, asyncio.get_running_loop().time()))
 
     async def close(self) -> None:
         """Close them all."""
         for connection in self._opened:
             await connection.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _discard(self, connection: Transport) -> None:
+        self._opened.remove(connection)
+        if connection is not self._transport:
+            task = asyncio.create_task(connection.aclose(), name="close connection")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _open(self) -> Transport:
         connection = self._transport or httpx.AsyncHTTPTransport(
@@ -84,6 +107,10 @@ class Connections:
         )
         self._opened.append(connection)
         return connection
+
+
+KEPT_IDLE = 5.0
+"""Seconds for which a connection that is not used is kept, as httpx does."""
 
 
 async def warm_up() -> None:
@@ -96,7 +123,9 @@ def _usual_proxy(base_url: str) -> str | None:
     parts = urllib.parse.urlsplit(base_url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+    host = parts.hostname or ""
+    # With its port too, which NO_PROXY can have.
+    if proxy is None or any(map(urllib.request.proxy_bypass, (host, f"{host}:{parts.port}"))):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -116,10 +116,11 @@ class Exchange:
         tries = 0
         while True:
             try:
-                async with self._circuit.turn(endpoint), self._connections.one() as connection:
-                    # The time begins when it is this request's turn: others before it are not its fault.
-                    give_up = self._monotonic() + self._timeout if give_up is None else give_up
-                    answer = await self._once(endpoint, connection, request, give_up)
+                async with self._circuit.turn(endpoint):
+                    async with self._connections.one() as connection:
+                        # The time begins when it is this request's turn: others before it are not its fault.
+                        give_up = self._monotonic() + self._timeout if give_up is None else give_up
+                        answer = await self._once(endpoint, connection, request, give_up)
                     if answer.status not in accept:
                         raise self._refused(endpoint, answer)
                     return answer
