@@ -305,6 +305,30 @@ def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypat
     assert sum(project.count_left for project in held.projects()) == 3
 
 
+def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), max_runs=5, projects={"p1": "Sales", "p2": "Service"})
+    held._dropped = reasons.append
+    commit(held, *(ended(f"e{number}", NOON) for number in range(5)))
+    held.take("p2", [ended(f"f{number}", NOON) for number in range(50)], NOON + 60, horizon=LONG_AGO)
+    held.expire()
+    assert len(shown_ids(held)) == 5
+    assert reasons == [], "nobody has seen the runs of p2, and its read may still fail"
+    held.begin_anew("p2")
+    held.expire()
+    assert held.count == 5
+
+
+def test_a_run_that_was_renamed_counts_among_the_runs_of_the_name_that_it_goes_by() -> None:
+    held = store(Clock(NOON + 300))
+    commit(held, snapshot(spinner="old", updated_at=NOON + 60, records=counts(1)))
+    commit(held, snapshot(spinner="new", updated_at=NOON + 90, records=counts(1)), seen_at=NOON + 90)
+    late = snapshot(spinner="old", updated_at=NOON + 50, records=counts(1))
+    commit(held, late, seen_at=NOON + 100)
+    by_name = {shown.spinner: shown.runs[Status.RUNNING] for shown in held.spinners()}
+    assert by_name == {"old": 0, "new": 1}
+
+
 def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
     clock = Clock(NOON + 60)
     held = Store(store(clock).rules, RuntimeClock(clock), monotonic=clock)

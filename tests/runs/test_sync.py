@@ -1,6 +1,7 @@
 """Reading incrementally: what is asked, what is committed, and what a failed read must not change."""
 
 import asyncio
+import dataclasses
 import re
 from typing import Any
 
@@ -296,6 +297,22 @@ async def test_a_first_read_that_fails_shows_nothing_and_the_next_one_counts_eac
     assert await exporter.refresh()
     assert set(runs_of(exporter)) == {f"run-{number}" for number in range(5)}
     assert finished(exporter) == 5, "what the read that failed took already must not be counted again"
+
+
+async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.runs.store.LEAST_REMEMBERED", 5)
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 10
+    for number in range(100):
+        runtime.put(f"run-{number}", **ended())
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("cursor") == "90" else None
+    exporter = exporter_of(runtime)
+    store = exporter.readers[""].store
+    store.rules = dataclasses.replace(store.rules, max_runs=5)
+    assert not await exporter.refresh()
+    runtime.interfere = lambda request: None
+    assert await exporter.refresh()
+    assert finished(exporter) == 100, "runs that came and were forgotten in the read that failed"
 
 
 async def test_an_error_body_that_looks_like_an_empty_list_is_an_error() -> None:

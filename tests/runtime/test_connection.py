@@ -105,7 +105,34 @@ async def test_requests_go_through_the_proxy_with_their_headers_and_parameters(f
     assert b"X-Tenant: acme" in seen[0]
 
 
-@pytest.mark.parametrize(("excepted", "through_proxy"), [("", True), ("runtime.test", False)])
+@pytest.mark.parametrize("step", range(12))
+async def test_a_request_that_is_cancelled_at_any_step_costs_no_connection(files: Path, step: int) -> None:
+    file = files / "exporter.yml"
+    async with listening() as (port, _):
+        url = f"http://127.0.0.1:{port}"
+        file.write_text(yaml.safe_dump({"runtime": {"base_url": url, "timeout": "2s"}}))
+        connections = Connections(load(file, environ={}).runtimes[""].runtime, most=1)
+
+        async def ask() -> int:
+            async with connections.one() as connection:
+                request = connections.request("GET", url, query={}, body=None, headers={})
+                response = await connection.handle_async_request(request)
+                await response.aread()
+                await response.aclose()
+                return response.status_code
+
+        task = asyncio.create_task(ask())
+        for _ in range(step):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert await ask() == 200
+        await connections.close()
+
+
+@pytest.mark.parametrize(
+    ("excepted", "through_proxy"), [("", True), ("runtime.test", False), ("runtime.test:80", False)]
+)
 async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
     files: Path, monkeypatch: pytest.MonkeyPatch, excepted: str, through_proxy: bool
 ) -> None:
@@ -114,10 +141,10 @@ async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
     async with listening() as (port, seen):
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{port}")
         if through_proxy:
-            assert await status(files, "http://runtime.test/x") == 200
+            assert await status(files, "http://runtime.test:80/x") == 200
         else:
             with pytest.raises(httpx.ConnectError):
-                await status(files, "http://runtime.test/x")
+                await status(files, "http://runtime.test:80/x")
     assert bool(seen) == through_proxy
 
 
@@ -132,6 +159,7 @@ async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
         ({"tls": {"key_file": "/k.pem"}}, r"runtime\.tls\.key_file: expected beside cert_file alone"),
         ({"proxy": "proxy:3128"}, r"runtime\.proxy: expected a URL such as"),
         ({"proxy": "socks5://proxy:1080"}, r"runtime\.proxy: socks5 needs the package socksio"),
+        ({"proxy": "http://proxy:abc"}, r"runtime\.proxy: expected a URL such as"),
         ({"auth": {"type": "digest"}}, r"runtime\.auth\.type: expected"),
         ({"auth": {"type": "basic"}}, r"runtime\.auth\.username: expected with type: basic"),
         ({"auth": {"type": "header", "header": "X Key"}}, r"runtime\.auth\.header: expected a header's name"),
