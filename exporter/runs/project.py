@@ -14,7 +14,7 @@ from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
 
 MEMORY = 6 * 3600.0
-"""Seconds for which a run that left is remembered.
+"""Seconds for which a run that left is remembered, unless too many have left since.
 
 The horizon of `take` keeps runs from coming back as long as the runtime says when they ended. One that does not, and
 moves `updatedAt` of runs that are over, would bring them back; it mostly does so soon after their end.

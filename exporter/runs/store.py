@@ -1,6 +1,7 @@
 """All projects with their runs, the runtime and the plan. No I/O: `sync` reads, the store remembers.
 
-Every way in is `commit`, which takes a whole read or nothing. There are four ways out, and each run leaves by one:
+Every way in is `commit`, which takes a whole read; of a project that has never been read whole also parts of one, which
+nobody sees or saves until it is through. There are four ways out, and each run leaves by one:
 its retention ran out, the runtime does not have it any more, its project is gone, or the page would grow too big.
 """
 
@@ -341,8 +342,8 @@ class Store:
 
     @property
     def count(self) -> int:
-        """Runs that are here."""
-        return sum(len(project.runs) for project in self._projects.values())
+        """Runs that are here, of projects that have been read."""
+        return sum(len(project.runs) for _, project in self._read_projects())
 
     # -- what a page shows --------------------------------------------------------------------------------
 

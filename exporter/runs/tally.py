@@ -1,4 +1,4 @@
-"""What is counted per spinner: starts, ends, records and durations. Only ever grows; who counts what is `store`'s."""
+"""What is counted per spinner: starts, ends, records and durations. Only ever grows; who counts what is `spinner`'s."""
 
 import bisect
 from collections.abc import Iterable
