@@ -69,11 +69,11 @@ class ProjectReader:
         """
         try:
             await self._read_runs(project_id, name or "")
-        except asyncio.CancelledError:
+        except BaseException as error:
+            # Whatever it was: also a read that is cancelled, or a fault of ours, must leave no half of a history.
             self._store.begin_anew(project_id)
-            raise
-        except ApiError as error:
-            self._store.begin_anew(project_id)
+            if not isinstance(error, ApiError):
+                raise
             # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
             if isinstance(error, NotFoundError) and name is None:
                 self.forget(project_id)
