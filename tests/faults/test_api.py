@@ -30,8 +30,8 @@ from tests.scripted import ScriptedRuntime, at_once, rfc3339
 
 TOKEN = "cxg_a_secret_of_the_test"
 
-RUNS = 500
-"""Runs of the project that is spoilt: a page of the contract."""
+RUNS = 60
+"""Runs of the project that is spoilt."""
 
 SCRAPE_TIMEOUT = 10.0
 """Seconds that each scrape has; nothing here takes a tenth of that, on a machine that is not busy."""

@@ -32,9 +32,9 @@ async def serving(runs: int = 5) -> AsyncIterator[str]:
 
 
 async def scrape(url: str) -> None:
-    """A normal scrape, which is answered in time."""
-    async with httpx.AsyncClient() as client, asyncio.timeout(5):
-        answer = await client.get(f"{url}/metrics", headers={TIMEOUT_HEADER: "4"})
+    """A normal scrape, which is answered in time; what holds it up here would do so for good."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        answer = await client.get(f"{url}/metrics", headers={TIMEOUT_HEADER: "25"})
     assert answer.status_code == 200
     assert samples(answer.text)
 
@@ -60,8 +60,10 @@ async def test_half_of_a_request_holds_nobody_up_and_is_not_waited_for_long(
         await scrape(url)
         async with asyncio.timeout(10):
             for reader, writer in open_ones:
-                while await reader.read(1000):
-                    pass  # an error may be said first
+                # An error may be said first, and on a busy machine the end may come before our letter was read.
+                with contextlib.suppress(ConnectionError):
+                    while await reader.read(1000):
+                        pass
                 writer.close()
         await scrape(url)
 
