@@ -237,7 +237,7 @@ def _serve(runs: int, port: int) -> None:
 
     async def in_pieces(request: Request) -> Response:
         await constant(request)
-        return PageResponse(Page([Part(*constants["pieces"])]), {})
+        return PageResponse(Page([Part(piece) for piece in constants["pieces"]]), {})
 
     async def library(request: Request) -> Response:
         return Response(generate_latest(registry))

@@ -134,7 +134,15 @@ class _Runs:
                 most -= PACK
                 self._repack(shelf, pack, now)
         self._shelves = [shelf for shelf in self._shelves if shelf.packs]
-        return not self._moved
+        if self._moved:
+            return False
+        for shelf in self._shelves:
+            if shelf.is_loose:
+                if most <= 0:
+                    return False
+                most -= PACK
+                shelf.columns()
+        return True
 
     def lines(self, now: Now) -> RunLines:
         for block in self._open.values():
@@ -235,6 +243,11 @@ class _Shelf:
         self.packs: list[_Pack] = []
         self._columns: list[Part] | None = None
 
+    @property
+    def is_loose(self) -> bool:
+        """Whether its lines have to be joined first."""
+        return self._columns is None
+
     def thinned(self) -> list[_Pack]:
         """Return the packs that runs have left."""
         return [pack for pack in self.packs if pack.is_thinned]
@@ -250,7 +263,7 @@ class _Shelf:
 
     def columns(self) -> list[Part]:
         if self._columns is None:
-            self._columns = [Part(of=[pack.columns[place] for pack in self.packs]) for place in _PLACES]
+            self._columns = [Part.joined([pack.columns[place] for pack in self.packs]) for place in _PLACES]
         return self._columns
 
 

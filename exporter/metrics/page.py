@@ -8,18 +8,36 @@ from exporter.metrics.squeeze import Squeezed
 CHUNK = 1_000_000
 """Bytes that are joined and sent at once: a page of megabytes is not copied as a whole."""
 
+ALONE = 200_000
+"""Bytes from which a part is sent by itself: to copy them would take longer than to send once more."""
+
 
 class Part:
     """Some text of a page, which never changes."""
 
-    __slots__ = ("_of", "_squeezed", "size", "texts")
+    __slots__ = ("_of", "_squeezed", "text")
 
-    def __init__(self, *texts: bytes, of: Sequence["Part"] = ()) -> None:
-        """Make a part of its own texts, or `of` other parts."""
-        self.texts: tuple[bytes, ...] = texts or tuple(text for part in of for text in part.texts)
-        self.size = sum(map(len, self.texts))
+    def __init__(self, text: bytes, *, of: Sequence["Part"] = ()) -> None:
+        """`of` are parts that have the same text together, and may have been deflated."""
+        self.text: bytes | memoryview = text
         self._of = of
         self._squeezed: Squeezed | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Part"]) -> "Part":
+        """Return what the parts are, one after the other. They share its text from now on: none is held twice."""
+        whole = cls(b"".join([part.text for part in parts]), of=parts)
+        view = memoryview(whole.text)
+        start = 0
+        for part in parts:
+            part.text = view[start : start + part.size]
+            start += part.size
+        return whole
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.text)
 
     @property
     def is_squeezed(self) -> bool:
@@ -32,7 +50,7 @@ class Part:
             if self._of:
                 self._squeezed = Squeezed.joined(part.squeezed() for part in self._of)
             else:
-                self._squeezed = Squeezed.of(b"".join(self.texts))
+                self._squeezed = Squeezed.of(self.text)
         return self._squeezed
 
 
@@ -45,18 +63,22 @@ class Page:
         """Bytes."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield it in pieces of about a megabyte."""
-        held: list[bytes] = []
+        """Yield it in pieces: large parts as they are, small ones joined."""
+        held: list[bytes | memoryview] = []
         size = 0
         for part in self._parts:
-            for text in part.texts:
-                held.append(text)
-                size += len(text)
-                if size >= CHUNK:
-                    yield b"".join(held)
-                    held.clear()
-                    size = 0
-        yield b"".join(held)
+            is_large = part.size >= ALONE
+            if held and (is_large or size >= CHUNK):
+                yield b"".join(held)
+                held.clear()
+                size = 0
+            if is_large:
+                yield bytes(part.text)  # which copies nothing of what is bytes already
+            else:
+                held.append(part.text)
+                size += part.size
+        if held:
+            yield b"".join(held)
 
     async def gzip(self) -> bytes:
         """Return it as gzip; lets others have their turn between parts that are deflated for the first time."""

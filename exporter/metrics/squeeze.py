@@ -26,7 +26,7 @@ class Squeezed:
     crc: int
 
     @classmethod
-    def of(cls, text: bytes) -> "Squeezed":
+    def of(cls, text: bytes | memoryview) -> "Squeezed":
         """Deflate some bytes."""
         if not text:
             return NOTHING
