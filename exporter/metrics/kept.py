@@ -163,8 +163,11 @@ class _Runs:
         if not self._shelves or len(self._shelves[-1].packs) >= SHELF:
             self._shelves.append(_Shelf())
         pack = _Pack(blocks)
-        self._shelves[-1].add(pack)
+        shelf = self._shelves[-1]
+        shelf.add(pack)
         self._packs.update(dict.fromkeys(blocks, pack))
+        if len(shelf.packs) == SHELF:
+            shelf.columns()  # at once: the memory of what was joined is the next shelf's
 
     def _repack(self, shelf: "_Shelf", pack: "_Pack", now: Now) -> None:
         """Render a pack anew that runs have left, or do without it when there are few left."""
