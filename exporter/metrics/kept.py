@@ -86,7 +86,7 @@ class RunLines:
 
     def __init__(self, blocks: Sequence["_Block"], shelves: Sequence["_Shelf"]) -> None:
         self._single = [*map("".join, zip(*[block.lines for block in blocks], strict=True))] or [""] * len(_ALL)
-        self._columns = [shelf.columns() for shelf in shelves]
+        self._columns = [shelf.columns for shelf in shelves]
 
     def single(self, place: int) -> str:
         """Return those that may be others with the next page."""
@@ -137,11 +137,11 @@ class _Runs:
         if self._moved:
             return False
         for shelf in self._shelves:
-            if shelf.is_loose:
+            if not shelf.columns:
                 if most <= 0:
                     return False
                 most -= PACK
-                shelf.columns()
+                shelf.join()
         return True
 
     def lines(self, now: Now) -> RunLines:
@@ -167,7 +167,7 @@ class _Runs:
         shelf.add(pack)
         self._packs.update(dict.fromkeys(blocks, pack))
         if len(shelf.packs) == SHELF:
-            shelf.columns()  # at once: the memory of what was joined is the next shelf's
+            shelf.join()  # at once: the memory of what was joined is the next shelf's
 
     def _repack(self, shelf: "_Shelf", pack: "_Pack", now: Now) -> None:
         """Render a pack anew that runs have left, or do without it when there are few left."""
@@ -244,12 +244,8 @@ class _Shelf:
 
     def __init__(self) -> None:
         self.packs: list[_Pack] = []
-        self._columns: list[Part] | None = None
-
-    @property
-    def is_loose(self) -> bool:
-        """Whether its lines have to be joined first."""
-        return self._columns is None
+        self.columns: list[Part] = []
+        """By family; empty while they have to be joined anew."""
 
     def thinned(self) -> list[_Pack]:
         """Return the packs that runs have left."""
@@ -257,17 +253,15 @@ class _Shelf:
 
     def add(self, pack: _Pack) -> None:
         self.packs.append(pack)
-        self._columns = None
+        self.columns = []
 
     def replace(self, pack: _Pack, by: _Pack | None) -> None:
         place = self.packs.index(pack)
         self.packs[place : place + 1] = [] if by is None else [by]
-        self._columns = None
+        self.columns = []
 
-    def columns(self) -> list[Part]:
-        if self._columns is None:
-            self._columns = [Part.joined([pack.columns[place] for pack in self.packs]) for place in _PLACES]
-        return self._columns
+    def join(self) -> None:
+        self.columns = [Part.joined([pack.columns[place] for pack in self.packs]) for place in _PLACES]
 
 
 class _Spinners:

@@ -461,7 +461,7 @@ class Store:
         What first reads have brought that are not through has a limit of its own: it must not displace what is shown.
         """
         self._taken = 0
-        read = [project for project in self._projects.values() if project.has_been_read]
+        read = [project for _, project in self._read_projects()]
         unread = [project for project in self._projects.values() if not project.has_been_read]
         for projects in (read, unread):
             excess = sum(len(project.runs) for project in projects) - self.rules.max_runs
