@@ -48,7 +48,7 @@ def _measure(url: str, folder: Path) -> list[str]:
             httpx.get(target, headers=patience, timeout=120)
         _counted(url)
         before, started = _processor(port, target), time.perf_counter()
-        squeezed = _size(target, patience)
+        gzip_fragment = _size(target, patience)
         took = time.perf_counter() - started
         requests = _counted(url)["requests"]
         used = _processor(port, target) - before
@@ -75,7 +75,7 @@ def _measure(url: str, folder: Path) -> list[str]:
             f"{page.count('spinner_run_status{'):,}",
             f"{series:,.0f}",
             mb(len(page)),
-            mb(squeezed),
+            mb(gzip_fragment),
             ms(took),
             ms(used),
             f"{requests:,}",

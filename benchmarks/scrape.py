@@ -24,8 +24,8 @@ from starlette.routing import Route
 from benchmarks.table import Row, mb, medians, ms
 from benchmarks.world import World
 from exporter.metrics.catalogue import RUN_FAMILIES, RUN_LABELS
+from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.own import OwnMetrics
 from exporter.metrics.page import CHUNK, Page, Part
 from exporter.service import Exporter
 from exporter.web.app import PageResponse, create_app
@@ -59,7 +59,7 @@ def _against_others() -> list[Row]:
                 "pushgateway": gateway.timed("/metrics"),
             }
         )
-        squeezed = len(ours.body("/metrics", encoding="gzip"))
+        gzip_fragment = len(ours.body("/metrics", encoding="gzip"))
     what = f"GET /metrics, steady state, {RUNS:,} runs, {mb(len(page))}"
     mine = {"ours": ms(time_of["ours"])}
     constants = {name: time_of[name] for name in ("constant", "constant in pieces")}
@@ -72,7 +72,7 @@ def _against_others() -> list[Row]:
             {**mine, "node_exporter": ms(time_of["node_exporter"])}),
         Row("the same", "pushgateway", time_of["ours"] / time_of["pushgateway"], 1 / 20,
             {**mine, "pushgateway": ms(time_of["pushgateway"])}),
-        Row(f"the same with Accept-Encoding: gzip, {mb(squeezed)}", "without", time_of["gzip"] / time_of["ours"], 1.5,
+        Row(f"the same with Accept-Encoding: gzip, {mb(gzip_fragment)}", "without", time_of["gzip"] / time_of["ours"], 1.5,
             {**mine, "gzip": ms(time_of["gzip"])}),
     ]  # fmt: skip
 
@@ -143,7 +143,7 @@ def _node_exporter(folder: Path, page: bytes) -> Iterator[_Server]:
     port = free_port()
     command = [
         program("prometheus-node-exporter"), "--collector.disable-defaults", "--collector.textfile",
-        f"--collector.textfile.directory={folder}", "--web.disable-exporter-metrics", "--log.level=error",
+        f"--collector.textfile.project_list={folder}", "--web.disable-exporter-metrics", "--log.level=error",
         f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
     with _running(command, port, "/metrics") as server:
@@ -183,7 +183,7 @@ class _Made:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._exposition = Exposition(OwnMetrics(version="0", wall=world.clock))
+        self._exposition = Exposition(ExporterMetrics(version="0", wall=world.clock))
         self.last: Page | None = None
 
     async def page(self, content_type: str, *, patience: float) -> Page:

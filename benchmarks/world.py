@@ -2,7 +2,7 @@
 
 import random
 
-from exporter.metrics.catalogue import Now
+from exporter.metrics.catalogue import ScrapeContext
 from exporter.runs.store import Store
 from exporter.runtime.model import RecordCounts, RunSnapshot
 from exporter.status import Status
@@ -52,8 +52,8 @@ class World:
                 [(self.run(number, ended=over), self.clock()) for number, over in zip(mine, ended, strict=True)],
             )
 
-    def now(self) -> Now:
-        return Now(self.store, self.store.clock, api_up=True)
+    def now(self) -> ScrapeContext:
+        return ScrapeContext(self.store, self.store.clock, api_up=True)
 
     def run(self, number: int, *, ended: bool) -> RunSnapshot:
         started_at = NOON + number * DAY / self.runs + 0.125

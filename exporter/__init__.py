@@ -1,19 +1,18 @@
 """Prometheus exporter for spinner runs.
 
-The corridor, in the order in which data goes through it; a room imports from rooms before it, never after:
+The packages are the layers, in the order in which data flows; each imports only from those above it in this list:
 
-    config      what the operator asked for              (file, environment, flags -> Config)
-    runtime     how a runtime is read                    (HTTP -> values)
-    runs        what we know                             (values -> runs and tallies, each run counted once)
-    metrics     how we say it                            (runs and tallies -> families -> bytes)
-    web         who asks, and whether they may           (bytes -> HTTP)
+    config      what the operator configured         (file, environment, flags -> frozen structs)
+    runtime     the client of the runtime's API      (HTTP -> snapshots)
+    runs        the store                            (snapshots -> runs and counters; each run counted once)
+    sync        reads what changed into the store    (runtime -> runs)
+    metrics     the catalogue and the exposition     (runs and counters -> samples -> bytes)
+    service     all runtimes of one config           (scrape -> sync -> page)
+    web         the HTTP server                      (page -> response)
 
-`reader` puts the rooms from the client to the store together, for one runtime, and `probes` for single projects of
-it; `service` has the readers of all runtimes and makes the page. `storage` keeps what a store knows over a restart.
-`strict` reads what a person wrote, and `description` says how an API is laid out: config reads it, and runtime
-follows it. `cli` is the door, `doctor` looks a connection over before it is relied on, and `demo` is the house with
-everything switched on. `simulator` is the embedded runtime: it stands outside and imports nothing from here, so that
-it can disagree with us.
+`cli` is the entry point, `doctor` checks a connection, `demo` starts the whole stack. `simulator` is the embedded
+runtime; it imports nothing from the other packages, so that it can disagree with them. `errors` and `status` are shared
+by all; `docs/architecture.md` explains the design.
 """
 
 __version__ = "0.1.0"

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, demo, doctor, logs, simulator, suggest
-from exporter.config import Settings, flag_of, load, parse_duration
+from exporter import __version__, demo, doctor, logs, simulator
+from exporter.config import ExporterConfig, flag_of, load, parse_duration
 from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
-from exporter.runtime.connection import warm_up
+from exporter.runtime.connections import warm_up
 from exporter.service import Exporter
-from exporter.web.access import Access
 from exporter.web.app import create_app
+from exporter.web.auth import Access
 from exporter.web.server import listen, serve, url_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +79,7 @@ _FLAGS: dict[str, tuple[type, str]] = {
 }
 
 
-def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], Settings]:
+def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], ExporterConfig]:
     """Return what reads the config, now and again at a reload."""
     given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
     return lambda: load(config_file, environ=os.environ, flags=given)
@@ -146,7 +146,7 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
         if not suggests:
             raise ConfigError("--openapi: expected with --suggest alone")
         base_url = flags["runtime__base_url"] or "https://runtime.example.com"
-        click.echo(suggest.from_openapi(asyncio.run(suggest.read_openapi(openapi)), base_url), nl=False)
+        click.echo(doctor.from_openapi(asyncio.run(doctor.read_openapi(openapi)), base_url), nl=False)
         return
     settings = _loader(config_file, flags)()
     logs.configure("error", settings.log.format)
@@ -208,11 +208,11 @@ def metrics_doc() -> None:
     click.echo(as_markdown(), nl=False)
 
 
-def _access(settings: Settings) -> Access | None:
+def _access(settings: ExporterConfig) -> Access | None:
     return Access(Path(settings.web.config_file)) if settings.web.config_file else None
 
 
-async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> None:
+async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterConfig]) -> None:
     await warm_up()
     access = _access(settings)
     listener = listen(settings.web.listen_address)
@@ -252,7 +252,7 @@ async def _serve(settings: Settings, load_settings: Callable[[], Settings]) -> N
     log.info("ended")
 
 
-async def _once(settings: Settings) -> int:
+async def _once(settings: ExporterConfig) -> int:
     exporter = Exporter(settings.runtimes)
     try:
         api_up = await exporter.refresh(patience=float("inf"))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from exporter.config import RuntimeConfig, load
-from exporter.description import Resources
+from exporter.config.api_description import Resources
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Rules, Store
 from exporter.runtime.model import RecordCounts, RunSnapshot

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from exporter.config import Config, ProjectsConfig, SyncConfig
-from exporter.reader import World
 from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
 from tests.builders import NOON, Clock, runtime_config
 from tests.transport import Answers
 
@@ -119,7 +119,7 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
         sync=SyncConfig(**sync),
         **settings,
     )
-    return Exporter({"": config}, World(own, own, runtime.transport(), at_once))
+    return Exporter({"": config}, Dependencies(own, own, runtime.transport(), at_once))
 
 
 async def at_once(seconds: float) -> None:

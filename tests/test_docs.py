@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import WholeConfig, _leaves, load
+from exporter.config import FileConfig, load
+from exporter.config.loading import _leaves
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"}).runtimes[""]
 
-KEYS = {".".join(path) for path, _ in _leaves(WholeConfig) if path[:2] != ("runtime", "resources")} - {"runtime.token"}
+KEYS = {".".join(path) for path, _ in _leaves(FileConfig) if path[:2] != ("runtime", "resources")} - {"runtime.token"}
 NONE_BY_DEFAULT = {
     "runtime.base_url", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file", "runtime.tls.cert_file",
     "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.counters import ENDED, Histogram
 from exporter.runs.store import ShownRun, ShownSpinner, Store
-from exporter.runs.tally import ENDED, Histogram
 
 S = TypeVar("S")
 
@@ -23,7 +23,7 @@ Samples = float | Histogram | Sequence[Sample] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Now:
+class ScrapeContext:
     """One runtime at the moment of a scrape: what is computed anew at each."""
 
     store: Store
@@ -46,7 +46,7 @@ class Family(Generic[S]):
     name: str
     type: Literal["gauge", "counter", "histogram"]
     help: str
-    samples: Callable[[S, Now], Samples]
+    samples: Callable[[S, ScrapeContext], Samples]
     labels: tuple[str, ...] = ()
     """Beside the labels of the group."""
     live: bool = False
@@ -60,7 +60,7 @@ class Family(Generic[S]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class OwnFamily:
+class ExporterFamily:
     """A metric of the exporter about itself; `own` keeps its value with prometheus-client."""
 
     name: str
@@ -78,7 +78,7 @@ RUN_LABELS = ("project", "spinner", "run_id")
 SPINNER_LABELS = ("project", "spinner")
 
 
-def _failures(shown: ShownRun, now: Now) -> Sequence[Sample]:
+def _failures(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
     """Return the largest few failure groups and the sum of the others as `other`."""
     if not shown.run.snapshot.failures:
         return ()
@@ -95,7 +95,7 @@ def _failures(shown: ShownRun, now: Now) -> Sequence[Sample]:
     return tuple(named.items())
 
 
-def _local(now: Now, time: float | None) -> float | None:
+def _local(now: ScrapeContext, time: float | None) -> float | None:
     return None if time is None else now.clock.to_local(time)
 
 
@@ -219,13 +219,13 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_runs_started_total",
         "counter",
         "Runs that started, each counted once.",
-        lambda spinner, now: spinner.tally.started,
+        lambda spinner, now: spinner.counters.started,
     ),
     Family(
         "spinner_runs_finished_total",
         "counter",
         "Runs that ended, each counted once, by the status they ended with.",
-        lambda spinner, now: [((status.value,), spinner.tally.finished[status]) for status in ENDED],
+        lambda spinner, now: [((status.value,), spinner.counters.finished[status]) for status in ENDED],
         labels=("status",),
     ),
     Family(
@@ -233,8 +233,8 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "counter",
         "Records that finished, by how: completed or failed.",
         lambda spinner, now: [
-            (("completed",), spinner.tally.completed_records),
-            (("failed",), spinner.tally.failed_records),
+            (("completed",), spinner.counters.completed_records),
+            (("failed",), spinner.counters.failed_records),
         ],
         labels=("state",),
     ),
@@ -242,25 +242,25 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_run_finished_duration_seconds",
         "histogram",
         "Time from start to end of the runs that ended.",
-        lambda spinner, now: spinner.tally.durations,
+        lambda spinner, now: spinner.counters.durations,
     ),
     Family(
         "spinner_run_queue_seconds",
         "histogram",
         "Time from creation to start of the runs that started.",
-        lambda spinner, now: spinner.tally.queue_times,
+        lambda spinner, now: spinner.counters.queue_times,
     ),
     Family(
         "spinner_last_start_timestamp_seconds",
         "gauge",
         "When a run of the spinner last started, by the runtime's clock.",
-        lambda spinner, now: spinner.tally.last_start_at,
+        lambda spinner, now: spinner.counters.last_start_at,
     ),
     Family(
         "spinner_last_success_timestamp_seconds",
         "gauge",
         "When a run of the spinner last completed, by the runtime's clock.",
-        lambda spinner, now: spinner.tally.last_success_at,
+        lambda spinner, now: spinner.counters.last_success_at,
     ),
     Family(
         "spinner_expected_interval_seconds",
@@ -345,64 +345,64 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
     ),
 )
 
-OWN_FAMILIES: tuple[OwnFamily, ...] = (
-    OwnFamily(
+EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
+    ExporterFamily(
         "spinner_exporter_build_info", "gauge", "Version of the exporter and of Python.", ("version", "python"), False
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_sync_duration_seconds",
         "histogram",
         "Time that a read of everything that changed took.",
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_snapshot_timestamp_seconds",
         "gauge",
         "When the last good read of the API ended, by the exporter's clock.",
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_upstream_requests_total",
         "counter",
         "Requests sent to the runtime's API by endpoint and HTTP status; error where no status came.",
         ("endpoint", "code"),
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_upstream_request_duration_seconds",
         "histogram",
         "Time from sending a request to the runtime's API to its whole answer.",
         ("endpoint",),
     ),
-    OwnFamily("spinner_exporter_runs_tracked", "gauge", "Runs that have series of their own."),
-    OwnFamily(
+    ExporterFamily("spinner_exporter_runs_tracked", "gauge", "Runs that have series of their own."),
+    ExporterFamily(
         "spinner_exporter_runs_dropped_total",
         "counter",
         "Runs that lost their series although a person would still look for them, by reason: limit (too many runs), "
         "gone (the runtime does not have it any more), project_gone.",
         ("reason",),
     ),
-    OwnFamily("spinner_exporter_projects_probed", "gauge", "Projects that are read because they are probed."),
-    OwnFamily(
+    ExporterFamily("spinner_exporter_projects_probed", "gauge", "Projects that are read because they are probed."),
+    ExporterFamily(
         "spinner_exporter_projects_not_read",
         "gauge",
         "Projects that are not read because there are more than limits.projects.",
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_invalid_items_total",
         "counter",
         "Items of the API's lists that could not be used, by kind: job, record, project, meter.",
         ("kind",),
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_unmapped_status_total",
         "counter",
         "Sightings of a status label that no mapping knows; the first labels by name, the rest as other.",
         ("label",),
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_storage_failures_total",
         "counter",
         "Saves to storage.path that failed; a restart would count again from the last one that did not.",
     ),
-    OwnFamily(
+    ExporterFamily(
         "spinner_exporter_config_last_reload_successful",
         "gauge",
         "1 when the config was good at the last reload, or start.",
@@ -417,5 +417,7 @@ def names() -> dict[str, tuple[str, ...]]:
         **{family.name: (RUNTIME_LABEL, *RUN_LABELS, *family.labels) for family in RUN_FAMILIES},
         **{family.name: (RUNTIME_LABEL, *SPINNER_LABELS, *family.labels) for family in SPINNER_FAMILIES},
         **{family.name: (RUNTIME_LABEL, *family.labels) for family in (*PROJECT_FAMILIES, *GLOBAL_FAMILIES)},
-        **{family.name: ((RUNTIME_LABEL,) if family.of_runtime else ()) + family.labels for family in OWN_FAMILIES},
+        **{
+            family.name: ((RUNTIME_LABEL,) if family.of_runtime else ()) + family.labels for family in EXPORTER_FAMILIES
+        },
     }

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from exporter.metrics.catalogue import (
+    EXPORTER_FAMILIES,
     GLOBAL_FAMILIES,
-    OWN_FAMILIES,
     PROJECT_FAMILIES,
     RUN_FAMILIES,
     RUN_LABELS,
     SPINNER_FAMILIES,
     SPINNER_LABELS,
+    ExporterFamily,
     Family,
-    OwnFamily,
 )
 
 _HEAD = """\
@@ -75,12 +75,12 @@ def as_markdown() -> str:
         _OTHERS,
         _table(GLOBAL_FAMILIES, ()),
         _OWN,
-        _table(OWN_FAMILIES, ()),
+        _table(EXPORTER_FAMILIES, ()),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-def _table(families: Iterable[Family[Any] | OwnFamily], group: Sequence[str]) -> str:
+def _table(families: Iterable[Family[Any] | ExporterFamily], group: Sequence[str]) -> str:
     rows = ["| name | type | labels | meaning |", "| --- | --- | --- | --- |"]
     for family in families:
         labels = ", ".join(f"`{label}`" for label in (*group, *family.labels))

@@ -16,17 +16,17 @@ from exporter.metrics.catalogue import (
     RUN_FAMILIES,
     SPINNER_FAMILIES,
     Family,
-    Now,
+    ScrapeContext,
 )
-from exporter.metrics.kept import KeptLines
+from exporter.metrics.exporter_metrics import ExporterMetrics
+from exporter.metrics.line_cache import LineCache
 from exporter.metrics.lines import encode, header, lines
-from exporter.metrics.own import OwnMetrics
-from exporter.metrics.page import Page, Part
+from exporter.metrics.page import MetricsPage, Part
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-AT_ONCE = 40
+RUNS_PER_SLICE = 40
 """Runs that are rendered before others have their turn: a millisecond or two."""
 
 
@@ -52,12 +52,12 @@ def negotiate(accept: str) -> str:
 class Exposition:
     """Makes pages; keeps what stays the same between them."""
 
-    def __init__(self, own: OwnMetrics | None) -> None:
+    def __init__(self, own: ExporterMetrics | None) -> None:
         """`own` is what the exporter says of itself; None: pages have nothing but what is of projects."""
         self._own = own
-        self._kept: dict[str, KeptLines] = {}
+        self._kept: dict[str, LineCache] = {}
 
-    async def page(self, moments: Mapping[str, Now], content_type: str = TEXT) -> Page:
+    async def page(self, moments: Mapping[str, ScrapeContext], content_type: str = TEXT) -> MetricsPage:
         """Return the page of this moment: of each runtime by its name, which every series carries unless it is ``.
 
         When much has changed, others have their turn in between.
@@ -65,11 +65,11 @@ class Exposition:
         for kept, now in self._look(moments):
             is_done = False
             while not is_done:
-                is_done = kept.catch_up(now, AT_ONCE, openmetrics=content_type == OPENMETRICS)
+                is_done = kept.catch_up(now, RUNS_PER_SLICE, openmetrics=content_type == OPENMETRICS)
                 await asyncio.sleep(0)
         return self.render(moments, content_type)
 
-    def render(self, moments: Mapping[str, Now], content_type: str = TEXT) -> Page:
+    def render(self, moments: Mapping[str, ScrapeContext], content_type: str = TEXT) -> MetricsPage:
         """Return the same at once."""
         openmetrics = content_type == OPENMETRICS
         runtimes = self._look(moments)
@@ -99,10 +99,10 @@ class Exposition:
             parts.append(Part(self._own.render(openmetrics=openmetrics)))
         elif openmetrics:
             parts.append(Part(b"# EOF\n"))
-        return Page(parts)
+        return MetricsPage(parts)
 
-    def _look(self, moments: Mapping[str, Now]) -> list[tuple[KeptLines, Now]]:
-        self._kept = {name: self._kept.get(name) or KeptLines(name) for name in moments}
+    def _look(self, moments: Mapping[str, ScrapeContext]) -> list[tuple[LineCache, ScrapeContext]]:
+        self._kept = {name: self._kept.get(name) or LineCache(name) for name in moments}
         runtimes = [(self._kept[name], now) for name, now in moments.items()]
         for kept, now in runtimes:
             kept.look(now)

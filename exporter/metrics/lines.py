@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from exporter.metrics.catalogue import Family, Samples
-from exporter.runs.tally import Histogram, Observation
+from exporter.runs.counters import Histogram, Observation
 
 MAX_EXEMPLAR = 128
 """Characters of an exemplar's label names and values together, as OpenMetrics has it."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
-from exporter.metrics.squeeze import Squeezed
+from exporter.metrics.gzip_fragment import GzipFragment
 
 CHUNK = 1_000_000
 """Bytes that are joined and sent at once: a page of megabytes is not copied as a whole."""
@@ -15,13 +15,13 @@ ALONE = 200_000
 class Part:
     """Some text of a page, which never changes."""
 
-    __slots__ = ("_of", "_squeezed", "text")
+    __slots__ = ("_gzip_fragment", "_of", "text")
 
     def __init__(self, text: bytes, *, of: Sequence["Part"] = ()) -> None:
         """`of` are parts that have the same text together, and may have been deflated."""
         self.text: bytes | memoryview = text
         self._of = of
-        self._squeezed: Squeezed | None = None
+        self._gzip_fragment: GzipFragment | None = None
 
     @classmethod
     def joined(cls, parts: Sequence["Part"]) -> "Part":
@@ -40,21 +40,21 @@ class Part:
         return len(self.text)
 
     @property
-    def is_squeezed(self) -> bool:
+    def is_compressed(self) -> bool:
         """Whether it has been deflated."""
-        return self._squeezed is not None
+        return self._gzip_fragment is not None
 
-    def squeezed(self) -> Squeezed:
+    def gzip_fragment(self) -> GzipFragment:
         """Return its deflated form."""
-        if self._squeezed is None:
+        if self._gzip_fragment is None:
             if self._of:
-                self._squeezed = Squeezed.joined(part.squeezed() for part in self._of)
+                self._gzip_fragment = GzipFragment.joined(part.gzip_fragment() for part in self._of)
             else:
-                self._squeezed = Squeezed.of(self.text)
-        return self._squeezed
+                self._gzip_fragment = GzipFragment.of(self.text)
+        return self._gzip_fragment
 
 
-class Page:
+class MetricsPage:
     """What a scrape is answered with."""
 
     def __init__(self, parts: Iterable[Part]) -> None:
@@ -83,10 +83,10 @@ class Page:
     async def gzip(self) -> bytes:
         """Return it as gzip; lets others have their turn between parts that are deflated for the first time."""
         for part in self._parts:
-            if not part.is_squeezed:
-                part.squeezed()
+            if not part.is_compressed:
+                part.gzip_fragment()
                 await asyncio.sleep(0)
-        return Squeezed.joined(part.squeezed() for part in self._parts).gzip()
+        return GzipFragment.joined(part.gzip_fragment() for part in self._parts).gzip()
 
     def __bytes__(self) -> bytes:
         return b"".join(self.chunks())

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from exporter.runs.counters import Counters
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
-from exporter.runs.tally import Tally
 from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
 
-MEMORY = 6 * 3600.0
+TOMBSTONE_RETENTION = 6 * 3600.0
 """Seconds for which a run that left is remembered, unless too many have left since.
 
 The horizon of `take` keeps runs from coming back as long as the runtime says when they ended. One that does not, and
@@ -21,7 +21,7 @@ moves `updatedAt` of runs that are over, would bring them back; it mostly does s
 """
 
 
-class Header(msgspec.Struct, frozen=True):
+class ProjectMetadata(msgspec.Struct, frozen=True):
     """What there is to know of a project beside its runs. Times are the runtime's."""
 
     name: str
@@ -33,7 +33,7 @@ class Header(msgspec.Struct, frozen=True):
     """Time up to which the project's list has been read; None before the first read."""
 
 
-class Ending(msgspec.Struct, frozen=True, order=True, gc=False):
+class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
     """When a run ended, by the runtime's clock; the first to end is the least."""
 
     at: float
@@ -43,10 +43,10 @@ class Ending(msgspec.Struct, frozen=True, order=True, gc=False):
 class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
-    def __init__(self, header: Header, *, is_saved: bool) -> None:
+    def __init__(self, metadata: ProjectMetadata, *, is_saved: bool) -> None:
         """`is_saved` says whether somebody asks for what is `unsaved`."""
-        self.header = header
-        self.has_been_read = header.watermark is not None
+        self.metadata = metadata
+        self.has_been_read = metadata.watermark is not None
         """Whether a read has ever come to its end: before that nothing is whole, so nothing is shown or saved."""
         self.is_committing = False
         """Whether a read is being taken, or was cut off in the middle: then it will be taken again."""
@@ -66,8 +66,8 @@ class ProjectRuns:
         self._uncounted: defaultdict[str, list[TrackedRun]] = defaultdict(list)
         self._learnt: set[str] = set()
         self._naming: dict[str, TrackedRun] = {}
-        self._left: dict[str, TrackedRun] = {}
-        self._endings: list[Ending] = []
+        self._tombstones: dict[str, TrackedRun] = {}
+        self._ends: list[RunEnd] = []
         self._new_failures: set[str] = set()
         self._unsaved_runs: set[str] = set()
         self._unsaved_spinners: set[str] = set()
@@ -75,38 +75,38 @@ class ProjectRuns:
     @property
     def name(self) -> str:
         """The project's name, which tells it from all others."""
-        return self.header.name
+        return self.metadata.name
 
     def read(self, *, as_of: float, watermark: float | None, at: float) -> None:
         """Note a good read: of the runtime's time `as_of`, at our monotonic time `at`."""
-        self.header = msgspec.structs.replace(self.header, read_as_of=as_of, watermark=watermark)
+        self.metadata = msgspec.structs.replace(self.metadata, read_as_of=as_of, watermark=watermark)
         self.read_at = at
         self.error = None
         if not self.has_been_read:
             self.has_been_read = True
             self._moved_runs.update(self.runs)
             if self._is_saved:
-                self._unsaved_runs.update(self.runs, self._left)
+                self._unsaved_runs.update(self.runs, self._tombstones)
 
-    def unveil(self) -> None:
+    def publish(self) -> None:
         """Show the true counts of the spinners that showed zeros so far.
 
         `increase()` sees nothing of a counter that begins at 1: a spinner's first failed run would be missed by
         every alert. So a spinner that becomes known shows zeros first, and its counts with the next read.
         """
         for name, spinner in self._spinners.items():
-            if spinner.veiled:
-                spinner.veiled = False
+            if spinner.withheld:
+                spinner.withheld = False
                 self._note_spinner(name)
 
     def spinner_names(self) -> Iterable[str]:
         """Return the spinners that are known."""
         return self._spinners.keys()
 
-    def spinner(self, name: str) -> tuple[Tally, dict[Status, int]]:
+    def spinner(self, name: str) -> tuple[Counters, dict[Status, int]]:
         """Return a spinner's counts, or zeros while it is new, and its runs by status."""
         spinner = self._spinners[name]
-        return Tally() if spinner.veiled else spinner.tally, spinner.present
+        return Counters() if spinner.withheld else spinner.counters, spinner.present
 
     def earlier(self, tracked: TrackedRun) -> SpinnerPace:
         """Return what the earlier runs of a run's spinner taught."""
@@ -144,7 +144,7 @@ class ProjectRuns:
             tracked = self.runs.get(snapshot.id)
             if tracked is None:
                 run = Run.first(snapshot, at)
-                if self._left and snapshot.id in self._left:
+                if self._tombstones and snapshot.id in self._tombstones:
                     tracked = self._readmit(run)
                 elif run.ended_at is None or run.ended_at >= horizon:
                     # Else an earlier read has counted it, or it is older than our first.
@@ -158,20 +158,20 @@ class ProjectRuns:
                 # What the state before this one shows must have been counted before it is gone.
                 self._count()
                 self._withdraw(tracked)
-                tracked.change(newer, self.header.read_as_of)
+                tracked.change(newer, self.metadata.read_as_of)
             self._place(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
 
     def _readmit(self, run: Run) -> TrackedRun | None:
         """Return the place of a run that left, unless this is but an echo of it."""
-        left = self._left[run.id]
+        left = self._tombstones[run.id]
         late = run.snapshot.updated_at <= left.run.snapshot.updated_at
         if left.run.ended and (late or run.ends_like(left.run)):
             return None
         # Begun anew under the same id, or not gone after all: what was counted of it stays counted.
-        del self._left[run.id]
-        left.change(run, self.header.read_as_of)
+        del self._tombstones[run.id]
+        left.change(run, self.metadata.read_as_of)
         return left
 
     def _place(self, tracked: TrackedRun) -> None:
@@ -185,7 +185,7 @@ class ProjectRuns:
         if ended_at is None:
             self.open[run_id] = tracked
         else:
-            heapq.heappush(self._endings, Ending(ended_at, run_id))
+            heapq.heappush(self._ends, RunEnd(ended_at, run_id))
         if run.failed_records:
             self._naming[run_id] = tracked
         if (0 if records is None else records.failed) != tracked.records_read_for:
@@ -197,7 +197,7 @@ class ProjectRuns:
             spinner = self._spinners.get(name)
             if spinner is None:
                 spinner = self._spinners[name] = Spinner()
-                spinner.veiled = self.has_been_read or not self.header.history
+                spinner.withheld = self.has_been_read or not self.metadata.history
             if spinner.count(placed):
                 self._learnt.add(name)
             self._note_spinner(name)
@@ -224,7 +224,7 @@ class ProjectRuns:
         self._naming.pop(run.id, None)
         self._new_failures.discard(run.id)
 
-    def let_go(self, run_id: str, now: float) -> bool:
+    def drop(self, run_id: str, now: float) -> bool:
         """Remove a run and remember that it left; returns whether it was there."""
         tracked = self.runs.pop(run_id, None)
         if tracked is None:
@@ -234,40 +234,42 @@ class ProjectRuns:
         tracked.records_read_for = 0
         tracked.hidden = False
         tracked.left_at = now
-        self._left[run_id] = tracked
+        self._tombstones[run_id] = tracked
         return True
 
-    def first_ending(self) -> Ending | None:
+    def first_end(self) -> RunEnd | None:
         """Return the first ending of a run that is here; None when none has ended."""
-        while self._endings:
-            first = self._endings[0]
+        while self._ends:
+            first = self._ends[0]
             tracked = self.runs.get(first.run_id)
             if tracked is not None and tracked.run.ended_at == first.at:
                 return first
             # Of a run that left, or of a life before.
-            heapq.heappop(self._endings)
+            heapq.heappop(self._ends)
         return None
 
     def expire(self, now: float, retention: float) -> None:
         """Let go of runs that ended longer than `retention` ago; a run's retention begins at its end, never before."""
-        while (first := self.first_ending()) is not None and first.at < now - retention:
-            self.let_go(first.run_id, now)
-        while (longest_gone := next(self.left(), None)) is not None and longest_gone[0] <= now - MEMORY:
-            self.forget_left(longest_gone[1])
+        while (first := self.first_end()) is not None and first.at < now - retention:
+            self.drop(first.run_id, now)
+        while (longest_gone := next(self.tombstones(), None)) is not None and longest_gone[
+            0
+        ] <= now - TOMBSTONE_RETENTION:
+            self.drop_tombstone(longest_gone[1])
 
     @property
-    def count_left(self) -> int:
+    def tombstone_count(self) -> int:
         """How many runs are remembered though they left."""
-        return len(self._left)
+        return len(self._tombstones)
 
-    def left(self) -> Iterator[tuple[float, str]]:
+    def tombstones(self) -> Iterator[tuple[float, str]]:
         """Yield the runs that are remembered though they left, each with when it did; the first to leave first."""
-        for run_id, tracked in self._left.items():
+        for run_id, tracked in self._tombstones.items():
             yield tracked.left_at or 0.0, run_id
 
-    def forget_left(self, run_id: str) -> None:
+    def drop_tombstone(self, run_id: str) -> None:
         """Remember a run that left no longer."""
-        del self._left[run_id]
+        del self._tombstones[run_id]
         self._note_run(run_id)
 
     def hide(self, hidden: set[str]) -> int:
@@ -308,7 +310,7 @@ class ProjectRuns:
         for name in self._unsaved_spinners:
             yield SPINNER, name, self._spinners[name]
         for run_id in self._unsaved_runs:
-            yield RUN, run_id, self.runs.get(run_id) or self._left.get(run_id)
+            yield RUN, run_id, self.runs.get(run_id) or self._tombstones.get(run_id)
 
     def saved(self) -> None:
         """Take note that what changed was saved."""
@@ -326,7 +328,7 @@ class ProjectRuns:
                 spinners[tracked.run.snapshot.spinner].present[tracked.run.status] += 1
                 self._place(tracked)
             else:
-                self._left[tracked.run.id] = tracked
+                self._tombstones[tracked.run.id] = tracked
 
 
 RUN = "run"

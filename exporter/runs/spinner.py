@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from exporter.runs.counters import Counters, Observation
 from exporter.runs.pace import RunPace, SpinnerPace
 from exporter.runs.run import Run
-from exporter.runs.tally import Observation, Tally
 from exporter.status import Status
 
 STARTED, QUEUED, FINISHED, TAUGHT = 1, 2, 4, 8
@@ -54,16 +54,16 @@ class Spinner(msgspec.Struct):
     """What one spinner's runs have come to, and its runs that are here by status."""
 
     pace: SpinnerPace = msgspec.field(default_factory=SpinnerPace)
-    tally: Tally = msgspec.field(default_factory=Tally)
+    counters: Counters = msgspec.field(default_factory=Counters)
     present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
-    veiled: bool = False
+    withheld: bool = False
     """Whether it became known with the last read, and shows zeros until the next."""
 
     def count(self, placed: Sequence[TrackedRun]) -> bool:
         """Count what these runs, which have just got their places, newly show; return whether they taught something."""
-        tally, present, finished = self.tally, self.present, self.tally.finished
-        last_start_at = -math.inf if tally.last_start_at is None else tally.last_start_at
-        last_success_at = -math.inf if tally.last_success_at is None else tally.last_success_at
+        counters, present, finished = self.counters, self.present, self.counters.finished
+        last_start_at = -math.inf if counters.last_start_at is None else counters.last_start_at
+        last_success_at = -math.inf if counters.last_success_at is None else counters.last_success_at
         started = completed = failed = 0
         queue_times: list[Observation] = []
         durations: list[Observation] = []
@@ -110,11 +110,11 @@ class Spinner(msgspec.Struct):
                 if records.failed > tracked.counted_failed:
                     failed += records.failed - tracked.counted_failed
                     tracked.counted_failed = records.failed
-        tally.last_start_at = None if last_start_at == -math.inf else last_start_at
-        tally.last_success_at = None if last_success_at == -math.inf else last_success_at
-        tally.started += started
-        tally.completed_records += completed
-        tally.failed_records += failed
-        tally.queue_times.observe(queue_times)
-        tally.durations.observe(durations)
+        counters.last_start_at = None if last_start_at == -math.inf else last_start_at
+        counters.last_success_at = None if last_success_at == -math.inf else last_success_at
+        counters.started += started
+        counters.completed_records += completed
+        counters.failed_records += failed
+        counters.queue_times.observe(queue_times)
+        counters.durations.observe(durations)
         return self.pace.learn(tracked.pace for tracked in reversed(teachers))

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.counters import Counters
 from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
-from exporter.runs.project import RUN, SPINNER, Header, ProjectRuns
+from exporter.runs.project import RUN, SPINNER, ProjectMetadata, ProjectRuns
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
-from exporter.runs.tally import Tally
 from exporter.runs.watch import Key, Watch
 from exporter.runtime.model import FailedRecord, Health, Meter, RunSnapshot
 from exporter.status import Status
@@ -75,7 +75,7 @@ class ShownSpinner(msgspec.Struct, frozen=True):
 
     project: str
     spinner: str
-    tally: Tally
+    counters: Counters
     rules: SpinnerRules
     runs: dict[Status, int]
     """Runs in the list now, by status; empty while the list is not to be trusted."""
@@ -89,11 +89,11 @@ class Outage(msgspec.Struct, frozen=True):
     """Time at which the last one ended: no silence until then is any run's own."""
 
 
-LEAST_REMEMBERED = 10_000
+MIN_TOMBSTONES = 10_000
 """Runs that left which are remembered at least, when there are so many; the limit on runs may be a small one."""
 
-Saved = Header | Spinner | TrackedRun | Outage
-"""What can be saved: a project's header, a spinner, a run, the outages."""
+Saved = ProjectMetadata | Spinner | TrackedRun | Outage
+"""What can be saved: a project's metadata, a spinner, a run, the outages."""
 
 Row = tuple[str, str, str, Saved | None]
 """Kind, project and key of something that is saved, which together are its place, and what is there.
@@ -101,7 +101,7 @@ Row = tuple[str, str, str, Saved | None]
 None: nothing any more; in the place of a project that means nothing of the whole project.
 """
 
-KINDS: dict[str, type[Saved]] = {"project": Header, SPINNER: Spinner, RUN: TrackedRun, "outage": Outage}
+KINDS: dict[str, type[Saved]] = {"project": ProjectMetadata, SPINNER: Spinner, RUN: TrackedRun, "outage": Outage}
 
 
 class Store:
@@ -132,7 +132,7 @@ class Store:
         self._hides = False
         self._taken = 0
         self._outage = Outage()
-        self._saved_headers: dict[str, Header] = {}
+        self._saved_metadata: dict[str, ProjectMetadata] = {}
         self._forgotten: set[str] = set()
         self._saved_outage = self._outage
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
@@ -156,10 +156,10 @@ class Store:
         for project_id, name in names.items():
             known = self._projects.get(project_id)
             if known is None:
-                header = Header(name, history=not self._first_look_done)
-                self._projects[project_id] = ProjectRuns(header, is_saved=self._is_saved)
+                metadata = ProjectMetadata(name, history=not self._first_look_done)
+                self._projects[project_id] = ProjectRuns(metadata, is_saved=self._is_saved)
             elif known.name != name:
-                known.header = msgspec.structs.replace(known.header, name=name)
+                known.metadata = msgspec.structs.replace(known.metadata, name=name)
                 known.all_moved()
         self._first_look_done = True
 
@@ -189,7 +189,7 @@ class Store:
         project = self._projects[project_id]
         project.is_committing = True
         if project.has_been_read:
-            project.unveil()
+            project.publish()
 
     def take(self, project_id: str, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float) -> None:
         """Take a piece of it, of an answer of the runtime's time `seen_at`, if that said one.
@@ -205,7 +205,7 @@ class Store:
     def end_commit(self, project_id: str, *, as_of: float, unchanged: bool = False) -> None:
         """End it: now the project has been read."""
         project = self._projects[project_id]
-        watermark = project.header.watermark if unchanged else as_of
+        watermark = project.metadata.watermark if unchanged else as_of
         project.read(as_of=as_of, watermark=watermark, at=self._monotonic())
         project.is_committing = False
         for _ in range(project.dropped_unseen):
@@ -216,7 +216,7 @@ class Store:
         """Let go of what a first read has brought that failed: the next one brings it again, and nobody has seen it."""
         project = self._projects[project_id]
         if not project.has_been_read:
-            self._projects[project_id] = ProjectRuns(project.header, is_saved=self._is_saved)
+            self._projects[project_id] = ProjectRuns(project.metadata, is_saved=self._is_saved)
 
     def keep_health(self, health: Health) -> None:
         """Take the last good word on the worker service."""
@@ -242,7 +242,7 @@ class Store:
 
     def forget_run(self, project_id: str, run_id: str) -> None:
         """Let go of a run that the runtime does not have any more; it is dropped, not finished."""
-        if self._projects[project_id].let_go(run_id, self.clock.now()):
+        if self._projects[project_id].drop(run_id, self.clock.now()):
             self._dropped("gone")
 
     def forget_project(self, project_id: str) -> None:
@@ -277,8 +277,8 @@ class Store:
         for project_id in self._forgotten:
             yield "project", project_id, "", None
         for project_id, project in self._projects.items():
-            if self._saved_headers.get(project_id) != project.header:
-                yield "project", project_id, "", project.header
+            if self._saved_metadata.get(project_id) != project.metadata:
+                yield "project", project_id, "", project.metadata
             # What a first read has brought so far would be counted again by the one that begins anew.
             if project.has_been_read:
                 for kind, key, value in project.unsaved():
@@ -289,37 +289,37 @@ class Store:
     def saved(self) -> None:
         """Take note that everything was saved that `unsaved` gave; nothing may have changed meanwhile."""
         self._forgotten.clear()
-        self._saved_headers = {project_id: project.header for project_id, project in self._projects.items()}
+        self._saved_metadata = {project_id: project.metadata for project_id, project in self._projects.items()}
         self._saved_outage = self._outage
         for _, project in self._read_projects():
             project.saved()
 
     def restore(self, rows: Iterable[Row]) -> None:
         """Take what an earlier life of the exporter saved; until the first read only the counts of it are shown."""
-        headers: dict[str, Header] = {}
+        metadata_by_id: dict[str, ProjectMetadata] = {}
         spinners: dict[str, dict[str, Spinner]] = defaultdict(dict)
         runs: dict[str, list[TrackedRun]] = defaultdict(list)
         for _, project_id, key, value in rows:
             match value:
-                case Header():
-                    headers[project_id] = value
+                case ProjectMetadata():
+                    metadata_by_id[project_id] = value
                 case Spinner():
                     spinners[project_id][key] = value
                 case TrackedRun():
                     runs[project_id].append(value)
                 case Outage():
                     self._outage = value
-        for project_id, header in headers.items():
-            self._projects[project_id] = ProjectRuns(header, is_saved=self._is_saved)
+        for project_id, metadata in metadata_by_id.items():
+            self._projects[project_id] = ProjectRuns(metadata, is_saved=self._is_saved)
             self._projects[project_id].restore(runs[project_id], spinners[project_id])
-        self._first_look_done = bool(headers)
+        self._first_look_done = bool(metadata_by_id)
         self.saved()
 
     # -- what a sync asks ---------------------------------------------------------------------------------
 
     def watermark(self, project_id: str) -> float | None:
         """Return the runtime's time up to which a project's list has been read; None before the first read."""
-        return self._projects[project_id].header.watermark
+        return self._projects[project_id].metadata.watermark
 
     def project_ids(self) -> list[str]:
         """Return every project that has a place here."""
@@ -392,9 +392,9 @@ class Store:
         project = self._projects.get(project_id)
         if project is None or not project.has_been_read or name not in project.spinner_names():
             return None
-        tally, present = project.spinner(name)
+        counters, present = project.spinner(name)
         present = present if self.is_fresh(project) else {}
-        return ShownSpinner(project.name, name, tally, self.rules.spinner(project.name, name), present)
+        return ShownSpinner(project.name, name, counters, self.rules.spinner(project.name, name), present)
 
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner."""
@@ -466,30 +466,30 @@ class Store:
         for projects in (read, unread):
             excess = sum(len(project.runs) for project in projects) - self.rules.max_runs
             if excess > 0:
-                excess -= self._let_go_of_ended(projects, excess)
+                excess -= self._drop_ended(projects, excess)
             if projects is read and (excess > 0 or self._hides):
                 self._hide_open(projects, max(excess, 0))
-            self._forget_left(projects)
+            self._drop_tombstones(projects)
 
-    def _let_go_of_ended(self, projects: list[ProjectRuns], most: int) -> int:
+    def _drop_ended(self, projects: list[ProjectRuns], most: int) -> int:
         """Let go of the runs that ended first; return how many there were.
 
         By their ends and not by their beginnings: what has just ended is what somebody wants to know of, however long
         it took.
         """
         # Looks only at those that leave: this is done while a list is read that is longer than what is kept of it.
-        endings = [(first, place) for place, project in enumerate(projects) if (first := project.first_ending())]
+        endings = [(first, place) for place, project in enumerate(projects) if (first := project.first_end())]
         heapq.heapify(endings)
         now, gone = self.clock.now(), 0
         while endings and gone < most:
             first, place = heapq.heappop(endings)
-            projects[place].let_go(first.run_id, now)
+            projects[place].drop(first.run_id, now)
             if projects[place].has_been_read:
                 self._dropped("limit")
             else:
                 projects[place].dropped_unseen += 1
             gone += 1
-            if (following := projects[place].first_ending()) is not None:
+            if (following := projects[place].first_end()) is not None:
                 heapq.heappush(endings, (following, place))
         return gone
 
@@ -502,17 +502,17 @@ class Store:
                 self._dropped("limit")
         self._hides = bool(hidden)
 
-    def _forget_left(self, projects: list[ProjectRuns]) -> None:
+    def _drop_tombstones(self, projects: list[ProjectRuns]) -> None:
         """Remember no more of the runs that left than may be here, of a long list all the same: the last to leave.
 
         Not while a later read is taken, or was cut off: it would be counted again by the one that takes its place.
         """
         projects = [project for project in projects if not (project.has_been_read and project.is_committing)]
-        excess = sum(project.count_left for project in projects) - max(self.rules.max_runs, LEAST_REMEMBERED)
+        excess = sum(project.tombstone_count for project in projects) - max(self.rules.max_runs, MIN_TOMBSTONES)
         if excess > 0:
-            gone = [[(*left, place) for left in project.left()] for place, project in enumerate(projects)]
+            gone = [[(*left, place) for left in project.tombstones()] for place, project in enumerate(projects)]
             for _, run_id, place in list(itertools.islice(heapq.merge(*gone), excess)):
-                projects[place].forget_left(run_id)
+                projects[place].drop_tombstone(run_id)
 
     def _limit_failed_records(self) -> None:
         """Keep the failed records of the runs that changed last."""

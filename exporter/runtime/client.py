@@ -1,7 +1,7 @@
 """The runtime's HTTP API as async calls that return values of `model`.
 
 What is asked for, and how, is the description's: nothing here knows a path or a parameter. How requests fare on their
-way is `exchange`'s.
+way is `http_client`'s.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol, TypeVar
 
-from exporter.description import Narrowing, Resources, present
+from exporter.config.api_description import ListFilter, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
-from exporter.runtime.exchange import Answer, Exchange, NotFoundError, refusal
-from exporter.runtime.layout import Layout, Request, Turn
-from exporter.runtime.model import FailedRecord, Health, Meter, Page, Project, RecordSight, RunSnapshot
-from exporter.runtime.steps import Steps
-from exporter.runtime.wire import MALFORMED, Decoder, Known, Listing, MissingError
+from exporter.runtime.endpoint import Endpoint, PageInfo, Request
+from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, refusal
+from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
+from exporter.runtime.time_slices import TimeSlices
+from exporter.runtime.wire import MALFORMED, DecodedPage, Decoder, MissingError, RunDefaults
 from exporter.status import Status
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Sample:
 
 
 class _DecodePage(Protocol[T]):
-    def __call__(self, body: bytes, now: float | None) -> Listing[T]: ...
+    def __call__(self, body: bytes, now: float | None) -> DecodedPage[T]: ...
 
 
 class RuntimeClient:
@@ -48,7 +48,7 @@ class RuntimeClient:
 
     def __init__(
         self,
-        exchange: Exchange,
+        http_client: HttpClient,
         base_url: str,
         resources: Resources,
         *,
@@ -58,28 +58,28 @@ class RuntimeClient:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`max_pages` is how many pages a list can have before it is taken for one without an end."""
-        self._exchange = exchange
+        self._http_client = http_client
         self._wall = wall
         self._base_url = base_url.rstrip("/")
         self._resources = resources
-        self._layouts = {name: Layout(name, resource) for name, resource in present(resources).items()}
+        self._endpoints = {name: Endpoint(name, resource) for name, resource in present(resources).items()}
         self._credentials = credentials
         self._decoder = decoder
         self._max_pages = max_pages
-        self.steps = Steps()
+        self.time_slices = TimeSlices()
         """What takes long, which decoding a page does, is done in a turn of these."""
 
     def begin(self) -> None:
         """Begin a sync."""
-        self._exchange.begin()
+        self._http_client.begin()
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._exchange.close()
+        await self._http_client.close()
 
     def has(self, resource: str) -> bool:
         """Whether the deployment has it: health, projects, jobs, job, records or usage."""
-        return resource in self._layouts
+        return resource in self._endpoints
 
     @property
     def tells_active(self) -> bool:
@@ -93,20 +93,20 @@ class RuntimeClient:
 
     async def sample(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> Sample:
         """Ask for one resource as it is, its first page of a list, and return the answer undecoded."""
-        layout = self._layouts[resource]
+        endpoint = self._endpoints[resource]
         started = self._wall()
-        answer = await self._send(layout, layout.request({"project": project_id} if run is None else _ids(run)))
+        answer = await self._send(endpoint, endpoint.request({"project": project_id} if run is None else _ids(run)))
         return Sample(answer.body, answer.date, (started + self._wall()) / 2)
 
     async def health(self) -> Health:
         """Read how the worker service is."""
-        answer = await self._send(self._layouts["health"], self._layouts["health"].request({}))
+        answer = await self._send(self._endpoints["health"], self._endpoints["health"].request({}))
         return self._decode("health", self._decoder.health, answer)
 
-    def projects(self, *, etag: str | None = None) -> AsyncIterator[Page[Project]]:
+    def projects(self, *, etag: str | None = None) -> AsyncIterator[ListPage[Project]]:
         """Read the projects that the token can see."""
-        layout = self._layouts["projects"]
-        return self._pages(layout, layout.request({}), lambda body, now: self._decoder.projects(body), etag=etag)
+        endpoint = self._endpoints["projects"]
+        return self._pages(endpoint, endpoint.request({}), lambda body, now: self._decoder.projects(body), etag=etag)
 
     def jobs(
         self,
@@ -115,98 +115,102 @@ class RuntimeClient:
         updated_since: float | None = None,
         active: bool = False,
         etag: str | None = None,
-    ) -> AsyncIterator[Page[RunSnapshot]]:
+    ) -> AsyncIterator[ListPage[RunSnapshot]]:
         """Read a project's runs: those updated since a time of the runtime's clock, or those that have not ended."""
-        layout = self._layouts["jobs"]
-        narrowing = layout.resource.active if active else layout.resource.changed
-        request = layout.request({"project": project.id}, narrowing, since=updated_since)
+        endpoint = self._endpoints["jobs"]
+        narrowing = endpoint.resource.active if active else endpoint.resource.changed
+        request = endpoint.request({"project": project.id}, narrowing, since=updated_since)
         return self._pages(
-            layout,
+            endpoint,
             request,
-            lambda body, now: self._decoder.jobs(body, Known(project.id, project.name, now)),
+            lambda body, now: self._decoder.jobs(body, RunDefaults(project.id, project.name, now)),
             etag=etag,
         )
 
     async def job(self, run: RunSnapshot) -> RunSnapshot:
         """Read one run again; raises `NotFoundError` when it is gone."""
-        layout = self._layouts["job"]
-        answer = await self._send(layout, layout.request(_ids(run)))
-        known = Known(run.project_id, run.spinner, answer.date)
+        endpoint = self._endpoints["job"]
+        answer = await self._send(endpoint, endpoint.request(_ids(run)))
+        known = RunDefaults(run.project_id, run.spinner, answer.date)
         return self._decode("job", lambda body: self._decoder.job(body, known), answer)
 
-    async def failed_records(self, run: RunSnapshot) -> AsyncIterator[Page[FailedRecord]]:
+    async def failed_records(self, run: RunSnapshot) -> AsyncIterator[ListPage[FailedRecord]]:
         """Read a run's failed records; where the API cannot be asked for those alone, they are picked out of all."""
-        layout = self._layouts["records"]
-        if layout.resource.failed is not None:
-            request = layout.request(_ids(run), layout.resource.failed)
-            async for page in self._pages(layout, request, lambda body, now: self._decoder.failed_records(body)):
+        endpoint = self._endpoints["records"]
+        if endpoint.resource.failed is not None:
+            request = endpoint.request(_ids(run), endpoint.resource.failed)
+            async for page in self._pages(endpoint, request, lambda body, now: self._decoder.failed_records(body)):
                 yield page
             return
         async for sights in self.records(run):
             failed = tuple(sight.record for sight in sights.items if sight.status is Status.FAILED)
-            yield Page(failed, sights.as_of)
+            yield ListPage(failed, sights.as_of)
 
-    def records(self, run: RunSnapshot, *, changed_since: float | None = None) -> AsyncIterator[Page[RecordSight]]:
+    def records(
+        self, run: RunSnapshot, *, changed_since: float | None = None
+    ) -> AsyncIterator[ListPage[RecordSnapshot]]:
         """Read a run's records: all of them, or those that changed since, where the API can tell."""
-        layout = self._layouts["records"]
-        narrowing: Narrowing | None = layout.resource.changed if changed_since is not None else None
-        request = layout.request(_ids(run), narrowing, since=changed_since)
-        return self._pages(layout, request, lambda body, now: self._decoder.records(body))
+        endpoint = self._endpoints["records"]
+        narrowing: ListFilter | None = endpoint.resource.changed if changed_since is not None else None
+        request = endpoint.request(_ids(run), narrowing, since=changed_since)
+        return self._pages(endpoint, request, lambda body, now: self._decoder.records(body))
 
     @property
     def tells_changed_records(self) -> bool:
         """Whether `records` can ask for those that changed."""
-        return self.has("records") and self._layouts["records"].resource.changed is not None
+        return self.has("records") and self._endpoints["records"].resource.changed is not None
 
     async def usage(self) -> tuple[Meter, ...]:
         """Read the organisation's plan meters."""
-        answer = await self._send(self._layouts["usage"], self._layouts["usage"].request({}))
+        answer = await self._send(self._endpoints["usage"], self._endpoints["usage"].request({}))
         return self._decode("usage", self._decoder.usage, answer)
 
     async def _pages(
         self,
-        layout: Layout,
+        endpoint: Endpoint,
         request: Request,
         decode: "_DecodePage[T]",
         *,
         etag: str | None = None,
-    ) -> AsyncIterator[Page[T]]:
+    ) -> AsyncIterator[ListPage[T]]:
         headers = {"If-None-Match": etag} if etag else {}
         asked = {repr(request)}
         before = b""
         number = 1
         while True:
-            answer = await self._send(layout, request, headers=headers)
+            answer = await self._send(endpoint, request, headers=headers)
             if answer.status == 304:
-                yield Page((), answer.date, etag, not_modified=True)
+                yield ListPage((), answer.date, etag, not_modified=True)
                 return
-            await self.steps.turn()
-            listing = self._decode(layout.name, functools.partial(decode, now=answer.date), answer)
+            await self.time_slices.next()
+            listing = self._decode(endpoint.name, functools.partial(decode, now=answer.date), answer)
             as_of = listing.as_of if listing.as_of is not None else answer.date
-            turn = Turn(listing.size, listing.next_cursor, answer.next_link)
-            following = layout.next(request, turn, number)
+            turn = PageInfo(listing.size, listing.next_cursor, answer.next_link)
+            following = endpoint.next(request, turn, number)
             whole = number == 1 and following is None
-            yield Page(listing.items, as_of, answer.headers.get("ETag") if whole else None)
+            yield ListPage(listing.items, as_of, answer.headers.get("ETag") if whole else None)
             if following is None:
                 return
             # Also where a server takes no notice of what says which page is wanted.
             if repr(following) in asked or answer.body == before:
-                raise ApiError(f"{layout.name}: the list does not end: it leads to the same page again")
+                raise ApiError(f"{endpoint.name}: the list does not end: it leads to the same page again")
             if number == self._max_pages:
-                raise ApiError(f"{layout.name}: the list has more pages than limits.pages ({self._max_pages})")
+                raise ApiError(f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})")
             asked.add(repr(following))
             request, headers, before, number = following, {}, answer.body, number + 1
 
-    async def _send(self, layout: Layout, request: Request, *, headers: Mapping[str, str] | None = None) -> Answer:
+    async def _send(
+        self, endpoint: Endpoint, request: Request, *, headers: Mapping[str, str] | None = None
+    ) -> ApiResponse:
         """Send a request; with an `If-None-Match` among its headers 304 is an answer as well."""
-        return await self._exchange.ask(
-            layout.name,
+        return await self._http_client.ask(
+            endpoint.name,
             request.method,
             self._base_url + request.path,
             query=request.query,
             body=request.body,
-            headers={**(headers or {}), **(self._authorization() if layout.resource.token else {})},
-            accept=(*layout.resource.accept, 304) if headers else layout.resource.accept,
+            headers={**(headers or {}), **(self._authorization() if endpoint.resource.token else {})},
+            accept=(*endpoint.resource.accept, 304) if headers else endpoint.resource.accept,
         )
 
     def _authorization(self) -> Mapping[str, str]:
@@ -215,7 +219,7 @@ class RuntimeClient:
         except ConfigError as error:
             raise ApiError(str(error)) from None
 
-    def _decode(self, endpoint: str, decode: Callable[[bytes], T], answer: Answer) -> T:
+    def _decode(self, endpoint: str, decode: Callable[[bytes], T], answer: ApiResponse) -> T:
         try:
             return decode(answer.body)
         except MissingError as error:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-from exporter.description import Resource, Source
+from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
 
 _RUN = frozenset(
@@ -66,9 +66,9 @@ class ItemMapping:
 
 
 class _Field:
-    def __init__(self, name: str, source: str | Source, where: str) -> None:
+    def __init__(self, name: str, source: str | FieldSource, where: str) -> None:
         self.name = name
-        self.source = Source(path=source) if isinstance(source, str) else source
+        self.source = FieldSource(path=source) if isinstance(source, str) else source
         self._expression = compiled(self.source.path, where) if self.source.path is not None else None
         try:
             self._zone = ZoneInfo(self.source.zone)

@@ -77,7 +77,7 @@ class FailedRecord(msgspec.Struct, frozen=True, gc=False):
     ended_at: float | None = None
 
 
-class RecordSight(msgspec.Struct, frozen=True, gc=False):
+class RecordSnapshot(msgspec.Struct, frozen=True, gc=False):
     """One record as one read saw it: its state, and what would name it if it failed."""
 
     status: Status
@@ -104,7 +104,7 @@ class Meter(msgspec.Struct, frozen=True):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class ListPage(Generic[T]):
     """One page of a list, or the whole answer when nothing changed.
 
     `as_of` is the runtime's time of this answer; None when it said none. `not_modified` means that the

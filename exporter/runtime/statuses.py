@@ -33,7 +33,7 @@ DEFAULT_LABELS: Mapping[Status, tuple[str, ...]] = {
 class StatusMap:
     """Maps a status label to its idea; case, spaces, dashes and underscores in a label do not matter.
 
-    >>> StatusMap({"Parked": Status.WAITING}).idea("in-progress")
+    >>> StatusMap({"Parked": Status.WAITING}).status_for("in-progress")
     <Status.RUNNING: 'running'>
     """
 
@@ -48,7 +48,7 @@ class StatusMap:
         """Return a map that knows these labels as well, or otherwise."""
         return StatusMap({**self._extra, **extra})
 
-    def idea(self, label: str) -> Status:
+    def status_for(self, label: str) -> Status:
         """Return the idea behind `label`, or `Status.UNKNOWN` when no mapping knows it."""
         known = self._seen.get(label)
         if known is not None:

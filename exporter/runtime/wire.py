@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 import msgspec
 from jmespath.exceptions import JMESPathError
 
-from exporter.description import Resource, Resources, present
+from exporter.config.api_description import Resource, Resources, present
 from exporter.runtime.mapping import FIELDS, ItemMapping, compiled
 from exporter.runtime.model import (
     FailedRecord,
@@ -26,7 +26,7 @@ from exporter.runtime.model import (
     Meter,
     Project,
     RecordCounts,
-    RecordSight,
+    RecordSnapshot,
     RunSnapshot,
 )
 from exporter.runtime.statuses import StatusMap
@@ -49,7 +49,7 @@ class MissingError(ValueError):
     """The answer is good, and what was asked for is not in it."""
 
 
-class Findings(Protocol):
+class DecodeObserver(Protocol):
     """Is told what decoding found; nothing that it is told is personal data."""
 
     def invalid_item(self, kind: str, reason: str) -> None:
@@ -60,7 +60,7 @@ class Findings(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
+class DecodedPage(Generic[T]):
     """A decoded page of a list."""
 
     items: tuple[T, ...]
@@ -71,7 +71,7 @@ class Listing(Generic[T]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Known:
+class RunDefaults:
     """What is known of runs before they are decoded, for what a description does not find in them."""
 
     project_id: str = ""
@@ -82,7 +82,7 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Explanation:
+class DecodeReport:
     """What was found in an answer."""
 
     items: list[dict[str, Any]]
@@ -97,9 +97,11 @@ class Decoder:
     Making one raises `ConfigError` for a description that does not fit.
     """
 
-    def __init__(self, statuses: StatusMap, findings: Findings, resources: Resources, *, label_length: int) -> None:
+    def __init__(
+        self, statuses: StatusMap, observer: DecodeObserver, resources: Resources, *, label_length: int
+    ) -> None:
         self._statuses = statuses
-        self._findings = findings
+        self._observer = observer
         self._label_length = label_length
         self._labels = _Labels(label_length)
         self._words: dict[str, tuple[Status, str]] = {}
@@ -116,7 +118,7 @@ class Decoder:
         raws = [shape.single(body)] if resource in ("health", "job") else list(shape.page(body)[0])
         return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws]
 
-    def explain(self, resource: str, body: bytes) -> Explanation:
+    def explain(self, resource: str, body: bytes) -> DecodeReport:
         """Return what a description finds in an answer, field by field, without making anything of it.
 
         Raises one of `MALFORMED` when the answer as a whole cannot be used.
@@ -130,25 +132,25 @@ class Decoder:
                 shape.item(item)
             except MALFORMED as error:
                 unfit.append(str(error))
-        return Explanation(found, unfit)
+        return DecodeReport(found, unfit)
 
-    def projects(self, body: bytes) -> Listing[Project]:
+    def projects(self, body: bytes) -> DecodedPage[Project]:
         """Decode a page of the list of projects."""
         return self._listing(body, self._shapes["projects"], self._project)
 
-    def jobs(self, body: bytes, known: Known | None = None) -> Listing[RunSnapshot]:
+    def jobs(self, body: bytes, known: RunDefaults | None = None) -> DecodedPage[RunSnapshot]:
         """Decode a page of a project's runs."""
-        return self._listing(body, self._shapes["jobs"], functools.partial(self._run, known or Known()))
+        return self._listing(body, self._shapes["jobs"], functools.partial(self._run, known or RunDefaults()))
 
-    def job(self, body: bytes, known: Known | None = None) -> RunSnapshot:
+    def job(self, body: bytes, known: RunDefaults | None = None) -> RunSnapshot:
         """Decode one run."""
-        return self._run(known or Known(), self._shapes["job"].decode(body))
+        return self._run(known or RunDefaults(), self._shapes["job"].decode(body))
 
-    def failed_records(self, body: bytes) -> Listing[FailedRecord]:
+    def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
         """Decode a page of a run's failed records."""
         return self._listing(body, self._shapes["records"], self._failed_record)
 
-    def records(self, body: bytes) -> Listing[RecordSight]:
+    def records(self, body: bytes) -> DecodedPage[RecordSnapshot]:
         """Decode a page of a run's records, to count them."""
         return self._listing(body, self._shapes["records"], self._record)
 
@@ -180,7 +182,7 @@ class Decoder:
                 meters[name] = Meter(name, meter.used, meter.limit, _epoch(meter.resets_at))
         return tuple(meters.values())
 
-    def _listing(self, body: bytes, shape: "_Shape", convert: Callable[[Any], T]) -> Listing[T]:
+    def _listing(self, body: bytes, shape: "_Shape", convert: Callable[[Any], T]) -> DecodedPage[T]:
         try:
             wires, cursor, as_of = shape.typed_page(body)
             size = len(wires)
@@ -195,20 +197,20 @@ class Decoder:
             try:
                 items.append(convert(wire))
             except ValueError as error:
-                self._findings.invalid_item(shape.kind.name, str(error))
-        return Listing(tuple(items), cursor, as_of, size)
+                self._observer.invalid_item(shape.kind.name, str(error))
+        return DecodedPage(tuple(items), cursor, as_of, size)
 
     def _checked(self, shape: "_Shape", raw: Any) -> Any:
         try:
             return shape.item(raw)
         except MALFORMED as error:
-            self._findings.invalid_item(shape.kind.name, str(error))
+            self._observer.invalid_item(shape.kind.name, str(error))
             return None
 
     def _project(self, wire: "_Project") -> Project:
         return Project(self._id(wire.id), self._labels[wire.name])
 
-    def _run(self, known: Known, wire: "_Job | _MappedJob") -> RunSnapshot:
+    def _run(self, known: RunDefaults, wire: "_Job | _MappedJob") -> RunSnapshot:
         # This is done for every run of every page, so it calls little, and gives the fields by place.
         labels = self._labels
         started, ended, progressed, updated = wire.started_at, wire.ended_at, wire.last_progress_at, wire.updated_at
@@ -259,9 +261,9 @@ class Decoder:
     def _word(self, text: str) -> tuple[Status, str]:
         """Return a status label, and the idea behind it."""
         label = self._labels[text]
-        status = self._statuses.idea(label)
+        status = self._statuses.status_for(label)
         if status is Status.UNKNOWN:
-            self._findings.unmapped_status(label)
+            self._observer.unmapped_status(label)
         elif len(self._words) < MAX_LABELS and len(text) <= self._label_length:
             self._words[text] = status, label
         return status, label
@@ -278,12 +280,12 @@ class Decoder:
             _epoch(wire.ended_at),
         )
 
-    def _record(self, wire: "_Record") -> RecordSight:
+    def _record(self, wire: "_Record") -> RecordSnapshot:
         word = self._labels[wire.status or ""]
-        status = self._record_statuses.idea(word)
+        status = self._record_statuses.status_for(word)
         if status is Status.UNKNOWN:
-            self._findings.unmapped_status(word)
-        return RecordSight(status, self._failed_record(wire))
+            self._observer.unmapped_status(word)
+        return RecordSnapshot(status, self._failed_record(wire))
 
     def _id(self, text: str) -> str:
         """Return an id as it came: it goes into URLs and labels, so it is never cut, but refused if unfit."""

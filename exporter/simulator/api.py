@@ -18,7 +18,7 @@ from starlette.routing import Route
 from exporter.simulator import scenario, wire
 from exporter.simulator.cursor import CursorError, Cursors
 from exporter.simulator.engine import Engine, UnknownSpinnerError
-from exporter.simulator.gate import Gate, http_date
+from exporter.simulator.middleware import ApiMiddleware, http_date
 from exporter.simulator.plan import PlanLimitError
 from exporter.simulator.query import Query, QueryError, read_query
 from exporter.simulator.run import Project, Record, RecordStatus, Run
@@ -55,7 +55,7 @@ def create_app(engine: Engine, *, token: str | None = None, run_engine: bool = T
             running.cancel()
 
     gate = Middleware(
-        Gate, now_ms=engine.now_ms, token=token, requests_per_second=engine.scenario.api.requests_per_second
+        ApiMiddleware, now_ms=engine.now_ms, token=token, requests_per_second=engine.scenario.api.requests_per_second
     )
     app = Starlette(
         routes=[

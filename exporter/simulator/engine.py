@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from exporter.simulator import scenario
-from exporter.simulator.agenda import Agenda
 from exporter.simulator.contacts import contacts
-from exporter.simulator.dice import Dice
 from exporter.simulator.durations import Count
+from exporter.simulator.event_queue import EventQueue
 from exporter.simulator.faults import Faults
 from exporter.simulator.ledger import EndedRun, Ledger
 from exporter.simulator.plan import Plan, PlanLimitError
-from exporter.simulator.roster import Roster
+from exporter.simulator.randomness import SeededRandom
 from exporter.simulator.run import Project, Run, Spinner, Status
+from exporter.simulator.run_index import RunIndex
 from exporter.simulator.scenario import Scenario
 from exporter.simulator.timeline import Timeline
 from exporter.simulator.workers import Workers
@@ -50,11 +50,11 @@ class Engine:
         self.scenario = scenario
         self._timeline = timeline
         self.cursor_key = str(seed).encode()  # so that another world's cursors are not taken for this one's
-        self._dice = Dice(seed)
-        self._agenda = Agenda(-scenario.before)
+        self._dice = SeededRandom(seed)
+        self._agenda = EventQueue(-scenario.before)
         self._faults = Faults()
         self._contacts = contacts()
-        self._roster = Roster()
+        self._roster = RunIndex()
         self._ledger = Ledger()
         self._workers = Workers(
             scenario.runtime,
@@ -126,7 +126,7 @@ class Engine:
         return MappingProxyType(self._spinners)
 
     @property
-    def roster(self) -> Roster:
+    def roster(self) -> RunIndex:
         """The runs that the API knows now, in the orders in which it lists them."""
         self.catch_up()
         return self._roster

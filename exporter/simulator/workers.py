@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from exporter.simulator import scenario
-from exporter.simulator.agenda import Agenda
 from exporter.simulator.contacts import Contact
-from exporter.simulator.dice import Dice, Roll
+from exporter.simulator.event_queue import EventQueue
 from exporter.simulator.faults import Faults
+from exporter.simulator.randomness import Roll, SeededRandom
 from exporter.simulator.run import NO_ANSWER, NO_EMAIL_ADDRESS, NO_PHONE_NUMBER, Record, RecordStatus, Run, Status
 
 _NEEDS_PHONE = frozenset({"whatsapp", "sms", "voice", "human_call"})
@@ -25,8 +25,8 @@ class Workers:
         self,
         runtime: scenario.Runtime,
         *,
-        agenda: Agenda,
-        dice: Dice,
+        agenda: EventQueue,
+        dice: SeededRandom,
         faults: Faults,
         contacts: Sequence[Contact],
         changed: Callable[[Run], None],

@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from exporter import __version__
 from exporter.errors import ConfigError, UnreadableError
 from exporter.metrics.exposition import negotiate
-from exporter.metrics.page import Page
-from exporter.reader import Reader
-from exporter.service import PATIENCE, Exporter, Target
+from exporter.metrics.page import MetricsPage
+from exporter.service import PATIENCE, Exporter, ProbeTarget
+from exporter.service.monitored_runtime import MonitoredRuntime
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 
@@ -39,7 +39,7 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
         runtime, project_id = (request.query_params.get(name, "") for name in ("runtime", "project"))
         if not project_id:
             return PlainTextResponse("Which project? /sd lists them: /probe?project=ID\n", status_code=400)
-        if runtime not in exporter.readers:
+        if runtime not in exporter.runtimes:
             return PlainTextResponse("There is no such runtime.\n", status_code=404)
         content_type = negotiate(request.headers.get("Accept", ""))
         patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
@@ -103,7 +103,7 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
     )
 
 
-async def _page_response(page: Page, request: Request, content_type: str) -> Response:
+async def _page_response(page: MetricsPage, request: Request, content_type: str) -> Response:
     headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
     if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
         return Response(await page.gzip(), headers={**headers, "Content-Encoding": "gzip"})
@@ -114,7 +114,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?"
 """A Host header: a name or an address, and a port."""
 
 
-def _target_group(target: Target, address: str, scheme: str) -> dict[str, object]:
+def _target_group(target: ProbeTarget, address: str, scheme: str) -> dict[str, object]:
     """Return one project as Prometheus's HTTP service discovery wants it: probed here, where the list was asked for."""
     labels = {
         "__scheme__": scheme,
@@ -131,7 +131,7 @@ def _target_group(target: Target, address: str, scheme: str) -> dict[str, object
 class PageResponse(Response):
     """Sends a page piece by piece, since joining all of it would take as long as sending it."""
 
-    def __init__(self, page: Page, headers: dict[str, str]) -> None:
+    def __init__(self, page: MetricsPage, headers: dict[str, str]) -> None:
         super().__init__(headers={**headers, "Content-Length": str(page.size)})
         self._page = page
 
@@ -163,9 +163,9 @@ def _accepts_gzip(accept_encoding: str) -> bool:
 
 
 def _landing(exporter: Exporter) -> str:
-    named = "" not in exporter.readers
-    rows = [row for name, reader in exporter.readers.items() for row in _rows(name, reader, named=named)]
-    urls = [html.escape(reader.config.runtime.base_url) for reader in exporter.readers.values()]
+    named = "" not in exporter.runtimes
+    rows = [row for name, reader in exporter.runtimes.items() for row in _rows(name, reader, named=named)]
+    urls = [html.escape(reader.config.runtime.base_url) for reader in exporter.runtimes.values()]
     page = Template(resources.files(__package__).joinpath("landing.html").read_text(encoding="utf-8"))
     nothing = '<tr><td colspan="6">None yet: the first scrape of <a href="metrics">metrics</a> reads them.</td></tr>'
     return page.substitute(
@@ -176,7 +176,7 @@ def _landing(exporter: Exporter) -> str:
     )
 
 
-def _rows(runtime: str, reader: Reader, *, named: bool) -> Iterable[str]:
+def _rows(runtime: str, reader: MonitoredRuntime, *, named: bool) -> Iterable[str]:
     """Yield a row of the landing page for each project of a runtime, which begins with its name where it has one."""
     for project in sorted(reader.store.projects(), key=lambda project: project.name):
         age = reader.store.seconds_since_read(project)

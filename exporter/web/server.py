@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exporter.config import split_address
 from exporter.errors import ConfigError
-from exporter.web.access import Access, CurrentContext, Doorkeeper
+from exporter.web.auth import Access, AuthMiddleware, CurrentContext
 
 GRACE = 5
 """Seconds that answers under way have to end after SIGTERM."""
@@ -91,7 +91,7 @@ async def answering(app: ASGIApp, listener: socket.socket, *, access: Access | N
 
 def _server(app: ASGIApp, *, date_header: bool, access: Access | None = None) -> "_Server":
     config = uvicorn.Config(
-        app if access is None else Doorkeeper(app, access),
+        app if access is None else AuthMiddleware(app, access),
         http=_Protocol,
         log_config=None,
         access_log=False,

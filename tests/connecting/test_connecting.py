@@ -10,8 +10,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import load
-from exporter.reader import World
 from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
 from tests.builders import Clock
 from tests.connecting.server import EPOCH, NOW, TOKEN, OddRuntime, contact, serving
 from tests.stack.programs import ROOT
@@ -38,7 +38,7 @@ async def exporter(odd: OddRuntime, tmp_path: Path) -> AsyncIterator[Exporter]:
         }
         (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
         made = Exporter(
-            load(tmp_path / "exporter.yml", environ={}).runtimes, World(wall=lambda: NOW, monotonic=Clock())
+            load(tmp_path / "exporter.yml", environ={}).runtimes, Dependencies(wall=lambda: NOW, monotonic=Clock())
         )
         yield made
         await made.close()
@@ -119,7 +119,7 @@ async def test_a_run_that_left_the_list_is_asked_for_by_a_path_with_references(
     first = odd.executions[0]
     # It ended, and nothing says that it changed: only a sweep finds out that it is not active any more.
     odd.executions[0] = {**first, "state": "OK", "t": {**first["t"], "took": "0:00:20"}}
-    exporter._world.monotonic.advance(3600)  # type: ignore[attr-defined]
+    exporter._dependencies.monotonic.advance(3600)  # type: ignore[attr-defined]
     shown = await samples(exporter)
     assert "/automation/executions/s\N{DIVISION SLASH}1/e\N{DIVISION SLASH}1" in [path for path, _ in odd.requests]
     assert shown["spinner_run_end_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 30

@@ -20,8 +20,8 @@ import pytest
 import structlog
 
 from exporter.config import Config, Duration, LimitsConfig, RuntimeConfig, Secret, SyncConfig
-from exporter.reader import World
 from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import TIMEOUT_HEADER, create_app
 from tests.builders import NOON, Clock, resources
 from tests.faults.server import Exchange, Misbehaving, Spoil
@@ -320,7 +320,7 @@ class Bench:
             sync=SyncConfig(min_interval=Duration(0)),
             limits=LimitsConfig(body_bytes=2_000_000, pages=20),
         )
-        self.exporter = Exporter({"": config}, World(wall=clock, monotonic=clock, sleep=at_once))
+        self.exporter = Exporter({"": config}, Dependencies(wall=clock, monotonic=clock, sleep=at_once))
         app = httpx.ASGITransport(create_app(self.exporter))
         self._client = httpx.AsyncClient(transport=app, base_url="http://exporter.test")
 
@@ -424,7 +424,7 @@ def say_it_once(mode: Mode, lines: list[Any]) -> None:
         return
     assert told, "nobody is told"
     assert mode.says in json.dumps(told)
-    assert len(told) <= 5, f"one trouble, and {len(told)} lines: {told}"
+    assert len(told) <= 5, f"one problem, and {len(told)} lines: {told}"
 
 
 def test_every_mode_has_a_name_of_its_own() -> None:

@@ -205,7 +205,7 @@ SCHEMA.app = create_app(exporter_of(RUNTIME))
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_sent_every_answer_is_as_documented(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate()
 

@@ -60,7 +60,7 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ANSWERS, min_size=1, max_size=3))
 def test_whatever_comes_in_what_goes_out_is_a_page(rounds: list[dict[str, Any]]) -> None:
     asyncio.run(_survive(rounds))

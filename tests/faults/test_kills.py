@@ -53,7 +53,7 @@ async def test_kills_at_random_moments_lose_no_count_and_count_nothing_twice(tmp
         assert await process.wait() == 0
     assert_no_step_back(shown, final)
     assert final == truth(engine), (
-        "what was counted is not what happened; look at Keeper and at what Store.unsaved gives"
+        "what was counted is not what happened; look at StateWriter and at what Store.unsaved gives"
     )
     assert sum(final.values()) > 500, "the story is too quiet for this test to say anything"
 

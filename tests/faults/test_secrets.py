@@ -16,8 +16,8 @@ import trustme
 
 from exporter import logs
 from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, TlsConfig
-from exporter.reader import World
 from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import create_app
 from tests.builders import Clock, resources
 from tests.faults.server import Exchange, Misbehaving
@@ -46,7 +46,7 @@ def exporter(url: str, token_file: Path, clock: Clock, ca_file: Path | None = No
         ),
         sync=SyncConfig(min_interval=Duration(0)),
     )
-    return Exporter({"": config}, World(clock, clock, sleep=at_once))
+    return Exporter({"": config}, Dependencies(clock, clock, sleep=at_once))
 
 
 def served(certificate: trustme.LeafCert) -> ssl.SSLContext:
@@ -164,7 +164,7 @@ async def test_a_token_that_a_server_sends_back_is_shown_nowhere(token_file: Pat
         await made.close()
     logs.configure("error", "logfmt")
     assert "cannot read" in stream.getvalue()
-    for text in (stream.getvalue(), *pages, repr(made.readers[""].config), repr(vars(made.readers[""].client))):
+    for text in (stream.getvalue(), *pages, repr(made.runtimes[""].config), repr(vars(made.runtimes[""].client))):
         assert TOKEN not in text
 
 
@@ -175,7 +175,7 @@ async def test_a_crash_shows_no_token(token_file: Path, monkeypatch: pytest.Monk
     def crash(*_: object, **__: object) -> Any:
         raise RuntimeError("a fault of our own")
 
-    monkeypatch.setattr(made.readers[""].client._exchange, "_once", crash)
+    monkeypatch.setattr(made.runtimes[""].client._http_client, "_once", crash)
     stream = io.StringIO()
     logs.configure("debug", "json", stream)
     await made.page()

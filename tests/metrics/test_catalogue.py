@@ -6,7 +6,7 @@ import pytest
 
 from exporter.metrics import catalogue
 from exporter.metrics.document import as_markdown
-from exporter.metrics.own import OwnMetrics
+from exporter.metrics.exporter_metrics import ExporterMetrics
 from tests.builders import Clock
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -16,7 +16,7 @@ FAMILIES = (
     *catalogue.SPINNER_FAMILIES,
     *catalogue.PROJECT_FAMILIES,
     *catalogue.GLOBAL_FAMILIES,
-    *catalogue.OWN_FAMILIES,
+    *catalogue.EXPORTER_FAMILIES,
 )
 
 
@@ -29,7 +29,7 @@ def test_no_name_stands_twice() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_names_follow_the_rules(family: catalogue.Family[object] | catalogue.OwnFamily) -> None:
+def test_names_follow_the_rules(family: catalogue.Family[object] | catalogue.ExporterFamily) -> None:
     assert family.name.startswith("spinner_")
     assert family.name.endswith("_total") == (family.type == "counter"), "counters end in _total, and nothing else does"
     assert not any(unit in family.name for unit in ("_ms", "milli", "minutes", "percent")), "base units only"
@@ -38,6 +38,6 @@ def test_names_follow_the_rules(family: catalogue.Family[object] | catalogue.Own
 
 
 def test_every_metric_of_our_own_is_in_the_catalogue_and_is_exposed() -> None:
-    own = OwnMetrics(version="0", wall=Clock())
+    own = ExporterMetrics(version="0", wall=Clock())
     exposed = {metric.name for metric in own.registry.collect() if not metric.name.startswith("process_")}
-    assert exposed == {family.name.removesuffix("_total") for family in catalogue.OWN_FAMILIES}
+    assert exposed == {family.name.removesuffix("_total") for family in catalogue.EXPORTER_FAMILIES}

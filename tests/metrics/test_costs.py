@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from exporter.metrics.catalogue import Now
+from exporter.metrics.catalogue import ScrapeContext
+from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import OPENMETRICS, Exposition
-from exporter.metrics.own import OwnMetrics
 from exporter.runs.store import Store
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
@@ -45,7 +45,7 @@ class Bench:
         self.store: Store = store(self.clock, max_runs=100_000, retention=7200.0)
         runs = [self.run(number, over=number >= OPEN) for number in range(ended + OPEN)]
         self.commit(runs)
-        self.exposition = Exposition(OwnMetrics(version="0", wall=self.clock))
+        self.exposition = Exposition(ExporterMetrics(version="0", wall=self.clock))
         self.scrape()
 
     def run(self, number: int, *, over: bool, finished: int = 3) -> RunSnapshot:
@@ -62,7 +62,7 @@ class Bench:
         self.store.commit("p1", [(run, now) for run in runs], as_of=now, horizon=NOON - 3600)
 
     def scrape(self) -> None:
-        page = self.exposition.render({"": Now(self.store, self.store.clock, api_up=True)}, OPENMETRICS)
+        page = self.exposition.render({"": ScrapeContext(self.store, self.store.clock, api_up=True)}, OPENMETRICS)
         self.size = sum(map(len, page.chunks()))
         asyncio.run(page.gzip())
 

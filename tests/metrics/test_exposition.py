@@ -11,9 +11,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import Now
+from exporter.metrics.catalogue import ScrapeContext
+from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, negotiate
-from exporter.metrics.own import OwnMetrics
 from exporter.runs.pace import SpinnerRules
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
@@ -26,12 +26,12 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def exposition(clock: Clock) -> Exposition:
-    return Exposition(OwnMetrics(version="0", wall=clock))
+    return Exposition(ExporterMetrics(version="0", wall=clock))
 
 
 def page(held: Store, content_type: str = TEXT, *, api_up: bool = True, using: Exposition | None = None) -> str:
     made = using or exposition(Clock())
-    return str(made.render({"": Now(held, held.clock, api_up)}, content_type))
+    return str(made.render({"": ScrapeContext(held, held.clock, api_up)}, content_type))
 
 
 def parsed(text: str, content_type: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def test_failure_groups_that_look_alike_once_cut_are_one_series() -> None:
     assert value(samples(page(held)), "spinner_run_failures") == 5
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     spinner=st.text(max_size=20),
     project=st.text(max_size=20),

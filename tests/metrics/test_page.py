@@ -2,7 +2,7 @@
 
 import gzip
 
-from exporter.metrics.page import ALONE, CHUNK, Page, Part
+from exporter.metrics.page import ALONE, CHUNK, MetricsPage, Part
 
 
 def texts(*sizes: int) -> list[bytes]:
@@ -26,12 +26,12 @@ def test_parts_can_be_joined_anew_with_others() -> None:
     after = Part.joined([first, third])
     assert before.text == b"aaabbbb"
     assert after.text == b"aaaccccc"
-    assert gzip.decompress(after.squeezed().gzip()) == after.text
+    assert gzip.decompress(after.gzip_fragment().gzip()) == after.text
 
 
 async def test_a_page_is_the_same_in_pieces_at_once_and_packed() -> None:
     given = texts(10, ALONE, 20, 30, ALONE - 1, *[ALONE // 2] * 30, ALONE + 1, 1)
-    page = Page(Part(text) for text in given)
+    page = MetricsPage(Part(text) for text in given)
     pieces = list(page.chunks())
     assert b"".join(pieces) == bytes(page) == b"".join(given)
     assert gzip.decompress(await page.gzip()) == bytes(page)
@@ -42,4 +42,4 @@ async def test_a_page_is_the_same_in_pieces_at_once_and_packed() -> None:
 
 def test_a_large_part_is_sent_as_it_is() -> None:
     (large,) = texts(ALONE)
-    assert any(piece is large for piece in Page([Part(b"small"), Part(large)]).chunks()), "it was copied"
+    assert any(piece is large for piece in MetricsPage([Part(b"small"), Part(large)]).chunks()), "it was copied"

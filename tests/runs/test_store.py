@@ -29,7 +29,7 @@ def tally_of(target: Store, spinner: str = "welcome") -> ShownSpinner:
 
 
 def finished(target: Store) -> int:
-    return sum(tally_of(target).tally.finished.values())
+    return sum(tally_of(target).counters.finished.values())
 
 
 # -- counting -----------------------------------------------------------------------------------------------
@@ -39,10 +39,10 @@ def test_a_run_that_ends_between_scrapes_is_counted_once() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(status=Status.COMPLETED, records=counts(9, failed=1)))
     commit(held, snapshot(status=Status.COMPLETED, records=counts(9, failed=1), updated_at=NOON + 70))
-    tally = tally_of(held).tally
-    assert (tally.started, tally.finished[Status.COMPLETED]) == (1, 1)
-    assert (tally.completed_records, tally.failed_records) == (9, 1)
-    assert sum(tally.durations.counts) == sum(tally.queue_times.counts) == 1
+    counters = tally_of(held).counters
+    assert (counters.started, counters.finished[Status.COMPLETED]) == (1, 1)
+    assert (counters.completed_records, counters.failed_records) == (9, 1)
+    assert sum(counters.durations.counts) == sum(counters.queue_times.counts) == 1
 
 
 def test_the_same_run_on_two_pages_is_counted_once() -> None:
@@ -51,26 +51,26 @@ def test_the_same_run_on_two_pages_is_counted_once() -> None:
         held, snapshot(records=counts(3)), snapshot(status=Status.COMPLETED, records=counts(10), updated_at=NOON + 61)
     )
     assert finished(held) == 1
-    assert tally_of(held).tally.completed_records == 10
+    assert tally_of(held).counters.completed_records == 10
 
 
 def test_a_queued_run_has_not_started_and_a_cancelled_one_never_did() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(status=Status.QUEUED))
     commit(held, snapshot(status=Status.CANCELLED, started_at=None, updated_at=NOON + 61))
-    tally = tally_of(held).tally
-    assert tally.started == 0
-    assert tally.finished[Status.CANCELLED] == 1
-    assert sum(tally.durations.counts) == 0
+    counters = tally_of(held).counters
+    assert counters.started == 0
+    assert counters.finished[Status.CANCELLED] == 1
+    assert sum(counters.durations.counts) == 0
 
 
 def test_records_of_a_run_begun_anew_are_counted_again_and_the_run_is_not() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(records=counts(8)))
     commit(held, snapshot(records=counts(2), started_at=NOON + 70, updated_at=NOON + 80))
-    tally = tally_of(held).tally
-    assert tally.started == 1
-    assert tally.completed_records == 10
+    counters = tally_of(held).counters
+    assert counters.started == 1
+    assert counters.completed_records == 10
 
 
 def test_a_count_that_is_corrected_downwards_is_not_counted_twice() -> None:
@@ -78,8 +78,8 @@ def test_a_count_that_is_corrected_downwards_is_not_counted_twice() -> None:
     commit(held, snapshot(records=counts(5, failed=3)))
     commit(held, snapshot(records=counts(6, failed=2), updated_at=NOON + 70))
     commit(held, snapshot(records=counts(7, failed=3), updated_at=NOON + 80))
-    tally = tally_of(held).tally
-    assert (tally.completed_records, tally.failed_records) == (7, 3)
+    counters = tally_of(held).counters
+    assert (counters.completed_records, counters.failed_records) == (7, 3)
 
 
 def test_a_spinner_that_becomes_known_later_shows_zeros_first() -> None:
@@ -87,9 +87,9 @@ def test_a_spinner_that_becomes_known_later_shows_zeros_first() -> None:
     commit(held, snapshot("old", status=Status.COMPLETED))
     assert finished(held) == 1, "what the exporter finds at its first look is shown at once"
     commit(held, snapshot("new", spinner="reminder", status=Status.FAILED))
-    assert sum(tally_of(held, "reminder").tally.finished.values()) == 0, "increase() needs a zero to rise from"
+    assert sum(tally_of(held, "reminder").counters.finished.values()) == 0, "increase() needs a zero to rise from"
     commit(held)
-    assert tally_of(held, "reminder").tally.finished[Status.FAILED] == 1
+    assert tally_of(held, "reminder").counters.finished[Status.FAILED] == 1
 
 
 def test_a_project_that_becomes_known_later_shows_zeros_first() -> None:
@@ -185,7 +185,7 @@ def test_a_run_that_left_and_begins_anew_shows_again_and_stays_counted_once() ->
         ),
     )
     assert finished(held) == 1
-    assert tally_of(held).tally.completed_records == 11
+    assert tally_of(held).counters.completed_records == 11
 
 
 def test_a_run_begun_anew_is_not_let_go_for_the_end_of_its_former_life() -> None:
@@ -222,7 +222,7 @@ def test_a_run_that_was_not_gone_after_all_shows_again_and_has_started_once() ->
     held.forget_run("p1", "run-1")
     commit(held, snapshot())
     assert shown_ids(held) == ["run-1"], "a stalled run's updatedAt stands still: it must not be taken for an echo"
-    assert tally_of(held).tally.started == 1
+    assert tally_of(held).counters.started == 1
 
 
 def test_a_project_that_goes_takes_its_runs_and_counts_along() -> None:
@@ -249,7 +249,7 @@ def test_runs_of_a_project_that_cannot_be_read_are_withdrawn_when_stale_and_retu
     clock.advance(2)
     assert shown_ids(held) == []
     assert tally_of(held).runs == {}, "a number of runs that nobody has counted for long is not shown"
-    assert tally_of(held).tally.started == 1, "what was counted stays counted"
+    assert tally_of(held).counters.started == 1, "what was counted stays counted"
     commit(held, snapshot())
     assert shown_ids(held) == ["run-1"]
 
@@ -297,13 +297,13 @@ def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> N
 
 
 def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.runs.store.LEAST_REMEMBERED", 3)
+    monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 3)
     held = store(Clock(NOON + 60), max_runs=2, projects={"p1": "Sales", "p2": "Service"})
     for project in ("p1", "p2"):
         runs = [ended(f"{project}-{number}", NOON + number) for number in range(5)]
         held.commit(project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
     held.expire()
-    assert sum(project.count_left for project in held.projects()) == 3
+    assert sum(project.tombstone_count for project in held.projects()) == 3
 
 
 def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:

@@ -105,7 +105,7 @@ def distinct_finished(world: list[list[RunSnapshot]]) -> int:
     return sum(any(each.status.ended for each in history) for history in world)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data: st.DataObject) -> None:
     world = data.draw(worlds())
@@ -114,14 +114,14 @@ def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data:
         held.commit("p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
     assert gauges(held) == gauges(in_order(world)), "look at Run.fold: it must not matter which snapshot comes first"
     (spinner,) = spinners_in_full(held)
-    assert sum(spinner.tally.finished.values()) == distinct_finished(world), "look at _Held.count_into"
+    assert sum(spinner.counters.finished.values()) == distinct_finished(world), "look at _Held.count_into"
     last = [history[-1].records for history in world]
-    assert spinner.tally.completed_records == sum(records.completed for records in last if records)
-    assert spinner.tally.failed_records == sum(records.failed for records in last if records)
+    assert spinner.counters.completed_records == sum(records.completed for records in last if records)
+    assert spinner.counters.failed_records == sum(records.failed for records in last if records)
     assert sum(spinner.runs.values()) == len(world)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_it_makes_no_difference_whether_runs_come_in_one_answer_or_one_by_one(data: st.DataObject) -> None:
     """A read's runs are counted together, and some change twice in it."""
@@ -137,7 +137,7 @@ def test_it_makes_no_difference_whether_runs_come_in_one_answer_or_one_by_one(da
     assert spinners_in_full(together) == spinners_in_full(apart), "look at ProjectRuns.take: what is counted, and when"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its_retention(data: st.DataObject) -> None:
     """Retention is as short as it gets, so that runs leave between the reads that still speak of them."""
@@ -152,12 +152,12 @@ def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its
             ended_at = shown.run.ended_at
             assert ended_at is None or clock.now - ended_at <= held.rules.retention
     (spinner,) = spinners_in_full(held)
-    assert sum(spinner.tally.finished.values()) == distinct_finished(world)
+    assert sum(spinner.counters.finished.values()) == distinct_finished(world)
     still_open = {history[0].id for history in world if not any(each.status.ended for each in history)}
     assert still_open <= {shown.run.id for shown in held.runs()}, "retention must not expire live work"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.integers(1, 3))
 def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.DataObject, limit: int) -> None:
     world = data.draw(worlds())
@@ -167,4 +167,4 @@ def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.
         held.expire()
         assert len(list(held.runs())) <= limit
     (spinner,) = spinners_in_full(held)
-    assert sum(spinner.tally.finished.values()) == distinct_finished(world)
+    assert sum(spinner.counters.finished.values()) == distinct_finished(world)

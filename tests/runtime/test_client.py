@@ -12,13 +12,13 @@ import msgspec
 import pytest
 import uvicorn
 
-from exporter.description import Resource, Resources
+from exporter.config.api_description import Resource, Resources
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
-from exporter.runtime.connection import Connections
-from exporter.runtime.exchange import MAX_PAUSE, Exchange, NotFoundError, PausedError
-from exporter.runtime.model import Page, Project
+from exporter.runtime.connections import Connections
+from exporter.runtime.http_client import MAX_PAUSE, HttpClient, NotFoundError, PausedError
+from exporter.runtime.model import ListPage, Project
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.wire import Decoder
 from tests.builders import Clock, runtime_config, snapshot
@@ -63,7 +63,7 @@ def client(
         if waits is not None:
             waits.append(seconds)
 
-    exchange = Exchange(
+    http_client = HttpClient(
         Connections(runtime, most=concurrency, transport=Answers(answer) if answer else None),
         timeout=timeout,
         max_body=max_body,
@@ -72,7 +72,7 @@ def client(
         sleep=sleep,
     )
     return RuntimeClient(
-        exchange,
+        http_client,
         base_url,
         resources,
         credentials=Credentials(Token(value=TOKEN)),
@@ -85,7 +85,7 @@ def a_list(*ids: str, cursor: str | None = None) -> dict[str, Any]:
     return {"items": [{"id": each, "name": each} for each in ids], "nextCursor": cursor, "asOf": "2026-01-05T09:00:00Z"}
 
 
-async def read(pages: AsyncIterator[Page[Any]]) -> list[str]:
+async def read(pages: AsyncIterator[ListPage[Any]]) -> list[str]:
     return [item.id async for page in pages for item in page.items]
 
 

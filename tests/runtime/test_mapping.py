@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from exporter.config import load
-from exporter.description import Resource, Source
+from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
-from exporter.runtime.layout import Layout
+from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.mapping import ItemMapping
 from exporter.service import Exporter
 from tests.stack.programs import ROOT
@@ -159,7 +159,9 @@ def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Path) -> None:
     assert load(file, environ={}).runtimes[""].runtime.resources.jobs.path == "/runs"
 
 
-@pytest.mark.parametrize("preset", sorted((ROOT / "exporter" / "presets").glob("*.yml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "preset", sorted((ROOT / "exporter" / "config" / "presets").glob("*.yml")), ids=lambda file: file.stem
+)
 def test_every_preset_can_be_followed_by_its_name_alone(preset: Path, tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(f"runtime: {{base_url: 'http://runtime.test', preset: {preset.stem}}}")
@@ -179,20 +181,20 @@ def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Pa
 # -- requests -------------------------------------------------------------------------------------------------
 
 
-def layout(**resource: Any) -> Layout:
-    return Layout("jobs", msgspec.convert({"path": "/x/{project}", **resource}, Resource))
+def endpoint(**resource: Any) -> Endpoint:
+    return Endpoint("jobs", msgspec.convert({"path": "/x/{project}", **resource}, Resource))
 
 
 @pytest.mark.parametrize("project", ["a/b", "../up", "a?b#c", "%2e", "ü", "http://evil.test/"])
 def test_an_id_stays_one_piece_of_the_path(project: str) -> None:
-    path = layout().request({"project": project}).path
+    path = endpoint().request({"project": project}).path
     assert path.count("/") == 2
     assert path.startswith("/x/")
     assert not {"?", "#", " "} & set(path)
 
 
 def test_a_body_is_filled_with_values_of_their_own_types() -> None:
-    post = layout(
+    post = endpoint(
         method="POST",
         body={"where": {"project": "{project}", "text": "project {project}"}, "size": 1},
         changed={"body": {"where": {"after": "{since}"}}},
@@ -209,4 +211,4 @@ def test_a_body_is_filled_with_values_of_their_own_types() -> None:
 
 def test_a_source_that_is_written_short_is_a_path() -> None:
     assert mapped({"a": "b"}, id="a") == mapped({"a": "b"}, id={"path": "a"}) == {"id": "b"}
-    assert Source(path="a").convert is None
+    assert FieldSource(path="a").convert is None

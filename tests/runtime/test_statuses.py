@@ -22,19 +22,19 @@ from exporter.status import Status
     ],
 )
 def test_case_spaces_and_dashes_do_not_matter(label: str, idea: Status) -> None:
-    assert StatusMap().idea(label) is idea
+    assert StatusMap().status_for(label) is idea
 
 
 @pytest.mark.parametrize("label", ["", "???", "teleported", "\u0000"])
 def test_an_unknown_label_is_unknown(label: str) -> None:
-    assert StatusMap().idea(label) is Status.UNKNOWN
+    assert StatusMap().status_for(label) is Status.UNKNOWN
 
 
 def test_a_deployment_s_own_labels_are_added_and_win() -> None:
     statuses = StatusMap({"Teleported": Status.COMPLETED, "paused": Status.FAILED})
-    assert statuses.idea("TELEPORTED") is Status.COMPLETED
-    assert statuses.idea("paused") is Status.FAILED
-    assert statuses.idea("running") is Status.RUNNING
+    assert statuses.status_for("TELEPORTED") is Status.COMPLETED
+    assert statuses.status_for("paused") is Status.FAILED
+    assert statuses.status_for("running") is Status.RUNNING
 
 
 def test_no_default_label_means_two_things() -> None:

@@ -12,8 +12,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import load
+from exporter.doctor.suggest import from_openapi
 from exporter.service import Exporter
-from exporter.suggest import from_openapi
 from tests.stack.programs import ROOT, free_port, running, server
 
 
@@ -163,7 +163,9 @@ def test_a_stranger_s_openapi_document_is_enough_for_a_start(prefect: Prefect) -
     """What is guessed from Prefect's own document names the same lists and fields that the preset does."""
     document = httpx.get(f"{prefect.url}/openapi.json", timeout=30).json()
     guessed = yaml.safe_load(from_openapi(document, prefect.url))["runtime"]["resources"]
-    preset = yaml.safe_load((ROOT / "exporter" / "presets" / "prefect.yml").read_text())["runtime"]["resources"]
+    preset = yaml.safe_load((ROOT / "exporter" / "config" / "presets" / "prefect.yml").read_text())["runtime"][
+        "resources"
+    ]
     for resource in ("projects", "jobs", "job", "records"):
         assert "/api" + guessed[resource]["path"] == preset[resource]["path"]
         assert guessed[resource].get("method") == preset[resource].get("method")

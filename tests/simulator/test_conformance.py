@@ -38,7 +38,7 @@ def test_the_document_names_every_path_and_no_other() -> None:
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@settings(max_examples=60, derandomize=True, database=None)
 def test_every_answer_is_as_documented(case: schemathesis.Case[Any]) -> None:
     if case.meta is not None and case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE:
         # What a schema cannot say of a request that ought to be met: its ids exist, its cursor was given out.

@@ -67,7 +67,7 @@ class History:
     snapshots: Sequence[tuple[float, RunSnapshot]]
     until: float
     stalls: Sequence[Stall]
-    trouble: Trouble = Trouble()
+    problem: Trouble = Trouble()
     beside: Sequence["History"] = ()
     """Other runs of the same project meanwhile."""
 
@@ -424,7 +424,7 @@ def exporter_restarts(law: random.Random, rng: random.Random, run_id: str, began
     for _ in range(rng.randint(20, 150)):
         script.finish(rng.expovariate(1 / mean))
     restarted_at = script.now + rng.uniform(1, 25) * MINUTE
-    return dataclasses.replace(_die(script, rng), trouble=Trouble(restarted_at=restarted_at))
+    return dataclasses.replace(_die(script, rng), problem=Trouble(restarted_at=restarted_at))
 
 
 def scrape_gap(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
@@ -442,7 +442,7 @@ def scrape_gap(law: random.Random, rng: random.Random, run_id: str, began: float
     else:
         script.end()
         history = script.play()
-    return dataclasses.replace(history, trouble=Trouble(unseen=(gap_at, gap_at + 5 * MINUTE)))
+    return dataclasses.replace(history, problem=Trouble(unseen=(gap_at, gap_at + 5 * MINUTE)))
 
 
 def clocks_apart(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
@@ -451,7 +451,7 @@ def clocks_apart(law: random.Random, rng: random.Random, run_id: str, began: flo
     mean = law.uniform(3, 60)
     ahead = law.choice((-90.0, 90.0))
     history = _work(script, rng, rng.randint(50, 250), lambda: rng.expovariate(1 / mean), dies=rng.random() < 0.5)
-    return dataclasses.replace(history, trouble=Trouble(ahead=ahead))
+    return dataclasses.replace(history, problem=Trouble(ahead=ahead))
 
 
 def outages(seed: int, count: int) -> Iterator[History]:
@@ -469,7 +469,7 @@ def outages(seed: int, count: int) -> Iterator[History]:
             _through(outage, f"outage-{number}-{each}", began, rng, goes_on=each < 2) for each in range(3)
         )
         over = max(first.until, second.until, lost.until)
-        whole = dataclasses.replace(first, until=over, trouble=Trouble(outage=outage), beside=(second, lost))
+        whole = dataclasses.replace(first, until=over, problem=Trouble(outage=outage), beside=(second, lost))
         yield whole
         began = over + HOUR
 

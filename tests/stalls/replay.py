@@ -150,7 +150,7 @@ def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Loo
         return wall
 
     for history in histories:
-        trouble = history.trouble
+        problem = history.problem
         upcoming = deque(
             heapq.merge(*(each.snapshots for each in (history, *history.beside)), key=operator.itemgetter(0))
         )
@@ -162,15 +162,15 @@ def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Loo
                 snapshot = upcoming.popleft()[1]
                 newest[snapshot.id] = snapshot
                 fresh.append((snapshot, now))
-            if not trouble.unseen[0] <= now < trouble.unseen[1]:
-                wall = now - trouble.ahead
-                if trouble.restarted_at is not None and now - STEP < trouble.restarted_at <= now:
+            if not problem.unseen[0] <= now < problem.unseen[1]:
+                wall = now - problem.ahead
+                if problem.restarted_at is not None and now - STEP < problem.restarted_at <= now:
                     store, fresh = None, [(each, now) for each in newest.values()]
                 if store is None:
                     store = _store(clock, project)
                 store.clock.begin()
                 store.clock.observe(math.floor(now))  # as an HTTP `Date` says it
-                store.keep_health(_health(trouble.outage, now))
+                store.keep_health(_health(problem.outage, now))
                 store.commit("p1", fresh, as_of=now, horizon=0.0)
                 yield Look(now, wall, history, {each.run.id: each for each in store.runs()}, store)
             now += STEP

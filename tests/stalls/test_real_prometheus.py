@@ -10,9 +10,9 @@ import httpx
 import pytest
 import yaml
 
-from exporter.metrics.catalogue import Now
+from exporter.metrics.catalogue import ScrapeContext
+from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.own import OwnMetrics
 from tests.stack.programs import ROOT, program, prometheus
 from tests.stalls.histories import KINDS, MINUTE, STEP, History, corpus, outages
 from tests.stalls.replay import NOT_PICKED_UP, OURS, STALLED, Alert, Score, looks, pages, play
@@ -57,7 +57,7 @@ def test_an_outage_of_the_runtime_is_one_page_and_the_runs_that_it_lost_page_aft
     backfill(tmp_path, [histories])
     with prometheus(tmp_path, keep="100y") as url:
         for history in histories:
-            outage = history.trouble.outage
+            outage = history.problem.outage
             assert outage is not None
             down = pages(ask(url, "SpinnerRuntimeDown", history).get("", []), timing("SpinnerRuntimeDown"))
             assert len(down) == 1, f"{outage}: paged at {down}"
@@ -97,9 +97,9 @@ def backfill(folder: Path, spinners: Sequence[Iterable[History]]) -> None:
     # The spinners of the corpus overlap in time: what they share is written once.
     shared: dict[tuple[str, int], str] = {}
     for number, histories in enumerate(spinners):
-        exposition = Exposition(OwnMetrics(version="0", wall=lambda: 0.0))
+        exposition = Exposition(ExporterMetrics(version="0", wall=lambda: 0.0))
         for look in looks(histories, project=f"Project {number}"):
-            page = str(exposition.render({"": Now(look.store, look.store.clock, api_up=True)}))
+            page = str(exposition.render({"": ScrapeContext(look.store, look.store.clock, api_up=True)}))
             for line in page.splitlines():
                 name = line.partition("{")[0].partition(" ")[0]
                 if name in SHARED:
@@ -130,7 +130,7 @@ def run_pages(url: str, history: History, *, within: History) -> list[float]:
 
 def ask(url: str, name: str, history: History) -> dict[str, list[tuple[float, bool]]]:
     """Return by run whether an alert's expression holds, at every look at a history."""
-    ahead = history.trouble.ahead
+    ahead = history.problem.ahead
     # Whole seconds, which come back as they were sent.
     start = math.ceil(history.snapshots[0][0] - ahead)
     times = [start + number * STEP for number in range(int((history.until + STEP - ahead - start) / STEP) + 1)]

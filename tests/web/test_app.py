@@ -172,7 +172,7 @@ async def test_a_reload_keeps_runs_and_counts_and_takes_the_new_settings() -> No
     runtime.put("done", status="completed", endedAt=clock())
     exporter = exporter_of(runtime)
     await exporter.refresh()
-    changed = exporter_of(runtime, statuses={"teleported": "waiting"}).readers[""].config
+    changed = exporter_of(runtime, statuses={"teleported": "waiting"}).runtimes[""].config
     await exporter.reload({"": changed})
     assert exporter.ready
     runtime.put(status="teleported")

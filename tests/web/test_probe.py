@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from exporter.config import Config, Duration, ProjectsConfig, SyncConfig
-from exporter.metrics.catalogue import GLOBAL_FAMILIES, OWN_FAMILIES
+from exporter.metrics.catalogue import EXPORTER_FAMILIES, GLOBAL_FAMILIES
 from exporter.metrics.exposition import OPENMETRICS
-from exporter.probes import IDLE
-from exporter.reader import World
 from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
+from exporter.service.probes import IDLE
 from exporter.web.app import create_app
 from tests.builders import NOON, Clock, runtime_config
 from tests.metrics.test_exposition import parsed, samples, value
@@ -37,8 +37,8 @@ class Bench:
         sync = SyncConfig(min_interval=Duration(min_interval))
         return Config(runtime=runtime_config(), sync=sync, **config)  # type: ignore[arg-type]
 
-    def world(self) -> World:
-        return World(self.clock, self.clock, self.runtime.transport(), at_once)
+    def world(self) -> Dependencies:
+        return Dependencies(self.clock, self.clock, self.runtime.transport(), at_once)
 
     async def probe(self, project: str, **headers: str) -> httpx.Response:
         return await self.client.get("/probe", params={"project": project}, headers=headers)
@@ -68,7 +68,7 @@ async def test_a_probe_shows_one_project_and_nothing_else(bench: Bench) -> None:
     assert {dict(pairs)["project"] for _, pairs in found} == {"Sales"}
     assert value(found, "spinner_run_status", run_id="run-1") == 1
     assert value(found, "spinner_project_up", project="Sales") == 1
-    others = {family.name for family in GLOBAL_FAMILIES} | {family.name for family in OWN_FAMILIES}
+    others = {family.name for family in GLOBAL_FAMILIES} | {family.name for family in EXPORTER_FAMILIES}
     assert not [name for name, _ in found if name in others], "what is the runtime's is on /metrics, once"
     assert bench.asked() == ["/health", "/projects", "/projects/p1/jobs", "/projects/p1/jobs"]
 
@@ -121,10 +121,10 @@ async def test_a_project_that_nobody_probes_is_forgotten(bench: Bench) -> None:
     await bench.probe("p2")
     bench.clock.advance(IDLE - 1)
     await bench.probe("p1")
-    assert set(bench.exporter.readers[""].probes.held) == {"p1", "p2"}
+    assert set(bench.exporter.runtimes[""].probes.held) == {"p1", "p2"}
     bench.clock.advance(2)
     await bench.probe("p1")
-    assert set(bench.exporter.readers[""].probes.held) == {"p1"}
+    assert set(bench.exporter.runtimes[""].probes.held) == {"p1"}
 
 
 async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:
@@ -132,7 +132,7 @@ async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:
     del bench.runtime.projects["p1"]
     bench.clock.advance(300)
     assert (await bench.probe("p1")).status_code == 404
-    assert not bench.exporter.readers[""].probes.held
+    assert not bench.exporter.runtimes[""].probes.held
 
 
 async def test_a_project_that_cannot_be_read_shows_its_last_good_data_and_then_none(bench: Bench) -> None:
@@ -219,7 +219,7 @@ async def test_of_several_runtimes_each_is_probed_by_its_name() -> None:
         name: Config(runtime=runtime_config(f"http://{name}"), sync=SyncConfig(min_interval=Duration(0)))
         for name in ("eu", "us")
     }
-    exporter = Exporter(configs, World(clock, clock, runtime.transport(), at_once))
+    exporter = Exporter(configs, Dependencies(clock, clock, runtime.transport(), at_once))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(exporter)), base_url="http://exporter"
     ) as client:

@@ -1,0 +1,44 @@
+"""Configuration: file, environment and flags become frozen structs. Imports `errors` and `status` only."""
+
+from exporter.config.loading import ENVIRONMENT_PREFIX, flag_of, load
+from exporter.config.schema import (
+    AuthConfig,
+    Config,
+    ExporterConfig,
+    FileConfig,
+    LimitsConfig,
+    LogConfig,
+    ProjectsConfig,
+    RuntimeConfig,
+    SpinnerConfig,
+    StallsConfig,
+    StorageConfig,
+    SyncConfig,
+    TlsConfig,
+    WebConfig,
+)
+from exporter.config.values import Duration, Secret, parse_duration, split_address
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "AuthConfig",
+    "Config",
+    "Duration",
+    "ExporterConfig",
+    "FileConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "ProjectsConfig",
+    "RuntimeConfig",
+    "Secret",
+    "SpinnerConfig",
+    "StallsConfig",
+    "StorageConfig",
+    "SyncConfig",
+    "TlsConfig",
+    "WebConfig",
+    "flag_of",
+    "load",
+    "parse_duration",
+    "split_address",
+]

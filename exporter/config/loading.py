@@ -1,0 +1,212 @@
+"""Builds the config: the file first, then the environment, then command-line flags, each overriding the one before.
+
+A wrong setting raises `ConfigError` that names where the setting came from, its path and the expected form.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import yaml
+
+from exporter.config import strict
+from exporter.config.api_description import merged
+from exporter.config.schema import Config, ExporterConfig, FileConfig
+from exporter.config.values import Duration, Secret, decode_value
+from exporter.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "SPINNER_EXPORTER_"
+
+# The environment's own words for things that are not settings of the tree (the path of the file itself).
+_NOT_SETTINGS = {"CONFIG_FILE"}
+
+
+def load(
+    file: Path | None,
+    *,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object] | None = None,
+) -> ExporterConfig:
+    """Read the file, lay the environment over it, then the flags, and decode the result.
+
+    `flags` maps a setting's path (`web.listen_address`) to its value. Raises `ConfigError`.
+    """
+    settings = _ConfigTree()
+    if file is not None:
+        settings.lay(strict.read(file, example=_EXAMPLE), origin=str(file))
+    for path, name, value in _from_environment(environ):
+        settings.put(path, value, origin=name)
+    for dotted, value in (flags or {}).items():
+        settings.put(tuple(dotted.split(".")), value, origin=flag_of(dotted))
+    return settings.decode()
+
+
+def flag_of(dotted: str) -> str:
+    """Return the flag for a setting; the file of `web` is called as in every exporter of Prometheus's."""
+    return {"web.config_file": "--web.config.file"}.get(dotted, "--" + dotted.replace("_", "-"))
+
+
+class _ConfigTree:
+    """The tree of settings while it is put together; remembers where each came from."""
+
+    def __init__(self) -> None:
+        self._tree: dict[str, Any] = {}
+        self._origins: dict[tuple[str, ...], str] = {}
+
+    def lay(self, tree: dict[str, Any], *, origin: str) -> None:
+        self._tree = tree
+        self._origins[()] = origin
+        entries = tree.get("runtimes")
+        for section in (tree.get("runtime"), *(entries if isinstance(entries, list) else ())):
+            if isinstance(section, dict) and "token" in section:
+                raise ConfigError(
+                    f"{origin}: runtime.token: a token does not belong in this file; put it into a file of its own "
+                    "and name that in runtime.token_file"
+                )
+
+    def put(self, path: tuple[str, ...], value: object, *, origin: str) -> None:
+        at = self._tree
+        for key in path[:-1]:
+            below = at.get(key)
+            if not isinstance(below, dict):
+                below = at[key] = {}
+            at = below
+        at[path[-1]] = value
+        self._origins[path] = origin
+
+    def decode(self) -> ExporterConfig:
+        if "runtimes" not in self._tree:
+            whole = self._convert(self._tree)
+            return self._checked(ExporterConfig({"": whole}, whole.web, whole.log, whole.storage))
+        shared = {key: value for key, value in self._tree.items() if key != "runtimes"}
+        if "runtime" in shared:
+            origins = (origin for path, origin in self._origins.items() if path[:1] == ("runtime",))
+            origin = next(origins, self._origin(()))
+            raise ConfigError(f"{origin}: runtime: expected either runtime or runtimes, not both")
+        runtimes: dict[str, Config] = {}
+        for place, entry in enumerate(self._entries()):
+            name = self._name(entry, place, runtimes)
+            own: dict[str, Any] = {"runtime": {}}
+            for key, value in entry.items():
+                (own if key in _OF_ONE_RUNTIME else own["runtime"])[key] = value
+            del own["runtime"]["name"]
+            whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
+            runtimes[name] = whole
+        return self._checked(ExporterConfig(runtimes, whole.web, whole.log, whole.storage))
+
+    def _checked(self, settings: ExporterConfig) -> ExporterConfig:
+        if settings.storage.path is not None and any(config.projects.on_probe for config in settings.runtimes.values()):
+            raise ConfigError(
+                f"{self._origin(('storage', 'path'))}: storage.path: expected none with projects.on_probe: what is "
+                "probed is not kept over a restart"
+            )
+        return settings
+
+    def _entries(self) -> list[dict[str, Any]]:
+        entries = self._tree["runtimes"]
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise ConfigError(
+                f"{self._origin(('runtimes',))}: runtimes: expected a list of runtimes such as "
+                '[{name: eu, base_url: "http://127.0.0.1:8090"}]'
+            )
+        return entries
+
+    def _name(self, entry: Mapping[str, Any], place: int, taken: Mapping[str, object]) -> str:
+        name = entry.get("name")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,64}", name):
+            what = "is required" if name is None else f"got {name!r}"
+            expected = "expected up to 64 letters, digits, dots and dashes"
+            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {expected}; {what}")
+        if name in taken:
+            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {name} stands twice")
+        return name
+
+    def _convert(self, tree: dict[str, Any], name: str = "", own: Mapping[str, object] | None = None) -> FileConfig:
+        """Decode the settings of one runtime; with several its `name`, and what its entry says of its own."""
+        runtime = tree.get("runtime")
+        if isinstance(runtime, dict):
+            preset = _preset(runtime.get("preset", "contract"), self._origin(()))
+            tree = merged(preset, tree, depth=_MERGED_LEVELS)
+        try:
+            return strict.decode(tree, FileConfig, decode_value)
+        except strict.MisfitError as error:
+            raise ConfigError(self._explain(error, name, own or {})) from None
+
+    def _origin(self, path: tuple[str, ...]) -> str:
+        """Return where the setting at a path came from."""
+        return next((self._origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._origins), "config")
+
+    def _explain(self, error: strict.MisfitError, name: str, own: Mapping[str, object]) -> str:
+        """Say where a setting that does not fit came from, which it is, and what is expected."""
+        path, what = error.path, error.what
+        if not name and what == "is required" and path in (("runtime",), ("runtime", "base_url")):
+            return (
+                f"{self._origin(())}: runtime.base_url: is required; name the runtime's API in the "
+                "config file, in SPINNER_EXPORTER_RUNTIME_BASE_URL or with --runtime.base-url"
+            )
+        if len(path) == 1 and what.startswith("unknown key"):
+            what = strict.unknown_key(path[0], [*strict.keys_at(FileConfig, ()), "runtimes"])
+        # The token is no key of a file, so nobody is pointed to it.
+        what = what.replace(", token, ", ", ")
+        origin = self._origin(path)
+        if name and path and path[0] in own:
+            path = ("runtimes", name, *(path[1:] if path[0] == "runtime" else path))
+        return f"{origin}: {'.'.join(path) or 'the file'}: {what}"
+
+
+_OF_ONE_RUNTIME = frozenset(get_type_hints(Config)) - {"runtime"}
+"""What an entry of `runtimes` can say beside what `runtime` can."""
+
+
+def _preset(name: object, origin: str) -> dict[str, Any]:
+    """Return the tree of a preset, by its name or its file."""
+    shipped = {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
+    if isinstance(name, str) and name in shipped:
+        return strict.read(shipped[name], example=_EXAMPLE)
+    if isinstance(name, str) and Path(name).suffix in (".yml", ".yaml"):
+        return strict.read(Path(name), example=_EXAMPLE)
+    known = ", ".join(shipped)
+    raise ConfigError(f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}")
+
+
+_PRESETS = Path(__file__).parent / "presets"
+
+_EXAMPLE = 'runtime: {base_url: "http://127.0.0.1:8090"}'
+
+# The file, runtime, resources, one resource: a key of that is taken as a whole, so that nothing of the preset's paging,
+# say, is left in another.
+_MERGED_LEVELS = 4
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, ...], str, object]]:
+    """Yield path, variable and value for each of our variables; a variable that names no setting is refused."""
+    known = {ENVIRONMENT_PREFIX + "_".join(path).upper(): (path, kind) for path, kind in _leaves(FileConfig)}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:
+            continue
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        path, kind = known[name]
+        yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)
+
+
+def _yaml_value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{name}: expected a YAML value such as 8, true or [a, b]") from None
+
+
+def _leaves(section: type[msgspec.Struct], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], object]]:
+    """Yield the path and type of every setting below `section`, optional types without their None."""
+    for name, hint in get_type_hints(section).items():
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from _leaves(hint, (*prefix, name))
+        else:
+            kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+            optional = type(None) in get_args(hint)
+            yield (*prefix, name), kinds[0] if optional and len(kinds) == 1 else hint

@@ -1,0 +1,69 @@
+"""Value types of settings that YAML has no type for: durations, secrets, regular expressions, addresses."""
+
+import re
+
+
+class Duration(float):
+    """Seconds, written as Prometheus writes durations: `5s`, `1h30m`, `500ms`; `0.5s` is taken too."""
+
+
+class Secret:
+    """A value that must not be printed; `reveal()` is the only way to it."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def parse_duration(text: str) -> Duration:
+    """Return the seconds of a Prometheus duration; raises `ValueError` when it is not one.
+
+    >>> parse_duration("1h30m")
+    5400.0
+    """
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise ValueError(f"expected a duration such as 5s or 1h30m, got {text!r}")
+    return Duration(sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text)))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `host:port`, `[::1]:port` or `:port` (all interfaces, host is empty); raises `ValueError`."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or " " in host:
+        raise ValueError(f"expected host:port or :port, got {address!r}")
+    return host, int(port)
+
+
+_UNITS = ("y", "w", "d", "h", "m", "s", "ms")
+_SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
+_DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS))
+
+
+def decode_value(kind: type, value: object) -> object:
+    """Decode what msgspec has no type for: durations, patterns, secrets."""
+    if kind is Duration:
+        if not isinstance(value, str):
+            raise ValueError(f"expected a duration such as 5s or 1h30m, got {value!r}")
+        return parse_duration(value)
+    if kind is Secret:
+        return Secret(str(value))
+    if kind == re.Pattern[str]:
+        try:
+            return re.compile(str(value))
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, got {value!r}: {error}") from None
+    raise NotImplementedError(kind)

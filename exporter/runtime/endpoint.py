@@ -1,0 +1,142 @@
+"""Requests and pages as a deployment's API wants them: `description.Resource`, ready to be followed."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from exporter.config.api_description import ListFilter, Resource, merged
+from exporter.errors import ApiError, ConfigError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One request: `body` is None for GET."""
+
+    method: str
+    path: str
+    query: dict[str, Any]
+    body: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PageInfo:
+    """What an answer says of the next page."""
+
+    items: int
+    cursor: str | None
+    """The cursor that was in the body."""
+    link: str | None
+    """The header Link's `next`."""
+
+
+class Endpoint:
+    """How one resource is asked for. Raises `ConfigError` for a description that cannot be followed."""
+
+    def __init__(self, name: str, resource: Resource) -> None:
+        self.name = name
+        self.resource = resource
+        unknown = set(_PLACES.findall(resource.path)) - {"project", "run"}
+        unknown = {place for place in unknown if not place.startswith("ref.")}
+        if unknown:
+            raise ConfigError(
+                f"runtime.resources.{name}.path: {{{min(unknown)}}} is nothing that is known; "
+                "expected {project}, {run} or {ref.NAME}"
+            )
+
+    def request(
+        self, ids: Mapping[str, str], narrowing: ListFilter | None = None, *, since: float | None = None
+    ) -> Request:
+        """Return the first request; `ids` is what stands for each place in the path, `since` a time of the API's clock.
+
+        An id is encoded whole, so that none can lead to another path.
+        """
+        values: dict[str, Any] = dict(ids)
+        if since is not None:
+            values["since"] = self._since(since)
+        path = _PLACES.sub(lambda place: quote(self._id(ids, place[1]), safe=""), self.resource.path)
+        query = dict(self.resource.query)
+        body = self.resource.body
+        if narrowing is not None:
+            query |= narrowing.query
+            body = merged(body, narrowing.body)
+        query = {key: _plain(_filled(value, values)) for key, value in query.items()}
+        request = Request(
+            self.resource.method,
+            path,
+            query,
+            _filled(body, values) if self.resource.method == "POST" else None,
+        )
+        paging = self.resource.paging
+        if paging.size_parameter is not None:
+            request = _with(request, paging.size_parameter, paging.size)
+        if paging.style == "page":
+            request = _with(request, paging.parameter, paging.first)
+        elif paging.style == "offset":
+            request = _with(request, paging.parameter, 0)
+        return request
+
+    def next(self, request: Request, turn: PageInfo, number: int) -> Request | None:
+        """Return the request for the page after `number` (from 1), or None after the last."""
+        paging = self.resource.paging
+        if paging.style == "cursor":
+            return _with(request, paging.parameter, turn.cursor) if turn.cursor else None
+        if paging.style == "link":
+            return _linked(request, turn.link)
+        # Without a cursor, a page that is not full is the last.
+        if paging.style == "none" or turn.items < paging.size:
+            return None
+        where = paging.first + number if paging.style == "page" else number * paging.size
+        return _with(request, paging.parameter, where)
+
+    def _id(self, ids: Mapping[str, str], place: str) -> str:
+        if place not in ids or ids[place] in (".", ".."):
+            raise ApiError(f"{self.name}: no usable {place} for the path")
+        return ids[place]
+
+    def _since(self, seconds: float) -> str | int:
+        if self.resource.since == "epoch_s":
+            return int(seconds)
+        if self.resource.since == "epoch_ms":
+            return int(seconds * 1000)
+        whole, milliseconds = divmod(int(seconds * 1000), 1000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+
+
+_PLACES = re.compile(r"\{([\w.]+)\}")
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """Put values into a tree's texts; a text that is one place alone becomes the value itself."""
+    if isinstance(value, Mapping):
+        return {key: _filled(each, values) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(each, values) for each in value]
+    if not isinstance(value, str):
+        return value
+    whole = _PLACES.fullmatch(value)
+    if whole and whole[1] in values:
+        return values[whole[1]]
+    return _PLACES.sub(lambda place: str(values.get(place[1], place[0])), value)
+
+
+def _plain(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _with(request: Request, parameter: str, value: Any) -> Request:
+    if request.body is None:
+        return dataclasses.replace(request, query={**request.query, parameter: value})
+    tree: Any = value
+    for key in reversed(parameter.split(".")):
+        tree = {key: tree}
+    return dataclasses.replace(request, body=merged(request.body, tree))
+
+
+def _linked(request: Request, link: str | None) -> Request | None:
+    if link is None:
+        return None
+    # Of the link only its query is followed: neither host nor path of it can lead the token astray.
+    return dataclasses.replace(request, query=dict(parse_qsl(urlsplit(link).query, keep_blank_values=True)))

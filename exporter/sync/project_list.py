@@ -1,0 +1,69 @@
+"""Which projects there are: the runtime's list, read again in full only now and then, and what of it is wanted."""
+
+from collections.abc import Callable
+
+from exporter.runtime.client import RuntimeClient
+
+ONLY_PROJECT = "default"
+"""The id of the one project where the API has none."""
+
+
+class ProjectList:
+    """The list of projects as last read."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        *,
+        wanted: Callable[[str], bool],
+        only_project: str,
+        sweep_interval: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`wanted` says whether a project of a name is to be read.
+
+        `only_project` is what the one project is called where the API has none; `sweep_interval` are the seconds after
+        which the list is read whatever its ETag says.
+        """
+        self._client = client
+        self._is_wanted = wanted
+        self._only_project = only_project
+        self._sweep_interval = sweep_interval
+        self._monotonic = monotonic
+        self._etag: str | None = None
+        self._read_at = float("-inf")
+        self.names: dict[str, str] = {}
+        """All that the runtime lists, id to name."""
+        self.wanted: dict[str, str] = {}
+        """Those that are to be read, id to a name that tells it from the others."""
+
+    async def refresh(self, observe: Callable[[float], None] = lambda as_of: None) -> None:
+        """Read the list; `observe` is told the runtime's time of each answer.
+
+        Raises `ApiError`, with nothing changed.
+        """
+        if not self._client.has("projects"):
+            self._take({ONLY_PROJECT: self._only_project})
+            return
+        now = self._monotonic()
+        etag = self._etag if now - self._read_at < self._sweep_interval else None
+        pages = [page async for page in self._client.projects(etag=etag)]
+        for page in pages:
+            if page.as_of is not None:
+                observe(page.as_of)
+        if not pages[-1].not_modified:
+            self._take({project.id: project.name for page in pages for project in page.items})
+            self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now
+
+    def _take(self, names: dict[str, str]) -> None:
+        # Worked out with the list rather than when somebody asks: each probe does.
+        self.names = names
+        self.wanted = _distinct({project_id: name for project_id, name in names.items() if self._is_wanted(name)})
+
+
+def _distinct(names: dict[str, str]) -> dict[str, str]:
+    """Return names that tell projects apart: where two are called alike, each gets its id behind its name."""
+    uses: dict[str, int] = {}
+    for name in names.values():
+        uses[name] = uses.get(name, 0) + 1
+    return {project_id: name if uses[name] == 1 else f"{name} ({project_id})" for project_id, name in names.items()}

@@ -1,0 +1,281 @@
+"""Reads one project into the store: which runs changed, which have to be looked after, which records failed.
+
+A read is staged and committed after its last page; one that fails changes nothing that is shown.
+"""
+
+import asyncio
+import dataclasses
+import heapq
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import TypeVar
+
+from exporter.errors import ApiError
+from exporter.runs.run import Run
+from exporter.runs.store import Store
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.http_client import NotFoundError
+from exporter.runtime.model import FailedRecord, ListPage, Project, RunSnapshot
+from exporter.sync.problems import ProblemLog
+from exporter.sync.record_counter import RecordCounter
+
+T = TypeVar("T")
+
+MAX_REREADS = 200
+"""Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
+
+RUNS_PER_SLICE = 500
+"""Runs that are taken into the store before others have their turn: two milliseconds, as decoding them takes."""
+
+MAX_RECORD_READS = 20
+"""Runs of one project whose failed records are read in one sync; the next sync goes on with the rest."""
+
+MAX_RECORD_PAGES = 20
+"""Pages of failed records read of one run: 10,000 records, of which the newest few are shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadRules:
+    """How a project is read. Times are seconds."""
+
+    retention: float
+    overlap: float
+    sweep_interval: float
+
+
+class ProjectSync:
+    """Reads the projects of one store, each incrementally: remembers how far it has read."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        store: Store,
+        rules: ReadRules,
+        problems: ProblemLog,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._rules = rules
+        self._problems = problems
+        self._monotonic = monotonic
+        self._cursors: dict[str, _Cursor] = {}
+        self._counters: dict[str, RecordCounter] = {}
+
+    async def read(self, project_id: str, name: str | None) -> bool:
+        """Read one project; return whether that went well. One broken project does not hide the others.
+
+        `name` is what the runtime's list calls it; None when it is not there any more.
+        """
+        try:
+            await self._read_runs(project_id, name or "")
+        except BaseException as error:
+            # Whatever it was: also a read that is cancelled, or a fault of ours, must leave no half of a history.
+            self._store.begin_anew(project_id)
+            if not isinstance(error, ApiError):
+                raise
+            # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
+            if isinstance(error, NotFoundError) and name is None:
+                self.forget(project_id)
+                return True
+            self._store.fail(project_id, str(error))
+            self._problems.report("project", str(error), project=project_id)
+            return False
+        self._problems.resolve("project", project=project_id)
+        if name is None and not self._store.open_runs(project_id):
+            self.forget(project_id)
+            return True
+        if self._client.has("records"):
+            await self._read_failed_records(project_id)
+        return True
+
+    def forget(self, project_id: str) -> None:
+        """Let go of a project, in the store too."""
+        self._store.forget_project(project_id)
+        self._problems.forget(project_id)
+        self._cursors.pop(project_id, None)
+        self._counters.pop(project_id, None)
+
+    async def _read_runs(self, project_id: str, name: str) -> None:
+        cursor = self._cursors.get(project_id, _Cursor())
+        project = Project(project_id, name)
+        swept_at = self._monotonic()
+        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
+        open_before = self._store.open_runs(project_id) if sweeps else {}
+        active = _Staged(open_before)
+        if sweeps and self._client.tells_active:
+            async for page in self._observed(self._client.jobs(project, active=True)):
+                active.add(page)
+        watermark = self._store.watermark(project_id)
+        if watermark is not None:
+            horizon = watermark - self._rules.overlap
+        elif self._client.tells_active:
+            horizon = active.as_of() - self._rules.retention
+        else:
+            horizon = self._store.clock.now() - self._rules.retention
+        changed = _Staged(active.unseen)
+        # Without an ETag at a sweep: one that lies would hide every change for ever.
+        etag = None if sweeps else cursor.etag
+        async for page in self._observed(self._client.jobs(project, updated_since=horizon, etag=etag)):
+            changed.add(page)
+            if watermark is None and not self._client.counts_records:
+                # Before its first read is through nothing of a project is shown or saved, so there is nothing that a
+                # part of it could spoil, and its whole history need not be held beside what is kept of it.
+                await self._take(project_id, [*active.drain(), *changed.drain()], horizon)
+        gone: list[str] = []
+        if sweeps:
+            lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
+            gone = await self._reread(project_id, lost[:MAX_REREADS], active)
+            if len(lost) > MAX_REREADS:
+                swept_at = cursor.swept_at or swept_at
+        as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
+        sightings = [*active.drain(), *changed.drain()]
+        if self._client.counts_records:
+            sightings = await self._count_records(project_id, sightings, as_of)
+        self._store.begin_commit(project_id)
+        await self._take(project_id, sightings, horizon)
+        self._store.end_commit(project_id, as_of=as_of, unchanged=changed.not_modified)
+        for run_id in gone:
+            self._store.forget_run(project_id, run_id)
+        self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
+
+    async def _take(self, project_id: str, sightings: list["_Sighting"], horizon: float) -> None:
+        for sighting in sightings:
+            for start in range(0, len(sighting.runs), RUNS_PER_SLICE):
+                await self._client.time_slices.next()
+                some = sighting.runs[start : start + RUNS_PER_SLICE]
+                self._store.take(project_id, some, sighting.as_of, horizon=horizon)
+
+    async def _count_records(self, project_id: str, sightings: list["_Sighting"], as_of: float) -> list["_Sighting"]:
+        """Return sightings with their records counted, and one of every run under way: its records may move alone."""
+        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._rules.overlap))
+        known = self._store.runs_of(project_id)
+        newest: dict[str, tuple[RunSnapshot, float | None]]
+        newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
+        newest |= {snapshot.id: (snapshot, sighting.as_of) for sighting in sightings for snapshot in sighting.runs}
+        problems: list[str] = []
+
+        async def count(snapshot: RunSnapshot, seen_at: float | None) -> _Sighting | None:
+            try:
+                return _Sighting([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
+            except ApiError as error:
+                # Better the run as it was than one without its records.
+                problems.append(str(error))
+                return None
+
+        counted = await together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
+        counter.forget(newest)
+        self._problems.settle("records", problems, project=project_id)
+        if problems and len(problems) == len(counted):
+            raise ApiError(problems[0])
+        return [each for each in counted if each is not None]
+
+    async def _reread(self, project_id: str, runs: list[Run], active: "_Staged") -> list[str]:
+        """Read runs one by one that should be open and were in no list; return those that are gone."""
+        if not self._client.has("job"):
+            return [run.id for run in runs]
+        gone: list[str] = []
+        problems: list[str] = []
+
+        async def read(run: Run) -> None:
+            try:
+                active.add_alone(await self._client.job(run.snapshot))
+            except NotFoundError:
+                gone.append(run.id)
+            except ApiError as error:
+                # It keeps its last state until the next sweep; the rest of the project is not held up by it.
+                problems.append(str(error))
+
+        await together(*map(read, runs))
+        self._problems.settle("job", problems, project=project_id)
+        return gone
+
+    async def _read_failed_records(self, project_id: str) -> None:
+        runs = self._store.runs_missing_failed_records(project_id)[:MAX_RECORD_READS]
+        await together(*(self._read_failed_records_of(project_id, run) for run in runs))
+
+    async def _read_failed_records_of(self, project_id: str, run: Run) -> None:
+        keep = self._store.rules.max_failed_records_per_run
+        newest: list[FailedRecord] = []
+        pages = 0
+        try:
+            if run.records.failed:
+                async for page in self._client.failed_records(run.snapshot):
+                    newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
+                    pages += 1
+                    if pages == MAX_RECORD_PAGES:
+                        break
+        except ApiError as error:
+            # Asked again with the next sync, since the count still differs from what was read.
+            self._problems.report("failed records", str(error), project=project_id)
+            return
+        self._problems.resolve("failed records", project=project_id)
+        self._store.keep_failed_records(project_id, run, newest)
+
+    async def _observed(self, pages: AsyncIterator[ListPage[T]]) -> AsyncIterator[ListPage[T]]:
+        """Pass pages on and set the runtime's clock by each."""
+        async for page in pages:
+            if page.as_of is not None:
+                self._store.clock.observe(page.as_of)
+            yield page
+
+
+async def together(*coroutines: Coroutine[None, None, T]) -> list[T]:
+    """Run coroutines side by side and return their results in order; when one raises, none goes on alone."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    return [task.result() for task in tasks]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cursor:
+    """What the next read of a project goes by, and when its open runs were last swept, by our clock."""
+
+    etag: str | None = None
+    swept_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sighting:
+    """Runs that one answer showed, and the runtime's time of it, where it said one."""
+
+    runs: Sequence[RunSnapshot]
+    as_of: float | None
+
+
+class _Staged:
+    """A list while it is read."""
+
+    def __init__(self, expected: Iterable[str]) -> None:
+        """`expected` are runs that should be in it."""
+        self.unseen = set(expected)
+        """Those that were not, so far."""
+        self.etag: str | None = None
+        self.not_modified = False
+        self._sightings: list[_Sighting] = []
+        self._first_as_of: float | None = None
+        self._last_as_of: float | None = None
+
+    def add(self, page: ListPage[RunSnapshot]) -> None:
+        """Add the next page."""
+        self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
+        self._last_as_of = page.as_of
+        self.etag, self.not_modified = page.etag, page.not_modified
+        self._sightings.append(_Sighting(page.items, page.as_of))
+        if self.unseen:
+            self.unseen.difference_update([snapshot.id for snapshot in page.items])
+
+    def add_alone(self, snapshot: RunSnapshot) -> None:
+        """Add a run that was read on its own, after the list."""
+        self._sightings.append(_Sighting([snapshot], self._last_as_of))
+
+    def drain(self) -> list[_Sighting]:
+        """Return what was added since this was last called."""
+        drained, self._sightings = self._sightings, []
+        return drained
+
+    def as_of(self) -> float:
+        """Return the runtime's time of the first page: what changed after it may be missing from the list."""
+        if self._first_as_of is None:
+            raise ApiError("jobs: the answer has neither asOf nor a Date, so there is no clock to read by")
+        return self._first_as_of

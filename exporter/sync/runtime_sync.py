@@ -1,0 +1,152 @@
+"""Reads one runtime as a whole: health, plan meters, the list of projects, and each project.
+
+Nothing here runs by itself: a scrape starts it.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+from exporter.errors import ApiError
+from exporter.runs.store import Store
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.model import Health
+from exporter.sync.problems import ProblemLog
+from exporter.sync.project_list import ProjectList
+from exporter.sync.project_sync import ProjectSync, ReadRules, together
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SyncRules:
+    """What a sync reads."""
+
+    read: ReadRules
+    deadline: float
+    """Seconds that a sync can take."""
+    max_projects: int
+    reads_projects: bool = True
+    """Whether projects are read at all, rather than each when it is probed."""
+
+
+class SyncObserver(Protocol):
+    """Is told of every sync that ended."""
+
+    def sync_ended(self, seconds: float, *, ok: bool) -> None:
+        """`ok` says whether the API could be read; `seconds` is how long it took."""
+
+    def projects_not_read(self, count: int) -> None:
+        """So many projects are too many to be read."""
+
+
+class RuntimeSync:
+    """Reads one runtime as a whole: its health, its plan and its projects."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        store: Store,
+        project_list: ProjectList,
+        rules: SyncRules,
+        observer: SyncObserver,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._rules = rules
+        self._observer = observer
+        self._monotonic = monotonic
+        self._project_list = project_list
+        self._problems = ProblemLog(monotonic)
+        self._reader = ProjectSync(client, store, rules.read, self._problems, monotonic=monotonic)
+
+    async def run(self) -> bool:
+        """Read what changed; return whether the API could be read. Never raises for what an API can do."""
+        started = self._monotonic()
+        self._client.begin()
+        self._store.clock.begin()
+        try:
+            async with asyncio.timeout(self._rules.deadline):
+                reads = await together(self._read_projects(), self._read_health(), self._read_usage())
+            ok = reads[0] and reads[1]
+        except TimeoutError:
+            # Each answer came in time, and all together would not.
+            self._give_up(f"not through in {self._rules.deadline:.0f} s", before=started)
+            ok = False
+        self._store.expire()
+        self._problems.log()
+        self._observer.sync_ended(self._monotonic() - started, ok=ok)
+        return ok
+
+    def _give_up(self, why: str, *, before: float) -> None:
+        """Note that the projects that have not been read since `before` will not be now."""
+        self._problems.report("everything", why)
+        for project in self._store.projects():
+            if project.read_at is None or project.read_at < before:
+                project.error = project.error or why
+
+    async def _read_health(self) -> bool:
+        if not self._client.has("health"):
+            return True
+        health = await read_health(self._client, self._problems)
+        if health is not None:
+            self._store.keep_health(health)
+        return health is not None
+
+    async def _read_usage(self) -> bool:
+        """Read the plan meters. A token that may not see the plan is no reason to call the API down."""
+        if not self._client.has("usage"):
+            return True
+        try:
+            self._store.keep_meters(await self._client.usage())
+        except ApiError as error:
+            self._problems.report("usage", str(error))
+            return False
+        self._problems.resolve("usage")
+        return True
+
+    async def _read_projects(self) -> bool:
+        try:
+            await self._list_projects()
+        except ApiError as error:
+            self._problems.report("projects", str(error))
+            for project_id in self._store.project_ids():
+                self._store.fail(project_id, str(error))
+            return False
+        self._problems.resolve("projects")
+        self._problems.resolve("everything")
+        reads = await together(*map(self._read_project, self._store.project_ids()))
+        return not reads or any(reads)
+
+    async def _list_projects(self) -> None:
+        await self._project_list.refresh(self._store.clock.observe)
+        if not self._rules.reads_projects:
+            return
+        wanted = self._project_list.wanted
+        known = set(self._store.project_ids())
+        # Those that are read already stay: a project that came and went with the order of a list would be no use.
+        read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._rules.max_projects]
+        self._observer.projects_not_read(len(wanted) - len(read))
+        if len(read) < len(wanted):
+            self._problems.report("some projects", f"there are more than limits.projects ({self._rules.max_projects})")
+        else:
+            self._problems.resolve("some projects")
+        self._store.name_projects({project_id: wanted[project_id] for project_id in read})
+        for project_id in self._store.project_ids():
+            if project_id in self._project_list.names and project_id not in wanted:
+                self._reader.forget(project_id)
+
+    async def _read_project(self, project_id: str) -> bool:
+        return await self._reader.read(project_id, self._project_list.names.get(project_id))
+
+
+async def read_health(client: RuntimeClient, problems: ProblemLog) -> Health | None:
+    """Return the state of the worker service, which the API must have; None, with a note, when it cannot be read."""
+    try:
+        health = await client.health()
+    except ApiError as error:
+        problems.report("health", str(error))
+        return None
+    problems.resolve("health")
+    return health

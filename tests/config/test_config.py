@@ -1,0 +1,187 @@
+"""Settings: where they come from, which wins, and one clear line for each mistake."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.config import ExporterConfig, ProjectsConfig, load, parse_duration, split_address
+from exporter.errors import ConfigError
+
+SMALLEST = 'runtime: {base_url: "http://127.0.0.1:8090"}\n'
+
+
+def config(text: str, folder: Path, environ: dict[str, str] | None = None, **flags: object) -> ExporterConfig:
+    file = folder / "exporter.yml"
+    file.write_text(text)
+    return load(file, environ=environ or {}, flags={name.replace("__", "."): value for name, value in flags.items()})
+
+
+def mistake(text: str, folder: Path, environ: dict[str, str] | None = None, **flags: object) -> str:
+    with pytest.raises(ConfigError) as error:
+        config(text, folder, environ, **flags)
+    message = str(error.value)
+    assert "\n" not in message, "a mistake is one line"
+    return message
+
+
+def test_the_smallest_file_serves(tmp_path: Path) -> None:
+    made = config('runtime: {base_url: "http://127.0.0.1:8090", token_file: /run/secrets/token}', tmp_path)
+    only = made.runtimes[""]
+    assert only.runtime.token_file == "/run/secrets/token"
+    assert (only.retention, only.sync.min_interval, made.web.listen_address) == (3600.0, 5.0, ":10095")
+
+
+def test_environment_lies_over_the_file_and_flags_over_both(tmp_path: Path) -> None:
+    text = SMALLEST + "log: {level: debug}\nretention: 1h\nsync: {min_interval: 1s}\n"
+    environ = {"SPINNER_EXPORTER_LOG_LEVEL": "warn", "SPINNER_EXPORTER_RETENTION": "2h"}
+    made = config(text, tmp_path, environ, log__level="error")
+    only = made.runtimes[""]
+    assert (made.log.level, only.retention, only.sync.min_interval) == ("error", 7200.0, 1.0)
+
+
+def test_the_environment_alone_can_say_everything() -> None:
+    environ = {
+        "SPINNER_EXPORTER_RUNTIME_BASE_URL": "https://runtime.example.com",
+        "SPINNER_EXPORTER_PROJECTS_INCLUDE": '["Sales.*"]',
+        "SPINNER_EXPORTER_STATUSES": "{Parked: waiting}",
+        "SPINNER_EXPORTER_WEB_ENABLE_LIFECYCLE": "true",
+        "SPINNER_EXPORTER_SYNC_CONCURRENCY": "3",
+        "OTHER": "is not ours",
+    }
+    made = load(None, environ=environ)
+    only = made.runtimes[""]
+    assert only.projects.wanted("Sales EU")
+    assert not only.projects.wanted("Support")
+    assert only.statuses == {"Parked": "waiting"}
+    assert (made.web.enable_lifecycle, only.sync.concurrency) == (True, 3)
+
+
+def test_a_token_from_the_environment_is_never_shown() -> None:
+    environ = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h", "SPINNER_EXPORTER_RUNTIME_TOKEN": "cxg_secret"}
+    made = load(None, environ=environ)
+    token = made.runtimes[""].runtime.token
+    assert token is not None
+    assert token.reveal() == "cxg_secret"
+    assert "cxg_secret" not in repr(made) + str(token)
+
+
+def test_patterns_match_the_whole_name_and_exclude_wins() -> None:
+    chosen = ProjectsConfig(include=(re.compile("Sales|Support"),), exclude=(re.compile("Support"),))
+    assert [name for name in ("Sales", "Sales EU", "Support") if chosen.wanted(name)] == ["Sales"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", r"expected settings such as runtime:"),
+        ("- 1", r"expected settings such as runtime:"),
+        ("runtime: [", r"line 1: not YAML"),
+        ("\tx: 1", r"line 1: not YAML"),
+        (SMALLEST + SMALLEST, r"line 1: not YAML: the key runtime stands twice"),
+        ("{}", r"runtime\.base_url: is required; .*--runtime\.base-url"),
+        ("runtime: {}", r"runtime\.base_url: is required"),
+        ("runtime: null", r"runtime: expected a mapping of keys, got nothing"),
+        ("runtime: {base_url: 127.0.0.1:8090}", r"runtime\.base_url: expected a URL such as http://"),
+        ("runtime: {base_url: 'ftp://h'}", r"runtime\.base_url: expected a URL"),
+        ("runtime: {base_url: 'http://u:pw-secret@h'}", r"runtime\.base_url: must not contain a user or password"),
+        ("runtime: {base_url: 'http://h?x=1'}", r"runtime\.base_url: expected a URL without a query"),
+        ("runtime: {base_url: 5}", r"runtime\.base_url: expected text, got a whole number"),
+        ("runtime: {base_url: 'http://h', token: cxg_secret}", r"runtime\.token: a token does not belong in this file"),
+        ("runtime: {base_url: 'http://h', timeout: 0s}", r"runtime\.timeout: expected a duration above zero"),
+        ("runtim: {}", r"runtim: unknown key; did you mean runtime\?"),
+        (SMALLEST + "sync: {min_intervall: 5s}", r"sync\.min_intervall: unknown key; did you mean min_interval\?"),
+        (SMALLEST + "sync: {qqq: 5s}", r"sync\.qqq: unknown key; known are min_interval"),
+        (SMALLEST + "sync: {min_interval: 5}", r"sync\.min_interval: expected a duration such as 5s or 1h30m, got 5"),
+        (SMALLEST + "sync: {min_interval: 5 s}", r"sync\.min_interval: expected a duration .*got '5 s'"),
+        (SMALLEST + "sync: {min_interval: ''}", r"sync\.min_interval: expected a duration"),
+        (SMALLEST + "retention: -5s", r"retention: expected a duration .*got '-5s'"),
+        (SMALLEST + "retention: .inf", r"retention: expected a duration"),
+        (SMALLEST + "sync: {concurrency: 0}", r"sync\.concurrency: expected a number from 1 to 256"),
+        (SMALLEST + "sync: {concurrency: many}", r"sync\.concurrency: expected a whole number, got text"),
+        (SMALLEST + "sync: {stale_after: 1s}", r"sync\.stale_after: expected at least min_interval"),
+        (SMALLEST + "sync: 5", r"sync: expected a mapping of keys, got a whole number"),
+        (SMALLEST + "statuses: {Parked: wait}", r"statuses\.Parked: expected one of queued, .*, got 'wait'"),
+        (SMALLEST + "projects: {include: ['(']}", r"projects\.include\[0\]: expected a regular expression, got '\('"),
+        (SMALLEST + "projects: {include: Sales}", r"projects\.include: expected a list, got text"),
+        (SMALLEST + "limits: {runs: 0}", r"limits\.runs: expected a whole number, 1 or more"),
+        (SMALLEST + "limits: {runs: .nan}", r"limits\.runs: expected a whole number"),
+        (SMALLEST + "limits: {label_length: 1}", r"limits\.label_length: expected a whole number, 16 or more"),
+        (SMALLEST + "stalls: {floor: 2h, ceiling: 1h}", r"stalls\.ceiling: expected at least the floor"),
+        (
+            SMALLEST + "spinners: [{stall_floor: 2h, stall_ceiling: 1h}]",
+            r"spinners\[0\]\.stall_ceiling: expected at least",
+        ),
+        (SMALLEST + "web: {listen_address: '10095'}", r"web\.listen_address: expected host:port or :port"),
+        (SMALLEST + "web: {enable_lifecycle: 1}", r"web\.enable_lifecycle: expected true or false"),
+        (SMALLEST + "log: {level: loud}", r"log\.level: expected one of debug, info, warn, error, got 'loud'"),
+        (SMALLEST + "log: {format: xml}", r"log\.format: expected one of logfmt, json"),
+    ],
+)
+def test_a_mistake_names_the_file_the_place_and_the_expected_form(tmp_path: Path, text: str, expected: str) -> None:
+    message = mistake(text, tmp_path)
+    assert message.startswith(str(tmp_path / "exporter.yml"))
+    assert re.search(expected, message), message
+    assert "secret" not in message
+
+
+def test_a_mistake_in_a_variable_or_a_flag_names_that(tmp_path: Path) -> None:
+    assert mistake(SMALLEST, tmp_path, {"SPINNER_EXPORTER_RETENTION": "soon"}).startswith(
+        "SPINNER_EXPORTER_RETENTION: "
+    )
+    assert mistake(SMALLEST, tmp_path, log__level="loud").startswith("--log.level: ")
+
+
+def test_a_variable_that_names_no_setting_is_a_mistake(tmp_path: Path) -> None:
+    message = mistake(SMALLEST, tmp_path, {"SPINNER_EXPORTER_RETENTON": "1h"})
+    assert message == "SPINNER_EXPORTER_RETENTON: no such setting; did you mean SPINNER_EXPORTER_RETENTION?"
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read: No such file"):
+        load(tmp_path / "nowhere.yml", environ={})
+    (tmp_path / "latin.yml").write_bytes(b"runtime: \xff")
+    with pytest.raises(ConfigError, match="expected UTF-8"):
+        load(tmp_path / "latin.yml", environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5s", 5),
+        ("1h30m", 5400),
+        ("500ms", 0.5),
+        ("0.5s", 0.5),
+        ("2d", 172800),
+        ("1w", 604800),
+        ("1y", 31536000),
+        ("0", 0),
+    ],
+)
+def test_durations_are_written_as_prometheus_writes_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@given(st.text(max_size=10))
+def test_whatever_is_no_duration_is_refused(text: str) -> None:
+    try:
+        assert parse_duration(text) >= 0
+    except ValueError:
+        return
+    assert re.fullmatch(r"0|([\d.]+(y|w|d|h|m|s|ms))+", text)
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [(":10095", ("", 10095)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)), ("host:80", ("host", 80))],
+)
+def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:x", ":70000", ":-1", "a b:80"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="expected host:port"):
+        split_address(address)

@@ -1,0 +1,275 @@
+"""What is kept between pages is what a page made from nothing would have, whatever happened in between."""
+
+import gzip
+import math
+import random
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from exporter.metrics import line_cache
+from exporter.metrics.catalogue import (
+    GLOBAL_FAMILIES,
+    PROJECT_FAMILIES,
+    RUN_FAMILIES,
+    RUN_LABELS,
+    SPINNER_FAMILIES,
+    SPINNER_LABELS,
+    Family,
+    ScrapeContext,
+)
+from exporter.metrics.exporter_metrics import ExporterMetrics
+from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
+from exporter.metrics.gzip_fragment import GzipFragment
+from exporter.metrics.page import MetricsPage
+from exporter.runs.counters import Histogram
+from exporter.runs.store import Store
+from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.metrics.test_exposition import Samples, samples
+
+PROJECTS = {"p1": "Sales", "p2": "Support"}
+
+
+def exposition(clock: Clock) -> Exposition:
+    return Exposition(ExporterMetrics(version="0", wall=clock))
+
+
+def ours(page: MetricsPage) -> str:
+    """A page without what the exporter says of itself."""
+    return str(page).partition("# HELP process_")[0]
+
+
+def lines(text: str) -> list[str]:
+    return sorted(text.splitlines())
+
+
+class Story:
+    """A store of two projects and what happens to it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock(NOON)
+        self.store = store(self.clock, projects=PROJECTS, retention=600.0, stale_after=300.0)
+        self.names = dict(PROJECTS)
+
+    def runs(self, project: str, numbers: list[int], status: Status, finished: int) -> None:
+        """So many runs of a project are read."""
+        now = self.clock()
+        seen = [
+            snapshot(
+                f"run-{number}",
+                project_id=project,
+                spinner=f"spinner {number % 3}",
+                status=status,
+                created_at=now,
+                started_at=None if status is Status.QUEUED else now,
+                ended_at=now if status.ended else None,
+                updated_at=now,
+                records=counts(finished, number % 2),
+            )
+            for number in numbers
+        ]
+        self.store.commit(project, [(each, now) for each in seen], as_of=now, horizon=NOON - 3600)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.store.expire()
+
+    def read(self, project: str) -> None:
+        self.store.commit(project, [], as_of=self.clock(), horizon=NOON - 3600)
+
+    def rename(self, name: str) -> None:
+        self.store.name_projects({**PROJECTS, "p1": name})
+
+    def lose(self, project: str, number: int) -> None:
+        self.store.forget_run(project, f"run-{number}")
+
+    def lose_project(self) -> None:
+        self.store.forget_project("p2")
+        self.store.name_projects(PROJECTS)
+
+    def shift_clock(self, seconds: float) -> None:
+        self.store.clock.begin()
+        self.store.clock.observe(self.clock() + seconds)
+
+    def limit(self, most: int) -> None:
+        rules = self.store.rules
+        self.store.rules = type(rules)(
+            retention=rules.retention,
+            stale_after=rules.stale_after,
+            max_runs=most,
+            max_failed_records=100,
+            max_failed_records_per_run=5,
+            max_failure_groups=10,
+        )
+        self.store.expire()
+
+    def beat(self, up: bool) -> None:
+        self.store.keep_health(Health(up, workers=1, last_heartbeat_at=self.clock()))
+
+
+def event(dice: random.Random) -> tuple[Any, ...]:
+    """Something that happens; reads are the most frequent, as they are in life."""
+    project = dice.choice(["p1", "p1", "p2"])
+    status = dice.choice([Status.RUNNING, Status.RUNNING, Status.COMPLETED, Status.COMPLETED, *Status])
+    read = ("runs", project, dice.sample(range(40), dice.randint(1, 25)), status, dice.randint(0, 9))
+    others = [
+        ("pass_time", dice.choice([15.0, 15.0, 200.0, 400.0, 700.0])),
+        ("read", project),
+        ("rename", dice.choice(["Sales", "Sales & Co", 'a"b\\c\n'])),
+        ("lose", project, dice.randrange(40)),
+        ("lose_project",),
+        ("shift_clock", dice.choice([0.0, 0.0, 90.0])),
+        ("limit", dice.choice([3, 20, 1000, 1000])),
+        ("beat", dice.random() < 0.5),
+    ]
+    return read if dice.random() < 0.4 else dice.choice(others)
+
+
+@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+async def test_kept_lines_are_those_of_a_page_made_from_nothing(
+    content_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that a few runs fill packs and shelves.
+    monkeypatch.setattr(line_cache, "PACK", 4)
+    monkeypatch.setattr(line_cache, "SHELF", 2)
+    most = 0
+    for seed in range(20):
+        dice = random.Random(seed)
+        story = Story()
+        keeping = exposition(story.clock)
+        events = []
+        for _ in range(50):
+            events.append(event(dice))
+            getattr(story, events[-1][0])(*events[-1][1:])
+            if dice.random() < 0.5:
+                continue
+            moment = {"": ScrapeContext(story.store, story.store.clock, api_up=True)}
+            page = await keeping.page(moment, content_type)
+            anew = exposition(story.clock).render(moment, content_type)
+            assert lines(ours(page)) == lines(ours(anew)), (
+                f"something moved that the watch was not told of; seed {seed}: {events}"
+            )
+            assert gzip.decompress(await page.gzip()) == bytes(page), f"compressed it is another page; seed {seed}"
+            most = max(most, ours(page).count("spinner_run_status{"))
+        samples(str(page), content_type)
+    assert most > 30, "the stories have too few runs to say anything of packs"
+
+
+@settings(max_examples=200)
+@given(parts=st.lists(st.binary(max_size=2000), max_size=12))
+def test_parts_deflated_apart_are_one_gzip_stream(parts: list[bytes]) -> None:
+    whole = b"".join(parts)
+    gzip_fragment = GzipFragment.joined(map(GzipFragment.of, parts))
+    again = GzipFragment.joined(
+        [GzipFragment.joined(map(GzipFragment.of, parts[:5])), *map(GzipFragment.of, parts[5:])]
+    )
+    assert (gzip_fragment.crc, gzip_fragment.size) == (again.crc, again.size) == (zlib.crc32(whole), len(whole))
+    # One member: a reader that stops after the first gets all.
+    reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    assert (reader.decompress(gzip_fragment.gzip()), reader.eof, reader.unused_data) == (whole, True, b"")
+
+
+class Theirs(Collector):
+    """The same samples, rendered by prometheus-client."""
+
+    def __init__(self, held: Store) -> None:
+        self.held = held
+
+    def collect(self) -> Iterator[Metric]:
+        now = ScrapeContext(self.held, self.held.clock, api_up=True)
+        runs = [((s.project, s.run.snapshot.spinner, s.run.id), s) for s in self.held.runs()]
+        spinners = [((s.project, s.spinner), s) for s in self.held.spinners()]
+        for family in RUN_FAMILIES:
+            yield self.metric(family, RUN_LABELS, runs, now)
+        for counted in SPINNER_FAMILIES:
+            yield self.metric(counted, SPINNER_LABELS, spinners, now)
+        for overall in (*PROJECT_FAMILIES, *GLOBAL_FAMILIES):
+            yield self.metric(overall, (), [((), self.held)], now)
+
+    def metric(self, family: Family[Any], group: tuple[str, ...], subjects: list[Any], now: ScrapeContext) -> Any:
+        kinds: dict[str, Any] = {
+            "gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily,
+        }  # fmt: skip
+        made = kinds[family.type](family.name, family.help, labels=(*group, *family.labels))
+        for values, subject in subjects:
+            found = family.samples(subject, now)
+            if isinstance(found, Histogram):
+                made.add_metric(values, *cumulated(found))
+            elif isinstance(found, int | float):
+                made.add_metric(values, found)
+            else:
+                for more, value in found or ():
+                    made.add_metric((*values, *more), value)
+        return made
+
+
+def cumulated(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
+    count, buckets = 0, []
+    for bound, own in zip((*histogram.buckets, math.inf), histogram.counts, strict=True):
+        count += own
+        buckets.append(("+Inf" if bound == math.inf else repr(float(bound)), float(count)))
+    return buckets, histogram.total
+
+
+TEXTS = st.text(max_size=20)
+TIMES = st.floats(0, 4e9) | st.floats(allow_nan=False, allow_infinity=False, min_value=-1e9, max_value=1e300)
+
+
+@settings(max_examples=200)
+@given(
+    names=st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
+    status=st.sampled_from(Status),
+    times=st.tuples(TIMES, TIMES, TIMES),
+    finished=st.integers(0, 2**53),
+    total=st.integers(0, 2**53) | st.none(),
+    used=st.floats(min_value=0),
+)
+@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+def test_what_is_rendered_is_what_prometheus_client_renders(
+    content_type: str,
+    names: tuple[str, ...],
+    status: Status,
+    times: tuple[float, ...],
+    finished: int,
+    total: int | None,
+    used: float,
+) -> None:
+    project, spinner, trigger, step, code = names
+    clock = Clock(NOON + 60)
+    held = store(clock, projects={"p1": project})
+    run = snapshot(
+        status=status,
+        spinner=spinner,
+        trigger=trigger,
+        created_at=times[0],
+        started_at=times[1],
+        last_progress_at=times[2],
+        records=counts(finished, 1, total=total),
+        failures=(FailureCount(step, code, 1),),
+    )
+    held.commit("p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=-math.inf)
+    for shown in list(held.runs()):
+        held.keep_failed_records("p1", shown.run, [FailedRecord("rec", step, code)])
+    held.keep_meters((Meter(code, used),))
+    registry = CollectorRegistry()
+    registry.register(Theirs(held))
+    theirs = generate_openmetrics(registry) if content_type == OPENMETRICS else generate_latest(registry)  # type: ignore[no-untyped-call]
+    page = exposition(clock).render({"": ScrapeContext(held, held.clock, api_up=True)}, content_type)
+    mine = samples(str(page), content_type)
+    assert known(mine) == known(samples(theirs.decode(), content_type))
+
+
+def known(found: Samples) -> dict[Any, str]:
+    """Samples that compare, a NaN with a NaN and -0 with 0, without what the exporter says of itself."""
+    own = ("spinner_exporter_", "process_")
+    return {key: repr(float(value) + 0.0) for key, value in found.items() if not key[0].startswith(own)}

@@ -1,0 +1,400 @@
+"""What outlives the process: the same as if it had never ended, and a bad file costs the past but not the present."""
+
+import asyncio
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.config import Config, Duration, SyncConfig
+from exporter.errors import ConfigError, StorageError
+from exporter.runs.state_file import StateFile, StateWriter
+from exporter.runs.store import Store
+from exporter.runtime.model import FailedRecord, Health
+from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, runtime_config, snapshot, store
+from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
+from tests.scripted import ScriptedRuntime
+from tests.transport import Answers
+
+URL = "http://runtime.test"
+
+
+class Observer:
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def storage_failed(self) -> None:
+        self.failures += 1
+
+
+def opened(folder: Path, now: float = NOON) -> StateFile:
+    return StateFile(folder, "", URL, wall=lambda: now)
+
+
+def save(file: StateFile, held: Store) -> None:
+    file.stage(held.unsaved())
+    held.saved()
+    file.write()
+
+
+def restarted(file: StateFile, held: Store, clock: Clock) -> tuple[StateFile, Store]:
+    """Save, end, and begin again on the same file."""
+    save(file, held)
+    file.close()
+    again = opened(file.path.parent)
+    made = store(clock, projects={}, retention=held.rules.retention)
+    made.restore(again.load())
+    made.name_projects({"p1": "Sales"})
+    return again, made
+
+
+def busy(clock: Clock) -> Store:
+    held = store(clock)
+    runs = [snapshot("open", records=counts(3)), snapshot("done", Status.COMPLETED, records=counts(9, failed=1))]
+    held.commit("p1", [(each, clock()) for each in runs], as_of=clock(), horizon=HORIZON)
+    held.commit("p1", [], as_of=clock(), horizon=HORIZON)
+    return held
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_restart_after_any_read_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    clock = Clock(NOON + 600)
+    file = opened(tmp_path_factory.mktemp("state"))
+    through, interrupted = store(clock, retention=60.0), store(clock, retention=60.0)
+    for read in data.draw(readings(data.draw(worlds()))):
+        for held in (through, interrupted):
+            held.commit("p1", [(each, each.updated_at) for each in read], as_of=clock(), horizon=HORIZON)
+        clock.advance(data.draw(st.integers(0, 300)))
+        for held in (through, interrupted):
+            held.expire()
+        if data.draw(st.booleans()):
+            file, interrupted = restarted(file, interrupted, clock)
+    assert [each.counters for each in spinners_in_full(interrupted)] == [
+        each.counters for each in spinners_in_full(through)
+    ]
+    assert gauges(interrupted) == gauges(through)
+    thresholds = [{shown.run.id: shown.stall_threshold() for shown in held.runs()} for held in (interrupted, through)]
+    assert thresholds[0] == thresholds[1], "a run's pace is not what it was before the restart"
+    file.close()
+
+
+def test_before_the_first_read_there_are_the_counts_and_nothing_that_would_pass_for_the_present(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = restarted(opened(tmp_path), busy(clock), clock)
+    (spinner,) = held.spinners()
+    assert spinner.counters.finished[Status.COMPLETED] == 1
+    assert list(held.runs()) == []
+    assert spinner.runs == {}
+    assert held.watermark("p1") == clock(), "the next read goes on where the last one ended"
+    file.close()
+
+
+def test_a_spinner_that_has_shown_only_zeros_shows_them_again_and_its_counts_after(tmp_path: Path) -> None:
+    """`increase()` would miss its first run else."""
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    held.commit("p1", [], as_of=NOON, horizon=HORIZON)
+    held.commit("p1", [(snapshot(), NOON)], as_of=NOON, horizon=HORIZON)
+    file, held = restarted(opened(tmp_path), held, clock)
+    assert [each.counters.started for each in held.spinners()] == [0]
+    assert [each.counters.started for each in spinners_in_full(held)] == [1]
+    file.close()
+
+
+def test_a_restart_in_the_middle_of_a_first_read_counts_nothing_twice(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    held.take("p1", [snapshot("done", Status.COMPLETED), snapshot("open")], NOON + 60, horizon=HORIZON)
+    _, again = restarted(opened(tmp_path), held, clock)
+    again.commit("p1", [(snapshot("done", Status.COMPLETED), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
+    (spinner,) = again.spinners()
+    assert spinner.counters.finished[Status.COMPLETED] == 1
+    assert [shown.run.id for shown in again.runs()] == ["done"], (
+        "the read begins anew, and what it shows is all there is"
+    )
+    assert spinner.counters.started == 1, "and its history is no news: it was there at the exporter's first look"
+
+
+def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    held = busy(clock)
+    (failing,) = held.runs_missing_failed_records("p1")
+    held.keep_failed_records("p1", failing, [FailedRecord("rec-1", "Mail", "BOUNCE", NOON)])
+    held.keep_health(Health(runtime_up=False))
+    held.keep_health(Health(runtime_up=True, beats=False))
+    held.forget_run("p1", "open")
+    file, held = restarted(opened(tmp_path), held, clock)
+    held.commit("p1", [(snapshot("open", records=counts(3)), NOON)], as_of=clock(), horizon=HORIZON)
+    shown = {each.run.id: each for each in held.runs()}
+    assert shown["open"].excused_until == clock(), "the grace after an outage outlives a restart"
+    assert [record.id for record in shown["done"].run.failed_records] == ["rec-1"]
+    assert held.runs_missing_failed_records("p1") == []
+    (spinner,) = held.spinners()
+    assert spinner.counters.started == 2, "a run that was gone and came back is not counted again"
+    file.close()
+
+
+def test_a_project_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file = opened(tmp_path)
+    held = busy(clock)
+    save(file, held)
+    held.forget_project("p1")
+    save(file, held)
+    file.close()
+    again = opened(tmp_path)
+    assert again.load() == []
+    again.close()
+
+
+def test_only_what_changed_is_written(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    held = busy(clock)
+    save(opened(tmp_path), held)
+    held.commit(
+        "p1", [(snapshot("open", records=counts(4), updated_at=NOON + 61), NOON + 61)], as_of=NOON + 61, horizon=HORIZON
+    )
+    assert sorted((kind, key) for kind, _, key, _ in held.unsaved()) == [
+        ("project", ""),
+        ("run", "open"),
+        ("spinner", "welcome"),
+    ]
+
+
+async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: Path) -> None:
+    clock = Clock()
+    runtime = SlowProject(clock)
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.put()
+    config = Config(runtime=runtime_config(), sync=SyncConfig(min_interval=Duration(0)))
+    exporter = Exporter(
+        {"": config}, Dependencies(clock, time.monotonic, runtime.transport()), storage=tmp_path / "state"
+    )
+    await exporter.page(patience=1.5)
+    page = str(await exporter.page(patience=1.5))
+    assert 'spinner_runs_started_total{project="Sales",spinner="welcome"} 1' in page
+    assert 'spinner_project_up{project="Support"} 0' in page, "the other project's read goes on"
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")  # as kill -9 would leave it
+    file = StateFile(tmp_path / "copy", "", config.runtime.base_url)
+    restored = store(clock, projects={})
+    restored.restore(file.load())
+    assert [(each.spinner, each.counters.started) for each in restored.spinners()] == [("welcome", 1)]
+    file.close()
+    runtime.gate.set()
+    await exporter.close()
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.glob("*.db"))
+
+
+class SlowProject(ScriptedRuntime):
+    """Answers for the second project when the test lets it."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.gate = asyncio.Event()
+
+    def transport(self) -> Answers:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if "/p2/" in request.url.path:
+                await self.gate.wait()
+            return self._answer(request)
+
+        return Answers(answer)
+
+
+async def test_a_reload_goes_on_with_the_file_and_another_url_has_its_own(tmp_path: Path) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put()
+    config = Config(runtime=runtime_config(), sync=SyncConfig(min_interval=Duration(0)))
+    exporter = Exporter({"": config}, Dependencies(clock, clock, runtime.transport()), storage=tmp_path)
+    await exporter.page()
+    await exporter.reload({"": msgspec.structs.replace(config, retention=Duration(60))})
+    await exporter.page()
+    other = Config(runtime=runtime_config("http://other.test"), sync=config.sync)
+    await exporter.reload({"": other})
+    page = str(await exporter.page())
+    assert "spinner_exporter_storage_failures_total 0.0" in page
+    assert len(files(tmp_path)) == 2
+    await exporter.close()
+    for url in (config.runtime.base_url, other.runtime.base_url):
+        file = StateFile(tmp_path, "", url)
+        assert file.load(), f"nothing was saved of {url}"
+        file.close()
+
+
+# -- files that cannot be used ------------------------------------------------------------------------------
+
+
+def another_program_s(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("PRAGMA application_id = 7")
+    other.close()
+
+
+def of_another_version(path: Path) -> None:
+    opened(path.parent).close()
+    with sqlite3.connect(path) as ours:
+        ours.execute("PRAGMA user_version = 99")
+    ours.close()
+
+
+def with_a_value_that_is_none_of_ours(path: Path) -> None:
+    opened(path.parent).close()
+    with sqlite3.connect(path) as ours:
+        ours.execute("INSERT INTO state VALUES ('p1', 'run', 'r1', ?)", (b"\xc1 what is this",))
+    ours.close()
+
+
+def without_its_spinners(path: Path) -> None:
+    file = opened(path.parent)
+    save(file, busy(Clock(NOON + 60)))
+    file.close()
+    with sqlite3.connect(path) as ours:
+        ours.execute("DELETE FROM state WHERE kind = 'spinner'")
+    ours.close()
+
+
+def cut_short(path: Path) -> None:
+    file = opened(path.parent)
+    save(file, busy(Clock(NOON + 60)))
+    file.close()
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def scribbled_over(path: Path) -> None:
+    file = opened(path.parent)
+    save(file, busy(Clock(NOON + 60)))
+    file.close()
+    content = bytearray(path.read_bytes())
+    content[4096 : 4096 + 512] = b"\xff" * 512
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_text("not a database, " * 500), "file is not a database"),
+        (another_program_s, "it is another program's"),
+        (of_another_version, "it is of version 99, and this exporter writes version 2"),
+        (with_a_value_that_is_none_of_ours, ""),
+        (without_its_spinners, "and not its spinner"),
+        (cut_short, "it is damaged: "),
+        (scribbled_over, "it is damaged: "),
+    ],
+    ids=[
+        "no-database",
+        "another-program",
+        "another-version",
+        "odd-value",
+        "no-spinners",
+        "cut-short",
+        "scribbled-over",
+    ],
+)
+def test_a_file_that_cannot_be_used_is_set_aside_with_a_word_and_a_fresh_start(
+    tmp_path: Path, spoil: object, reason: str
+) -> None:
+    made = opened(tmp_path)
+    made.close()
+    path = made.path
+    path.unlink()
+    spoil(path)  # type: ignore[operator]
+    spoilt = path.read_bytes()
+    with structlog.testing.capture_logs() as lines:
+        file = opened(tmp_path)
+    assert file.load() == []
+    save(file, busy(Clock(NOON + 60)))
+    file.close()
+    (line,) = lines
+    assert line["log_level"] == "error"
+    assert reason in line["reason"]
+    assert Path(line["kept"]).read_bytes() == spoilt, "the bad file is kept for a person to look at"
+    again = opened(tmp_path)
+    assert again.load(), "what was saved after the fresh start is there"
+    again.close()
+
+
+def test_a_file_that_another_process_has_open_is_a_mistake_of_the_operator(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    with pytest.raises(ConfigError, match=r"storage\.path: .*another process has it open"):
+        opened(tmp_path)
+    file.close()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"storage\.path: .*occupied.*: cannot be used: (File exists|Not a directory)"
+    ):
+        opened(tmp_path / "occupied")
+
+
+def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
+    file = opened(tmp_path / "state")
+    assert (file.path.stat().st_mode & 0o077, file.path.parent.stat().st_mode & 0o077) == (0, 0)
+    file.close()
+
+
+# -- a disk that is full ------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_said_once_counted_each_time_and_made_up_for(tmp_path: Path) -> None:
+    """SQLite's own limit on pages stands for the disk; the error is the one that a full disk gives."""
+    clock = Clock(NOON + 60)
+    file, observer = opened(tmp_path), Observer()
+    held = busy(clock)
+    state_writer = StateWriter(file, held, observer)
+    (pages,) = file._connection.execute("PRAGMA page_count").fetchone()
+    file._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with structlog.testing.capture_logs() as lines:
+        for number in range(3):
+            more = [(snapshot(f"more-{number}-{each}"), clock()) for each in range(200)]
+            held.commit("p1", more, as_of=clock(), horizon=HORIZON)
+            await state_writer.flush()
+    assert observer.failures == 3
+    assert [line["event"] for line in lines] == ["state not saved; a restart would count again from the last good save"]
+    assert "full" in lines[0]["error"]
+    file._connection.execute("PRAGMA max_page_count = 1000000")
+    with structlog.testing.capture_logs() as lines:
+        await state_writer.flush()
+    assert [line["event"] for line in lines] == ["state is saved again"]
+    state_writer.close()
+    again, restored = opened(tmp_path), store(clock, projects={})
+    restored.restore(again.load())
+    assert [each.counters.started for each in restored.spinners()] == [
+        each.counters.started for each in held.spinners()
+    ]
+    again.close()
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    held = busy(Clock(NOON + 60))
+    save(file, held)
+    before = file._connection.execute("SELECT * FROM state").fetchall()
+    (pages,) = file._connection.execute("PRAGMA page_count").fetchone()
+    file._connection.execute(f"PRAGMA max_page_count = {pages}")
+    more = [(snapshot(f"more-{each}"), NOON) for each in range(500)]
+    held.commit("p1", more, as_of=NOON + 61, horizon=HORIZON)
+    file.stage(held.unsaved())
+    with pytest.raises(StorageError, match=r"\.db: cannot be written: database or disk is full"):
+        file.write()
+    assert file._connection.execute("SELECT * FROM state").fetchall() == before
+    file.close()

@@ -1,0 +1,261 @@
+"""One exporter of several runtimes: a label tells them apart, and one that fails is alone with it."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+
+from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, load
+from exporter.errors import ConfigError
+from exporter.metrics import catalogue
+from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
+from exporter.web.app import create_app
+from tests.builders import Clock, runtime_config
+from tests.metrics.test_exposition import Samples, value
+from tests.metrics.test_exposition import samples as parsed_samples
+from tests.scripted import ScriptedRuntime, at_once
+from tests.stack.programs import exporter_with, free_port, runtime, spinner_exporter
+from tests.transport import Answers
+
+
+class Deployment:
+    """Two runtimes behind one transport, told apart by their hosts."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.runtimes = {"eu": ScriptedRuntime(self.clock), "us": ScriptedRuntime(self.clock)}
+        self.gates = {name: asyncio.Event() for name in self.runtimes}
+        for gate in self.gates.values():
+            gate.set()
+        # Not one name differs: only the runtime tells the two runs apart.
+        for scripted in self.runtimes.values():
+            scripted.put()
+
+    def exporter(self, *names: str, **changes: object) -> Exporter:
+        world = Dependencies(self.clock, self.clock, Answers(self._answer), at_once)
+        return Exporter(self.configs(*names, **changes), world)
+
+    def configs(self, *names: str, **changes: object) -> dict[str, Config]:
+        made = {name: runtime_config(f"http://{name}") for name in names or self.runtimes}
+        return {name: self._config(runtime, **changes) for name, runtime in made.items()}
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        await self.gates[request.url.host].wait()
+        return self.runtimes[request.url.host]._answer(request)
+
+    def _config(self, runtime: RuntimeConfig, **changes: object) -> Config:
+        sync = SyncConfig(min_interval=Duration(0))
+        return Config(runtime=runtime, sync=sync, **changes)  # type: ignore[arg-type]
+
+
+async def samples(exporter: Exporter, patience: float = 5.0) -> Samples:
+    return parsed_samples(str(await exporter.page(patience=patience)))
+
+
+async def test_every_series_of_a_runtime_carries_its_name() -> None:
+    exporter = Deployment().exporter()
+    found = await samples(exporter)
+    about_the_process = {family.name for family in catalogue.EXPORTER_FAMILIES if not family.of_runtime}
+    for name, pairs in found:
+        if not name.startswith("process_") and name not in about_the_process:
+            assert dict(pairs).get("runtime") in ("eu", "us"), (
+                f"{name}{dict(pairs)} does not say of which runtime it is"
+            )
+    for name in ("eu", "us"):
+        assert value(found, "spinner_run_status", runtime=name, project="Sales", run_id="run-1", status="running") == 1
+        assert value(found, "spinner_exporter_runs_tracked", runtime=name) == 1
+    await exporter.close()
+
+
+async def test_one_that_is_alone_has_no_such_label() -> None:
+    deployment = Deployment()
+    config = deployment.configs("eu")["eu"]
+    exporter = Exporter({"": config}, Dependencies(deployment.clock, deployment.clock, Answers(deployment._answer)))
+    assert not [name for name, pairs in await samples(exporter) if "runtime" in dict(pairs)]
+    await exporter.close()
+
+
+@pytest.mark.parametrize("way", ["refuses", "hangs"])
+async def test_one_that_fails_does_not_touch_the_other(way: str) -> None:
+    deployment = Deployment()
+    exporter = deployment.exporter()
+    await samples(exporter)
+    if way == "refuses":
+        deployment.runtimes["eu"].interfere = lambda request: httpx.Response(500)
+    else:
+        deployment.gates["eu"].clear()
+    deployment.clock.advance(10)
+    deployment.runtimes["us"].put(status="completed", endedAt=deployment.clock())
+    found = await samples(exporter, patience=1)
+    assert (value(found, "spinner_api_up", runtime="eu"), value(found, "spinner_api_up", runtime="us")) == (0, 1)
+    assert value(found, "spinner_run_status", runtime="us", run_id="run-1", status="completed") == 1
+    assert value(found, "spinner_run_status", runtime="eu", run_id="run-1", status="running") == 1, "the last good data"
+    deployment.clock.advance(301)
+    found = await samples(exporter, patience=1)
+    assert value(found, "spinner_run_status", runtime="eu", run_id="run-1", status="running") is None, "too old"
+    assert value(found, "spinner_run_status", runtime="us", run_id="run-1", status="completed") == 1
+    await exporter.close()
+
+
+async def test_a_log_line_says_which_runtime_it_is_about() -> None:
+    deployment = Deployment()
+    deployment.runtimes["eu"].interfere = lambda request: httpx.Response(403)
+    exporter = deployment.exporter()
+    merged = [structlog.contextvars.merge_contextvars]
+    with structlog.testing.capture_logs(processors=merged) as lines:
+        await samples(exporter)
+    assert lines
+    assert {line["runtime"] for line in lines} == {"eu"}
+    await exporter.close()
+
+
+async def test_a_reload_adds_and_removes_runtimes_and_keeps_what_the_others_counted() -> None:
+    deployment = Deployment()
+    exporter = deployment.exporter("eu")
+    await samples(exporter)
+    deployment.clock.advance(10)
+    deployment.runtimes["eu"].put(status="completed", endedAt=deployment.clock())
+    await samples(exporter)
+
+    await exporter.reload(deployment.configs("eu", "us"))
+    deployment.clock.advance(10)
+    found = await samples(exporter)
+    finished = "spinner_runs_finished_total"
+    assert value(found, finished, runtime="eu", status="completed") == 1
+    assert value(found, "spinner_run_status", runtime="us", run_id="run-1", status="running") == 1
+
+    await exporter.reload(deployment.configs("us"))
+    found = await samples(exporter)
+    assert not [name for name, pairs in found if dict(pairs).get("runtime") == "eu"], "nothing is left of one that went"
+    assert value(found, "spinner_exporter_sync_duration_seconds_count", runtime="us") == 2
+    await exporter.close()
+
+
+async def test_a_reload_that_fails_leaves_nothing_of_the_new_runtime() -> None:
+    deployment = Deployment()
+    exporter = deployment.exporter("eu")
+    bad = deployment.configs("eu", "us")
+    broken = RuntimeConfig(base_url="http://us", resources=bad["us"].runtime.resources, token_file="/nowhere/token")
+    bad["us"] = Config(runtime=broken)
+    with pytest.raises(ConfigError, match="/nowhere/token: cannot be read"):
+        await exporter.reload(bad)
+    assert not [name for name, pairs in await samples(exporter) if dict(pairs).get("runtime") == "us"]
+    await exporter.close()
+
+
+async def test_the_landing_page_names_the_runtimes() -> None:
+    exporter = Deployment().exporter()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(exporter)), base_url="http://e") as client:
+        assert (await client.get("/-/ready")).status_code == 200
+        page = (await client.get("/")).text
+    assert "<code>http://eu</code>, <code>http://us</code>" in page
+    assert "<th>Runtime</th><th>Project</th>" in page
+    assert page.count('<td class="">eu</td><td class="">Sales</td>') == 1
+    await exporter.close()
+
+
+TWO = """\
+retention: 2h
+sync: {min_interval: 1s}
+spinners: [{spinner: ".*", expected_interval: 1d}]
+runtimes:
+  - name: eu
+    base_url: "http://eu.example.com"
+  - name: flows
+    base_url: "http://flows.example.com"
+    preset: prefect
+    retention: 30m
+    statuses: {Parked: waiting}
+    spinners: []
+"""
+
+
+def read(text: str, folder: Path, environ: dict[str, str] | None = None) -> Mapping[str, Config]:
+    (folder / "exporter.yml").write_text(text)
+    return load(folder / "exporter.yml", environ=environ or {}).runtimes
+
+
+def test_an_entry_has_what_the_file_says_for_all_its_preset_and_its_own(tmp_path: Path) -> None:
+    made = read(TWO, tmp_path)
+    assert list(made) == ["eu", "flows"]
+    eu, flows = made["eu"], made["flows"]
+    assert (eu.retention, flows.retention) == (7200.0, 1800.0)
+    assert (eu.sync.min_interval, flows.sync.min_interval) == (1.0, 1.0)
+    assert (eu.sync.sweep_interval, flows.sync.sweep_interval) == (120.0, 0.0), (
+        "a preset's settings are its runtime's alone"
+    )
+    assert (eu.statuses, flows.statuses) == ({}, {"Parked": "waiting"})
+    assert (len(eu.spinners), len(flows.spinners)) == (1, 0)
+    assert eu.runtime.resources.counts == "job"
+    assert flows.runtime.resources.counts == "records"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("runtimes: {}", "runtimes: expected a list of runtimes such as"),
+        ("runtimes: []", "runtimes: expected a list of runtimes such as"),
+        ("runtimes: [eu]", "runtimes: expected a list of runtimes such as"),
+        (
+            'runtimes: [{base_url: "http://h"}]',
+            "runtimes[0].name: expected up to 64 letters, digits, dots and dashes; is",
+        ),
+        ('runtimes: [{name: "e u", base_url: "http://h"}]', "runtimes[0].name: expected up to 64 letters"),
+        ("runtimes: [{name: 5}]", "runtimes[0].name: expected up to 64 letters"),
+        (
+            'runtimes: [{name: eu, base_url: "http://h"}, {name: eu, base_url: "http://i"}]',
+            "runtimes[1].name: eu stands twice",
+        ),
+        ("runtimes: [{name: eu}]", "runtimes.eu.base_url: is required"),
+        ('runtimes: [{name: eu, base_ulr: "http://h"}]', "runtimes.eu.base_ulr: unknown key; did you mean base_url?"),
+        (
+            'runtimes: [{name: eu, base_url: "http://h", sync: {concurrency: 0}}]',
+            "runtimes.eu.sync.concurrency: expected a number from 1 to 256",
+        ),
+        (
+            'sync: {concurrency: 0}\nruntimes: [{name: eu, base_url: "http://h"}]',
+            "exporter.yml: sync.concurrency: expected a number from 1 to 256",
+        ),
+        ('runtimes: [{name: eu, base_url: "http://h", token: cxg_1}]', "a token does not belong in this file"),
+        ('runtimes: [{name: eu, base_url: "http://h", log: {}}]', "runtimes.eu.log: unknown key"),
+        ('runtime: {base_url: "http://h"}\nruntimes: [{name: eu}]', "expected either runtime or runtimes, not both"),
+        ('runtime: {base_url: "http://h"}\nruntims: []', "runtims: unknown key; did you mean runtimes?"),
+    ],
+)
+def test_a_mistake_in_the_list_names_the_runtime(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read(text, tmp_path)
+    assert expected in str(error.value)
+    assert "cxg_1" not in str(error.value)
+
+
+def test_the_environment_s_runtime_does_not_go_with_the_file_s_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SPINNER_EXPORTER_RUNTIME_BASE_URL: runtime: expected either"):
+        read(TWO, tmp_path, {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h"})
+
+
+def test_the_commands_go_through_all_of_them(tmp_path: Path) -> None:
+    config = tmp_path / "exporter.yml"
+    with runtime(tmp_path) as url:
+        config.write_text(
+            f'runtimes: [{{name: here, base_url: "{url}"}}, {{name: gone, base_url: "http://127.0.0.1:{free_port()}"}}]'
+        )
+        once = spinner_exporter("once", f"--config.file={config}")
+        doctor = spinner_exporter("doctor", f"--config.file={config}")
+        told = json.loads(spinner_exporter("doctor", "--json", f"--config.file={config}").stdout)
+        with exporter_with(config) as exporter_url:
+            page = httpx.get(f"{exporter_url}/metrics").text
+    assert once.returncode == 1, "one of them could not be read"
+    for text in (once.stdout, page):
+        assert 'spinner_api_up{runtime="here"} 1' in text
+        assert 'spinner_api_up{runtime="gone"} 0' in text
+    assert "runtime=gone" in once.stderr
+    assert doctor.returncode == 1
+    assert "runtime here\nok    health: it answers" in doctor.stdout
+    assert "runtime gone\nFAIL  health: no answer (ConnectError)" in doctor.stdout
+    assert (told["ok"], told["runtimes"]["here"]["ok"], told["runtimes"]["gone"]["ok"]) == (False, True, False)

@@ -1,0 +1,462 @@
+"""Reading incrementally: what is asked, what is committed, and what a failed read must not change."""
+
+import asyncio
+import dataclasses
+import re
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+
+from exporter.config import ProjectsConfig
+from exporter.runs.store import ShownRun
+from exporter.service import Exporter
+from exporter.status import Status
+from exporter.sync.single_flight import SingleFlight
+from tests.builders import NOON, Clock
+from tests.scripted import ScriptedRuntime, exporter_of
+
+
+def runs_of(exporter: Exporter) -> dict[str, ShownRun]:
+    return {shown.run.id: shown for shown in exporter.runtimes[""].store.runs()}
+
+
+def finished(exporter: Exporter) -> int:
+    return sum(sum(spinner.counters.finished.values()) for spinner in exporter.runtimes[""].store.spinners())
+
+
+def ended(**fields: Any) -> dict[str, Any]:
+    return {"status": "completed", "endedAt": NOON, **fields}
+
+
+# -- what is asked ------------------------------------------------------------------------------------------
+
+
+async def test_the_first_sync_asks_for_open_runs_and_for_those_that_ended_within_the_retention() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("old-and-open", createdAt=NOON - 90 * 86400, startedAt=NOON - 90 * 86400, updated_at=NOON - 30 * 86400)
+    runtime.put("just-ended", **ended(endedAt=NOON - 600), updated_at=NOON - 600)
+    runtime.put("long-ended", **ended(endedAt=NOON - 7200), updated_at=NOON - 7200)
+    runtime.put("long-ended-but-touched", **ended(endedAt=NOON - 7200), updated_at=NOON - 60)
+    exporter = exporter_of(runtime)
+    assert await exporter.refresh()
+    assert set(runs_of(exporter)) == {"old-and-open", "just-ended"}
+    assert finished(exporter) == 1
+
+
+async def test_a_later_sync_asks_for_what_changed_by_the_runtime_s_clock_and_with_an_overlap() -> None:
+    runtime = ScriptedRuntime(Clock())
+    exporter = exporter_of(runtime, Clock(NOON - 5000), sync={"overlap": 60.0})
+    await exporter.refresh()
+    runtime.requests.clear()
+    await exporter.refresh()
+    (listing,) = runtime.job_lists()
+    since = httpx.QueryParams(listing.url.query)["updatedSince"]
+    assert since == "2025-11-24T15:59:00.000Z", "the last asOf, noon, less the overlap; our own clock plays no part"
+
+
+async def test_an_unchanged_list_costs_one_conditional_request_a_project() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put(**ended())
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    await exporter.refresh()
+    runtime.requests.clear()
+    assert await exporter.refresh()
+    (listing,) = runtime.job_lists()
+    assert "If-None-Match" in listing.headers
+    assert len(runtime.requests) == 4, "health, usage, projects and one list of jobs"
+    assert set(runs_of(exporter)) == {"run-1"}
+
+
+async def test_a_list_of_several_pages_is_never_asked_for_conditionally() -> None:
+    """A change moves a job to the end: the first page of a long list can stay the same while the last one changes."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 2
+    for number in range(5):
+        runtime.put(f"run-{number}", updated_at=NOON - number)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.put("run-0", records={"total": 9, "completed": 9}, updated_at=NOON)
+    await exporter.refresh()
+    assert runs_of(exporter)["run-0"].run.records.completed == 9
+
+
+async def test_only_projects_that_the_config_wants_are_read() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Sales test", "p3": "Support"}
+    exporter = exporter_of(
+        runtime, projects=ProjectsConfig(include=(re.compile("Sales.*"),), exclude=(re.compile(".* test"),))
+    )
+    await exporter.refresh()
+    assert {request.url.path for request in runtime.job_lists()} == {"/api/v1/projects/p1/jobs"}
+
+
+async def test_projects_of_one_name_are_told_apart() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Sales", "p3": "Support"}
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    assert [project.name for project in exporter.runtimes[""].store.projects()] == [
+        "Sales (p1)",
+        "Sales (p2)",
+        "Support",
+    ]
+
+
+async def test_failed_records_are_read_only_for_runs_whose_failed_count_moved() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("fine", records={"total": 9, "completed": 3})
+    runtime.put("bad", records={"total": 9, "completed": 3, "failed": 1})
+    record = {"id": "rec-1", "jobId": "bad", "status": "failed", "failedStep": {"name": "send"}, "errorCode": "E1"}
+    runtime.failed_records["bad"] = [record]
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    await exporter.refresh()
+    assert [path for path in runtime.paths() if path.endswith("/records")] == ["/api/v1/jobs/bad/records"]
+    (named,) = runs_of(exporter)["bad"].run.failed_records
+    assert (named.id, named.step, named.error_code) == ("rec-1", "send", "E1")
+
+
+# -- each run once ------------------------------------------------------------------------------------------
+
+
+async def test_a_run_shorter_than_the_scrape_interval_is_counted_once() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.put("short", createdAt=NOON + 1, startedAt=NOON + 2, updated_at=NOON + 4, **ended(endedAt=NOON + 4))
+    for _ in range(4):
+        clock.advance(15)
+        await exporter.refresh()
+    assert finished(exporter) == 1
+
+
+async def test_a_run_that_changes_while_pages_are_read_is_counted_once() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.page_size = 1
+    runtime.put("a", updated_at=NOON - 30)
+    runtime.put("b", updated_at=NOON - 20)
+
+    def end_a_after_the_first_page(request: httpx.Request) -> None:
+        if "cursor" in request.url.params:
+            runtime.put("a", updated_at=NOON, **ended())
+
+    runtime.interfere = end_a_after_the_first_page
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        await exporter.refresh()
+        clock.advance(15)
+    assert finished(exporter) == 1
+    assert runs_of(exporter)["a"].run.status is Status.COMPLETED
+
+
+async def test_a_watermark_does_not_pass_what_became_visible_late() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    clock.advance(60)
+    await exporter.refresh()
+    runtime.put("late", **ended(endedAt=NOON + 30), updated_at=NOON + 30)
+    clock.advance(15)
+    await exporter.refresh()
+    await exporter.refresh()
+    assert finished(exporter) == 1, "written before our last read, visible only after it: the overlap finds it"
+
+
+# -- sweeps -------------------------------------------------------------------------------------------------
+
+
+async def test_counts_that_move_without_updated_at_are_found_by_the_next_sweep() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put(updated_at=NOON - 3000)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.put(records={"total": 9, "completed": 5}, updated_at=NOON - 3000)
+    clock.advance(119)
+    await exporter.refresh()
+    assert runs_of(exporter)["run-1"].run.records.completed == 0
+    clock.advance(2)
+    await exporter.refresh()
+    assert runs_of(exporter)["run-1"].run.records.completed == 5
+
+
+async def test_an_end_that_moved_no_updated_at_is_found_by_the_next_sweep() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put(updated_at=NOON - 3000)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.put(status="failed", endedAt=NOON + 10, updated_at=NOON - 3000)
+    clock.advance(121)
+    await exporter.refresh()
+    assert runs_of(exporter)["run-1"].run.status is Status.FAILED
+    assert finished(exporter) == 1
+
+
+async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_as_finished() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("stays")
+    runtime.put("vanishes")
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    del runtime.jobs["vanishes"]
+    clock.advance(121)
+    await exporter.refresh()
+    assert set(runs_of(exporter)) == {"stays"}
+    assert finished(exporter) == 0
+    assert 'runs_dropped_total{reason="gone"} 1.0' in str(await exporter.page())
+
+
+async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_holds_nobody_up() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("odd", updated_at=NOON - 3000)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    odd = runtime.jobs.pop("odd")
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/jobs/odd") else None
+    runtime.put("other")
+    clock.advance(121)
+    assert await exporter.refresh()
+    assert set(runs_of(exporter)) == {"odd", "other"}
+    runtime.jobs["odd"] = odd | {"status": "completed", "endedAt": NOON}
+    runtime.interfere = lambda request: None
+    clock.advance(121)
+    await exporter.refresh()
+    assert runs_of(exporter)["odd"].run.ended
+
+
+async def test_a_run_that_could_not_be_read_by_its_id_is_no_trouble_any_more_when_it_is_listed_again() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("odd")
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    odd = runtime.jobs.pop("odd")
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/jobs/odd") else None
+    clock.advance(121)
+    await exporter.refresh()
+    runtime.jobs["odd"] = odd
+    clock.advance(121)
+    with structlog.testing.capture_logs() as lines:
+        await exporter.refresh()
+    assert [line["what"] for line in lines if line["event"] == "reads again"] == ["job"]
+
+
+# -- failures -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_a_page_that_fails_changes_nothing(status: int) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.page_size = 2
+    for number in range(5):
+        runtime.put(f"run-{number}")
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    clock.advance(15)
+    for number in range(5):
+        runtime.put(f"run-{number}", status="completed", endedAt=NOON + 10)
+    runtime.interfere = lambda request: httpx.Response(status) if request.url.params.get("cursor") == "4" else None
+    assert not await exporter.refresh()
+    assert {shown.run.status for shown in runs_of(exporter).values()} == {Status.RUNNING}
+    assert finished(exporter) == 0
+    page = str(await exporter.page())
+    assert "\nspinner_api_up 0\n" in page
+    assert 'spinner_project_up{project="Sales"} 0' in page
+    runtime.interfere = lambda request: None
+    clock.advance(15)
+    assert await exporter.refresh()
+    assert finished(exporter) == 5, "what a failed read did not take, the next good one does"
+
+
+async def test_a_first_read_that_fails_shows_nothing_and_the_next_one_counts_each_run_once() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.page_size = 2
+    for number in range(5):
+        runtime.put(f"run-{number}", **ended())
+    runtime.put("vanishes", createdAt=NOON - 600, updated_at=NOON - 600)
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("cursor") == "4" else None
+    exporter = exporter_of(runtime)
+    assert not await exporter.refresh()
+    page = str(await exporter.page())
+    assert "\nspinner_run_info{" not in page
+    assert "\nspinner_runs_started_total{" not in page, "half of a history would be followed by a jump"
+    runtime.interfere = lambda request: None
+    del runtime.jobs["vanishes"]
+    clock.advance(15)
+    assert await exporter.refresh()
+    assert set(runs_of(exporter)) == {f"run-{number}" for number in range(5)}
+    assert finished(exporter) == 5, "what the read that failed took already must not be counted again"
+
+
+async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 5)
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 10
+    for number in range(100):
+        runtime.put(f"run-{number}", **ended())
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("cursor") == "90" else None
+    exporter = exporter_of(runtime)
+    store = exporter.runtimes[""].store
+    store.rules = dataclasses.replace(store.rules, max_runs=5)
+    assert not await exporter.refresh()
+    runtime.interfere = lambda request: None
+    assert await exporter.refresh()
+    assert finished(exporter) == 100, "runs that came and were forgotten in the read that failed"
+
+
+async def test_an_error_body_that_looks_like_an_empty_list_is_an_error() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put()
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.interfere = lambda request: httpx.Response(502, json={"items": [], "nextCursor": None})
+    clock.advance(121)
+    assert not await exporter.refresh()
+    assert set(runs_of(exporter)) == {"run-1"}
+
+
+async def test_one_broken_project_does_not_hide_the_others() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.put("a")
+    runtime.put("b", projectId="p2")
+    runtime.interfere = lambda request: httpx.Response(500) if "/projects/p1/" in request.url.path else None
+    exporter = exporter_of(runtime)
+    assert await exporter.refresh()
+    assert set(runs_of(exporter)) == {"b"}
+    page = str(await exporter.page())
+    assert 'spinner_project_up{project="Sales"} 0' in page
+    assert 'spinner_project_up{project="Support"} 1' in page
+    assert "\nspinner_api_up 1\n" in page
+
+
+async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until_its_own_list_is_gone() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put()
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.projects = {}
+    clock.advance(15)
+    await exporter.refresh()
+    assert set(runs_of(exporter)) == {"run-1"}, "an empty list of projects alone must not resolve an alert"
+    runtime.interfere = lambda request: httpx.Response(404) if "/projects/p1/" in request.url.path else None
+    clock.advance(15)
+    await exporter.refresh()
+    assert runs_of(exporter) == {}
+    assert list(exporter.runtimes[""].store.projects()) == []
+
+
+async def test_when_health_cannot_be_read_the_api_is_not_up_and_its_last_word_goes_stale() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path == "/health" else None
+    page = str(await exporter.page())
+    assert "\nspinner_api_up 0\n" in page
+    assert "\nspinner_runtime_up 1\n" in page
+    clock.advance(301)
+    assert "\nspinner_runtime_up 1\n" not in str(await exporter.page())
+
+
+async def test_a_plan_that_the_token_may_not_see_is_no_reason_to_call_the_api_down() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.interfere = lambda request: httpx.Response(403) if request.url.path.endswith("/usage") else None
+    exporter = exporter_of(runtime)
+    assert await exporter.refresh()
+
+
+@pytest.mark.parametrize(
+    "health",
+    [
+        {"runtime": None},
+        {"runtime": {"status": "up", "lastHeartbeatAt": None}},
+        {"runtime": {"status": "down", "lastHeartbeatAt": "2025-11-24T16:00:00Z"}},
+        {"status": "degraded", "runtime": {}},
+    ],
+)
+async def test_a_runtime_without_a_word_or_a_heartbeat_is_down(health: dict[str, Any]) -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.health = health
+    assert "\nspinner_runtime_up 0\n" in str(await exporter_of(runtime).page())
+
+
+# -- sharing ------------------------------------------------------------------------------------------------
+
+
+class HeldBack:
+    """A sync that ends when the test lets it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.gate = asyncio.Event()
+
+    async def __call__(self) -> bool:
+        self.calls += 1
+        await self.gate.wait()
+        return True
+
+
+async def test_scrapes_that_overlap_share_one_sync() -> None:
+    sync = HeldBack()
+    shared = SingleFlight(sync, min_interval=5, monotonic=Clock())
+    scrapes = [asyncio.create_task(shared.fresh(60)) for _ in range(200)]
+    await asyncio.sleep(0)
+    sync.gate.set()
+    assert await asyncio.gather(*scrapes) == [True] * 200
+    assert sync.calls == 1
+
+
+async def test_a_scrape_soon_after_the_last_sync_is_served_from_the_store() -> None:
+    clock = Clock()
+    sync = HeldBack()
+    sync.gate.set()
+    shared = SingleFlight(sync, min_interval=5, monotonic=clock)
+    await shared.fresh(60)
+    clock.advance(4)
+    assert await shared.fresh(60)
+    assert sync.calls == 1
+    clock.advance(2)
+    await shared.fresh(60)
+    assert sync.calls == 2
+
+
+async def test_a_sync_outlives_the_scrape_that_started_it_and_the_next_one_waits_for_the_same() -> None:
+    sync = HeldBack()
+    shared = SingleFlight(sync, min_interval=5, monotonic=Clock())
+    assert not await shared.fresh(0)
+    assert not shared.ever_ok
+    waiting = asyncio.create_task(shared.fresh(60))
+    await asyncio.sleep(0)
+    sync.gate.set()
+    assert await waiting
+    assert sync.calls == 1
+
+
+async def test_a_fault_of_our_own_shows_as_an_api_that_is_down_and_the_next_scrape_tries_again() -> None:
+    clock = Clock()
+    faults = iter([RuntimeError("a bug"), None])
+
+    async def sync() -> bool:
+        fault = next(faults)
+        if fault:
+            raise fault
+        return True
+
+    shared = SingleFlight(sync, min_interval=5, monotonic=clock)
+    assert not await shared.fresh(60)
+    clock.advance(6)
+    assert await shared.fresh(60)
