@@ -17,7 +17,7 @@ from exporter.config.schema import (
     TlsConfig,
     WebConfig,
 )
-from exporter.config.values import Duration, Secret, parse_duration, split_address
+from exporter.config.values import Duration, Secret, canonical_url, parse_duration, split_address
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -37,6 +37,7 @@ __all__ = [
     "SyncConfig",
     "TlsConfig",
     "WebConfig",
+    "canonical_url",
     "flag_of",
     "load",
     "parse_duration",

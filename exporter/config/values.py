@@ -1,6 +1,7 @@
 """Value types of settings that YAML has no type for: durations, secrets, regular expressions, addresses."""
 
 import re
+from urllib.parse import urlsplit
 
 
 class Duration(float):
@@ -46,6 +47,20 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or " " in host:
         raise ValueError(f"expected host:port or :port, got {address!r}")
     return host, int(port)
+
+
+def canonical_url(url: str) -> str:
+    """Return a URL in the one spelling that stands for all that name the same API.
+
+    >>> canonical_url("HTTPS://Runtime.example.com:443/api/")
+    'https://runtime.example.com/api'
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    if parts.port is not None and parts.port != {"http": 80, "https": 443}.get(parts.scheme):
+        host += f":{parts.port}"
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
 _UNITS = ("y", "w", "d", "h", "m", "s", "ms")

@@ -296,14 +296,21 @@ class ProjectRuns:
         tracked = self.runs.get(run.id)
         if tracked is None:
             return
-        tracked.run = tracked.run.with_failed_records(records)
+        self._name_failed_records(tracked, records)
         tracked.records_read_for = run.records.failed
-        self._naming.pop(run.id, None)
-        if records:
-            self._naming[run.id] = tracked
-        self._note_run(run.id)
         if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)
+
+    def trim_failed_records(self, run_id: str, records: tuple[FailedRecord, ...]) -> None:
+        """Name only these failed records of a run; for which failed count they were read stays as it is."""
+        self._name_failed_records(self.runs[run_id], records)
+
+    def _name_failed_records(self, tracked: TrackedRun, records: tuple[FailedRecord, ...]) -> None:
+        tracked.run = tracked.run.with_failed_records(records)
+        self._naming.pop(tracked.run.id, None)
+        if records:
+            self._naming[tracked.run.id] = tracked
+        self._note_run(tracked.run.id)
 
     def unsaved(self) -> Iterator[tuple[str, str, TrackedRun | Spinner | None]]:
         """Yield kind, key and value of what changed since `saved`; None stands for what is not known any more."""

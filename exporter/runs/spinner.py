@@ -50,8 +50,11 @@ class TrackedRun(msgspec.Struct, gc=False):
         self.left_at = None
 
 
-class Spinner(msgspec.Struct):
-    """What one spinner's runs have come to, and its runs that are here by status."""
+class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}):
+    """What one spinner's runs have come to, and its runs that are here by status.
+
+    State files of version 2 have the names on the right; a file is read for as long as its version is ours.
+    """
 
     pace: SpinnerPace = msgspec.field(default_factory=SpinnerPace)
     counters: Counters = msgspec.field(default_factory=Counters)

@@ -18,6 +18,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from exporter.config import canonical_url
 from exporter.errors import ConfigError, StorageError
 from exporter.runs.spinner import TrackedRun
 from exporter.runs.store import KINDS, Row, Store
@@ -88,12 +89,14 @@ class StateFile:
         A file that cannot be used as ours is set aside under another name. Raises `ConfigError` when the folder cannot
         be written, or another process has the file open.
         """
-        self.path = folder / file_name(runtime, base_url)
+        self.path = folder / file_name(runtime, canonical_url(base_url))
         self._writing = threading.Lock()
         self._staged: dict[Place, bytes | None] = {}
         self._gone: set[str] = set()
         with _unusable_folder(self.path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for spelling in (base_url, canonical_url(base_url) + "/"):
+                _adopt(folder / file_name(runtime, spelling), self.path)
             try:
                 self._connection, self._rows = _opened(self.path)
             except _ForeignError as error:
@@ -230,6 +233,16 @@ def _rows(connection: sqlite3.Connection) -> list[Row]:
         if isinstance(value, TrackedRun) and (project, "spinner", value.run.snapshot.spinner) not in places:
             raise _ForeignError(f"it has the run {key} and not its spinner")
     return rows
+
+
+def _adopt(earlier: Path, path: Path) -> None:
+    """Rename the file that an earlier version named after another spelling of the same URL."""
+    if earlier != path and earlier.exists() and not path.exists():
+        # The write-ahead log first: after a crash in between, the next start finds the file itself and goes on.
+        wal = earlier.with_name(earlier.name + "-wal")
+        if wal.exists():
+            wal.rename(path.with_name(path.name + "-wal"))
+        earlier.rename(path)
 
 
 def _set_aside(path: Path, now: float) -> str:

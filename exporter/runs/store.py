@@ -495,10 +495,18 @@ class Store:
 
     def _hide_open(self, projects: list[ProjectRuns], count: int) -> None:
         """Hide so many, and no others. They are not dropped: each must still be counted once, whenever it ends."""
-        runs = (tracked.run for project in projects for tracked in project.open.values())
-        hidden = {run.id for run in heapq.nsmallest(count, runs, key=lambda run: run.snapshot.created_at)}
-        for project in projects:
-            for _ in range(project.hide(hidden)):
+        # With the place of its project, since run ids need only be unique within their project.
+        runs = (
+            (tracked.run.snapshot.created_at, place, run_id)
+            for place, project in enumerate(projects)
+            for run_id, tracked in project.open.items()
+        )
+        hidden = heapq.nsmallest(count, runs)
+        by_project: defaultdict[int, set[str]] = defaultdict(set)
+        for _, place, run_id in hidden:
+            by_project[place].add(run_id)
+        for place, project in enumerate(projects):
+            for _ in range(project.hide(by_project[place])):
                 self._dropped("limit")
         self._hides = bool(hidden)
 
@@ -523,4 +531,4 @@ class Store:
                 return
             kept = run.failed_records[: max(len(run.failed_records) - excess, 0)]
             excess -= len(run.failed_records) - len(kept)
-            project.keep_failed_records(run, kept)
+            project.trim_failed_records(run.id, kept)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from exporter.config import Config
+from exporter.config import Config, canonical_url
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import RuntimeMetrics
 from exporter.runs.clock import RuntimeClock
@@ -101,7 +101,9 @@ class MonitoredRuntime:
             sweep_interval=config.sync.sweep_interval,
             monotonic=dependencies.monotonic,
         )
-        self._follows = after is not None and after.config.runtime.base_url == config.runtime.base_url
+        self._follows = after is not None and canonical_url(after.config.runtime.base_url) == canonical_url(
+            config.runtime.base_url
+        )
         self.store: Store
         self.state_writer: StateWriter | None = None
         if after is not None and self._follows:

@@ -70,7 +70,7 @@ class ProblemLog:
             problems = [self._over[what, project] for project in projects]
             seconds = self._monotonic() - min(problem.since for problem in problems)
             times = max(problem.times for problem in problems)
-            log.info("reads again", what=what, failed_times=times, failed_seconds=round(seconds), **_whose(projects))
+            log.info("recovered", what=what, failed_times=times, failed_seconds=round(seconds), **_whose(projects))
         self._news.clear()
         self._over.clear()
 

@@ -69,6 +69,7 @@ class RuntimeSync:
         try:
             async with asyncio.timeout(self._rules.deadline):
                 reads = await together(self._read_projects(), self._read_health(), self._read_usage())
+            self._problems.resolve("everything")
             ok = reads[0] and reads[1]
         except TimeoutError:
             # Each answer came in time, and all together would not.
@@ -115,7 +116,6 @@ class RuntimeSync:
                 self._store.fail(project_id, str(error))
             return False
         self._problems.resolve("projects")
-        self._problems.resolve("everything")
         reads = await together(*map(self._read_project, self._store.project_ids()))
         return not reads or any(reads)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from exporter.config import Config, Duration, SyncConfig
 from exporter.errors import ConfigError, StorageError
-from exporter.runs.state_file import StateFile, StateWriter
+from exporter.runs.state_file import StateFile, StateWriter, file_name
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
@@ -398,3 +398,53 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         file.write()
     assert file._connection.execute("SELECT * FROM state").fetchall() == before
     file.close()
+
+
+def test_a_file_of_an_earlier_release_keeps_its_counts(tmp_path: Path) -> None:
+    written = sqlite3.connect(tmp_path / file_name("", URL))
+    written.executescript((Path(__file__).parent / "state-version-2.sql").read_text())
+    written.close()
+    file, held = opened(tmp_path), store(Clock(), projects={})
+    held.restore(file.load())
+    file.close()
+    assert {each.spinner: each.counters.started for each in held.spinners()} == {"welcome": 2, "later": 0}
+    counted = {each.spinner: each.counters for each in spinners_in_full(held)}
+    assert counted["later"].started == 1, "its counts were withheld, not lost"
+    assert (counted["welcome"].completed_records, counted["welcome"].failed_records) == (12, 1)
+
+
+@pytest.mark.parametrize(
+    "other", ["http://runtime.test/", "http://RUNTIME.test", "http://runtime.test:80", "http://runtime.test:80//"]
+)
+def test_every_spelling_of_a_url_has_the_same_file(tmp_path: Path, other: str) -> None:
+    clock = Clock()
+    file = opened(tmp_path)
+    save(file, busy(clock))
+    file.close()
+    again = StateFile(tmp_path, "", other)
+    assert again.path == file.path
+    assert any(kind == "run" for kind, *_ in again.load())
+    again.close()
+
+
+def test_a_file_named_after_another_spelling_is_taken_over_with_what_was_not_yet_checkpointed(tmp_path: Path) -> None:
+    file = opened(tmp_path / "new")
+    save(file, busy(Clock()))
+    # As after kill -9: the write-ahead log is still beside the file.
+    (tmp_path / "old").mkdir()
+    for suffix in ("", "-wal"):
+        source = file.path.with_name(file.path.name + suffix)
+        shutil.copy(source, tmp_path / "old" / (file_name("", URL + "/") + suffix))
+    file.close()
+    again = StateFile(tmp_path / "old", "", URL + "/")
+    assert again.path.name == file.path.name
+    assert any(kind == "run" for kind, *_ in again.load())
+    again.close()
+
+
+def test_other_apis_have_other_files(tmp_path: Path) -> None:
+    urls = [URL, "https://runtime.test", URL + ":8080", URL + "/eu", "http://runtime.test.example"]
+    files = [StateFile(tmp_path, "", url) for url in urls]
+    assert len({file.path for file in files}) == len(urls)
+    for file in files:
+        file.close()

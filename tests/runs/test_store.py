@@ -1,5 +1,6 @@
 """The store: each run counted once, four ways out, and nothing comes back by mistake."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import pytest
@@ -354,6 +355,15 @@ def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_
     assert finished(held) == 1
 
 
+def test_open_runs_with_one_id_in_two_projects_are_hidden_each_by_itself() -> None:
+    held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, max_runs=2)
+    for place, project_id in enumerate(("p1", "p2")):
+        runs = [snapshot(run_id, project_id=project_id, created_at=NOON + place) for run_id in ("1", "2")]
+        held.commit(project_id, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 100)
+    held.expire()
+    assert {(shown.project, shown.run.id) for shown in held.runs()} == {("Support", "1"), ("Support", "2")}
+
+
 # -- failed records -----------------------------------------------------------------------------------------
 
 
@@ -391,3 +401,16 @@ def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_ar
     held.expire()
     named = {shown.run.id: len(shown.run.failed_records) for shown in held.runs()}
     assert named == {"r0": 0, "r1": 1, "r2": 2}
+
+
+def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed() -> None:
+    held = store(Clock(NOON + 60), max_failed_records=2)
+    commit(held, snapshot("run", records=counts(3, failed=2)))
+    (run,) = held.runs_missing_failed_records("p1")
+    held.keep_failed_records("p1", run, [failed_record("a"), failed_record("b")])
+    # Another record fails, the request for the records does too, and the limit becomes smaller.
+    commit(held, snapshot("run", records=counts(3, failed=3), updated_at=NOON + 70))
+    held.rules = dataclasses.replace(held.rules, max_failed_records=1)
+    held.expire()
+    assert [len(shown.run.failed_records) for shown in held.runs()] == [1]
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["run"], "it is never requested again"

@@ -247,7 +247,7 @@ async def test_a_run_that_could_not_be_read_by_its_id_is_no_trouble_any_more_whe
     clock.advance(121)
     with structlog.testing.capture_logs() as lines:
         await exporter.refresh()
-    assert [line["what"] for line in lines if line["event"] == "reads again"] == ["job"]
+    assert [line["what"] for line in lines if line["event"] == "recovered"] == ["job"]
 
 
 # -- failures -----------------------------------------------------------------------------------------------
@@ -460,3 +460,25 @@ async def test_a_fault_of_our_own_shows_as_an_api_that_is_down_and_the_next_scra
     assert not await shared.fresh(60)
     clock.advance(6)
     assert await shared.fresh(60)
+
+
+async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery() -> None:
+    runtime = ScriptedRuntime(Clock())
+    exporter = exporter_of(runtime, sync={"stale_after": 0.05})
+
+    async def hang() -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    def interfere(request: httpx.Request) -> Any:
+        return hang() if request.url.path.endswith("/jobs") else None
+
+    runtime.interfere = interfere
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            assert not await exporter.refresh()
+    assert [(line["what"], line["event"]) for line in lines] == [("everything", "cannot read")], lines
+    runtime.interfere = lambda request: None
+    with structlog.testing.capture_logs() as lines:
+        assert await exporter.refresh()
+    assert [(line["what"], line["event"]) for line in lines] == [("everything", "recovered")], lines
