@@ -19,8 +19,14 @@ from exporter.web.auth import Access, AuthMiddleware, CurrentContext
 GRACE = 5
 """Seconds that answers under way have to end after SIGTERM."""
 
-REQUEST_PATIENCE = 10.0
-"""Seconds that a client has to send a request: who takes longer holds a connection and means no good."""
+REQUEST_TIMEOUT = 10.0
+"""Seconds that a client has to send a request; a slower one only occupies a connection."""
+
+STALLED_RESPONSE_TIMEOUT = 30.0
+"""Seconds without progress after which a client that does not read its response is disconnected."""
+
+PROGRESS_CHECKS = 4
+"""How often progress is checked within that time."""
 
 MAX_HEAD = 16_384
 """Bytes of a request's line and headers."""
@@ -106,25 +112,90 @@ def _server(app: ASGIApp, *, date_header: bool, access: Access | None = None) ->
     return _Server(config)
 
 
+class ResponseWatch:
+    """Disconnects a client that does not read its response.
+
+    Progress means that the write buffer shrinks or becomes writable again. Over TLS, asyncio encrypts a chunk as a
+    whole, so progress is visible only once per chunk.
+    """
+
+    def __init__(self, transport: asyncio.Transport, timeout: float, call_later: Callable[..., Any]) -> None:
+        """`call_later(seconds, callback)` schedules a check, as an event loop does; `timeout` is in seconds."""
+        self._transport = transport
+        self._interval = timeout / PROGRESS_CHECKS
+        self._call_later = call_later
+        self._is_running = False
+        self._is_ended = False
+        self._resumed = 0
+        self._last = (0, 0)
+        self._unchanged = 0
+
+    def start(self) -> None:
+        """Watch until the write buffer is empty; does nothing while it is empty or watched already."""
+        pending = self._transport.get_write_buffer_size()
+        if pending and not self._is_running:
+            self._is_running = True
+            self._last, self._unchanged = (self._resumed, pending), 0
+            self._call_later(self._interval, self._check)
+
+    def resumed(self) -> None:
+        """Note that the buffer has become writable again: bytes were taken, even if it is full again by the check."""
+        self._resumed += 1
+
+    def end(self) -> None:
+        """Stop watching: the connection is closed."""
+        self._is_ended = True
+
+    def _check(self) -> None:
+        pending = self._transport.get_write_buffer_size()
+        if self._is_ended or not pending:
+            self._is_running = False
+            return
+        state = (self._resumed, pending)
+        self._unchanged = self._unchanged + 1 if state == self._last else 0
+        self._last = state
+        if self._unchanged >= PROGRESS_CHECKS:
+            # `close` would wait for the client to read what is buffered.
+            self._transport.abort()
+            return
+        self._call_later(self._interval, self._check)
+
+
 class _Protocol(H11Protocol):
-    """uvicorn's, which waits for ever for a client that sends half of a request."""
+    """uvicorn's protocol with timeouts for a client that sends half a request or does not read its response."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the client its time."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)
-        self._watch()
+        self._response_watch = ResponseWatch(transport, STALLED_RESPONSE_TIMEOUT, self.loop.call_later)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching the response."""
+        super().connection_lost(exc)
+        self._response_watch.end()
+
+    def pause_writing(self) -> None:
+        """Watch whether the client reads: its response has filled the socket's buffers."""
+        super().pause_writing()
+        self._response_watch.start()
+
+    def resume_writing(self) -> None:
+        """Note that the client reads."""
+        super().resume_writing()
+        self._response_watch.resumed()
 
     def on_response_complete(self) -> None:
-        """Give it its time again, for the next request."""
+        """Start the timeout for the next request; watch what is still buffered of this response."""
         super().on_response_complete()
-        self._watch()
+        self._response_watch.start()
+        self._expect_request()
 
-    def _watch(self) -> None:
-        answered = self.cycle
-        self.loop.call_later(REQUEST_PATIENCE, self._look, answered)
+    def _expect_request(self) -> None:
+        self.loop.call_later(REQUEST_TIMEOUT, self._close_if_idle, self.cycle)
 
-    def _look(self, answered: Any) -> None:
-        # Another request has come, or is being answered, or nobody is there any more.
+    def _close_if_idle(self, answered: Any) -> None:
+        # Not if the next request has arrived, or the connection is closing already.
         if self.cycle is answered and not self.transport.is_closing():
             self.transport.close()
 

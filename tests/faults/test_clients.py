@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from starlette.types import Receive, Scope, Send
 
 from exporter.web import server
 from exporter.web.app import TIMEOUT_HEADER, create_app
-from exporter.web.server import MAX_HEAD, answering, listen, url_of
+from exporter.web.server import MAX_HEAD, ResponseWatch, answering, listen, url_of
 from tests.builders import Clock
 from tests.metrics.test_exposition import samples
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -54,7 +55,7 @@ async def connected(url: str, sent: bytes) -> tuple[asyncio.StreamReader, asynci
 async def test_half_of_a_request_holds_nobody_up_and_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_PATIENCE", 0.5)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
     async with serving() as url:
         open_ones = [await connected(url, sent) for _ in range(200)]
         await scrape(url)
@@ -80,6 +81,126 @@ async def test_a_client_that_does_not_read_its_answer_holds_nobody_up() -> None:
         await scrape(url)
         for client in deaf:
             client.close()
+
+
+LARGE = 8_000_000
+"""Bytes of a response that no socket buffer holds."""
+
+
+class LargeResponse:
+    """An application whose response is larger than the socket's buffers, sent in one piece or in many."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+        self.is_disconnected = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        length = str(LARGE).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        for _ in range(self.pieces):
+            await send({"type": "http.response.body", "body": bytes(LARGE // self.pieces), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.is_disconnected.set()
+
+
+@pytest.mark.parametrize("pieces", [1, 100])
+async def test_a_client_that_does_not_read_its_response_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    monkeypatch.setattr(server, "STALLED_RESPONSE_TIMEOUT", 0.4)
+    app = LargeResponse(pieces)
+    listener = listen("127.0.0.1:0")
+    async with answering(app, listener):
+        client = socket.create_connection(listener.getsockname())
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            await app.is_disconnected.wait()
+        client.close()
+
+
+class Buffer:
+    """A transport's write buffer with a scheduler that runs the checks when told to."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.is_aborted = False
+        self.waiting: list[tuple[float, Callable[[], None]]] = []
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.waiting.append((seconds, callback))
+
+    def run(self) -> float:
+        """Run the next check; return after how many seconds it was due."""
+        seconds, callback = self.waiting.pop(0)
+        callback()
+        return seconds
+
+
+def watch(buffer: Buffer) -> ResponseWatch:
+    watch = ResponseWatch(buffer, 30.0, buffer.call_later)  # type: ignore[arg-type]
+    watch.start()
+    return watch
+
+
+def test_a_client_without_progress_is_disconnected_after_the_timeout() -> None:
+    buffer = Buffer(100)
+    watch(buffer)
+    waited = 0.0
+    while not buffer.is_aborted:
+        waited += buffer.run()
+    assert waited == 30.0
+    assert not buffer.waiting, "nothing is scheduled for a connection that is closed"
+
+
+def test_a_slow_client_with_progress_is_not_disconnected() -> None:
+    buffer = Buffer(1000)
+    watched = watch(buffer)
+    for _ in range(10):
+        for _ in range(3):
+            buffer.run()
+        buffer.size -= 1
+        buffer.run()
+    for _ in range(10):  # the buffer is refilled to the same size between two checks
+        for _ in range(3):
+            buffer.run()
+        watched.resumed()
+        buffer.run()
+    assert not buffer.is_aborted
+
+
+def test_an_empty_buffer_ends_the_watch_until_the_next_response() -> None:
+    buffer = Buffer(0)
+    watched = watch(buffer)
+    assert not buffer.waiting, "nothing to watch"
+    buffer.size = 10
+    watched.start()
+    watched.start()
+    assert len(buffer.waiting) == 1, "watched once"
+    buffer.size = 0
+    buffer.run()
+    assert not buffer.waiting
+    buffer.size = 10
+    watched.start()
+    assert len(buffer.waiting) == 1
+
+
+def test_a_closed_connection_is_not_watched() -> None:
+    buffer = Buffer(10)
+    watched = watch(buffer)
+    watched.end()
+    buffer.run()
+    assert not buffer.waiting
+    assert not buffer.is_aborted
 
 
 @pytest.mark.parametrize(
@@ -108,7 +229,7 @@ async def test_what_is_no_request_is_refused(sent: bytes) -> None:
 
 async def test_a_body_that_nobody_wants_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """No endpoint reads one: who goes on sending after the answer is cut off."""
-    monkeypatch.setattr(server, "REQUEST_PATIENCE", 0.5)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
