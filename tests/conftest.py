@@ -1,7 +1,65 @@
-"""Settings that hold for every test."""
+"""Settings of every test, and which tests `make quick`, `make test` and `make test-all` run.
 
+make quick      neither `programs` nor `servers` nor `slow`
+make test       neither `servers` nor `slow`
+make test-all   every test
+"""
+
+import pytest
 from hypothesis import settings
+
+from tests.stack import programs
 
 # A deadline on each example measures how busy the machine is, not the code.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+MARKS = {
+    # Start Prometheus, Alertmanager, promtool or amtool.
+    "programs": (
+        "tests/alerts/test_rules.py::test_promtool_",
+        "tests/alerts/test_rules.py::test_each_severity_reaches_its_receiver",
+        "tests/alerts/test_rules.py::test_amtool_",
+        "tests/alerts/test_rules.py::test_a_message_says_what_happened_and_where_to_look",
+        "tests/alerts/test_rules.py::test_every_receiver_that_the_documentation_shows_is_a_good_config",
+        "tests/dashboards/test_queries.py",
+        "tests/demo/test_speed.py::test_promtool_",
+        "tests/scaling/test_helm.py::test_rendered_rules_are_what_prometheus_takes",
+        "tests/scaling/test_helm.py::test_projects_go_to_replicas_by_names_that_are_there",
+        "tests/scaling/test_pair.py",
+        "tests/scaling/test_remote_write.py",
+        "tests/scaling/test_shards.py",
+        "tests/stack/test_alertmanager.py",
+        "tests/stack/test_prometheus.py",
+        "tests/stack/test_scenarios.py::test_a_scenario_ends_",
+        "tests/stalls/test_real_prometheus.py",
+        "tests/test_deploy.py::test_prometheus_",
+        "tests/test_deploy.py::test_alertmanager_",
+        "tests/test_deploy.py::test_systemd_",
+        "tests/web/test_access.py::test_a_real_prometheus_",
+    ),
+    # Need what only `make test-all` installs: Prefect, Dagster or Helm.
+    "servers": ("tests/servers/", "tests/scaling/test_helm.py"),
+    # Play scenarios in real time, or take more than ten seconds of processor time.
+    "slow": (
+        "tests/faults/test_kills.py",
+        "tests/faults/test_memory.py",
+        "tests/scaling/test_pair.py",
+        "tests/scaling/test_remote_write.py",
+        "tests/scaling/test_shards.py",
+        "tests/stack/test_scenarios.py::test_a_scenario_ends_",
+        "tests/stalls/test_real_prometheus.py",
+    ),
+}
+"""The marks of tests, by the beginning of their ids. A test that starts a program without its mark fails."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, prefixes in MARKS.items():
+            if item.nodeid.startswith(prefixes):
+                item.add_marker(mark)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    programs.allowed = {mark for mark in MARKS if item.get_closest_marker(mark)}

@@ -50,7 +50,7 @@ def test_a_stall_is_one_page(tmp_path: Path, killed: bool) -> None:
             for first in (exporters[0], servers[0], alertmanagers[0]):
                 kill(first)
         until(lambda: firing(messages), "the stall was paged; look at the logs of the second of each")
-        until(lambda: resolved(messages), "the page was called off after the run went on", patience=60)
+        until(lambda: resolved(messages), "the page was called off after the run went on")
     pages = [(page["labels"]["alertname"], page["labels"]["run_id"]) for page in firing(messages)]
     assert len(pages) == 1, f"one stall was paged {len(pages)} times: {pages}"
     assert "replica" not in firing(messages)[0]["labels"]

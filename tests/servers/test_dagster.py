@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.config import load
 from exporter.service import Exporter
-from tests.stack.programs import PATIENCE, ROOT, free_port, running, server
+from tests.stack.programs import ROOT, TIMEOUT, free_port, running, server
 
 STORY = ROOT / "tests" / "servers" / "dagster_story.py"
 
@@ -60,7 +60,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     try:
         command = [str(programs / "dagster-webserver"), f"--python-file={STORY}", "--host=127.0.0.1", f"--port={port}"]
         log = home / "webserver.log"
-        with running(command, f"http://127.0.0.1:{port}", log, ready="/server_info", patience=90) as url:
+        with running(command, f"http://127.0.0.1:{port}", log, ready="/server_info", timeout=180) as url:
             yield Dagster(url, programs / "python", environ)
     finally:
         patch.undo()
@@ -101,7 +101,7 @@ async def test_runs_their_steps_and_their_failures_are_shown(dagster: Dagster, e
         # step that waits, another is at work for a moment.
         at_work = [("spinner_runs", "reports", "running")]
         at_work += [("spinner_run_records", "reports", state) for state in ("completed", "running")]
-        give_up = time.monotonic() + 2 * PATIENCE
+        give_up = time.monotonic() + 4 * TIMEOUT
         shown = await samples(exporter)
         while [shown.get(each) for each in at_work] != [1, 1, 1]:
             assert time.monotonic() < give_up, f"the run that waits is not shown at work: {shown}"

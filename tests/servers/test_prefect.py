@@ -72,7 +72,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         # Without its services: nothing of it is to move runs about.
         command = [str(program), "server", "start", "--host=127.0.0.1", f"--port={port}", "--no-services"]
         url = stack.enter_context(
-            running(command, f"http://127.0.0.1:{port}", home / "server.log", ready="/api/health", patience=90)
+            running(command, f"http://127.0.0.1:{port}", home / "server.log", ready="/api/health", timeout=180)
         )
         yield Prefect(url)
 

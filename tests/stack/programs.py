@@ -1,4 +1,4 @@
-"""Real programs for tests: found on PATH or unpacked by `make test`, started on free ports, ended with the test."""
+"""Real programs for tests: on PATH or unpacked by `make test`, started on free ports, ended with the test."""
 
 import contextlib
 import os
@@ -18,38 +18,44 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 
-PATIENCE = 30.0
-"""Seconds to wait for anything that a real program is to do; only a failing test waits so long."""
+TIMEOUT = 60.0
+"""Seconds to wait for anything that a real program does; only a failing test waits that long."""
 
 EXPORTER = (sys.executable, "-m", "exporter")
 
 
+allowed: set[str] = set()
+"""The marks of the test that runs; see tests/conftest.py."""
+
+
 def program(name: str) -> str:
-    """Return the path of a program; where it is missing the test is skipped, but in CI it fails."""
+    """Return the path of a program. Where it is missing the test is skipped; in CI it fails."""
+    assert allowed & {"programs", "servers"}, f"this test starts {name}: list it under `programs` in tests/conftest.py"
     found = shutil.which(name, path=f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}")
     if found is None:
-        missing(f"{name} is not on PATH and not in .debian/; `make test` unpacks it where apt is there")
+        missing(f"{name} is not on PATH and not in .debian/; `make programs` unpacks it where there is apt")
     return found
 
 
 def missing(message: str) -> NoReturn:
-    """Skip a test for want of a program; in CI, fail it."""
+    """Skip a test because a program is missing; in CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
 
 
 def server(name: str) -> Path:
-    """Return the programs of a real server that `make test` installs; where they are missing, see `missing`."""
+    """Return the folder with the programs of a real server. Where it is missing the test is skipped; in CI it fails."""
+    assert "servers" in allowed, f"this test starts {name}: list it under `servers` in tests/conftest.py"
     programs = ROOT / ".servers" / name / "bin"
     if not programs.exists():
-        missing(f"{programs} is not there; `make test` installs it")
+        missing(f"{programs} does not exist; `make test-all` installs it")
     return programs
 
 
 def spinner_exporter(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours to its end."""
-    return subprocess.run([*EXPORTER, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    """Run a command of the exporter until it ends."""
+    return subprocess.run([*EXPORTER, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
 def free_port() -> int:
@@ -65,11 +71,14 @@ def running(
     log: Path,
     *,
     ready: str,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
     environ: Mapping[str, str] | None = None,
     **ask: Any,
 ) -> Iterator[str]:
-    """Run a program while the block lasts; enter it when `url + ready`, asked with `ask`, answers 200. Yields `url`."""
+    """Run a program for the duration of the block, which begins when `url + ready` answers 200. Yields `url`.
+
+    `ask` are arguments of the request, such as headers.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT, env=environ
@@ -83,7 +92,7 @@ def running(
                 return httpx.get(url + ready, **ask).status_code == 200
             return False
 
-        until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}", patience=patience)
+        until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}", timeout=timeout)
         yield url
     finally:
         process.terminate()
@@ -98,17 +107,17 @@ _processes: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def kill(url: str) -> None:
-    """Kill what answers at a URL that `running` gave, as a machine that burns down does."""
+    """Kill (SIGKILL) the program that `running` started at a URL."""
     _processes[url].kill()
     _processes[url].wait()
 
 
-def until(condition: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
-    """Wait until a condition holds, looking often; fails the test with `what` when it does not come."""
-    give_up = time.monotonic() + patience
+def until(condition: Callable[[], object], what: str, *, timeout: float = TIMEOUT) -> None:
+    """Poll a condition until it holds; fails the test with `what` after the timeout."""
+    give_up = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > give_up:
-            pytest.fail(f"waited {patience:.0f} s in vain until {what}")
+            pytest.fail(f"not within {timeout:.0f} s: {what}")
         time.sleep(0.1)
 
 
@@ -130,7 +139,7 @@ def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60
 
 @contextlib.contextmanager
 def exporter(folder: Path, runtime_url: str, settings: str = "") -> Iterator[str]:
-    """Run the exporter with a config of its own, which reads one runtime."""
+    """Run the exporter for one runtime, with more config in `settings`."""
     config = folder / "exporter.yml"
     config.write_text(f'runtime: {{base_url: "{runtime_url}"}}\n{settings}')
     with exporter_with(config) as url:
@@ -146,7 +155,7 @@ def exporter_with(
     verify: ssl.SSLContext | None = None,
     **ask: Any,
 ) -> Iterator[str]:
-    """Run the exporter with a config file; enter when `ready` says so, asked over TLS with `verify` and with `ask`."""
+    """Run the exporter with a config file; the block begins when `ready` answers, over TLS if `verify` is given."""
     port = free_port()
     command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", *flags]
     url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
@@ -165,7 +174,7 @@ def prometheus(
 ) -> Iterator[str]:
     """Run a real Prometheus that scrapes the targets every second, on the data that `folder/prometheus` holds.
 
-    `scrape` is what its scrape config says beside.
+    `scrape` has more keys of its scrape config.
     """
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -207,7 +216,7 @@ def prometheus_with(folder: Path, config: Mapping[str, object], *flags: str) -> 
 def alertmanager(
     folder: Path, config: Path, *, cluster_port: int | None = None, peer: int | None = None
 ) -> Iterator[str]:
-    """Run a real Alertmanager; with a port for its cluster it is one of several, and `peer` is another's."""
+    """Run a real Alertmanager, in a cluster if it has a port for one; `peer` is the cluster port of another."""
     port = free_port()
     command = [
         program("prometheus-alertmanager"),
@@ -216,7 +225,7 @@ def alertmanager(
         f"--web.listen-address=127.0.0.1:{port}",
         f"--cluster.listen-address={f'127.0.0.1:{cluster_port}' if cluster_port else ''}",
         *([f"--cluster.peer=127.0.0.1:{peer}"] if peer else []),
-        # How long the second waits for the first to have spoken.
+        # How long the second waits for a notification of the first.
         "--cluster.peer-timeout=3s",
         "--cluster.settle-timeout=1s",
     ]
@@ -225,19 +234,19 @@ def alertmanager(
 
 
 def host(url: str) -> str:
-    """Return what Prometheus calls a target: a URL without its scheme."""
+    """Return a URL as a Prometheus target: host and port."""
     return url.partition("://")[2]
 
 
 def query(prometheus_url: str, expression: str) -> list[tuple[dict[str, str], float]]:
-    """Return an instant query's samples; a query that Prometheus refuses fails the test."""
-    answer = httpx.get(f"{prometheus_url}/api/v1/query", params={"query": expression}).json()
-    assert answer["status"] == "success", f"{expression}: {answer}"
-    return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
+    """Return an instant query's samples; an invalid query fails the test."""
+    response = httpx.get(f"{prometheus_url}/api/v1/query", params={"query": expression}).json()
+    assert response["status"] == "success", f"{expression}: {response}"
+    return [(each["metric"], float(each["value"][1])) for each in response["data"]["result"]]
 
 
 def number(prometheus_url: str, expression: str) -> float | None:
-    """Return the value of a query that has one sample or none."""
+    """Return the value of a query with at most one sample."""
     found = query(prometheus_url, expression)
     assert len(found) < 2, f"{expression} has {len(found)} samples"
     return found[0][1] if found else None

@@ -32,9 +32,8 @@ def test_every_shipped_story_is_told() -> None:
     assert set(TOLD) == set(shipped_scenarios())
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", TOLD)
-def test_a_story_ends_in_exactly_the_pages_that_it_should_cause(name: str, tmp_path: Path) -> None:
+def test_a_scenario_ends_in_exactly_the_pages_that_it_should_cause(name: str, tmp_path: Path) -> None:
     program("prometheus"), program("prometheus-alertmanager")  # skips where they are missing
     duration, speed = TOLD[name]
     output = tell(tmp_path, f"--scenario={name}", f"--speed={speed}", f"--duration={duration}")

@@ -36,7 +36,6 @@ SHARED = ("spinner_api_up", "spinner_runtime_last_heartbeat_timestamp_seconds", 
 RUN_PAGES = ("SpinnerRunStalled", "SpinnerRunNotPickedUp")
 
 
-@pytest.mark.timeout(300)
 def test_the_alerts_own_words_page_as_the_store_says(tmp_path: Path) -> None:
     spinners = [histories[:2] for histories in corpus(SEED, 1, runs=2)]
     backfill(tmp_path, spinners)
@@ -51,7 +50,6 @@ def test_the_alerts_own_words_page_as_the_store_says(tmp_path: Path) -> None:
     assert total.recall == 1.0, total.row("by the alerts' own words")
 
 
-@pytest.mark.timeout(300)
 def test_an_outage_of_the_runtime_is_one_page_and_the_runs_that_it_lost_page_afterwards(tmp_path: Path) -> None:
     histories = list(outages(SEED, 12))
     backfill(tmp_path, [histories])
