@@ -26,7 +26,7 @@ from benchmarks.world import World
 from exporter.metrics.catalogue import RUN_FAMILIES, RUN_LABELS
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.page import CHUNK, Page, Part
+from exporter.metrics.page import CHUNK, MetricsPage, Part
 from exporter.service import Exporter
 from exporter.web.app import PageResponse, create_app
 from exporter.web.server import listen, serve
@@ -143,7 +143,7 @@ def _node_exporter(folder: Path, page: bytes) -> Iterator[_Server]:
     port = free_port()
     command = [
         program("prometheus-node-exporter"), "--collector.disable-defaults", "--collector.textfile",
-        f"--collector.textfile.project_list={folder}", "--web.disable-exporter-metrics", "--log.level=error",
+        f"--collector.textfile.directory={folder}", "--web.disable-exporter-metrics", "--log.level=error",
         f"--web.listen-address=127.0.0.1:{port}",
     ]  # fmt: skip
     with _running(command, port, "/metrics") as server:
@@ -184,9 +184,9 @@ class _Made:
     def __init__(self, world: World) -> None:
         self.world = world
         self._exposition = Exposition(ExporterMetrics(version="0", wall=world.clock))
-        self.last: Page | None = None
+        self.last: MetricsPage | None = None
 
-    async def page(self, content_type: str, *, patience: float) -> Page:
+    async def page(self, content_type: str, *, patience: float) -> MetricsPage:
         self.last = await self._exposition.page({"": self.world.now()}, content_type)
         return self.last
 
@@ -230,14 +230,14 @@ def _serve(runs: int, port: int) -> None:
             await made.page("text/plain; version=0.0.4; charset=utf-8", patience=1)
         # Once: what it takes to make them is none of what it takes to send them.
         if not constants:
-            body = bytes(cast("Page", made.last))
+            body = bytes(cast("MetricsPage", made.last))
             pieces = [body[start : start + CHUNK] for start in range(0, len(body), CHUNK)]
             constants.update(body=body, pieces=pieces)
         return Response(constants["body"])
 
     async def in_pieces(request: Request) -> Response:
         await constant(request)
-        return PageResponse(Page([Part(piece) for piece in constants["pieces"]]), {})
+        return PageResponse(MetricsPage([Part(piece) for piece in constants["pieces"]]), {})
 
     async def library(request: Request) -> Response:
         return Response(generate_latest(registry))
