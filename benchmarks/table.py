@@ -54,7 +54,7 @@ def machine() -> dict[str, str]:
 
 def show(rows: Sequence[Row]) -> None:
     """Print the table in Markdown, since it goes into docs/performance.md."""
-    print("| what | measured against | reach | got | figures |")
+    print("| what | measured against | target | result | figures |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:
         mark = "" if row.is_reached else " **missed**"
