@@ -1,14 +1,19 @@
-"""The documentation says what the code does; where it can be checked, it is."""
+"""The documentation agrees with the code, wherever a test can check it."""
 
 import re
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+from exporter.cli import cli
 from exporter.config import FileConfig, load
 from exporter.config.loading import _leaves
 
 ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"}).runtimes[""]
 
@@ -26,7 +31,7 @@ def documented() -> dict[str, str]:
 
 
 def test_every_key_is_documented_and_nothing_else_is() -> None:
-    assert set(documented()) == KEYS, "docs/configuration.md and exporter/config.py do not name the same keys"
+    assert set(documented()) == KEYS, "docs/configuration.md and exporter/config/schema.py do not have the same keys"
 
 
 @pytest.mark.parametrize("key", sorted(KEYS - NONE_BY_DEFAULT))
@@ -42,28 +47,89 @@ def test_a_documented_default_is_the_default(key: str) -> None:
     assert again == actual, f"docs/configuration.md gives {written} as the default of {key}"
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
-def test_a_page_opens_with_who_it_is_for(page: Path) -> None:
-    opening = page.read_text().split("\n\n")[1]
-    assert opening.startswith("For "), f"{page}: the first paragraph says who the page is for"
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_a_page_begins_with_one_sentence_that_says_what_it_is_for(page: Path) -> None:
+    opening = page.read_text().split("\n\n")[1].replace("\n", " ")
+    assert re.match(r"[A-Z]", opening), f"{page.name}: expected a sentence below the title, got {opening[:40]!r}"
+    assert len(re.split(r"[.:] ", opening)[0]) <= 160, f"{page.name}: the first sentence is too long to say it plainly"
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
-def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page} links to {target}, which is not there"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_or_a_heading_resolves(page: Path) -> None:
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", prose(page.read_text())):
+        target = page.parent / file if file else page
+        assert target.exists(), f"{page.name} links to {file}, which does not exist"
+        if anchor:
+            assert anchor in anchors(target.read_text()), f"{page.name} links to {file}#{anchor}: no such heading"
 
 
-def test_every_promise_names_a_test_that_there_is() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    missing = make_targets(page.read_text()) - targets
+    assert not missing, f"{page.name} names make targets that do not exist: {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_project_exists(page: Path) -> None:
+    missing = [path for path in project_paths(page.read_text()) if not list(ROOT.glob(path.rstrip("/")))]
+    assert not missing, f"{page.name} names files that do not exist: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_of_our_commands_exists(page: Path) -> None:
+    for command, flags in commands(page.read_text()):
+        assert command in cli.commands, f"{page.name} names spinner-exporter {command}: no such command"
+        known = {flag for each in cli.commands[command].params if isinstance(each, click.Option) for flag in each.opts}
+        unknown = set(flags) - known - {"--help"}
+        assert not unknown, f"{page.name}: spinner-exporter {command} has no {', '.join(sorted(unknown))}"
+
+
+def test_configuration_names_exactly_the_flags_that_override_keys() -> None:
+    line = CONFIGURATION[CONFIGURATION.index("\nFlags: ") :].split("\n\n")[0]
+    options = [each for each in cli.commands["serve"].params if isinstance(each, click.Option)]
+    assert set(re.findall(r"`(--[\w.-]+)`", line)) == {flag for each in options for flag in each.opts}
+
+
+def test_diagrams_are_mermaid() -> None:
+    assert diagrams(ROOT / "README.md") == ["flowchart"]
+    assert diagrams(ROOT / "docs" / "architecture.md") == ["flowchart", "sequenceDiagram"]
+    for page in PAGES:
+        assert not re.search("[┌┐└┘►◄▼]", page.read_text()), f"{page.name} contains a diagram in text art"
+
+
+def test_architecture_has_every_package_in_its_table_and_every_layer_in_its_graph() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    packages = {file.parent.name for file in (ROOT / "exporter").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `exporter\.(\w+)` \|", page, flags=re.MULTILINE)) == packages
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [re.findall(r"exporter\.(\w+)", layer) for layer in contracts[0]["layers"]]
+    height = {name: -place for place, names in enumerate(layers) for name in names}
+    arrows = re.findall(r"^    (\w+) --> (\w+)$", page, flags=re.MULTILINE)
+    assert {name for arrow in arrows for name in arrow} == height.keys() | {"simulator"}
+    upward = [arrow for arrow in arrows if arrow[1] != "simulator" and height[arrow[0]] <= height[arrow[1]]]
+    assert not upward, f"the graph in architecture.md has arrows that the contracts forbid: {upward}"
+
+
+def test_architecture_names_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`(exporter/[\w/]+\.py)`, `(\w+)(?:\.(\w+))?`", page)
+    assert len(named) >= 8
+    for file, owner, method in named:
+        code = (ROOT / file).read_text()
+        assert re.search(rf"^class {owner}\b", code, flags=re.MULTILINE), f"architecture.md names {owner} in {file}"
+        assert not method or f"def {method}(" in code, f"architecture.md names {owner}.{method} in {file}"
+
+
+def test_every_guarantee_names_a_test_that_exists() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
     assert len(named) > 30
     for file, test in named:
-        assert f"def {test}(" in (ROOT / file).read_text(), f"docs/reliability.md promises by {file}::{test}"
-    promises = re.findall(r"^\| (?!promise|---)(.+?) \| (.+) \|$", page, flags=re.MULTILINE)
-    assert all("tests/" in by or "the same" in by for _, by in promises), "a promise without a test"
+        assert f"def {test}(" in (ROOT / file).read_text(), f"docs/reliability.md cites {file}::{test}"
+    guarantees = re.findall(r"^\| (?!guarantee|---)(.+?) \| (.+) \|$", page, flags=re.MULTILINE)
+    assert len(guarantees) > 30
+    assert all("tests/" in by or "the same" in by for _, by in guarantees), "a guarantee without a test"
 
 
 def test_every_example_config_is_a_good_config(tmp_path: Path) -> None:
@@ -80,3 +146,51 @@ def test_every_example_config_is_a_good_config(tmp_path: Path) -> None:
 
 def _variable(key: str) -> str:
     return "SPINNER_EXPORTER_" + key.replace(".", "_").upper()
+
+
+def prose(text: str) -> str:
+    """The text without its code blocks."""
+    return re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def code(text: str) -> list[str]:
+    """Every code block and every piece of inline code."""
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+    return [*(block for kind, block in blocks if kind != "mermaid"), *re.findall(r"`([^`\n]+)`", prose(text))]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def make_targets(text: str) -> set[str]:
+    """The targets of every `make` command line."""
+    lines = [line.split("#")[0] for each in code(text) for line in each.splitlines()]
+    calls = [line.split()[1:] for line in lines if line.lstrip("$ ").startswith("make ")]
+    return {word for words in calls for word in words if re.fullmatch(r"[a-z][a-z-]*", word)}
+
+
+def project_paths(text: str) -> list[str]:
+    """Every path in code that begins with a folder of the project; placeholders in capitals are skipped."""
+    folders = "alerts|benchmarks|dashboards|deploy|docs|exporter|tests"
+    words = [word for each in code(text) for word in re.split(r"[\s\"'`]+", each)]
+    found = [match[0] for word in words if (match := re.match(rf"({folders})/[\w./*-]*", word))]
+    return [path for path in found if not re.search(r"[A-Z]{4,}(?!\w*[a-z])", path)]
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """Every call of spinner-exporter: its command and its flags."""
+    lines = [line.split("#")[0] for each in code(text) for line in each.splitlines()]
+    calls = [found for line in lines if (found := re.search(r"spinner-exporter (\w[\w-]*)(?=\s|$)(.*)", line))]
+    return [
+        (call[1], re.findall(r"(--[\w.-]+)", call[2]))
+        for call in calls
+        if re.match(r"[\s$]*(\S*/)?spinner-exporter ", call.string)
+    ]
+
+
+def diagrams(page: Path) -> list[str]:
+    """The kinds of a page's Mermaid diagrams."""
+    return re.findall(r"^```mermaid\n(\w+)", page.read_text(), flags=re.MULTILINE)
