@@ -376,7 +376,7 @@ def _table(resource: str, findings: list[FieldFinding]) -> list[str]:
         (each.field, f"{each.found} of {each.items}" if each.items else "", each.example, each.cost)
         for each in findings
     ]
-    head = (resource, "found", "example", "what it costs that it is missing")
+    head = (resource, "found", "example", "effect when missing")
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(3)]
     lines = [head, *rows]
     return [
