@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dashboards import capacity, exporter_health, jobs, live_ops, spinner_health
-from dashboards.panels import as_json
+from dashboards.grafana import as_json
 
 DIST = Path(__file__).parent / "dist"
 
@@ -20,7 +20,7 @@ DASHBOARDS = {
 
 
 def main() -> None:
-    """Write them all; what is there and no dashboard any more goes."""
+    """Write every dashboard, and delete the files of dashboards that no longer exist."""
     DIST.mkdir(exist_ok=True)
     for old in DIST.glob("*.json"):
         if old.stem not in DASHBOARDS:

@@ -2,12 +2,14 @@
 
 from dashboards.panels import (
     Column,
+    GridPos,
+    Panel,
     bars_by_hour,
     dashboard,
-    now,
-    over_time,
-    project_chooser,
-    runtime_chooser,
+    instant_query,
+    project_variable,
+    range_query,
+    runtime_variable,
     stat,
     table,
     time_series,
@@ -21,7 +23,7 @@ from dashboards.style import (
     PURPLE,
     RED,
     TEXT,
-    nothing_mapping,
+    null_mapping,
     thresholds,
 )
 
@@ -43,19 +45,21 @@ RESET = f"{REPLICAS} ({series('spinner_plan_reset_timestamp_seconds', RUNTIME)})
 
 
 def growth(expression: str) -> str:
-    """Return by which part a daily number grew from the 30 days before to the last 30."""
+    """Return the relative growth of a daily number: the last 30 days against the 30 days before."""
     month = f"sum(sum_over_time({expression}[30d:1d]))"
     before = f"sum(sum_over_time({expression}[30d:1d] offset 30d))"
     return f"{month} / ({before} > 0) - 1"
 
 
 RUN_GROWTH = stat(
-    1,
-    "Growth of runs",
-    now(growth(STARTED)),
-    (0, 0, 6, 4),
-    "Runs that started in the last 30 days, against the 30 days before. Grows faster than the plan: talk about the "
-    "plan now.",
+    Panel(
+        1,
+        "Growth of runs",
+        "Runs that started in the last 30 days, against the 30 days before. Grows faster than the plan: talk about "
+        "the plan now.",
+        GridPos(x=0, y=0, w=6, h=4),
+    ),
+    instant_query(growth(STARTED)),
     unit="ratio",
     colours=thresholds(BLUE),
     empty="needs 60 days of data",
@@ -63,12 +67,14 @@ RUN_GROWTH = stat(
 )
 
 RECORD_GROWTH = stat(
-    2,
-    "Growth of records",
-    now(growth(RECORDS)),
-    (6, 0, 6, 4),
-    "Records that finished in the last 30 days against the 30 days before: the work itself, whatever the number of "
-    "runs.",
+    Panel(
+        2,
+        "Growth of records",
+        "Records that finished in the last 30 days against the 30 days before: the work itself, whatever the number "
+        "of runs.",
+        GridPos(x=6, y=0, w=6, h=4),
+    ),
+    instant_query(growth(RECORDS)),
     unit="ratio",
     colours=thresholds(BLUE),
     empty="needs 60 days of data",
@@ -76,22 +82,26 @@ RECORD_GROWTH = stat(
 )
 
 PEAK = stat(
-    3,
-    "Most runs at once",
-    over_time(f"sum({MOST_AT_ONCE})", minimum="1h"),
-    (12, 0, 6, 4),
-    "The most runs in progress at any time of this range. Near the number of workers' places: runs queue.",
+    Panel(
+        3,
+        "Most runs at once",
+        "The most runs in progress at any time of this range. Near the number of workers' places: runs queue.",
+        GridPos(x=12, y=0, w=6, h=4),
+    ),
+    range_query(f"sum({MOST_AT_ONCE})", min_step="1h"),
     colours=thresholds(BLUE),
     empty="no runs in this range",
     calculation="max",
 )
 
 FULLEST = stat(
-    4,
-    "Fullest plan meter",
-    now(f"max({PLAN})"),
-    (18, 0, 6, 4),
-    "How full the fullest meter of the plan is. At 100 % the runtime refuses new runs (PLAN_LIMIT).",
+    Panel(
+        4,
+        "Fullest plan meter",
+        "How full the fullest meter of the plan is. At 100 % the runtime refuses new runs (PLAN_LIMIT).",
+        GridPos(x=18, y=0, w=6, h=4),
+    ),
+    instant_query(f"max({PLAN})"),
     unit="ratio",
     colours=thresholds(GREEN, (0.8, ORANGE), (1, RED)),
     empty="the plan has no limits",
@@ -99,12 +109,14 @@ FULLEST = stat(
 )
 
 RUNS_PER_DAY = time_series(
-    5,
-    "Runs per day",
-    [over_time(f"sum by (status) ({FINISHED})", "{{status}}", minimum="1d")],
-    (0, 4, 12, 8),
-    "Runs that ended in the 24 hours before each bar, by how. A higher failed part than last month: see Spinner "
-    "health.",
+    Panel(
+        5,
+        "Runs per day",
+        "Runs that ended in the 24 hours before each bar, by how. A higher failed part than last month: see Spinner "
+        "health.",
+        GridPos(x=0, y=4, w=12, h=8),
+    ),
+    [range_query(f"sum by (status) ({FINISHED})", "{{status}}", min_step="1d")],
     empty=DAYS,
     colours={"completed": GREEN, "failed": RED, "cancelled": GREY, "unknown": ORANGE},
     stacked=True,
@@ -112,11 +124,13 @@ RUNS_PER_DAY = time_series(
 )
 
 RECORDS_PER_DAY = time_series(
-    6,
-    "Records per day",
-    [over_time(f"sum by (state) ({RECORDS})", "{{state}}", minimum="1d")],
-    (12, 4, 12, 8),
-    "Records that finished in the 24 hours before each bar, by how: what the plan's records meter counts.",
+    Panel(
+        6,
+        "Records per day",
+        "Records that finished in the 24 hours before each bar, by how: what the plan's records meter counts.",
+        GridPos(x=12, y=4, w=12, h=8),
+    ),
+    [range_query(f"sum by (state) ({RECORDS})", "{{state}}", min_step="1d")],
     empty=DAYS,
     colours={"completed": GREEN, "failed": RED},
     stacked=True,
@@ -124,22 +138,27 @@ RECORDS_PER_DAY = time_series(
 )
 
 METERS = table(
-    7,
-    "Plan",
+    Panel(
+        7,
+        "Plan",
+        "How full each meter of the plan is, and the forecast: how full it will be when it begins anew, at the pace "
+        "of the last day. Over 100 %: new runs will be refused before that; SpinnerPlanLimitSoon opens a ticket.",
+        GridPos(x=0, y=12, w=14, h=7),
+    ),
     [
-        now(USED),
-        now(LIMIT),
-        now(f"{USED} / {LIMIT}"),
-        now(f"{RESET} * 1000"),
-        now(f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT}"),
+        instant_query(USED),
+        instant_query(LIMIT),
+        instant_query(f"{USED} / {LIMIT}"),
+        instant_query(f"{RESET} * 1000"),
+        instant_query(f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT}"),
     ],
     [
         Column("runtime", "Runtime"),
         Column("meter", "Meter"),
         Column("Value #A", "Used", "count", width=75, align="right"),
-        Column("Value #B", "Limit", "count", width=75, align="right", mappings=[nothing_mapping("unlimited")]),
+        Column("Value #B", "Limit", "count", width=75, align="right", mappings=[null_mapping("unlimited")]),
         Column("Value #C", "Full", "ratio", width=95, bar=True),
-        Column("Value #D", "Begins anew", "time", width=97, mappings=[nothing_mapping("never")]),
+        Column("Value #D", "Begins anew", "time", width=97, mappings=[null_mapping("never")]),
         Column(
             "Value #E",
             "Forecast",
@@ -147,59 +166,64 @@ METERS = table(
             width=82,
             colours="text",
             align="right",
-            mappings=[nothing_mapping("none")],
+            mappings=[null_mapping("none")],
             steps=thresholds(TEXT, (0.8, ORANGE), (1, RED)),
         ),
     ],
-    (0, 12, 14, 7),
-    "How full each meter of the plan is, and the forecast: how full it will be when it begins anew, at the pace of "
-    "the last day. Over 100 %: new runs will be refused before that; SpinnerPlanLimitSoon opens a ticket.",
     empty="The runtime shows no plan meters",
     sort=("Value #C", True),
-    page=False,
+    paginated=False,
 )
 
 PLAN_OVER_TIME = time_series(
-    8,
-    "Plan use",
-    [over_time(PLAN, "{{meter}}", minimum="1h")],
-    (14, 12, 10, 7),
-    "How full each meter was. The dashed line is where new runs are refused.",
+    Panel(
+        8,
+        "Plan use",
+        "How full each meter was. The dashed line is where new runs are refused.",
+        GridPos(x=14, y=12, w=10, h=7),
+    ),
+    [range_query(PLAN, "{{meter}}", min_step="1h")],
     unit="ratio",
     empty="The plan has no limits, or Prometheus does not load alerts/recording.rules.yml",
     limit=1,
 )
 
 CONCURRENCY = time_series(
-    9,
-    "Runs at once",
-    [over_time(f"sum({MOST_AT_ONCE})", "most in the hour", minimum="1h")],
-    (0, 19, 8, 8),
-    "The most runs in progress in each hour. A flat top is the number of places that the workers have.",
+    Panel(
+        9,
+        "Runs at once",
+        "The most runs in progress in each hour. A flat top is the number of places that the workers have.",
+        GridPos(x=0, y=19, w=8, h=8),
+    ),
+    [range_query(f"sum({MOST_AT_ONCE})", "most in the hour", min_step="1h")],
     empty="No runs in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"most in the hour": BLUE},
 )
 
 QUEUE_TIME = time_series(
-    10,
-    "Time in the queue",
-    [over_time(f"max({QUEUE})", "95 of 100 wait less", minimum="1h")],
-    (8, 19, 8, 8),
-    "How long runs wait for a worker. Grows in the same hours every day: more workers, or other times for the "
-    "schedules.",
+    Panel(
+        10,
+        "Time in the queue",
+        "How long runs wait for a worker. Grows in the same hours every day: more workers, or other times for the "
+        "schedules.",
+        GridPos(x=8, y=19, w=8, h=8),
+    ),
+    [range_query(f"max({QUEUE})", "95 of 100 wait less", min_step="1h")],
     unit="duration",
     empty="No run started in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"95 of 100 wait less": PURPLE},
 )
 
 BUSIEST = bars_by_hour(
-    11,
-    "Busiest hours (UTC)",
+    Panel(
+        11,
+        "Busiest hours (UTC)",
+        "Records that finish in each hour of the day, the mean of the days in this range. Move schedules to the low "
+        "hours.",
+        GridPos(x=16, y=19, w=8, h=8),
+    ),
     # Recorded at the end of each hour, and shown at its beginning.
-    over_time(f"sum({HOURS} offset -1h)", minimum="1h"),
-    (16, 19, 8, 8),
-    "Records that finish in each hour of the day, the mean of the days in this range. Move schedules to the low hours.",
-    unit="count",
+    range_query(f"sum({HOURS} offset -1h)", min_step="1h"),
     empty="Needs alerts/recording.rules.yml in Prometheus, and an hour of data",
 )
 
@@ -221,6 +245,6 @@ DASHBOARD = dashboard(
         QUEUE_TIME,
         BUSIEST,
     ],
-    variables=[runtime_chooser(), project_chooser()],
+    variables=[runtime_variable(), project_variable()],
     since="now-30d",
 )

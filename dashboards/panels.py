@@ -1,85 +1,71 @@
-"""Panels as a dashboard's module writes them down.
+"""Builders for panels, variables and dashboards in the house style.
 
-All that grafanalib lacks, or writes for a Grafana of long ago, is here.
+`grafana` corrects the JSON that grafanalib writes from them.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from grafanalib import core
-from grafanalib._gen import DashboardEncoder
 
+from dashboards.grafana import ALERT_ANNOTATIONS, SCHEMA_VERSION, Query, extra
 from dashboards.queries import PROJECT, RUNTIME, series
-from dashboards.style import BLUE, DATASOURCE, PRODUCT_URL, TAG, TEXT, UNITS, thresholds
+from dashboards.style import BLUE, DATASOURCE, PRODUCT_URL, RED, TAG, TEXT, UNITS, thresholds
 
-SCHEMA_VERSION = 42
-"""The dashboard schema of Grafana 11 to 13; grafanalib would write that of Grafana 4."""
 
-Place = tuple[int, int, int, int]
-"""Column (of 24), row, width and height of a panel."""
+class GridPos(NamedTuple):
+    """A panel's column, row, width and height: the page has 24 columns."""
+
+    x: int
+    y: int
+    w: int
+    h: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Query:
-    """A PromQL query, over time or of the present; grafanalib's own writes what Grafana forgot long ago."""
+class Panel:
+    """What every panel has: an id, a title, a description and a position."""
 
-    expression: str
-    legend: str = ""
-    instant: bool = False
-    minimum: str = ""
-    """The shortest step, for a recording rule that is not evaluated so often."""
-    format: str = "time_series"
-    letter: str = ""
-
-    def to_json_data(self) -> dict[str, Any]:
-        """Return it as Grafana's Prometheus data source writes it."""
-        return {
-            "refId": self.letter,
-            "datasource": DATASOURCE,
-            "editorMode": "code",
-            "expr": self.expression,
-            "format": self.format,
-            "instant": self.instant,
-            "range": not self.instant,
-            "legendFormat": self.legend or "__auto",
-            **({"interval": self.minimum} if self.minimum else {}),
-        }
+    id: int
+    """Links and embedded panels refer to it: a panel keeps its id, and the id of a removed panel is not used again."""
+    title: str
+    description: str
+    grid_pos: GridPos
 
 
-def over_time(expression: str, legend: str = "", *, minimum: str = "") -> Query:
-    """A query that draws a line for each series."""
-    return Query(expression, legend, minimum=minimum)
+def range_query(expression: str, legend: str = "", *, min_step: str = "") -> Query:
+    """Return a range query: one line for each series."""
+    return Query(expression, legend, min_step=min_step)
 
 
-def now(expression: str, legend: str = "") -> Query:
-    """A query of the present."""
+def instant_query(expression: str, legend: str = "") -> Query:
+    """Return an instant query: the values at the end of the time range."""
     return Query(expression, legend, instant=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a table: the field that it shows, and how."""
+    """A column of a table: which field it shows, and how."""
 
     field: str
     title: str
     unit: str = "word"
     width: int | None = None
     colours: str = ""
-    """`text` or `background`: what the value's colour fills."""
+    """`text` to write the value in its colour; empty for plain text."""
     bar: bool = False
-    """A bar in the cell, from 0 to 1."""
+    """Draw the value, from 0 to 1, as a bar."""
     mappings: Sequence[dict[str, Any]] = ()
     steps: dict[str, Any] | None = None
     links: Sequence[tuple[str, str, bool]] = ()
-    """Title, URL, and whether it opens a new tab."""
+    """Title, URL, and whether the link opens in a new tab."""
     align: str = ""
     filterable: bool = False
     wrap: bool = False
-    """Break long text into lines rather than cut it off."""
+    """Wrap long text instead of cutting it off."""
     hidden: bool = False
-    """Not shown, but there for the links of others."""
+    """Hide the column, and keep its field for the links of other columns."""
 
     def override(self) -> dict[str, Any]:
         """Return the column as a field override."""
@@ -89,7 +75,7 @@ class Column:
             cell = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
             properties |= {"min": 0, "max": 1, "color": {"mode": "fixed", "fixedColor": BLUE}, "decimals": 0}
         if self.wrap:
-            # The first is that of Grafana 11 to 12.1, the second that of those after it.
+            # Grafana 11 to 12.1 reads the first option, later versions read the second.
             cell["wrapText"] = properties["custom.wrapText"] = True
         properties["custom.cellOptions"] = cell
         if self.width:
@@ -97,7 +83,7 @@ class Column:
         if self.filterable:
             properties["custom.filterable"] = True
         if self.hidden:
-            # The first is that of Grafana 11 to 12.1, the second that of those after it.
+            # Grafana 11 to 12.1 reads the first option, later versions read the second.
             properties["custom.hidden"] = True
             properties["custom.hideFrom.viz"] = True
         if self.align:
@@ -115,11 +101,8 @@ class Column:
 
 
 def stat(
-    number: int,
-    title: str,
+    panel: Panel,
     query: Query,
-    place: Place,
-    description: str,
     *,
     unit: str = "count",
     colours: dict[str, Any] | None = None,
@@ -129,44 +112,40 @@ def stat(
     decimals: int | None = None,
     since: str | None = None,
     links: Sequence[tuple[str, str]] = (),
-    name_is_value: bool = False,
+    show_name: bool = False,
     calculation: str = "lastNotNull",
 ) -> core.Panel:
-    """One number, or with `name_is_value` the name of a series; the last of the range, or another `calculation` of it.
+    """Show one number, or with `show_name` the name of the series.
 
-    `since` is a time range of its own, such as `now/d` for today.
+    `calculation` reduces the range to that number; the default is the last value. `since` replaces the dashboard's time
+    range, for example `now/d` for today.
     """
     return core.Stat(
-        **_common(number, title, [query], place, description),
+        **_common(panel, [query]),
         format=UNITS[unit],
         reduceCalc=calculation,
         colorMode="value",
         graphMode="area" if graph else "none",
-        textMode="name" if name_is_value else "value",
+        textMode="name" if show_name else "value",
         mappings=list(mappings),
         noValue=empty,
         decimals=decimals,
         timeFrom=since,
         hideTimeOverride=since is not None,
-        extraJson={
-            "fieldConfig": {
-                "defaults": {
-                    "thresholds": colours or thresholds(TEXT),
-                    "color": {"mode": "thresholds"},
-                    "links": [{"title": name, "url": url} for name, url in links],
-                }
+        extraJson=extra(
+            defaults={
+                "thresholds": colours or thresholds(TEXT),
+                "color": {"mode": "thresholds"},
+                "links": [{"title": name, "url": url} for name, url in links],
             },
-            "options": {"percentChangeColorMode": "standard", "showPercentChange": False, "wideLayout": True},
-        },
+            options={"percentChangeColorMode": "standard", "showPercentChange": False, "wideLayout": True},
+        ),
     )
 
 
 def time_series(
-    number: int,
-    title: str,
+    panel: Panel,
     queries: Sequence[Query],
-    place: Place,
-    description: str,
     *,
     unit: str = "count",
     empty: str,
@@ -174,62 +153,53 @@ def time_series(
     stacked: bool = False,
     bars: bool = False,
     limit: float | None = None,
-    least: float | None = 0,
-    most: float | None = None,
-    overrides: Sequence[dict[str, Any]] = (),
-    legend_last: bool = False,
+    axis_max: float | None = None,
 ) -> core.Panel:
-    """Lines or bars over time; `colours` by legend, `limit` as a dashed line that should not be crossed."""
+    """Show lines or bars over time. `colours` maps a legend to its colour; `limit` draws a dashed line."""
     fixed = [
         by_name(name, {"color": {"mode": "fixed", "fixedColor": colour}}) for name, colour in (colours or {}).items()
     ]
-    steps = thresholds(TEXT) if limit is None else thresholds("transparent", (limit, "#E0482E"))
+    steps = thresholds(TEXT) if limit is None else thresholds("transparent", (limit, RED))
     return core.TimeSeries(
-        **_common(number, title, queries, place, description),
+        **_common(panel, queries),
         unit=UNITS[unit],
         drawStyle="bars" if bars else "line",
         fillOpacity=70 if bars else 60 if stacked else 8,
-        # The line of a stacked series that is zero would still be seen, on top of the others.
+        # A stacked series of zeros would otherwise draw its line on top of the series below.
         lineWidth=0 if stacked else 1,
         showPoints="never",
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
         tooltipMode="multi",
         tooltipSort="desc",
         legendDisplayMode="list",
-        legendCalcs=["lastNotNull"] if legend_last else [],
         thresholdsStyleMode="off" if limit is None else "dashed",
-        overrides=[*fixed, *overrides],
-        extraJson={
-            "fieldConfig": {
-                "defaults": {
-                    "thresholds": steps,
-                    "min": least,
-                    "max": most,
-                    "noValue": empty,
-                    "custom": {"insertNulls": False},
-                }
+        overrides=fixed,
+        extraJson=extra(
+            defaults={
+                "thresholds": steps,
+                "min": 0,
+                "max": axis_max,
+                "noValue": empty,
+                "custom": {"insertNulls": False},
             },
-            "options": {"legend": {"showLegend": True}},
-        },
+            options={"legend": {"showLegend": True}},
+        ),
     )
 
 
 def table(
-    number: int,
-    title: str,
+    panel: Panel,
     queries: Sequence[Query],
     columns: Sequence[Column],
-    place: Place,
-    description: str,
     *,
     empty: str,
     sort: tuple[str, bool] | None = None,
     hidden: Sequence[str] = (),
-    page: bool = True,
+    paginated: bool = True,
 ) -> core.Panel:
-    """A row for each label set that the queries share; `sort` is a field and whether the greatest comes first.
+    """Show one row for each label set. `sort` is a field and whether to sort in descending order.
 
-    Fields without a column, and those `hidden` that only sort, are left out.
+    `hidden` names fields to leave out, for example those that only sort.
     """
     queries = [dataclasses.replace(query, format="table") for query in queries]
     transformations: list[dict[str, Any]] = [{"id": "merge", "options": {}}]
@@ -248,57 +218,49 @@ def table(
         }
     )
     return core.Table(
-        **_common(number, title, queries, place, description),
+        **_common(panel, queries),
         transformations=transformations,
         overrides=[column.override() for column in columns],
-        extraJson={
-            "fieldConfig": {
-                "defaults": {
-                    "color": {"mode": "thresholds"},
-                    "thresholds": thresholds(TEXT),
-                    "noValue": empty,
-                    "custom": {"inspect": False, "minWidth": 50, "cellOptions": {"type": "auto"}},
-                }
+        extraJson=extra(
+            defaults={
+                "color": {"mode": "thresholds"},
+                "thresholds": thresholds(TEXT),
+                "noValue": empty,
+                "custom": {"inspect": False, "minWidth": 50, "cellOptions": {"type": "auto"}},
             },
-            "options": {
+            options={
                 "cellHeight": "sm",
-                "enablePagination": page,
+                "enablePagination": paginated,
                 "footer": {"show": False, "reducer": ["sum"], "fields": "", "countRows": False},
             },
-        },
+        ),
     )
 
 
 def bar_gauge(
-    number: int,
-    title: str,
+    panel: Panel,
     query: Query,
-    place: Place,
-    description: str,
     *,
-    unit: str = "count",
     empty: str,
     colour: str = BLUE,
     colours: dict[str, str] | None = None,
     names_above: bool = False,
 ) -> core.Panel:
-    """A bar for each series, now; long names stand above their bars."""
+    """Show the current value of each series as a bar. `names_above` makes room for long names."""
     fixed = [by_name(name, {"color": {"mode": "fixed", "fixedColor": each}}) for name, each in (colours or {}).items()]
     return core.BarGauge(
-        **_common(number, title, [query], place, description),
-        extraJson={
-            "fieldConfig": {
-                "defaults": {
-                    "unit": UNITS[unit],
-                    "min": 0,
-                    "decimals": 0,
-                    "noValue": empty,
-                    "thresholds": thresholds(colour),
-                    "color": {"mode": "fixed", "fixedColor": colour},
-                },
-                "overrides": fixed,
+        **_common(panel, [query]),
+        extraJson=extra(
+            defaults={
+                "unit": UNITS["count"],
+                "min": 0,
+                "decimals": 0,
+                "noValue": empty,
+                "thresholds": thresholds(colour),
+                "color": {"mode": "fixed", "fixedColor": colour},
             },
-            "options": {
+            overrides=fixed,
+            options={
                 "displayMode": "basic",
                 "orientation": "horizontal",
                 "valueMode": "color",
@@ -311,46 +273,39 @@ def bar_gauge(
                 "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
                 "legend": {"showLegend": False, "displayMode": "hidden", "placement": "bottom", "calcs": []},
             },
-        },
+        ),
     )
 
 
-def timeline(
-    number: int,
-    title: str,
+def state_timeline(
+    panel: Panel,
     query: Query,
-    place: Place,
-    description: str,
     *,
     mappings: Sequence[dict[str, Any]],
     empty: str,
-    rows: int = 20,
+    rows_per_page: int = 20,
 ) -> core.Panel:
-    """A band for each series, coloured by what its values mean; `rows` to a page."""
+    """Show one band for each series, coloured by its value."""
     return core.StateTimeline(
-        **_common(number, title, [query], place, description),
+        **_common(panel, [query]),
         mappings=list(mappings),
         showValue="auto",
         fillOpacity=80,
-        extraJson={
-            "fieldConfig": {
-                "defaults": {
-                    "thresholds": thresholds(TEXT),
-                    "noValue": empty,
-                    "custom": {"spanNulls": False, "insertNulls": False},
-                }
+        extraJson=extra(
+            defaults={
+                "thresholds": thresholds(TEXT),
+                "noValue": empty,
+                "custom": {"spanNulls": False, "insertNulls": False},
             },
-            "options": {"perPage": rows, "legend": {"showLegend": True}},
-        },
+            options={"perPage": rows_per_page, "legend": {"showLegend": True}},
+        ),
     )
 
 
-def bars_by_hour(
-    number: int, title: str, query: Query, place: Place, description: str, *, unit: str, empty: str
-) -> core.Panel:
-    """The mean of a series for each hour of the day, UTC."""
+def bars_by_hour(panel: Panel, query: Query, *, empty: str) -> core.Panel:
+    """Show the mean of a series for each hour of the day, in UTC."""
     return core.BarChart(
-        **_common(number, title, [query], place, description),
+        **_common(panel, [query]),
         showLegend=False,
         colorMode="fixed",
         fixedColor=BLUE,
@@ -370,52 +325,31 @@ def bars_by_hour(
             },
             {"id": "sortBy", "options": {"sort": [{"field": "Time"}]}},
         ],
-        extraJson={
-            "fieldConfig": {
-                "defaults": {
-                    "unit": UNITS[unit],
-                    "min": 0,
-                    "decimals": 0,
-                    "noValue": empty,
-                    "thresholds": thresholds(TEXT),
-                }
+        extraJson=extra(
+            defaults={
+                "unit": UNITS["count"],
+                "min": 0,
+                "decimals": 0,
+                "noValue": empty,
+                "thresholds": thresholds(TEXT),
             },
-            "options": {
+            options={
                 "showValue": "never",
                 "xTickLabelRotation": -45,
                 "xTickLabelSpacing": 20,
                 "fullHighlight": False,
             },
-            # Every hour of a year: with fewer points hours would be left out.
-            "maxDataPoints": 10_000,
-        },
+        )
+        | {"maxDataPoints": 10_000},  # One point for each hour of a year; with fewer, Grafana would skip hours.
     )
 
 
-def text(number: int, title: str, content: str, place: Place, description: str) -> core.Panel:
-    """Words, in Markdown."""
-    return core.Text(**_common(number, title, [], place, description), content=content)
-
-
 def by_name(name: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """Return an override of one field or series."""
+    """Return an override for the field or series with this name."""
     return {
         "matcher": {"id": "byName", "options": name},
         "properties": [{"id": each, "value": value} for each, value in properties.items()],
     }
-
-
-def second_axis(name: str, unit: str, colour: str) -> dict[str, Any]:
-    """Return an override that draws one series against an axis of its own on the right."""
-    return by_name(
-        name,
-        {
-            "unit": UNITS[unit],
-            "custom.axisPlacement": "right",
-            "color": {"mode": "fixed", "fixedColor": colour},
-            "max": None,
-        },
-    )
 
 
 def dashboard(
@@ -429,7 +363,7 @@ def dashboard(
     refresh: str = "",
     annotations: Sequence[dict[str, Any]] = (),
 ) -> core.Dashboard:
-    """A dashboard of ours: the data source variable, the links to the others and the times in UTC are part of each."""
+    """Return a dashboard with what all share: the data source variable, links to the other dashboards, times in UTC."""
     return core.Dashboard(
         uid=uid,
         title=title,
@@ -441,7 +375,7 @@ def dashboard(
         schemaVersion=SCHEMA_VERSION,
         graphTooltip=core.GRAPH_TOOLTIP_MODE_SHARED_CROSSHAIR,
         templating=core.Templating([_datasource(), *variables]),
-        annotations=core.Annotations([_alerts_on_panels(), *annotations]),
+        annotations=core.Annotations([ALERT_ANNOTATIONS, *annotations]),
         links=[
             core.DashboardLink(title="Spinners", tags=[TAG], asDropdown=False, includeVars=True, keepTime=True),
         ],
@@ -449,8 +383,8 @@ def dashboard(
     )
 
 
-def chooser(name: str, label: str, query: str, *, regex: str = "", newest_first: bool = False) -> core.Template:
-    """A variable whose values Prometheus knows; several can be chosen, and all."""
+def query_variable(name: str, label: str, query: str, *, regex: str = "", newest_first: bool = False) -> core.Template:
+    """Return a variable with values from Prometheus; it allows several values and All."""
     return core.Template(
         name=name,
         label=label,
@@ -466,23 +400,23 @@ def chooser(name: str, label: str, query: str, *, regex: str = "", newest_first:
     )
 
 
-def runtime_chooser() -> core.Template:
-    """The variable that says which runtimes are shown; it has no values where the exporter reads just one."""
-    return chooser("runtime", "Runtime", f"label_values({series('spinner_api_up')}, runtime)")
+def runtime_variable() -> core.Template:
+    """Return the variable for the runtimes. It has no values if the exporter reads a single runtime."""
+    return query_variable("runtime", "Runtime", f"label_values({series('spinner_api_up')}, runtime)")
 
 
-def project_chooser() -> core.Template:
-    """The variable that says which projects of the chosen runtimes are shown."""
-    return chooser("project", "Project", f"label_values({series('spinner_project_up', RUNTIME)}, project)")
+def project_variable() -> core.Template:
+    """Return the variable for the projects of the selected runtimes."""
+    return query_variable("project", "Project", f"label_values({series('spinner_project_up', RUNTIME)}, project)")
 
 
-def spinner_chooser() -> core.Template:
-    """The variable that says which spinners of the chosen projects are shown."""
-    return chooser("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)")
+def spinner_variable() -> core.Template:
+    """Return the variable for the spinners of the selected projects."""
+    return query_variable("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)")
 
 
-def choice(name: str, label: str, values: Sequence[str]) -> core.Template:
-    """A variable with a fixed list of values; several can be chosen, and all."""
+def custom_variable(name: str, label: str, values: Sequence[str]) -> core.Template:
+    """Return a variable with a fixed list of values; it allows several values and All."""
     return core.Template(
         name=name,
         label=label,
@@ -498,8 +432,8 @@ def choice(name: str, label: str, values: Sequence[str]) -> core.Template:
     )
 
 
-def product_url() -> core.Template:
-    """The variable that says where the product's own pages are."""
+def product_url_variable() -> core.Template:
+    """Return the variable for the base URL of the product's own pages."""
     return core.Template(
         name="product_url",
         label="Product",
@@ -510,95 +444,19 @@ def product_url() -> core.Template:
     )
 
 
-def as_json(board: core.Dashboard) -> str:
-    """Return a dashboard as Grafana reads it, without what grafanalib still writes for Grafanas of long ago."""
-    data = json.loads(json.dumps(board.to_json_data(), cls=DashboardEncoder))
-    for key in ("__inputs", "gnetId", "hideControls", "rows", "sharedCrosshair", "style"):
-        data.pop(key, None)
-    data["panels"] = [_clean_panel(panel) for panel in data["panels"]]
-    for variable in data["templating"]["list"]:
-        _clean_variable(variable)
-    data["timepicker"] = {}
-    return json.dumps(_without_nothing(data), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def _common(number: int, title: str, queries: Sequence[Query], place: Place, description: str) -> dict[str, Any]:
-    x, y, width, height = place
+def _common(panel: Panel, queries: Sequence[Query]) -> dict[str, Any]:
     return {
-        "id": number,
-        "title": title,
-        "description": description,
+        "id": panel.id,
+        "title": panel.title,
+        "description": panel.description,
         "dataSource": DATASOURCE,
-        "targets": [dataclasses.replace(query, letter=chr(ord("A") + index)) for index, query in enumerate(queries)],
-        "gridPos": core.GridPos(h=height, w=width, x=x, y=y),
+        "targets": [dataclasses.replace(query, ref_id=chr(ord("A") + index)) for index, query in enumerate(queries)],
+        "gridPos": core.GridPos(**panel.grid_pos._asdict()),
         "maxDataPoints": None,
     }
-
-
-_OLD_PANEL_KEYS = (
-    "cacheTimeout", "color", "columns", "editable", "error", "fontSize", "height", "mappings",
-    "minSpan", "repeatDirection", "maxPerRow", "span",
-)  # fmt: skip
-_OLD_OPTIONS = ("fieldOptions", "showThresholdLabels", "showThresholdMarkers")
-
-
-def _clean_panel(panel: dict[str, Any]) -> dict[str, Any]:
-    for key in _OLD_PANEL_KEYS:
-        panel.pop(key, None)
-    for key in _OLD_OPTIONS:
-        panel.get("options", {}).pop(key, None)
-    panel["fieldConfig"]["defaults"].get("custom", {}).pop("displayMode", None)
-    panel["fieldConfig"].setdefault("overrides", [])
-    if panel["type"] == "text":
-        # It has no values: a data source would only make it wait.
-        panel.pop("datasource")
-        panel.pop("targets")
-        panel["fieldConfig"] = {"defaults": {}, "overrides": []}
-    for key in ("transparent", "hideTimeOverride"):
-        if not panel[key]:
-            panel.pop(key)
-    return panel
-
-
-def _clean_variable(variable: dict[str, Any]) -> None:
-    for key in ("useTags", "tagsQuery", "tagValuesQuery", "auto", "auto_min", "auto_count"):
-        variable.pop(key, None)
-    if variable["type"] not in ("query", "datasource"):
-        for key in ("refresh", "sort", "regex", "datasource"):
-            variable.pop(key, None)
-    if variable["type"] in ("textbox", "datasource"):
-        for key in ("allValue", "includeAll", "multi"):
-            variable.pop(key, None)
-    variable["skipUrlSync"] = False
-    current = variable["current"]
-    current.pop("tags", None)
-    if variable.get("multi"):
-        variable["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]}
-
-
-def _without_nothing(value: Any) -> Any:
-    """Drop keys without a value; a threshold's base has null as its value, and means it."""
-    if isinstance(value, dict):
-        return {key: _without_nothing(each) for key, each in value.items() if each is not None or key == "value"}
-    if isinstance(value, list):
-        return [_without_nothing(each) for each in value]
-    return value
 
 
 def _datasource() -> core.Template:
     return core.Template(
         name="datasource", label="Data source", type="datasource", query="prometheus", default="default", regex=""
     )
-
-
-def _alerts_on_panels() -> dict[str, Any]:
-    """Grafana adds this itself when it is missing, and then calls the dashboard changed."""
-    return {
-        "builtIn": 1,
-        "datasource": {"type": "grafana", "uid": "-- Grafana --"},
-        "enable": True,
-        "hide": True,
-        "iconColor": "rgba(0, 211, 255, 1)",
-        "name": "Annotations & Alerts",
-        "type": "dashboard",
-    }

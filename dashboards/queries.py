@@ -1,6 +1,7 @@
-"""PromQL, and the only place of the dashboards with metric names: each is looked up where it comes from.
+"""PromQL selectors and expressions: the only module of the dashboards with metric names.
 
-A name or a label that neither the exporter's catalogue nor a recording rule has fails the build, not a dashboard.
+Each name and label is checked against the exporter's catalogue and the recording rules, so that a wrong one fails the
+build instead of leaving a panel empty.
 """
 
 import functools
@@ -15,23 +16,23 @@ from exporter.metrics import catalogue
 RULES = Path(__file__).parents[1] / "alerts" / "recording.rules.yml"
 
 RUNTIME = 'runtime=~"$runtime"'
-"""Also of an exporter that reads just one, whose series have no such label: "all" is `.*`, which that matches."""
+"""An exporter with a single runtime exposes no `runtime` label; All is `.*`, which matches an absent label too."""
 
 PROJECT = f'{RUNTIME}, project=~"$project"'
-"""Two runtimes can each have a project of the same name."""
+"""Includes the runtime, because two runtimes can have projects with the same name."""
 
 SPINNER = 'spinner=~"$spinner"'
 RUN = 'run_id=~"$run"'
 
 BY_RUN = "max by (runtime, project, spinner, run_id)"
 REPLICAS = "max without (instance, pod)"
-"""Two exporters that read the same runtime are one."""
+"""Deduplicates the series of two exporters that read the same runtime."""
 
 FIRING = ('alertstate="firing"', 'alertname=~"Spinner.+"', 'severity=~"page|ticket"')
 
 
 def series(name: str, *matchers: str) -> str:
-    """Return a selector of a metric. Raises `KeyError` for a metric, or a label of one, that nothing exposes."""
+    """Return a selector for a metric. Raises `KeyError` for a metric or a label that does not exist."""
     labels = _labels().get(re.sub(r"_(bucket|sum|count)$", "", name), _labels().get(name))
     if labels is None:
         raise KeyError(f"{name} is neither in exporter/metrics/catalogue.py nor in {RULES.name}")
@@ -41,70 +42,70 @@ def series(name: str, *matchers: str) -> str:
     return f"{name}{{{', '.join(matchers)}}}" if matchers else name
 
 
-def eq(label: str, value: str) -> str:
-    """Return the matcher of one value of a label."""
+def equals(label: str, value: str) -> str:
+    """Return a matcher for one value of a label."""
     return f'{label}="{value}"'
 
 
-def of_runs(name: str, *matchers: str) -> str:
-    """Return a metric of the runs of the chosen projects and spinners, one series for each run."""
+def per_run(name: str, *matchers: str) -> str:
+    """Return a metric with one series for each run of the selected projects and spinners."""
     return f"{BY_RUN} ({series(name, PROJECT, SPINNER, *matchers)})"
 
 
-def of_chosen_run(name: str, *matchers: str) -> str:
-    """Return a metric of the chosen run."""
-    return of_runs(name, RUN, *matchers)
+def per_selected_run(name: str, *matchers: str) -> str:
+    """Return a metric of the selected runs."""
+    return per_run(name, RUN, *matchers)
 
 
-def with_status(expression: str) -> str:
-    """Return what an expression says of the runs that have one of the chosen statuses."""
+def with_selected_status(expression: str) -> str:
+    """Filter an expression to the runs that have one of the selected statuses."""
     status = series("spinner_run_status", PROJECT, SPINNER, 'status=~"$status"')
     return f"({expression}) and on (runtime, project, spinner, run_id) {status}"
 
 
-def stalled(*matchers: str) -> str:
-    """Return the silence of the runs that are stalled: what SpinnerRunStalled asks."""
-    progress = of_runs("spinner_run_last_progress_timestamp_seconds", *matchers)
-    threshold = of_runs("spinner_run_stall_threshold_seconds", *matchers)
+def stalled_runs(*matchers: str) -> str:
+    """Return the stalled runs and their seconds without progress: the condition of SpinnerRunStalled."""
+    progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
+    threshold = per_run("spinner_run_stall_threshold_seconds", *matchers)
     return f"(time() - {progress} > {threshold})"
 
 
 def completed_with_failures(*matchers: str) -> str:
-    """Return the number of failed records of the runs that completed with some."""
-    failed = of_runs("spinner_run_failed_records", *matchers)
+    """Return the completed runs with failed records, and how many."""
+    failed = per_run("spinner_run_failed_records", *matchers)
     completed = series("spinner_run_status", PROJECT, SPINNER, 'status="completed"', *matchers)
     return f"({failed} > 0 and on (runtime, project, spinner, run_id) {completed})"
 
 
-def shown_status(*matchers: str) -> str:
-    """Return every run with a label `status` that says how it is shown (`style.STATUSES`)."""
+def display_status(*matchers: str) -> str:
+    """Return each run with a label `status`: the key of `style.STATUSES` that the dashboards display."""
     plain = series("spinner_run_status", PROJECT, SPINNER, *matchers)
     return " or on (runtime, project, spinner, run_id) ".join(
         (
-            f'label_replace({stalled(*matchers)}, "status", "stalled", "", "")',
+            f'label_replace({stalled_runs(*matchers)}, "status", "stalled", "", "")',
             f'label_replace({completed_with_failures(*matchers)}, "status", "failures", "", "")',
             f"max by (runtime, project, spinner, run_id, status) ({plain})",
         )
     )
 
 
-def shown_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
-    """Return the number (`style.status_number`) of how each run with one of the statuses is shown."""
-    # Over time the recorded silence: that of the runs under way alone, where the exporter's own also has the thousands
-    # that have ended.
+def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
+    """Return each run that has one of the statuses, with the number (`style.status_number`) of its display status."""
+    # A range query reads the recorded ratio: it has the active runs only, while the exporter's own series also include
+    # thousands of runs that have ended.
     silence = series("project_spinner_run:spinner_run_silence:ratio", PROJECT, SPINNER, *matchers)
     parts = [f"({silence} > 1) * 0 + {status_number('stalled')}"]
     if "completed" in statuses:
         parts.append(f"{completed_with_failures(*matchers)} * 0 + {status_number('failures')}")
     parts += [
-        f"{of_runs('spinner_run_status', eq('status', status), *matchers)} * {status_number(status)}"
+        f"{per_run('spinner_run_status', equals('status', status), *matchers)} * {status_number(status)}"
         for status in statuses
     ]
     return " or ".join(f"({part})" for part in parts)
 
 
-def total(expression: str) -> str:
-    """Return the sum of an expression, 0 where it is empty."""
+def sum_or_zero(expression: str) -> str:
+    """Return the sum of an expression, or 0 if it is empty."""
     return f"sum({expression}) or vector(0)"
 
 
@@ -112,7 +113,7 @@ def total(expression: str) -> str:
 def _labels() -> dict[str, tuple[str, ...]]:
     groups = yaml.safe_load(RULES.read_text())["groups"]
     recorded = {rule["record"]: () for group in groups for rule in group["rules"]}
-    # Prometheus's own; what of it is asked here comes from alerts/alerts.rules.yml.
+    # ALERTS and the process metrics come from Prometheus and from the client library.
     alerts = {"ALERTS": ("alertname", "alertstate", "severity", "runtime", "project", "spinner", "run_id")}
     process = dict.fromkeys(("process_resident_memory_bytes", "scrape_samples_scraped", "scrape_duration_seconds"), ())
     return {**catalogue.names(), **recorded, **alerts, **process}

@@ -1,12 +1,14 @@
 """Spinner health: one spinner over weeks, for the people who build it: did the change do good or harm?"""
 
 from dashboards.panels import (
+    GridPos,
+    Panel,
     dashboard,
-    now,
-    over_time,
-    project_chooser,
-    runtime_chooser,
-    spinner_chooser,
+    instant_query,
+    project_variable,
+    range_query,
+    runtime_variable,
+    spinner_variable,
     stat,
     time_series,
 )
@@ -16,7 +18,7 @@ from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresho
 UID = "spinner-health"
 
 EVERY = "5m"
-"""How often the recording rules of the 1h level are evaluated: 12 times in an hour, each for the whole hour before."""
+"""Evaluation interval of the 1h recording rules: 12 times an hour, each over the last hour."""
 
 P50 = series("project_spinner:spinner_run_finished_duration_seconds:p50_1h", PROJECT, SPINNER)
 P95 = series("project_spinner:spinner_run_finished_duration_seconds:p95_1h", PROJECT, SPINNER)
@@ -28,19 +30,21 @@ STEPS = series("project_spinner_step:spinner_run_failures:ratio", PROJECT, SPINN
 FINISHED = series("project_spinner_status:spinner_runs_finished:increase1h", PROJECT, SPINNER)
 
 
-def change(expression: str) -> str:
-    """Return by which part a mean grew against the week before."""
+def week_on_week(expression: str) -> str:
+    """Return the relative change of a mean against the same range one week earlier."""
     mean = f"avg(avg_over_time({expression}[$__range]))"
     return f"{mean} / avg(avg_over_time({expression}[$__range] offset 1w)) - 1"
 
 
 DURATION_CHANGE = stat(
-    1,
-    "Duration, week on week",
-    now(change(P50)),
-    (0, 0, 6, 4),
-    "How much longer the median run takes than in the same range one week earlier. Grew after a change: compare with "
-    "seconds per record, since larger tables take longer too.",
+    Panel(
+        1,
+        "Duration, week on week",
+        "How much longer the median run takes than in the same range one week earlier. Grew after a change: compare "
+        "with seconds per record, since larger tables take longer too.",
+        GridPos(x=0, y=0, w=6, h=4),
+    ),
+    instant_query(week_on_week(P50)),
     unit="ratio",
     colours=thresholds(GREEN, (0.2, ORANGE)),
     empty="no runs a week earlier to compare with",
@@ -48,11 +52,14 @@ DURATION_CHANGE = stat(
 )
 
 RECORD_CHANGE = stat(
-    2,
-    "Record, week on week",
-    now(change(RECORD_SECONDS)),
-    (6, 0, 6, 4),
-    "The same for one record: what a change of a step, a model or a channel costs, whatever the size of the tables.",
+    Panel(
+        2,
+        "Record, week on week",
+        "The same for one record: what a change of a step, a model or a channel costs, whatever the size of the "
+        "tables.",
+        GridPos(x=6, y=0, w=6, h=4),
+    ),
+    instant_query(week_on_week(RECORD_SECONDS)),
     unit="ratio",
     colours=thresholds(GREEN, (0.2, ORANGE)),
     empty="no runs a week earlier to compare with",
@@ -60,11 +67,13 @@ RECORD_CHANGE = stat(
 )
 
 FAILURE_RATIO = stat(
-    3,
-    "Failed records",
-    now(f"sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0)"),
-    (12, 0, 6, 4),
-    "The share of all finished records of this range that failed. Below it is divided by step.",
+    Panel(
+        3,
+        "Failed records",
+        "The share of all finished records of this range that failed. Below it is divided by step.",
+        GridPos(x=12, y=0, w=6, h=4),
+    ),
+    instant_query(f"sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0)"),
     unit="ratio",
     colours=thresholds(GREEN, (0.05, ORANGE), (0.2, RED)),
     empty="no records finished in this range",
@@ -72,60 +81,70 @@ FAILURE_RATIO = stat(
 )
 
 RUNS = stat(
-    4,
-    "Runs finished",
-    now(f"round(sum(sum_over_time({FINISHED}[$__range])) / 12)"),
-    (18, 0, 6, 4),
-    "How many runs of it ended in this range: whether the other numbers stand on enough of them.",
+    Panel(
+        4,
+        "Runs finished",
+        "How many runs of it ended in this range: whether the other numbers stand on enough of them.",
+        GridPos(x=18, y=0, w=6, h=4),
+    ),
+    instant_query(f"round(sum(sum_over_time({FINISHED}[$__range])) / 12)"),
     colours=thresholds(BLUE),
     empty="no runs ended in this range",
 )
 
 DURATIONS = time_series(
-    5,
-    "Duration of runs, against last week",
+    Panel(
+        5,
+        "Duration of runs, against last week",
+        "How long its runs take from start to end, and took a week before. Higher with equal seconds per record: the "
+        "tables grew.",
+        GridPos(x=0, y=4, w=12, h=9),
+    ),
     [
-        over_time(f"max(quantile_over_time(0.5, {P50}[1h]))", "median", minimum=EVERY),
-        over_time(f"max(quantile_over_time(0.5, {P95}[1h]))", "95 of 100 are faster", minimum=EVERY),
-        over_time(f"max(quantile_over_time(0.5, {P50}[1h] offset 1w))", "median last week", minimum=EVERY),
+        range_query(f"max(quantile_over_time(0.5, {P50}[1h]))", "median", min_step=EVERY),
+        range_query(f"max(quantile_over_time(0.5, {P95}[1h]))", "95 of 100 are faster", min_step=EVERY),
+        range_query(f"max(quantile_over_time(0.5, {P50}[1h] offset 1w))", "median last week", min_step=EVERY),
     ],
-    (0, 4, 12, 9),
-    "How long its runs take from start to end, and took a week before. Higher with equal seconds per record: the "
-    "tables grew.",
     unit="duration",
     empty="No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"median": BLUE, "95 of 100 are faster": ORANGE, "median last week": GREY},
 )
 
 PER_RECORD = time_series(
-    6,
-    "Seconds per record",
-    [over_time(RECORD_SECONDS, "{{spinner}}", minimum=EVERY)],
-    (12, 4, 12, 9),
-    "Seconds of runs per record that they finished, over the last day: what a record costs, whatever the size of the "
-    "table. A step here is a change of the spinner or of a channel.",
+    Panel(
+        6,
+        "Seconds per record",
+        "Seconds of runs per record that they finished, over the last day: what a record costs, whatever the size of "
+        "the table. A step here is a change of the spinner or of a channel.",
+        GridPos(x=12, y=4, w=12, h=9),
+    ),
+    [range_query(RECORD_SECONDS, "{{spinner}}", min_step=EVERY)],
     unit="duration",
     empty="No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 
 BY_STEP = time_series(
-    7,
-    "Failed records by step",
-    [over_time(f"max by (spinner, step) ({STEPS})", "{{spinner}}: {{step}}")],
-    (0, 13, 12, 9),
-    "The share of the records of the runs of the last day that failed at each step. One step that grows is its "
-    "provider or its setting.",
+    Panel(
+        7,
+        "Failed records by step",
+        "The share of the records of the runs of the last day that failed at each step. One step that grows is its "
+        "provider or its setting.",
+        GridPos(x=0, y=13, w=12, h=9),
+    ),
+    [range_query(f"max by (spinner, step) ({STEPS})", "{{spinner}}: {{step}}")],
     unit="ratio",
     empty="No failed records in this range",
 )
 
 THROUGHPUT = time_series(
-    8,
-    "Records per minute",
-    [over_time(f"sum by (spinner) ({RATE}) * 60", "{{spinner}}", minimum=EVERY)],
-    (12, 13, 12, 9),
-    "Records that its runs finish in a minute, over an hour. SpinnerSlowdown opens a ticket when it is under 30 % of "
-    "last week's while runs are under way.",
+    Panel(
+        8,
+        "Records per minute",
+        "Records that its runs finish in a minute, over an hour. SpinnerSlowdown opens a ticket when it is under 30 % "
+        "of last week's while runs are under way.",
+        GridPos(x=12, y=13, w=12, h=9),
+    ),
+    [range_query(f"sum by (spinner) ({RATE}) * 60", "{{spinner}}", min_step=EVERY)],
     unit="per minute",
     empty="No records finished in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
@@ -150,9 +169,9 @@ DASHBOARD = dashboard(
     "One spinner over weeks: durations, seconds per record and failures, before and after a change. Choose a spinner.",
     [DURATION_CHANGE, RECORD_CHANGE, FAILURE_RATIO, RUNS, DURATIONS, PER_RECORD, BY_STEP, THROUGHPUT],
     variables=[
-        runtime_chooser(),
-        project_chooser(),
-        spinner_chooser(),
+        runtime_variable(),
+        project_variable(),
+        spinner_variable(),
     ],
     since="now-14d",
     annotations=[STARTS],

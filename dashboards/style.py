@@ -1,7 +1,7 @@
-"""The house style: what a colour, a word, a unit means, the same on every dashboard.
+"""Colours, units and statuses that all dashboards share.
 
-The colours are told apart by colour-blind people as well (after Okabe and Ito), and none of them speaks alone: a status
-is always a word with a sign.
+Colour-blind people can tell the colours apart (after Okabe and Ito). Colour is never the only signal: a status is always
+a sign and a word.
 """
 
 from typing import Any, Final
@@ -26,8 +26,8 @@ STATUSES: Final = {
     "cancelled": ("⊘ cancelled", GREY),
     "unknown": ("? unknown", ORANGE),
 }
-"""How a run is shown: its status, but `stalled` where it is silent for too long, and `failures` where it completed with
-failed records, which must never look all green. The worst stand first; their places are their numbers on timelines."""
+"""Text and colour of each display status: the status of a run, `stalled` for a run without progress, and `failures` for a
+completed run with failed records, which must never be green. The worst come first; timelines use the position."""
 
 RECORD_STATES: Final = {
     "completed": GREEN,
@@ -47,41 +47,40 @@ UNITS: Final = {
     "bytes": "bytes",
     "word": "string",
 }
-"""What a quantity is shown in; metrics have base units, so nothing is scaled for any but those per minute."""
+"""The Grafana unit for each kind of value. Metrics have base units, so only rates per minute are scaled."""
 
 TAG: Final = "spinner"
 
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 PRODUCT_URL: Final = "https://product.example.com"
-"""Where the product's own pages are; a variable of the dashboard, this is its default."""
+"""Default of the dashboard variable with the base URL of the product's own pages."""
 
 PRODUCT_PAGES: Final = {
     "Outcomes": "/jobs/${__data.fields.run_id}/records/${__data.fields.record_id}",
     "Journey": "/jobs/${__data.fields.run_id}/records/${__data.fields.record_id}/journey",
     "Records": "/records?job=${__data.fields.run_id}",
 }
-"""The product's pages for a record: its outcomes, its way through the pipeline with the timing of each step, and the
-contacts' view of the run."""
+"""The product's pages for a record: its outcomes, its journey with the timing of each step, and the run's records."""
 
 
 def status_number(status: str) -> int:
-    """Return the number that stands for a status on a timeline."""
+    """Return the number of a status on a timeline."""
     return list(STATUSES).index(status) + 1
 
 
-def status_words() -> list[dict[str, Any]]:
-    """Return the value mappings of a column that holds a status."""
+def status_name_mappings() -> list[dict[str, Any]]:
+    """Return the value mappings for a column of status names."""
     return [value_mapping({status: (text, colour) for status, (text, colour) in STATUSES.items()})]
 
 
-def status_numbers() -> list[dict[str, Any]]:
-    """Return the value mappings of a timeline that holds numbers of statuses."""
+def status_number_mappings() -> list[dict[str, Any]]:
+    """Return the value mappings for a timeline of status numbers."""
     return [value_mapping({str(status_number(status)): shown for status, shown in STATUSES.items()})]
 
 
 def value_mapping(shown: dict[str, tuple[str, str]]) -> dict[str, Any]:
-    """Return a mapping from values to a text and its colour."""
+    """Return a value mapping: for each value, the text and its colour."""
     return {
         "type": "value",
         "options": {
@@ -91,13 +90,13 @@ def value_mapping(shown: dict[str, tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def nothing_mapping(text: str) -> dict[str, Any]:
-    """Return a mapping that says what it means when there is no value."""
+def null_mapping(text: str) -> dict[str, Any]:
+    """Return a value mapping for an absent value."""
     return {"type": "special", "options": {"match": "null+nan", "result": {"index": 0, "text": text, "color": TEXT}}}
 
 
 def thresholds(base: str, *steps: tuple[float, str]) -> dict[str, Any]:
-    """Return colours by value: `base` from below, then each from its value on."""
+    """Return thresholds: `base` is the lowest colour, and each step starts at its value."""
     return {
         "mode": "absolute",
         "steps": [{"value": None, "color": base}, *({"value": value, "color": colour} for value, colour in steps)],

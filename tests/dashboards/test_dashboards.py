@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import queries, spinner_health
 from dashboards.__main__ import DASHBOARDS, DIST
-from dashboards.panels import as_json
+from dashboards.grafana import as_json
 from dashboards.style import STATUSES, TAG
 from exporter.status import Status
 from tests.dashboards.grafana import interpolate
@@ -184,5 +184,5 @@ def test_every_status_has_a_look_and_no_two_share_word_and_sign() -> None:
 def test_a_stall_is_the_same_on_a_dashboard_as_in_the_alert() -> None:
     groups = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())["groups"]
     alert = next(rule for group in groups for rule in group["rules"] if rule.get("alert") == "SpinnerRunStalled")
-    words = re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", queries.stalled())
+    words = re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", queries.stalled_runs())
     assert words in re.sub(r"max (by|without) \([^)]*\)|[\s()]", "", alert["expr"])
