@@ -1,7 +1,7 @@
 """Colours, units and statuses that all dashboards share.
 
-Colour-blind people can tell the colours apart (after Okabe and Ito). Colour is never the only signal: a status is always
-a sign and a word.
+Colour-blind people can tell the colours apart (after Okabe and Ito). Colour is never the only signal: a status is
+always a sign and a word.
 """
 
 from typing import Any, Final
@@ -26,8 +26,8 @@ STATUSES: Final = {
     "cancelled": ("⊘ cancelled", GREY),
     "unknown": ("? unknown", ORANGE),
 }
-"""Text and colour of each display status: the status of a run, `stalled` for a run without progress, and `failures` for a
-completed run with failed records, which must never be green. The worst come first; timelines use the position."""
+"""Text and colour of each display status: the status of a run, `stalled` for a run without progress, and `failures` for
+a completed run with failed records, which must never be green. The worst come first; timelines use the position."""
 
 RECORD_STATES: Final = {
     "completed": GREEN,
