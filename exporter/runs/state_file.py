@@ -236,13 +236,24 @@ def _rows(connection: sqlite3.Connection) -> list[Row]:
 
 
 def _adopt(earlier: Path, path: Path) -> None:
-    """Rename the file that an earlier version named after another spelling of the same URL."""
-    if earlier != path and earlier.exists() and not path.exists():
-        # The write-ahead log first: after a crash in between, the next start finds the file itself and goes on.
-        wal = earlier.with_name(earlier.name + "-wal")
-        if wal.exists():
-            wal.rename(path.with_name(path.name + "-wal"))
-        earlier.rename(path)
+    """Rename the file that an earlier version named after another spelling of the same URL.
+
+    Raises `sqlite3.OperationalError` while another process has it open: a file is not renamed under its user.
+    """
+    if earlier == path or path.exists() or not earlier.exists():
+        return
+    connection = sqlite3.connect(earlier, timeout=BUSY, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        pass  # damaged or another program's: set aside like any other such file
+    finally:
+        # Writes what is in the write-ahead log into the file, and removes the log.
+        connection.close()
+    earlier.rename(path)
 
 
 def _set_aside(path: Path, now: float) -> str:

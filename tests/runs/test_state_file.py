@@ -448,3 +448,20 @@ def test_other_apis_have_other_files(tmp_path: Path) -> None:
     assert len({file.path for file in files}) == len(urls)
     for file in files:
         file.close()
+
+
+def test_a_file_named_after_another_spelling_is_not_renamed_while_another_process_has_it_open(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    save(file, busy(Clock()))
+    file.close()
+    earlier = file.path.rename(tmp_path / file_name("", URL + "/"))
+    other = sqlite3.connect(earlier, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ConfigError, match="another process has it open"):
+        StateFile(tmp_path, "", URL + "/")
+    other.close()
+    assert earlier.exists(), "it was renamed under the process that uses it"
+    again = StateFile(tmp_path, "", URL + "/")
+    assert any(kind == "run" for kind, *_ in again.load())
+    again.close()
