@@ -26,7 +26,8 @@ from benchmarks.world import World
 from exporter.metrics.catalogue import RUN_FAMILIES, RUN_LABELS
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.page import CHUNK, MetricsPage, Part
+from exporter.metrics.formats import TEXT, Format
+from exporter.metrics.page import PIECE, Fragment, MetricsPage
 from exporter.service import Exporter
 from exporter.web.app import PageResponse, create_app
 from exporter.web.server import listen, serve
@@ -186,8 +187,8 @@ class _Made:
         self._exposition = Exposition(ExporterMetrics(version="0", wall=world.clock))
         self.last: MetricsPage | None = None
 
-    async def page(self, content_type: str, *, patience: float) -> MetricsPage:
-        self.last = await self._exposition.page({"": self.world.now()}, content_type)
+    async def page(self, page_format: Format, *, patience: float) -> MetricsPage:
+        self.last = await self._exposition.page({"": self.world.now()}, page_format)
         return self.last
 
 
@@ -227,17 +228,17 @@ def _serve(runs: int, port: int) -> None:
 
     async def constant(request: Request) -> Response:
         if made.last is None:
-            await made.page("text/plain; version=0.0.4; charset=utf-8", patience=1)
+            await made.page(TEXT, patience=1)
         # Once: what it takes to make them is none of what it takes to send them.
         if not constants:
             body = bytes(cast("MetricsPage", made.last))
-            pieces = [body[start : start + CHUNK] for start in range(0, len(body), CHUNK)]
+            pieces = [body[start : start + PIECE] for start in range(0, len(body), PIECE)]
             constants.update(body=body, pieces=pieces)
         return Response(constants["body"])
 
     async def in_pieces(request: Request) -> Response:
         await constant(request)
-        return PageResponse(MetricsPage([Part(piece) for piece in constants["pieces"]]), {})
+        return PageResponse(MetricsPage([Fragment(piece) for piece in constants["pieces"]]), {})
 
     async def library(request: Request) -> Response:
         return Response(generate_latest(registry))

@@ -1,5 +1,5 @@
-"""Third room after config: how we say what we know.
+"""The metrics layer: from what the exporter knows to the text of a page.
 
-`catalogue` names every family and where its samples come from, `exposition` turns them into bytes, `own` holds the
-exporter's metrics about itself. This room alone imports prometheus-client.
+`catalogue` names every family and where its samples come from, `exposition` renders pages in one of the `formats`, and
+`exporter_metrics` holds the metrics about the exporter itself. Only this layer imports prometheus-client.
 """

@@ -1,4 +1,4 @@
-"""`docs/metrics.md`, written from the catalogue so that it cannot say anything else."""
+"""`docs/metrics.md`, generated from the catalogue."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,33 +18,34 @@ from exporter.metrics.catalogue import (
 _HEAD = """\
 # Metrics
 
-For people who write dashboards, alert rules or queries: every metric that spinner-exporter has. This page is written
-from the catalogue in the code by `make docs`; a test compares the two.
+For people who write dashboards, alert rules or queries: every metric of spinner-exporter. `make docs` generates this
+page from the catalogue in the code.
 
-Base units throughout: timestamps and durations in seconds, ratios from 0 to 1. There is no sample for what is not
-known, and an empty label value where a label's value is not known. Nothing of a contact is ever a label.
+Timestamps are Unix times in seconds, durations are in seconds, ratios are from 0 to 1. Timestamps are by the clock of
+the runtime unless the description says otherwise. An unknown value has no sample; an unknown label value is empty.
+Labels never contain data about a contact.
 
-An exporter that reads several runtimes (`runtimes` in its config) puts a label `runtime` on every series, except on the
-few that are about the exporter as a process.
+An exporter that reads several runtimes (`runtimes` in its config) adds a label `runtime` to every series, except to
+those about the exporter's process.
 
-`/metrics` has all of it. `/probe?project=ID` has what is per run, per spinner and per project, of that project.
+`/metrics` serves all metrics. `/probe?project=ID` serves the metrics per run, per spinner and per project of one
+project.
 """
 
 _RUNS = """
 ## Per run
 
-From when a run is first seen until `retention` after its end. Series leave earlier only when the runtime does not have
-the run any more, when its project is gone or has not been read for `sync.stale_after`, or when there are more runs than
-`limits.runs`; `spinner_exporter_runs_dropped_total` counts those.
+A run has series from its first read until `retention` after its end. Its series are removed earlier only when the
+runtime no longer lists the run, when its project is gone or has not been read for `sync.stale_after`, or when there are
+more runs than `limits.runs`. `spinner_exporter_runs_dropped_total` counts runs that are removed early.
 """
 
 _SPINNERS = """
 ## Per spinner
 
-Counters and histograms count each run once, however often it was read, from the first read on; what ended within the
-`retention` before that is counted too. A spinner that becomes known later shows zeros first and its counts with the
-next scrape, so that `increase()` sees its first run. With a restart of the exporter the counters begin anew, unless
-`storage.path` is set.
+Counters and histograms count each run once, however often it is read. The first read also counts runs that ended
+within the `retention` before it. A spinner that appears later has zeros on the first page and its counts on the next,
+so that `increase()` sees its first run. A restart of the exporter resets the counters unless `storage.path` is set.
 """
 
 _PROJECTS = """
@@ -52,13 +53,13 @@ _PROJECTS = """
 """
 
 _OTHERS = """
-## The runtime, the API, the plan
+## Runtime, API and plan
 """
 
 _OWN = """
-## The exporter itself
+## Exporter
 
-Beside these there are `process_*` metrics, as every Prometheus client has them.
+The standard `process_*` metrics of Prometheus client libraries are served as well.
 """
 
 
@@ -81,7 +82,7 @@ def as_markdown() -> str:
 
 
 def _table(families: Iterable[Family[Any] | ExporterFamily], group: Sequence[str]) -> str:
-    rows = ["| name | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    rows = ["| name | type | labels | description |", "| --- | --- | --- | --- |"]
     for family in families:
         labels = ", ".join(f"`{label}`" for label in (*group, *family.labels))
         rows.append(f"| `{family.name}` | {family.type} | {labels} | {family.help} |")

@@ -1,28 +1,28 @@
 """The exporter's metrics about itself, kept by prometheus-client; their names come from the catalogue."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.exposition import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from exporter.metrics.catalogue import EXPORTER_FAMILIES, RUNTIME_LABEL, ExporterFamily
 
 MAX_UNMAPPED_LABELS = 20
-"""Unmapped status labels that are named; a runtime that makes up labels must not make series."""
+"""Unmapped status labels with a series of their own: a runtime that invents labels must not fill the memory."""
 
-# `_created` samples double the series of every counter and histogram for a fact that nobody here asks for.
+# `_created` samples would double the series of every counter and histogram.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class ExporterMetrics:
-    """What the exporter says of itself as a process; `of` gives what it says of reading one runtime."""
+    """The metrics about the process; `of` returns those about reading one runtime."""
 
     def __init__(self, *, version: str, wall: Callable[[], float], named: bool = False) -> None:
-        """`named`: there are several runtimes, and each series of one carries its name."""
+        """`named`: there are several runtimes, and each series about one carries its name."""
         self.registry = prometheus_client.CollectorRegistry()
         self.named = named
         self.wall = wall
@@ -32,37 +32,65 @@ class ExporterMetrics:
         self._metrics["spinner_exporter_build_info"].labels(version, platform.python_version()).set(1)
 
     def of(self, runtime: str) -> "RuntimeMetrics":
-        """Return what is said of reading a runtime; its series begin with the first call."""
+        """Return the metrics about reading a runtime; the first call creates its series."""
         if runtime not in self._of:
             self._of[runtime] = RuntimeMetrics(self._metrics, (runtime,) if self.named else (), self.wall)
         return self._of[runtime]
 
     def forget(self, runtime: str) -> None:
-        """End the series of a runtime that is not read any more, if there are any."""
-        ended = self._of.pop(runtime, None)
-        if ended is not None:
-            ended.end()
-
-    def render(self, *, openmetrics: bool) -> bytes:
-        """Return the samples as text 0.0.4, or as OpenMetrics with the mark that ends a page."""
-        if openmetrics:
-            return bytes(generate_openmetrics(self.registry))  # type: ignore[no-untyped-call]
-        return generate_latest(self.registry)
+        """Remove the series of a runtime, if there are any."""
+        removed = self._of.pop(runtime, None)
+        if removed is not None:
+            removed.end()
 
     def config_reloaded(self, *, ok: bool) -> None:
-        """Take note of whether the last config was good."""
-        self._metrics["spinner_exporter_config_last_reload_successful"].set(float(ok))
+        """Record whether the last start or reload of the config succeeded."""
+        self._metrics["spinner_exporter_config_last_reload_successful"].labels().set(float(ok))
 
     def _make(self, family: ExporterFamily) -> Any:
         labels = (RUNTIME_LABEL, *family.labels) if self.named and family.of_runtime else family.labels
-        return _KINDS[family.type](family.name, family.help, labels, registry=self.registry)
+        kind = _KINDS[family.type] if family.starts_at_zero else _GaugeOfKnown
+        return kind(family.name, family.help, labels, registry=self.registry)
+
+
+class _GaugeOfKnown(Collector):
+    """A gauge without a sample until its value is known; prometheus-client's starts at 0 when it has no labels."""
+
+    def __init__(self, name: str, documentation: str, labelnames: Sequence[str], registry: CollectorRegistry) -> None:
+        self._name, self._help, self._labels = name, documentation, labelnames
+        self._children: dict[tuple[str, ...], _Value] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> "_Value":
+        return self._children.setdefault(values, _Value())
+
+    def remove_by_labels(self, labels: Mapping[str, str]) -> None:
+        removed = labels.items()
+        for values in [
+            each for each in self._children if removed <= dict(zip(self._labels, each, strict=True)).items()
+        ]:
+            del self._children[values]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._help, labels=self._labels)
+        for labels, child in self._children.items():
+            if child.value is not None:
+                family.add_metric(labels, child.value)
+        yield family
+
+
+class _Value:
+    value: float | None = None
+
+    def set(self, value: float) -> None:
+        self.value = value
 
 
 _KINDS: dict[str, type[Counter | Gauge | Histogram]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
 class RuntimeMetrics:
-    """Is told what happens where one runtime is read (it is the observer of those rooms) and counts it."""
+    """Counts what happens while one runtime is read; the observer of the sync and the HTTP client."""
 
     def __init__(self, metrics: Mapping[str, Any], labels: tuple[str, ...], wall: Callable[[], float]) -> None:
         self._metrics = metrics
@@ -70,7 +98,7 @@ class RuntimeMetrics:
         self._wall = wall
         self._unmapped: set[str] = set()
         self._runs_probed = 0
-        # These begin at 0, so that their first increase is seen.
+        # Created at 0, so that increase() sees the first increment.
         for reason in ("limit", "gone", "project_gone"):
             self._at("runs_dropped_total", reason)
         for kind in ("job", "record", "project", "meter"):
@@ -80,22 +108,22 @@ class RuntimeMetrics:
                 self._at(family.name.removeprefix(_PREFIX))
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
-        """Take note of a sync."""
+        """Record the duration and the success of a sync."""
         self._at("sync_duration_seconds").observe(seconds)
         if ok:
             self._at("snapshot_timestamp_seconds").set(self._wall())
 
     def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
-        """Take note of a request to the runtime."""
+        """Count a request to the runtime."""
         self._at("upstream_requests_total", endpoint, code).inc()
         self._at("upstream_request_duration_seconds", endpoint).observe(seconds)
 
     def invalid_item(self, kind: str) -> None:
-        """Take note of an item that was left out."""
+        """Count an item that was skipped because it is invalid."""
         self._at("invalid_items_total", kind).inc()
 
     def unmapped_status(self, label: str) -> bool:
-        """Take note of a status label without an idea; return whether it is the first sight of a named one."""
+        """Count a status label without a mapping; return whether it is new and gets a series of its own."""
         new = label not in self._unmapped and len(self._unmapped) < MAX_UNMAPPED_LABELS
         if new:
             self._unmapped.add(label)
@@ -103,28 +131,28 @@ class RuntimeMetrics:
         return new
 
     def run_dropped(self, reason: str) -> None:
-        """Take note of a run that lost its series before its time."""
+        """Count a run whose series were removed before the end of the retention."""
         self._at("runs_dropped_total", reason).inc()
 
     def projects_not_read(self, count: int) -> None:
-        """Take note of how many projects are too many."""
+        """Record how many projects exceed the limit."""
         self._at("projects_not_read").set(count)
 
     def storage_failed(self) -> None:
-        """Take note of state that could not be saved."""
+        """Count a failed write of the state."""
         self._at("storage_failures_total").inc()
 
     def runs_tracked(self, count: int) -> None:
-        """Take note of how many runs have series on the page of all."""
+        """Record how many runs have series on `/metrics`."""
         self._at("runs_tracked").set(count + self._runs_probed)
 
     def probing(self, *, projects: int, runs: int) -> None:
-        """Take note of how many projects are probed, and how many runs have series there."""
+        """Record how many projects are probed, and how many runs have series on `/probe`."""
         self._runs_probed = runs
         self._at("projects_probed").set(projects)
 
     def end(self) -> None:
-        """End the series that carry this runtime's name."""
+        """Remove the series that carry this runtime's name."""
         for family in EXPORTER_FAMILIES:
             if family.of_runtime and self._labels:
                 self._metrics[family.name].remove_by_labels({RUNTIME_LABEL: self._labels[0]})
@@ -132,7 +160,7 @@ class RuntimeMetrics:
     def _at(self, name: str, *values: str) -> Any:
         labels = (*self._labels, *values)
         metric = self._metrics[_PREFIX + name]
-        return metric.labels(*labels) if labels else metric
+        return metric.labels(*labels) if labels or isinstance(metric, _GaugeOfKnown) else metric
 
 
 _PREFIX = "spinner_exporter_"

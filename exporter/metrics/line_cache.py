@@ -1,8 +1,8 @@
-"""The lines of one runtime, kept from one page to the next: rendered when something changes, and not before.
+"""The lines of one runtime, cached from one page to the next and rendered only when something changes.
 
-Runs under way have their lines apart, since some of them move with time alone. A run that has ended stays as it is:
-it is packed with others into one text for each family, and packs into shelves, so that neither joining nor compressing
-a page goes run by run. What the store says has moved is taken out of its pack.
+Each run that has not ended has lines of its own, since some of them change with time. The lines of a run that has ended
+stay the same: those of many runs are joined into a chunk, one text per family, and chunks into groups, so that neither
+joining nor compressing a page goes run by run. A run that the store reports as changed is taken out of its chunk.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,178 +17,187 @@ from exporter.metrics.catalogue import (
     Samples,
     ScrapeContext,
 )
+from exporter.metrics.formats import FORMATS, Format
 from exporter.metrics.lines import NUMBERS, encode, join, lines, number, pairs_of
-from exporter.metrics.page import Part
-from exporter.runs.store import ShownRun, ShownSpinner, Store
+from exporter.metrics.page import Fragment
+from exporter.runs.store import ShownRun, Store
 from exporter.runs.watch import Key, Watch
 
-PACK = 128
-"""Runs in a pack: when one of them leaves, the others are rendered anew."""
+RUNS_PER_CHUNK = 128
+"""When one run leaves its chunk, the others are rendered again."""
 
-SHELF = 16
-"""Packs on a shelf, which are compressed as one."""
+CHUNKS_PER_GROUP = 16
+"""The chunks of a group are joined and compressed as one."""
 
-_Step = tuple[int, str, Callable[[ShownRun, ScrapeContext], Samples], Family[ShownRun]]
+_Renderer = tuple[int, str, Callable[[ShownRun, ScrapeContext], Samples], Family[ShownRun]]
 
-_ALL: tuple[_Step, ...] = tuple(
+_ALL: tuple[_Renderer, ...] = tuple(
     (place, family.name, family.samples, family) for place, family in enumerate(RUN_FAMILIES)
 )
-_LIVE = tuple(step for step in _ALL if step[3].live)
-_STILL = tuple(step for step in _ALL if not step[3].live)
+_LIVE = tuple(renderer for renderer in _ALL if renderer[3].live)
+_NOT_LIVE = tuple(renderer for renderer in _ALL if not renderer[3].live)
 _PLACES = range(len(RUN_FAMILIES))
 
 
 class LineCache:
-    """All lines of one runtime's runs and spinners."""
+    """The lines of one runtime's runs and spinners."""
 
     def __init__(self, runtime: str) -> None:
-        """`runtime` is the name that every series carries first, unless it is empty."""
+        """`runtime` is the first label of every series, unless it is empty."""
         self.runtime = runtime
         self.labels = pairs_of((RUNTIME_LABEL,), (runtime,)) if runtime else ""
-        """What stands between the braces of every series, first."""
+        """The first labels of every series, rendered."""
         self._store: Store | None = None
         self._watch: Watch | None = None
         self._offset = 0.0
-        self._runs = _Runs(self.labels)
-        self._spinners = _Spinners(self.labels)
+        self._clear()
 
     @property
     def count(self) -> int:
         """Runs that are shown."""
         return self._runs.count
 
-    def look(self, now: ScrapeContext) -> None:
-        """Take note of what moved."""
-        if now.store is not self._store or now.clock.offset != self._offset or self._watch is None:
-            # Seldom: what was corrected for the old difference between the clocks is wrong now.
-            self._store, self._offset = now.store, now.clock.offset
-            self._watch = now.store.watch()
-            self._runs, self._spinners = _Runs(self.labels), _Spinners(self.labels)
+    def observe(self, context: ScrapeContext) -> None:
+        """Collect what changed in the store."""
+        if context.store is not self._store or context.clock.offset != self._offset or self._watch is None:
+            # Rare. Lines that were rendered with another difference between the clocks are wrong.
+            self._store, self._offset = context.store, context.clock.offset
+            self._watch = context.store.watch()
+            self._clear()
         runs, spinners = self._watch.moved()
-        self._runs.look(runs, now)
-        self._spinners.look(spinners)
+        self._runs.observe(runs, context)
+        for cached in self._spinners.values():
+            cached.observe(spinners)
 
-    def catch_up(self, now: ScrapeContext, most: int, *, openmetrics: bool) -> bool:
-        """Render anew what moved, about `most` runs and spinners of it; return whether that was all."""
-        return self._runs.catch_up(now, most) and self._spinners.catch_up(now, most, openmetrics=openmetrics)
+    def update(self, context: ScrapeContext, page_format: Format, limit: int) -> bool:
+        """Render about `limit` of the changed runs and spinners; return whether those were all."""
+        return self._runs.update(context, limit) and self._spinners[page_format].update(context, limit)
 
-    def run_lines(self, now: ScrapeContext) -> "RunLines":
-        """Render what moves with time; return everything of runs. All has to be caught up with."""
-        return self._runs.lines(now)
+    def lines(self, context: ScrapeContext, page_format: Format) -> "CachedLines":
+        """Return all lines, after rendering those that change with time; everything else must be up to date."""
+        return CachedLines(*self._runs.lines(context), self._spinners[page_format])
 
-    def spinner_lines(self, place: int, *, openmetrics: bool) -> list[Part]:
+    def _clear(self) -> None:
+        self._runs = _RunCache(self.labels)
+        # Only histograms differ between the formats, and only spinners have them.
+        self._spinners = {each: _SpinnerCache(self.labels, each) for each in FORMATS}
+
+
+class CachedLines:
+    """The lines of a runtime for one page. `place` is the position of a family in its tuple of the catalogue."""
+
+    def __init__(self, runs: Sequence["_RunLines"], groups: Sequence["_ChunkGroup"], spinners: "_SpinnerCache") -> None:
+        self._live = [*map("".join, zip(*[run.lines for run in runs], strict=True))] or [""] * len(_ALL)
+        self._ended = [group.columns for group in groups]
+        self._spinners = spinners
+
+    def live(self, place: int) -> str:
+        """Return the lines of runs that are not in a chunk and may be different on the next page."""
+        return self._live[place]
+
+    def ended(self, place: int) -> list[Fragment]:
+        """Return the lines of runs that are in a chunk."""
+        return [columns[place] for columns in self._ended]
+
+    def spinners(self, place: int) -> list[Fragment]:
         """Return the lines of one family of spinners."""
-        return self._spinners.column(place, openmetrics=openmetrics)
+        return self._spinners.column(place)
 
 
-class RunLines:
-    """Of runs, the lines of each family: single ones and what stays."""
-
-    def __init__(self, blocks: Sequence["_Block"], shelves: Sequence["_Shelf"]) -> None:
-        self._single = [*map("".join, zip(*[block.lines for block in blocks], strict=True))] or [""] * len(_ALL)
-        self._columns = [shelf.columns for shelf in shelves]
-
-    def single(self, place: int) -> str:
-        """Return those that may be others with the next page."""
-        return self._single[place]
-
-    def packed(self, place: int) -> list[Part]:
-        """Return those of runs that ended."""
-        return [column[place] for column in self._columns]
-
-
-class _Runs:
+class _RunCache:
     def __init__(self, labels: str) -> None:
         self._labels = labels
-        self._moved: list[Key] = []
-        self._open: dict[Key, _Block] = {}
-        self._recent: dict[Key, _Block] = {}
-        self._packs: dict[Key, _Pack] = {}
-        self._shelves: list[_Shelf] = []
+        self._changed: list[Key] = []
+        self._open: dict[Key, _RunLines] = {}
+        self._recent: dict[Key, _RunLines] = {}
+        """Runs that have ended and are not in a chunk yet."""
+        self._chunks: dict[Key, _Chunk] = {}
+        self._groups: list[_ChunkGroup] = []
 
     @property
     def count(self) -> int:
-        return len(self._open) + len(self._recent) + len(self._packs)
+        return len(self._open) + len(self._recent) + len(self._chunks)
 
-    def look(self, moved: list[Key], now: ScrapeContext) -> None:
-        if len(moved) > PACK:
-            # Runs leave in the order of their ends, and so from one pack.
-            moved.sort(key=lambda key: now.store.ended_at(key) or 0.0, reverse=True)
-        self._moved += moved
+    def observe(self, changed: list[Key], context: ScrapeContext) -> None:
+        if len(changed) > RUNS_PER_CHUNK:
+            # Runs expire in the order of their ends: sorted, those that expire together share a chunk.
+            changed.sort(key=lambda key: context.store.ended_at(key) or 0.0, reverse=True)
+        self._changed += changed
 
-    def catch_up(self, now: ScrapeContext, most: int) -> bool:
-        while self._moved and most > 0:
-            key = self._moved.pop()
-            pack = self._packs.pop(key, None)
-            if pack is not None:
-                pack.thin(key)
-            self._take(key, now)
-            most -= 1
-            if len(self._recent) >= PACK:
-                self._pack(self._recent)
+    def update(self, context: ScrapeContext, limit: int) -> bool:
+        while self._changed and limit > 0:
+            key = self._changed.pop()
+            chunk = self._chunks.pop(key, None)
+            if chunk is not None:
+                chunk.remove(key)
+            self._render(key, context)
+            limit -= 1
+            if len(self._recent) >= RUNS_PER_CHUNK:
+                self._add_chunk(self._recent)
                 self._recent = {}
-        for shelf in self._shelves:
-            for pack in shelf.thinned():
-                if most <= 0:
+        for group in self._groups:
+            for chunk in group.stale_chunks():
+                if limit <= 0:
                     return False
-                most -= PACK
-                self._repack(shelf, pack, now)
-        self._shelves = [shelf for shelf in self._shelves if shelf.packs]
-        if self._moved:
+                limit -= RUNS_PER_CHUNK
+                self._rebuild(group, chunk, context)
+        self._groups = [group for group in self._groups if group.chunks]
+        if self._changed:
             return False
-        for shelf in self._shelves:
-            if not shelf.columns:
-                if most <= 0:
+        for group in self._groups:
+            if not group.columns:
+                if limit <= 0:
                     return False
-                most -= PACK
-                shelf.join()
+                limit -= RUNS_PER_CHUNK
+                group.join()
         return True
 
-    def lines(self, now: ScrapeContext) -> RunLines:
-        for block in self._open.values():
-            block.move(now)
-        return RunLines([*self._open.values(), *self._recent.values()], self._shelves)
+    def lines(self, context: ScrapeContext) -> tuple[list["_RunLines"], list["_ChunkGroup"]]:
+        for run in self._open.values():
+            run.render_live(context)
+        return [*self._open.values(), *self._recent.values()], self._groups
 
-    def _take(self, key: Key, now: ScrapeContext) -> None:
-        block = self._open.pop(key, None) or self._recent.pop(key, None)
-        shown = now.store.run(key)
+    def _render(self, key: Key, context: ScrapeContext) -> None:
+        run = self._open.pop(key, None) or self._recent.pop(key, None)
+        shown = context.store.run(key)
         if shown is None:
             return
-        if block is None or not block.is_of(shown):
-            block = _Block(self._labels, shown)
-        block.render(shown, now)
-        (self._recent if shown.run.ended else self._open)[key] = block
+        if run is None or not run.has_labels_of(shown):
+            run = _RunLines(self._labels, shown)
+        run.render(shown, context)
+        (self._recent if shown.run.ended else self._open)[key] = run
 
-    def _pack(self, blocks: dict[Key, "_Block"]) -> None:
-        if not self._shelves or len(self._shelves[-1].packs) >= SHELF:
-            self._shelves.append(_Shelf())
-        pack = _Pack(blocks)
-        shelf = self._shelves[-1]
-        shelf.add(pack)
-        self._packs.update(dict.fromkeys(blocks, pack))
-        if len(shelf.packs) == SHELF:
-            shelf.join()  # at once: the memory of what was joined is the next shelf's
+    def _add_chunk(self, runs: dict[Key, "_RunLines"]) -> None:
+        if not self._groups or len(self._groups[-1].chunks) >= CHUNKS_PER_GROUP:
+            self._groups.append(_ChunkGroup())
+        chunk = _Chunk(runs)
+        group = self._groups[-1]
+        group.add(chunk)
+        self._chunks.update(dict.fromkeys(runs, chunk))
+        if len(group.chunks) == CHUNKS_PER_GROUP:
+            # Joined immediately, so that the next group can use the memory of the chunks.
+            group.join()
 
-    def _repack(self, shelf: "_Shelf", pack: "_Pack", now: ScrapeContext) -> None:
-        """Render a pack anew that runs have left, or do without it when there are few left."""
-        blocks = {}
-        for key in pack.keys:
-            del self._packs[key]
-            shown = now.store.run(key)
+    def _rebuild(self, group: "_ChunkGroup", stale: "_Chunk", context: ScrapeContext) -> None:
+        """Render the remaining runs of a chunk again, or dissolve it when few remain."""
+        runs = {}
+        for key in stale.keys:
+            del self._chunks[key]
+            shown = context.store.run(key)
             if shown is not None and shown.run.ended:
-                blocks[key] = _Block(self._labels, shown)
-                blocks[key].render(shown, now)
-        if len(blocks) >= PACK // 4:
-            thinner = _Pack(blocks)
-            shelf.replace(pack, thinner)
-            self._packs.update(dict.fromkeys(blocks, thinner))
+                runs[key] = _RunLines(self._labels, shown)
+                runs[key].render(shown, context)
+        if len(runs) >= RUNS_PER_CHUNK // 4:
+            chunk = _Chunk(runs)
+            group.replace(stale, chunk)
+            self._chunks.update(dict.fromkeys(runs, chunk))
         else:
-            shelf.replace(pack, None)
-            self._recent |= blocks
+            group.replace(stale, None)
+            self._recent |= runs
 
 
-class _Block:
-    """One run's lines, by family."""
+class _RunLines:
+    """One run's lines by family."""
 
     __slots__ = ("_labels", "_samples", "_shown", "lines")
 
@@ -198,141 +207,137 @@ class _Block:
         self._samples: list[Samples] = [None] * len(RUN_FAMILIES)
         self.lines = [""] * len(RUN_FAMILIES)
 
-    def is_of(self, shown: ShownRun) -> bool:
-        """Whether the labels are those of this run."""
+    def has_labels_of(self, shown: ShownRun) -> bool:
+        """Whether the labels still are the run's."""
         mine = self._shown
         return mine.project == shown.project and mine.run.snapshot.spinner == shown.run.snapshot.spinner
 
-    def render(self, shown: ShownRun, now: ScrapeContext) -> None:
-        """Render what is not as it was; of a run under way without what moves with time alone."""
+    def render(self, shown: ShownRun, context: ScrapeContext) -> None:
+        """Render what changed; `render_live` does the live families of a run that has not ended."""
         self._shown = shown
-        self._render(_ALL if shown.run.ended_at is not None else _STILL, now)
+        self._render(_ALL if shown.run.ended_at is not None else _NOT_LIVE, context)
 
-    def move(self, now: ScrapeContext) -> None:
-        """Render what moves with time alone, of a run under way."""
-        self._render(_LIVE, now)
+    def render_live(self, context: ScrapeContext) -> None:
+        """Render what changes with time, of a run that has not ended."""
+        self._render(_LIVE, context)
 
-    def _render(self, families: Sequence[_Step], now: ScrapeContext) -> None:
-        shown, before, made, labels = self._shown, self._samples, self.lines, self._labels
-        for place, name, samples_of, family in families:
-            samples = samples_of(shown, now)
-            if samples != before[place]:
-                before[place] = samples
-                # Most are numbers, and this is where a page's time goes: without a call for them.
+    def _render(self, renderers: Sequence[_Renderer], context: ScrapeContext) -> None:
+        shown, previous, rendered, labels = self._shown, self._samples, self.lines, self._labels
+        for place, name, samples_of, family in renderers:
+            samples = samples_of(shown, context)
+            if samples != previous[place]:
+                previous[place] = samples
+                # Most samples are numbers, and most of a page's time is spent here: save them a call.
                 if isinstance(samples, NUMBERS):
-                    made[place] = f"{name}{{{labels}}} {number(samples)}\n"
+                    rendered[place] = f"{name}{{{labels}}} {number(samples)}\n"
                 else:
-                    made[place] = lines(family, labels, samples)
+                    rendered[place] = lines(family, labels, samples)
 
 
-class _Pack:
-    """Runs that ended, each family's lines in one."""
+class _Chunk:
+    """Runs that have ended; the lines of each family are joined."""
 
-    def __init__(self, blocks: dict[Key, _Block]) -> None:
-        self.keys = dict.fromkeys(blocks)
-        self.is_thinned = False
-        self.columns = [Part(encode("".join([block.lines[place] for block in blocks.values()]))) for place in _PLACES]
+    def __init__(self, runs: dict[Key, _RunLines]) -> None:
+        self.keys = dict.fromkeys(runs)
+        self.is_stale = False
+        self.columns = [Fragment(encode("".join([run.lines[place] for run in runs.values()]))) for place in _PLACES]
 
-    def thin(self, key: Key) -> None:
-        """Note that a run is not of it any more."""
+    def remove(self, key: Key) -> None:
+        """Remove a run; the chunk is stale until it is rebuilt."""
         del self.keys[key]
-        self.is_thinned = True
+        self.is_stale = True
 
 
-class _Shelf:
-    """Some packs, each family's lines in one."""
+class _ChunkGroup:
+    """Some chunks; the lines of each family are joined."""
 
     def __init__(self) -> None:
-        self.packs: list[_Pack] = []
-        self.columns: list[Part] = []
-        """By family; empty while they have to be joined anew."""
+        self.chunks: list[_Chunk] = []
+        self.columns: list[Fragment] = []
+        """By family; empty until the chunks are joined."""
 
-    def thinned(self) -> list[_Pack]:
-        """Return the packs that runs have left."""
-        return [pack for pack in self.packs if pack.is_thinned]
+    def stale_chunks(self) -> list[_Chunk]:
+        return [chunk for chunk in self.chunks if chunk.is_stale]
 
-    def add(self, pack: _Pack) -> None:
-        self.packs.append(pack)
+    def add(self, chunk: _Chunk) -> None:
+        self.chunks.append(chunk)
         self.columns = []
 
-    def replace(self, pack: _Pack, by: _Pack | None) -> None:
-        place = self.packs.index(pack)
-        self.packs[place : place + 1] = [] if by is None else [by]
+    def replace(self, chunk: _Chunk, by: _Chunk | None) -> None:
+        place = self.chunks.index(chunk)
+        self.chunks[place : place + 1] = [] if by is None else [by]
         self.columns = []
 
     def join(self) -> None:
-        self.columns = [Part.joined([pack.columns[place] for pack in self.packs]) for place in _PLACES]
+        self.columns = [Fragment.joined([chunk.columns[place] for chunk in self.chunks]) for place in _PLACES]
 
 
-class _Spinners:
-    def __init__(self, labels: str) -> None:
+class _SpinnerCache:
+    """The lines of all spinners in one format."""
+
+    def __init__(self, labels: str, page_format: Format) -> None:
         self._labels = labels
-        self._moved: dict[bool, dict[Key, None]] = {False: {}, True: {}}
-        self._groups: list[_Group] = []
-        self._group_of: dict[Key, _Group] = {}
+        self._exemplar = page_format.exemplar
+        self._changed: dict[Key, None] = {}
+        self._groups: list[_SpinnerGroup] = []
+        self._group_of: dict[Key, _SpinnerGroup] = {}
 
-    def look(self, moved: Iterable[Key]) -> None:
-        for waiting in self._moved.values():
-            waiting.update(dict.fromkeys(moved))
+    def observe(self, changed: Iterable[Key]) -> None:
+        self._changed.update(dict.fromkeys(changed))
 
-    def catch_up(self, now: ScrapeContext, most: int, *, openmetrics: bool) -> bool:
-        moved = self._moved[openmetrics]
-        while moved and most > 0:
-            key, _ = moved.popitem()
-            shown = now.store.spinner(key)
+    def update(self, context: ScrapeContext, limit: int) -> bool:
+        while self._changed and limit > 0:
+            key, _ = self._changed.popitem()
+            shown = context.store.spinner(key)
             if shown is None:
                 group = self._group_of.pop(key, None)
                 if group is not None:
-                    group.drop(key)
+                    group.remove(key)
             else:
-                self._place(key).put(key, self._render(shown, now, openmetrics=openmetrics), openmetrics=openmetrics)
-            most -= 1
-        return not moved
+                labels = join(self._labels, pairs_of(SPINNER_LABELS, (shown.project, shown.spinner)))
+                self._group_for(key)[key] = [
+                    lines(family, labels, family.samples(shown, context), self._exemplar) for family in SPINNER_FAMILIES
+                ]
+            limit -= 1
+        return not self._changed
 
-    def column(self, place: int, *, openmetrics: bool) -> list[Part]:
-        return [group.columns(openmetrics=openmetrics)[place] for group in self._groups]
+    def column(self, place: int) -> list[Fragment]:
+        return [group.columns()[place] for group in self._groups]
 
-    def _place(self, key: Key) -> "_Group":
+    def _group_for(self, key: Key) -> "_SpinnerGroup":
         group = self._group_of.get(key)
         if group is None:
-            group = next((each for each in self._groups if each.has_room), None)
+            group = next((each for each in self._groups if not each.is_full), None)
             if group is None:
-                group = _Group()
+                group = _SpinnerGroup()
                 self._groups.append(group)
             self._group_of[key] = group
         return group
 
-    def _render(self, shown: ShownSpinner, now: ScrapeContext, *, openmetrics: bool) -> list[str]:
-        labels = join(self._labels, pairs_of(SPINNER_LABELS, (shown.project, shown.spinner)))
-        return [
-            lines(family, labels, family.samples(shown, now), openmetrics=openmetrics) for family in SPINNER_FAMILIES
-        ]
 
-
-class _Group:
-    """Some spinners, in each of the two formats, since histograms differ; remade when one of them moves."""
+class _SpinnerGroup:
+    """Some spinners; the lines of each family are joined again when one of the spinners changes."""
 
     def __init__(self) -> None:
-        self._lines: dict[bool, dict[Key, list[str]]] = {False: {}, True: {}}
-        self._columns: dict[bool, list[Part]] = {}
+        self._lines: dict[Key, list[str]] = {}
+        self._columns: list[Fragment] = []
 
     @property
-    def has_room(self) -> bool:
-        return max(map(len, self._lines.values())) < PACK
+    def is_full(self) -> bool:
+        return len(self._lines) >= RUNS_PER_CHUNK
 
-    def put(self, key: Key, made: list[str], *, openmetrics: bool) -> None:
-        self._lines[openmetrics][key] = made
-        self._columns.pop(openmetrics, None)
+    def __setitem__(self, key: Key, by_family: list[str]) -> None:
+        self._lines[key] = by_family
+        self._columns = []
 
-    def drop(self, key: Key) -> None:
-        for each in self._lines.values():
-            each.pop(key, None)
-        self._columns.clear()
+    def remove(self, key: Key) -> None:
+        self._lines.pop(key, None)
+        self._columns = []
 
-    def columns(self, *, openmetrics: bool) -> list[Part]:
-        if openmetrics not in self._columns:
-            of_all = self._lines[openmetrics].values()
-            self._columns[openmetrics] = [
-                Part(encode("".join([each[place] for each in of_all]))) for place in range(len(SPINNER_FAMILIES))
+    def columns(self) -> list[Fragment]:
+        if not self._columns:
+            self._columns = [
+                Fragment(encode("".join([each[place] for each in self._lines.values()])))
+                for place in range(len(SPINNER_FAMILIES))
             ]
-        return self._columns[openmetrics]
+        return self._columns

@@ -1,95 +1,95 @@
-"""A page as the parts that it is made of: joined for whoever reads it, deflated once where they stay the same."""
+"""A page as the fragments that it consists of; a fragment that stays the same is compressed once."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.metrics.gzip_fragment import GzipFragment
 
-CHUNK = 1_000_000
-"""Bytes that are joined and sent at once: a page of megabytes is not copied as a whole."""
+PIECE = 1_000_000
+"""Bytes of small fragments that are joined and sent together: a page of megabytes is never copied as a whole."""
 
-ALONE = 200_000
-"""Bytes from which a part is sent by itself: to copy them would take longer than to send once more."""
+LARGE = 200_000
+"""Bytes from which a fragment is sent by itself: copying it would take longer than another send."""
 
 
-class Part:
-    """Some text of a page, which never changes."""
+class Fragment:
+    """Text of a page, which never changes, and its compressed form once that is needed."""
 
-    __slots__ = ("_gzip_fragment", "_of", "text")
+    __slots__ = ("_gzip_fragment", "_sources", "text")
 
-    def __init__(self, text: bytes, *, of: Sequence["Part"] = ()) -> None:
-        """`of` are parts that have the same text together, and may have been deflated."""
+    def __init__(self, text: bytes, *, sources: Sequence["Fragment"] = ()) -> None:
+        """`sources` are fragments whose joined text is `text`, and which may have been compressed already."""
         self.text: bytes | memoryview = text
-        self._of = of
+        self._sources = sources
         self._gzip_fragment: GzipFragment | None = None
 
     @classmethod
-    def joined(cls, parts: Sequence["Part"]) -> "Part":
-        """Return what the parts are, one after the other. They share its text from now on: none is held twice."""
-        whole = cls(b"".join([part.text for part in parts]), of=parts)
+    def joined(cls, fragments: Sequence["Fragment"]) -> "Fragment":
+        """Join fragments. From now on they are views of the joined text, so that no text is in memory twice."""
+        whole = cls(b"".join([fragment.text for fragment in fragments]), sources=fragments)
         view = memoryview(whole.text)
         start = 0
-        for part in parts:
-            part.text = view[start : start + part.size]
-            start += part.size
+        for fragment in fragments:
+            fragment.text = view[start : start + fragment.size]
+            start += fragment.size
         return whole
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes, uncompressed."""
         return len(self.text)
 
     @property
     def is_compressed(self) -> bool:
-        """Whether it has been deflated."""
+        """Whether the compressed form is cached."""
         return self._gzip_fragment is not None
 
     def gzip_fragment(self) -> GzipFragment:
-        """Return its deflated form."""
+        """Return the compressed form."""
         if self._gzip_fragment is None:
-            if self._of:
-                self._gzip_fragment = GzipFragment.joined(part.gzip_fragment() for part in self._of)
+            if self._sources:
+                self._gzip_fragment = GzipFragment.joined(source.gzip_fragment() for source in self._sources)
             else:
                 self._gzip_fragment = GzipFragment.of(self.text)
         return self._gzip_fragment
 
 
 class MetricsPage:
-    """What a scrape is answered with."""
+    """The response to a scrape."""
 
-    def __init__(self, parts: Iterable[Part]) -> None:
-        self._parts = [part for part in parts if part.size]
-        self.size = sum(part.size for part in self._parts)
-        """Bytes."""
+    def __init__(self, fragments: Iterable[Fragment]) -> None:
+        self._fragments = [fragment for fragment in fragments if fragment.size]
+        self.size = sum(fragment.size for fragment in self._fragments)
+        """Bytes, uncompressed."""
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield it in pieces: large parts as they are, small ones joined."""
-        held: list[bytes | memoryview] = []
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the page in pieces: large fragments as they are, small ones joined."""
+        small: list[bytes | memoryview] = []
         size = 0
-        for part in self._parts:
-            is_large = part.size >= ALONE
-            if held and (is_large or size >= CHUNK):
-                yield b"".join(held)
-                held.clear()
+        for fragment in self._fragments:
+            is_large = fragment.size >= LARGE
+            if small and (is_large or size >= PIECE):
+                yield b"".join(small)
+                small.clear()
                 size = 0
             if is_large:
-                yield bytes(part.text)  # which copies nothing of what is bytes already
+                yield bytes(fragment.text)  # no copy of what is bytes already
             else:
-                held.append(part.text)
-                size += part.size
-        if held:
-            yield b"".join(held)
+                small.append(fragment.text)
+                size += fragment.size
+        if small:
+            yield b"".join(small)
 
     async def gzip(self) -> bytes:
-        """Return it as gzip; lets others have their turn between parts that are deflated for the first time."""
-        for part in self._parts:
-            if not part.is_compressed:
-                part.gzip_fragment()
+        """Return the page as gzip; yields to other tasks after each fragment that is compressed for the first time."""
+        for fragment in self._fragments:
+            if not fragment.is_compressed:
+                fragment.gzip_fragment()
                 await asyncio.sleep(0)
-        return GzipFragment.joined(part.gzip_fragment() for part in self._parts).gzip()
+        return GzipFragment.joined(fragment.gzip_fragment() for fragment in self._fragments).gzip()
 
     def __bytes__(self) -> bytes:
-        return b"".join(self.chunks())
+        return b"".join(self.pieces())
 
     def __str__(self) -> str:
         return bytes(self).decode()

@@ -10,7 +10,8 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.errors import ConfigError
 from exporter.metrics.exporter_metrics import ExporterMetrics
-from exporter.metrics.exposition import TEXT, Exposition
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import TEXT, Format
 from exporter.metrics.page import MetricsPage
 from exporter.runs.store import Store
 from exporter.service.monitored_runtime import Dependencies, MonitoredRuntime
@@ -65,13 +66,13 @@ class Exporter:
         """Seconds to be taken off a scrape's timeout: the most that any runtime's config asks for."""
         return max(reader.config.sync.timeout_offset for reader in self.runtimes.values())
 
-    async def page(self, content_type: str = TEXT, *, patience: float = PATIENCE) -> MetricsPage:
+    async def page(self, page_format: Format = TEXT, *, patience: float = PATIENCE) -> MetricsPage:
         """Return the page of this moment; waits for the reads at most `patience` seconds."""
         moments = await asyncio.gather(*(reader.moment(patience) for reader in self.runtimes.values()))
         for name, reader in self.runtimes.items():
             held = reader.probes.held.values()
             self.own.of(name).probing(projects=len(held), runs=sum(store.count for store in held))
-        return await self._exposition.page(dict(zip(self.runtimes, moments, strict=True)), content_type)
+        return await self._exposition.page(dict(zip(self.runtimes, moments, strict=True)), page_format)
 
     async def projects(self, patience: float = PATIENCE) -> list[ProbeTarget]:
         """Return what can be probed; raises `UnreadableError` while a runtime's list has never been read."""
@@ -82,7 +83,7 @@ class Exporter:
         return targets
 
     async def probe(
-        self, runtime: str, project_id: str, content_type: str = TEXT, *, patience: float = PATIENCE
+        self, runtime: str, project_id: str, page_format: Format = TEXT, *, patience: float = PATIENCE
     ) -> MetricsPage | None:
         """Return the page of one project; None when the runtime does not list it, or the config does not want it.
 
@@ -93,7 +94,7 @@ class Exporter:
         if now is None:
             return None
         exposition = self._probed.setdefault(now.store, Exposition(None))
-        return await exposition.page({runtime: now}, content_type)
+        return await exposition.page({runtime: now}, page_format)
 
     async def refresh(self, patience: float = PATIENCE) -> bool:
         """Have every runtime read; return whether all show a good read of their API, had in time."""

@@ -15,10 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.errors import ConfigError, UnreadableError
-from exporter.metrics.exposition import negotiate
+from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
 from exporter.service import PATIENCE, Exporter, ProbeTarget
 from exporter.service.monitored_runtime import MonitoredRuntime
+from exporter.web.negotiation import accepts_gzip, best_format
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 
@@ -30,10 +31,10 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
     """Return the exporter's web application; without `reload` the lifecycle routes refuse."""
 
     async def metrics(request: Request) -> Response:
-        content_type = negotiate(request.headers.get("Accept", ""))
+        page_format = best_format(request.headers.get("Accept", ""))
         patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
-        page = await exporter.page(content_type, patience=patience)
-        return await _page_response(page, request, content_type)
+        page = await exporter.page(page_format, patience=patience)
+        return await _page_response(page, request, page_format)
 
     async def probe(request: Request) -> Response:
         runtime, project_id = (request.query_params.get(name, "") for name in ("runtime", "project"))
@@ -41,16 +42,16 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
             return PlainTextResponse("Which project? /sd lists them: /probe?project=ID\n", status_code=400)
         if runtime not in exporter.runtimes:
             return PlainTextResponse("There is no such runtime.\n", status_code=404)
-        content_type = negotiate(request.headers.get("Accept", ""))
+        page_format = best_format(request.headers.get("Accept", ""))
         patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
         try:
-            page = await exporter.probe(runtime, project_id, content_type, patience=patience)
+            page = await exporter.probe(runtime, project_id, page_format, patience=patience)
         except UnreadableError as error:
             return PlainTextResponse(f"{error}\n", status_code=503)
         if page is None:
             # Not a word of what was asked for: nothing of a request comes back.
             return PlainTextResponse("There is no such project, or the config excludes it.\n", status_code=404)
-        return await _page_response(page, request, content_type)
+        return await _page_response(page, request, page_format)
 
     async def discovery(request: Request) -> Response:
         host = request.headers.get("Host", "")
@@ -103,9 +104,9 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
     )
 
 
-async def _page_response(page: MetricsPage, request: Request, content_type: str) -> Response:
-    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-    if _accepts_gzip(request.headers.get("Accept-Encoding", "")):
+async def _page_response(page: MetricsPage, request: Request, page_format: Format) -> Response:
+    headers = {"Content-Type": page_format.content_type, "Vary": "Accept, Accept-Encoding"}
+    if accepts_gzip(request.headers.get("Accept-Encoding", "")):
         return Response(await page.gzip(), headers={**headers, "Content-Encoding": "gzip"})
     return PageResponse(page, headers)
 
@@ -129,7 +130,7 @@ def _target_group(target: ProbeTarget, address: str, scheme: str) -> dict[str, o
 
 
 class PageResponse(Response):
-    """Sends a page piece by piece, since joining all of it would take as long as sending it."""
+    """Sends a page in pieces, since joining all of it would take as long as sending it."""
 
     def __init__(self, page: MetricsPage, headers: dict[str, str]) -> None:
         super().__init__(headers={**headers, "Content-Length": str(page.size)})
@@ -138,8 +139,8 @@ class PageResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for chunk in self._page.chunks():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        for piece in self._page.pieces():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -152,14 +153,6 @@ def _patience(timeout: str | None, offset: float) -> float:
     if not math.isfinite(seconds) or seconds <= 0:
         return PATIENCE
     return max(seconds - offset, seconds / 2)
-
-
-def _accepts_gzip(accept_encoding: str) -> bool:
-    for part in accept_encoding.lower().split(","):
-        coding, _, weight = part.partition(";")
-        if coding.strip() == "gzip":
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
 
 
 def _landing(exporter: Exporter) -> str:

@@ -9,7 +9,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.metrics.exposition import OPENMETRICS, TEXT
+from exporter.metrics.formats import OPENMETRICS, TEXT
 from tests.builders import NOON, Clock
 from tests.metrics.test_exposition import parsed, samples, value
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -81,8 +81,8 @@ async def _survive(rounds: list[dict[str, Any]]) -> None:
         runtime.interfere = answer
         clock.advance(130)
         with structlog.testing.capture_logs() as lines:
-            for content_type in (TEXT, OPENMETRICS):
-                samples(str(await exporter.page(content_type)), content_type)
+            for page_format in (TEXT, OPENMETRICS):
+                samples(str(await exporter.page(page_format)), page_format)
         assert "sync failed" not in str(lines), "a fault of our own, which the next scrape would hide"
     runtime.interfere = lambda request: None
     runtime.put("good", records={"total": 10, "completed": 7})

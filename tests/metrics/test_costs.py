@@ -12,7 +12,8 @@ import pytest
 
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
-from exporter.metrics.exposition import OPENMETRICS, Exposition
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import OPENMETRICS
 from exporter.runs.store import Store
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
@@ -63,7 +64,7 @@ class Bench:
 
     def scrape(self) -> None:
         page = self.exposition.render({"": ScrapeContext(self.store, self.store.clock, api_up=True)}, OPENMETRICS)
-        self.size = sum(map(len, page.chunks()))
+        self.size = sum(map(len, page.pieces()))
         asyncio.run(page.gzip())
 
     def scrape_with_changes(self) -> None:

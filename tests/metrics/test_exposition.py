@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
-from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition, negotiate
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.runs.pace import SpinnerRules
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
@@ -29,20 +30,20 @@ def exposition(clock: Clock) -> Exposition:
     return Exposition(ExporterMetrics(version="0", wall=clock))
 
 
-def page(held: Store, content_type: str = TEXT, *, api_up: bool = True, using: Exposition | None = None) -> str:
+def page(held: Store, page_format: Format = TEXT, *, api_up: bool = True, using: Exposition | None = None) -> str:
     made = using or exposition(Clock())
-    return str(made.render({"": ScrapeContext(held, held.clock, api_up)}, content_type))
+    return str(made.render({"": ScrapeContext(held, held.clock, api_up)}, page_format))
 
 
-def parsed(text: str, content_type: str) -> dict[str, Any]:
-    parse: Any = parse_openmetrics if content_type == OPENMETRICS else parse_text
+def parsed(text: str, page_format: Format) -> dict[str, Any]:
+    parse: Any = parse_openmetrics if page_format == OPENMETRICS else parse_text
     return {family.name: family for family in parse(text)}
 
 
-def samples(text: str, content_type: str = TEXT) -> Samples:
+def samples(text: str, page_format: Format = TEXT) -> Samples:
     """Parse a page; refuse duplicate series."""
     found: Samples = {}
-    for family in parsed(text, content_type).values():
+    for family in parsed(text, page_format).values():
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
             assert key not in found, f"the series {key} stands twice: Prometheus would refuse or mix them"
@@ -92,10 +93,10 @@ def busy_store(clock: Clock) -> Store:
     return held
 
 
-@pytest.mark.parametrize(("name", "content_type"), [("page.prom", TEXT), ("page.openmetrics", OPENMETRICS)])
-def test_the_whole_page_is_as_it_was_reviewed(name: str, content_type: str) -> None:
+@pytest.mark.parametrize(("name", "page_format"), [("page.prom", TEXT), ("page.openmetrics", OPENMETRICS)])
+def test_the_whole_page_is_as_it_was_reviewed(name: str, page_format: Format) -> None:
     """A change here is a change for users: read the difference, then write the file anew by deleting it."""
-    text = page(busy_store(Clock(NOON + 60)), content_type)
+    text = page(busy_store(Clock(NOON + 60)), page_format)
     ours = text[: text.index("# HELP process_")]
     golden = GOLDEN / name
     if not golden.exists():
@@ -104,10 +105,10 @@ def test_the_whole_page_is_as_it_was_reviewed(name: str, content_type: str) -> N
     assert ours == golden.read_text(), f"the page differs from {golden}"
 
 
-@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
-def test_prometheus_client_reads_every_family_of_the_catalogue_once(content_type: str) -> None:
-    text = page(busy_store(Clock(NOON + 60)), content_type)
-    families = parsed(text, content_type)
+@pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS], ids=str)
+def test_prometheus_client_reads_every_family_of_the_catalogue_once(page_format: Format) -> None:
+    text = page(busy_store(Clock(NOON + 60)), page_format)
+    families = parsed(text, page_format)
     entries: list[catalogue.Family[Any]] = [
         *catalogue.RUN_FAMILIES,
         *catalogue.SPINNER_FAMILIES,
@@ -119,7 +120,7 @@ def test_prometheus_client_reads_every_family_of_the_catalogue_once(content_type
         family = families[entry.name.removesuffix("_total") if entry.type == "counter" else entry.name]
         assert family.type == entry.type
         assert family.samples, f"{entry.name} has no sample in a page that shows one of everything"
-    samples(text, content_type)
+    samples(text, page_format)
 
 
 def test_both_formats_say_the_same() -> None:
@@ -212,9 +213,9 @@ def test_failure_groups_that_look_alike_once_cut_are_one_series() -> None:
     total=st.integers(0, 2**53) | st.none(),
     start=st.floats(0, 4e9),
 )
-@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+@pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS], ids=str)
 def test_whatever_stands_in_labels_and_numbers_the_parser_reads_what_was_meant(
-    content_type: str, spinner: str, project: str, step: str, finished: int, total: int | None, start: float
+    page_format: Format, spinner: str, project: str, step: str, finished: int, total: int | None, start: float
 ) -> None:
     held = store(Clock(NOON + 60), projects={"p1": project})
     run = snapshot(
@@ -224,36 +225,8 @@ def test_whatever_stands_in_labels_and_numbers_the_parser_reads_what_was_meant(
         failures=(FailureCount(step, "\\", 1),),
     )
     held.commit("p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=NOON)
-    found = samples(page(held, content_type), content_type)
+    found = samples(page(held, page_format), page_format)
     expected = {"project": project, "spinner": spinner, "run_id": "run-1"}
     assert value(found, "spinner_run_start_timestamp_seconds", **expected) == start
     assert value(found, "spinner_run_records", state="completed", **expected) == finished
     assert value(found, "spinner_run_failures", step=step, error_code="\\", **expected) == 1
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ("", TEXT),
-        ("*/*", TEXT),
-        # Prometheus 2.42
-        (
-            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
-            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            OPENMETRICS,
-        ),
-        # Prometheus 3
-        (
-            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
-            "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
-            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            OPENMETRICS,
-        ),
-        ("application/openmetrics-text;q=0", TEXT),
-        ("text/plain;version=0.0.4, application/openmetrics-text;q=0.5", TEXT),
-        ("application/openmetrics-text;version=abc", TEXT),
-        ("application/openmetrics-text;q=often;;=,", TEXT),
-    ],
-)
-def test_the_format_is_what_the_accept_header_likes_best(accept: str, expected: str) -> None:
-    assert negotiate(accept) == expected

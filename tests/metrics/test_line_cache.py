@@ -27,7 +27,8 @@ from exporter.metrics.catalogue import (
     ScrapeContext,
 )
 from exporter.metrics.exporter_metrics import ExporterMetrics
-from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.metrics.gzip_fragment import GzipFragment
 from exporter.metrics.page import MetricsPage
 from exporter.runs.counters import Histogram
@@ -135,13 +136,13 @@ def event(dice: random.Random) -> tuple[Any, ...]:
     return read if dice.random() < 0.4 else dice.choice(others)
 
 
-@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+@pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS], ids=str)
 async def test_kept_lines_are_those_of_a_page_made_from_nothing(
-    content_type: str, monkeypatch: pytest.MonkeyPatch
+    page_format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that a few runs fill packs and shelves.
-    monkeypatch.setattr(line_cache, "PACK", 4)
-    monkeypatch.setattr(line_cache, "SHELF", 2)
+    monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 4)
+    monkeypatch.setattr(line_cache, "CHUNKS_PER_GROUP", 2)
     most = 0
     for seed in range(20):
         dice = random.Random(seed)
@@ -154,14 +155,14 @@ async def test_kept_lines_are_those_of_a_page_made_from_nothing(
             if dice.random() < 0.5:
                 continue
             moment = {"": ScrapeContext(story.store, story.store.clock, api_up=True)}
-            page = await keeping.page(moment, content_type)
-            anew = exposition(story.clock).render(moment, content_type)
+            page = await keeping.page(moment, page_format)
+            anew = exposition(story.clock).render(moment, page_format)
             assert lines(ours(page)) == lines(ours(anew)), (
                 f"something moved that the watch was not told of; seed {seed}: {events}"
             )
             assert gzip.decompress(await page.gzip()) == bytes(page), f"compressed it is another page; seed {seed}"
             most = max(most, ours(page).count("spinner_run_status{"))
-        samples(str(page), content_type)
+        samples(str(page), page_format)
     assert most > 30, "the stories have too few runs to say anything of packs"
 
 
@@ -234,9 +235,9 @@ TIMES = st.floats(0, 4e9) | st.floats(allow_nan=False, allow_infinity=False, min
     total=st.integers(0, 2**53) | st.none(),
     used=st.floats(min_value=0),
 )
-@pytest.mark.parametrize("content_type", [TEXT, OPENMETRICS])
+@pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS], ids=str)
 def test_what_is_rendered_is_what_prometheus_client_renders(
-    content_type: str,
+    page_format: Format,
     names: tuple[str, ...],
     status: Status,
     times: tuple[float, ...],
@@ -263,10 +264,10 @@ def test_what_is_rendered_is_what_prometheus_client_renders(
     held.keep_meters((Meter(code, used),))
     registry = CollectorRegistry()
     registry.register(Theirs(held))
-    theirs = generate_openmetrics(registry) if content_type == OPENMETRICS else generate_latest(registry)  # type: ignore[no-untyped-call]
-    page = exposition(clock).render({"": ScrapeContext(held, held.clock, api_up=True)}, content_type)
-    mine = samples(str(page), content_type)
-    assert known(mine) == known(samples(theirs.decode(), content_type))
+    theirs = generate_openmetrics(registry) if page_format == OPENMETRICS else generate_latest(registry)  # type: ignore[no-untyped-call]
+    page = exposition(clock).render({"": ScrapeContext(held, held.clock, api_up=True)}, page_format)
+    mine = samples(str(page), page_format)
+    assert known(mine) == known(samples(theirs.decode(), page_format))
 
 
 def known(found: Samples) -> dict[Any, str]:

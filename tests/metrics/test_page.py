@@ -2,7 +2,7 @@
 
 import gzip
 
-from exporter.metrics.page import ALONE, CHUNK, MetricsPage, Part
+from exporter.metrics.page import LARGE, PIECE, Fragment, MetricsPage
 
 
 def texts(*sizes: int) -> list[bytes]:
@@ -11,8 +11,8 @@ def texts(*sizes: int) -> list[bytes]:
 
 def test_joined_parts_are_what_they_were_and_share_the_text() -> None:
     given = texts(3, 0, 5)
-    parts = [Part(text) for text in given]
-    whole = Part.joined(parts)
+    parts = [Fragment(text) for text in given]
+    whole = Fragment.joined(parts)
     assert whole.text == b"".join(given)
     assert [bytes(part.text) for part in parts] == given
     held = [part.text.obj for part in parts if isinstance(part.text, memoryview)]
@@ -21,25 +21,25 @@ def test_joined_parts_are_what_they_were_and_share_the_text() -> None:
 
 
 def test_parts_can_be_joined_anew_with_others() -> None:
-    first, second, third = map(Part, texts(3, 4, 5))
-    before = Part.joined([first, second])
-    after = Part.joined([first, third])
+    first, second, third = map(Fragment, texts(3, 4, 5))
+    before = Fragment.joined([first, second])
+    after = Fragment.joined([first, third])
     assert before.text == b"aaabbbb"
     assert after.text == b"aaaccccc"
     assert gzip.decompress(after.gzip_fragment().gzip()) == after.text
 
 
 async def test_a_page_is_the_same_in_pieces_at_once_and_packed() -> None:
-    given = texts(10, ALONE, 20, 30, ALONE - 1, *[ALONE // 2] * 30, ALONE + 1, 1)
-    page = MetricsPage(Part(text) for text in given)
-    pieces = list(page.chunks())
+    given = texts(10, LARGE, 20, 30, LARGE - 1, *[LARGE // 2] * 30, LARGE + 1, 1)
+    page = MetricsPage(Fragment(text) for text in given)
+    pieces = list(page.pieces())
     assert b"".join(pieces) == bytes(page) == b"".join(given)
     assert gzip.decompress(await page.gzip()) == bytes(page)
     assert page.size == len(bytes(page))
     assert all(pieces), "an empty piece is sent for nothing"
-    assert max(map(len, pieces)) <= CHUNK + ALONE
+    assert max(map(len, pieces)) <= PIECE + LARGE
 
 
 def test_a_large_part_is_sent_as_it_is() -> None:
-    (large,) = texts(ALONE)
-    assert any(piece is large for piece in MetricsPage([Part(b"small"), Part(large)]).chunks()), "it was copied"
+    (large,) = texts(LARGE)
+    assert any(piece is large for piece in MetricsPage([Fragment(b"small"), Fragment(large)]).pieces()), "it was copied"

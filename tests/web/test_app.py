@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from exporter.errors import ConfigError
-from exporter.metrics.exposition import OPENMETRICS, TEXT
+from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.service import Exporter
 from exporter.web.app import create_app
 from tests.builders import Clock
@@ -43,21 +43,21 @@ class SlowRuntime(ScriptedRuntime):
 
 
 @pytest.mark.parametrize(
-    ("accept", "content_type"),
+    ("accept", "page_format"),
     [
         (None, TEXT),
         ("application/openmetrics-text;version=1.0.0", OPENMETRICS),
         ("application/openmetrics-text;version=x;q=y", TEXT),
     ],
 )
-async def test_metrics_come_in_the_format_that_was_asked_for(accept: str | None, content_type: str) -> None:
+async def test_metrics_come_in_the_format_that_was_asked_for(accept: str | None, page_format: Format) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put()
     async with browser(exporter_of(runtime)) as client:
         answer = await client.get("/metrics", headers={"Accept": accept} if accept else {})
     assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == content_type
-    assert ('run_id="run-1"' in answer.text, answer.text.endswith("# EOF\n")) == (True, content_type == OPENMETRICS)
+    assert answer.headers["Content-Type"] == page_format.content_type
+    assert ('run_id="run-1"' in answer.text, answer.text.endswith("# EOF\n")) == (True, page_format == OPENMETRICS)
 
 
 @pytest.mark.parametrize(

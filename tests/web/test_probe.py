@@ -9,7 +9,7 @@ import pytest
 
 from exporter.config import Config, Duration, ProjectsConfig, SyncConfig
 from exporter.metrics.catalogue import EXPORTER_FAMILIES, GLOBAL_FAMILIES
-from exporter.metrics.exposition import OPENMETRICS
+from exporter.metrics.formats import OPENMETRICS
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.service.probes import IDLE
