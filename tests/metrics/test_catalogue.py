@@ -1,4 +1,4 @@
-"""The catalogue is an interface: its documentation says what it says, and its names follow Prometheus's rules."""
+"""The catalogue is an interface: its documentation is up to date, and its names follow Prometheus's conventions."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ FAMILIES = (
 )
 
 
-def test_the_document_is_what_the_catalogue_says() -> None:
+def test_the_document_is_up_to_date() -> None:
     assert DOCUMENT.read_text() == as_markdown(), "run `make docs` and read what changed"
 
 
-def test_no_name_stands_twice() -> None:
+def test_names_are_unique() -> None:
     assert len(catalogue.names()) == len(FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_names_follow_the_rules(family: catalogue.Family[object] | catalogue.ExporterFamily) -> None:
+def test_names_follow_the_conventions(family: catalogue.Family[object] | catalogue.ExporterFamily) -> None:
     assert family.name.startswith("spinner_")
     assert family.name.endswith("_total") == (family.type == "counter"), "counters end in _total, and nothing else does"
     assert not any(unit in family.name for unit in ("_ms", "milli", "minutes", "percent")), "base units only"
@@ -37,7 +37,7 @@ def test_names_follow_the_rules(family: catalogue.Family[object] | catalogue.Exp
     assert not {"contact", "email", "phone", "name", "message"} & set(family.labels), "nothing of a contact is a label"
 
 
-def test_every_metric_of_our_own_is_in_the_catalogue_and_is_exposed() -> None:
+def test_every_metric_about_the_exporter_is_in_the_catalogue_and_is_exposed() -> None:
     own = ExporterMetrics(version="0", wall=Clock())
     exposed = {metric.name for metric in own.registry.collect() if not metric.name.startswith("process_")}
     assert exposed == {family.name.removesuffix("_total") for family in catalogue.EXPORTER_FAMILIES}

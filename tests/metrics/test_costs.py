@@ -1,6 +1,6 @@
-"""What a scrape costs, counted in calls rather than seconds: the same on every machine, however busy it is.
+"""What a scrape costs in function calls, which are the same on every machine, however busy it is.
 
-`make bench` measures the time; here a change that makes a scrape go run by run again is caught.
+`make bench` measures time; these tests catch a change that makes a scrape go run by run again.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ OPEN = 20
 
 
 def calls(work: Callable[[], Any]) -> int:
-    """How many functions a piece of work calls, Python's and C's."""
+    """Return how many functions the work calls, in Python and in C."""
     counted = 0
 
     def count(frame: object, event: str, argument: object) -> None:
@@ -39,7 +39,7 @@ def calls(work: Callable[[], Any]) -> int:
 
 
 class Bench:
-    """So many runs that ended, and a few that have not."""
+    """Many runs that have ended, and a few that have not."""
 
     def __init__(self, ended: int) -> None:
         self.clock = Clock(NOON + 3600)
@@ -68,7 +68,7 @@ class Bench:
         asyncio.run(page.gzip())
 
     def scrape_with_changes(self) -> None:
-        """All open runs get further, and one of them ends."""
+        """Scrape after all open runs made progress and one of them ended."""
         self.store.expire()
         self.commit([self.run(number, over=False, finished=5) for number in range(1, OPEN)] + [self.run(0, over=True)])
         self.scrape()
@@ -87,21 +87,21 @@ def test_a_scrape_costs_the_same_however_many_runs_have_ended(scrape: Callable[[
     )
 
 
-def test_nothing_is_rendered_anew_but_what_moves_with_time() -> None:
+def test_only_what_changes_with_time_is_rendered_again() -> None:
     bench = Bench(ended=1024)
     unchanged = calls(bench.scrape)
     bench.clock.advance(15)
     moved = calls(bench.scrape) - unchanged
-    assert moved < OPEN * 10, f"{moved / OPEN:.0f} more calls for each open run when nothing but time has moved"
+    assert moved < OPEN * 10, f"{moved / OPEN:.0f} more calls for each open run when only time has passed"
 
 
-def test_a_run_that_leaves_costs_its_pack_and_no_other() -> None:
+def test_a_run_that_is_removed_costs_its_chunk_and_no_other() -> None:
     costs = []
     for ended in (1024, 4096):
         bench = Bench(ended=ended)
         bench.store.forget_run("p1", f"run-{OPEN + 5}")
         costs.append(calls(bench.scrape))
-    assert costs[1] < 1.5 * costs[0], f"one run that left costs {costs[0]:,} calls of 1,024 runs, {costs[1]:,} of 4,096"
+    assert costs[1] < 1.5 * costs[0], f"one removed run costs {costs[0]:,} calls of 1,024 runs, {costs[1]:,} of 4,096"
 
 
 def test_a_sync_of_a_few_runs_costs_the_same_however_many_there_are() -> None:

@@ -1,4 +1,4 @@
-"""The page: golden files, what prometheus-client's own parsers read from it, and what is kept between scrapes."""
+"""The page: golden files, what prometheus-client's parsers read from it, and what is cached between scrapes."""
 
 import math
 from pathlib import Path
@@ -46,7 +46,7 @@ def samples(text: str, page_format: Format = TEXT) -> Samples:
     for family in parsed(text, page_format).values():
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
-            assert key not in found, f"the series {key} stands twice: Prometheus would refuse or mix them"
+            assert key not in found, f"the series {key} is there twice: Prometheus would reject the page or mix them"
             found[key] = sample.value
     return found
 
@@ -60,7 +60,7 @@ def value(found: Samples, name: str, **labels: str) -> float | None:
 
 
 def busy_store(clock: Clock) -> Store:
-    """One of everything: a run under way, one that waits, a finished one with failures, a queued one, a plan."""
+    """One of everything: a running, a waiting, a queued and a completed run with failures, and a plan."""
     daily = SpinnerRules(expected_interval=86400.0)
     held = store(clock, projects={"p1": "Sales", "p2": 'Support "EU"'}, spinner=lambda project, spinner: daily)
     held.commit(
@@ -94,8 +94,8 @@ def busy_store(clock: Clock) -> Store:
 
 
 @pytest.mark.parametrize(("name", "page_format"), [("page.prom", TEXT), ("page.openmetrics", OPENMETRICS)])
-def test_the_whole_page_is_as_it_was_reviewed(name: str, page_format: Format) -> None:
-    """A change here is a change for users: read the difference, then write the file anew by deleting it."""
+def test_the_whole_page_equals_the_golden_file(name: str, page_format: Format) -> None:
+    """A change here is a change for users: read the difference, then delete the file to write it again."""
     text = page(busy_store(Clock(NOON + 60)), page_format)
     ours = text[: text.index("# HELP process_")]
     golden = GOLDEN / name
@@ -123,7 +123,7 @@ def test_prometheus_client_reads_every_family_of_the_catalogue_once(page_format:
     samples(text, page_format)
 
 
-def test_both_formats_say_the_same() -> None:
+def test_both_formats_have_the_same_samples() -> None:
     held = busy_store(Clock(NOON + 60))
     one, other = (
         {key: number for key, number in samples(page(held, kind), kind).items() if not key[0].startswith("process_")}
@@ -138,7 +138,7 @@ def test_openmetrics_has_the_run_behind_an_observation_as_its_exemplar() -> None
     assert [exemplar.labels for exemplar in exemplars] == [{"run_id": "run-2"}]
 
 
-def test_what_is_not_known_has_no_sample() -> None:
+def test_an_unknown_value_has_no_sample() -> None:
     found = samples(page(busy_store(Clock(NOON + 60))))
     assert value(found, "spinner_run_progress_ratio", run_id="run-4") is None
     assert value(found, "spinner_run_start_timestamp_seconds", run_id="run-3") is None
@@ -163,7 +163,7 @@ def test_a_clock_difference_shifts_neither_durations_nor_silences() -> None:
     assert texts == [(70.0, 25.0), (70.0, 25.0)]
 
 
-def test_duration_moves_at_every_scrape_until_the_end_and_the_rest_is_kept() -> None:
+def test_the_duration_changes_at_every_scrape_until_the_run_ends_and_the_rest_is_cached() -> None:
     clock = Clock(NOON + 60)
     held = busy_store(clock)
     kept = exposition(clock)
@@ -175,7 +175,7 @@ def test_duration_moves_at_every_scrape_until_the_end_and_the_rest_is_kept() -> 
     assert page(held, using=kept).split("# HELP process_")[0] == page(held).split("# HELP process_")[0]
 
 
-def test_kept_lines_are_those_of_a_page_rendered_anew_whatever_changed_in_between() -> None:
+def test_a_cached_page_equals_one_rendered_from_scratch_after_changes() -> None:
     clock = Clock(NOON + 60)
     held = busy_store(clock)
     kept = exposition(clock)
@@ -197,7 +197,7 @@ def test_more_failure_groups_than_the_limit_are_summed_as_other() -> None:
     assert groups == {"step5": 5, "step4": 4, "other": 6}
 
 
-def test_failure_groups_that_look_alike_once_cut_are_one_series() -> None:
+def test_failure_groups_with_the_same_labels_are_one_series() -> None:
     held = store(Clock(NOON + 60))
     failures = (FailureCount("send", "E", 2), FailureCount("send", "E", 3))
     held.commit("p1", [(snapshot(failures=failures), NOON + 60)], as_of=NOON + 60, horizon=NOON)
@@ -214,7 +214,7 @@ def test_failure_groups_that_look_alike_once_cut_are_one_series() -> None:
     start=st.floats(0, 4e9),
 )
 @pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS], ids=str)
-def test_whatever_stands_in_labels_and_numbers_the_parser_reads_what_was_meant(
+def test_the_parser_reads_any_label_and_number_as_it_was_written(
     page_format: Format, spinner: str, project: str, step: str, finished: int, total: int | None, start: float
 ) -> None:
     held = store(Clock(NOON + 60), projects={"p1": project})

@@ -56,14 +56,14 @@ class Scenario:
         self.store = store(self.clock, projects=PROJECTS, retention=600.0, stale_after=300.0)
         self.names = dict(PROJECTS)
 
-    def runs(self, project: str, numbers: list[int], status: Status, finished: int) -> None:
-        """Read these runs of a project."""
+    def runs(self, project: str, numbers: list[int], status: Status, finished: int, shift: int) -> None:
+        """Read these runs of a project; another `shift` moves them to other spinners."""
         now = self.clock()
         seen = [
             snapshot(
                 f"run-{number}",
                 project_id=project,
-                spinner=f"spinner {number % 3}",
+                spinner=f"spinner {(number + shift) % 3}",
                 status=status,
                 created_at=now,
                 started_at=None if status is Status.QUEUED else now,
@@ -116,7 +116,14 @@ def event(rng: random.Random) -> tuple[Any, ...]:
     """Return something that happens; reads are the most frequent."""
     project = rng.choice(["p1", "p1", "p2"])
     status = rng.choice([Status.RUNNING, Status.RUNNING, Status.COMPLETED, Status.COMPLETED, *Status])
-    read = ("runs", project, rng.sample(range(40), rng.randint(1, 25)), status, rng.randint(0, 9))
+    read = (
+        "runs",
+        project,
+        rng.sample(range(40), rng.randint(1, 25)),
+        status,
+        rng.randint(0, 9),
+        rng.choice([0, 0, 0, 1]),
+    )
     others = [
         ("pass_time", rng.choice([15.0, 15.0, 200.0, 400.0, 700.0])),
         ("read", project),
@@ -131,9 +138,9 @@ def event(rng: random.Random) -> tuple[Any, ...]:
 
 
 async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Small, so that a few runs fill chunks and groups.
-    monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 4)
-    monkeypatch.setattr(line_cache, "CHUNKS_PER_GROUP", 2)
+    # Small, so that a few runs fill chunks and groups; a chunk is dissolved at a quarter, which must be some runs.
+    monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 8)
+    monkeypatch.setattr(line_cache, "CHUNKS_PER_GROUP", 3)
     most = 0
     for seed in range(12):
         rng = random.Random(seed)
@@ -160,7 +167,7 @@ async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytes
 
 @settings(max_examples=200)
 @given(parts=st.lists(st.binary(max_size=2000), max_size=12))
-def test_parts_deflated_apart_are_one_gzip_stream(parts: list[bytes]) -> None:
+def test_fragments_compressed_separately_join_to_one_gzip_stream(parts: list[bytes]) -> None:
     whole = b"".join(parts)
     gzip_fragment = GzipFragment.joined(map(GzipFragment.of, parts))
     again = GzipFragment.joined(
@@ -228,7 +235,7 @@ TIMES = st.floats(0, 4e9) | st.floats(allow_nan=False, allow_infinity=False, min
     used=st.floats(min_value=0),
 )
 @pytest.mark.parametrize("page_format", [TEXT, OPENMETRICS], ids=str)
-def test_what_is_rendered_is_what_prometheus_client_renders(
+def test_rendered_samples_equal_those_of_prometheus_client(
     page_format: Format,
     names: tuple[str, ...],
     status: Status,
