@@ -1,4 +1,4 @@
-"""All comparisons, one table: `python -m benchmarks`, or with `scrape` or `sync` just those.
+"""All comparisons, one table: `python -m benchmarks`, or with `connections`, `scrape` or `sync` just those.
 
 JSON beside it, to be compared with later: dist/benchmarks.json.
 """
@@ -6,10 +6,10 @@ JSON beside it, to be compared with later: dist/benchmarks.json.
 import sys
 from pathlib import Path
 
-from benchmarks import scrape, sync
+from benchmarks import connections, scrape, sync
 from benchmarks.table import machine, save, show
 
-GROUPS = {"scrape": scrape.rows, "sync": sync.rows}
+GROUPS = {"connections": connections.rows, "scrape": scrape.rows, "sync": sync.rows}
 RESULTS = Path("dist/benchmarks.json")
 
 

@@ -69,9 +69,9 @@ class RuntimeClient:
         self.time_slices = TimeSlices()
         """What takes long, which decoding a page does, is done in a turn of these."""
 
-    def begin(self) -> None:
-        """Begin a sync."""
-        self._http_client.begin()
+    def begin_sync(self) -> None:
+        """Begin a sync, which allows one trial request if the circuit breaker is open."""
+        self._http_client.begin_sync()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -203,7 +203,7 @@ class RuntimeClient:
         self, endpoint: Endpoint, request: Request, *, headers: Mapping[str, str] | None = None
     ) -> ApiResponse:
         """Send a request; with an `If-None-Match` among its headers 304 is an answer as well."""
-        return await self._http_client.ask(
+        return await self._http_client.send(
             endpoint.name,
             request.method,
             self._base_url + request.path,

@@ -1,4 +1,4 @@
-"""The connections behind `http_client`: TLS, proxy, and what every request carries."""
+"""Connections to a runtime: TLS, proxy, keepalive, and the headers and parameters of every request."""
 
 import asyncio
 import contextlib
@@ -16,121 +16,149 @@ from exporter.config import RuntimeConfig
 from exporter.errors import ConfigError
 
 Transport = httpx.AsyncBaseTransport
-"""How requests travel; tests give their own."""
+"""Sends requests; tests pass their own."""
+
+
+KEEPALIVE = 75.0
+"""Seconds that an idle connection is kept: longer than a scrape interval, so that scrapes share their connections."""
 
 
 class Connections:
-    """So many connections to one runtime, each opened when there is more to ask than those before can take.
+    """Kept connections to one runtime, used by at most `concurrency` requests at a time.
 
-    Each is a pool of its own: a pool looks all its connections over for every request, and with eight of them that is
-    a quarter of what a request costs. Above the pools there is no client either, which costs another quarter for what
-    must not happen here: redirects, which could carry the token to another host, and cookies.
+    Each is an httpx transport with a pool of one connection. One pool for all takes about twice the CPU time per
+    request, since httpcore checks every connection for every request; httpx's client takes even more
+    (`benchmarks/connections.py`). The client would also add what must not happen here: cookies, and redirects, which
+    could carry the token to another host.
     """
 
-    def __init__(self, runtime: RuntimeConfig, *, most: int, transport: Transport | None = None) -> None:
-        """Connects to nobody yet. Raises `ConfigError` for files, and a proxy, that cannot be used."""
+    def __init__(self, runtime: RuntimeConfig, *, concurrency: int, transport: Transport | None = None) -> None:
+        """Opens no connection yet. Raises `ConfigError` for TLS files or a proxy that cannot be used."""
         self._transport = transport
-        self._verify = _verification(runtime)
-        self._proxy = runtime.proxy or _usual_proxy(runtime.base_url)
-        self._headers = {
-            "Accept": "application/json",
-            # What `http_client` can unpack without trusting what it unpacks to.
-            "Accept-Encoding": "gzip",
-            "User-Agent": "spinner-exporter",
-            **runtime.headers,
-        }
+        self._verify = _ssl_context(runtime)
+        self._proxy = runtime.proxy or _proxy_from_environment(runtime.base_url)
+        self._headers = httpx.Headers(
+            {
+                "Accept": "application/json",
+                # `http_client` limits the size of what it decompresses, which it can do for gzip only.
+                "Accept-Encoding": "gzip",
+                "User-Agent": "spinner-exporter",
+            }
+        )
+        self._headers.update(runtime.headers)
         self._query = runtime.query
-        self._extensions = {"timeout": httpx.Timeout(runtime.timeout).as_dict()}
-        self._turns = asyncio.Semaphore(most)
-        self._opened: list[Transport] = []
-        self._free: list[tuple[Transport, float]] = []
-        """Those that nobody has, each with when it was given back; the last to be given back stands last."""
+        self._timeout = httpx.Timeout(runtime.timeout).as_dict()
         self._closing: set[asyncio.Task[None]] = set()
-        where = "runtime.proxy" if runtime.proxy else "the proxy that the environment names"
+        self.slots = asyncio.Semaphore(concurrency)
+        """Acquire one before sending a request, and release it after reading the response."""
+        where = "runtime.proxy" if runtime.proxy else "the proxy from the environment"
         try:
-            self._free.append((self._open(), float("inf")))
+            self._idle = [self._new_transport()]
         except ImportError:
             raise ConfigError(f"{where}: socks5 needs the package socksio: pip install 'httpx[socks]'") from None
         except (ValueError, httpx.InvalidURL):
             raise ConfigError(f"{where}: expected a URL such as http://proxy.example.com:3128") from None
+        self._busy: set[Transport] = set()
 
     def request(
         self, method: str, url: str, *, query: Mapping[str, Any], body: Any, headers: Mapping[str, str]
     ) -> httpx.Request:
-        """Return a request with what every one carries. Raises `httpx.InvalidURL`."""
-        return httpx.Request(
-            method,
-            url,
-            params={**self._query, **query},
-            headers={**self._headers, **headers},
-            json=body,
-            extensions=self._extensions,
-        )
+        """Build a request with the configured query and headers. Raises `httpx.InvalidURL`."""
+        merged = self._headers.copy()
+        merged.update(headers)
+        return httpx.Request(method, url, params={**self._query, **query}, headers=merged, json=body)
 
     @contextlib.asynccontextmanager
-    async def one(self) -> AsyncIterator[Transport]:
-        """Give one that nobody else has, as soon as there is one; one whose use fails is not given again.
+    async def send(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+        """Send a request and yield its response, whose body is still to be read. Raises `httpx.HTTPError`.
 
-        What is cancelled half way can leave a pool with its connection taken for ever.
+        httpcore 1.0 never reuses a connection whose request was cancelled at certain steps, and counts it against the
+        pool's limit for ever, so the pool of a cancelled request is dropped.
         """
-        async with self._turns:
-            now = asyncio.get_running_loop().time()
-            while self._free and self._free[0][1] < now - KEPT_IDLE:
-                self._discard(self._free.pop(0)[0])
-            connection = self._free.pop()[0] if self._free else self._open()
+        # The most recently used: it is the least likely to have been closed by the server.
+        transport = self._idle.pop() if self._idle else self._new_transport()
+        self._busy.add(transport)
+        cancelled = False
+        try:
+            response = await self._response(transport, request)
             try:
-                yield connection
-            except BaseException:
-                self._discard(connection)
-                raise
-            self._free.append((connection, asyncio.get_running_loop().time()))
+                yield response
+            finally:
+                await response.aclose()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        finally:
+            self._busy.discard(transport)
+            if cancelled and transport is not self._transport:
+                self._close_soon(transport)
+            else:
+                self._idle.append(transport)
 
     async def close(self) -> None:
-        """Close them all."""
-        for connection in self._opened:
-            await connection.aclose()
+        """Close all connections."""
+        for transport in [*self._idle, *self._busy]:
+            await transport.aclose()
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _discard(self, connection: Transport) -> None:
-        self._opened.remove(connection)
-        if connection is not self._transport:
-            task = asyncio.create_task(connection.aclose(), name="close connection")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+    async def _response(self, transport: Transport, request: httpx.Request) -> httpx.Response:
+        while True:
+            trace = _Trace()
+            request.extensions = {"timeout": self._timeout, "trace": trace}
+            try:
+                return await transport.handle_async_request(request)
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                # The server may have closed the kept connection while the request was on its way. All our requests
+                # read, so they can be repeated; each repetition uses up one kept connection.
+                if not trace.used_kept_connection:
+                    raise
 
-    def _open(self) -> Transport:
-        connection = self._transport or httpx.AsyncHTTPTransport(
+    def _new_transport(self) -> Transport:
+        return self._transport or httpx.AsyncHTTPTransport(
             verify=self._verify,
             proxy=self._proxy,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE),
         )
-        self._opened.append(connection)
-        return connection
+
+    def _close_soon(self, transport: Transport) -> None:
+        task = asyncio.create_task(transport.aclose(), name="close connection")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
-KEPT_IDLE = 5.0
-"""Seconds for which a connection that is not used is kept, as httpx does."""
+class _Trace:
+    """Observes through httpcore's trace events whether a request uses a connection from an earlier request."""
+
+    def __init__(self) -> None:
+        self.used_kept_connection = False
+        self._connected = False
+
+    async def __call__(self, event: str, details: Mapping[str, Any]) -> None:
+        if event.endswith(".connect_tcp.started"):
+            self._connected = True
+        elif event.endswith(".send_request_headers.started"):
+            self.used_kept_connection = not self._connected
 
 
 async def warm_up() -> None:
-    """Load what the libraries load with a first request, where it would hold up whoever asks meanwhile for 40 ms."""
+    """Import what httpcore and anyio import with the first request, which would block the event loop for 40 ms then."""
     await anyio.lowlevel.checkpoint()
 
 
-def _usual_proxy(base_url: str) -> str | None:
-    """Return the proxy that HTTPS_PROXY and its kin name for a URL; None where NO_PROXY excepts its host."""
+def _proxy_from_environment(base_url: str) -> str | None:
+    """Return the proxy for a URL from HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; None if NO_PROXY lists its host."""
     parts = urllib.parse.urlsplit(base_url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     host = parts.hostname or ""
-    # With its port too, which NO_PROXY can have.
+    # NO_PROXY entries can include a port.
     if proxy is None or any(map(urllib.request.proxy_bypass, (host, f"{host}:{parts.port}"))):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _verification(runtime: RuntimeConfig) -> ssl.SSLContext:
+def _ssl_context(runtime: RuntimeConfig) -> ssl.SSLContext:
     tls = runtime.tls
     try:
         context = ssl.create_default_context(cafile=tls.ca_file)

@@ -71,7 +71,7 @@ class MonitoredRuntime:
             status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
         )
         http_client = HttpClient(
-            Connections(config.runtime, most=config.sync.concurrency, transport=dependencies.transport),
+            Connections(config.runtime, concurrency=config.sync.concurrency, transport=dependencies.transport),
             timeout=config.runtime.timeout,
             max_body=config.limits.body_bytes,
             observer=own,

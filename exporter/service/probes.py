@@ -118,7 +118,7 @@ class Probes:
         return _Probed(store, shared, self._monotonic())
 
     async def _read_what_is_shared(self) -> bool:
-        self._client.begin()
+        self._client.begin_sync()
         try:
             await self._project_list.refresh()
         except ApiError as error:

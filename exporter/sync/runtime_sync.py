@@ -64,7 +64,7 @@ class RuntimeSync:
     async def run(self) -> bool:
         """Read what changed; return whether the API could be read. Never raises for what an API can do."""
         started = self._monotonic()
-        self._client.begin()
+        self._client.begin_sync()
         self._store.clock.begin()
         try:
             async with asyncio.timeout(self._rules.deadline):

@@ -46,7 +46,7 @@ def test_machines_are_told_the_same(tmp_path: Path) -> None:
 def test_nobody_there_is_said_in_a_line() -> None:
     looked = spinner_exporter("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
     assert looked.returncode == 1
-    assert "FAIL  health: no answer (ConnectError)" in looked.stdout
+    assert "FAIL  health: no response (ConnectError)" in looked.stdout
     assert "Traceback" not in looked.stdout + looked.stderr
 
 

@@ -221,16 +221,16 @@ def counts(**given: Any) -> Spoil:
 
 MODES = (
     # -- the connection
-    Mode("hangs", hangs, Hurts.API, "/projects", "no answer in time", endless=True),
-    Mode("hangs for one project", hangs, Hurts.PROJECT, says="no answer in time", endless=True),
-    Mode("drips a byte at a time", drips, Hurts.API, "", "no answer in time", endless=True),
-    Mode("drips headers", drips_headers, Hurts.PROJECT, says="no answer in time", endless=True),
-    Mode("closes without a word", says_nothing, Hurts.API, "", "no answer (RemoteProtocolError)"),
-    Mode("closes in the middle", closes_mid_answer, Hurts.PROJECT, says="no answer (RemoteProtocolError)"),
-    Mode("speaks no HTTP", speaks_no_http, Hurts.API, "", "no answer (RemoteProtocolError)"),
+    Mode("hangs", hangs, Hurts.API, "/projects", "no response in time", endless=True),
+    Mode("hangs for one project", hangs, Hurts.PROJECT, says="no response in time", endless=True),
+    Mode("drips a byte at a time", drips, Hurts.API, "", "no response in time", endless=True),
+    Mode("drips headers", drips_headers, Hurts.PROJECT, says="no response in time", endless=True),
+    Mode("closes without a word", says_nothing, Hurts.API, "", "no response (RemoteProtocolError)"),
+    Mode("closes in the middle", closes_mid_answer, Hurts.PROJECT, says="no response (RemoteProtocolError)"),
+    Mode("speaks no HTTP", speaks_no_http, Hurts.API, "", "no response (RemoteProtocolError)"),
     Mode("sends a body without end", without_end, Hurts.PROJECT, says="larger than limits.body_bytes"),
     Mode("sends a gzip bomb", gzip_bomb, Hurts.PROJECT, says="larger than limits.body_bytes"),
-    Mode("packs in a way nobody asked for", body(b"x", Content_Encoding="br"), Hurts.PROJECT, says="not asked for"),
+    Mode("packs in a way nobody asked for", body(b"x", Content_Encoding="br"), Hurts.PROJECT, says="not requested"),
     # -- statuses
     Mode("401", status(401), Hurts.API, "/api", "HTTP 401: the token is missing, wrong or expired"),
     Mode("403 for one project", status(403), Hurts.PROJECT, says="HTTP 403: the token may not read this"),

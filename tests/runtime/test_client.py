@@ -64,7 +64,7 @@ def client(
             waits.append(seconds)
 
     http_client = HttpClient(
-        Connections(runtime, most=concurrency, transport=Answers(answer) if answer else None),
+        Connections(runtime, concurrency=concurrency, transport=Answers(answer) if answer else None),
         timeout=timeout,
         max_body=max_body,
         observer=observed,
@@ -175,7 +175,9 @@ async def test_no_answer_is_an_error_that_names_its_kind(fault: type[httpx.Trans
     def fail(request: httpx.Request) -> httpx.Response:
         raise fault(f"with {TOKEN}")
 
-    with pytest.raises(ApiError, match=r"no answer \(ConnectError\)|no answer in time|RemoteProtocolError") as error:
+    with pytest.raises(
+        ApiError, match=r"no response \(ConnectError\)|no response in time|RemoteProtocolError"
+    ) as error:
         await client(fail, observed=observed).usage()
     assert TOKEN not in str(error.value)
     # What took all its time is not asked again.
@@ -208,9 +210,9 @@ async def test_retry_after_pauses_every_endpoint_and_then_is_over(status: int, r
         await read(asked.projects())
     if pause:
         clock.advance(pause - 1)
-        with pytest.raises(PausedError, match="wants us to wait"):
+        with pytest.raises(PausedError, match="asked us to wait"):
             await asked.usage()
-        assert len(observed.requests) == 1, "nothing is sent while the server wants us to wait"
+        assert len(observed.requests) == 1, "nothing is sent while the server asked us to wait"
         clock.advance(2)
     assert await asked.usage() == ()
 

@@ -257,5 +257,5 @@ def test_the_commands_go_through_all_of_them(tmp_path: Path) -> None:
     assert "runtime=gone" in once.stderr
     assert doctor.returncode == 1
     assert "runtime here\nok    health: it answers" in doctor.stdout
-    assert "runtime gone\nFAIL  health: no answer (ConnectError)" in doctor.stdout
+    assert "runtime gone\nFAIL  health: no response (ConnectError)" in doctor.stdout
     assert (told["ok"], told["runtimes"]["here"]["ok"], told["runtimes"]["gone"]["ok"]) == (False, True, False)
