@@ -26,8 +26,8 @@ KEEPALIVE = 75.0
 class Connections:
     """Kept connections to one runtime, used by at most `concurrency` requests at a time.
 
-    Each is an httpx transport with a pool of one connection. One pool for all takes about twice the CPU time per
-    request, since httpcore checks every connection for every request; httpx's client takes even more
+    Each is an httpx transport with a pool of one connection. One pool for all takes 1.6 to 2 times the CPU time per
+    request, since httpcore checks every connection for every request; httpx's client takes more than 2 times
     (`benchmarks/connections.py`). The client would also add what must not happen here: cookies, and redirects, which
     could carry the token to another host.
     """

@@ -236,7 +236,8 @@ async def test_a_new_connection_that_the_server_closes_is_an_error_after_one_req
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         connections = connections_to(files, url)
         with pytest.raises(httpx.RemoteProtocolError):
-            await get(connections, url)
+            async with asyncio.timeout(10):
+                await get(connections, url)
         await connections.close()
     assert requests == 1
 
