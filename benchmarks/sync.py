@@ -115,7 +115,7 @@ def _first_sync() -> Row:
 
 
 async def _bare(url: str, projects: int) -> int:
-    decoder = msgspec.json.Decoder(wire._Page[wire._Job])  # the exporter's own types
+    decoder = msgspec.json.Decoder(wire.WirePage[wire.WireJob])  # the exporter's own types
     seen = 0
     async with httpx.AsyncClient(base_url=url) as client:
         for project in range(projects):

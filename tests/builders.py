@@ -37,7 +37,6 @@ def snapshot(run_id: str = "run-1", status: Status = Status.RUNNING, **fields: A
         "trigger": "schedule",
         "parent_id": "",
         "status": status,
-        "status_label": status.value,
         "created_at": NOON,
         "updated_at": NOON + 60,
         "started_at": started,

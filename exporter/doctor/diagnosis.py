@@ -19,10 +19,10 @@ from exporter.doctor.suggest import fields_of, from_answers
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
 from exporter.runtime.client import RuntimeClient, Sample
+from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import RunSnapshot
 from exporter.runtime.statuses import propose
-from exporter.runtime.wire import MALFORMED, Decoder, RunDefaults
 from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.service.monitored_runtime import status_map
 from exporter.status import Status
@@ -186,7 +186,7 @@ async def suggest_from_answers(config: Config) -> str:
             if resource == "projects":
                 project = _first_id(answers[resource]) or ONLY_PROJECT
             elif resource == "jobs" and (run_id := _first_id(answers[resource])):
-                run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, "", 0.0, 0.0)
+                run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, 0.0, 0.0)
         return from_answers(config.runtime.base_url, answers)
     finally:
         await exporter.close()
@@ -260,7 +260,7 @@ class _Examination:
         except MALFORMED as error:
             self.checks.append(Check(resource, False, f"the answer is not what is described: {error}"))
             return None
-        items, unfit = explanation.items, explanation.unfit
+        items, unfit = explanation.items, explanation.skipped
         finding = "it answers" if resource in ("health", "job") else f"{len(items)} items in the first answer"
         if unfit:
             finding += f"; {len(unfit)} would be left out: {unfit[0]}"

@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 from exporter.config.api_description import ListFilter, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
+from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
 from exporter.runtime.endpoint import Endpoint, PageInfo, Request
 from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, refusal
+from exporter.runtime.layout import MissingError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
 from exporter.runtime.time_slices import TimeSlices
-from exporter.runtime.wire import MALFORMED, DecodedPage, Decoder, MissingError, RunDefaults
 from exporter.status import Status
 
 T = TypeVar("T")

@@ -56,7 +56,6 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     trigger: str
     parent_id: str
     status: Status
-    status_label: str
     created_at: float
     updated_at: float
     started_at: float | None = None

@@ -1,12 +1,15 @@
-"""Status labels and the ideas behind them. Wording varies between deployments, the ideas do not."""
+"""Status labels and the statuses they stand for. Labels vary between deployments, statuses do not."""
 
 import difflib
 from collections.abc import Mapping
 
 from exporter.status import Status
 
-# The vendor documents the ideas and says that exact labels can vary. These are the wordings of job systems
-# that we know of; a deployment with another one adds it under `statuses:` in its config.
+MAX_SPELLINGS = 1000
+"""Maximum number of spellings in a map's cache."""
+
+# The vendor documents the statuses and says that exact labels can vary. These are the labels of known job systems;
+# a deployment adds its own under `statuses:` in its config.
 DEFAULT_LABELS: Mapping[Status, tuple[str, ...]] = {
     Status.QUEUED: ("queued", "created", "pending", "scheduled", "new", "submitted", "accepted", "ready", "starting"),
     Status.RUNNING: (
@@ -31,7 +34,7 @@ DEFAULT_LABELS: Mapping[Status, tuple[str, ...]] = {
 
 
 class StatusMap:
-    """Maps a status label to its idea; case, spaces, dashes and underscores in a label do not matter.
+    """Maps a label to its status; case, spaces, dashes and underscores in a label do not matter.
 
     >>> StatusMap({"Parked": Status.WAITING}).status_for("in-progress")
     <Status.RUNNING: 'running'>
@@ -39,36 +42,36 @@ class StatusMap:
 
     def __init__(self, extra: Mapping[str, Status] | None = None) -> None:
         self._extra = dict(extra or {})
-        self._ideas = {_fold(label): idea for idea, labels in DEFAULT_LABELS.items() for label in labels}
-        self._ideas.update({_fold(label): idea for label, idea in self._extra.items()})
-        # Labels come in a handful of spellings and a million times: remember each spelling as it came.
-        self._seen: dict[str, Status] = {}
+        self._statuses = {_fold(label): status for status, labels in DEFAULT_LABELS.items() for label in labels}
+        self._statuses.update({_fold(label): status for label, status in self._extra.items()})
+        # The same few spellings arrive a million times, and folding one costs more than a look-up.
+        self._cache: dict[str, Status] = {}
 
     def extended(self, extra: Mapping[str, Status]) -> "StatusMap":
-        """Return a map that knows these labels as well, or otherwise."""
+        """Return a map in which these labels are added or replaced."""
         return StatusMap({**self._extra, **extra})
 
     def status_for(self, label: str) -> Status:
-        """Return the idea behind `label`, or `Status.UNKNOWN` when no mapping knows it."""
-        known = self._seen.get(label)
+        """Return the status for `label`, or `Status.UNKNOWN` if no mapping has it."""
+        known = self._cache.get(label)
         if known is not None:
             return known
-        idea = self._ideas.get(_fold(label), Status.UNKNOWN)
-        # Only labels that we know are kept, so that a runtime that makes up labels cannot fill memory.
-        if idea is not Status.UNKNOWN and len(self._seen) < 1000:
-            self._seen[label] = idea
-        return idea
+        status = self._statuses.get(_fold(label), Status.UNKNOWN)
+        # Only known labels, and not too many, so that a runtime that makes up labels cannot fill memory.
+        if status is not Status.UNKNOWN and len(self._cache) < MAX_SPELLINGS:
+            self._cache[label] = status
+        return status
 
 
 def propose(label: str) -> Status | None:
-    """Return the idea that a label that nobody knows most likely stands for; None without a guess."""
-    words = {_fold(known): idea for idea, labels in DEFAULT_LABELS.items() for known in labels}
-    near = difflib.get_close_matches(_fold(label), words, n=1, cutoff=0.75)
+    """Guess the status for an unmapped label; None without a guess."""
+    statuses = {_fold(known): status for status, labels in DEFAULT_LABELS.items() for known in labels}
+    near = difflib.get_close_matches(_fold(label), statuses, n=1, cutoff=0.75)
     if near:
-        return words[near[0]]
-    # The longest word that is part of it says most: "step_failed_hard" has failed.
-    parts = [known for known in words if len(known) > 3 and known in _fold(label)]
-    return words[max(parts, key=len)] if parts else None
+        return statuses[near[0]]
+    # The longest known label within it decides: "step_failed_hard" has failed.
+    parts = [known for known in statuses if len(known) > 3 and known in _fold(label)]
+    return statuses[max(parts, key=len)] if parts else None
 
 
 def _fold(label: str) -> str:

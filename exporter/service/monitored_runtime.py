@@ -20,9 +20,9 @@ from exporter.runs.store import Rules, Store
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.connections import Connections, Transport
+from exporter.runtime.decoder import Decoder
 from exporter.runtime.http_client import HttpClient
 from exporter.runtime.statuses import StatusMap
-from exporter.runtime.wire import Decoder
 from exporter.service.probes import Probes
 from exporter.status import Status
 from exporter.sync.project_list import ProjectList

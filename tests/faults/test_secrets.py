@@ -175,7 +175,7 @@ async def test_a_crash_shows_no_token(token_file: Path, monkeypatch: pytest.Monk
     def crash(*_: object, **__: object) -> Any:
         raise RuntimeError("a fault of our own")
 
-    monkeypatch.setattr(made.runtimes[""].client._http_client, "_once", crash)
+    monkeypatch.setattr(made.runtimes[""].client._http_client, "_send_once", crash)
     stream = io.StringIO()
     logs.configure("debug", "json", stream)
     await made.page()

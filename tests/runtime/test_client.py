@@ -17,10 +17,10 @@ from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.connections import Connections
+from exporter.runtime.decoder import Decoder
 from exporter.runtime.http_client import MAX_PAUSE, HttpClient, NotFoundError, PausedError
 from exporter.runtime.model import ListPage, Project
 from exporter.runtime.statuses import StatusMap
-from exporter.runtime.wire import Decoder
 from tests.builders import Clock, runtime_config, snapshot
 from tests.transport import Answers
 

@@ -1,13 +1,13 @@
-"""Labels vary, the ideas do not."""
+"""Labels vary between deployments, statuses do not."""
 
 import pytest
 
-from exporter.runtime.statuses import DEFAULT_LABELS, StatusMap
+from exporter.runtime.statuses import DEFAULT_LABELS, MAX_SPELLINGS, StatusMap
 from exporter.status import Status
 
 
 @pytest.mark.parametrize(
-    ("label", "idea"),
+    ("label", "status"),
     [
         ("queued", Status.QUEUED),
         ("in_progress", Status.RUNNING),
@@ -21,8 +21,8 @@ from exporter.status import Status
         ("canceled", Status.CANCELLED),
     ],
 )
-def test_case_spaces_and_dashes_do_not_matter(label: str, idea: Status) -> None:
-    assert StatusMap().status_for(label) is idea
+def test_case_spaces_and_dashes_do_not_matter(label: str, status: Status) -> None:
+    assert StatusMap().status_for(label) is status
 
 
 @pytest.mark.parametrize("label", ["", "???", "teleported", "\u0000"])
@@ -40,3 +40,12 @@ def test_a_deployment_s_own_labels_are_added_and_win() -> None:
 def test_no_default_label_means_two_things() -> None:
     folded = ["".join(filter(str.isalnum, label.casefold())) for labels in DEFAULT_LABELS.values() for label in labels]
     assert len(folded) == len(set(folded))
+
+
+def test_labels_that_a_server_makes_up_do_not_fill_the_cache() -> None:
+    statuses = StatusMap()
+    for number in range(MAX_SPELLINGS + 500):
+        assert statuses.status_for(f"running{'-' * number}") is Status.RUNNING
+        assert statuses.status_for(f"unknown {number}") is Status.UNKNOWN
+    assert len(statuses._cache) == MAX_SPELLINGS
+    assert not [label for label in statuses._cache if label.startswith("unknown")]

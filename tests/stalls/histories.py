@@ -196,7 +196,6 @@ class Script:
             trigger="schedule",
             parent_id="",
             status=state["status"],
-            status_label=state["status"].value,
             created_at=state["created_at"],
             updated_at=at,
             started_at=state["started_at"],

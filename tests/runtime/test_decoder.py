@@ -3,14 +3,21 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.runtime import decoder as decoder_module
+from exporter.runtime import labels
+from exporter.runtime.decoder import MALFORMED, Decoder
+from exporter.runtime.labels import LabelCache
+from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
-from exporter.runtime.wire import MALFORMED, Decoder
 from exporter.status import Status
-from tests.builders import resources
+from tests.builders import NOON, Clock, resources
+from tests.metrics.test_exposition import samples, value
+from tests.scripted import ScriptedRuntime, exporter_of
 
 JOB: dict[str, Any] = {
     "id": "job-1",
@@ -106,6 +113,76 @@ def test_an_unknown_status_is_noted_and_the_run_is_kept() -> None:
     assert noted.unmapped == ["teleported"]
 
 
+def test_every_count_of_a_run_is_decoded_into_its_own_state() -> None:
+    records = {"total": 63, "pending": 1, "running": 2, "waiting": 4, "completed": 8, "failed": 16}
+    (run,) = decoder().jobs(page(JOB | {"records": records})).items
+    assert run.records == RecordCounts(**records)
+
+
+async def test_every_count_of_a_run_arrives_unchanged_in_its_sample() -> None:
+    records = {"pending": 1, "running": 2, "waiting": 4, "completed": 8, "failed": 16}
+    runtime = ScriptedRuntime(Clock(NOON))
+    runtime.put("run-1", records={"total": 63, **records})
+    exporter = exporter_of(runtime)
+    shown = samples(str(await exporter.page()))
+    await exporter.close()
+    assert {state: value(shown, "spinner_run_records", run_id="run-1", state=state) for state in records} == records
+
+
+def test_records_have_their_status_and_only_unmapped_labels_are_reported() -> None:
+    noted = Noted()
+    sent = ["queued", "In Progress", "paused", "completed", "timed-out", "canceled", "teleported"]
+    records = [{"id": f"r{number}", "status": label} for number, label in enumerate(sent)]
+    observed = decoder(noted).records(page(*records)).items
+    assert [record.status for record in observed] == [
+        Status.QUEUED, Status.RUNNING, Status.WAITING, Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.UNKNOWN
+    ]  # fmt: skip
+    assert noted.unmapped == ["teleported"]
+
+
+def test_a_description_s_statuses_apply_to_records_and_not_to_runs() -> None:
+    noted = Noted()
+    described = resources()
+    assert described.records != "absent"
+    own = msgspec.structs.replace(described.records, statuses={"fine": "completed", "paused": "failed"})
+    decoding = Decoder(StatusMap(), noted, msgspec.structs.replace(described, records=own), label_length=40)
+    observed = decoding.records(page({"id": "r1", "status": "Fine"}, {"id": "r2", "status": "paused"})).items
+    assert [record.status for record in observed] == [Status.COMPLETED, Status.FAILED]
+    (run, other) = decoding.jobs(page(JOB | {"status": "paused"}, JOB | {"id": "job-2", "status": "fine"})).items
+    assert (run.status, other.status, noted.unmapped) == (Status.WAITING, Status.UNKNOWN, ["fine"])
+
+
+def test_an_unmapped_status_is_reported_every_time() -> None:
+    noted = Noted()
+    decoding = decoder(noted)
+    for _ in range(2):
+        decoding.jobs(page(JOB | {"status": "teleported"}))
+    assert noted.unmapped == ["teleported"] * 2
+
+
+def test_labels_that_a_server_makes_up_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More spinners, triggers, known and unknown statuses than are cached, and names too long to be cached."""
+    for module in (labels, decoder_module):
+        monkeypatch.setattr(module, "MAX_LABELS", 20)
+    decoding = decoder()
+    for number in range(100):
+        spelling = f"run{'-' * (number % 30)}ning"
+        made_up = {"id": f"job-{number}", "spinnerName": f"Spinner {number}", "status": spelling}
+        (run,) = decoding.jobs(page(JOB | made_up)).items
+        assert (run.spinner, run.status) == (f"Spinner {number}", Status.RUNNING)
+        decoding.jobs(page(JOB | {"status": f"unknown {number}", "trigger": f"{number}" + "x" * 10_000}))
+        decoding.records(page({"id": "r", "status": f"odd {number}", "errorCode": f"E{number}"}))
+    assert len(decoding._labels) == 20
+    assert len(decoding._run_statuses) == 20
+
+
+def test_a_text_too_long_for_a_label_is_not_cached() -> None:
+    cache = LabelCache(10)
+    assert cache["x" * 11] == "x" * 10
+    assert cache["short"] == "short"
+    assert list(cache) == ["short"]
+
+
 def test_an_error_message_stays_behind() -> None:
     record = {"id": "r1", "failedStep": {"index": 1, "type": "sms"}, "errorCode": "E1", "errorMessage": "+1 555 0100"}
     (failed,) = decoder().failed_records(page(record)).items
@@ -177,11 +254,14 @@ anything = st.recursive(
 )
 
 
+FUZZED = decoder()
+
+
 @settings(max_examples=300)
 @given(anything, st.lists(anything, max_size=3))
 def test_whatever_json_comes_in_it_becomes_values_or_is_refused(body: Any, items: list[Any]) -> None:
     for text in (json.dumps(body), json.dumps({"items": items}), json.dumps({"items": [JOB | {"records": body}]})):
-        for decode in (decoder().jobs, decoder().projects, decoder().failed_records, decoder().health, decoder().usage):
+        for decode in (FUZZED.jobs, FUZZED.projects, FUZZED.failed_records, FUZZED.health, FUZZED.usage):
             try:
                 decode(text.encode("utf-8", "surrogatepass"))
             except MALFORMED:

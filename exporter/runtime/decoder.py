@@ -1,0 +1,288 @@
+"""Decodes and checks bodies: JSON becomes the values of `model`. Nothing here knows HTTP.
+
+Items in the contract's layout are decoded straight into its types (`wire`). All others go through the mapping of their
+API description first (`layout`, `mapping`).
+
+An invalid item is skipped; it never costs the others of its page. Text that becomes a label is cleaned here (`labels`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from exporter.config.api_description import Resources, present
+from exporter.runtime.labels import MAX_LABELS, LabelCache
+from exporter.runtime.layout import Layout, flat
+from exporter.runtime.mapping import FIELDS
+from exporter.runtime.model import (
+    FailedRecord,
+    FailureCount,
+    Health,
+    Meter,
+    Project,
+    RecordCounts,
+    RecordSnapshot,
+    RunSnapshot,
+)
+from exporter.runtime.statuses import StatusMap
+from exporter.runtime.wire import (
+    MappedJob,
+    WireFailure,
+    WireHealth,
+    WireJob,
+    WireProject,
+    WireRecord,
+    WireRuntimeHealth,
+    WireStep,
+    epoch,
+)
+from exporter.status import Status
+
+T = TypeVar("T")
+
+MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding an arbitrary body can raise."""
+
+
+class DecodeObserver(Protocol):
+    """Observes decoding; receives no personal data."""
+
+    def invalid_item(self, kind: str, reason: str) -> None:
+        """An item was skipped. `kind` is job, record, project or meter; `reason` names the field."""
+
+    def unmapped_status(self, label: str) -> None:
+        """No mapping has this status label."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecodedPage(Generic[T]):
+    """A decoded page of a list."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+    as_of: float | None
+    size: int
+    """Items of the page, including skipped ones."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunDefaults:
+    """Values for fields that a run does not have."""
+
+    project_id: str = ""
+    spinner: str = ""
+    """For a list the project's name; for a single run the spinner that an earlier read found."""
+    now: float | None = None
+    """The API's time, for a run without a time of its last change."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DecodeReport:
+    """What a description finds in a response."""
+
+    items: list[dict[str, Any]]
+    """Each item's fields that have a value, by their names in the contract, dotted where nested."""
+    skipped: list[str]
+    """Why items would be skipped."""
+
+
+class Decoder:
+    """Decodes bodies. Every method raises one of `MALFORMED` when the body as a whole cannot be used.
+
+    The constructor raises `ConfigError` for an invalid description.
+    """
+
+    def __init__(
+        self, statuses: StatusMap, observer: DecodeObserver, resources: Resources, *, label_length: int
+    ) -> None:
+        self._statuses = statuses
+        self._observer = observer
+        self._label_length = label_length
+        self._labels = LabelCache(label_length)
+        self._run_statuses: dict[str, Status] = {}
+        described = present(resources)
+        if "job" in described and not described["job"].fields:
+            described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
+        self._layouts = {name: Layout(name, resource) for name, resource in described.items()}
+        labels = described["records"].statuses if "records" in described else {}
+        self._record_statuses = statuses.extended({label: Status(status) for label, status in labels.items()})
+
+    def raw_items(self, resource: str, body: bytes) -> list[Any]:
+        """Return a response's items undecoded, to search them for fields. Raises one of `MALFORMED`."""
+        layout = self._layouts[resource]
+        raws = [layout.single(body)] if resource in ("health", "job") else list(layout.page(body)[0])
+        return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws]
+
+    def explain(self, resource: str, body: bytes) -> DecodeReport:
+        """Return what a description finds in a response, field by field.
+
+        Raises one of `MALFORMED` when the response as a whole cannot be used.
+        """
+        layout = self._layouts[resource]
+        found: list[dict[str, Any]] = []
+        skipped: list[str] = []
+        for item in self.raw_items(resource, body):
+            try:
+                found.append(flat(layout.mapping(item) if layout.mapping else item, FIELDS[resource]))
+                layout.item(item)
+            except MALFORMED as error:
+                skipped.append(str(error))
+        return DecodeReport(found, skipped)
+
+    def projects(self, body: bytes) -> DecodedPage[Project]:
+        """Decode a page of the list of projects."""
+        return self._listing(body, self._layouts["projects"], self._project)
+
+    def jobs(self, body: bytes, known: RunDefaults | None = None) -> DecodedPage[RunSnapshot]:
+        """Decode a page of a project's runs."""
+        return self._listing(body, self._layouts["jobs"], functools.partial(self._run, known or RunDefaults()))
+
+    def job(self, body: bytes, known: RunDefaults | None = None) -> RunSnapshot:
+        """Decode one run."""
+        return self._run(known or RunDefaults(), self._layouts["job"].decode(body))
+
+    def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
+        """Decode a page of a run's failed records."""
+        return self._listing(body, self._layouts["records"], self._failed_record)
+
+    def records(self, body: bytes) -> DecodedPage[RecordSnapshot]:
+        """Decode a page of a run's records, to count them."""
+        return self._listing(body, self._layouts["records"], self._record)
+
+    def health(self, body: bytes) -> Health:
+        """Decode the state of the worker service; without a state or a heartbeat it is down.
+
+        A description without a heartbeat field does not need one.
+        """
+        layout = self._layouts["health"]
+        health: WireHealth = layout.decode(body)
+        runtime = health.runtime or WireRuntimeHealth()
+        beats = not layout.mapping or "runtime.lastHeartbeatAt" in layout.resource.fields
+        return Health(
+            runtime_up=runtime.status == "up"
+            and (runtime.last_heartbeat_at is not None or not beats)
+            and health.status != "down",
+            workers=runtime.workers,
+            last_heartbeat_at=epoch(runtime.last_heartbeat_at),
+            beats=beats,
+        )
+
+    def usage(self, body: bytes) -> tuple[Meter, ...]:
+        """Decode the plan meters."""
+        meters = {}
+        for raw in self._layouts["usage"].page(body)[0]:
+            meter = self._checked(self._layouts["usage"], raw)
+            if meter is not None:
+                name = self._labels[meter.name]
+                meters[name] = Meter(name, meter.used, meter.limit, epoch(meter.resets_at))
+        return tuple(meters.values())
+
+    def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
+        try:
+            wires, cursor, as_of = layout.typed_page(body)
+            size = len(wires)
+        except MALFORMED:
+            # An invalid item or another layout: decode item by item. An invalid envelope raises here again.
+            raws, cursor, as_of = layout.page(body)
+            size = len(raws)
+            checked = (self._checked(layout, raw) for raw in raws)
+            wires = [wire for wire in checked if wire is not None]
+        items = []
+        for wire in wires:
+            try:
+                items.append(convert(wire))
+            except ValueError as error:
+                self._observer.invalid_item(layout.item_type.name, str(error))
+        return DecodedPage(tuple(items), cursor, as_of, size)
+
+    def _checked(self, layout: Layout, raw: Any) -> Any:
+        try:
+            return layout.item(raw)
+        except MALFORMED as error:
+            self._observer.invalid_item(layout.item_type.name, str(error))
+            return None
+
+    def _project(self, wire: WireProject) -> Project:
+        return Project(self._id(wire.id), self._labels[wire.name])
+
+    def _run(self, known: RunDefaults, wire: WireJob | MappedJob) -> RunSnapshot:
+        labels = self._labels
+        started, ended, progressed, updated = wire.started_at, wire.ended_at, wire.last_progress_at, wire.updated_at
+        created = started if wire.created_at is None else wire.created_at
+        if created is None:
+            raise ValueError("createdAt: is missing")
+        created_at = created.timestamp()
+        updated_at = created_at if known.now is None else known.now
+        if updated is not None:
+            updated_at = updated.timestamp()
+        spinner = wire.spinner_name or known.spinner
+        if not spinner:
+            raise ValueError("spinnerName: is missing")
+        counts = wire.records
+        project_id: str = known.project_id
+        refs: tuple[tuple[str, str], ...] = ()
+        if isinstance(wire, MappedJob):
+            project_id = wire.project_id or project_id
+            refs = tuple((wire.ref or {}).items())
+        return RunSnapshot(
+            id=self._id(wire.id),
+            project_id=project_id,
+            spinner=labels[spinner],
+            trigger=labels[wire.trigger or ""],
+            parent_id=labels[wire.parent_job_id or ""],
+            status=self._run_statuses.get(wire.status) or self._run_status(wire.status),
+            created_at=created_at,
+            updated_at=updated_at,
+            started_at=None if started is None else started.timestamp(),
+            ended_at=None if ended is None else ended.timestamp(),
+            last_progress_at=None if progressed is None else progressed.timestamp(),
+            records=None
+            if counts is None
+            else RecordCounts(
+                total=counts.total,
+                pending=counts.pending or 0,
+                running=counts.running or 0,
+                waiting=counts.waiting or 0,
+                completed=counts.completed or 0,
+                failed=counts.failed or 0,
+            ),
+            failures=tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
+            refs=refs,
+        )
+
+    def _run_status(self, text: str) -> Status:
+        label = self._labels[text]
+        status = self._statuses.status_for(label)
+        if status is Status.UNKNOWN:
+            self._observer.unmapped_status(label)
+        elif len(self._run_statuses) < MAX_LABELS and len(text) <= self._label_length:
+            self._run_statuses[text] = status
+        return status
+
+    def _failure(self, wire: WireFailure) -> FailureCount:
+        return FailureCount(self._labels[wire.step or ""], self._labels[wire.error_code or ""], wire.count)
+
+    def _failed_record(self, wire: WireRecord) -> FailedRecord:
+        step = wire.failed_step or WireStep()
+        return FailedRecord(
+            self._id(wire.id),
+            self._labels[step.name or step.type or ""],
+            self._labels[wire.error_code or ""],
+            epoch(wire.ended_at),
+        )
+
+    def _record(self, wire: WireRecord) -> RecordSnapshot:
+        label = self._labels[wire.status or ""]
+        status = self._record_statuses.status_for(label)
+        if status is Status.UNKNOWN:
+            self._observer.unmapped_status(label)
+        return RecordSnapshot(status, self._failed_record(wire))
+
+    def _id(self, text: str) -> str:
+        """Return an id unchanged. It is part of URLs, so an invalid one is an error and never cut."""
+        if not text or not text.isprintable() or len(text) > self._label_length or text in (".", ".."):
+            raise ValueError("id: expected printable characters, and not more than limits.label_length")
+        return text

@@ -1,0 +1,21 @@
+"""Text from the API as it becomes a label: without control characters, cut to a maximum length, and cached."""
+
+MAX_LABELS = 10_000
+"""Maximum number of texts in a cache: a server that makes up new ones must not fill memory."""
+
+
+class LabelCache(dict[str, str]):
+    """Maps a text to its label. Most runs have the same few texts, so each is cleaned and stored once."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __missing__(self, text: str) -> str:
+        label = text
+        if not text.isprintable() or len(text) > self._length:
+            # isprintable() is false for control characters, separators other than space, and lone surrogates.
+            cut = text[: self._length]
+            label = "".join(character if character.isprintable() else " " for character in cut).strip()
+        if len(self) < MAX_LABELS and len(text) <= self._length:
+            self[text] = label
+        return label

@@ -1,0 +1,149 @@
+"""Where a response has its items, its cursor and its time: decodes bodies into the types of `wire`."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from jmespath.exceptions import JMESPathError
+
+from exporter.config.api_description import Resource
+from exporter.runtime.mapping import ItemMapping, compiled
+from exporter.runtime.wire import (
+    MappedJob,
+    Time,
+    WireHealth,
+    WireJob,
+    WireMeter,
+    WirePage,
+    WireProject,
+    WireRecord,
+    epoch,
+)
+
+
+class MissingError(ValueError):
+    """The response is valid, but does not contain the requested item."""
+
+
+class _ItemType:
+    """An item's name in the metrics, its type in the contract, and its type after mapping."""
+
+    def __init__(self, name: str, contract: type, mapped: type | None = None) -> None:
+        self.name = name
+        self.contract = contract
+        self.mapped = mapped or contract
+
+
+_ITEM_TYPES = {
+    "health": _ItemType("health", WireHealth),
+    "projects": _ItemType("project", WireProject),
+    "jobs": _ItemType("job", WireJob, MappedJob),
+    "job": _ItemType("job", WireJob, MappedJob),
+    "records": _ItemType("record", WireRecord),
+    "usage": _ItemType("meter", WireMeter),
+}
+
+
+class Layout:
+    """How one resource's responses are laid out."""
+
+    def __init__(self, name: str, resource: Resource) -> None:
+        self.item_type = _ITEM_TYPES[name]
+        self.resource = resource
+        self.mapping = ItemMapping(name, resource)
+        where = f"runtime.resources.{name}"
+        paging = resource.paging
+        self._items = compiled(resource.items, f"{where}.items")
+        self._next = compiled(paging.next, f"{where}.paging.next") if paging.next is not None else None
+        self._as_of = compiled(resource.as_of, f"{where}.as_of") if resource.as_of is not None else None
+        self._item = compiled(resource.item, f"{where}.item") if resource.item is not None else None
+        as_in_contract = (resource.items, paging.next or "nextCursor", resource.as_of or "asOf")
+        self._is_typed = not self.mapping and as_in_contract == ("items", "nextCursor", "asOf")
+        self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.item_type.contract)
+        self._page: msgspec.json.Decoder[WirePage[Any]] = msgspec.json.Decoder(WirePage[self.item_type.contract])  # type: ignore[name-defined]
+
+    def typed_page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
+        """Decode a page in the contract's layout; raises `ValidationError` for any other."""
+        if not self._is_typed:
+            raise msgspec.ValidationError("not in the contract's layout")
+        page = self._page.decode(body)
+        return page.items, page.next_cursor, epoch(page.as_of)
+
+    def page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
+        """Return any page's raw items, next cursor and the API's time."""
+        if self._is_typed:
+            try:
+                raw = _RAW_PAGE.decode(body)
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError:
+                raw = msgspec.convert(_lenient(body), WirePage[Any])
+            return raw.items, raw.next_cursor, epoch(raw.as_of)
+        document = _document(body)
+        items = _search(self._items, document)
+        if isinstance(items, dict):
+            items = list(items.values())
+        if not isinstance(items, list):
+            raise ValueError(f"no list at {self.resource.items}")
+        cursor = _search(self._next, document) if self._next else None
+        as_of = _search(self._as_of, document) if self._as_of else None
+        return items, None if cursor is None else str(cursor), epoch(msgspec.convert(as_of, Time | None))
+
+    def item(self, raw: Any) -> Any:
+        """Convert one raw item of a page to its type."""
+        if isinstance(raw, msgspec.Raw):
+            return self._one.decode(raw)
+        if self.mapping:
+            return msgspec.convert(self.mapping(raw), self.item_type.mapped)
+        return msgspec.convert(raw, self.item_type.contract)
+
+    def decode(self, body: bytes) -> Any:
+        """Decode a body that is one item."""
+        if not self.mapping and self._item is None:
+            return self._one.decode(body)
+        return self.item(self.single(body))
+
+    def single(self, body: bytes) -> Any:
+        """Return the one raw item in a body. Raises `MissingError` without one."""
+        document = _document(body)
+        if self._item is None:
+            return document
+        item = _search(self._item, document)
+        if item is None:
+            raise MissingError(f"nothing at {self.resource.item}")
+        return item
+
+
+def flat(item: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """Return those fields of an item that have a value, by their dotted names."""
+    found = {}
+    for field in fields:
+        value = item
+        for key in field.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            found[field] = value
+    return found
+
+
+def _search(expression: Any, document: Any) -> Any:
+    try:
+        return expression.search(document)
+    except JMESPathError:
+        raise ValueError("an expression of runtime.resources does not fit the response") from None
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return _lenient(body)
+
+
+def _lenient(body: bytes) -> Any:
+    """Decode almost valid JSON: some servers write NaN or half of a surrogate pair in one item."""
+    return json.loads(body)
+
+
+_RAW_PAGE = msgspec.json.Decoder(WirePage[msgspec.Raw])
