@@ -18,7 +18,7 @@ from exporter.config import Config, Duration
 from exporter.doctor.suggest import fields_of, from_answers
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
-from exporter.runtime.client import RuntimeClient, Sample
+from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import RunSnapshot
@@ -179,7 +179,7 @@ async def suggest_from_answers(config: Config) -> str:
             if not client.has(resource) or (resource == "records" and run is None):
                 continue
             try:
-                sample = await client.sample(resource, run if resource == "records" else None, project_id=project)
+                sample = await client.raw_response(resource, run if resource == "records" else None, project_id=project)
                 answers[resource] = decoder.raw_items(resource, sample.body)
             except (ApiError, *MALFORMED):
                 continue  # what cannot be asked for is the doctor's to say
@@ -246,13 +246,13 @@ class _Examination:
             await self._look("records", run)
         await self._look("usage")
 
-    async def _look(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> Sample | None:
+    async def _look(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> RawResponse | None:
         """Ask for a resource, note what came of it, and return the answer."""
         if not self._client.has(resource):
             self.checks.append(Check(resource, True, f"absent: {ABSENT_COSTS[resource]}"))
             return None
         try:
-            sample = await self._client.sample(resource, run, project_id=project_id)
+            sample = await self._client.raw_response(resource, run, project_id=project_id)
             explanation = self._decoder.explain(resource, sample.body)
         except ApiError as error:
             self.checks.append(Check(resource, False, str(error).removeprefix(f"{resource}: ")))
@@ -302,10 +302,10 @@ class _Examination:
             return status.ended
         return not (resource == "jobs" and field == "startedAt" and status is Status.QUEUED)
 
-    def _clock(self, sample: Sample) -> bool:
-        if sample.dated is None:
+    def _clock(self, sample: RawResponse) -> bool:
+        if sample.date is None:
             return False
-        difference = sample.dated - sample.asked_at
+        difference = sample.date - sample.local_time
         finding = (
             f"the API's is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} ours; it is corrected"
         )
@@ -334,7 +334,7 @@ class _Examination:
         if sample is None:
             return None
         try:
-            runs = self._decoder.jobs(sample.body, RunDefaults(project_id, name, sample.dated)).items
+            runs = self._decoder.jobs(sample.body, RunDefaults(project_id, name, sample.date)).items
         except MALFORMED:
             return None
         if not runs and self.checks[-1].ok:

@@ -1,5 +1,5 @@
-"""First room after config: how a runtime is read. All that knows the shape of its HTTP API stays in here.
+"""Reads a runtime's HTTP API. Imports `config`, `status` and `errors`; nothing outside knows the API's format.
 
-`client` asks, `wire` decodes what arrives, `statuses` maps its wording to ideas; what leaves the room are the
-frozen values of `model`.
+`client` sends requests through `http_client` and `connections`, `decoder` decodes the responses, `statuses` maps status
+labels. Other packages get the frozen values of `model`.
 """

@@ -1,4 +1,4 @@
-"""What opens the API, and where it comes from. It is handed to the client for a request and kept nowhere else."""
+"""The API token, its source, and the headers that carry it."""
 
 import base64
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from exporter.errors import ConfigError
 
 
 class Token:
-    """The token that opens the API: from a file, which is read again when it changes, or as a given value."""
+    """The API token: from a file, which is read again when it changes, or a fixed value."""
 
     def __init__(self, *, file: Path | None = None, value: str | None = None) -> None:
-        """Without file and value no token is sent. Raises `ConfigError` when the file cannot be used."""
+        """Without a file or value no token is sent. Raises `ConfigError` if the file cannot be used."""
         self._file = file
         self._value = value
         self._stamp: tuple[int, int, int] | None = None
@@ -19,7 +19,7 @@ class Token:
             self.value()
 
     def value(self) -> str | None:
-        """Return the token as it is now; raises `ConfigError` when the file cannot be read or is empty."""
+        """Return the current token. Raises `ConfigError` if the file cannot be read or is empty."""
         if self._file is None:
             return self._value
         try:
@@ -45,7 +45,7 @@ class Token:
 
 
 class Credentials:
-    """The token as a request carries it: as a bearer token, in a header of its own, or as a password."""
+    """The token as request headers: as a bearer token, in a header of its own, or as a password."""
 
     def __init__(
         self, token: Token, *, kind: str = "bearer", header: str = "Authorization", username: str = ""
@@ -57,7 +57,7 @@ class Credentials:
         self._username = username
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers of a request now, none without a token. Raises `ConfigError` as `Token.value` does."""
+        """Return the current headers, none without a token. Raises `ConfigError` as `Token.value` does."""
         token = self._token.value()
         if not token:
             return {}

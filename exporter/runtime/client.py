@@ -1,7 +1,6 @@
 """The runtime's HTTP API as async calls that return values of `model`.
 
-What is asked for, and how, is the description's: nothing here knows a path or a parameter. How requests fare on their
-way is `http_client`'s.
+Paths and parameters come from the API description; `http_client` sends the requests.
 """
 
 import dataclasses
@@ -26,14 +25,14 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
-    """An answer as it came."""
+class RawResponse:
+    """An undecoded response."""
 
     body: bytes
-    dated: float | None
-    """The API's time of it, by its header Date."""
-    asked_at: float
-    """Our time, half way between request and answer."""
+    date: float | None
+    """The API's time, from the header Date."""
+    local_time: float
+    """The exporter's time, half way between request and response."""
 
 
 class _DecodePage(Protocol[T]):
@@ -41,10 +40,10 @@ class _DecodePage(Protocol[T]):
 
 
 class RuntimeClient:
-    """Reads one runtime. Every call raises `ApiError` when the answer cannot be had or used.
+    """Reads one runtime. Every call raises `ApiError` without a usable response.
 
-    What the description has as absent must not be asked for; `has` tells. Making a client raises `ConfigError` for a
-    description that cannot be followed.
+    Resources that the description declares absent must not be requested; see `has`. The constructor raises
+    `ConfigError` for an invalid description.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class RuntimeClient:
         max_pages: int,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`max_pages` is how many pages a list can have before it is taken for one without an end."""
+        """`max_pages` limits the pages of a list, in case it never ends."""
         self._http_client = http_client
         self._wall = wall
         self._base_url = base_url.rstrip("/")
@@ -68,7 +67,7 @@ class RuntimeClient:
         self._decoder = decoder
         self._max_pages = max_pages
         self.time_slices = TimeSlices()
-        """What takes long, which decoding a page does, is done in a turn of these."""
+        """Each long step, such as decoding a page, waits for its slice."""
 
     def begin_sync(self) -> None:
         """Begin a sync, which allows one trial request if the circuit breaker is open."""
@@ -79,33 +78,33 @@ class RuntimeClient:
         await self._http_client.close()
 
     def has(self, resource: str) -> bool:
-        """Whether the deployment has it: health, projects, jobs, job, records or usage."""
+        """Whether the deployment has a resource: health, projects, jobs, job, records or usage."""
         return resource in self._endpoints
 
     @property
-    def tells_active(self) -> bool:
-        """Whether runs that have not ended can be asked for."""
+    def can_list_active(self) -> bool:
+        """Whether the API can list only runs that have not ended."""
         return self._resources.jobs.active is not None
 
     @property
     def counts_records(self) -> bool:
-        """Whether a run's records have to be counted one by one, since the run itself has no counts."""
+        """Whether runs have no record counts of their own, so that their records must be counted."""
         return self._resources.counts == "records"
 
-    async def sample(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> Sample:
-        """Ask for one resource as it is, its first page of a list, and return the answer undecoded."""
+    async def raw_response(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> RawResponse:
+        """Request one resource, of a list its first page, and return the undecoded response."""
         endpoint = self._endpoints[resource]
         started = self._wall()
-        answer = await self._send(endpoint, endpoint.request({"project": project_id} if run is None else _ids(run)))
-        return Sample(answer.body, answer.date, (started + self._wall()) / 2)
+        response = await self._send(endpoint, endpoint.request({"project": project_id} if run is None else _ids(run)))
+        return RawResponse(response.body, response.date, (started + self._wall()) / 2)
 
     async def health(self) -> Health:
-        """Read how the worker service is."""
-        answer = await self._send(self._endpoints["health"], self._endpoints["health"].request({}))
-        return self._decode("health", self._decoder.health, answer)
+        """Read the state of the worker service."""
+        response = await self._send(self._endpoints["health"], self._endpoints["health"].request({}))
+        return self._decode("health", self._decoder.health, response)
 
     def projects(self, *, etag: str | None = None) -> AsyncIterator[ListPage[Project]]:
-        """Read the projects that the token can see."""
+        """Read the projects that the token has access to."""
         endpoint = self._endpoints["projects"]
         return self._pages(endpoint, endpoint.request({}), lambda body, now: self._decoder.projects(body), etag=etag)
 
@@ -117,10 +116,10 @@ class RuntimeClient:
         active: bool = False,
         etag: str | None = None,
     ) -> AsyncIterator[ListPage[RunSnapshot]]:
-        """Read a project's runs: those updated since a time of the runtime's clock, or those that have not ended."""
+        """Read a project's runs: updated since a time of the runtime's clock, or only those that have not ended."""
         endpoint = self._endpoints["jobs"]
-        narrowing = endpoint.resource.active if active else endpoint.resource.changed
-        request = endpoint.request({"project": project.id}, narrowing, since=updated_since)
+        list_filter = endpoint.resource.active if active else endpoint.resource.changed
+        request = endpoint.request({"project": project.id}, list_filter, since=updated_since)
         return self._pages(
             endpoint,
             request,
@@ -129,42 +128,42 @@ class RuntimeClient:
         )
 
     async def job(self, run: RunSnapshot) -> RunSnapshot:
-        """Read one run again; raises `NotFoundError` when it is gone."""
+        """Read one run again. Raises `NotFoundError` if it no longer exists."""
         endpoint = self._endpoints["job"]
-        answer = await self._send(endpoint, endpoint.request(_ids(run)))
-        known = RunDefaults(run.project_id, run.spinner, answer.date)
-        return self._decode("job", lambda body: self._decoder.job(body, known), answer)
+        response = await self._send(endpoint, endpoint.request(_ids(run)))
+        known = RunDefaults(run.project_id, run.spinner, response.date)
+        return self._decode("job", lambda body: self._decoder.job(body, known), response)
 
     async def failed_records(self, run: RunSnapshot) -> AsyncIterator[ListPage[FailedRecord]]:
-        """Read a run's failed records; where the API cannot be asked for those alone, they are picked out of all."""
+        """Read a run's failed records; an API that cannot filter them is read whole."""
         endpoint = self._endpoints["records"]
         if endpoint.resource.failed is not None:
             request = endpoint.request(_ids(run), endpoint.resource.failed)
             async for page in self._pages(endpoint, request, lambda body, now: self._decoder.failed_records(body)):
                 yield page
             return
-        async for sights in self.records(run):
-            failed = tuple(sight.record for sight in sights.items if sight.status is Status.FAILED)
-            yield ListPage(failed, sights.as_of)
+        async for all_records in self.records(run):
+            failed = tuple(each.record for each in all_records.items if each.status is Status.FAILED)
+            yield ListPage(failed, all_records.as_of)
 
     def records(
         self, run: RunSnapshot, *, changed_since: float | None = None
     ) -> AsyncIterator[ListPage[RecordSnapshot]]:
-        """Read a run's records: all of them, or those that changed since, where the API can tell."""
+        """Read a run's records: all, or those changed since a time if `can_list_changed_records`."""
         endpoint = self._endpoints["records"]
-        narrowing: ListFilter | None = endpoint.resource.changed if changed_since is not None else None
-        request = endpoint.request(_ids(run), narrowing, since=changed_since)
+        list_filter: ListFilter | None = endpoint.resource.changed if changed_since is not None else None
+        request = endpoint.request(_ids(run), list_filter, since=changed_since)
         return self._pages(endpoint, request, lambda body, now: self._decoder.records(body))
 
     @property
-    def tells_changed_records(self) -> bool:
-        """Whether `records` can ask for those that changed."""
+    def can_list_changed_records(self) -> bool:
+        """Whether the API can list only records that changed."""
         return self.has("records") and self._endpoints["records"].resource.changed is not None
 
     async def usage(self) -> tuple[Meter, ...]:
         """Read the organisation's plan meters."""
-        answer = await self._send(self._endpoints["usage"], self._endpoints["usage"].request({}))
-        return self._decode("usage", self._decoder.usage, answer)
+        response = await self._send(self._endpoints["usage"], self._endpoints["usage"].request({}))
+        return self._decode("usage", self._decoder.usage, response)
 
     async def _pages(
         self,
@@ -175,35 +174,35 @@ class RuntimeClient:
         etag: str | None = None,
     ) -> AsyncIterator[ListPage[T]]:
         headers = {"If-None-Match": etag} if etag else {}
-        asked = {repr(request)}
+        requested = {repr(request)}
         before = b""
         number = 1
         while True:
-            answer = await self._send(endpoint, request, headers=headers)
-            if answer.status == 304:
-                yield ListPage((), answer.date, etag, not_modified=True)
+            response = await self._send(endpoint, request, headers=headers)
+            if response.status == 304:
+                yield ListPage((), response.date, etag, not_modified=True)
                 return
             await self.time_slices.next()
-            listing = self._decode(endpoint.name, functools.partial(decode, now=answer.date), answer)
-            as_of = listing.as_of if listing.as_of is not None else answer.date
-            turn = PageInfo(listing.size, listing.next_cursor, answer.next_link)
-            following = endpoint.next(request, turn, number)
+            listing = self._decode(endpoint.name, functools.partial(decode, now=response.date), response)
+            as_of = listing.as_of if listing.as_of is not None else response.date
+            page_info = PageInfo(listing.size, listing.next_cursor, response.next_link)
+            following = endpoint.next(request, page_info, number)
             whole = number == 1 and following is None
-            yield ListPage(listing.items, as_of, answer.headers.get("ETag") if whole else None)
+            yield ListPage(listing.items, as_of, response.headers.get("ETag") if whole else None)
             if following is None:
                 return
-            # Also where a server takes no notice of what says which page is wanted.
-            if repr(following) in asked or answer.body == before:
-                raise ApiError(f"{endpoint.name}: the list does not end: it leads to the same page again")
+            # Also if the server ignores the page parameter.
+            if repr(following) in requested or response.body == before:
+                raise ApiError(f"{endpoint.name}: the list does not end: the next page is one that was already read")
             if number == self._max_pages:
                 raise ApiError(f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})")
-            asked.add(repr(following))
-            request, headers, before, number = following, {}, answer.body, number + 1
+            requested.add(repr(following))
+            request, headers, before, number = following, {}, response.body, number + 1
 
     async def _send(
         self, endpoint: Endpoint, request: Request, *, headers: Mapping[str, str] | None = None
     ) -> ApiResponse:
-        """Send a request; with an `If-None-Match` among its headers 304 is an answer as well."""
+        """Send a request; with an `If-None-Match` header, 304 is accepted too."""
         return await self._http_client.send(
             endpoint.name,
             request.method,
@@ -220,18 +219,18 @@ class RuntimeClient:
         except ConfigError as error:
             raise ApiError(str(error)) from None
 
-    def _decode(self, endpoint: str, decode: Callable[[bytes], T], answer: ApiResponse) -> T:
+    def _decode(self, endpoint: str, decode: Callable[[bytes], T], response: ApiResponse) -> T:
         try:
-            return decode(answer.body)
+            return decode(response.body)
         except MissingError as error:
             raise NotFoundError(f"{endpoint}: {error}") from None
         except MALFORMED as error:
-            if answer.status != 200:
-                raise refusal(endpoint, answer) from None
-            kind = re.match(r"[a-z]+/[a-z.+-]+", answer.headers.get("Content-Type", ""))
+            if response.status != 200:
+                raise refusal(endpoint, response) from None
+            kind = re.match(r"[a-z]+/[a-z.+-]+", response.headers.get("Content-Type", ""))
             if kind and kind[0] != "application/json":
                 raise ApiError(f"{endpoint}: expected JSON, got {kind[0][:40]}; check runtime.base_url") from None
-            raise ApiError(f"{endpoint}: the answer is not what the API promises: {error}") from None
+            raise ApiError(f"{endpoint}: the response does not match the API description: {error}") from None
 
 
 def _ids(run: RunSnapshot) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Requests and pages as a deployment's API wants them: `description.Resource`, ready to be followed."""
+"""Requests for resources and their pages, built from a `Resource` of the API description."""
 
 import dataclasses
 import re
@@ -23,45 +23,45 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PageInfo:
-    """What an answer says of the next page."""
+    """What a response says about the next page."""
 
     items: int
     cursor: str | None
-    """The cursor that was in the body."""
+    """The cursor in the body."""
     link: str | None
-    """The header Link's `next`."""
+    """The URL of `rel=next` in the header Link."""
 
 
 class Endpoint:
-    """How one resource is asked for. Raises `ConfigError` for a description that cannot be followed."""
+    """Builds the requests for one resource. Raises `ConfigError` for an invalid description."""
 
     def __init__(self, name: str, resource: Resource) -> None:
         self.name = name
         self.resource = resource
-        unknown = set(_PLACES.findall(resource.path)) - {"project", "run"}
-        unknown = {place for place in unknown if not place.startswith("ref.")}
+        unknown = set(_PLACEHOLDERS.findall(resource.path)) - {"project", "run"}
+        unknown = {name for name in unknown if not name.startswith("ref.")}
         if unknown:
             raise ConfigError(
-                f"runtime.resources.{name}.path: {{{min(unknown)}}} is nothing that is known; "
+                f"runtime.resources.{name}.path: {{{min(unknown)}}} is unknown; "
                 "expected {project}, {run} or {ref.NAME}"
             )
 
     def request(
-        self, ids: Mapping[str, str], narrowing: ListFilter | None = None, *, since: float | None = None
+        self, ids: Mapping[str, str], list_filter: ListFilter | None = None, *, since: float | None = None
     ) -> Request:
-        """Return the first request; `ids` is what stands for each place in the path, `since` a time of the API's clock.
+        """Return the first request. `ids` has a value for each placeholder in the path; `since` is by the API's clock.
 
-        An id is encoded whole, so that none can lead to another path.
+        An id is percent-encoded, including its slashes, so that it cannot change the path.
         """
         values: dict[str, Any] = dict(ids)
         if since is not None:
             values["since"] = self._since(since)
-        path = _PLACES.sub(lambda place: quote(self._id(ids, place[1]), safe=""), self.resource.path)
+        path = _PLACEHOLDERS.sub(lambda found: quote(self._id(ids, found[1]), safe=""), self.resource.path)
         query = dict(self.resource.query)
         body = self.resource.body
-        if narrowing is not None:
-            query |= narrowing.query
-            body = merged(body, narrowing.body)
+        if list_filter is not None:
+            query |= list_filter.query
+            body = merged(body, list_filter.body)
         query = {key: _plain(_filled(value, values)) for key, value in query.items()}
         request = Request(
             self.resource.method,
@@ -78,15 +78,15 @@ class Endpoint:
             request = _with(request, paging.parameter, 0)
         return request
 
-    def next(self, request: Request, turn: PageInfo, number: int) -> Request | None:
+    def next(self, request: Request, page: PageInfo, number: int) -> Request | None:
         """Return the request for the page after `number` (from 1), or None after the last."""
         paging = self.resource.paging
         if paging.style == "cursor":
-            return _with(request, paging.parameter, turn.cursor) if turn.cursor else None
+            return _with(request, paging.parameter, page.cursor) if page.cursor else None
         if paging.style == "link":
-            return _linked(request, turn.link)
-        # Without a cursor, a page that is not full is the last.
-        if paging.style == "none" or turn.items < paging.size:
+            return _linked(request, page.link)
+        # Without a cursor, the last page is the one that is not full.
+        if paging.style == "none" or page.items < paging.size:
             return None
         where = paging.first + number if paging.style == "page" else number * paging.size
         return _with(request, paging.parameter, where)
@@ -105,21 +105,21 @@ class Endpoint:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
 
-_PLACES = re.compile(r"\{([\w.]+)\}")
+_PLACEHOLDERS = re.compile(r"\{([\w.]+)\}")
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
-    """Put values into a tree's texts; a text that is one place alone becomes the value itself."""
+    """Replace the placeholders in a tree's texts; a text that is a single placeholder becomes the value itself."""
     if isinstance(value, Mapping):
         return {key: _filled(each, values) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_filled(each, values) for each in value]
     if not isinstance(value, str):
         return value
-    whole = _PLACES.fullmatch(value)
+    whole = _PLACEHOLDERS.fullmatch(value)
     if whole and whole[1] in values:
         return values[whole[1]]
-    return _PLACES.sub(lambda place: str(values.get(place[1], place[0])), value)
+    return _PLACEHOLDERS.sub(lambda found: str(values.get(found[1], found[0])), value)
 
 
 def _plain(value: Any) -> Any:
@@ -138,5 +138,5 @@ def _with(request: Request, parameter: str, value: Any) -> Request:
 def _linked(request: Request, link: str | None) -> Request | None:
     if link is None:
         return None
-    # Of the link only its query is followed: neither host nor path of it can lead the token astray.
+    # Only the link's query is used: its host and path could send the token elsewhere.
     return dataclasses.replace(request, query=dict(parse_qsl(urlsplit(link).query, keep_blank_values=True)))

@@ -1,4 +1,4 @@
-"""Their items in our words: what a description's fields find is put together as the contract would have written it."""
+"""Converts items of any API to the contract's format, with the fields of an API description."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "records": frozenset({"id", "status", "startedAt", "endedAt", "failedStep.name", "errorCode"}),
     "usage": frozenset({"name", "used", "limit", "resetsAt"}),
 }
-"""Our fields of each resource: the names of the contract, dotted where it nests."""
+"""The fields of each resource: the names of the contract, dotted where nested."""
 
 TEXTS = frozenset(
     {
@@ -35,11 +35,11 @@ TEXTS = frozenset(
         "runtime.status",
     }
 )  # fmt: skip
-"""Fields that are text; some APIs have numbers there, such as ids."""
+"""Text fields; a number in one, such as an id, becomes text."""
 
 
 class ItemMapping:
-    """Compiled expressions for one resource's items. Raises `ConfigError` for one that cannot be compiled."""
+    """Compiled expressions for one resource's items. Raises `ConfigError` for an invalid one."""
 
     def __init__(self, name: str, resource: Resource) -> None:
         where = f"runtime.resources.{name}.fields"
@@ -49,14 +49,14 @@ class ItemMapping:
             if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):
                 raise ConfigError(f"{where}.{field}: no field of ours; known are {', '.join(sorted(known))}")
             self._fields.append(_Field(field, source, f"{where}.{field}"))
-        # Durations are added to times, so those have to be there first.
+        # Durations are added to times, which must be converted first.
         self._fields.sort(key=lambda each: each.source.after is not None)
 
     def __bool__(self) -> bool:
         return bool(self._fields)
 
     def __call__(self, item: Any) -> dict[str, Any]:
-        """Return one of their items as the contract has it. Raises `ValueError` naming the field that is unfit."""
+        """Return an item in the contract's format. Raises `ValueError` that names an invalid field."""
         values: dict[str, Any] = {}
         for field in self._fields:
             value = field.find(item, values)
@@ -77,7 +77,7 @@ class _Field:
                 f"{where}.zone: {self.source.zone!r} is no time zone; expected a name such as Europe/Berlin"
             ) from None
 
-    def find(self, item: Any, ours: Mapping[str, Any]) -> Any:
+    def find(self, item: Any, values: Mapping[str, Any]) -> Any:
         try:
             value = self.source.value if self._expression is None else self._expression.search(item)
         except JMESPathError:
@@ -87,21 +87,21 @@ class _Field:
         if self.source.labels:
             value = self.source.labels.get(str(value), value)
         if self.source.convert is not None:
-            return self._converted(value, ours)
+            return self._converted(value, values)
         if self.name in TEXTS or self.name.startswith("ref."):
             return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    def _converted(self, value: Any, ours: Mapping[str, Any]) -> datetime | None:
+    def _converted(self, value: Any, values: Mapping[str, Any]) -> datetime | None:
         try:
-            return self._time(value, ours)
+            return self._time(value, values)
         except (ValueError, TypeError, OverflowError, OSError):
             raise ValueError(f"{self.name}: expected {self.source.convert}") from None
 
-    def _time(self, value: Any, ours: Mapping[str, Any]) -> datetime | None:
+    def _time(self, value: Any, values: Mapping[str, Any]) -> datetime | None:
         kind = self.source.convert
         if self.source.after is not None:
-            start = ours.get(self.source.after)
+            start = values.get(self.source.after)
             if isinstance(start, str):
                 start = datetime.fromisoformat(start)
             return None if start is None else start + _duration(kind, value)
@@ -116,7 +116,7 @@ class _Field:
 
 
 def compiled(expression: str, where: str) -> Any:
-    """Compile a JMESPath; raises `ConfigError`."""
+    """Compile a JMESPath. Raises `ConfigError`."""
     try:
         return jmespath.compile(expression)
     except JMESPathError as error:
@@ -125,7 +125,7 @@ def compiled(expression: str, where: str) -> Any:
 
 
 def _duration(kind: str | None, value: Any) -> timedelta:
-    if kind == "clock":  # 1:02:03.5, and 2 days, 1:02:03 as Python writes it
+    if kind == "clock":  # 1:02:03.5, or 2 days, 1:02:03 as Python writes it
         days, _, clock = str(value).rpartition(", ")
         hours, minutes, seconds = clock.split(":")
         return timedelta(

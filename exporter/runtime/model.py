@@ -1,9 +1,8 @@
-"""What a runtime tells us, in our own words: frozen values without a trace of HTTP or JSON.
+"""What the exporter reads from a runtime, as frozen values that do not depend on HTTP or JSON.
 
-Those that there are many of are nothing to the garbage collector (`gc=False`), which would go through all of them again
-and again: they cannot be part of a cycle.
+The garbage collector ignores the numerous ones (`gc=False`), which would slow it down and cannot be part of a cycle.
 
-Times are seconds since the Unix epoch by the runtime's clock. `None` means that the runtime did not say.
+Times are seconds since the Unix epoch by the runtime's clock. `None` means that the runtime gave no value.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ T = TypeVar("T")
 
 
 class Project(msgspec.Struct, frozen=True):
-    """A project that the token can see."""
+    """A project that the token has access to."""
 
     id: str
     name: str
@@ -35,7 +34,7 @@ class RecordCounts(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def finished(self) -> int:
-        """Records that are done, one way or the other: progress is completed + failed."""
+        """Records that are done: completed or failed."""
         return self.completed + self.failed
 
 
@@ -48,7 +47,7 @@ class FailureCount(msgspec.Struct, frozen=True, gc=False):
 
 
 class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """One run as one read saw it."""
+    """One run at the time of one read."""
 
     id: str
     project_id: str
@@ -64,11 +63,11 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     records: RecordCounts | None = None
     failures: tuple[FailureCount, ...] = ()
     refs: tuple[tuple[str, str], ...] = ()
-    """What a description needs of the run for paths, by name (`ref.NAME` there)."""
+    """Values that an API description needs for paths, by name (`ref.NAME` there)."""
 
 
 class FailedRecord(msgspec.Struct, frozen=True, gc=False):
-    """Which record failed and where. The error's message stays behind: it is personal data."""
+    """A failed record and its step. Its error message is personal data and is not read."""
 
     id: str
     step: str
@@ -77,24 +76,24 @@ class FailedRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """One record as one read saw it: its state, and what would name it if it failed."""
+    """One record at the time of one read: its status, and its description in case it failed."""
 
     status: Status
     record: FailedRecord
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The worker service, as the API describes it: the API can be up while it is down."""
+    """The state of the worker service, which can be down while the API is up."""
 
     runtime_up: bool
     workers: int | None = None
     last_heartbeat_at: float | None = None
     beats: bool = True
-    """Whether the API tells of heartbeats at all; where it does not, none is missed."""
+    """Whether the API reports heartbeats at all."""
 
 
 class Meter(msgspec.Struct, frozen=True):
-    """One plan meter of the organisation; `limit` is None when the plan has none."""
+    """One plan meter of the organisation; `limit` is None for an unlimited one."""
 
     name: str
     used: float
@@ -104,11 +103,11 @@ class Meter(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ListPage(Generic[T]):
-    """One page of a list, or the whole answer when nothing changed.
+    """One page of a list, or the statement that the list has not changed.
 
-    `as_of` is the runtime's time of this answer; None when it said none. `not_modified` means that the
-    list is the one that the caller's `etag` stands for. `etag` is given only for a list that fits one page:
-    of a longer list the first page can stay the same while a later one changes.
+    `as_of` is the runtime's time of this response; None without one. `not_modified` means that the list is still the
+    one of the caller's `etag`. `etag` is set only for a list with a single page: the first page of a longer list can
+    stay the same while a later one changes.
     """
 
     items: tuple[T, ...]

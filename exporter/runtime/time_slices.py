@@ -1,15 +1,15 @@
-"""Long steps, one in a round of the event loop: whoever wants something short waits for one of them, not for all."""
+"""Runs long steps one per iteration of the event loop, so that short ones wait for one of them at most."""
 
 import asyncio
 
 
 class TimeSlices:
-    """Gives out rounds of the event loop in the order in which they are asked for."""
+    """Grants iterations of the event loop in the order of the requests for them."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def next(self) -> None:
-        """Return in a round that no other long step has: what follows, up to the next await, has it to itself."""
+        """Wait for an iteration without another long step, and use it until the next await."""
         async with self._lock:
             await asyncio.sleep(0)

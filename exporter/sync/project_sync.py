@@ -103,13 +103,13 @@ class ProjectSync:
         sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
         open_before = self._store.open_runs(project_id) if sweeps else {}
         active = _Staged(open_before)
-        if sweeps and self._client.tells_active:
+        if sweeps and self._client.can_list_active:
             async for page in self._observed(self._client.jobs(project, active=True)):
                 active.add(page)
         watermark = self._store.watermark(project_id)
         if watermark is not None:
             horizon = watermark - self._rules.overlap
-        elif self._client.tells_active:
+        elif self._client.can_list_active:
             horizon = active.as_of() - self._rules.retention
         else:
             horizon = self._store.clock.now() - self._rules.retention

@@ -40,7 +40,7 @@ class RecordCounter:
             sights |= {sight.record.id: sight for sight in page.items}
         if snapshot.status.ended:
             self._counted.pop(snapshot.id, None)
-        elif self._client.tells_changed_records:
+        elif self._client.can_list_changed_records:
             # Else everything is read again, and what was seen before is of no use.
             self._counted[snapshot.id] = _Counted(sights, as_of)
         return _with_counts(snapshot, sights)

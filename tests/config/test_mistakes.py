@@ -111,7 +111,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a proxy that is no URL": (runtime(proxy="proxy"), "runtime.proxy: expected a URL such as"),
     "a description that leads nowhere": (
         runtime(resources={"jobs": {"path": "/jobs/{nothing}"}}),
-        "runtime.resources.jobs.path: {nothing} is nothing that is known",
+        "runtime.resources.jobs.path: {nothing} is unknown",
     ),
     "an expression that is none": (
         runtime(resources={"jobs": {"items": "a["}}),

@@ -120,7 +120,7 @@ def test_an_unfit_value_costs_its_item_and_names_the_field_alone(source: dict[st
             r"runtime\.resources\.jobs\.fields\.idd: no field of ours; known are createdAt",
         ),
         ({"jobs": {"items": "]"}}, r"runtime\.resources\.jobs\.items: not JMESPath"),
-        ({"records": {"path": "/x/{what}"}}, r"runtime\.resources\.records\.path: \{what\} is nothing that is known"),
+        ({"records": {"path": "/x/{what}"}}, r"runtime\.resources\.records\.path: \{what\} is unknown"),
         ({"jobs": {"fields": {"id": {"path": "a", "zone": "Mars/Base"}}}}, r"'Mars/Base' is no time zone"),
         ({"jobs": {"fields": {"id": {"path": "a", "value": 1}}}}, r"expected either path or value"),
         ({"jobs": {"fields": {"endedAt": {"path": "a", "convert": "seconds"}}}}, r"after: expected beside seconds"),
