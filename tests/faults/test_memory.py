@@ -91,7 +91,8 @@ async def test_memory_stays_under_its_bound(tmp_path: Path, spoil: Spoil, most: 
         config = tmp_path / "exporter.yml"
         config.write_text(f"runtime: {{base_url: '{url}'}}\nsync: {{min_interval: 0s}}\n")
         with exporter_with(config, ready="/-/healthy") as exporter_url:
-            async with httpx.AsyncClient(timeout=60) as client:
+            # The test is about memory: on a busy machine 200,000 runs may take their time.
+            async with httpx.AsyncClient(timeout=300) as client:
                 headers = {"X-Prometheus-Scrape-Timeout-Seconds": "50"}
                 for _ in range(2):
                     page = (await client.get(f"{exporter_url}/metrics", headers=headers)).text
