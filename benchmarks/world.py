@@ -6,7 +6,7 @@ from exporter.metrics.catalogue import ScrapeContext
 from exporter.runs.store import Store
 from exporter.runtime.model import RecordCounts, RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, snapshot, store
+from tests.builders import NOON, Clock, read_project, snapshot, store
 
 DAY = 86_400
 PROJECTS = ("Clinic", "Dealership", "Shop", "Insurance", "School")
@@ -73,4 +73,4 @@ class World:
         )
 
     def _commit(self, project: int, seen: list[tuple[RunSnapshot, float]]) -> None:
-        self.store.commit(f"p{project}", seen, as_of=self.clock(), horizon=NOON - DAY)
+        read_project(self.store, f"p{project}", seen, as_of=self.clock(), horizon=NOON - DAY)

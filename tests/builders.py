@@ -1,5 +1,8 @@
 """Small values for tests: every field has a plain default, so that a test names only what it is about."""
 
+import itertools
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 from exporter.config import RuntimeConfig, load
@@ -62,6 +65,22 @@ def store(clock: Clock, *, projects: dict[str, str] | None = None, **rules: Any)
     made = Store(Rules(**(values | rules)), RuntimeClock(clock), monotonic=clock, is_saved=True)
     made.name_projects(projects or {"p1": "Sales"})
     return made
+
+
+def read_project(
+    target: Store,
+    project_id: str,
+    snapshots: Iterable[tuple[RunSnapshot, float | None]],
+    *,
+    as_of: float,
+    horizon: float,
+    unchanged: bool = False,
+) -> None:
+    """Read a project as a sync does: each snapshot with the runtime's time of the response that it came in."""
+    with target.reading(project_id) as read:
+        for seen_at, response in itertools.groupby(snapshots, key=operator.itemgetter(1)):
+            read.apply([each for each, _ in response], seen_at, horizon=horizon)
+        read.complete(as_of=as_of, unchanged=unchanged)
 
 
 def runtime_config(base_url: str = "http://runtime.test") -> RuntimeConfig:

@@ -16,7 +16,7 @@ from exporter.status import Status
 TOMBSTONE_RETENTION = 6 * 3600.0
 """Seconds for which a run that left is remembered, unless too many have left since.
 
-The horizon of `take` keeps runs from coming back as long as the runtime says when they ended. One that does not, and
+The horizon of `apply` keeps runs from coming back as long as the runtime says when they ended. One that does not, and
 moves `updatedAt` of runs that are over, would bring them back; it mostly does so soon after their end.
 """
 
@@ -49,7 +49,7 @@ class ProjectRuns:
         self.has_been_read = metadata.watermark is not None
         """Whether a read has ever come to its end: before that nothing is whole, so nothing is shown or saved."""
         self.is_committing = False
-        """Whether a read is being taken, or was cut off in the middle: then it will be taken again."""
+        """Whether a later read is being applied or was cut off: the next one applies again what it brought."""
         self.dropped_unseen = 0
         """Runs that were dropped over the limit before a first read was through."""
         self._is_saved = is_saved
@@ -77,18 +77,31 @@ class ProjectRuns:
         """The project's name, which tells it from all others."""
         return self.metadata.name
 
-    def read(self, *, as_of: float, watermark: float | None, at: float) -> None:
-        """Note a good read: of the runtime's time `as_of`, at our monotonic time `at`."""
+    def begin(self) -> None:
+        """Begin to apply a read; nothing of a first one is shown before it completes."""
+        if self.has_been_read:
+            self.is_committing = True
+            self._publish()
+
+    def complete(self, *, as_of: float, unchanged: bool, at: float) -> int:
+        """Note a good read: of the runtime's time `as_of`, at our monotonic time `at`.
+
+        Returns how many runs were dropped over the limit while a first read was under way.
+        """
+        watermark = self.metadata.watermark if unchanged else as_of
         self.metadata = msgspec.structs.replace(self.metadata, read_as_of=as_of, watermark=watermark)
         self.read_at = at
         self.error = None
+        self.is_committing = False
         if not self.has_been_read:
             self.has_been_read = True
             self._moved_runs.update(self.runs)
             if self._is_saved:
                 self._unsaved_runs.update(self.runs, self._tombstones)
+        dropped, self.dropped_unseen = self.dropped_unseen, 0
+        return dropped
 
-    def publish(self) -> None:
+    def _publish(self) -> None:
         """Show the true counts of the spinners that showed zeros so far.
 
         `increase()` sees nothing of a counter that begins at 1: a spinner's first failed run would be missed by
@@ -132,7 +145,7 @@ class ProjectRuns:
         self._moved_runs.update(self.runs)
         self._moved_spinners.update(self._spinners)
 
-    def take(self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float) -> None:
+    def apply(self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float) -> None:
         """Fold snapshots into the runs they belong to, and count what is new about them.
 
         `seen_at` is the runtime's time of the answer that they came in; None when it said none: then each run's own

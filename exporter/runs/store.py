@@ -1,14 +1,13 @@
 """All projects with their runs, the runtime and the plan. No I/O: `sync` reads, the store remembers.
 
-Every way in is `commit`, which takes a whole read; of a project that has never been read whole also parts of one, which
-nobody sees or saves until it is through. There are four ways out, and each run leaves by one:
+Runs come in through `reading` alone. There are four ways out, and each run leaves by one:
 its retention ran out, the runtime does not have it any more, its project is gone, or the page would grow too big.
 """
 
+import contextlib
 import dataclasses
 import heapq
 import itertools
-import operator
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,10 +18,11 @@ from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import Counters
 from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
 from exporter.runs.project import RUN, SPINNER, ProjectMetadata, ProjectRuns
+from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runs.watch import Key, Watch
-from exporter.runtime.model import FailedRecord, Health, Meter, RunSnapshot
+from exporter.runtime.model import FailedRecord, Health, Meter
 from exporter.status import Status
 
 
@@ -130,7 +130,7 @@ class Store:
         self._health: tuple[Health, float] | None = None
         self._meters: tuple[tuple[Meter, ...], float] | None = None
         self._hides = False
-        self._taken = 0
+        self._applied_since_limited = 0
         self._outage = Outage()
         self._saved_metadata: dict[str, ProjectMetadata] = {}
         self._forgotten: set[str] = set()
@@ -163,60 +163,25 @@ class Store:
                 known.all_moved()
         self._first_look_done = True
 
-    def commit(
-        self,
-        project_id: str,
-        sightings: Iterable[tuple[RunSnapshot, float]],
-        *,
-        as_of: float,
-        horizon: float,
-        unchanged: bool = False,
-    ) -> None:
-        """Take one project's whole read: each snapshot with the runtime's time of the answer that it came in.
+    @contextlib.contextmanager
+    def reading(self, project_id: str) -> Iterator["ProjectRead"]:
+        """Open a read of a project; it counts once it is completed.
 
-        `as_of` is the runtime's time of the read: what is not in it was then as before. `horizon` is the time up to
-        which earlier reads were complete: a run that we do not hold and that ended before it was counted then, and
-        does not come back. `unchanged`: the list of what changed was not read but said to be the one before, which says
-        nothing newer of its own, so that the next read begins where this one did.
+        A first read that does not complete leaves nothing behind: nobody has seen any of it, and the next one starts
+        over. What a later read has applied stays: the next one applies it again, and it is counted once.
         """
-        self.begin_commit(project_id)
-        for seen_at, together in itertools.groupby(sightings, key=operator.itemgetter(1)):
-            self.take(project_id, [snapshot for snapshot, _ in together], seen_at, horizon=horizon)
-        self.end_commit(project_id, as_of=as_of, unchanged=unchanged)
-
-    def begin_commit(self, project_id: str) -> None:
-        """Begin a `commit` that is done piece by piece, since a large one takes long."""
         project = self._projects[project_id]
-        project.is_committing = True
-        if project.has_been_read:
-            project.publish()
+        try:
+            yield ProjectRead(project, applied=self._applied, dropped=self._dropped, monotonic=self._monotonic)
+        finally:
+            if not project.has_been_read:
+                self._projects[project_id] = ProjectRuns(project.metadata, is_saved=self._is_saved)
 
-    def take(self, project_id: str, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float) -> None:
-        """Take a piece of it, of an answer of the runtime's time `seen_at`, if that said one.
-
-        What is taken twice, since a commit did not come to its end, is counted once.
-        """
-        self._projects[project_id].take(snapshots, seen_at, horizon)
-        self._taken += len(snapshots)
-        if self._taken > self.rules.max_runs / 4:
-            # A list may be much longer than what is kept of it.
+    def _applied(self, count: int) -> None:
+        # A list may be much longer than what is kept of it.
+        self._applied_since_limited += count
+        if self._applied_since_limited > self.rules.max_runs / 4:
             self._limit_runs()
-
-    def end_commit(self, project_id: str, *, as_of: float, unchanged: bool = False) -> None:
-        """End it: now the project has been read."""
-        project = self._projects[project_id]
-        watermark = project.metadata.watermark if unchanged else as_of
-        project.read(as_of=as_of, watermark=watermark, at=self._monotonic())
-        project.is_committing = False
-        for _ in range(project.dropped_unseen):
-            self._dropped("limit")
-        project.dropped_unseen = 0
-
-    def begin_anew(self, project_id: str) -> None:
-        """Let go of what a first read has brought that failed: the next one brings it again, and nobody has seen it."""
-        project = self._projects[project_id]
-        if not project.has_been_read:
-            self._projects[project_id] = ProjectRuns(project.metadata, is_saved=self._is_saved)
 
     def keep_health(self, health: Health) -> None:
         """Take the last good word on the worker service."""
@@ -460,7 +425,7 @@ class Store:
 
         What first reads have brought that are not through has a limit of its own: it must not displace what is shown.
         """
-        self._taken = 0
+        self._applied_since_limited = 0
         read = [project for _, project in self._read_projects()]
         unread = [project for project in self._projects.values() if not project.has_been_read]
         for projects in (read, unread):
@@ -513,9 +478,9 @@ class Store:
     def _drop_tombstones(self, projects: list[ProjectRuns]) -> None:
         """Remember no more of the runs that left than may be here, of a long list all the same: the last to leave.
 
-        Not while a later read is taken, or was cut off: it would be counted again by the one that takes its place.
+        Not those of a project whose read is being applied or was cut off: the next read would count them again.
         """
-        projects = [project for project in projects if not (project.has_been_read and project.is_committing)]
+        projects = [project for project in projects if not project.is_committing]
         excess = sum(project.tombstone_count for project in projects) - max(self.rules.max_runs, MIN_TOMBSTONES)
         if excess > 0:
             gone = [[(*left, place) for left in project.tombstones()] for place, project in enumerate(projects)]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from typing import TypeVar
 
 from exporter.errors import ApiError
+from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
@@ -68,12 +69,9 @@ class ProjectSync:
         `name` is what the runtime's list calls it; None when it is not there any more.
         """
         try:
-            await self._read_runs(project_id, name or "")
-        except BaseException as error:
-            # Whatever it was: also a read that is cancelled, or a fault of ours, must leave no half of a history.
-            self._store.begin_anew(project_id)
-            if not isinstance(error, ApiError):
-                raise
+            with self._store.reading(project_id) as read:
+                gone = await self._read_runs(read, project_id, name or "")
+        except ApiError as error:
             # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
             if isinstance(error, NotFoundError) and name is None:
                 self.forget(project_id)
@@ -81,6 +79,8 @@ class ProjectSync:
             self._store.fail(project_id, str(error))
             self._problems.report("project", str(error), project=project_id)
             return False
+        for run_id in gone:
+            self._store.forget_run(project_id, run_id)
         self._problems.resolve("project", project=project_id)
         if name is None and not self._store.open_runs(project_id):
             self.forget(project_id)
@@ -96,7 +96,8 @@ class ProjectSync:
         self._cursors.pop(project_id, None)
         self._counters.pop(project_id, None)
 
-    async def _read_runs(self, project_id: str, name: str) -> None:
+    async def _read_runs(self, read: ProjectRead, project_id: str, name: str) -> list[str]:
+        """Read what changed; return the runs that the runtime does not have any more."""
         cursor = self._cursors.get(project_id, _Cursor())
         project = Project(project_id, name)
         swept_at = self._monotonic()
@@ -121,7 +122,7 @@ class ProjectSync:
             if watermark is None and not self._client.counts_records:
                 # Before its first read is through nothing of a project is shown or saved, so there is nothing that a
                 # part of it could spoil, and its whole history need not be held beside what is kept of it.
-                await self._take(project_id, [*active.drain(), *changed.drain()], horizon)
+                await self._apply(read, [*active.drain(), *changed.drain()], horizon)
         gone: list[str] = []
         if sweeps:
             lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
@@ -132,19 +133,17 @@ class ProjectSync:
         sightings = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
             sightings = await self._count_records(project_id, sightings, as_of)
-        self._store.begin_commit(project_id)
-        await self._take(project_id, sightings, horizon)
-        self._store.end_commit(project_id, as_of=as_of, unchanged=changed.not_modified)
-        for run_id in gone:
-            self._store.forget_run(project_id, run_id)
+        await self._apply(read, sightings, horizon)
+        read.complete(as_of=as_of, unchanged=changed.not_modified)
         self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
+        return gone
 
-    async def _take(self, project_id: str, sightings: list["_Sighting"], horizon: float) -> None:
+    async def _apply(self, read: ProjectRead, sightings: list["_Sighting"], horizon: float) -> None:
         for sighting in sightings:
             for start in range(0, len(sighting.runs), RUNS_PER_SLICE):
                 await self._client.time_slices.next()
                 some = sighting.runs[start : start + RUNS_PER_SLICE]
-                self._store.take(project_id, some, sighting.as_of, horizon=horizon)
+                read.apply(some, sighting.as_of, horizon=horizon)
 
     async def _count_records(self, project_id: str, sightings: list["_Sighting"], as_of: float) -> list["_Sighting"]:
         """Return sightings with their records counted, and one of every run under way: its records may move alone."""

@@ -17,7 +17,7 @@ from exporter.metrics.formats import OPENMETRICS
 from exporter.runs.store import Store
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 OPEN = 20
 
@@ -60,7 +60,7 @@ class Bench:
 
     def commit(self, runs: list[RunSnapshot]) -> None:
         now = self.clock()
-        self.store.commit("p1", [(run, now) for run in runs], as_of=now, horizon=NOON - 3600)
+        read_project(self.store, "p1", [(run, now) for run in runs], as_of=now, horizon=NOON - 3600)
 
     def scrape(self) -> None:
         page = self.exposition.render({"": ScrapeContext(self.store, self.store.clock, api_up=True)}, OPENMETRICS)

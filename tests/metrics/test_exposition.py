@@ -19,7 +19,7 @@ from exporter.runs.pace import SpinnerRules
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -63,7 +63,8 @@ def busy_store(clock: Clock) -> Store:
     """One of everything: a running, a waiting, a queued and a completed run with failures, and a plan."""
     daily = SpinnerRules(expected_interval=86400.0)
     held = store(clock, projects={"p1": "Sales", "p2": 'Support "EU"'}, spinner=lambda project, spinner: daily)
-    held.commit(
+    read_project(
+        held,
         "p1",
         [
             (snapshot("run-1", records=counts(4, 1, pending=3, running=2), last_progress_at=NOON + 50), NOON + 60),
@@ -86,7 +87,7 @@ def busy_store(clock: Clock) -> Store:
     (moved,) = [run for run in held.runs_missing_failed_records("p1") if run.id == "run-2"]
     held.keep_failed_records("p1", moved, [FailedRecord("rec-9", "send", "E_BOUNCE", NOON + 40)])
     waits = snapshot("run-4", Status.WAITING, spinner="on\nboarding", records=counts(0, total=None, waiting=2))
-    held.commit("p2", [(waits, NOON + 60)], as_of=NOON + 60, horizon=NOON - 3600)
+    read_project(held, "p2", [(waits, NOON + 60)], as_of=NOON + 60, horizon=NOON - 3600)
     held.fail("p2", "jobs: HTTP 500")
     held.keep_health(Health(runtime_up=True, workers=4, last_heartbeat_at=NOON + 58))
     held.keep_meters((Meter("jobs_month", 12, 500, NOON + 86400), Meter("spinners", 3)))
@@ -153,8 +154,12 @@ def test_a_clock_difference_shifts_neither_durations_nor_silences() -> None:
         clock = Clock(NOON + 60 - difference)
         held = store(clock)
         held.clock.observe(NOON + 60)
-        held.commit(
-            "p1", [(snapshot(records=counts(4), last_progress_at=NOON + 50), NOON + 60)], as_of=NOON + 60, horizon=NOON
+        read_project(
+            held,
+            "p1",
+            [(snapshot(records=counts(4), last_progress_at=NOON + 50), NOON + 60)],
+            as_of=NOON + 60,
+            horizon=NOON,
         )
         clock.advance(15)
         found = samples(page(held))
@@ -182,7 +187,7 @@ def test_a_cached_page_equals_one_rendered_from_scratch_after_changes() -> None:
     page(held, using=kept)
     held.clock.observe(NOON + 400)
     moved = snapshot("run-1", spinner="renamed", records=counts(9, 1), updated_at=NOON + 90)
-    held.commit("p1", [(moved, NOON + 90)], as_of=NOON + 60, horizon=NOON - 3600)
+    read_project(held, "p1", [(moved, NOON + 90)], as_of=NOON + 60, horizon=NOON - 3600)
     held.name_projects({"p1": "Sales & Co", "p2": "Support"})
     held.forget_run("p1", "run-3")
     assert page(held, using=kept).split("# HELP process_")[0] == page(held).split("# HELP process_")[0]
@@ -191,7 +196,7 @@ def test_a_cached_page_equals_one_rendered_from_scratch_after_changes() -> None:
 def test_more_failure_groups_than_the_limit_are_summed_as_other() -> None:
     held = store(Clock(NOON + 60), max_failure_groups=2)
     failures = tuple(FailureCount(f"step{number}", "E", number) for number in range(1, 6))
-    held.commit("p1", [(snapshot(failures=failures), NOON + 60)], as_of=NOON + 60, horizon=NOON)
+    read_project(held, "p1", [(snapshot(failures=failures), NOON + 60)], as_of=NOON + 60, horizon=NOON)
     found = samples(page(held))
     groups = {dict(pairs)["step"]: number for (name, pairs), number in found.items() if name == "spinner_run_failures"}
     assert groups == {"step5": 5, "step4": 4, "other": 6}
@@ -200,7 +205,7 @@ def test_more_failure_groups_than_the_limit_are_summed_as_other() -> None:
 def test_failure_groups_with_the_same_labels_are_one_series() -> None:
     held = store(Clock(NOON + 60))
     failures = (FailureCount("send", "E", 2), FailureCount("send", "E", 3))
-    held.commit("p1", [(snapshot(failures=failures), NOON + 60)], as_of=NOON + 60, horizon=NOON)
+    read_project(held, "p1", [(snapshot(failures=failures), NOON + 60)], as_of=NOON + 60, horizon=NOON)
     assert value(samples(page(held)), "spinner_run_failures") == 5
 
 
@@ -224,7 +229,7 @@ def test_the_parser_reads_any_label_and_number_as_it_was_written(
         records=counts(finished, total=total),
         failures=(FailureCount(step, "\\", 1),),
     )
-    held.commit("p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=NOON)
+    read_project(held, "p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=NOON)
     found = samples(page(held, page_format), page_format)
     expected = {"project": project, "spinner": spinner, "run_id": "run-1"}
     assert value(found, "spinner_run_start_timestamp_seconds", **expected) == start

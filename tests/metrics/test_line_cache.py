@@ -34,7 +34,7 @@ from exporter.runs.counters import Histogram
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 from tests.metrics.test_exposition import Samples, samples
 
 PROJECTS = {"p1": "Sales", "p2": "Support"}
@@ -73,14 +73,14 @@ class Scenario:
             )
             for number in numbers
         ]
-        self.store.commit(project, [(each, now) for each in seen], as_of=now, horizon=NOON - 3600)
+        read_project(self.store, project, [(each, now) for each in seen], as_of=now, horizon=NOON - 3600)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.store.expire()
 
     def read(self, project: str) -> None:
-        self.store.commit(project, [], as_of=self.clock(), horizon=NOON - 3600)
+        read_project(self.store, project, [], as_of=self.clock(), horizon=NOON - 3600)
 
     def rename(self, name: str) -> None:
         self.store.name_projects({**PROJECTS, "p1": name})
@@ -257,7 +257,7 @@ def test_rendered_samples_equal_those_of_prometheus_client(
         records=counts(finished, 1, total=total),
         failures=(FailureCount(step, code, 1),),
     )
-    held.commit("p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=-math.inf)
+    read_project(held, "p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=-math.inf)
     for shown in list(held.runs()):
         held.keep_failed_records("p1", shown.run, [FailedRecord("rec", step, code)])
     held.keep_meters((Meter(code, used),))

@@ -8,7 +8,7 @@ from exporter.runs.pace import FIRST_FACTOR, STRANGER_FACTOR, Bounds, SpinnerRul
 from exporter.runs.store import ShownRun, Store
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -58,7 +58,7 @@ class Watch:
 
     def _commit(self, *snapshots: RunSnapshot) -> None:
         sightings = [(each, self.clock.now) for each in snapshots]
-        self.store.commit("p1", sightings, as_of=self.clock.now, horizon=NOON - HOUR)
+        read_project(self.store, "p1", sightings, as_of=self.clock.now, horizon=NOON - HOUR)
 
 
 def bounds(floor: float, ceiling: float) -> Any:

@@ -21,7 +21,7 @@ from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, runtime_config, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, runtime_config, snapshot, store
 from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
 from tests.scripted import ScriptedRuntime
 from tests.transport import Answers
@@ -61,8 +61,8 @@ def restarted(file: StateFile, held: Store, clock: Clock) -> tuple[StateFile, St
 def busy(clock: Clock) -> Store:
     held = store(clock)
     runs = [snapshot("open", records=counts(3)), snapshot("done", Status.COMPLETED, records=counts(9, failed=1))]
-    held.commit("p1", [(each, clock()) for each in runs], as_of=clock(), horizon=HORIZON)
-    held.commit("p1", [], as_of=clock(), horizon=HORIZON)
+    read_project(held, "p1", [(each, clock()) for each in runs], as_of=clock(), horizon=HORIZON)
+    read_project(held, "p1", [], as_of=clock(), horizon=HORIZON)
     return held
 
 
@@ -76,7 +76,7 @@ def test_a_restart_after_any_read_changes_nothing(
     through, interrupted = store(clock, retention=60.0), store(clock, retention=60.0)
     for read in data.draw(readings(data.draw(worlds()))):
         for held in (through, interrupted):
-            held.commit("p1", [(each, each.updated_at) for each in read], as_of=clock(), horizon=HORIZON)
+            read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=clock(), horizon=HORIZON)
         clock.advance(data.draw(st.integers(0, 300)))
         for held in (through, interrupted):
             held.expire()
@@ -106,8 +106,8 @@ def test_a_spinner_that_has_shown_only_zeros_shows_them_again_and_its_counts_aft
     """`increase()` would miss its first run else."""
     clock = Clock(NOON + 60)
     held = store(clock)
-    held.commit("p1", [], as_of=NOON, horizon=HORIZON)
-    held.commit("p1", [(snapshot(), NOON)], as_of=NOON, horizon=HORIZON)
+    read_project(held, "p1", [], as_of=NOON, horizon=HORIZON)
+    read_project(held, "p1", [(snapshot(), NOON)], as_of=NOON, horizon=HORIZON)
     file, held = restarted(opened(tmp_path), held, clock)
     assert [each.counters.started for each in held.spinners()] == [0]
     assert [each.counters.started for each in spinners_in_full(held)] == [1]
@@ -117,9 +117,10 @@ def test_a_spinner_that_has_shown_only_zeros_shows_them_again_and_its_counts_aft
 def test_a_restart_in_the_middle_of_a_first_read_counts_nothing_twice(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     held = store(clock)
-    held.take("p1", [snapshot("done", Status.COMPLETED), snapshot("open")], NOON + 60, horizon=HORIZON)
-    _, again = restarted(opened(tmp_path), held, clock)
-    again.commit("p1", [(snapshot("done", Status.COMPLETED), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
+    with held.reading("p1") as read:
+        read.apply([snapshot("done", Status.COMPLETED), snapshot("open")], NOON + 60, horizon=HORIZON)
+        _, again = restarted(opened(tmp_path), held, clock)
+    read_project(again, "p1", [(snapshot("done", Status.COMPLETED), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
     (spinner,) = again.spinners()
     assert spinner.counters.finished[Status.COMPLETED] == 1
     assert [shown.run.id for shown in again.runs()] == ["done"], (
@@ -137,7 +138,7 @@ def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path:
     held.keep_health(Health(runtime_up=True, beats=False))
     held.forget_run("p1", "open")
     file, held = restarted(opened(tmp_path), held, clock)
-    held.commit("p1", [(snapshot("open", records=counts(3)), NOON)], as_of=clock(), horizon=HORIZON)
+    read_project(held, "p1", [(snapshot("open", records=counts(3)), NOON)], as_of=clock(), horizon=HORIZON)
     shown = {each.run.id: each for each in held.runs()}
     assert shown["open"].excused_until == clock(), "the grace after an outage outlives a restart"
     assert [record.id for record in shown["done"].run.failed_records] == ["rec-1"]
@@ -164,8 +165,12 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     held = busy(clock)
     save(opened(tmp_path), held)
-    held.commit(
-        "p1", [(snapshot("open", records=counts(4), updated_at=NOON + 61), NOON + 61)], as_of=NOON + 61, horizon=HORIZON
+    read_project(
+        held,
+        "p1",
+        [(snapshot("open", records=counts(4), updated_at=NOON + 61), NOON + 61)],
+        as_of=NOON + 61,
+        horizon=HORIZON,
     )
     assert sorted((kind, key) for kind, _, key, _ in held.unsaved()) == [
         ("project", ""),
@@ -366,7 +371,7 @@ async def test_a_full_disk_is_said_once_counted_each_time_and_made_up_for(tmp_pa
     with structlog.testing.capture_logs() as lines:
         for number in range(3):
             more = [(snapshot(f"more-{number}-{each}"), clock()) for each in range(200)]
-            held.commit("p1", more, as_of=clock(), horizon=HORIZON)
+            read_project(held, "p1", more, as_of=clock(), horizon=HORIZON)
             await state_writer.flush()
     assert observer.failures == 3
     assert [line["event"] for line in lines] == ["state not saved; a restart would count again from the last good save"]
@@ -392,7 +397,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     (pages,) = file._connection.execute("PRAGMA page_count").fetchone()
     file._connection.execute(f"PRAGMA max_page_count = {pages}")
     more = [(snapshot(f"more-{each}"), NOON) for each in range(500)]
-    held.commit("p1", more, as_of=NOON + 61, horizon=HORIZON)
+    read_project(held, "p1", more, as_of=NOON + 61, horizon=HORIZON)
     file.stage(held.unsaved())
     with pytest.raises(StorageError, match=r"\.db: cannot be written: database or disk is full"):
         file.write()

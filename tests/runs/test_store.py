@@ -1,5 +1,7 @@
 """The store: each run counted once, four ways out, and nothing comes back by mistake."""
 
+import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 
@@ -9,7 +11,7 @@ from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import ShownSpinner, Store
 from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 LONG_AGO = NOON - 3600
 
@@ -17,7 +19,7 @@ LONG_AGO = NOON - 3600
 def commit(
     target: Store, *snapshots: RunSnapshot, horizon: float = LONG_AGO, seen_at: float = NOON + 60, project: str = "p1"
 ) -> None:
-    target.commit(project, [(each, seen_at) for each in snapshots], as_of=seen_at, horizon=horizon)
+    read_project(target, project, [(each, seen_at) for each in snapshots], as_of=seen_at, horizon=horizon)
     target.expire()
 
 
@@ -115,6 +117,49 @@ def test_a_run_that_ended_while_the_api_was_away_counts_although_its_retention_i
     )
     assert finished(held) == 2
     assert shown_ids(held) == []
+
+
+def cut_off(target: Store, *snapshots: RunSnapshot) -> None:
+    """A read that applies these and is cancelled before it completes."""
+    with contextlib.suppress(asyncio.CancelledError), target.reading("p1") as read:
+        read.apply(snapshots, NOON + 60, horizon=LONG_AGO)
+        raise asyncio.CancelledError
+    target.expire()
+
+
+def test_a_first_read_that_is_cut_off_leaves_nothing_and_counts_nothing_twice() -> None:
+    held = store(Clock(NOON + 60))
+    cut_off(held, snapshot("vanishes"), snapshot("done", status=Status.COMPLETED))
+    assert (shown_ids(held), list(held.spinners())) == ([], [])
+    commit(held, snapshot("done", status=Status.COMPLETED))
+    assert shown_ids(held) == ["done"]
+    assert finished(held) == tally_of(held).counters.started == 1
+
+
+def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_were_dropped_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 3)
+    held = store(Clock(NOON + 60), max_runs=2)
+    commit(held, snapshot("open"))
+    many = [ended(f"r{number}", NOON) for number in range(20)]
+    cut_off(held, *many)
+    assert sum(project.tombstone_count for project in held.projects()) > 3, "the next read brings these runs again"
+    commit(held, *many)
+    assert finished(held) == 20
+    assert sum(project.tombstone_count for project in held.projects()) == 3, "the read is complete"
+
+
+def test_the_counts_of_a_new_spinner_are_published_when_the_next_read_begins_to_apply() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held)
+    commit(held, snapshot("new", status=Status.FAILED))
+    with held.reading("p1"):
+        assert finished(held) == 0, "this read may still fail before it says anything"
+    assert finished(held) == 0
+    with held.reading("p1") as read:
+        read.apply([], NOON + 60, horizon=LONG_AGO)
+        assert finished(held) == 1
 
 
 # -- leaving ------------------------------------------------------------------------------------------------
@@ -286,12 +331,13 @@ def test_over_the_limit_a_long_run_that_has_just_ended_stays_before_short_ones_t
 
 def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> None:
     held = store(Clock(NOON + 60), max_runs=100)
-    for start in range(0, 10_000, 50):
-        page = [ended(f"r{number}", NOON + number / 1000) for number in range(start, start + 50)]
-        held.take("p1", page, NOON + 60, horizon=NOON - 3600)
-        here = sum(len(project.runs) for project in held.projects())
-        assert here <= 150, "memory must be bounded by what is kept and a page, not by the list"
-    held.end_commit("p1", as_of=NOON + 60)
+    with held.reading("p1") as read:
+        for start in range(0, 10_000, 50):
+            page = [ended(f"r{number}", NOON + number / 1000) for number in range(start, start + 50)]
+            read.apply(page, NOON + 60, horizon=NOON - 3600)
+            here = sum(len(project.runs) for project in held.projects())
+            assert here <= 150, "memory must be bounded by what is kept and a page, not by the list"
+        read.complete(as_of=NOON + 60)
     held.expire()
     assert held.count == 100
     assert finished(held) == 10_000
@@ -302,7 +348,7 @@ def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypat
     held = store(Clock(NOON + 60), max_runs=2, projects={"p1": "Sales", "p2": "Service"})
     for project in ("p1", "p2"):
         runs = [ended(f"{project}-{number}", NOON + number) for number in range(5)]
-        held.commit(project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
+        read_project(held, project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
     held.expire()
     assert sum(project.tombstone_count for project in held.projects()) == 3
 
@@ -312,11 +358,11 @@ def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
     held = store(Clock(NOON + 60), max_runs=5, projects={"p1": "Sales", "p2": "Service"})
     held._dropped = reasons.append
     commit(held, *(ended(f"e{number}", NOON) for number in range(5)))
-    held.take("p2", [ended(f"f{number}", NOON) for number in range(50)], NOON + 60, horizon=LONG_AGO)
-    held.expire()
-    assert len(shown_ids(held)) == 5
-    assert reasons == [], "nobody has seen the runs of p2, and its read may still fail"
-    held.begin_anew("p2")
+    with held.reading("p2") as read:
+        read.apply([ended(f"f{number}", NOON) for number in range(50)], NOON + 60, horizon=LONG_AGO)
+        held.expire()
+        assert len(shown_ids(held)) == 5
+        assert reasons == [], "nobody has seen the runs of p2, and its read may still fail"
     held.expire()
     assert sum(len(project.runs) for project in held.projects()) == 5
 
@@ -359,7 +405,7 @@ def test_open_runs_with_one_id_in_two_projects_are_hidden_each_by_itself() -> No
     held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, max_runs=2)
     for place, project_id in enumerate(("p1", "p2")):
         runs = [snapshot(run_id, project_id=project_id, created_at=NOON + place) for run_id in ("1", "2")]
-        held.commit(project_id, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 100)
+        read_project(held, project_id, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 100)
     held.expire()
     assert {(shown.project, shown.run.id) for shown in held.runs()} == {("Support", "1"), ("Support", "2")}
 

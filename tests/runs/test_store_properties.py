@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from exporter.runs.store import ShownSpinner, Store
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 HORIZON = NOON - 3600
 
@@ -91,13 +91,13 @@ def in_order(world: list[list[RunSnapshot]]) -> Store:
     held = store(Clock(NOON + 600))
     for history in world:
         for each in history:
-            held.commit("p1", [(each, each.updated_at)], as_of=NOON + 600, horizon=HORIZON)
+            read_project(held, "p1", [(each, each.updated_at)], as_of=NOON + 600, horizon=HORIZON)
     return held
 
 
 def spinners_in_full(held: Store) -> list[ShownSpinner]:
     """The spinners after one more read, since one that is new shows zeros until then."""
-    held.commit("p1", [], as_of=NOON + 600, horizon=HORIZON)
+    read_project(held, "p1", [], as_of=NOON + 600, horizon=HORIZON)
     return list(held.spinners())
 
 
@@ -111,7 +111,7 @@ def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data:
     world = data.draw(worlds())
     held = store(Clock(NOON + 600))
     for read in data.draw(readings(world)):
-        held.commit("p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
+        read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
     assert gauges(held) == gauges(in_order(world)), "look at Run.fold: it must not matter which snapshot comes first"
     (spinner,) = spinners_in_full(held)
     assert sum(spinner.counters.finished.values()) == distinct_finished(world), "look at _Held.count_into"
@@ -128,13 +128,13 @@ def test_it_makes_no_difference_whether_runs_come_in_one_answer_or_one_by_one(da
     reads = data.draw(readings(data.draw(worlds())))
     together, apart = store(Clock(NOON + 600)), store(Clock(NOON + 600))
     for read in reads:
-        together.commit("p1", [(each, NOON + 600) for each in read], as_of=NOON + 600, horizon=HORIZON)
-        apart.begin_commit("p1")
-        for each in read:
-            apart.take("p1", [each], NOON + 600, horizon=HORIZON)
-        apart.end_commit("p1", as_of=NOON + 600)
+        read_project(together, "p1", [(each, NOON + 600) for each in read], as_of=NOON + 600, horizon=HORIZON)
+        with apart.reading("p1") as one_by_one:
+            for each in read:
+                one_by_one.apply([each], NOON + 600, horizon=HORIZON)
+            one_by_one.complete(as_of=NOON + 600)
     assert gauges(together) == gauges(apart)
-    assert spinners_in_full(together) == spinners_in_full(apart), "look at ProjectRuns.take: what is counted, and when"
+    assert spinners_in_full(together) == spinners_in_full(apart), "look at ProjectRuns.apply: what is counted, and when"
 
 
 @settings(max_examples=200)
@@ -145,7 +145,7 @@ def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its
     clock = Clock(NOON + 600)
     held = store(clock, retention=data.draw(st.sampled_from((1.0, 60.0, 3600.0))), stale_after=1e9)
     for read in data.draw(readings(world)):
-        held.commit("p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
+        read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
         clock.advance(data.draw(st.integers(0, 300)))
         held.expire()
         for shown in held.runs():
@@ -163,7 +163,7 @@ def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.
     world = data.draw(worlds())
     held = store(Clock(NOON + 600), max_runs=limit)
     for read in data.draw(readings(world)):
-        held.commit("p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
+        read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
         held.expire()
         assert len(list(held.runs())) <= limit
     (spinner,) = spinners_in_full(held)

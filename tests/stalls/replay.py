@@ -17,6 +17,7 @@ from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Rules, ShownRun, Store
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
+from tests.builders import read_project
 from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage, corpus
 
 
@@ -171,7 +172,7 @@ def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Loo
                 store.clock.begin()
                 store.clock.observe(math.floor(now))  # as an HTTP `Date` says it
                 store.keep_health(_health(problem.outage, now))
-                store.commit("p1", fresh, as_of=now, horizon=0.0)
+                read_project(store, "p1", fresh, as_of=now, horizon=0.0)
                 yield Look(now, wall, history, {each.run.id: each for each in store.runs()}, store)
             now += STEP
         # What the product's people do with a run that hangs: it ends, one way or the other.

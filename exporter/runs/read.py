@@ -1,0 +1,50 @@
+"""One read of one project on its way into the store: applied answer by answer, then completed."""
+
+from collections.abc import Callable, Sequence
+
+from exporter.runs.project import ProjectRuns
+from exporter.runtime.model import RunSnapshot
+
+
+class ProjectRead:
+    """A read under way; `Store.reading` opens it and handles one that is not completed."""
+
+    def __init__(
+        self,
+        project: ProjectRuns,
+        *,
+        applied: Callable[[int], None],
+        dropped: Callable[[str], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`applied` is told how many snapshots each `apply` brought, `dropped` why a run was dropped."""
+        self._project = project
+        self._applied = applied
+        self._dropped = dropped
+        self._monotonic = monotonic
+        self._has_begun = False
+
+    def apply(self, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float) -> None:
+        """Apply snapshots of one response, or of a part of it.
+
+        `seen_at` is the runtime's time of the response; None when it has none. Earlier reads were complete up to
+        `horizon`: a run that ended before it and is not in the store was counted then, and does not return.
+        """
+        self._begin()
+        self._project.apply(snapshots, seen_at, horizon)
+        self._applied(len(snapshots))
+
+    def complete(self, *, as_of: float, unchanged: bool = False) -> None:
+        """Complete the read: the project is now known as of the runtime's time `as_of`.
+
+        `unchanged`: the runtime answered that the list of changes is the one of the read before. It says nothing newer
+        of its own, so the next read starts where this one did.
+        """
+        self._begin()
+        for _ in range(self._project.complete(as_of=as_of, unchanged=unchanged, at=self._monotonic())):
+            self._dropped("limit")
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._project.begin()
