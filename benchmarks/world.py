@@ -26,7 +26,7 @@ class World:
         self.store: Store = store(
             self.clock,
             projects={f"p{number}": name for number, name in enumerate(PROJECTS)},
-            max_runs=10 * runs,
+            limits={"runs": 10 * runs},
             retention=2 * DAY,
         )
         self._dice = random.Random(1)

@@ -1,14 +1,15 @@
 """Small values for tests: every field has a plain default, so that a test names only what it is about."""
 
+import functools
 import itertools
 import operator
 from collections.abc import Iterable
 from typing import Any
 
-from exporter.config import RuntimeConfig, load
+from exporter.config import Config, LimitsConfig, RuntimeConfig, SpinnerConfig, StallsConfig, SyncConfig, load
 from exporter.config.api_description import Resources
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.store import Rules, Store
+from exporter.runs.store import Store
 from exporter.runtime.model import RecordCounts, RunSnapshot
 from exporter.status import Status
 
@@ -52,18 +53,23 @@ def counts(completed: int = 0, failed: int = 0, total: int | None = 10, **others
     return RecordCounts(total=total, completed=completed, failed=failed, **others)
 
 
-def store(clock: Clock, *, projects: dict[str, str] | None = None, **rules: Any) -> Store:
-    """A store that knows project `p1` by the name Sales, with the default rules."""
-    values: dict[str, Any] = {
-        "retention": 3600.0,
-        "stale_after": 300.0,
-        "max_runs": 1000,
-        "max_failed_records": 100,
-        "max_failed_records_per_run": 5,
-        "max_failure_groups": 10,
-    }
-    made = Store(Rules(**(values | rules)), RuntimeClock(clock), monotonic=clock, is_saved=True)
-    made.name_projects(projects or {"p1": "Sales"})
+def config_with(**sections: Any) -> Config:
+    """A config with small limits; a section is given as a mapping of its keys."""
+    limits = {"runs": 1000, "failed_records": 100, "failed_records_per_run": 5} | sections.pop("limits", {})
+    return Config(
+        runtime=runtime_config(),
+        sync=SyncConfig(**sections.pop("sync", {})),
+        stalls=StallsConfig(**sections.pop("stalls", {})),
+        spinners=tuple(SpinnerConfig(**entry) for entry in sections.pop("spinners", ())),
+        limits=LimitsConfig(**limits),
+        **sections,
+    )
+
+
+def store(clock: Clock, *, projects: dict[str, str] | None = None, **sections: Any) -> Store:
+    """A store that knows project `p1` by the name Sales."""
+    made = Store(config_with(**sections), RuntimeClock(clock), monotonic=clock, is_saved=True)
+    made.name_projects({"p1": "Sales"} if projects is None else projects)
     return made
 
 
@@ -83,6 +89,7 @@ def read_project(
         read.complete(as_of=as_of, unchanged=unchanged)
 
 
+@functools.cache
 def runtime_config(base_url: str = "http://runtime.test") -> RuntimeConfig:
     """The settings of a runtime that follows the contract."""
     return load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url}).runtimes[""].runtime

@@ -4,8 +4,9 @@
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
@@ -232,7 +233,19 @@ class LogConfig(strict.Section, frozen=True):
         _one_of("format", self.format, ("logfmt", "json"))
 
 
-class Config(strict.Section, frozen=True):
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpinnerPolicy:
+    """What the config says about one spinner. Times are seconds."""
+
+    stall_floor: float
+    """The least silence that can count as a stall."""
+    stall_ceiling: float
+    """The silence that always counts as a stall; at least the floor."""
+    expected_interval: float | None
+    """How often the spinner should run; None: the config does not say."""
+
+
+class Config(strict.Section, frozen=True, dict=True):
     """What holds for one runtime. Each field's meaning and default stand in `docs/configuration.md`."""
 
     runtime: RuntimeConfig
@@ -250,6 +263,30 @@ class Config(strict.Section, frozen=True):
         ideas = [status.value for status in Status if status is not Status.UNKNOWN]
         for label, idea in self.statuses.items():
             _one_of(f"statuses.{label}", idea, ideas)
+
+    def spinner_policy(self, project: str, spinner: str) -> SpinnerPolicy:
+        """Return what holds for a spinner, by the name of its project and its own."""
+        return self._spinner_policies(project, spinner)
+
+    @functools.cached_property
+    def _spinner_policies(self) -> Callable[[str, str], SpinnerPolicy]:
+        # The policy is read for every run of every page. The cache refers to two sections and not to the config, so
+        # that both are freed with the last reference to the config.
+        entries, stalls = self.spinners, self.stalls
+
+        @functools.lru_cache(maxsize=CACHED_POLICIES)
+        def policy(project: str, spinner: str) -> SpinnerPolicy:
+            matching = [entry for entry in entries if entry.matches(project, spinner)]
+            floor = next((e.stall_floor for e in matching if e.stall_floor is not None), stalls.floor)
+            ceiling = next((e.stall_ceiling for e in matching if e.stall_ceiling is not None), stalls.ceiling)
+            interval = next((e.expected_interval for e in matching if e.expected_interval is not None), None)
+            return SpinnerPolicy(floor, max(ceiling, floor), interval)
+
+        return policy
+
+
+CACHED_POLICIES = 10_000
+"""Spinners whose policy a config caches."""
 
 
 class FileConfig(Config, frozen=True):

@@ -89,7 +89,7 @@ def _failures(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
         key = (failure.step, failure.error_code)
         groups[key] = groups.get(key, 0) + failure.count
     largest = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
-    most = now.store.rules.max_failure_groups
+    most = now.store.config.limits.failure_groups
     named = dict(largest[:most])
     rest = sum(count for _, count in largest[most:])
     if rest:
@@ -269,19 +269,19 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_expected_interval_seconds",
         "gauge",
         "Configured seconds between two runs of the spinner; absent if not configured.",
-        lambda spinner, now: spinner.rules.expected_interval,
+        lambda spinner, now: spinner.policy.expected_interval,
     ),
     Family(
         "spinner_stall_floor_seconds",
         "gauge",
         "Configured lower limit of the stall threshold of the spinner's runs, in seconds.",
-        lambda spinner, now: spinner.rules.bounds.floor,
+        lambda spinner, now: spinner.policy.stall_floor,
     ),
     Family(
         "spinner_stall_ceiling_seconds",
         "gauge",
         "Configured upper limit of the stall threshold of the spinner's runs, in seconds.",
-        lambda spinner, now: spinner.rules.bounds.ceiling,
+        lambda spinner, now: spinner.policy.stall_ceiling,
     ),
 )
 

@@ -5,7 +5,6 @@ longest gap between two finished records is learnt, run by run, and a silence co
 that history makes plausible. `docs/alerting.md` says what the constants were measured on and what they cost.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Self
 
 import msgspec
 
+from exporter.config import SpinnerPolicy
 from exporter.runs.run import Run
 from exporter.status import Status
 
@@ -40,23 +40,6 @@ NEGLIGIBLE = 230.0
 
 EARLIER_RUNS = 9
 """Earlier runs that are remembered per spinner; of an odd number the median is one of them."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bounds:
-    """The least and the most silence, in seconds, that can count as a stall."""
-
-    floor: float = 600.0
-    ceiling: float = 43200.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SpinnerRules:
-    """What an operator says of a spinner."""
-
-    bounds: Bounds = Bounds()
-    expected_interval: float | None = None
-    """Seconds within which it should run again; None when nobody said."""
 
 
 class SpinnerPace(msgspec.Struct):
@@ -155,19 +138,19 @@ class RunPace(msgspec.Struct, gc=False):
         """Return the usual seconds between two finished records; None before the first."""
         return self._spent / self._finished if self._finished and self._spent else None
 
-    def patience(self, run: Run, earlier: SpinnerPace, bounds: Bounds) -> float:
+    def stall_threshold(self, run: Run, earlier: SpinnerPace, policy: SpinnerPolicy) -> float:
         """Return the seconds of silence after which this run counts as stalled."""
-        candidates = [bounds.floor, GAP_FACTOR * self.longest_gap]
+        candidates = [policy.stall_floor, GAP_FACTOR * self.longest_gap]
         if self.first_gap is None:
             first = earlier.usual_first_gap()
-            candidates.append(FIRST_FACTOR * bounds.floor if first is None else GAP_FACTOR * first)
+            candidates.append(FIRST_FACTOR * policy.stall_floor if first is None else GAP_FACTOR * first)
         usual = earlier.usual_recurring_gap()
         if usual is not None:
             candidates.append(EARLIER_FACTOR * usual)
-        elif self._watched < bounds.floor:
-            candidates.append(STRANGER_FACTOR * bounds.floor)
+        elif self._watched < policy.stall_floor:
+            candidates.append(STRANGER_FACTOR * policy.stall_floor)
         candidates.append(STRAGGLER_FACTOR * self._straggler(run))
-        return min(max(candidates), bounds.ceiling)
+        return min(max(candidates), policy.stall_ceiling)
 
     def _take_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> None:
         """Learn that this many records finished within so many seconds, after a silence of which every second was seen.

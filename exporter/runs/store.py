@@ -5,7 +5,6 @@ its retention ran out, the runtime does not have it any more, its project is gon
 """
 
 import contextlib
-import dataclasses
 import heapq
 import itertools
 import weakref
@@ -14,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from exporter.config import Config, SpinnerPolicy
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import Counters
-from exporter.runs.pace import RunPace, SpinnerPace, SpinnerRules, at_work
+from exporter.runs.pace import RunPace, SpinnerPace, at_work
 from exporter.runs.project import RUN, SPINNER, ProjectMetadata, ProjectRuns
 from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
@@ -26,26 +26,6 @@ from exporter.runtime.model import FailedRecord, Health, Meter
 from exporter.status import Status
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rules:
-    """What the store keeps, for how long, and how much of it is shown. Times are seconds."""
-
-    retention: float
-    stale_after: float
-    max_runs: int
-    max_failed_records: int
-    max_failed_records_per_run: int
-    max_failure_groups: int
-    heartbeat_timeout: float = 180.0
-    """Seconds without a heartbeat after which the runtime is taken for down whatever it says of itself.
-
-    Heartbeats come every few seconds to a minute; a runtime's own word has been seen to lag by half an hour
-    (dagster-prometheus-exporter#88).
-    """
-    spinner: Callable[[str, str], SpinnerRules] = lambda project, spinner: SpinnerRules()
-    """What holds for a spinner, by the names of its project and its own."""
-
-
 class ShownRun(msgspec.Struct, frozen=True):
     """A run with the name of its project, as the page shows it."""
 
@@ -53,7 +33,7 @@ class ShownRun(msgspec.Struct, frozen=True):
     project: str
     pace: RunPace
     earlier: SpinnerPace
-    rules: SpinnerRules
+    policy: SpinnerPolicy
     excused_until: float
     """The runtime's time until which no silence is the run's own: the runtime itself was down."""
 
@@ -67,7 +47,7 @@ class ShownRun(msgspec.Struct, frozen=True):
         if since is None or quiet_since is None or not at_work(self.run):
             return None
         granted = max(quiet_since, self.excused_until) - since
-        return max(granted, 0.0) + self.pace.patience(self.run, self.earlier, self.rules.bounds)
+        return max(granted, 0.0) + self.pace.stall_threshold(self.run, self.earlier, self.policy)
 
 
 class ShownSpinner(msgspec.Struct, frozen=True):
@@ -76,7 +56,7 @@ class ShownSpinner(msgspec.Struct, frozen=True):
     project: str
     spinner: str
     counters: Counters
-    rules: SpinnerRules
+    policy: SpinnerPolicy
     runs: dict[Status, int]
     """Runs in the list now, by status; empty while the list is not to be trusted."""
 
@@ -109,7 +89,7 @@ class Store:
 
     def __init__(
         self,
-        rules: Rules,
+        config: Config,
         clock: RuntimeClock,
         *,
         monotonic: Callable[[], float],
@@ -120,7 +100,7 @@ class Store:
 
         `is_saved` says whether somebody saves what is here, and so asks for what is `unsaved`.
         """
-        self._rules = rules
+        self._config = config
         self._is_saved = is_saved
         self.clock = clock
         self._monotonic = monotonic
@@ -139,13 +119,13 @@ class Store:
         self._shown: set[str] = set()
 
     @property
-    def rules(self) -> Rules:
-        """What is kept and shown."""
-        return self._rules
+    def config(self) -> Config:
+        """What is kept and shown; a config that is set holds for everything that is here."""
+        return self._config
 
-    @rules.setter
-    def rules(self, rules: Rules) -> None:
-        self._rules = rules
+    @config.setter
+    def config(self, config: Config) -> None:
+        self._config = config
         for project in self._projects.values():
             project.all_moved()
 
@@ -180,14 +160,14 @@ class Store:
     def _applied(self, count: int) -> None:
         # A list may be much longer than what is kept of it.
         self._applied_since_limited += count
-        if self._applied_since_limited > self.rules.max_runs / 4:
+        if self._applied_since_limited > self.config.limits.runs / 4:
             self._limit_runs()
 
     def keep_health(self, health: Health) -> None:
         """Take the last good word on the worker service."""
         now = self.clock.now()
         beat = health.last_heartbeat_at
-        is_silent = beat is None or now - beat > self.rules.heartbeat_timeout
+        is_silent = beat is None or now - beat > self.config.runtime.heartbeat_timeout
         is_down = not health.runtime_up or (health.beats and is_silent)
         if self._outage.is_down and not is_down:
             self._outage = Outage(is_down, now)
@@ -224,14 +204,14 @@ class Store:
         """Take a run's newest failed records, read for its present failed count."""
         newest = sorted(records, key=lambda record: (record.ended_at or 0.0, record.id), reverse=True)
         unique = {record.id: record for record in newest}
-        named = tuple(unique.values())[: self.rules.max_failed_records_per_run]
+        named = tuple(unique.values())[: self.config.limits.failed_records_per_run]
         self._projects[project_id].keep_failed_records(run, named)
 
     def expire(self) -> None:
         """Let go of the runs whose retention ran out, then of what is over the limits."""
         now = self.clock.now()
         for project in self._projects.values():
-            project.expire(now, self.rules.retention)
+            project.expire(now, self.config.retention)
         self._limit_runs()
         self._limit_failed_records()
 
@@ -300,7 +280,7 @@ class Store:
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
         """Return the runs whose failed count moved since their failed records were last read, newest first."""
-        if not self.rules.max_failed_records_per_run or not self.rules.max_failed_records:
+        if not self.config.limits.failed_records_per_run or not self.config.limits.failed_records:
             return []
         moved = self._projects[project_id].runs_with_new_failures()
         return sorted(moved, key=lambda run: run.snapshot.updated_at, reverse=True)
@@ -359,7 +339,7 @@ class Store:
             return None
         counters, present = project.spinner(name)
         present = present if self.is_fresh(project) else {}
-        return ShownSpinner(project.name, name, counters, self.rules.spinner(project.name, name), present)
+        return ShownSpinner(project.name, name, counters, self.config.spinner_policy(project.name, name), present)
 
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner."""
@@ -370,9 +350,9 @@ class Store:
                     yield shown
 
     def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
-        rules = self._rules.spinner(project.name, tracked.run.snapshot.spinner)
+        policy = self._config.spinner_policy(project.name, tracked.run.snapshot.spinner)
         earlier = project.earlier(tracked)
-        return ShownRun(tracked.run, project.name, tracked.pace, earlier, rules, self._outage.excused_until)
+        return ShownRun(tracked.run, project.name, tracked.pace, earlier, policy, self._outage.excused_until)
 
     def _collect_moved(self) -> None:
         """Let every watch know what moved: what was read, and what time alone has made too old to be shown."""
@@ -416,7 +396,7 @@ class Store:
         return project.read_at is not None and self._is_recent(project.read_at)
 
     def _is_recent(self, read_at: float) -> bool:
-        return self._monotonic() - read_at <= self.rules.stale_after
+        return self._monotonic() - read_at <= self.config.sync.stale_after
 
     # -- limits -------------------------------------------------------------------------------------------
 
@@ -429,7 +409,7 @@ class Store:
         read = [project for _, project in self._read_projects()]
         unread = [project for project in self._projects.values() if not project.has_been_read]
         for projects in (read, unread):
-            excess = sum(len(project.runs) for project in projects) - self.rules.max_runs
+            excess = sum(len(project.runs) for project in projects) - self.config.limits.runs
             if excess > 0:
                 excess -= self._drop_ended(projects, excess)
             if projects is read and (excess > 0 or self._hides):
@@ -481,7 +461,7 @@ class Store:
         Not those of a project whose read is being applied or was cut off: the next read would count them again.
         """
         projects = [project for project in projects if not project.is_committing]
-        excess = sum(project.tombstone_count for project in projects) - max(self.rules.max_runs, MIN_TOMBSTONES)
+        excess = sum(project.tombstone_count for project in projects) - max(self.config.limits.runs, MIN_TOMBSTONES)
         if excess > 0:
             gone = [[(*left, place) for left in project.tombstones()] for place, project in enumerate(projects)]
             for _, run_id, place in list(itertools.islice(heapq.merge(*gone), excess)):
@@ -490,7 +470,7 @@ class Store:
     def _limit_failed_records(self) -> None:
         """Keep the failed records of the runs that changed last."""
         naming = [(project, run) for project in self._projects.values() for run in project.runs_naming_records()]
-        excess = sum(len(run.failed_records) for _, run in naming) - self.rules.max_failed_records
+        excess = sum(len(run.failed_records) for _, run in naming) - self.config.limits.failed_records
         for project, run in sorted(naming, key=lambda pair: pair[1].snapshot.updated_at):
             if excess <= 0:
                 return

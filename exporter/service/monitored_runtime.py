@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from exporter.config import Config, canonical_url
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import RuntimeMetrics
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.pace import Bounds, SpinnerRules
 from exporter.runs.state_file import StateFile, StateWriter
-from exporter.runs.store import Rules, Store
+from exporter.runs.store import Store
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.connections import Connections, Transport
@@ -26,8 +24,7 @@ from exporter.runtime.statuses import StatusMap
 from exporter.service.probes import Probes
 from exporter.status import Status
 from exporter.sync.project_list import ProjectList
-from exporter.sync.project_sync import ReadRules
-from exporter.sync.runtime_sync import RuntimeSync, SyncRules
+from exporter.sync.runtime_sync import RuntimeSync
 from exporter.sync.single_flight import SingleFlight
 
 log = structlog.get_logger(__name__)
@@ -66,7 +63,6 @@ class MonitoredRuntime:
         self.config = config
         self._dependencies = dependencies
         self._own = own
-        self._rules = _store_rules(config)
         self.decoder = Decoder(
             status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
         )
@@ -86,13 +82,6 @@ class MonitoredRuntime:
             decoder=self.decoder,
             max_pages=config.limits.pages,
             wall=dependencies.wall,
-        )
-        read_rules = ReadRules(config.retention, config.sync.overlap, config.sync.sweep_interval)
-        rules = SyncRules(
-            read=read_rules,
-            deadline=config.sync.stale_after,
-            max_projects=config.limits.projects,
-            reads_projects=not config.projects.on_probe,
         )
         project_list = ProjectList(
             self.client,
@@ -114,11 +103,11 @@ class MonitoredRuntime:
                 file = StateFile(storage, name, config.runtime.base_url, wall=dependencies.wall)
                 self.store.restore(file.load())
                 self.state_writer = StateWriter(file, self.store, own)
-        sync = RuntimeSync(self.client, self.store, project_list, rules, own, monotonic=dependencies.monotonic)
+        sync = RuntimeSync(self.client, self.store, project_list, config, own, monotonic=dependencies.monotonic)
         self.probes: Probes = Probes(
             self.client,
             project_list,
-            read_rules,
+            config,
             own,
             make_store=self._make_store,
             min_interval=config.sync.min_interval,
@@ -139,9 +128,9 @@ class MonitoredRuntime:
         self._shared.ever_ok = after is not None and self._follows and after.ready
 
     def begin(self) -> None:
-        """Let this reader's rules hold for what it holds."""
+        """Let this reader's config hold for what it holds."""
         for store in (self.store, *self.probes.held.values()):
-            store.rules = self._rules
+            store.config = self.config
 
     @property
     def ready(self) -> bool:
@@ -182,7 +171,7 @@ class MonitoredRuntime:
 
     def _make_store(self, *, is_saved: bool = False) -> Store:
         return Store(
-            self._rules,
+            self.config,
             RuntimeClock(self._dependencies.wall),
             monotonic=self._dependencies.monotonic,
             dropped=self._own.run_dropped,
@@ -232,30 +221,3 @@ def _credentials(config: Config) -> Credentials:
         value=runtime.token.reveal() if runtime.token else None,
     )
     return Credentials(token, kind=auth.type, header=auth.header, username=auth.username)
-
-
-def _store_rules(config: Config) -> Rules:
-    return Rules(
-        retention=config.retention,
-        stale_after=config.sync.stale_after,
-        max_runs=config.limits.runs,
-        max_failed_records=config.limits.failed_records,
-        max_failed_records_per_run=config.limits.failed_records_per_run,
-        max_failure_groups=config.limits.failure_groups,
-        heartbeat_timeout=config.runtime.heartbeat_timeout,
-        spinner=_spinner_rules(config),
-    )
-
-
-def _spinner_rules(config: Config) -> Callable[[str, str], SpinnerRules]:
-    """Return what finds the rules of a spinner; it is asked for every run of every page, so it remembers."""
-
-    @functools.lru_cache(maxsize=10_000)
-    def rules(project: str, spinner: str) -> SpinnerRules:
-        entries = [entry for entry in config.spinners if entry.matches(project, spinner)]
-        floor = next((e.stall_floor for e in entries if e.stall_floor is not None), config.stalls.floor)
-        ceiling = next((e.stall_ceiling for e in entries if e.stall_ceiling is not None), config.stalls.ceiling)
-        interval = next((e.expected_interval for e in entries if e.expected_interval is not None), None)
-        return SpinnerRules(Bounds(floor, max(ceiling, floor)), interval)
-
-    return rules

@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from exporter.config import Config
 from exporter.errors import ApiError, UnreadableError
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.runs.store import Store
@@ -15,7 +16,7 @@ from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
 from exporter.sync.problems import ProblemLog
 from exporter.sync.project_list import ProjectList
-from exporter.sync.project_sync import ProjectSync, ReadRules
+from exporter.sync.project_sync import ProjectSync
 from exporter.sync.runtime_sync import SyncObserver, read_health
 from exporter.sync.single_flight import SingleFlight
 
@@ -30,7 +31,7 @@ class Probes:
         self,
         client: RuntimeClient,
         project_list: ProjectList,
-        rules: ReadRules,
+        config: Config,
         observer: SyncObserver,
         *,
         make_store: Callable[[], Store],
@@ -45,7 +46,7 @@ class Probes:
         """
         self._client = client
         self._project_list = project_list
-        self._rules = rules
+        self._config = config
         self._observer = observer
         self._make_store = make_store
         self._min_interval = min_interval
@@ -96,7 +97,7 @@ class Probes:
         return self._probed[project_id]
 
     def _probe(self, project_id: str, store: Store) -> "_Probed":
-        reader = ProjectSync(self._client, store, self._rules, self._problems, monotonic=self._monotonic)
+        reader = ProjectSync(self._client, store, self._config, self._problems, monotonic=self._monotonic)
 
         async def read() -> bool:
             started = self._monotonic()

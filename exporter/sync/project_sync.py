@@ -9,6 +9,7 @@ import heapq
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TypeVar
 
+from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
@@ -34,15 +35,6 @@ MAX_RECORD_PAGES = 20
 """Pages of failed records read of one run: 10,000 records, of which the newest few are shown."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReadRules:
-    """How a project is read. Times are seconds."""
-
-    retention: float
-    overlap: float
-    sweep_interval: float
-
-
 class ProjectSync:
     """Reads the projects of one store, each incrementally: remembers how far it has read."""
 
@@ -50,14 +42,14 @@ class ProjectSync:
         self,
         client: RuntimeClient,
         store: Store,
-        rules: ReadRules,
+        config: Config,
         problems: ProblemLog,
         *,
         monotonic: Callable[[], float],
     ) -> None:
         self._client = client
         self._store = store
-        self._rules = rules
+        self._config = config
         self._problems = problems
         self._monotonic = monotonic
         self._cursors: dict[str, _Cursor] = {}
@@ -101,7 +93,7 @@ class ProjectSync:
         cursor = self._cursors.get(project_id, _Cursor())
         project = Project(project_id, name)
         swept_at = self._monotonic()
-        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._rules.sweep_interval
+        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
         open_before = self._store.open_runs(project_id) if sweeps else {}
         active = _Staged(open_before)
         if sweeps and self._client.can_list_active:
@@ -109,11 +101,11 @@ class ProjectSync:
                 active.add(page)
         watermark = self._store.watermark(project_id)
         if watermark is not None:
-            horizon = watermark - self._rules.overlap
+            horizon = watermark - self._config.sync.overlap
         elif self._client.can_list_active:
-            horizon = active.as_of() - self._rules.retention
+            horizon = active.as_of() - self._config.retention
         else:
-            horizon = self._store.clock.now() - self._rules.retention
+            horizon = self._store.clock.now() - self._config.retention
         changed = _Staged(active.unseen)
         # Without an ETag at a sweep: one that lies would hide every change for ever.
         etag = None if sweeps else cursor.etag
@@ -147,7 +139,7 @@ class ProjectSync:
 
     async def _count_records(self, project_id: str, sightings: list["_Sighting"], as_of: float) -> list["_Sighting"]:
         """Return sightings with their records counted, and one of every run under way: its records may move alone."""
-        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._rules.overlap))
+        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._config.sync.overlap))
         known = self._store.runs_of(project_id)
         newest: dict[str, tuple[RunSnapshot, float | None]]
         newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
@@ -194,7 +186,7 @@ class ProjectSync:
         await together(*(self._read_failed_records_of(project_id, run) for run in runs))
 
     async def _read_failed_records_of(self, project_id: str, run: Run) -> None:
-        keep = self._store.rules.max_failed_records_per_run
+        keep = self._config.limits.failed_records_per_run
         newest: list[FailedRecord] = []
         pages = 0
         try:

@@ -4,29 +4,17 @@ Nothing here runs by itself: a scrape starts it.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
+from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
 from exporter.sync.problems import ProblemLog
 from exporter.sync.project_list import ProjectList
-from exporter.sync.project_sync import ProjectSync, ReadRules, together
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SyncRules:
-    """What a sync reads."""
-
-    read: ReadRules
-    deadline: float
-    """Seconds that a sync can take."""
-    max_projects: int
-    reads_projects: bool = True
-    """Whether projects are read at all, rather than each when it is probed."""
+from exporter.sync.project_sync import ProjectSync, together
 
 
 class SyncObserver(Protocol):
@@ -47,19 +35,19 @@ class RuntimeSync:
         client: RuntimeClient,
         store: Store,
         project_list: ProjectList,
-        rules: SyncRules,
+        config: Config,
         observer: SyncObserver,
         *,
         monotonic: Callable[[], float],
     ) -> None:
         self._client = client
         self._store = store
-        self._rules = rules
+        self._config = config
         self._observer = observer
         self._monotonic = monotonic
         self._project_list = project_list
         self._problems = ProblemLog(monotonic)
-        self._reader = ProjectSync(client, store, rules.read, self._problems, monotonic=monotonic)
+        self._reader = ProjectSync(client, store, config, self._problems, monotonic=monotonic)
 
     async def run(self) -> bool:
         """Read what changed; return whether the API could be read. Never raises for what an API can do."""
@@ -67,13 +55,13 @@ class RuntimeSync:
         self._client.begin_sync()
         self._store.clock.begin()
         try:
-            async with asyncio.timeout(self._rules.deadline):
+            async with asyncio.timeout(self._config.sync.stale_after):
                 reads = await together(self._read_projects(), self._read_health(), self._read_usage())
             self._problems.resolve("everything")
             ok = reads[0] and reads[1]
         except TimeoutError:
             # Each answer came in time, and all together would not.
-            self._give_up(f"not through in {self._rules.deadline:.0f} s", before=started)
+            self._give_up(f"not through in {self._config.sync.stale_after:.0f} s", before=started)
             ok = False
         self._store.expire()
         self._problems.log()
@@ -121,15 +109,17 @@ class RuntimeSync:
 
     async def _list_projects(self) -> None:
         await self._project_list.refresh(self._store.clock.observe)
-        if not self._rules.reads_projects:
+        if self._config.projects.on_probe:
             return
         wanted = self._project_list.wanted
         known = set(self._store.project_ids())
         # Those that are read already stay: a project that came and went with the order of a list would be no use.
-        read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._rules.max_projects]
+        read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._config.limits.projects]
         self._observer.projects_not_read(len(wanted) - len(read))
         if len(read) < len(wanted):
-            self._problems.report("some projects", f"there are more than limits.projects ({self._rules.max_projects})")
+            self._problems.report(
+                "some projects", f"there are more than limits.projects ({self._config.limits.projects})"
+            )
         else:
             self._problems.resolve("some projects")
         self._store.name_projects({project_id: wanted[project_id] for project_id in read})

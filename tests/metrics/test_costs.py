@@ -43,7 +43,7 @@ class Bench:
 
     def __init__(self, ended: int) -> None:
         self.clock = Clock(NOON + 3600)
-        self.store: Store = store(self.clock, max_runs=100_000, retention=7200.0)
+        self.store: Store = store(self.clock, limits={"runs": 100_000}, retention=7200.0)
         runs = [self.run(number, over=number >= OPEN) for number in range(ended + OPEN)]
         self.commit(runs)
         self.exposition = Exposition(ExporterMetrics(version="0", wall=self.clock))

@@ -15,7 +15,6 @@ from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
-from exporter.runs.pace import SpinnerRules
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
@@ -61,8 +60,7 @@ def value(found: Samples, name: str, **labels: str) -> float | None:
 
 def busy_store(clock: Clock) -> Store:
     """One of everything: a running, a waiting, a queued and a completed run with failures, and a plan."""
-    daily = SpinnerRules(expected_interval=86400.0)
-    held = store(clock, projects={"p1": "Sales", "p2": 'Support "EU"'}, spinner=lambda project, spinner: daily)
+    held = store(clock, projects={"p1": "Sales", "p2": 'Support "EU"'}, spinners=[{"expected_interval": 86400.0}])
     read_project(
         held,
         "p1",
@@ -194,7 +192,7 @@ def test_a_cached_page_equals_one_rendered_from_scratch_after_changes() -> None:
 
 
 def test_more_failure_groups_than_the_limit_are_summed_as_other() -> None:
-    held = store(Clock(NOON + 60), max_failure_groups=2)
+    held = store(Clock(NOON + 60), limits={"failure_groups": 2})
     failures = tuple(FailureCount(f"step{number}", "E", number) for number in range(1, 6))
     read_project(held, "p1", [(snapshot(failures=failures), NOON + 60)], as_of=NOON + 60, horizon=NOON)
     found = samples(page(held))

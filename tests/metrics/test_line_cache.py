@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from exporter.config import LimitsConfig
 from exporter.metrics import line_cache
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
@@ -53,7 +55,7 @@ class Scenario:
 
     def __init__(self) -> None:
         self.clock = Clock(NOON)
-        self.store = store(self.clock, projects=PROJECTS, retention=600.0, stale_after=300.0)
+        self.store = store(self.clock, projects=PROJECTS, retention=600.0, sync={"stale_after": 300.0})
         self.names = dict(PROJECTS)
 
     def runs(self, project: str, numbers: list[int], status: Status, finished: int, shift: int) -> None:
@@ -97,15 +99,7 @@ class Scenario:
         self.store.clock.observe(self.clock() + seconds)
 
     def limit(self, most: int) -> None:
-        rules = self.store.rules
-        self.store.rules = type(rules)(
-            retention=rules.retention,
-            stale_after=rules.stale_after,
-            max_runs=most,
-            max_failed_records=100,
-            max_failed_records_per_run=5,
-            max_failure_groups=10,
-        )
+        self.store.config = msgspec.structs.replace(self.store.config, limits=LimitsConfig(runs=most))
         self.store.expire()
 
     def beat(self, up: bool) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from exporter.runs.pace import FIRST_FACTOR, STRANGER_FACTOR, Bounds, SpinnerRules
+from exporter.config import StallsConfig
+from exporter.runs.pace import FIRST_FACTOR, STRANGER_FACTOR
 from exporter.runs.store import ShownRun, Store
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
@@ -16,9 +17,9 @@ MINUTE, HOUR = 60.0, 3600.0
 class Watch:
     """A store that sees one run every half minute."""
 
-    def __init__(self, **rules: Any) -> None:
+    def __init__(self, **sections: Any) -> None:
         self.clock = Clock(NOON)
-        self.store: Store = store(self.clock, stale_after=1e9, **rules)
+        self.store: Store = store(self.clock, sync={"stale_after": 1e9}, **sections)
         self.fields: dict[str, Any] = {"started_at": NOON, "created_at": NOON, "updated_at": NOON}
         self.finished = 0
 
@@ -61,10 +62,6 @@ class Watch:
         read_project(self.store, "p1", sightings, as_of=self.clock.now, horizon=NOON - HOUR)
 
 
-def bounds(floor: float, ceiling: float) -> Any:
-    return lambda project, spinner: SpinnerRules(Bounds(floor, ceiling))
-
-
 def test_a_fast_run_is_given_the_floor_once_it_is_known() -> None:
     watch = Watch()
     watch.work(60, gap=30)
@@ -74,13 +71,13 @@ def test_a_fast_run_is_given_the_floor_once_it_is_known() -> None:
 def test_a_young_run_of_an_unknown_spinner_is_given_more() -> None:
     watch = Watch()
     watch.work(3, gap=30)
-    assert watch.threshold() == STRANGER_FACTOR * Bounds().floor
+    assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
 
 
 def test_a_run_without_a_finished_record_is_given_time_for_its_first() -> None:
     watch = Watch()
     watch.see()
-    assert (watch.threshold() or 0) >= FIRST_FACTOR * Bounds().floor
+    assert (watch.threshold() or 0) >= FIRST_FACTOR * StallsConfig().floor
     watch.clock.advance(20 * MINUTE)
     assert watch.stalled(), "it died before its first record was done"
 
@@ -191,10 +188,10 @@ def test_a_single_stall_of_earlier_runs_is_not_the_spinner_s_way() -> None:
 
 
 def test_floor_and_ceiling_are_the_operator_s() -> None:
-    quick = Watch(spinner=bounds(60.0, 3600.0))
+    quick = Watch(stalls={"floor": 60.0, "ceiling": 3600.0})
     quick.work(60, gap=30)
     assert (quick.threshold() or 0) < 600
-    slow = Watch(spinner=bounds(60.0, 900.0))
+    slow = Watch(stalls={"floor": 60.0, "ceiling": 900.0})
     slow.work(10, gap=30 * MINUTE)
     assert slow.threshold() == 900
 

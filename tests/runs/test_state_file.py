@@ -52,7 +52,7 @@ def restarted(file: StateFile, held: Store, clock: Clock) -> tuple[StateFile, St
     save(file, held)
     file.close()
     again = opened(file.path.parent)
-    made = store(clock, projects={}, retention=held.rules.retention)
+    made = store(clock, projects={}, retention=held.config.retention)
     made.restore(again.load())
     made.name_projects({"p1": "Sales"})
     return again, made

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Iterable
 
 import pytest
@@ -11,7 +10,7 @@ from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import ShownSpinner, Store
 from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, Clock, config_with, counts, read_project, snapshot, store
 
 LONG_AGO = NOON - 3600
 
@@ -140,7 +139,7 @@ def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_wer
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 3)
-    held = store(Clock(NOON + 60), max_runs=2)
+    held = store(Clock(NOON + 60), limits={"runs": 2})
     commit(held, snapshot("open"))
     many = [ended(f"r{number}", NOON) for number in range(20)]
     cut_off(held, *many)
@@ -167,7 +166,7 @@ def test_the_counts_of_a_new_spinner_are_published_when_the_next_read_begins_to_
 
 def test_a_finished_run_stays_until_its_retention_is_over_and_then_leaves() -> None:
     clock = Clock(NOON + 60)
-    held = store(clock, retention=600, stale_after=9999)
+    held = store(clock, retention=600, sync={"stale_after": 9999})
     commit(held, snapshot(status=Status.COMPLETED))  # ends 60 s after noon
     clock.now = NOON + 659
     held.expire()
@@ -287,7 +286,7 @@ def test_a_project_that_goes_takes_its_runs_and_counts_along() -> None:
 
 def test_runs_of_a_project_that_cannot_be_read_are_withdrawn_when_stale_and_return_when_read_again() -> None:
     clock = Clock(NOON + 60)
-    held = store(clock, stale_after=300)
+    held = store(clock, sync={"stale_after": 300})
     commit(held, snapshot())
     held.fail("p1", "jobs: HTTP 500")
     clock.advance(299)
@@ -313,7 +312,7 @@ def names(prefix: str, many: Iterable[int]) -> list[str]:
 
 def test_over_the_limit_the_newest_and_those_that_have_not_ended_are_kept() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60), max_runs=3)
+    held = store(Clock(NOON + 60), limits={"runs": 3})
     held._dropped = reasons.append
     commit(held, *(ended(f"e{n}", NOON + n) for n in range(4)), snapshot("open", created_at=NOON - 999))
     assert sorted(shown_ids(held)) == ["e2", "e3", "open"]
@@ -322,7 +321,7 @@ def test_over_the_limit_the_newest_and_those_that_have_not_ended_are_kept() -> N
 
 
 def test_over_the_limit_a_long_run_that_has_just_ended_stays_before_short_ones_that_ended_earlier() -> None:
-    held = store(Clock(NOON + 60), max_runs=1)
+    held = store(Clock(NOON + 60), limits={"runs": 1})
     short = snapshot("short", Status.COMPLETED, created_at=NOON + 20, started_at=NOON + 21, ended_at=NOON + 30)
     long = snapshot("long", Status.FAILED, created_at=NOON - 3000, started_at=NOON - 2999, ended_at=NOON + 50)
     commit(held, short, long)
@@ -330,7 +329,7 @@ def test_over_the_limit_a_long_run_that_has_just_ended_stays_before_short_ones_t
 
 
 def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> None:
-    held = store(Clock(NOON + 60), max_runs=100)
+    held = store(Clock(NOON + 60), limits={"runs": 100})
     with held.reading("p1") as read:
         for start in range(0, 10_000, 50):
             page = [ended(f"r{number}", NOON + number / 1000) for number in range(start, start + 50)]
@@ -345,7 +344,7 @@ def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> N
 
 def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 3)
-    held = store(Clock(NOON + 60), max_runs=2, projects={"p1": "Sales", "p2": "Service"})
+    held = store(Clock(NOON + 60), limits={"runs": 2}, projects={"p1": "Sales", "p2": "Service"})
     for project in ("p1", "p2"):
         runs = [ended(f"{project}-{number}", NOON + number) for number in range(5)]
         read_project(held, project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
@@ -355,7 +354,7 @@ def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypat
 
 def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60), max_runs=5, projects={"p1": "Sales", "p2": "Service"})
+    held = store(Clock(NOON + 60), limits={"runs": 5}, projects={"p1": "Sales", "p2": "Service"})
     held._dropped = reasons.append
     commit(held, *(ended(f"e{number}", NOON) for number in range(5)))
     with held.reading("p2") as read:
@@ -379,7 +378,7 @@ def test_a_run_that_was_renamed_counts_among_the_runs_of_the_name_that_it_goes_b
 
 def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
     clock = Clock(NOON + 60)
-    held = Store(store(clock).rules, RuntimeClock(clock), monotonic=clock)
+    held = Store(config_with(), RuntimeClock(clock), monotonic=clock)
     held.name_projects({"p1": "Sales"})
     for number in range(10):
         commit(held, ended(f"r{number}", NOON))
@@ -388,7 +387,7 @@ def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
 
 def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_there_is_room() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60), max_runs=2)
+    held = store(Clock(NOON + 60), limits={"runs": 2})
     held._dropped = reasons.append
     commit(held, *(snapshot(f"r{n}", created_at=NOON + n) for n in range(3)))
     assert sorted(shown_ids(held)) == ["r1", "r2"]
@@ -402,7 +401,7 @@ def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_
 
 
 def test_open_runs_with_one_id_in_two_projects_are_hidden_each_by_itself() -> None:
-    held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, max_runs=2)
+    held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, limits={"runs": 2})
     for place, project_id in enumerate(("p1", "p2")):
         runs = [snapshot(run_id, project_id=project_id, created_at=NOON + place) for run_id in ("1", "2")]
         read_project(held, project_id, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 100)
@@ -429,7 +428,7 @@ def test_failed_records_are_wanted_only_for_runs_whose_failed_count_moved() -> N
 
 
 def test_only_the_newest_failed_records_of_a_run_are_named_each_once() -> None:
-    held = store(Clock(NOON + 60), max_failed_records_per_run=2)
+    held = store(Clock(NOON + 60), limits={"failed_records_per_run": 2})
     commit(held, snapshot(records=counts(0, failed=3)))
     (run,) = held.runs_missing_failed_records("p1")
     records = [failed_record("a", 1), failed_record("b", 3), failed_record("b", 3), failed_record("c", 2)]
@@ -439,7 +438,7 @@ def test_only_the_newest_failed_records_of_a_run_are_named_each_once() -> None:
 
 
 def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_are_kept() -> None:
-    held = store(Clock(NOON + 60), max_failed_records=3)
+    held = store(Clock(NOON + 60), limits={"failed_records": 3})
     for number in range(3):
         commit(held, snapshot(f"r{number}", records=counts(0, failed=2), updated_at=NOON + number))
         (run,) = held.runs_missing_failed_records("p1")
@@ -450,13 +449,13 @@ def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_ar
 
 
 def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed() -> None:
-    held = store(Clock(NOON + 60), max_failed_records=2)
+    held = store(Clock(NOON + 60), limits={"failed_records": 2})
     commit(held, snapshot("run", records=counts(3, failed=2)))
     (run,) = held.runs_missing_failed_records("p1")
     held.keep_failed_records("p1", run, [failed_record("a"), failed_record("b")])
     # Another record fails, the request for the records does too, and the limit becomes smaller.
     commit(held, snapshot("run", records=counts(3, failed=3), updated_at=NOON + 70))
-    held.rules = dataclasses.replace(held.rules, max_failed_records=1)
+    held.config = config_with(limits={"failed_records": 1})
     held.expire()
     assert [len(shown.run.failed_records) for shown in held.runs()] == [1]
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["run"], "it is never requested again"

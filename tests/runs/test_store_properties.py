@@ -143,14 +143,14 @@ def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its
     """Retention is as short as it gets, so that runs leave between the reads that still speak of them."""
     world = data.draw(worlds())
     clock = Clock(NOON + 600)
-    held = store(clock, retention=data.draw(st.sampled_from((1.0, 60.0, 3600.0))), stale_after=1e9)
+    held = store(clock, retention=data.draw(st.sampled_from((1.0, 60.0, 3600.0))), sync={"stale_after": 1e9})
     for read in data.draw(readings(world)):
         read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
         clock.advance(data.draw(st.integers(0, 300)))
         held.expire()
         for shown in held.runs():
             ended_at = shown.run.ended_at
-            assert ended_at is None or clock.now - ended_at <= held.rules.retention
+            assert ended_at is None or clock.now - ended_at <= held.config.retention
     (spinner,) = spinners_in_full(held)
     assert sum(spinner.counters.finished.values()) == distinct_finished(world)
     still_open = {history[0].id for history in world if not any(each.status.ended for each in history)}
@@ -161,7 +161,7 @@ def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its
 @given(st.data(), st.integers(1, 3))
 def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.DataObject, limit: int) -> None:
     world = data.draw(worlds())
-    held = store(Clock(NOON + 600), max_runs=limit)
+    held = store(Clock(NOON + 600), limits={"runs": limit})
     for read in data.draw(readings(world)):
         read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
         held.expire()

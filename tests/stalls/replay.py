@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.store import Rules, ShownRun, Store
+from exporter.runs.store import ShownRun, Store
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
-from tests.builders import read_project
+from tests.builders import config_with, read_project
 from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage, corpus
 
 
@@ -206,7 +206,7 @@ def runtime_down(look: Look) -> bool:
     if health is None:
         return False
     beat = health.last_heartbeat_at
-    return not health.runtime_up or (beat is not None and look.now - beat > _RULES.heartbeat_timeout)
+    return not health.runtime_up or (beat is not None and look.now - beat > _CONFIG.runtime.heartbeat_timeout)
 
 
 def _stalled() -> Verdict:
@@ -265,18 +265,13 @@ RIVALS = (
     Rule("running for an hour", (Alert(_running_for_an_hour),)),
 )
 
-_RULES = Rules(
-    retention=HOUR,
-    stale_after=HOUR,
-    max_runs=100,
-    max_failed_records=0,
-    max_failed_records_per_run=0,
-    max_failure_groups=1,
+_CONFIG = config_with(
+    sync={"stale_after": HOUR}, limits={"runs": 100, "failed_records": 0, "failed_records_per_run": 0}
 )
 
 
 def _store(wall: Callable[[], float], project: str) -> Store:
-    store = Store(_RULES, RuntimeClock(wall), monotonic=wall)
+    store = Store(_CONFIG, RuntimeClock(wall), monotonic=wall)
     store.name_projects({"p1": project})
     return store
 

@@ -1,15 +1,15 @@
 """Reading incrementally: what is asked, what is committed, and what a failed read must not change."""
 
 import asyncio
-import dataclasses
 import re
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import structlog
 
-from exporter.config import ProjectsConfig
+from exporter.config import LimitsConfig, ProjectsConfig
 from exporter.runs.store import ShownRun
 from exporter.service import Exporter
 from exporter.status import Status
@@ -308,7 +308,7 @@ async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monke
     runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("cursor") == "90" else None
     exporter = exporter_of(runtime)
     store = exporter.runtimes[""].store
-    store.rules = dataclasses.replace(store.rules, max_runs=5)
+    store.config = msgspec.structs.replace(store.config, limits=LimitsConfig(runs=5))
     assert not await exporter.refresh()
     runtime.interfere = lambda request: None
     assert await exporter.refresh()
