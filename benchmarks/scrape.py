@@ -200,7 +200,7 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         now = self._world.now()
-        runs = list(self._world.store.runs())
+        runs = list(self._world.store.view.runs())
         for family in RUN_FAMILIES:
             metric = GaugeMetricFamily(family.name, family.help, labels=(*RUN_LABELS, *family.labels))
             for shown in runs:

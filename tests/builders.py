@@ -3,7 +3,7 @@
 import functools
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from exporter.config import Config, LimitsConfig, RuntimeConfig, SpinnerConfig, StallsConfig, SyncConfig, load
@@ -66,9 +66,15 @@ def config_with(**sections: Any) -> Config:
     )
 
 
-def store(clock: Clock, *, projects: dict[str, str] | None = None, **sections: Any) -> Store:
+def store(
+    clock: Clock,
+    *,
+    projects: dict[str, str] | None = None,
+    dropped: Callable[[str], None] = lambda reason: None,
+    **sections: Any,
+) -> Store:
     """A store that knows project `p1` by the name Sales."""
-    made = Store(config_with(**sections), RuntimeClock(clock), monotonic=clock, is_saved=True)
+    made = Store(config_with(**sections), RuntimeClock(clock), monotonic=clock, dropped=dropped, is_saved=True)
     made.name_projects({"p1": "Sales"} if projects is None else projects)
     return made
 

@@ -11,7 +11,8 @@ from typing import Generic, Literal, TypeVar
 
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
-from exporter.runs.store import ShownRun, ShownSpinner, Store
+from exporter.runs.store import Store
+from exporter.runs.view import ShownRun, ShownSpinner, StoreView
 
 S = TypeVar("S")
 
@@ -285,32 +286,32 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
     ),
 )
 
-PROJECT_FAMILIES: tuple[Family[Store], ...] = (
+PROJECT_FAMILIES: tuple[Family[StoreView], ...] = (
     Family(
         "spinner_project_up",
         "gauge",
         "1 if the last read of the project succeeded, 0 otherwise.",
-        lambda store, now: [
-            ((project.name,), float(project.error is None and store.is_fresh(project))) for project in store.projects()
+        lambda view, now: [
+            ((project.name,), float(project.error is None and view.is_fresh(project))) for project in view.projects()
         ],
         labels=("project",),
     ),
 )
 
-GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
+GLOBAL_FAMILIES: tuple[Family[StoreView], ...] = (
     Family(
         "spinner_plan_used",
         "gauge",
         "Used amount of the plan meter.",
-        lambda store, now: [((meter.name,), meter.used) for meter in store.meters],
+        lambda view, now: [((meter.name,), meter.used) for meter in view.meters],
         labels=("meter",),
     ),
     Family(
         "spinner_plan_limit",
         "gauge",
         "Limit of the plan meter; +Inf if it is unlimited.",
-        lambda store, now: [
-            ((meter.name,), float("inf") if meter.limit is None else meter.limit) for meter in store.meters
+        lambda view, now: [
+            ((meter.name,), float("inf") if meter.limit is None else meter.limit) for meter in view.meters
         ],
         labels=("meter",),
     ),
@@ -318,7 +319,7 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
         "spinner_plan_reset_timestamp_seconds",
         "gauge",
         "Unix time of the next reset of the plan meter; absent if it does not reset.",
-        lambda store, now: [((m.name,), m.resets_at) for m in store.meters if m.resets_at is not None],
+        lambda view, now: [((m.name,), m.resets_at) for m in view.meters if m.resets_at is not None],
         labels=("meter",),
     ),
     Family(
@@ -326,26 +327,26 @@ GLOBAL_FAMILIES: tuple[Family[Store], ...] = (
         "gauge",
         "1 if the API reports that the worker service is up and gives its heartbeat, 0 otherwise. The API can be up "
         "while the worker service is down.",
-        lambda store, now: None if store.health is None else float(store.health.runtime_up),
+        lambda view, now: None if view.health is None else float(view.health.runtime_up),
     ),
     Family(
         "spinner_runtime_workers",
         "gauge",
         "Number of workers, as reported by the API.",
-        lambda store, now: None if store.health is None else store.health.workers,
+        lambda view, now: None if view.health is None else view.health.workers,
     ),
     Family(
         "spinner_runtime_last_heartbeat_timestamp_seconds",
         "gauge",
         "Unix time of the last heartbeat of the worker service, corrected for the difference between the clocks of the "
         "runtime and the exporter.",
-        lambda store, now: None if store.health is None else _local(now, store.health.last_heartbeat_at),
+        lambda view, now: None if view.health is None else _local(now, view.health.last_heartbeat_at),
     ),
     Family(
         "spinner_api_up",
         "gauge",
         "1 if the last read of the API succeeded, in time for this scrape, 0 otherwise.",
-        lambda store, now: float(now.api_up),
+        lambda view, now: float(now.api_up),
     ),
 )
 

@@ -63,7 +63,7 @@ class Exposition:
         for overall in (*PROJECT_FAMILIES, *(GLOBAL_FAMILIES if self._own else ())):
             rest.append(page_format.header(overall))
             rest.extend(
-                lines(overall, cache.labels, overall.samples(context.store, context)) for cache, context in caches
+                lines(overall, cache.labels, overall.samples(context.store.view, context)) for cache, context in caches
             )
         fragments.append(Fragment(encode("".join(rest))))
         if self._own:

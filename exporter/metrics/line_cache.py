@@ -20,7 +20,8 @@ from exporter.metrics.catalogue import (
 from exporter.metrics.formats import FORMATS, Format
 from exporter.metrics.lines import NUMBERS, encode, join, lines, number, pairs_of
 from exporter.metrics.page import Fragment
-from exporter.runs.store import ShownRun, Store
+from exporter.runs.store import Store
+from exporter.runs.view import ShownRun
 from exporter.runs.watch import Key, Watch
 
 RUNS_PER_CHUNK = 128
@@ -62,7 +63,7 @@ class LineCache:
         if context.store is not self._store or context.clock.offset != self._offset or self._watch is None:
             # Rare. Lines that were rendered with another difference between the clocks are wrong.
             self._store, self._offset = context.store, context.clock.offset
-            self._watch = context.store.watch()
+            self._watch = context.store.view.watch()
             self._clear()
         runs, spinners = self._watch.moved()
         self._runs.observe(runs, context)
@@ -121,7 +122,7 @@ class _RunCache:
     def observe(self, changed: list[Key], context: ScrapeContext) -> None:
         if len(changed) > RUNS_PER_CHUNK:
             # Runs expire in the order of their ends: sorted, those that expire together share a chunk.
-            changed.sort(key=lambda key: context.store.ended_at(key) or 0.0, reverse=True)
+            changed.sort(key=lambda key: context.store.view.ended_at(key) or 0.0, reverse=True)
         self._changed += changed
 
     def update(self, context: ScrapeContext, limit: int) -> bool:
@@ -159,7 +160,7 @@ class _RunCache:
 
     def _render(self, key: Key, context: ScrapeContext) -> None:
         run = self._open.pop(key, None) or self._recent.pop(key, None)
-        shown = context.store.run(key)
+        shown = context.store.view.run(key)
         if shown is None:
             return
         if run is None or not run.has_labels_of(shown):
@@ -183,7 +184,7 @@ class _RunCache:
         runs = {}
         for key in stale.keys:
             del self._chunks[key]
-            shown = context.store.run(key)
+            shown = context.store.view.run(key)
             if shown is not None and shown.run.ended:
                 runs[key] = _RunLines(self._labels, shown)
                 runs[key].render(shown, context)
@@ -288,7 +289,7 @@ class _SpinnerCache:
     def update(self, context: ScrapeContext, limit: int) -> bool:
         while self._changed and limit > 0:
             key, _ = self._changed.popitem()
-            shown = context.store.spinner(key)
+            shown = context.store.view.spinner(key)
             if shown is None:
                 group = self._group_of.pop(key, None)
                 if group is not None:

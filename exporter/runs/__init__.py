@@ -1,6 +1,7 @@
-"""Second room after config: what we know of the runs, whichever way we came to know it.
+"""Runs: what is known about them, and what is counted. Imports `config` and `runtime`.
 
-`run` is one run, `spinner` counts each once into its `counters` and learns its `pace`, `project` has the runs of a
-project, `store` all of it, `clock` the runtime's time, and `sync` asks the runtime what changed and puts it into the
-store.
+`run` is one run, `pace` says which silence is suspicious, `spinner` counts each run once into its `counters`, `project`
+holds the runs of a project, `projects` all projects. `store` is what `sync` writes to: it opens a `read` of a project,
+enforces `limits`, and composes `view` (what a page shows), `watch` (what changed), `runtime_state` (worker service and
+plan) and `persistence` (what `state_file` saves). `clock` is the runtime's time.
 """

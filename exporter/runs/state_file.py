@@ -20,8 +20,8 @@ import structlog
 
 from exporter.config import canonical_url
 from exporter.errors import ConfigError, StorageError
+from exporter.runs.persistence import KINDS, Persistence, Row
 from exporter.runs.spinner import TrackedRun
-from exporter.runs.store import KINDS, Row, Store
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +48,9 @@ class StorageObserver(Protocol):
 class StateWriter:
     """Keeps a runtime's file up with its store. The exporter goes on when it cannot: what it shows is still true."""
 
-    def __init__(self, file: "StateFile", store: Store, observer: StorageObserver) -> None:
+    def __init__(self, file: "StateFile", persistence: Persistence, observer: StorageObserver) -> None:
         self._file = file
-        self._store = store
+        self._persistence = persistence
         self._observer = observer
         self._lock = asyncio.Lock()
         self._failing = ""
@@ -59,8 +59,8 @@ class StateWriter:
         """Save what the store has that is not saved; return when that is done, or could not be."""
         async with self._lock:
             # Taken while nothing else can change the store: a count and the run that it counts are of one moment.
-            self._file.stage(self._store.unsaved())
-            self._store.saved()
+            self._file.stage(self._persistence.unsaved())
+            self._persistence.saved()
             if not self._file.has_staged:
                 return
             try:

@@ -71,7 +71,7 @@ class Exporter:
         moments = await asyncio.gather(*(reader.moment(patience) for reader in self.runtimes.values()))
         for name, reader in self.runtimes.items():
             held = reader.probes.held.values()
-            self.own.of(name).probing(projects=len(held), runs=sum(store.count for store in held))
+            self.own.of(name).probing(projects=len(held), runs=sum(store.view.run_count for store in held))
         return await self._exposition.page(dict(zip(self.runtimes, moments, strict=True)), page_format)
 
     async def projects(self, patience: float = PATIENCE) -> list[ProbeTarget]:

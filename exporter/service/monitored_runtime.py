@@ -101,8 +101,8 @@ class MonitoredRuntime:
             self.store = self._make_store(is_saved=storage is not None)
             if storage is not None:
                 file = StateFile(storage, name, config.runtime.base_url, wall=dependencies.wall)
-                self.store.restore(file.load())
-                self.state_writer = StateWriter(file, self.store, own)
+                self.store.persistence.restore(file.load())
+                self.state_writer = StateWriter(file, self.store.persistence, own)
         sync = RuntimeSync(self.client, self.store, project_list, config, own, monotonic=dependencies.monotonic)
         self.probes: Probes = Probes(
             self.client,

@@ -72,7 +72,7 @@ class ProjectSync:
             self._problems.report("project", str(error), project=project_id)
             return False
         for run_id in gone:
-            self._store.forget_run(project_id, run_id)
+            self._store.drop_run(project_id, run_id)
         self._problems.resolve("project", project=project_id)
         if name is None and not self._store.open_runs(project_id):
             self.forget(project_id)
@@ -83,7 +83,7 @@ class ProjectSync:
 
     def forget(self, project_id: str) -> None:
         """Let go of a project, in the store too."""
-        self._store.forget_project(project_id)
+        self._store.drop_project(project_id)
         self._problems.forget(project_id)
         self._cursors.pop(project_id, None)
         self._counters.pop(project_id, None)

@@ -71,9 +71,7 @@ class RuntimeSync:
     def _give_up(self, why: str, *, before: float) -> None:
         """Note that the projects that have not been read since `before` will not be now."""
         self._problems.report("everything", why)
-        for project in self._store.projects():
-            if project.read_at is None or project.read_at < before:
-                project.error = project.error or why
+        self._store.fail_unread_since(before, why)
 
     async def _read_health(self) -> bool:
         if not self._client.has("health"):

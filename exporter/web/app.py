@@ -171,8 +171,8 @@ def _landing(exporter: Exporter) -> str:
 
 def _rows(runtime: str, reader: MonitoredRuntime, *, named: bool) -> Iterable[str]:
     """Yield a row of the landing page for each project of a runtime, which begins with its name where it has one."""
-    for project in sorted(reader.store.projects(), key=lambda project: project.name):
-        age = reader.store.seconds_since_read(project)
+    for project in sorted(reader.store.view.projects(), key=lambda project: project.name):
+        age = reader.store.view.seconds_since_read(project)
         still_open = sum(not held.run.ended for held in project.runs.values())
         cells = (
             *([("", runtime)] if named else []),

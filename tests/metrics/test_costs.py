@@ -99,7 +99,7 @@ def test_a_run_that_is_removed_costs_its_chunk_and_no_other() -> None:
     costs = []
     for ended in (1024, 4096):
         bench = Bench(ended=ended)
-        bench.store.forget_run("p1", f"run-{OPEN + 5}")
+        bench.store.drop_run("p1", f"run-{OPEN + 5}")
         costs.append(calls(bench.scrape))
     assert costs[1] < 1.5 * costs[0], f"one removed run costs {costs[0]:,} calls of 1,024 runs, {costs[1]:,} of 4,096"
 

@@ -187,7 +187,7 @@ def test_a_cached_page_equals_one_rendered_from_scratch_after_changes() -> None:
     moved = snapshot("run-1", spinner="renamed", records=counts(9, 1), updated_at=NOON + 90)
     read_project(held, "p1", [(moved, NOON + 90)], as_of=NOON + 60, horizon=NOON - 3600)
     held.name_projects({"p1": "Sales & Co", "p2": "Support"})
-    held.forget_run("p1", "run-3")
+    held.drop_run("p1", "run-3")
     assert page(held, using=kept).split("# HELP process_")[0] == page(held).split("# HELP process_")[0]
 
 

@@ -88,10 +88,10 @@ class Scenario:
         self.store.name_projects({**PROJECTS, "p1": name})
 
     def lose(self, project: str, number: int) -> None:
-        self.store.forget_run(project, f"run-{number}")
+        self.store.drop_run(project, f"run-{number}")
 
     def lose_project(self) -> None:
-        self.store.forget_project("p2")
+        self.store.drop_project("p2")
         self.store.name_projects(PROJECTS)
 
     def shift_clock(self, seconds: float) -> None:
@@ -181,14 +181,14 @@ class Theirs(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = ScrapeContext(self.held, self.held.clock, api_up=True)
-        runs = [((s.project, s.run.snapshot.spinner, s.run.id), s) for s in self.held.runs()]
-        spinners = [((s.project, s.spinner), s) for s in self.held.spinners()]
+        runs = [((s.project, s.run.snapshot.spinner, s.run.id), s) for s in self.held.view.runs()]
+        spinners = [((s.project, s.spinner), s) for s in self.held.view.spinners()]
         for family in RUN_FAMILIES:
             yield self.metric(family, RUN_LABELS, runs, now)
         for counted in SPINNER_FAMILIES:
             yield self.metric(counted, SPINNER_LABELS, spinners, now)
         for overall in (*PROJECT_FAMILIES, *GLOBAL_FAMILIES):
-            yield self.metric(overall, (), [((), self.held)], now)
+            yield self.metric(overall, (), [((), self.held.view)], now)
 
     def metric(self, family: Family[Any], group: tuple[str, ...], subjects: list[Any], now: ScrapeContext) -> Any:
         kinds: dict[str, Any] = {
@@ -252,7 +252,7 @@ def test_rendered_samples_equal_those_of_prometheus_client(
         failures=(FailureCount(step, code, 1),),
     )
     read_project(held, "p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=-math.inf)
-    for shown in list(held.runs()):
+    for shown in list(held.view.runs()):
         held.keep_failed_records("p1", shown.run, [FailedRecord("rec", step, code)])
     held.keep_meters((Meter(code, used),))
     registry = CollectorRegistry()

@@ -6,7 +6,8 @@ import pytest
 
 from exporter.config import StallsConfig
 from exporter.runs.pace import FIRST_FACTOR, STRANGER_FACTOR
-from exporter.runs.store import ShownRun, Store
+from exporter.runs.store import Store
+from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
@@ -54,7 +55,7 @@ class Watch:
         return threshold is not None and progress is not None and self.clock.now - progress > threshold
 
     def shown(self) -> ShownRun:
-        (shown,) = (each for each in self.store.runs() if not each.run.ended)
+        (shown,) = (each for each in self.store.view.runs() if not each.run.ended)
         return shown
 
     def _commit(self, *snapshots: RunSnapshot) -> None:
@@ -135,7 +136,7 @@ def test_a_wait_does_not_make_the_run_look_slow() -> None:
 def test_a_run_that_need_not_progress_has_no_threshold(status: Status) -> None:
     watch = Watch()
     watch.see(status=status, started_at=None if status is Status.QUEUED else NOON)
-    (shown,) = watch.store.runs()
+    (shown,) = watch.store.view.runs()
     assert shown.stall_threshold() is None
 
 

@@ -42,8 +42,8 @@ def opened(folder: Path, now: float = NOON) -> StateFile:
 
 
 def save(file: StateFile, held: Store) -> None:
-    file.stage(held.unsaved())
-    held.saved()
+    file.stage(held.persistence.unsaved())
+    held.persistence.saved()
     file.write()
 
 
@@ -53,7 +53,7 @@ def restarted(file: StateFile, held: Store, clock: Clock) -> tuple[StateFile, St
     file.close()
     again = opened(file.path.parent)
     made = store(clock, projects={}, retention=held.config.retention)
-    made.restore(again.load())
+    made.persistence.restore(again.load())
     made.name_projects({"p1": "Sales"})
     return again, made
 
@@ -86,7 +86,9 @@ def test_a_restart_after_any_read_changes_nothing(
         each.counters for each in spinners_in_full(through)
     ]
     assert gauges(interrupted) == gauges(through)
-    thresholds = [{shown.run.id: shown.stall_threshold() for shown in held.runs()} for held in (interrupted, through)]
+    thresholds = [
+        {shown.run.id: shown.stall_threshold() for shown in held.view.runs()} for held in (interrupted, through)
+    ]
     assert thresholds[0] == thresholds[1], "a run's pace is not what it was before the restart"
     file.close()
 
@@ -94,9 +96,9 @@ def test_a_restart_after_any_read_changes_nothing(
 def test_before_the_first_read_there_are_the_counts_and_nothing_that_would_pass_for_the_present(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file, held = restarted(opened(tmp_path), busy(clock), clock)
-    (spinner,) = held.spinners()
+    (spinner,) = held.view.spinners()
     assert spinner.counters.finished[Status.COMPLETED] == 1
-    assert list(held.runs()) == []
+    assert list(held.view.runs()) == []
     assert spinner.runs == {}
     assert held.watermark("p1") == clock(), "the next read goes on where the last one ended"
     file.close()
@@ -109,7 +111,7 @@ def test_a_spinner_that_has_shown_only_zeros_shows_them_again_and_its_counts_aft
     read_project(held, "p1", [], as_of=NOON, horizon=HORIZON)
     read_project(held, "p1", [(snapshot(), NOON)], as_of=NOON, horizon=HORIZON)
     file, held = restarted(opened(tmp_path), held, clock)
-    assert [each.counters.started for each in held.spinners()] == [0]
+    assert [each.counters.started for each in held.view.spinners()] == [0]
     assert [each.counters.started for each in spinners_in_full(held)] == [1]
     file.close()
 
@@ -121,9 +123,9 @@ def test_a_restart_in_the_middle_of_a_first_read_counts_nothing_twice(tmp_path: 
         read.apply([snapshot("done", Status.COMPLETED), snapshot("open")], NOON + 60, horizon=HORIZON)
         _, again = restarted(opened(tmp_path), held, clock)
     read_project(again, "p1", [(snapshot("done", Status.COMPLETED), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
-    (spinner,) = again.spinners()
+    (spinner,) = again.view.spinners()
     assert spinner.counters.finished[Status.COMPLETED] == 1
-    assert [shown.run.id for shown in again.runs()] == ["done"], (
+    assert [shown.run.id for shown in again.view.runs()] == ["done"], (
         "the read begins anew, and what it shows is all there is"
     )
     assert spinner.counters.started == 1, "and its history is no news: it was there at the exporter's first look"
@@ -136,14 +138,14 @@ def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path:
     held.keep_failed_records("p1", failing, [FailedRecord("rec-1", "Mail", "BOUNCE", NOON)])
     held.keep_health(Health(runtime_up=False))
     held.keep_health(Health(runtime_up=True, beats=False))
-    held.forget_run("p1", "open")
+    held.drop_run("p1", "open")
     file, held = restarted(opened(tmp_path), held, clock)
     read_project(held, "p1", [(snapshot("open", records=counts(3)), NOON)], as_of=clock(), horizon=HORIZON)
-    shown = {each.run.id: each for each in held.runs()}
+    shown = {each.run.id: each for each in held.view.runs()}
     assert shown["open"].excused_until == clock(), "the grace after an outage outlives a restart"
     assert [record.id for record in shown["done"].run.failed_records] == ["rec-1"]
     assert held.runs_missing_failed_records("p1") == []
-    (spinner,) = held.spinners()
+    (spinner,) = held.view.spinners()
     assert spinner.counters.started == 2, "a run that was gone and came back is not counted again"
     file.close()
 
@@ -153,7 +155,7 @@ def test_a_project_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
     file = opened(tmp_path)
     held = busy(clock)
     save(file, held)
-    held.forget_project("p1")
+    held.drop_project("p1")
     save(file, held)
     file.close()
     again = opened(tmp_path)
@@ -172,7 +174,7 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
         as_of=NOON + 61,
         horizon=HORIZON,
     )
-    assert sorted((kind, key) for kind, _, key, _ in held.unsaved()) == [
+    assert sorted((kind, key) for kind, _, key, _ in held.persistence.unsaved()) == [
         ("project", ""),
         ("run", "open"),
         ("spinner", "welcome"),
@@ -195,8 +197,8 @@ async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: 
     shutil.copytree(tmp_path / "state", tmp_path / "copy")  # as kill -9 would leave it
     file = StateFile(tmp_path / "copy", "", config.runtime.base_url)
     restored = store(clock, projects={})
-    restored.restore(file.load())
-    assert [(each.spinner, each.counters.started) for each in restored.spinners()] == [("welcome", 1)]
+    restored.persistence.restore(file.load())
+    assert [(each.spinner, each.counters.started) for each in restored.view.spinners()] == [("welcome", 1)]
     file.close()
     runtime.gate.set()
     await exporter.close()
@@ -365,7 +367,7 @@ async def test_a_full_disk_is_said_once_counted_each_time_and_made_up_for(tmp_pa
     clock = Clock(NOON + 60)
     file, observer = opened(tmp_path), Observer()
     held = busy(clock)
-    state_writer = StateWriter(file, held, observer)
+    state_writer = StateWriter(file, held.persistence, observer)
     (pages,) = file._connection.execute("PRAGMA page_count").fetchone()
     file._connection.execute(f"PRAGMA max_page_count = {pages}")
     with structlog.testing.capture_logs() as lines:
@@ -382,9 +384,9 @@ async def test_a_full_disk_is_said_once_counted_each_time_and_made_up_for(tmp_pa
     assert [line["event"] for line in lines] == ["state is saved again"]
     state_writer.close()
     again, restored = opened(tmp_path), store(clock, projects={})
-    restored.restore(again.load())
-    assert [each.counters.started for each in restored.spinners()] == [
-        each.counters.started for each in held.spinners()
+    restored.persistence.restore(again.load())
+    assert [each.counters.started for each in restored.view.spinners()] == [
+        each.counters.started for each in held.view.spinners()
     ]
     again.close()
 
@@ -398,7 +400,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     file._connection.execute(f"PRAGMA max_page_count = {pages}")
     more = [(snapshot(f"more-{each}"), NOON) for each in range(500)]
     read_project(held, "p1", more, as_of=NOON + 61, horizon=HORIZON)
-    file.stage(held.unsaved())
+    file.stage(held.persistence.unsaved())
     with pytest.raises(StorageError, match=r"\.db: cannot be written: database or disk is full"):
         file.write()
     assert file._connection.execute("SELECT * FROM state").fetchall() == before
@@ -410,9 +412,9 @@ def test_a_file_of_an_earlier_release_keeps_its_counts(tmp_path: Path) -> None:
     written.executescript((Path(__file__).parent / "state-version-2.sql").read_text())
     written.close()
     file, held = opened(tmp_path), store(Clock(), projects={})
-    held.restore(file.load())
+    held.persistence.restore(file.load())
     file.close()
-    assert {each.spinner: each.counters.started for each in held.spinners()} == {"welcome": 2, "later": 0}
+    assert {each.spinner: each.counters.started for each in held.view.spinners()} == {"welcome": 2, "later": 0}
     counted = {each.spinner: each.counters for each in spinners_in_full(held)}
     assert counted["later"].started == 1, "its counts were withheld, not lost"
     assert (counted["welcome"].completed_records, counted["welcome"].failed_records) == (12, 1)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.store import ShownSpinner, Store
+from exporter.runs.store import Store
+from exporter.runs.view import ShownSpinner
 from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, Clock, config_with, counts, read_project, snapshot, store
@@ -23,11 +24,11 @@ def commit(
 
 
 def shown_ids(target: Store) -> list[str]:
-    return [shown.run.id for shown in target.runs()]
+    return [shown.run.id for shown in target.view.runs()]
 
 
 def tally_of(target: Store, spinner: str = "welcome") -> ShownSpinner:
-    return next(shown for shown in target.spinners() if shown.spinner == spinner)
+    return next(shown for shown in target.view.spinners() if shown.spinner == spinner)
 
 
 def finished(target: Store) -> int:
@@ -129,7 +130,7 @@ def cut_off(target: Store, *snapshots: RunSnapshot) -> None:
 def test_a_first_read_that_is_cut_off_leaves_nothing_and_counts_nothing_twice() -> None:
     held = store(Clock(NOON + 60))
     cut_off(held, snapshot("vanishes"), snapshot("done", status=Status.COMPLETED))
-    assert (shown_ids(held), list(held.spinners())) == ([], [])
+    assert (shown_ids(held), list(held.view.spinners())) == ([], [])
     commit(held, snapshot("done", status=Status.COMPLETED))
     assert shown_ids(held) == ["done"]
     assert finished(held) == tally_of(held).counters.started == 1
@@ -138,15 +139,15 @@ def test_a_first_read_that_is_cut_off_leaves_nothing_and_counts_nothing_twice() 
 def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_were_dropped_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 3)
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
     held = store(Clock(NOON + 60), limits={"runs": 2})
     commit(held, snapshot("open"))
     many = [ended(f"r{number}", NOON) for number in range(20)]
     cut_off(held, *many)
-    assert sum(project.tombstone_count for project in held.projects()) > 3, "the next read brings these runs again"
+    assert sum(project.tombstone_count for project in held.view.projects()) > 3, "the next read brings these runs again"
     commit(held, *many)
     assert finished(held) == 20
-    assert sum(project.tombstone_count for project in held.projects()) == 3, "the read is complete"
+    assert sum(project.tombstone_count for project in held.view.projects()) == 3, "the read is complete"
 
 
 def test_the_counts_of_a_new_spinner_are_published_when_the_next_read_begins_to_apply() -> None:
@@ -247,15 +248,14 @@ def test_what_ended_before_the_first_look_is_not_shown_or_counted() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON - 7200, updated_at=NOON + 50), horizon=NOON - 3600)
     assert shown_ids(held) == []
-    assert list(held.spinners()) == []
+    assert list(held.view.spinners()) == []
 
 
 def test_a_run_that_is_gone_counts_as_dropped_and_never_as_finished() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60))
-    held._dropped = reasons.append
+    held = store(Clock(NOON + 60), dropped=reasons.append)
     commit(held, snapshot())
-    held.forget_run("p1", "run-1")
+    held.drop_run("p1", "run-1")
     assert shown_ids(held) == []
     assert finished(held) == 0
     assert reasons == ["gone"]
@@ -264,7 +264,7 @@ def test_a_run_that_is_gone_counts_as_dropped_and_never_as_finished() -> None:
 def test_a_run_that_was_not_gone_after_all_shows_again_and_has_started_once() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot())
-    held.forget_run("p1", "run-1")
+    held.drop_run("p1", "run-1")
     commit(held, snapshot())
     assert shown_ids(held) == ["run-1"], "a stalled run's updatedAt stands still: it must not be taken for an echo"
     assert tally_of(held).counters.started == 1
@@ -272,12 +272,11 @@ def test_a_run_that_was_not_gone_after_all_shows_again_and_has_started_once() ->
 
 def test_a_project_that_goes_takes_its_runs_and_counts_along() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60))
-    held._dropped = reasons.append
+    held = store(Clock(NOON + 60), dropped=reasons.append)
     commit(held, snapshot("a"), snapshot("b"))
-    held.forget_project("p1")
+    held.drop_project("p1")
     assert shown_ids(held) == []
-    assert list(held.spinners()) == []
+    assert list(held.view.spinners()) == []
     assert reasons == ["project_gone", "project_gone"]
 
 
@@ -312,8 +311,7 @@ def names(prefix: str, many: Iterable[int]) -> list[str]:
 
 def test_over_the_limit_the_newest_and_those_that_have_not_ended_are_kept() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60), limits={"runs": 3})
-    held._dropped = reasons.append
+    held = store(Clock(NOON + 60), limits={"runs": 3}, dropped=reasons.append)
     commit(held, *(ended(f"e{n}", NOON + n) for n in range(4)), snapshot("open", created_at=NOON - 999))
     assert sorted(shown_ids(held)) == ["e2", "e3", "open"]
     assert reasons == ["limit", "limit"]
@@ -334,28 +332,29 @@ def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> N
         for start in range(0, 10_000, 50):
             page = [ended(f"r{number}", NOON + number / 1000) for number in range(start, start + 50)]
             read.apply(page, NOON + 60, horizon=NOON - 3600)
-            here = sum(len(project.runs) for project in held.projects())
+            here = sum(len(project.runs) for project in held.view.projects())
             assert here <= 150, "memory must be bounded by what is kept and a page, not by the list"
         read.complete(as_of=NOON + 60)
     held.expire()
-    assert held.count == 100
+    assert held.view.run_count == 100
     assert finished(held) == 10_000
 
 
 def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 3)
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
     held = store(Clock(NOON + 60), limits={"runs": 2}, projects={"p1": "Sales", "p2": "Service"})
     for project in ("p1", "p2"):
         runs = [ended(f"{project}-{number}", NOON + number) for number in range(5)]
         read_project(held, project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
     held.expire()
-    assert sum(project.tombstone_count for project in held.projects()) == 3
+    assert sum(project.tombstone_count for project in held.view.projects()) == 3
 
 
 def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60), limits={"runs": 5}, projects={"p1": "Sales", "p2": "Service"})
-    held._dropped = reasons.append
+    held = store(
+        Clock(NOON + 60), limits={"runs": 5}, projects={"p1": "Sales", "p2": "Service"}, dropped=reasons.append
+    )
     commit(held, *(ended(f"e{number}", NOON) for number in range(5)))
     with held.reading("p2") as read:
         read.apply([ended(f"f{number}", NOON) for number in range(50)], NOON + 60, horizon=LONG_AGO)
@@ -363,7 +362,7 @@ def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
         assert len(shown_ids(held)) == 5
         assert reasons == [], "nobody has seen the runs of p2, and its read may still fail"
     held.expire()
-    assert sum(len(project.runs) for project in held.projects()) == 5
+    assert sum(len(project.runs) for project in held.view.projects()) == 5
 
 
 def test_a_run_that_was_renamed_counts_among_the_runs_of_the_name_that_it_goes_by() -> None:
@@ -372,7 +371,7 @@ def test_a_run_that_was_renamed_counts_among_the_runs_of_the_name_that_it_goes_b
     commit(held, snapshot(spinner="new", updated_at=NOON + 90, records=counts(1)), seen_at=NOON + 90)
     late = snapshot(spinner="old", updated_at=NOON + 50, records=counts(1))
     commit(held, late, seen_at=NOON + 100)
-    by_name = {shown.spinner: shown.runs[Status.RUNNING] for shown in held.spinners()}
+    by_name = {shown.spinner: shown.runs[Status.RUNNING] for shown in held.view.spinners()}
     assert by_name == {"old": 0, "new": 1}
 
 
@@ -382,18 +381,17 @@ def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
     held.name_projects({"p1": "Sales"})
     for number in range(10):
         commit(held, ended(f"r{number}", NOON))
-    assert [row for row in held.unsaved() if row[0] != "project"] == []
+    assert [row for row in held.persistence.unsaved() if row[0] != "project"] == []
 
 
 def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_there_is_room() -> None:
     reasons: list[str] = []
-    held = store(Clock(NOON + 60), limits={"runs": 2})
-    held._dropped = reasons.append
+    held = store(Clock(NOON + 60), limits={"runs": 2}, dropped=reasons.append)
     commit(held, *(snapshot(f"r{n}", created_at=NOON + n) for n in range(3)))
     assert sorted(shown_ids(held)) == ["r1", "r2"]
     commit(held)
     assert reasons == ["limit"], "each run is dropped once, not once a scrape"
-    held.forget_run("p1", "r2")
+    held.drop_run("p1", "r2")
     commit(held)
     assert sorted(shown_ids(held)) == ["r0", "r1"]
     commit(held, snapshot("r0", status=Status.COMPLETED, updated_at=NOON + 90, created_at=NOON))
@@ -406,7 +404,7 @@ def test_open_runs_with_one_id_in_two_projects_are_hidden_each_by_itself() -> No
         runs = [snapshot(run_id, project_id=project_id, created_at=NOON + place) for run_id in ("1", "2")]
         read_project(held, project_id, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 100)
     held.expire()
-    assert {(shown.project, shown.run.id) for shown in held.runs()} == {("Support", "1"), ("Support", "2")}
+    assert {(shown.project, shown.run.id) for shown in held.view.runs()} == {("Support", "1"), ("Support", "2")}
 
 
 # -- failed records -----------------------------------------------------------------------------------------
@@ -433,7 +431,7 @@ def test_only_the_newest_failed_records_of_a_run_are_named_each_once() -> None:
     (run,) = held.runs_missing_failed_records("p1")
     records = [failed_record("a", 1), failed_record("b", 3), failed_record("b", 3), failed_record("c", 2)]
     held.keep_failed_records("p1", run, records)
-    (shown,) = held.runs()
+    (shown,) = held.view.runs()
     assert [record.id for record in shown.run.failed_records] == ["b", "c"]
 
 
@@ -444,7 +442,7 @@ def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_ar
         (run,) = held.runs_missing_failed_records("p1")
         held.keep_failed_records("p1", run, [failed_record(f"{number}a"), failed_record(f"{number}b")])
     held.expire()
-    named = {shown.run.id: len(shown.run.failed_records) for shown in held.runs()}
+    named = {shown.run.id: len(shown.run.failed_records) for shown in held.view.runs()}
     assert named == {"r0": 0, "r1": 1, "r2": 2}
 
 
@@ -457,5 +455,5 @@ def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed
     commit(held, snapshot("run", records=counts(3, failed=3), updated_at=NOON + 70))
     held.config = config_with(limits={"failed_records": 1})
     held.expire()
-    assert [len(shown.run.failed_records) for shown in held.runs()] == [1]
+    assert [len(shown.run.failed_records) for shown in held.view.runs()] == [1]
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["run"], "it is never requested again"

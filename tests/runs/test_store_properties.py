@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.runs.store import ShownSpinner, Store
+from exporter.runs.store import Store
+from exporter.runs.view import ShownSpinner
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
@@ -83,7 +84,7 @@ def gauges(held: Store) -> dict[str, object]:
             shown.run.last_progress_at,
             shown.run.snapshot.updated_at,
         )
-        for shown in held.runs()
+        for shown in held.view.runs()
     }
 
 
@@ -98,7 +99,7 @@ def in_order(world: list[list[RunSnapshot]]) -> Store:
 def spinners_in_full(held: Store) -> list[ShownSpinner]:
     """The spinners after one more read, since one that is new shows zeros until then."""
     read_project(held, "p1", [], as_of=NOON + 600, horizon=HORIZON)
-    return list(held.spinners())
+    return list(held.view.spinners())
 
 
 def distinct_finished(world: list[list[RunSnapshot]]) -> int:
@@ -148,13 +149,13 @@ def test_time_that_passes_between_reads_changes_no_count_and_no_run_outlives_its
         read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
         clock.advance(data.draw(st.integers(0, 300)))
         held.expire()
-        for shown in held.runs():
+        for shown in held.view.runs():
             ended_at = shown.run.ended_at
             assert ended_at is None or clock.now - ended_at <= held.config.retention
     (spinner,) = spinners_in_full(held)
     assert sum(spinner.counters.finished.values()) == distinct_finished(world)
     still_open = {history[0].id for history in world if not any(each.status.ended for each in history)}
-    assert still_open <= {shown.run.id for shown in held.runs()}, "retention must not expire live work"
+    assert still_open <= {shown.run.id for shown in held.view.runs()}, "retention must not expire live work"
 
 
 @settings(max_examples=200)
@@ -165,6 +166,6 @@ def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.
     for read in data.draw(readings(world)):
         read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
         held.expire()
-        assert len(list(held.runs())) <= limit
+        assert len(list(held.view.runs())) <= limit
     (spinner,) = spinners_in_full(held)
     assert sum(spinner.counters.finished.values()) == distinct_finished(world)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.store import ShownRun, Store
+from exporter.runs.store import Store
+from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
 from tests.builders import config_with, read_project
@@ -173,12 +174,12 @@ def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Loo
                 store.clock.observe(math.floor(now))  # as an HTTP `Date` says it
                 store.keep_health(_health(problem.outage, now))
                 read_project(store, "p1", fresh, as_of=now, horizon=0.0)
-                yield Look(now, wall, history, {each.run.id: each for each in store.runs()}, store)
+                yield Look(now, wall, history, {each.run.id: each for each in store.view.runs()}, store)
             now += STEP
         # What the product's people do with a run that hangs: it ends, one way or the other.
         if store is not None:
             for run_id in newest:
-                store.forget_run("p1", run_id)
+                store.drop_run("p1", run_id)
 
 
 def pages(verdicts: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
@@ -202,7 +203,7 @@ def pages(verdicts: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
 
 def runtime_down(look: Look) -> bool:
     """Whether the runtime counts as down: what SpinnerRuntimeDown asks."""
-    health = look.store.health
+    health = look.store.view.health
     if health is None:
         return False
     beat = health.last_heartbeat_at

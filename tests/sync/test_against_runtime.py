@@ -62,16 +62,16 @@ async def test_counters_and_gauges_equal_the_runtime_s_own_ledger(scenario: str)
         processed[run.project.name, "failed"] += run.failed
     counted: Counter[tuple[str, str, str]] = Counter()
     counted_records: Counter[tuple[str, str]] = Counter()
-    for shown in bench.exporter.runtimes[""].store.spinners():
+    for shown in bench.exporter.runtimes[""].store.view.spinners():
         for status, number in shown.counters.finished.items():
             counted[shown.project, shown.spinner, status.value] += number
         counted_records[shown.project, "completed"] += shown.counters.completed_records
         counted_records[shown.project, "failed"] += shown.counters.failed_records
     assert +counted == finished
     assert +counted_records == +processed
-    shown_open = {shown.run.id for shown in bench.exporter.runtimes[""].store.runs() if not shown.run.ended}
+    shown_open = {shown.run.id for shown in bench.exporter.runtimes[""].store.view.runs() if not shown.run.ended}
     assert shown_open == {run.id for run in still_open}
-    assert all(shown.run.status is not Status.UNKNOWN for shown in bench.exporter.runtimes[""].store.runs())
+    assert all(shown.run.status is not Status.UNKNOWN for shown in bench.exporter.runtimes[""].store.view.runs())
 
 
 async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown() -> None:
@@ -84,7 +84,7 @@ async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown(
         pages.append(
             {
                 shown.run.id: (shown.run.status, shown.run.duration(now))
-                for shown in bench.exporter.runtimes[""].store.runs()
+                for shown in bench.exporter.runtimes[""].store.view.runs()
             }
         )
     assert pages[0]

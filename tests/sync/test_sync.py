@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from exporter.config import LimitsConfig, ProjectsConfig
-from exporter.runs.store import ShownRun
+from exporter.runs.view import ShownRun
 from exporter.service import Exporter
 from exporter.status import Status
 from exporter.sync.single_flight import SingleFlight
@@ -19,11 +19,11 @@ from tests.scripted import ScriptedRuntime, exporter_of
 
 
 def runs_of(exporter: Exporter) -> dict[str, ShownRun]:
-    return {shown.run.id: shown for shown in exporter.runtimes[""].store.runs()}
+    return {shown.run.id: shown for shown in exporter.runtimes[""].store.view.runs()}
 
 
 def finished(exporter: Exporter) -> int:
-    return sum(sum(spinner.counters.finished.values()) for spinner in exporter.runtimes[""].store.spinners())
+    return sum(sum(spinner.counters.finished.values()) for spinner in exporter.runtimes[""].store.view.spinners())
 
 
 def ended(**fields: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ async def test_projects_of_one_name_are_told_apart() -> None:
     runtime.projects = {"p1": "Sales", "p2": "Sales", "p3": "Support"}
     exporter = exporter_of(runtime)
     await exporter.refresh()
-    assert [project.name for project in exporter.runtimes[""].store.projects()] == [
+    assert [project.name for project in exporter.runtimes[""].store.view.projects()] == [
         "Sales (p1)",
         "Sales (p2)",
         "Support",
@@ -300,7 +300,7 @@ async def test_a_first_read_that_fails_shows_nothing_and_the_next_one_counts_eac
 
 
 async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.runs.store.MIN_TOMBSTONES", 5)
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 5)
     runtime = ScriptedRuntime(Clock())
     runtime.page_size = 10
     for number in range(100):
@@ -356,7 +356,7 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     clock.advance(15)
     await exporter.refresh()
     assert runs_of(exporter) == {}
-    assert list(exporter.runtimes[""].store.projects()) == []
+    assert list(exporter.runtimes[""].store.view.projects()) == []
 
 
 async def test_when_health_cannot_be_read_the_api_is_not_up_and_its_last_word_goes_stale() -> None:

@@ -1,0 +1,114 @@
+"""Enforces `limits`: drops, hides and trims what is more than the config allows. Counters are not affected."""
+
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Callable
+
+from exporter.config import LimitsConfig
+from exporter.runs.clock import RuntimeClock
+from exporter.runs.project import ProjectRuns
+from exporter.runs.projects import Projects
+
+MIN_TOMBSTONES = 10_000
+"""Tombstones that are kept at least: `limits.runs` may be much smaller."""
+
+
+class LimitEnforcer:
+    """Keeps the projects of one store within the limits."""
+
+    def __init__(self, projects: Projects, clock: RuntimeClock, dropped: Callable[[str], None]) -> None:
+        """`dropped` is told `limit` for each run that is dropped or hidden."""
+        self._projects = projects
+        self._clock = clock
+        self._dropped = dropped
+        self._hides = False
+        self._applied_since_enforced = 0
+
+    def applied(self, count: int, limits: LimitsConfig) -> None:
+        """Note that a read has applied so many snapshots: a list may be much longer than what is kept of it."""
+        self._applied_since_enforced += count
+        if self._applied_since_enforced > limits.runs / 4:
+            self._enforce_runs(limits.runs)
+
+    def enforce(self, limits: LimitsConfig) -> None:
+        """Enforce all limits."""
+        self._enforce_runs(limits.runs)
+        self._trim_failed_records(limits.failed_records)
+
+    def _enforce_runs(self, limit: int) -> None:
+        """Drop the runs over the limit that ended first; hide the oldest of those that have not ended.
+
+        Runs of first reads in progress have a limit of their own: they must not displace what is shown.
+        """
+        self._applied_since_enforced = 0
+        read = [project for _, project in self._projects.read()]
+        unread = [project for project in self._projects.values() if not project.has_been_read]
+        for projects in (read, unread):
+            excess = sum(len(project.runs) for project in projects) - limit
+            if excess > 0:
+                excess -= self._drop_ended(projects, excess)
+            if projects is read and (excess > 0 or self._hides):
+                self._hide_open(projects, max(excess, 0))
+            self._drop_tombstones(projects, max(limit, MIN_TOMBSTONES))
+
+    def _drop_ended(self, projects: list[ProjectRuns], most: int) -> int:
+        """Drop at most so many runs, those that ended first; return how many were dropped.
+
+        The order is that of their ends, not of their starts: people look for what has just ended, however long it took.
+        """
+        # Visits only runs that are dropped: this is called while a list is read that is longer than what is kept of it.
+        endings = [(first, index) for index, project in enumerate(projects) if (first := project.first_end())]
+        heapq.heapify(endings)
+        now, count = self._clock.now(), 0
+        while endings and count < most:
+            first, index = heapq.heappop(endings)
+            projects[index].drop(first.run_id, now)
+            if projects[index].has_been_read:
+                self._dropped("limit")
+            else:
+                projects[index].dropped_unseen += 1
+            count += 1
+            if (following := projects[index].first_end()) is not None:
+                heapq.heappush(endings, (following, index))
+        return count
+
+    def _hide_open(self, projects: list[ProjectRuns], count: int) -> None:
+        """Hide exactly so many open runs, the oldest. They are not dropped: each is counted once when it ends."""
+        # With the index of its project, since run ids are unique only within their project.
+        runs = (
+            (tracked.run.snapshot.created_at, index, run_id)
+            for index, project in enumerate(projects)
+            for run_id, tracked in project.open.items()
+        )
+        hidden = heapq.nsmallest(count, runs)
+        by_project: defaultdict[int, set[str]] = defaultdict(set)
+        for _, index, run_id in hidden:
+            by_project[index].add(run_id)
+        for index, project in enumerate(projects):
+            for _ in range(project.hide(by_project[index])):
+                self._dropped("limit")
+        self._hides = bool(hidden)
+
+    def _drop_tombstones(self, projects: list[ProjectRuns], most: int) -> None:
+        """Drop the oldest tombstones over the limit.
+
+        Not those of a project whose read is being applied or was cut off: the next read would count them again.
+        """
+        projects = [project for project in projects if not project.is_committing]
+        excess = sum(project.tombstone_count for project in projects) - most
+        if excess > 0:
+            by_project = [[(*each, index) for each in project.tombstones()] for index, project in enumerate(projects)]
+            for _, run_id, index in list(itertools.islice(heapq.merge(*by_project), excess)):
+                projects[index].drop_tombstone(run_id)
+
+    def _trim_failed_records(self, limit: int) -> None:
+        """Keep the failed records of the runs that changed last."""
+        naming = [(project, run) for project in self._projects.values() for run in project.runs_naming_records()]
+        excess = sum(len(run.failed_records) for _, run in naming) - limit
+        for project, run in sorted(naming, key=lambda pair: pair[1].snapshot.updated_at):
+            if excess <= 0:
+                return
+            kept = run.failed_records[: max(len(run.failed_records) - excess, 0)]
+            excess -= len(run.failed_records) - len(kept)
+            project.trim_failed_records(run.id, kept)

@@ -1,0 +1,67 @@
+"""The projects of one runtime by id: which there are, and what each was called last."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from exporter.runs.project import ProjectMetadata, ProjectRuns
+from exporter.runs.spinner import Spinner, TrackedRun
+
+
+class Projects(Mapping[str, ProjectRuns]):
+    """Owns every `ProjectRuns` of a store."""
+
+    def __init__(self, *, is_saved: bool) -> None:
+        """`is_saved`: whether the projects note their changes for a state file."""
+        self._is_saved = is_saved
+        self._by_id: dict[str, ProjectRuns] = {}
+        self._listed = False
+
+    def __getitem__(self, project_id: str) -> ProjectRuns:
+        return self._by_id[project_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def read(self) -> Iterator[tuple[str, ProjectRuns]]:
+        """Yield the projects that have been read, each with its id."""
+        for project_id, project in self._by_id.items():
+            if project.has_been_read:
+                yield project_id, project
+
+    def name(self, names: Mapping[str, str]) -> None:
+        """Add the projects of a list, id to name, and rename those that are known; none is removed."""
+        for project_id, name in names.items():
+            known = self._by_id.get(project_id)
+            if known is None:
+                self._add(project_id, ProjectMetadata(name, history=not self._listed))
+            elif known.name != name:
+                known.metadata = msgspec.structs.replace(known.metadata, name=name)
+                known.all_moved()
+        self._listed = True
+
+    def discard_first_read(self, project_id: str) -> None:
+        """Discard what a first read has applied."""
+        self._add(project_id, self._by_id[project_id].metadata)
+
+    def remove(self, project_id: str) -> ProjectRuns:
+        """Remove a project and return it."""
+        return self._by_id.pop(project_id)
+
+    def restore(
+        self,
+        metadata: Mapping[str, ProjectMetadata],
+        runs: Mapping[str, Iterable[TrackedRun]],
+        spinners: Mapping[str, dict[str, Spinner]],
+    ) -> None:
+        """Add projects that an earlier process saved, each with its runs and spinners."""
+        for project_id, each in metadata.items():
+            self._add(project_id, each)
+            self._by_id[project_id].restore(runs.get(project_id, ()), spinners.get(project_id, {}))
+        self._listed = bool(metadata)
+
+    def _add(self, project_id: str, metadata: ProjectMetadata) -> None:
+        self._by_id[project_id] = ProjectRuns(metadata, is_saved=self._is_saved)

@@ -1,0 +1,192 @@
+"""What a page shows of a store: fresh data within the limits, and what changed since the last page."""
+
+import weakref
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from exporter.config import Config, SpinnerPolicy
+from exporter.runs.counters import Counters
+from exporter.runs.pace import RunPace, SpinnerPace, at_work
+from exporter.runs.project import ProjectRuns
+from exporter.runs.projects import Projects
+from exporter.runs.run import Run
+from exporter.runs.runtime_state import RuntimeState
+from exporter.runs.spinner import TrackedRun
+from exporter.runs.watch import Key, Watch
+from exporter.runtime.model import Health, Meter
+from exporter.status import Status
+
+
+class ShownRun(msgspec.Struct, frozen=True):
+    """A run with the name of its project, as the page shows it."""
+
+    run: Run
+    project: str
+    pace: RunPace
+    earlier: SpinnerPace
+    policy: SpinnerPolicy
+    excused_until: float
+    """The runtime's time until which no silence counts, because the worker service was down."""
+
+    def stall_threshold(self) -> float | None:
+        """Return the seconds of silence after which the run counts as stalled; None while it need not progress.
+
+        Silence is counted from `Run.last_progress_at`. Time for which the run waited for a person, or the worker
+        service was down, is added to the threshold.
+        """
+        since, quiet_since = self.run.last_progress_at, self.pace.quiet_since()
+        if since is None or quiet_since is None or not at_work(self.run):
+            return None
+        excused = max(quiet_since, self.excused_until) - since
+        return max(excused, 0.0) + self.pace.stall_threshold(self.run, self.earlier, self.policy)
+
+
+class ShownSpinner(msgspec.Struct, frozen=True):
+    """A spinner's counts with its names, as the page shows them."""
+
+    project: str
+    spinner: str
+    counters: Counters
+    policy: SpinnerPolicy
+    runs: dict[Status, int]
+    """Runs in the list now, by status; empty while the list is stale."""
+
+
+class StoreView:
+    """What is to be shown now of one store."""
+
+    def __init__(
+        self,
+        projects: Projects,
+        runtime: RuntimeState,
+        *,
+        config: Callable[[], Config],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`config` returns the current config: a reload replaces it."""
+        self._projects = projects
+        self._runtime = runtime
+        self._config = config
+        self._monotonic = monotonic
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._fresh: set[str] = set()
+
+    # -- runs and spinners --------------------------------------------------------------------------------
+
+    def run(self, key: Key) -> ShownRun | None:
+        """Return a run; None when it is not to be shown: unknown, stale, or hidden by the limit."""
+        project_id, run_id = key
+        project = self._projects.get(project_id)
+        if project is None or not self.is_fresh(project):
+            return None
+        tracked = project.runs.get(run_id)
+        return None if tracked is None or tracked.hidden else self._shown_run(project, tracked)
+
+    def runs(self) -> Iterator[ShownRun]:
+        """Yield the runs to show."""
+        for project in self._projects.values():
+            if self.is_fresh(project):
+                for tracked in project.runs.values():
+                    if not tracked.hidden:
+                        yield self._shown_run(project, tracked)
+
+    def ended_at(self, key: Key) -> float | None:
+        """Return the runtime's time at which a run ended; None while it has not, and for an unknown run."""
+        project_id, run_id = key
+        project = self._projects.get(project_id)
+        tracked = None if project is None else project.runs.get(run_id)
+        return None if tracked is None else tracked.run.ended_at
+
+    def spinner(self, key: Key) -> ShownSpinner | None:
+        """Return a spinner; a new one shows zeros until the next sync.
+
+        None for an unknown one, and before the first read of its project completes: half of a history would be
+        followed by a jump.
+        """
+        project_id, name = key
+        project = self._projects.get(project_id)
+        if project is None or not project.has_been_read or name not in project.spinner_names():
+            return None
+        counters, present = project.spinner(name)
+        policy = self._config().spinner_policy(project.name, name)
+        return ShownSpinner(project.name, name, counters, policy, present if self.is_fresh(project) else {})
+
+    def spinners(self) -> Iterator[ShownSpinner]:
+        """Yield every spinner to show."""
+        for project_id, project in self._projects.items():
+            for name in project.spinner_names():
+                shown = self.spinner((project_id, name))
+                if shown is not None:
+                    yield shown
+
+    def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
+        policy = self._config().spinner_policy(project.name, tracked.run.snapshot.spinner)
+        earlier = project.earlier(tracked)
+        return ShownRun(tracked.run, project.name, tracked.pace, earlier, policy, self._runtime.outage.excused_until)
+
+    # -- projects and runtime -----------------------------------------------------------------------------
+
+    def projects(self) -> Iterator[ProjectRuns]:
+        """Yield every project."""
+        yield from self._projects.values()
+
+    @property
+    def run_count(self) -> int:
+        """Runs in the store, of projects that have been read."""
+        return sum(len(project.runs) for _, project in self._projects.read())
+
+    @property
+    def health(self) -> Health | None:
+        """The state of the worker service; None when no read of it is recent enough."""
+        health = self._runtime.health
+        return health[0] if health and self._is_recent(health[1]) else None
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        """The meters of the plan; empty when no read of them is recent enough."""
+        meters = self._runtime.meters
+        return meters[0] if meters and self._is_recent(meters[1]) else ()
+
+    def seconds_since_read(self, project: ProjectRuns) -> float | None:
+        """Return how long ago the last good read of a project was; None when there was none."""
+        return None if project.read_at is None else self._monotonic() - project.read_at
+
+    def is_fresh(self, project: ProjectRuns) -> bool:
+        """Whether a project's last good read is recent enough to be shown."""
+        return project.read_at is not None and self._is_recent(project.read_at)
+
+    def _is_recent(self, read_at: float) -> bool:
+        return self._monotonic() - read_at <= self._config().sync.stale_after
+
+    # -- changes ------------------------------------------------------------------------------------------
+
+    def watch(self) -> Watch:
+        """Return a watch on what changes; at first everything has."""
+        watch = Watch(self._collect_changes)
+        self._watches.add(watch)
+        for project_id, project in self._projects.items():
+            watch.note(
+                ((project_id, run_id) for run_id in project.runs),
+                ((project_id, spinner) for spinner in project.spinner_names()),
+            )
+        return watch
+
+    def remove(self, project_id: str) -> None:
+        """Report everything of a project as changed before the project is removed."""
+        self._projects[project_id].all_moved()
+        self._collect_changes()
+        self._fresh.discard(project_id)
+
+    def _collect_changes(self) -> None:
+        """Report to every watch what reads changed, and the projects that became fresh or stale."""
+        for project_id, project in self._projects.read():
+            if self.is_fresh(project) != (project_id in self._fresh):
+                self._fresh ^= {project_id}
+                project.all_moved()
+            runs, spinners = project.collect_moved()
+            if runs or spinners:
+                for watch in self._watches:
+                    watch.note(
+                        ((project_id, run_id) for run_id in runs), ((project_id, spinner) for spinner in spinners)
+                    )
