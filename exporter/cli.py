@@ -225,7 +225,6 @@ async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterC
             exporter.own.config_reloaded(ok=False)
             log.error("config not reloaded, the old one stays", error=str(error))
             raise
-        exporter.own.config_reloaded(ok=True)
         log.info("config reloaded")
 
     async def reload_or_stay() -> None:

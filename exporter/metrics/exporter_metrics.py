@@ -98,6 +98,7 @@ class RuntimeMetrics:
         self._wall = wall
         self._unmapped: set[str] = set()
         self._runs_probed = 0
+        self._is_ended = False
         # Created at 0, so that increase() sees the first increment.
         for reason in ("limit", "gone", "project_gone"):
             self._at("runs_dropped_total", reason)
@@ -152,15 +153,29 @@ class RuntimeMetrics:
         self._at("projects_probed").set(projects)
 
     def end(self) -> None:
-        """Remove the series that carry this runtime's name."""
+        """Remove the series that carry this runtime's name; what is recorded later creates none again."""
+        self._is_ended = True
         for family in EXPORTER_FAMILIES:
             if family.of_runtime and self._labels:
                 self._metrics[family.name].remove_by_labels({RUNTIME_LABEL: self._labels[0]})
 
     def _at(self, name: str, *values: str) -> Any:
+        if self._is_ended:
+            return _NOTHING
         labels = (*self._labels, *values)
         metric = self._metrics[_PREFIX + name]
         return metric.labels(*labels) if labels or isinstance(metric, _GaugeOfKnown) else metric
 
 
+class _Nothing:
+    """Stands for any metric of a removed runtime."""
+
+    def inc(self, amount: float = 1) -> None: ...
+
+    def set(self, value: float) -> None: ...
+
+    def observe(self, amount: float) -> None: ...
+
+
+_NOTHING = _Nothing()
 _PREFIX = "spinner_exporter_"

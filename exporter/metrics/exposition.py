@@ -6,7 +6,7 @@ The catalogue says what is on a page. Lines are cached between pages (`line_cach
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from exporter.metrics.catalogue import (
     GLOBAL_FAMILIES,
@@ -28,9 +28,13 @@ RUNS_PER_SLICE = 40
 class Exposition:
     """Renders pages and caches what stays the same between them."""
 
-    def __init__(self, own: ExporterMetrics | None) -> None:
-        """`own` are the metrics about the exporter; None leaves them out, and everything that is not per project."""
+    def __init__(self, own: ExporterMetrics | None, runtimes: Iterable[str] = ()) -> None:
+        """`own` are the metrics about the exporter; None leaves them out, and everything that is not per project.
+
+        `runtimes` are named before the first page, so that a late page does not create series of a removed one again.
+        """
         self._own = own
+        self._runtime_metrics = {name: own.of(name) for name in runtimes} if own else {}
         self._caches: dict[str, LineCache] = {}
 
     async def page(self, contexts: Mapping[str, ScrapeContext], page_format: Format = TEXT) -> MetricsPage:
@@ -68,7 +72,8 @@ class Exposition:
         fragments.append(Fragment(encode("".join(rest))))
         if self._own:
             for cache, _ in caches:
-                self._own.of(cache.runtime).runs_tracked(cache.count)
+                metrics = self._runtime_metrics.get(cache.runtime) or self._own.of(cache.runtime)
+                metrics.runs_tracked(cache.count)
             fragments.append(Fragment(page_format.registry(self._own.registry)))
         else:
             fragments.append(Fragment(page_format.end))

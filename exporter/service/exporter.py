@@ -1,8 +1,6 @@
-"""All runtimes together: one exporter for one config, which can be swapped while it runs."""
+"""The exporter: answers requests from the current generation, which a reload replaces as a whole."""
 
 import asyncio
-import dataclasses
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,134 +8,117 @@ from exporter import __version__
 from exporter.config import Config
 from exporter.errors import ConfigError
 from exporter.metrics.exporter_metrics import ExporterMetrics
-from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import TEXT, Format
 from exporter.metrics.page import MetricsPage
-from exporter.runs.store import Store
+from exporter.service.generation import Generation, ProbeTarget
 from exporter.service.monitored_runtime import Dependencies, MonitoredRuntime
 
 SCRAPE_INTERVAL = 15.0
-"""Seconds between two scrapes where nobody says otherwise: what deploy/prometheus.yml has."""
+"""Seconds between two scrapes if nothing else is known: the interval in deploy/prometheus.yml."""
 
 PATIENCE = 9.5
-"""Seconds to wait for a sync when the scraper names no timeout: Prometheus's default of 10 s, less the way back."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ProbeTarget:
-    """A project that can be probed."""
-
-    runtime: str
-    """The name of its runtime; empty when there is one alone."""
-    project_id: str
-    name: str
+"""Seconds to wait for a read if the scraper sends no timeout: Prometheus's default of 10 s, less the offset."""
 
 
 class Exporter:
-    """Reads its runtimes when it is asked for a page, side by side, and answers in time."""
+    """Reads its runtimes concurrently when a page is requested, and responds in time.
+
+    Each request uses the generation that is current when it arrives, and no other.
+    """
 
     def __init__(
         self, configs: Mapping[str, Config], dependencies: Dependencies | None = None, *, storage: Path | None = None
     ) -> None:
-        """`configs` are those of the runtimes by name, which is empty for one that is alone.
+        """`configs` are those of the runtimes by name; the name of a single runtime is empty.
 
-        `storage` is the folder for what outlives the process; None: nothing does. Opens no connection. Raises
-        `ConfigError` when files that a config names cannot be used.
+        `storage` is the folder for state that survives a restart; None keeps none. Opens no connection. Raises
+        `ConfigError` if a file that a config names cannot be used.
         """
         self._dependencies = dependencies or Dependencies()
         self._storage = storage
-        self.own = self._make_own(configs)
-        self._exposition = Exposition(self.own)
-        # The lines of what is probed go with what is held of it.
-        self._probed: weakref.WeakKeyDictionary[Store, Exposition] = weakref.WeakKeyDictionary()
-        self.runtimes = {
-            name: MonitoredRuntime(name, config, self.own.of(name), self._dependencies, storage=storage)
-            for name, config in configs.items()
-        }
+        self._reloading = asyncio.Lock()
+        self._generation = self._build(configs)
         self.own.config_reloaded(ok=True)
 
     @property
+    def runtimes(self) -> Mapping[str, MonitoredRuntime]:
+        """The runtimes of the current generation, by name."""
+        return self._generation.runtimes
+
+    @property
+    def own(self) -> ExporterMetrics:
+        """The metrics about the exporter of the current generation."""
+        return self._generation.own
+
+    @property
     def ready(self) -> bool:
-        """Whether any runtime has ever been read, so that the page says something."""
+        """Whether any runtime has ever been read, so that there is something to show."""
         return any(reader.ready for reader in self.runtimes.values())
 
     @property
     def timeout_offset(self) -> float:
-        """Seconds to be taken off a scrape's timeout: the most that any runtime's config asks for."""
+        """Seconds to subtract from a scrape's timeout: the largest offset of all runtimes."""
         return max(reader.config.sync.timeout_offset for reader in self.runtimes.values())
 
     async def page(self, page_format: Format = TEXT, *, patience: float = PATIENCE) -> MetricsPage:
-        """Return the page of this moment; waits for the reads at most `patience` seconds."""
-        moments = await asyncio.gather(*(reader.moment(patience) for reader in self.runtimes.values()))
-        for name, reader in self.runtimes.items():
-            held = reader.probes.held.values()
-            self.own.of(name).probing(projects=len(held), runs=sum(store.view.run_count for store in held))
-        return await self._exposition.page(dict(zip(self.runtimes, moments, strict=True)), page_format)
+        """Return the page of `/metrics`; waits at most `patience` seconds for reads."""
+        return await self._generation.page(page_format, patience)
 
     async def projects(self, patience: float = PATIENCE) -> list[ProbeTarget]:
         """Return what can be probed; raises `UnreadableError` while a runtime's list has never been read."""
-        lists = await asyncio.gather(*(reader.projects(patience) for reader in self.runtimes.values()))
-        targets: list[ProbeTarget] = []
-        for name, projects in zip(self.runtimes, lists, strict=True):
-            targets += [ProbeTarget(name, project_id, label) for project_id, label in sorted(projects.items())]
-        return targets
+        return await self._generation.projects(patience)
 
     async def probe(
         self, runtime: str, project_id: str, page_format: Format = TEXT, *, patience: float = PATIENCE
     ) -> MetricsPage | None:
-        """Return the page of one project; None when the runtime does not list it, or the config does not want it.
+        """Return the page of one project; None if the runtime does not list it or the config excludes it.
 
-        Raises `UnreadableError` while the runtime's list has never been read, `KeyError` for a runtime that is none of
-        ours.
+        Raises `UnreadableError` while there is nothing to show, `KeyError` for an unknown runtime.
         """
-        now = await self.runtimes[runtime].probe(project_id, patience)
-        if now is None:
-            return None
-        exposition = self._probed.setdefault(now.store, Exposition(None))
-        return await exposition.page({runtime: now}, page_format)
+        return await self._generation.probe(runtime, project_id, page_format, patience)
 
     async def refresh(self, patience: float = PATIENCE) -> bool:
-        """Have every runtime read; return whether all show a good read of their API, had in time."""
-        return all(await asyncio.gather(*(reader.refresh(patience) for reader in self.runtimes.values())))
+        """Read every runtime; return whether each had a successful read within `patience` seconds."""
+        return await self._generation.refresh(patience)
 
     async def reload(self, configs: Mapping[str, Config]) -> None:
-        """Go on with another config. What is known and counted of a runtime stays while its name and URL do.
+        """Replace the generation by one of another config. A runtime's data stay if its name and URL do.
 
-        Raises `ConfigError`, with nothing changed, when files that a config names cannot be used.
+        Raises `ConfigError`, with nothing changed, if a file that a config names cannot be used.
         """
-        # Of one that was alone nothing can stay when it gets a name, and so labels.
-        own = self.own if self.own.named == _named(configs) else self._make_own(configs)
+        # One at a time: a later reload must find the files closed that an earlier one no longer uses.
+        async with self._reloading:
+            old, new = self._generation, self._build(configs, self._generation)
+            # Two generations must not read into one store at the same time.
+            await old.stop()
+            self._generation = new
+            new.take_over(old)
+            new.own.config_reloaded(ok=True)
+            await old.close(successor=new)
+
+    async def close(self) -> None:
+        """Cancel reads in progress; close connections and files."""
+        async with self._reloading:
+            await self._generation.close()
+
+    def _build(self, configs: Mapping[str, Config], current: Generation | None = None) -> Generation:
+        named = "" not in configs
+        if current is not None and current.own.named == named:
+            own = current.own
+        else:
+            # Series get a label or lose it, so no counter can continue.
+            own = ExporterMetrics(version=__version__, wall=self._dependencies.wall, named=named)
+        before = {} if current is None else current.runtimes
         runtimes: dict[str, MonitoredRuntime] = {}
         try:
             for name, config in configs.items():
-                before = self.runtimes.get(name)
                 runtimes[name] = MonitoredRuntime(
-                    name, config, own.of(name), self._dependencies, after=before, storage=self._storage
+                    name, config, own.of(name), self._dependencies, after=before.get(name), storage=self._storage
                 )
         except ConfigError:
-            for name in configs.keys() - self.runtimes.keys():
+            for name in configs.keys() - before.keys():
                 own.forget(name)
             for name, reader in runtimes.items():
-                await reader.close(heir=self.runtimes.get(name))
+                reader.discard(before.get(name))
             raise
-        old, self.runtimes = self.runtimes, runtimes
-        if own is not self.own:
-            self.own, self._exposition = own, Exposition(own)
-        for name in old.keys() - runtimes.keys():
-            own.forget(name)
-        for reader in runtimes.values():
-            reader.begin()
-        for name, reader in old.items():
-            await reader.close(heir=runtimes.get(name))
-
-    async def close(self) -> None:
-        """End syncs that are under way and close the connections."""
-        for reader in self.runtimes.values():
-            await reader.close()
-
-    def _make_own(self, configs: Mapping[str, Config]) -> ExporterMetrics:
-        return ExporterMetrics(version=__version__, wall=self._dependencies.wall, named=_named(configs))
-
-
-def _named(configs: Mapping[str, Config]) -> bool:
-    return "" not in configs
+        return Generation(runtimes, own)

@@ -1,4 +1,4 @@
-"""One runtime under one config: the rooms from the client to the store, put together."""
+"""One runtime under one config: its client, its store and what reads into it."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,8 @@ import structlog
 from exporter.config import Config, canonical_url
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import RuntimeMetrics
+from exporter.metrics.formats import Format
+from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.state_file import StateFile, StateWriter
 from exporter.runs.store import Store
@@ -42,35 +44,35 @@ class Dependencies:
 
 
 class MonitoredRuntime:
-    """Reads a runtime when it is asked to, and holds what it read."""
+    """Reads a runtime when a request needs it, and holds what it read."""
 
     def __init__(
         self,
         name: str,
         config: Config,
-        own: RuntimeMetrics,
+        metrics: RuntimeMetrics,
         dependencies: Dependencies,
         *,
         after: "MonitoredRuntime | None" = None,
         storage: Path | None = None,
     ) -> None:
-        """Opens no connection; logs carry `name` unless it is empty.
+        """Opens no connection; log lines carry `name` unless it is empty.
 
-        `after` is the reader in whose place this one comes: what it holds is gone on with, if it is of the same
-        runtime, and not changed before `begin`. `storage` is the folder for what outlives the process, if anything is
-        to. Raises `ConfigError` when files that the config names cannot be used.
+        `after` is the one that this one replaces: its store is shared if the URL is the same, and not changed before
+        `begin`. `storage` is the folder for state that survives a restart; None keeps none. Raises `ConfigError` if a
+        file that the config names cannot be used.
         """
         self.config = config
         self._dependencies = dependencies
-        self._own = own
+        self._metrics = metrics
         self.decoder = Decoder(
-            status_map(config), _Findings(own), config.runtime.resources, label_length=config.limits.label_length
+            status_map(config), _Findings(metrics), config.runtime.resources, label_length=config.limits.label_length
         )
         http_client = HttpClient(
             Connections(config.runtime, concurrency=config.sync.concurrency, transport=dependencies.transport),
             timeout=config.runtime.timeout,
             max_body=config.limits.body_bytes,
-            observer=own,
+            observer=metrics,
             monotonic=dependencies.monotonic,
             sleep=dependencies.sleep,
         )
@@ -102,18 +104,18 @@ class MonitoredRuntime:
             if storage is not None:
                 file = StateFile(storage, name, config.runtime.base_url, wall=dependencies.wall)
                 self.store.persistence.restore(file.load())
-                self.state_writer = StateWriter(file, self.store.persistence, own)
-        sync = RuntimeSync(self.client, self.store, project_list, config, own, monotonic=dependencies.monotonic)
+                self.state_writer = StateWriter(file, self.store.persistence, metrics)
+        sync = RuntimeSync(self.client, self.store, project_list, config, metrics, monotonic=dependencies.monotonic)
         self.probes: Probes = Probes(
             self.client,
             project_list,
             config,
-            own,
+            metrics,
+            runtime=name,
             make_store=self._make_store,
             min_interval=config.sync.min_interval,
             deadline=config.sync.stale_after,
             monotonic=dependencies.monotonic,
-            held=after.probes.held if after is not None and self._follows else None,
         )
 
         self._log_context = {"runtime": name} if name else {}
@@ -125,24 +127,27 @@ class MonitoredRuntime:
                 return ok
 
         self._shared = SingleFlight(read, min_interval=config.sync.min_interval, monotonic=dependencies.monotonic)
-        self._shared.ever_ok = after is not None and self._follows and after.ready
 
-    def begin(self) -> None:
-        """Let this reader's config hold for what it holds."""
-        for store in (self.store, *self.probes.held.values()):
+    def begin(self, predecessor: "MonitoredRuntime | None") -> None:
+        """Apply the config to the shared store, and take over what else the stopped `predecessor` holds."""
+        if predecessor is None or not self._follows:
+            return
+        self._shared.ever_ok = predecessor.ready
+        self.probes.take_over(predecessor.probes)
+        for store in (self.store, *(probed.store for probed in self.probes.held.values())):
             store.config = self.config
 
     @property
     def ready(self) -> bool:
-        """Whether the API has ever been read, so that there is something to say."""
+        """Whether the API has ever been read, so that there is something to show."""
         return self._shared.ever_ok
 
     async def refresh(self, patience: float) -> bool:
-        """Have the store read, waiting at most `patience` seconds; return whether it shows a good read, had in time."""
+        """Read, waiting at most `patience` seconds; return whether the last read succeeded and ended in time."""
         return await self._shared.fresh(patience)
 
     async def moment(self, patience: float) -> ScrapeContext:
-        """Return what there is to show of this moment, after a `refresh`."""
+        """Read, and return what to show."""
         give_up = self._dependencies.monotonic() + patience
         api_up = await self.refresh(patience)
         # Of a read that goes on some projects may be here that are not saved yet: what is shown must not be taken back.
@@ -155,18 +160,32 @@ class MonitoredRuntime:
         with structlog.contextvars.bound_contextvars(**self._log_context):
             return await self.probes.projects(patience)
 
-    async def probe(self, project_id: str, patience: float) -> ScrapeContext | None:
-        """Return what there is to show of one project; None when there is no such project to be read."""
+    async def probe(self, project_id: str, page_format: Format, patience: float) -> MetricsPage | None:
+        """Return the page of one project; None if the runtime does not list it or the config excludes it."""
         with structlog.contextvars.bound_contextvars(**self._log_context):
-            return await self.probes.moment(project_id, patience)
+            return await self.probes.page(project_id, page_format, patience)
 
-    async def close(self, *, heir: "MonitoredRuntime | None" = None) -> None:
-        """End a sync that is under way and close connections and files; `heir` goes on with what it follows."""
+    def report_probes(self) -> None:
+        """Update the metrics about probed projects."""
+        held = self.probes.held.values()
+        self._metrics.probing(projects=len(held), runs=sum(probed.store.view.run_count for probed in held))
+
+    async def stop(self) -> None:
+        """Cancel reads in progress and start no more. Requests are still answered, from the last successful reads."""
         await self._shared.stop()
         await self.probes.stop()
+
+    async def close(self, *, heir: "MonitoredRuntime | None" = None) -> None:
+        """Stop; close connections, and the state file unless `heir` writes it from now on."""
+        await self.stop()
         await self.client.close()
         if self.state_writer is not None and (heir is None or heir.state_writer is not self.state_writer):
             await self.state_writer.flush()
+            self.state_writer.close()
+
+    def discard(self, predecessor: "MonitoredRuntime | None") -> None:
+        """Close the state file unless `predecessor` writes it; for one that was built and has read nothing."""
+        if self.state_writer is not None and (predecessor is None or predecessor.state_writer is not self.state_writer):
             self.state_writer.close()
 
     def _make_store(self, *, is_saved: bool = False) -> Store:
@@ -174,7 +193,7 @@ class MonitoredRuntime:
             self.config,
             RuntimeClock(self._dependencies.wall),
             monotonic=self._dependencies.monotonic,
-            dropped=self._own.run_dropped,
+            dropped=self._metrics.run_dropped,
             is_saved=is_saved,
         )
 
@@ -190,18 +209,18 @@ LEAST_PATIENCE = 0.2
 class _Findings:
     """Counts what decoding finds, and logs each kind of it once."""
 
-    def __init__(self, own: RuntimeMetrics) -> None:
-        self._own = own
+    def __init__(self, metrics: RuntimeMetrics) -> None:
+        self._metrics = metrics
         self._logged: set[tuple[str, str]] = set()
 
     def invalid_item(self, kind: str, reason: str) -> None:
-        self._own.invalid_item(kind)
+        self._metrics.invalid_item(kind)
         if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
             self._logged.add((kind, reason))
             log.warning("left out an item that is not what the API promises", kind=kind, reason=reason)
 
     def unmapped_status(self, label: str) -> None:
-        if self._own.unmapped_status(label):
+        if self._metrics.unmapped_status(label):
             log.warning("unknown status label; map it under statuses: in the config", label=label)
 
 

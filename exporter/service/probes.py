@@ -6,11 +6,14 @@ that come within `sync.min_interval`. A project that nobody has asked for in a w
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from exporter.config import Config
 from exporter.errors import ApiError, UnreadableError
 from exporter.metrics.catalogue import ScrapeContext
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import Format
+from exporter.metrics.page import MetricsPage
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
@@ -34,16 +37,14 @@ class Probes:
         config: Config,
         observer: SyncObserver,
         *,
+        runtime: str,
         make_store: Callable[[], Store],
         min_interval: float,
         deadline: float,
         monotonic: Callable[[], float],
-        held: Mapping[str, Store] | None = None,
     ) -> None:
-        """`deadline` is how many seconds the read of one project can take.
-
-        `held` are stores of projects that were probed before, by id, which is gone on with.
-        """
+        """`runtime` is its name, and `deadline` how many seconds the read of one project can take."""
+        self._runtime = runtime
         self._client = client
         self._project_list = project_list
         self._config = config
@@ -55,14 +56,9 @@ class Probes:
         self._problems = ProblemLog(monotonic)
         self._health: Health | None = None
         self._shared = SingleFlight(self._read_what_is_shared, min_interval=min_interval, monotonic=monotonic)
-        self._probed: dict[str, _Probed] = {}
-        for project_id, store in (held or {}).items():
-            self._probed[project_id] = self._probe(project_id, store)
-
-    @property
-    def held(self) -> dict[str, Store]:
-        """What is held of each project that is probed, by id."""
-        return {project_id: probed.store for project_id, probed in self._probed.items()}
+        self._is_stopped = False
+        self.held: dict[str, ProbedProject] = {}
+        """The projects that are probed, by id."""
 
     async def projects(self, patience: float) -> dict[str, str]:
         """Return the projects that can be probed, id to name; raises `UnreadableError` before the first good read."""
@@ -71,32 +67,41 @@ class Probes:
             raise UnreadableError("The runtime's list of projects has not been read yet; the log says why.")
         return self._project_list.wanted
 
-    async def moment(self, project_id: str, patience: float) -> ScrapeContext | None:
-        """Return what there is to show of one project; None when `projects` has it not; raises as that does.
+    async def page(self, project_id: str, page_format: Format, patience: float) -> MetricsPage | None:
+        """Return the page of one project; None if `projects` does not have it; raises `UnreadableError` as that does.
 
-        Waits at most `patience` seconds; what has not been read by then is as it was, with `api_up` false.
+        Waits at most `patience` seconds. Without a successful read by then, it shows the one before.
         """
         give_up = self._monotonic() + patience
         projects = await self.projects(patience)
         if project_id not in projects:
             return None
-        probed = self._probed.get(project_id) or self._begin(project_id)
+        probed = self.held.get(project_id) or self._begin(project_id)
         probed.asked_at = self._monotonic()
         probed.store.name_projects({project_id: projects[project_id]})
         ok = await probed.shared.fresh(give_up - self._monotonic())
-        return ScrapeContext(probed.store, probed.store.clock, ok)
+        context = ScrapeContext(probed.store, probed.store.clock, ok)
+        return await probed.exposition.page({self._runtime: context}, page_format)
+
+    def take_over(self, predecessor: "Probes") -> None:
+        """Continue with the stores of a stopped predecessor."""
+        for project_id, probed in predecessor.held.items():
+            self.held[project_id] = self._probe(project_id, probed.store, asked_at=probed.asked_at)
 
     async def stop(self) -> None:
-        """End reads that are under way."""
+        """Cancel reads in progress and start no more."""
+        self._is_stopped = True
         await self._shared.stop()
-        for probed in self._probed.values():
+        for probed in list(self.held.values()):
             await probed.shared.stop()
 
-    def _begin(self, project_id: str) -> "_Probed":
-        self._probed[project_id] = self._probe(project_id, self._make_store())
-        return self._probed[project_id]
+    def _begin(self, project_id: str) -> "ProbedProject":
+        if self._is_stopped:
+            raise UnreadableError("The config was reloaded before this project was read; the next probe reads it.")
+        self.held[project_id] = self._probe(project_id, self._make_store(), asked_at=self._monotonic())
+        return self.held[project_id]
 
-    def _probe(self, project_id: str, store: Store) -> "_Probed":
+    def _probe(self, project_id: str, store: Store, *, asked_at: float) -> "ProbedProject":
         reader = ProjectSync(self._client, store, self._config, self._problems, monotonic=self._monotonic)
 
         async def read() -> bool:
@@ -116,7 +121,7 @@ class Probes:
             return ok
 
         shared = SingleFlight(read, min_interval=self._min_interval, monotonic=self._monotonic)
-        return _Probed(store, shared, self._monotonic())
+        return ProbedProject(store, Exposition(None), shared, asked_at)
 
     async def _read_what_is_shared(self) -> bool:
         self._client.begin_sync()
@@ -126,25 +131,34 @@ class Probes:
             self._problems.report("projects", str(error))
             return False
         finally:
-            self._forget_idle_and_gone()
+            self._forget_idle()
             # Here rather than after each project: two hundred that fail alike are one line.
             self._problems.log()
         self._problems.resolve("projects")
+        for project_id in self.held.keys() - self._project_list.wanted.keys():
+            self._forget(project_id)
         if self._client.has("health"):
             self._health = await read_health(self._client, self._problems)
         return True
 
-    def _forget_idle_and_gone(self) -> None:
-        listed, long_ago = self._project_list.wanted, self._monotonic() - IDLE
-        for project_id, probed in list(self._probed.items()):
-            if project_id not in listed or probed.asked_at < long_ago:
-                del self._probed[project_id]
-                self._problems.forget(project_id)
+    def _forget_idle(self) -> None:
+        long_ago = self._monotonic() - IDLE
+        for project_id, probed in list(self.held.items()):
+            if probed.asked_at < long_ago:
+                self._forget(project_id)
+
+    def _forget(self, project_id: str) -> None:
+        del self.held[project_id]
+        self._problems.forget(project_id)
 
 
 @dataclasses.dataclass(slots=True)
-class _Probed:
+class ProbedProject:
+    """A project that is probed, with what was read of it."""
+
     store: Store
+    exposition: Exposition
+    """The cached lines of the store."""
     shared: SingleFlight
     asked_at: float
     """Our monotonic time."""

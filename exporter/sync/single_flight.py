@@ -22,6 +22,7 @@ class SingleFlight:
         self._monotonic = monotonic
         self._task: asyncio.Task[None] | None = None
         self._ended_at: float | None = None
+        self._is_stopped = False
         self.min_interval = min_interval
         self.ok = False
         """Whether the last sync that ended could read the API."""
@@ -34,6 +35,8 @@ class SingleFlight:
         Returns whether what the store shows is a good read. The sync goes on when the time is up.
         """
         if self._task is None:
+            if self._is_stopped:
+                return self.ok
             if self._ended_at is not None and self._monotonic() - self._ended_at < self.min_interval:
                 return self.ok
             self._task = asyncio.create_task(self._run(), name="sync")
@@ -41,7 +44,8 @@ class SingleFlight:
         return bool(done) and self.ok
 
     async def stop(self) -> None:
-        """End a sync that is under way, with nothing of its unfinished reads kept."""
+        """Cancel a sync in progress, with nothing of its unfinished reads kept, and start no more."""
+        self._is_stopped = True
         task = self._task
         if task is not None:
             task.cancel()

@@ -32,21 +32,35 @@ class Deployment:
         self.gates = {name: asyncio.Event() for name in self.runtimes}
         for gate in self.gates.values():
             gate.set()
+        self.waiting = {name: asyncio.Event() for name in self.runtimes}
+        """Set when a request waits at a closed gate."""
+        self.lists_in_progress = dict.fromkeys(self.runtimes, 0)
+        self.most_lists_in_progress = 0
+        """The largest number of requests for one runtime's list of projects at the same time: one per sync."""
         # Not one name differs: only the runtime tells the two runs apart.
         for scripted in self.runtimes.values():
             scripted.put()
 
-    def exporter(self, *names: str, **changes: object) -> Exporter:
-        world = Dependencies(self.clock, self.clock, Answers(self._answer), at_once)
-        return Exporter(self.configs(*names, **changes), world)
+    def exporter(self, *names: str, storage: Path | None = None, **changes: object) -> Exporter:
+        dependencies = Dependencies(self.clock, self.clock, Answers(self._answer), at_once)
+        return Exporter(self.configs(*names, **changes), dependencies, storage=storage)
 
     def configs(self, *names: str, **changes: object) -> dict[str, Config]:
         made = {name: runtime_config(f"http://{name}") for name in names or self.runtimes}
         return {name: self._config(runtime, **changes) for name, runtime in made.items()}
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
-        await self.gates[request.url.host].wait()
-        return self.runtimes[request.url.host]._answer(request)
+        name = request.url.host
+        is_list = request.url.path.endswith("/projects")
+        self.lists_in_progress[name] += is_list
+        self.most_lists_in_progress = max(self.most_lists_in_progress, *self.lists_in_progress.values())
+        try:
+            if not self.gates[name].is_set():
+                self.waiting[name].set()
+            await self.gates[name].wait()
+        finally:
+            self.lists_in_progress[name] -= is_list
+        return self.runtimes[name]._answer(request)
 
     def _config(self, runtime: RuntimeConfig, **changes: object) -> Config:
         sync = SyncConfig(min_interval=Duration(0))

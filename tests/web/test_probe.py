@@ -1,7 +1,9 @@
 """One project for one scrape, and the list of them for Prometheus."""
 
 import asyncio
+import gc
 import re
+import weakref
 from collections.abc import AsyncIterator
 
 import httpx
@@ -125,6 +127,15 @@ async def test_a_project_that_nobody_probes_is_forgotten(bench: Bench) -> None:
     bench.clock.advance(2)
     await bench.probe("p1")
     assert set(bench.exporter.runtimes[""].probes.held) == {"p1"}
+
+
+async def test_a_forgotten_project_leaves_the_memory(bench: Bench) -> None:
+    await bench.probe("p1")
+    store = weakref.ref(bench.exporter.runtimes[""].probes.held["p1"].store)
+    bench.clock.advance(IDLE + 1)
+    await bench.probe("p2")
+    gc.collect()
+    assert store() is None, "its cached lines keep the store alive"
 
 
 async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:

@@ -1,0 +1,80 @@
+"""One generation of the exporter: the runtimes of one config, their metrics and their cached pages."""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from exporter.metrics.exporter_metrics import ExporterMetrics
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import Format
+from exporter.metrics.page import MetricsPage
+from exporter.service.monitored_runtime import MonitoredRuntime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """A project that can be probed."""
+
+    runtime: str
+    """The name of its runtime; empty for a single runtime without a name."""
+    project_id: str
+    name: str
+
+
+class Generation:
+    """Responds to scrapes, probes and service discovery from the runtimes of one config.
+
+    Never changes its runtimes, so a request that waits for a read is not affected by a reload.
+    """
+
+    def __init__(self, runtimes: Mapping[str, MonitoredRuntime], own: ExporterMetrics) -> None:
+        """`runtimes` is by name; `own` are the metrics about the exporter, which may outlive this generation."""
+        self.runtimes = MappingProxyType(dict(runtimes))
+        self.own = own
+        self._exposition = Exposition(own, self.runtimes)
+
+    async def page(self, page_format: Format, patience: float) -> MetricsPage:
+        """Return the page of `/metrics`; waits at most `patience` seconds for reads."""
+        moments = await asyncio.gather(*(reader.moment(patience) for reader in self.runtimes.values()))
+        for reader in self.runtimes.values():
+            reader.report_probes()
+        return await self._exposition.page(dict(zip(self.runtimes, moments, strict=True)), page_format)
+
+    async def projects(self, patience: float) -> list[ProbeTarget]:
+        """Return what can be probed; raises `UnreadableError` while a runtime's list has never been read."""
+        lists = await asyncio.gather(*(reader.projects(patience) for reader in self.runtimes.values()))
+        targets: list[ProbeTarget] = []
+        for name, projects in zip(self.runtimes, lists, strict=True):
+            targets += [ProbeTarget(name, project_id, label) for project_id, label in sorted(projects.items())]
+        return targets
+
+    async def probe(self, runtime: str, project_id: str, page_format: Format, patience: float) -> MetricsPage | None:
+        """Return the page of one project; None if the runtime does not list it or the config excludes it.
+
+        Raises `UnreadableError` while there is nothing to show, `KeyError` for an unknown runtime.
+        """
+        return await self.runtimes[runtime].probe(project_id, page_format, patience)
+
+    async def refresh(self, patience: float) -> bool:
+        """Read every runtime; return whether each had a successful read within `patience` seconds."""
+        return all(await asyncio.gather(*(reader.refresh(patience) for reader in self.runtimes.values())))
+
+    async def stop(self) -> None:
+        """Cancel reads in progress and start no more. Requests are still answered, from the last successful reads."""
+        await asyncio.gather(*(reader.stop() for reader in self.runtimes.values()))
+
+    def take_over(self, predecessor: "Generation") -> None:
+        """Continue with what a stopped generation holds of the same runtimes; remove the series of those that are gone.
+
+        From now on the rules of this generation apply to it.
+        """
+        for name in predecessor.runtimes.keys() - self.runtimes.keys():
+            predecessor.own.forget(name)
+        for name, reader in self.runtimes.items():
+            reader.begin(predecessor.runtimes.get(name))
+
+    async def close(self, *, successor: "Generation | None" = None) -> None:
+        """Stop, and close connections and files, except files that `successor` has taken over."""
+        for name, reader in self.runtimes.items():
+            await reader.close(heir=None if successor is None else successor.runtimes.get(name))
