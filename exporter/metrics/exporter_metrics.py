@@ -131,9 +131,9 @@ class RuntimeMetrics:
         self._at("unmapped_status_total", label if label in self._unmapped else "other").inc()
         return new
 
-    def run_dropped(self, reason: str) -> None:
-        """Count a run whose series were removed before the end of the retention."""
-        self._at("runs_dropped_total", reason).inc()
+    def run_dropped(self, reason: str, count: int = 1) -> None:
+        """Count runs whose series were removed before the end of the retention."""
+        self._at("runs_dropped_total", reason).inc(count)
 
     def projects_not_read(self, count: int) -> None:
         """Record how many projects exceed the limit."""

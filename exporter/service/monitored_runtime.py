@@ -113,6 +113,7 @@ class MonitoredRuntime:
             metrics,
             runtime=name,
             make_store=self._make_store,
+            max_runs=config.limits.runs,
             min_interval=config.sync.min_interval,
             deadline=config.sync.stale_after,
             monotonic=dependencies.monotonic,

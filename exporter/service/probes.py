@@ -7,6 +7,7 @@ that come within `sync.min_interval`. A project that nobody has asked for in a w
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol
 
 from exporter.config import Config
 from exporter.errors import ApiError, UnreadableError
@@ -35,21 +36,26 @@ class Probes:
         client: RuntimeClient,
         project_list: ProjectList,
         config: Config,
-        observer: SyncObserver,
+        observer: "ProbeObserver",
         *,
         runtime: str,
         make_store: Callable[[], Store],
+        max_runs: int,
         min_interval: float,
         deadline: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """`runtime` is its name, and `deadline` how many seconds the read of one project can take."""
+        """`runtime` is its name; `max_runs` limits the runs of all probed projects together.
+
+        `deadline` is how many seconds the read of one project can take.
+        """
         self._runtime = runtime
         self._client = client
         self._project_list = project_list
         self._config = config
         self._observer = observer
         self._make_store = make_store
+        self._max_runs = max_runs
         self._min_interval = min_interval
         self._deadline = deadline
         self._monotonic = monotonic
@@ -87,6 +93,7 @@ class Probes:
         """Continue with the stores of a stopped predecessor."""
         for project_id, probed in predecessor.held.items():
             self.held[project_id] = self._probe(project_id, probed.store, asked_at=probed.asked_at)
+        self._limit_runs()
 
     async def stop(self) -> None:
         """Cancel reads in progress and start no more."""
@@ -105,7 +112,7 @@ class Probes:
         reader = ProjectSync(self._client, store, self._config, self._problems, monotonic=self._monotonic)
 
         async def read() -> bool:
-            started = self._monotonic()
+            started, runs_before = self._monotonic(), store.view.run_count
             store.clock.begin()
             if self._health is not None:
                 # It is not shown with a project, but says which silences are none of its runs' own.
@@ -117,6 +124,8 @@ class Probes:
                 ok = False
                 store.fail(project_id, f"not through in {self._deadline:.0f} s")
             store.expire()
+            if store.view.run_count > runs_before:
+                self._limit_runs(just_read=project_id)
             self._observer.sync_ended(self._monotonic() - started, ok=ok)
             return ok
 
@@ -147,9 +156,30 @@ class Probes:
             if probed.asked_at < long_ago:
                 self._forget(project_id)
 
+    def _limit_runs(self, *, just_read: str | None = None) -> None:
+        """Drop the projects that were probed least recently until the others are within the limit."""
+        excess = sum(probed.store.view.run_count for probed in self.held.values()) - self._max_runs
+        if excess <= 0:
+            return
+        for project_id, probed in sorted(self.held.items(), key=lambda item: item[1].asked_at):
+            count = probed.store.view.run_count
+            # Without runs it takes no part in the excess: its first read may be in progress.
+            if excess > 0 and count and project_id != just_read:
+                excess -= count
+                self._forget(project_id)
+                self._observer.run_dropped("limit", count)
+
     def _forget(self, project_id: str) -> None:
-        del self.held[project_id]
+        # A read in progress would report problems of a project that is not probed any more.
+        self.held.pop(project_id).shared.cancel()
         self._problems.forget(project_id)
+
+
+class ProbeObserver(SyncObserver, Protocol):
+    """Is told of every read of a project that ended, and of runs that were dropped."""
+
+    def run_dropped(self, reason: str, count: int) -> None:
+        """`count` runs were removed before the end of their retention."""
 
 
 @dataclasses.dataclass(slots=True)

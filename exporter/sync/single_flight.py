@@ -45,11 +45,16 @@ class SingleFlight:
 
     async def stop(self) -> None:
         """Cancel a sync in progress, with nothing of its unfinished reads kept, and start no more."""
-        self._is_stopped = True
         task = self._task
+        self.cancel()
         if task is not None:
-            task.cancel()
             await asyncio.wait({task})
+
+    def cancel(self) -> None:
+        """Do the same without waiting until the sync has ended."""
+        self._is_stopped = True
+        if self._task is not None:
+            self._task.cancel()
 
     async def _run(self) -> None:
         try:

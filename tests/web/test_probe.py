@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from exporter.config import Config, Duration, ProjectsConfig, SyncConfig
+from exporter.config import Config, Duration, LimitsConfig, ProjectsConfig, SyncConfig
 from exporter.metrics.catalogue import EXPORTER_FAMILIES, GLOBAL_FAMILIES
 from exporter.metrics.formats import OPENMETRICS
 from exporter.service import Exporter
@@ -19,12 +19,14 @@ from exporter.web.app import create_app
 from tests.builders import NOON, Clock, runtime_config
 from tests.metrics.test_exposition import parsed, samples, value
 from tests.scripted import ScriptedRuntime, at_once
+from tests.transport import Answers
 
 
 class Bench:
     """A runtime of three projects, an exporter, and somebody who asks it."""
 
     def __init__(self, *, min_interval: float = 0.0, **config: object) -> None:
+        self._gate: Gate | None = None
         self.clock = Clock()
         self.runtime = ScriptedRuntime(self.clock)
         self.runtime.projects = {"p1": "Sales", "p2": "Support", "p3": "Sandbox"}
@@ -40,7 +42,18 @@ class Bench:
         return Config(runtime=runtime_config(), sync=sync, **config)  # type: ignore[arg-type]
 
     def world(self) -> Dependencies:
-        return Dependencies(self.clock, self.clock, self.runtime.transport(), at_once)
+        return Dependencies(self.clock, self.clock, Answers(self._respond), at_once)
+
+    def hold(self, path: str) -> "Gate":
+        """From now on, do not respond to requests whose path ends like this."""
+        self._gate = Gate(path)
+        return self._gate
+
+    async def _respond(self, request: httpx.Request) -> httpx.Response:
+        if self._gate is not None and request.url.path.endswith(self._gate.path):
+            self._gate.reached.set()
+            await asyncio.Event().wait()
+        return self.runtime._answer(request)
 
     async def probe(self, project: str, **headers: str) -> httpx.Response:
         return await self.client.get("/probe", params={"project": project}, headers=headers)
@@ -50,6 +63,15 @@ class Bench:
         paths = self.runtime.paths()
         self.runtime.requests.clear()
         return sorted(path.removeprefix("/api/v1") for path in paths)
+
+
+class Gate:
+    """Requests that get no response."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.reached = asyncio.Event()
+        """Set when there is one."""
 
 
 def changed_lists(runtime: ScriptedRuntime) -> list[httpx.Request]:
@@ -136,6 +158,74 @@ async def test_a_forgotten_project_leaves_the_memory(bench: Bench) -> None:
     await bench.probe("p2")
     gc.collect()
     assert store() is None, "its cached lines keep the store alive"
+
+
+async def dropped_runs(bench: Bench) -> float | None:
+    found = samples((await bench.client.get("/metrics")).text)
+    return value(found, "spinner_exporter_runs_dropped_total", reason="limit")
+
+
+async def test_over_the_limit_the_projects_that_were_probed_least_recently_are_dropped() -> None:
+    bench = Bench(projects=ProjectsConfig(on_probe=True), limits=LimitsConfig(runs=3))
+    bench.runtime.put("run-3", projectId="p3")
+    for project in ("p1", "p2", "p3", "p1"):
+        await bench.probe(project)
+        bench.clock.advance(1)
+    held = bench.exporter.runtimes[""].probes.held
+    assert (set(held), await dropped_runs(bench)) == ({"p1", "p2", "p3"}, 0)
+
+    for number in range(2):
+        bench.runtime.put(f"more-{number}", projectId="p3")
+    found = samples((await bench.probe("p3")).text)
+    assert len([name for name, _ in found if name == "spinner_run_info"]) == 3
+    assert set(held) == {"p3"}, "its three runs are all that there is room for"
+    assert await dropped_runs(bench) == 2
+
+    found = samples((await bench.probe("p2")).text)
+    assert value(found, "spinner_run_status", run_id="run-2") == 1
+    assert set(held) == {"p2"}, "the project that is being read is not dropped, whenever it was probed"
+    await bench.exporter.close()
+
+
+async def test_the_read_of_a_project_that_is_dropped_ends_and_its_probe_shows_what_was_read_before() -> None:
+    bench = Bench(limits=LimitsConfig(runs=1))
+    await bench.probe("p1")
+    bench.clock.advance(1)
+    bench.runtime.interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
+    await bench.probe("p1")
+    probes = bench.exporter.runtimes[""].probes
+    problems = probes._problems._known
+    assert {project for _, project in problems} == {"p1"}
+    gate = bench.hold("/p1/jobs")
+    waiting = asyncio.create_task(bench.probe("p1"))
+    await gate.reached.wait()
+    bench.clock.advance(1)
+    await bench.probe("p2")
+    found = samples((await asyncio.wait_for(waiting, 5)).text)
+    assert value(found, "spinner_run_status", run_id="run-1") == 1
+    assert (set(probes.held), dict(problems)) == ({"p2"}, {}), "nothing is left of p1"
+    await bench.exporter.close()
+
+
+async def test_a_first_read_in_progress_is_not_dropped_for_the_runs_of_others() -> None:
+    bench = Bench(limits=LimitsConfig(runs=1))
+    bench.runtime.put("run-3", projectId="p2")
+    gate = bench.hold("/p1/jobs")
+    waiting = asyncio.create_task(bench.probe("p1"))
+    await gate.reached.wait()
+    bench.clock.advance(1)
+    await bench.probe("p2")
+    assert set(bench.exporter.runtimes[""].probes.held) == {"p1", "p2"}
+    await bench.exporter.close()
+    await waiting
+
+
+async def test_a_reload_applies_a_lower_limit_to_what_was_probed(bench: Bench) -> None:
+    await bench.probe("p1")
+    bench.clock.advance(1)
+    await bench.probe("p2")
+    await bench.exporter.reload({"": bench.config(limits=LimitsConfig(runs=1))})
+    assert set(bench.exporter.runtimes[""].probes.held) == {"p2"}
 
 
 async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:
