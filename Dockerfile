@@ -1,9 +1,9 @@
-# The exporter, as a service and as the demo's embedded runtime: no shell script in between, nothing to fetch at run time.
+# The exporter, and the demo's embedded runtime. It needs no shell script and downloads nothing at run time.
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/spinner-exporter
-# The locked dependencies first: they change more rarely than the code.
+# Install the locked dependencies first, because they change less often than the code.
 COPY requirements.lock ./
 RUN /opt/spinner-exporter/bin/pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
@@ -20,7 +20,7 @@ LABEL org.opencontainers.image.title="spinner-exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/spinner-exporter /opt/spinner-exporter
 ENV PATH=/opt/spinner-exporter/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Nobody's number, the same that Prometheus's images use; of the image it owns the folder for storage.path alone.
+# The user `nobody`, as in Prometheus's images. It owns only the folder for storage.path.
 RUN install -d -m 0700 -o 65534 -g 65534 /var/lib/spinner-exporter
 USER 65534:65534
 EXPOSE 10095

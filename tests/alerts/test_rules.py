@@ -1,4 +1,4 @@
-"""The rules as files: they read only what the exporter has, say what a sleepy person needs, and are tested each."""
+"""Checks of the rule files: existing metrics in expressions, texts and runbooks for alerts, tests for every rule."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def rules() -> Iterator[dict[str, Any]]:
 ALERT_RULES = [rule for rule in rules() if "alert" in rule]
 RECORDED = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
 
-# What Prometheus and the scrape add to every series.
+# Labels that Prometheus and service discovery add to every series.
 COMMON = {"job", "instance", "pod"}
 
 
@@ -44,13 +44,13 @@ def test_promtool_accepts_the_rules() -> None:
 
 
 @pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.name)
-def test_promtool_s_rule_tests_pass(file: Path) -> None:
+def test_promtool_passes_the_rule_tests(file: Path) -> None:
     tested = run(program("promtool"), "test", "rules", str(file))
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.get("alert") or rule["record"]) for rule in rules()])
-def test_an_expression_reads_only_metrics_and_labels_that_there_are(rule: dict[str, Any]) -> None:
+def test_an_expression_uses_only_existing_metrics_and_labels(rule: dict[str, Any]) -> None:
     known = catalogue.names()
     for selector in selectors(promql_parser.parse(rule["expr"])):
         labels = labels_of(selector.name)
@@ -60,12 +60,12 @@ def test_an_expression_reads_only_metrics_and_labels_that_there_are(rule: dict[s
                 assert set(matcher.value.split("|")) <= {status.value for status in Status}
     grouping = {name for group in groupings(promql_parser.parse(rule["expr"])) for name in group}
     every = {name for labels in known.values() for name in labels} | COMMON | {"le"}
-    assert grouping <= every, f"grouped by labels that nothing has: {grouping - every}"
+    assert grouping <= every, f"grouped by labels that no metric has: {grouping - every}"
 
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.get("alert") or rule["record"]) for rule in rules()])
-def test_what_is_said_of_one_runtime_stays_apart_from_the_others(rule: dict[str, Any]) -> None:
-    """With several runtimes in one exporter one that is down would else hide or excuse what is wrong with another."""
+def test_an_expression_never_mixes_runtimes(rule: dict[str, Any]) -> None:
+    """Otherwise a runtime that is down would hide or suppress the problems of another one in the same exporter."""
     for node in nodes(promql_parser.parse(rule["expr"])):
         if type(node).__name__ == "AggregateExpr":
             modifier = node.modifier
@@ -80,14 +80,14 @@ def test_what_is_said_of_one_runtime_stays_apart_from_the_others(rule: dict[str,
 
 
 def labels_of(metric: str) -> set[str]:
-    """Return the labels that a metric can have; fails for a name that neither the catalogue nor a rule has."""
+    """Return the labels that a metric can have. Fails if neither the catalogue nor a recording rule defines it."""
     known = catalogue.names()
     family = re.sub(r"_(bucket|sum|count)$", "", metric)
     if metric in known:
         return {*known[metric], *COMMON}
     if family in known:
         return {*known[family], *COMMON, "le"}
-    assert metric in RECORDED, f"{metric} is in no catalogue and no recording rule"
+    assert metric in RECORDED, f"{metric} is neither in the catalogue nor a recording rule"
     return set.union(*(labels_of(selector.name) for selector in selectors(promql_parser.parse(RECORDED[metric]))))
 
 
@@ -126,7 +126,7 @@ def test_a_recording_rule_is_named_level_metric_operation(record: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_where_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_severity_texts_and_links(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket", "none")
     annotations = rule["annotations"]
     assert set(annotations) == {"summary", "description", "runbook_url", "dashboard_url"}
@@ -135,36 +135,43 @@ def test_an_alert_says_what_where_and_what_to_do(rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_has_a_runbook_with_every_part(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_runbook_with_all_sections(rule: dict[str, Any]) -> None:
     text = (ALERTS / "runbooks" / f"{rule['alert']}.md").read_text()
-    assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == ["Meaning", "Impact", "Look first", "Fix", "Silence"]
-    assert re.findall(r"^(\d)\. ", text, flags=re.MULTILINE) == ["1", "2", "3"]
+    sections = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    assert sections[0].strip() == f"# {rule['alert']}"
+    assert sections[1::2] == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+    assert all(body.strip() for body in sections[2::2]), "a section is empty"
+    diagnosis, mitigation = sections[6], sections[8]
+    assert re.findall(r"^(\d)\. ", diagnosis, flags=re.MULTILINE) == ["1", "2", "3"]
+    assert re.search(r"^- ", mitigation, flags=re.MULTILINE)
+    if rule["alert"] != "SpinnerWatchdog":
+        assert f"amtool silence add alertname={rule['alert']} " in mitigation
 
 
-def test_no_runbook_outlives_its_alert() -> None:
+def test_every_runbook_belongs_to_an_alert() -> None:
     assert {file.stem for file in (ALERTS / "runbooks").glob("*.md")} == {rule["alert"] for rule in ALERT_RULES}
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_is_tested_to_fire_to_stay_silent_and_to_say_its_words(rule: dict[str, Any]) -> None:
+def test_rule_tests_cover_that_an_alert_fires_stays_silent_and_has_its_texts(rule: dict[str, Any]) -> None:
     name = rule["alert"]
     tests = [test for file in TEST_FILES for test in yaml.safe_load(file.read_text())["tests"]]
-    worded = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each["exp_alerts"]}
-    assert name in worded
+    with_texts = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each["exp_alerts"]}
+    assert name in with_texts
     if name == "SpinnerWatchdog":
-        return  # it has nothing else to do than to fire
-    looks = [
-        {sample["labels"] for sample in look["exp_samples"]}
+        return  # it always fires
+    evaluations = [
+        {sample["labels"] for sample in evaluation["exp_samples"]}
         for test in tests
-        for look in test.get("promql_expr_test", ())
+        for evaluation in test.get("promql_expr_test", ())
     ]
-    fires = [f'{{alertname="{name}"}}' in look for look in looks]
-    assert any(fires), f"no test in alerts/tests sees {name} fire"
-    assert not all(fires), f"no test in alerts/tests sees {name} silent"
+    fires = [f'{{alertname="{name}"}}' in evaluation for evaluation in evaluations]
+    assert any(fires), f"no test in alerts/tests expects {name} to fire"
+    assert not all(fires), f"no test in alerts/tests expects {name} not to fire"
 
 
-def test_a_series_outlives_every_for_that_waits_for_it() -> None:
-    """A series that leaves before its alert's `for` is over makes an alert that can never fire."""
+def test_series_of_ended_runs_exist_for_longer_than_any_for() -> None:
+    """An alert can never fire if its series disappear before its `for` has passed."""
     retention = 3600.0
     for rule in ALERT_RULES:
         if "spinner_run_end_timestamp_seconds" in rule["expr"]:
@@ -178,7 +185,7 @@ def seconds(duration: str) -> float:
 @pytest.mark.parametrize(
     ("severity", "receiver"), [("page", "page"), ("ticket", "ticket"), ("none", "watchdog"), ("other", "ticket")]
 )
-def test_each_severity_reaches_its_receiver(severity: str, receiver: str) -> None:
+def test_each_severity_is_routed_to_its_receiver(severity: str, receiver: str) -> None:
     routed = run(
         program("amtool"), "config", "routes", "test", "--config.file=alertmanager.yml", f"severity={severity}"
     )
@@ -188,17 +195,17 @@ def test_each_severity_reaches_its_receiver(severity: str, receiver: str) -> Non
 def test_amtool_accepts_the_config_and_its_templates() -> None:
     checked = run(program("amtool"), "check-config", "alertmanager.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "1 templates" in checked.stdout, "the templates are not found"
+    assert "1 templates" in checked.stdout, "amtool does not find the templates"
 
 
 @pytest.mark.parametrize("template", ["spinner.title", "spinner.text", "spinner.slack.text", "spinner.email.html"])
-def test_a_message_says_what_happened_and_where_to_look(tmp_path: Path, template: str) -> None:
+def test_a_message_contains_summary_description_and_links(tmp_path: Path, template: str) -> None:
     alert = {
         "status": "firing",
         "labels": {"alertname": "SpinnerRunStalled", "severity": "page"},
         "annotations": {
             "summary": "A run of Mails in Sales is stalled.",
-            "description": "Stuck for 23m.",
+            "description": "No progress for 23m.",
             "dashboard_url": "https://grafana.example.com/d/spinner-jobs",
             "runbook_url": "https://runbooks.example.com/SpinnerRunStalled.md",
         },
@@ -214,16 +221,16 @@ def test_a_message_says_what_happened_and_where_to_look(tmp_path: Path, template
     assert rendered.returncode == 0, rendered.stderr
     assert "A run of Mails in Sales is stalled." in rendered.stdout
     if template != "spinner.title":
-        assert "Stuck for 23m." in rendered.stdout
+        assert "No progress for 23m." in rendered.stdout
         assert "https://runbooks.example.com/SpinnerRunStalled.md" in rendered.stdout
     else:
         assert rendered.stdout.strip() == "PAGE: A run of Mails in Sales is stalled."
 
 
-def test_every_receiver_that_the_documentation_shows_is_a_good_config(tmp_path: Path) -> None:
+def test_the_receivers_in_the_documentation_are_valid(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "alerting.md").read_text()
     examples = re.findall(r"```yaml\n(receivers:.+?)```", page, flags=re.DOTALL)
-    assert len(examples) >= 3, "PagerDuty, Slack and email are shown"
+    assert len(examples) >= 3, "the documentation shows PagerDuty, Slack and email"
     for example in examples:
         config = yaml.safe_load((ALERTS / "alertmanager.yml").read_text())
         shown = {each["name"]: each for each in yaml.safe_load(example)["receivers"]}

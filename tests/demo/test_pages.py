@@ -18,7 +18,7 @@ FIRING = {
     "labels": {"alertname": "SpinnerRunStalled", "severity": "page", "project": "Sales"},
     "annotations": {
         "summary": "A run of Mails in Sales is stalled.",
-        "description": "Run r1 has been stuck for 20m.\nLook.",
+        "description": "Run r1 has made no progress for 20m.\nLook.",
         "runbook_url": "https://wiki.example.com/SpinnerRunStalled.md",
     },
     "startsAt": "2026-01-01T00:00:00Z",
@@ -43,7 +43,7 @@ def test_a_page_is_printed_as_a_person_reads_it(receiver: tuple[str, Path]) -> N
     assert send(url, FIRING).status_code == 200
     block = """\
 PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.
-    what        Run r1 has been stuck for 20m. Look.
+    what        Run r1 has made no progress for 20m. Look.
     what to do  https://wiki.example.com/SpinnerRunStalled.md
 """
     until(lambda: block in log.read_text(), f"the page is printed; there is\n{log.read_text()}")

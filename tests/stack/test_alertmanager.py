@@ -94,7 +94,7 @@ def test_a_stall_pages_once_names_the_run_and_is_called_off_when_it_moves_again(
     assert [page["labels"]["run_id"]] == hangs
     assert page["labels"]["severity"] == "page"
     assert re.fullmatch(
-        r"Run \S+ has been stuck for .+s at \d+ of 300 records; it usually finishes one every .+\.",
+        r"Run \S+ has made no progress for .+s: \d+ of 300 records are finished, usually one every .+\. Check .+\.",
         page["annotations"]["description"],
     ), page["annotations"]["description"]
     (all_clear,) = resolved(messages)

@@ -15,12 +15,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{- /* Whether each replica has a name of its own that stays: to keep its volume, or to be asked for its projects. */ -}}
+{{- /* Whether each replica needs a stable name: for its own volume, or to be probed for its own projects. */ -}}
 {{- define "spinner-exporter.named" -}}
 {{- if or .Values.persistence.enabled .Values.scrapeConfig.enabled }}yes{{ end }}
 {{- end }}
 
-{{- /* The config as the exporter gets it: projects are read when they are probed where each is a target of its own. */ -}}
+{{- /* The exporter's config. With scrapeConfig each project is its own target, so it is read when it is probed. */ -}}
 {{- define "spinner-exporter.config" -}}
 {{- $config := deepCopy .Values.config }}
 {{- if .Values.scrapeConfig.enabled }}
