@@ -26,9 +26,6 @@ EARLIER_FACTOR = 1.6
 STRAGGLER_FACTOR = 2.0
 """At the end of a run no other record finishes while one takes its time: this many times what a record takes."""
 
-FIRST_FACTOR = 1.5
-"""Times the floor that the first record of a run is given at least when no earlier run says how long it takes."""
-
 STRANGER_FACTOR = 1.7
 """Times the floor that every silence of a young run is given while no run of its spinner has ended.
 
@@ -141,9 +138,9 @@ class RunPace(msgspec.Struct, gc=False):
     def stall_threshold(self, run: Run, earlier: SpinnerPace, policy: SpinnerPolicy) -> float:
         """Return the seconds of silence after which this run counts as stalled."""
         candidates = [policy.stall_floor, GAP_FACTOR * self.longest_gap]
-        if self.first_gap is None:
-            first = earlier.usual_first_gap()
-            candidates.append(FIRST_FACTOR * policy.stall_floor if first is None else GAP_FACTOR * first)
+        first = earlier.usual_first_gap()
+        if self.first_gap is None and first is not None:
+            candidates.append(GAP_FACTOR * first)
         usual = earlier.usual_recurring_gap()
         if usual is not None:
             candidates.append(EARLIER_FACTOR * usual)

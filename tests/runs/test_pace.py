@@ -1,11 +1,13 @@
 """What silence is suspicious: one thing that must hold for each test; `tests/stalls` has whole histories."""
 
+import math
+import re
 from typing import Any
 
 import pytest
 
 from exporter.config import StallsConfig
-from exporter.runs.pace import FIRST_FACTOR, STRANGER_FACTOR
+from exporter.runs.pace import GAP_FACTOR, NEGLIGIBLE, STRANGER_FACTOR
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RunSnapshot
@@ -45,6 +47,21 @@ class Watch:
         for _ in range(records):
             self.see(after=gap, finished=1)
 
+    def end(self) -> None:
+        """Let the run complete; what is seen next is a run that starts now."""
+        self.see(status=Status.COMPLETED, ended_at=self.clock.now)
+        self.begin()
+
+    def begin(self) -> None:
+        self.fields |= {
+            "status": Status.RUNNING,
+            "ended_at": None,
+            "last_progress_at": None,
+            "created_at": self.clock.now,
+            "started_at": self.clock.now,
+        }
+        self.finished = 0
+
     def threshold(self) -> float | None:
         shown = self.shown()
         return shown.stall_threshold()
@@ -78,7 +95,7 @@ def test_a_young_run_of_an_unknown_spinner_is_given_more() -> None:
 def test_a_run_without_a_finished_record_is_given_time_for_its_first() -> None:
     watch = Watch()
     watch.see()
-    assert (watch.threshold() or 0) >= FIRST_FACTOR * StallsConfig().floor
+    assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
     watch.clock.advance(20 * MINUTE)
     assert watch.stalled(), "it died before its first record was done"
 
@@ -102,12 +119,18 @@ def test_idle_gaps_between_bursts_are_the_run_s_way_once_seen() -> None:
 
 def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
     watch = Watch()
-    for number in range(1, 31):
+    for number in range(1, 38):
         watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=10))
-    busy = watch.threshold() or 0
-    watch.see(after=2 * MINUTE, finished=10, records=counts(40, total=48, running=8))
-    assert (watch.threshold() or 0) > busy
-    assert (watch.threshold() or 0) > 20 * MINUTE, "ten at once and one every 2 minutes: each takes about 20"
+    assert watch.threshold() == 600, "ten are worked on and one waits: another record finishes in the meantime"
+    watch.see(after=2 * MINUTE, finished=1, records=counts(38, total=48, running=8))
+    assert watch.threshold() == 2 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
+
+
+def test_records_that_were_worked_on_when_a_run_was_found_count_among_its_last() -> None:
+    watch = Watch()
+    watch.see(after=75 * MINUTE, finished=39, records=counts(39, total=48, running=9))
+    watch.see(after=5 * MINUTE, finished=1, records=counts(40, total=48, running=1))
+    assert watch.threshold() == 2 * 2 * MINUTE * 9, "80 minutes for 40 records, nine at once"
 
 
 @pytest.mark.parametrize("shown_as", [{"status": Status.WAITING}, {"records": counts(3, total=9, waiting=2)}])
@@ -160,32 +183,76 @@ def test_a_touched_run_gets_no_further() -> None:
 def test_earlier_runs_of_the_spinner_speak_for_a_young_one() -> None:
     watch = Watch()
     watch.work(20, gap=12 * MINUTE)
-    watch.see(status=Status.COMPLETED, ended_at=watch.clock.now)
-    watch.fields |= {
-        "status": Status.RUNNING,
-        "ended_at": None,
-        "last_progress_at": None,
-        "started_at": watch.clock.now,
-    }
-    watch.finished = 0
-    watch.see(run_id="run-2")
-    assert (watch.threshold() or 0) > 19 * MINUTE
+    watch.end()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == pytest.approx(1.6 * 12 * MINUTE)
 
 
 def test_a_single_stall_of_earlier_runs_is_not_the_spinner_s_way() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     watch.see(after=2 * HOUR, finished=1)
-    watch.see(status=Status.COMPLETED, ended_at=watch.clock.now)
-    watch.fields |= {
-        "status": Status.RUNNING,
-        "ended_at": None,
-        "last_progress_at": None,
-        "started_at": watch.clock.now,
-    }
-    watch.finished = 0
+    watch.end()
     watch.see(run_id="run-2", finished=1)
     assert watch.threshold() == 600
+
+
+def test_the_first_record_is_given_the_time_that_it_took_in_earlier_runs() -> None:
+    watch = Watch()
+    watch.see(after=MINUTE)
+    watch.see(after=39 * MINUTE, finished=1)
+    watch.work(60, gap=30)
+    watch.end()
+    watch.see(run_id="run-2")
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * 40 * MINUTE)
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == 600, "once it is done, the others take seconds"
+
+
+def test_of_several_records_between_two_looks_the_longest_gap_is_estimated_from_their_mean() -> None:
+    watch = Watch()
+    watch.see(after=100 * MINUTE, finished=10)
+    mean = 10 * MINUTE
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * mean * (1 + math.log(10)))
+
+
+def test_a_silence_that_was_watched_is_known_and_only_the_rest_is_estimated() -> None:
+    watch = Watch()
+    watch.see(after=30, finished=1)
+    watch.look(after=40 * MINUTE)
+    watch.see(after=10 * MINUTE, finished=10)
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * (40 * MINUTE + MINUTE * (1 + math.log(10))))
+
+
+def found_after(seconds: float, *, then_watched: float = 0.0) -> Watch:
+    """A run that is found with 100 records finished, is watched for a while, and ends; then the next one starts."""
+    watch = Watch()
+    watch.see(after=seconds, finished=100)
+    for _ in range(round(then_watched / 30)):
+        watch.see(finished=1)
+    watch.end()
+    watch.see(run_id="run-2", finished=1)
+    return watch
+
+
+def test_a_run_that_was_found_half_way_teaches_nothing_unless_most_of_it_was_watched() -> None:
+    assert found_after(HOUR).threshold() == STRANGER_FACTOR * 600, "its gaps are estimates"
+    assert found_after(HOUR, then_watched=HOUR - 60).threshold() == STRANGER_FACTOR * 600
+    assert found_after(HOUR, then_watched=HOUR + 60).threshold() == 600
+
+
+def test_a_run_that_was_found_soon_after_its_start_teaches_its_spinner() -> None:
+    assert found_after(NEGLIGIBLE - 1).threshold() == 600
+    assert found_after(NEGLIGIBLE + 1).threshold() == STRANGER_FACTOR * 600
+
+
+@pytest.mark.parametrize(("took", "threshold"), [(NEGLIGIBLE - 1, 600), (NEGLIGIBLE + 1, STRANGER_FACTOR * 600)])
+def test_a_run_that_is_found_ended_teaches_its_spinner_when_it_was_short(took: float, threshold: float) -> None:
+    watch = Watch()
+    watch.see(after=took, finished=100, status=Status.COMPLETED, ended_at=NOON + took)
+    watch.begin()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == threshold
 
 
 def test_floor_and_ceiling_are_the_operator_s() -> None:
@@ -195,6 +262,9 @@ def test_floor_and_ceiling_are_the_operator_s() -> None:
     slow = Watch(stalls={"floor": 60.0, "ceiling": 900.0})
     slow.work(10, gap=30 * MINUTE)
     assert slow.threshold() == 900
+    own = Watch(spinners=[{"spinner": re.compile("welcome"), "stall_floor": 60.0, "stall_ceiling": 900.0}])
+    own.work(10, gap=30 * MINUTE)
+    assert own.threshold() == 900, "an entry for the spinner counts before that for all"
 
 
 def test_a_restart_of_the_exporter_does_not_start_the_clock_anew() -> None:

@@ -58,6 +58,10 @@ def restarted(file: StateFile, held: Store, clock: Clock) -> tuple[StateFile, St
     return again, made
 
 
+def runs_in(file: StateFile) -> set[str]:
+    return {key for (key,) in file._connection.execute("SELECT key FROM state WHERE kind = 'run'")}
+
+
 def busy(clock: Clock) -> Store:
     held = store(clock)
     runs = [snapshot("open", records=counts(3)), snapshot("done", Status.COMPLETED, records=counts(9, failed=1))]
@@ -181,6 +185,33 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_leaves_the_file_with_its_tombstone(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = opened(tmp_path), busy(clock)
+    save(file, held)
+    clock.advance(2 * 3600)
+    held.expire()
+    save(file, held)
+    assert runs_in(file) == {"open", "done"}, "a tombstone keeps the run from being counted again after a restart"
+    clock.advance(6 * 3600)
+    held.expire()
+    save(file, held)
+    assert runs_in(file) == {"open"}, "the file would grow for ever"
+    file.close()
+
+
+def test_a_run_that_came_and_left_between_two_saves_is_saved_as_nothing(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = opened(tmp_path), busy(clock)
+    clock.advance(2 * 3600)
+    held.expire()
+    clock.advance(6 * 3600)
+    held.expire()
+    save(file, held)
+    assert runs_in(file) == {"open"}
+    file.close()
+
+
 async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: Path) -> None:
     clock = Clock()
     runtime = SlowProject(clock)
@@ -255,6 +286,18 @@ def another_program_s(path: Path) -> None:
     other.close()
 
 
+def another_program_s_without_its_mark(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+
+
+def another_program_s_still_empty(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA application_id = 7")
+    other.close()
+
+
 def of_another_version(path: Path) -> None:
     opened(path.parent).close()
     with sqlite3.connect(path) as ours:
@@ -299,6 +342,8 @@ def scribbled_over(path: Path) -> None:
     [
         (lambda path: path.write_text("not a database, " * 500), "file is not a database"),
         (another_program_s, "it is another program's"),
+        (another_program_s_without_its_mark, "it is another program's"),
+        (another_program_s_still_empty, "it is another program's"),
         (of_another_version, "it is of version 99, and this exporter writes version 2"),
         (with_a_value_that_is_none_of_ours, ""),
         (without_its_spinners, "and not its spinner"),
@@ -308,6 +353,8 @@ def scribbled_over(path: Path) -> None:
     ids=[
         "no-database",
         "another-program",
+        "another-program-without-its-mark",
+        "another-program-still-empty",
         "another-version",
         "odd-value",
         "no-spinners",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,42 @@ def test_a_count_that_is_corrected_downwards_is_not_counted_twice() -> None:
     commit(held, snapshot(records=counts(7, failed=3), updated_at=NOON + 80))
     counters = tally_of(held).counters
     assert (counters.completed_records, counters.failed_records) == (7, 3)
+
+
+def test_only_a_completed_run_is_a_success() -> None:
+    held = store(Clock(NOON + 600))
+    commit(held, snapshot("failed", status=Status.FAILED), snapshot("stopped", status=Status.CANCELLED))
+    assert tally_of(held).counters.last_success_at is None
+    commit(held, snapshot("done", status=Status.COMPLETED, ended_at=NOON + 70))
+    commit(held, snapshot("failed-later", status=Status.FAILED, ended_at=NOON + 500))
+    assert tally_of(held).counters.last_success_at == NOON + 70
+
+
+def test_the_last_success_and_the_last_start_are_the_newest_whatever_the_order() -> None:
+    held = store(Clock(NOON + 600))
+    for number in (3, 9, 6):
+        at = NOON + number
+        commit(held, snapshot(f"r{number}", status=Status.COMPLETED, started_at=at, ended_at=at + 1))
+    counters = tally_of(held).counters
+    assert (counters.last_start_at, counters.last_success_at) == (NOON + 9, NOON + 10)
+
+
+@pytest.mark.parametrize(
+    "uninteresting",
+    [
+        snapshot("counted"),
+        snapshot("too-old", status=Status.COMPLETED, ended_at=LONG_AGO - 1),
+        snapshot("dropped", status=Status.COMPLETED),
+    ],
+    ids=["counted-before", "ended-before-the-horizon", "dropped-before"],
+)
+def test_the_runs_after_one_that_brings_nothing_new_are_counted(uninteresting: RunSnapshot) -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("counted"), snapshot("dropped", status=Status.COMPLETED))
+    held.drop_run("p1", "dropped")
+    commit(held, snapshot("first"), uninteresting, snapshot("last"))
+    assert shown_ids(held) == ["counted", "first", "last"]
+    assert tally_of(held).counters.started == 4
 
 
 def test_a_spinner_that_becomes_known_later_shows_zeros_first() -> None:
@@ -214,6 +251,34 @@ def test_a_run_that_left_is_not_brought_back_by_a_late_word() -> None:
         commit(held, late)
         assert shown_ids(held) == []
     assert finished(held) == 1
+
+
+@pytest.mark.parametrize("says_when_it_ended", [True, False])
+def test_a_touched_run_that_was_dropped_over_the_limit_is_not_dropped_again(says_when_it_ended: bool) -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), limits={"runs": 1}, dropped=reasons.append)
+    fields: dict[str, Any] = {
+        "status": Status.COMPLETED,
+        "ended_at": NOON + 50 if says_when_it_ended else None,
+        "updated_at": NOON + 50,
+    }
+    commit(held, snapshot("dropped", **fields), snapshot("kept", status=Status.COMPLETED))
+    commit(held, snapshot("dropped", **fields | {"updated_at": NOON + 59}))
+    assert (shown_ids(held), reasons) == (["kept"], ["limit"])
+
+
+@pytest.mark.parametrize("says_when_it_ended", [True, False])
+def test_a_run_that_left_does_not_return_when_its_tombstone_is_gone_too(says_when_it_ended: bool) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=60)
+    done = snapshot(status=Status.COMPLETED, ended_at=NOON + 60 if says_when_it_ended else None)
+    commit(held, done)
+    for _ in range(2):
+        clock.advance(7 * 3600)
+        commit(held, horizon=clock.now - 120)
+    assert sum(project.tombstone_count for project in held.view.projects()) == 0
+    commit(held, done, horizon=clock.now - 120)
+    assert (shown_ids(held), finished(held)) == ([], 1)
 
 
 def test_a_run_that_left_and_begins_anew_shows_again_and_stays_counted_once() -> None:
