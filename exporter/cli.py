@@ -1,18 +1,23 @@
-"""The doors: each command reads its command line and calls one function. Errors become exit codes here only."""
+"""The command line: each command reads its flags and calls one function. Errors become exit codes here only.
+
+`demo`, `doctor` and `simulator` are imported in the commands that need them: together they take longer to import than
+`serve` needs to start.
+"""
 
 import asyncio
+import contextlib
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import structlog
 
-from exporter import __version__, demo, doctor, logs, simulator
+from exporter import __version__, logs
 from exporter.config import ExporterConfig, flag_of, load, parse_duration
-from exporter.demo import pages
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
 from exporter.runtime.connections import warm_up
@@ -29,10 +34,10 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 
 
-def main() -> None:
-    """Run the command line; the console script `spinner-exporter`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, by default the one of the process: the console script `spinner-exporter`."""
     try:
-        cli(standalone_mode=False)
+        cli(arguments, standalone_mode=False)
     except ConfigError as error:
         _fail(str(error), EXIT_CONFIG)
     except ExporterError as error:
@@ -96,11 +101,18 @@ def _with_story(command: F) -> F:
         help="Seconds of the story in one second; at 60 a minute shows an hour.",
     )(command)
     return click.option(
-        "--scenario",
-        default="healthy",
-        show_default=True,
-        help=f"A file, or one of: {', '.join(simulator.shipped_scenarios())}.",
+        "--scenario", default="healthy", show_default=True, cls=_ScenarioOption, help="A file, or one of: {names}."
     )(command)
+
+
+class _ScenarioOption(click.Option):
+    """Lists the scenarios only when help is requested, since it reads all of them."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from exporter import simulator
+
+        self.help = (self.help or "").format(names=", ".join(simulator.shipped_scenarios()))
+        return super().get_help_record(ctx)
 
 
 @cli.command("serve")
@@ -142,6 +154,8 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
 
     The status is 1 when the exporter would not serve with it.
     """
+    from exporter import doctor
+
     if openapi is not None:
         if not suggests:
             raise ConfigError("--openapi: expected with --suggest alone")
@@ -166,12 +180,21 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
 @_with_story
 def runtime(address: str, scenario: str, speed: float, seed: int) -> None:
     """Run the embedded runtime alone: it plays a scenario, and answers as a real runtime does."""
+    from exporter import simulator
+
+    async def play() -> None:
+        engine = simulator.Engine(loaded, seed=seed, timeline=simulator.RealTimeline(speed))
+        listener = listen(address)
+        log.info("listening", url=url_of(listener), scenario=loaded.name, speed=speed, seed=seed)
+        # The Date of its responses is the scenario's clock, so the server must not add its own.
+        await serve(simulator.create_app(engine), listener, date_header=False)
+
     logs.configure("info", "logfmt")
     try:
-        story = simulator.load_scenario(scenario)
+        loaded = simulator.load_scenario(scenario)
     except simulator.ScenarioError as error:
         raise ConfigError(str(error)) from None
-    asyncio.run(_play(story, address, speed, seed))
+    asyncio.run(play())
 
 
 @cli.command("demo")
@@ -182,6 +205,8 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
 
     A runtime and an exporter come with this package; Prometheus, Alertmanager and Grafana are used where they are.
     """
+    from exporter import demo, simulator
+
     if scenario not in simulator.shipped_scenarios():
         try:
             simulator.load_scenario(scenario)
@@ -198,6 +223,8 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
 @click.option("--web.listen-address", "address", default="127.0.0.1:9099", show_default=True, help="Where it listens.")
 def pages_command(address: str) -> None:
     """Receive what Alertmanager sends and print it: a pager for trying the alerts out."""
+    from exporter.demo import pages
+
     logs.configure("info", "logfmt")
     asyncio.run(serve(pages.create_app(lambda alert: click.echo(pages.as_block(alert))), listen(address)))
 
@@ -215,8 +242,24 @@ def _access(settings: ExporterConfig) -> Access | None:
 async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterConfig]) -> None:
     await warm_up()
     access = _access(settings)
-    listener = listen(settings.web.listen_address)
-    exporter = Exporter(settings.runtimes, storage=Path(settings.storage.path) if settings.storage.path else None)
+    storage = Path(settings.storage.path) if settings.storage.path else None
+    with contextlib.closing(listen(settings.web.listen_address)) as listener:
+        exporter = Exporter(settings.runtimes, storage=storage)
+        try:
+            await _respond(exporter, listener, settings, load_settings, access)
+        finally:
+            await exporter.close()
+    log.info("ended")
+
+
+async def _respond(
+    exporter: Exporter,
+    listener: socket.socket,
+    settings: ExporterConfig,
+    load_settings: Callable[[], ExporterConfig],
+    access: Access | None,
+) -> None:
+    """Respond to requests and reload at SIGHUP, until a signal ends the process."""
 
     async def reload() -> None:
         try:
@@ -244,11 +287,7 @@ async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterC
     urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
     scheme = "https" if access is not None and access.has_tls else "http"
     log.info("listening", url=url_of(listener, scheme), version=__version__, reads=urls)
-    try:
-        await serve(app, listener, on_hangup=on_hangup, access=access)
-    finally:
-        await exporter.close()
-    log.info("ended")
+    await serve(app, listener, on_hangup=on_hangup, access=access)
 
 
 async def _once(settings: ExporterConfig) -> int:
@@ -259,14 +298,6 @@ async def _once(settings: ExporterConfig) -> int:
     finally:
         await exporter.close()
     return 0 if api_up else EXIT_FAILED
-
-
-async def _play(story: simulator.Scenario, address: str, speed: float, seed: int) -> None:
-    engine = simulator.Engine(story, seed=seed, timeline=simulator.RealTimeline(speed))
-    listener = listen(address)
-    log.info("listening", url=url_of(listener), scenario=story.name, speed=speed, seed=seed)
-    # The Date of its answers is the story's clock, so the server must not add its own.
-    await serve(simulator.create_app(engine), listener, date_header=False)
 
 
 def _fail(message: str, status: int) -> None:

@@ -1,8 +1,7 @@
-"""What only a process can show: exit codes, one-line errors, signals."""
+"""Commands: exit codes, one-line errors, signals."""
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.stack.programs import ROOT, exporter, free_port, runtime, until
+from tests.command_line import run
+from tests.stack.programs import ROOT, exporter, free_port, runtime, spinner_exporter, until
 
 COMMAND = [sys.executable, "-m", "exporter"]
-
-
-def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, **environ}
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=60
-    )
 
 
 def config(folder: Path, text: str = 'runtime: {base_url: "http://127.0.0.1:9"}\n') -> str:
@@ -30,7 +23,8 @@ def config(folder: Path, text: str = 'runtime: {base_url: "http://127.0.0.1:9"}\
 
 @pytest.mark.parametrize("command", ["serve", "once"])
 def test_a_bad_config_is_one_line_and_status_2(tmp_path: Path, command: str) -> None:
-    ended = run(command, f"--config.file={config(tmp_path, 'runtime: {base_url: 5}')}")
+    """Also in a process of its own, as `tests/config/test_mistakes.py` is not."""
+    ended = spinner_exporter(command, f"--config.file={config(tmp_path, 'runtime: {base_url: 5}')}")
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert "runtime.base_url: expected text" in ended.stderr
@@ -48,15 +42,6 @@ def test_a_missing_token_file_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert "runtime.token_file: /nowhere/token: cannot be read" in ended.stderr
 
 
-def test_a_port_in_use_is_one_line_and_status_2(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = run("serve", f"--config.file={config(tmp_path)}", f"--web.listen-address={address}")
-    assert ended.returncode == 2
-    assert f"web.listen_address: cannot listen on {address}: Address already in use" in ended.stderr.splitlines()[-1]
-    assert "Traceback" not in ended.stderr
-
-
 def test_check_config_says_good_or_what_is_wrong(tmp_path: Path) -> None:
     good = run("check-config", config(tmp_path))
     assert (good.returncode, good.stdout.strip().endswith("good")) == (0, True)
@@ -64,12 +49,15 @@ def test_check_config_says_good_or_what_is_wrong(tmp_path: Path) -> None:
     assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
 
 
-def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(tmp_path: Path) -> None:
+def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dead = run("once", f"--config.file={config(tmp_path)}")
     assert dead.returncode == 1
     assert "\nspinner_api_up 0\n" in dead.stdout
     with runtime(tmp_path) as url:
-        alive = run("once", SPINNER_EXPORTER_RUNTIME_BASE_URL=url)
+        monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_BASE_URL", url)
+        alive = run("once")
     assert alive.returncode == 0
     assert "\nspinner_api_up 1\n" in alive.stdout
     assert "spinner_run_progress_ratio{" in alive.stdout
@@ -77,6 +65,19 @@ def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(tmp_p
 
 def test_metrics_doc_is_what_is_checked_in() -> None:
     assert run("metrics-doc").stdout == (ROOT / "docs" / "metrics.md").read_text(), "run `make docs`"
+
+
+def test_help_lists_the_scenarios() -> None:
+    assert "A file, or one of: backlog, healthy," in run("runtime", "--help").stdout
+
+
+def test_the_exporter_starts_without_importing_the_demo_the_doctor_and_the_embedded_runtime() -> None:
+    """They take as long to import as everything else."""
+    script = "import sys, exporter.cli; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    modules = set(imported.stdout.split())
+    assert "exporter.service" in modules
+    assert not {"exporter.demo", "exporter.doctor", "exporter.simulator"} & modules
 
 
 def test_an_unknown_scenario_is_one_line_that_names_those_there_are() -> None:

@@ -4,7 +4,6 @@
 """
 
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import trustme
 import yaml
 
-from tests.stack.programs import spinner_exporter
+from tests.command_line import Ended, run
 
 GOOD = {"runtime": {"base_url": "http://127.0.0.1:1"}}
 
@@ -141,8 +140,8 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, mistake: str) -> Non
     assert ended.stdout == ""
 
 
-def serve(folder: Path) -> subprocess.CompletedProcess[str]:
-    return spinner_exporter("serve", f"--config.file={folder / 'exporter.yml'}", "--web.listen-address=127.0.0.1:0")
+def serve(folder: Path) -> Ended:
+    return run("serve", f"--config.file={folder / 'exporter.yml'}", "--web.listen-address=127.0.0.1:0")
 
 
 def test_there_are_thirty_at_least() -> None:
@@ -153,9 +152,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     config(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = spinner_exporter(
-            "serve", f"--config.file={tmp_path / 'exporter.yml'}", f"--web.listen-address={address}"
-        )
+        ended = run("serve", f"--config.file={tmp_path / 'exporter.yml'}", f"--web.listen-address={address}")
     assert ended.returncode == 2
     assert f"web.listen_address: cannot listen on {address}: Address already in use" in ended.stderr
 
@@ -170,7 +167,6 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_line_that_is_wrong_is_said_as_every_tool_says_it(arguments: list[str], says: str) -> None:
-    ended = spinner_exporter(*arguments)
+    ended = run(*arguments)
     assert ended.returncode == 2
     assert says in ended.stderr
-    assert "Traceback" not in ended.stderr

@@ -13,14 +13,15 @@ from exporter.doctor.diagnosis import ABSENT_COSTS, COSTS, REQUIRED, Diagnosis, 
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
+from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
-from tests.stack.programs import free_port, runtime, spinner_exporter
+from tests.stack.programs import free_port, runtime
 
 
 def test_a_runtime_of_the_contract_is_well(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        looked = spinner_exporter("doctor", "--runtime.base-url", url)
+        looked = run("doctor", "--runtime.base-url", url)
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert "FAIL" not in looked.stdout
     for line in ("ok    health: it answers", "ok    clocks: they agree", "ok    a whole read: as the exporter does it"):
@@ -31,7 +32,7 @@ def test_a_runtime_of_the_contract_is_well(tmp_path: Path) -> None:
 
 def test_machines_are_told_the_same(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        told = json.loads(spinner_exporter("doctor", "--runtime.base-url", url, "--json").stdout)
+        told = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
     assert told["ok"] is True
     assert told["runs"] > 5
     assert told["series"] > 100
@@ -44,7 +45,7 @@ def test_machines_are_told_the_same(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_said_in_a_line() -> None:
-    looked = spinner_exporter("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
+    looked = run("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
     assert looked.returncode == 1
     assert "FAIL  health: no response (ConnectError)" in looked.stdout
     assert "Traceback" not in looked.stdout + looked.stderr

@@ -9,22 +9,23 @@ import yaml
 from exporter.config import load
 from exporter.doctor import suggest_from_answers
 from exporter.doctor.suggest import SuggestError, fields_of, from_openapi
+from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
-from tests.stack.programs import ROOT, runtime, spinner_exporter
+from tests.stack.programs import ROOT, runtime
 
 OPENAPI = ROOT / "exporter" / "simulator" / "openapi.yaml"
 
 
 def test_what_is_suggested_from_a_document_connects_at_once(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        suggested = spinner_exporter("doctor", "--suggest", f"--openapi={OPENAPI}", f"--runtime.base-url={url}")
+        suggested = run("doctor", "--suggest", f"--openapi={OPENAPI}", f"--runtime.base-url={url}")
         assert suggested.returncode == 0, suggested.stderr
         tree = yaml.safe_load(suggested.stdout)
         del tree["runtime"]["token_file"]  # this runtime wants none
         file = tmp_path / "suggested.yml"
         file.write_text(yaml.safe_dump(tree))
-        looked = spinner_exporter("doctor", f"--config.file={file}")
+        looked = run("doctor", f"--config.file={file}")
     assert looked.returncode == 0, looked.stdout
     assert "FAIL" not in looked.stdout
     assert "ok    a whole read: as the exporter does it" in looked.stdout
@@ -106,7 +107,7 @@ def test_a_document_that_refers_to_itself_ends() -> None:
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_line(flags: tuple[str, ...], says: str) -> None:
-    failed = spinner_exporter("doctor", *flags)
+    failed = run("doctor", *flags)
     assert failed.returncode != 0
     assert says in failed.stderr
     assert "Traceback" not in failed.stderr

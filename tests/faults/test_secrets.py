@@ -20,9 +20,10 @@ from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import create_app
 from tests.builders import Clock, resources
+from tests.command_line import run
 from tests.faults.server import Exchange, Misbehaving
 from tests.scripted import ScriptedRuntime, at_once
-from tests.stack.programs import exporter_with, free_port, spinner_exporter
+from tests.stack.programs import exporter_with, free_port
 
 TOKEN = "cxg_0123456789_secret"
 CA = trustme.CA()
@@ -215,9 +216,7 @@ async def browser(made: Exporter) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def test_no_flag_takes_a_token_and_none_is_seen_in_the_process_list() -> None:
-    assert "token" not in spinner_exporter("serve", "--help").stdout.replace("token-file", "").replace(
-        "API's token", ""
-    )
+    assert "token" not in run("serve", "--help").stdout.replace("token-file", "").replace("API's token", "")
 
 
 def test_a_token_in_the_config_is_refused_without_printing_it(tmp_path: Path) -> None:
@@ -228,7 +227,7 @@ def test_a_token_in_the_config_is_refused_without_printing_it(tmp_path: Path) ->
         f"runtime: {{base_url: 'http://h', headers: {{Authorization: {TOKEN}}}}}",
     ):
         (tmp_path / "exporter.yml").write_text(text)
-        refused = spinner_exporter("check-config", str(tmp_path / "exporter.yml"))
+        refused = run("check-config", str(tmp_path / "exporter.yml"))
         assert refused.returncode == 2
         assert TOKEN not in refused.stdout + refused.stderr
 

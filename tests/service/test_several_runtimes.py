@@ -16,10 +16,11 @@ from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import create_app
 from tests.builders import Clock, runtime_config
+from tests.command_line import run
 from tests.metrics.test_exposition import Samples, value
 from tests.metrics.test_exposition import samples as parsed_samples
 from tests.scripted import ScriptedRuntime, at_once
-from tests.stack.programs import exporter_with, free_port, runtime, spinner_exporter
+from tests.stack.programs import exporter_with, free_port, runtime
 from tests.transport import Answers
 
 
@@ -259,9 +260,9 @@ def test_the_commands_go_through_all_of_them(tmp_path: Path) -> None:
         config.write_text(
             f'runtimes: [{{name: here, base_url: "{url}"}}, {{name: gone, base_url: "http://127.0.0.1:{free_port()}"}}]'
         )
-        once = spinner_exporter("once", f"--config.file={config}")
-        doctor = spinner_exporter("doctor", f"--config.file={config}")
-        told = json.loads(spinner_exporter("doctor", "--json", f"--config.file={config}").stdout)
+        once = run("once", f"--config.file={config}")
+        doctor = run("doctor", f"--config.file={config}")
+        told = json.loads(run("doctor", "--json", f"--config.file={config}").stdout)
         with exporter_with(config) as exporter_url:
             page = httpx.get(f"{exporter_url}/metrics").text
     assert once.returncode == 1, "one of them could not be read"
