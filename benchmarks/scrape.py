@@ -187,7 +187,7 @@ class _Made:
         self._exposition = Exposition(ExporterMetrics(version="0", wall=world.clock))
         self.last: MetricsPage | None = None
 
-    async def page(self, page_format: Format, *, patience: float) -> MetricsPage:
+    async def page(self, page_format: Format, *, max_wait: float) -> MetricsPage:
         self.last = await self._exposition.page({"": self.world.now()}, page_format)
         return self.last
 
@@ -228,7 +228,7 @@ def _serve(runs: int, port: int) -> None:
 
     async def constant(request: Request) -> Response:
         if made.last is None:
-            await made.page(TEXT, patience=1)
+            await made.page(TEXT, max_wait=1)
         # Once: what it takes to make them is none of what it takes to send them.
         if not constants:
             body = bytes(cast("MetricsPage", made.last))

@@ -158,7 +158,7 @@ async def _measure_memory(url: str, limit: int) -> None:
         await exporter.refresh(PATIENCE)
         peak = _status("VmHWM")
         for _ in range(3):
-            page = await exporter.page(patience=PATIENCE)
+            page = await exporter.page(max_wait=PATIENCE)
             await page.gzip()
         size = page.size
         del page
@@ -194,12 +194,12 @@ def _scrapes_until_seen() -> Row:
     async def measure(url: str) -> int:
         async with _exporter(url) as exporter:
             for _ in range(3):
-                await exporter.page(patience=PATIENCE)
+                await exporter.page(max_wait=PATIENCE)
             done = httpx.get(f"{url}/change?share=1").json()["done"]
             scrapes = 0
             while True:
                 scrapes += 1
-                if f'state="completed"}} {done}\n' in str(await exporter.page(patience=PATIENCE)):
+                if f'state="completed"}} {done}\n' in str(await exporter.page(max_wait=PATIENCE)):
                     return scrapes
 
     with running(5, 1_000) as url:

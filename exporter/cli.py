@@ -23,7 +23,7 @@ from exporter.metrics.document import as_markdown
 from exporter.runtime.connections import warm_up
 from exporter.service import Exporter
 from exporter.web.app import create_app
-from exporter.web.auth import Access
+from exporter.web.auth import WebConfigFile
 from exporter.web.server import listen, serve, url_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def cli() -> None:
     """Prometheus exporter for spinner runs: progress, status, duration and failed records.
 
-    Settings come from the file, then from SPINNER_EXPORTER_* variables, then from flags.
+    Flags override SPINNER_EXPORTER_* environment variables, which override the config file.
     """
 
 
 def _with_settings(command: F) -> F:
-    """Give a command the flags that lay over the file; `_loader` takes them."""
+    """Add the flags that override the config file to a command; `_loader` reads them."""
     for path, (kind, text) in reversed(_FLAGS.items()):
         flag = flag_of(path)
         switch: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
@@ -69,39 +69,52 @@ def _with_settings(command: F) -> F:
         "config_file",
         type=click.Path(path_type=Path),
         envvar="SPINNER_EXPORTER_CONFIG_FILE",
-        help="The config file; it may be left out when the environment says enough.",
+        help="Config file. Optional if environment variables or flags contain all required settings.",
     )(command)
 
 
 _FLAGS: dict[str, tuple[type, str]] = {
-    "runtime.base_url": (str, "URL of the runtime's API, without /api/v1."),
-    "runtime.token_file": (str, "File with the API's token."),
-    "web.listen_address": (str, "Address to listen on; :10095 when nothing else is said."),
-    "web.config_file": (str, "File with TLS and users, in the format of Prometheus's exporter-toolkit."),
-    "web.enable_lifecycle": (bool, "Allow POST /-/reload."),
-    "log.level": (str, "debug, info, warn or error."),
-    "log.format": (str, "logfmt or json."),
+    "runtime.base_url": (str, "Base URL of the runtime's API, without /api/v1."),
+    "runtime.token_file": (str, "File that contains the API token."),
+    "web.listen_address": (str, "Address to listen on; default :10095."),
+    "web.config_file": (
+        str,
+        "File that enables TLS or authentication, in the format of Prometheus's exporter-toolkit.",
+    ),
+    "web.enable_lifecycle": (bool, "Enable reloads by POST /-/reload."),
+    "log.level": (str, "Log level: debug, info, warn or error."),
+    "log.format": (str, "Log format: logfmt or json."),
 }
 
 
 def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], ExporterConfig]:
-    """Return what reads the config, now and again at a reload."""
+    """Return a function that reads the config, at the start and at a reload."""
     given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
     return lambda: load(config_file, environ=os.environ, flags=given)
 
 
-def _with_story(command: F) -> F:
-    """Give a command the flags that say what the embedded runtime plays."""
-    command = click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same story.")(command)
+def _with_scenario(command: F) -> F:
+    """Add the flags that choose what the embedded runtime plays to a command."""
+    command = click.option(
+        "--seed",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Seed of the random events; the same seed repeats the same run.",
+    )(command)
     command = click.option(
         "--speed",
         type=click.FloatRange(1, 600),
         default=60,
         show_default=True,
-        help="Seconds of the story in one second; at 60 a minute shows an hour.",
+        help="Scenario seconds per real second: at 60, one minute plays one hour.",
     )(command)
     return click.option(
-        "--scenario", default="healthy", show_default=True, cls=_ScenarioOption, help="A file, or one of: {names}."
+        "--scenario",
+        default="healthy",
+        show_default=True,
+        cls=_ScenarioOption,
+        help="Scenario: a file, or one of {names}.",
     )(command)
 
 
@@ -118,7 +131,7 @@ class _ScenarioOption(click.Option):
 @cli.command("serve")
 @_with_settings
 def serve_command(config_file: Path | None, **flags: Any) -> None:
-    """Serve metrics: every scrape reads what changed in the runtime."""
+    """Serve metrics. Each scrape reads what has changed in the runtime."""
     load_settings = _loader(config_file, flags)
     settings = load_settings()
     logs.configure(settings.log.level, settings.log.format)
@@ -128,7 +141,7 @@ def serve_command(config_file: Path | None, **flags: Any) -> None:
 @cli.command()
 @_with_settings
 def once(config_file: Path | None, **flags: Any) -> None:
-    """Read the runtime once and print the metrics; the status is 1 when it could not be read."""
+    """Read the runtime once and print the metrics. The exit status is 1 if the runtime cannot be read."""
     settings = _loader(config_file, flags)()
     logs.configure(settings.log.level, settings.log.format)
     sys.exit(asyncio.run(_once(settings)))
@@ -137,28 +150,30 @@ def once(config_file: Path | None, **flags: Any) -> None:
 @cli.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
-    """Check a config file, and that the files it names can be read."""
+    """Check a config file and the files that it names."""
     settings = load(file, environ=os.environ)
     Exporter(settings.runtimes)
-    _access(settings)
+    _web_config_file(settings)
     click.echo(f"{file}: good")
 
 
 @cli.command("doctor")
 @_with_settings
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-@click.option("--suggest", "suggests", is_flag=True, help="Print a config to begin with, from what the API answers.")
-@click.option("--openapi", metavar="URL", help="With --suggest: from this OpenAPI document, a URL or a file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--suggest", "suggests", is_flag=True, help="Print a first config, guessed from the API's responses.")
+@click.option(
+    "--openapi", metavar="URL", help="With --suggest: guess from this OpenAPI document instead, a URL or a file."
+)
 def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, openapi: str | None, **flags: Any) -> None:
-    """Look a connection over: is it let in, is every field there, what will it cost?
+    """Check a connection: authentication, clocks, every field, and the expected number of series and requests.
 
-    The status is 1 when the exporter would not serve with it.
+    The exit status is 1 if the exporter could not serve metrics with this config.
     """
     from exporter import doctor
 
     if openapi is not None:
         if not suggests:
-            raise ConfigError("--openapi: expected with --suggest alone")
+            raise ConfigError("--openapi: requires --suggest")
         base_url = flags["runtime__base_url"] or "https://runtime.example.com"
         click.echo(doctor.from_openapi(asyncio.run(doctor.read_openapi(openapi)), base_url), nl=False)
         return
@@ -168,7 +183,7 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
         if len(settings.runtimes) > 1:
             raise ConfigError("--suggest: expected a config with one runtime")
         (config,) = settings.runtimes.values()
-        click.echo(asyncio.run(doctor.suggest_from_answers(config)), nl=False)
+        click.echo(asyncio.run(doctor.suggest_from_responses(config)), nl=False)
         return
     diagnoses = {name: asyncio.run(doctor.examine(config)) for name, config in settings.runtimes.items()}
     click.echo(doctor.as_json(diagnoses) if as_json else doctor.as_text(diagnoses))
@@ -176,10 +191,12 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
 
 
 @cli.command()
-@click.option("--web.listen-address", "address", default="127.0.0.1:8090", show_default=True, help="Where its API is.")
-@_with_story
+@click.option(
+    "--web.listen-address", "address", default="127.0.0.1:8090", show_default=True, help="Address of the API."
+)
+@_with_scenario
 def runtime(address: str, scenario: str, speed: float, seed: int) -> None:
-    """Run the embedded runtime alone: it plays a scenario, and answers as a real runtime does."""
+    """Run only the embedded runtime: it plays a scenario and responds as a real runtime does."""
     from exporter import simulator
 
     async def play() -> None:
@@ -198,12 +215,12 @@ def runtime(address: str, scenario: str, speed: float, seed: int) -> None:
 
 
 @cli.command("demo")
-@_with_story
-@click.option("--duration", metavar="DURATION", help="End by itself after so much of the story, such as 1h.")
+@_with_scenario
+@click.option("--duration", metavar="DURATION", help="Stop after this much scenario time, such as 1h.")
 def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -> None:
-    """Start everything that is installed, from a runtime to Grafana, and show its runs and pages.
+    """Start the whole stack, from a runtime to Grafana, and show its runs and pages.
 
-    A runtime and an exporter come with this package; Prometheus, Alertmanager and Grafana are used where they are.
+    A runtime and an exporter are part of this package; Prometheus, Alertmanager and Grafana are started if installed.
     """
     from exporter import demo, simulator
 
@@ -220,9 +237,11 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
 
 
 @cli.command("pages")
-@click.option("--web.listen-address", "address", default="127.0.0.1:9099", show_default=True, help="Where it listens.")
+@click.option(
+    "--web.listen-address", "address", default="127.0.0.1:9099", show_default=True, help="Address to listen on."
+)
 def pages_command(address: str) -> None:
-    """Receive what Alertmanager sends and print it: a pager for trying the alerts out."""
+    """Receive notifications from Alertmanager and print them: a pager to try the alerts."""
     from exporter.demo import pages
 
     logs.configure("info", "logfmt")
@@ -235,18 +254,18 @@ def metrics_doc() -> None:
     click.echo(as_markdown(), nl=False)
 
 
-def _access(settings: ExporterConfig) -> Access | None:
-    return Access(Path(settings.web.config_file)) if settings.web.config_file else None
+def _web_config_file(settings: ExporterConfig) -> WebConfigFile | None:
+    return WebConfigFile(Path(settings.web.config_file)) if settings.web.config_file else None
 
 
 async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterConfig]) -> None:
     await warm_up()
-    access = _access(settings)
+    web_config_file = _web_config_file(settings)
     storage = Path(settings.storage.path) if settings.storage.path else None
     with contextlib.closing(listen(settings.web.listen_address)) as listener:
         exporter = Exporter(settings.runtimes, storage=storage)
         try:
-            await _respond(exporter, listener, settings, load_settings, access)
+            await _respond(exporter, listener, settings, load_settings, web_config_file)
         finally:
             await exporter.close()
     log.info("ended")
@@ -257,7 +276,7 @@ async def _respond(
     listener: socket.socket,
     settings: ExporterConfig,
     load_settings: Callable[[], ExporterConfig],
-    access: Access | None,
+    web_config_file: WebConfigFile | None,
 ) -> None:
     """Respond to requests and reload at SIGHUP, until a signal ends the process."""
 
@@ -266,7 +285,7 @@ async def _respond(
             await exporter.reload(load_settings().runtimes)
         except ConfigError as error:
             exporter.own.config_reloaded(ok=False)
-            log.error("config not reloaded, the old one stays", error=str(error))
+            log.error("reload failed; keeping the previous config", error=str(error))
             raise
         log.info("config reloaded")
 
@@ -274,7 +293,7 @@ async def _respond(
         try:
             await reload()
         except ConfigError:
-            return  # logged; nobody waits for an answer to a signal
+            return  # logged; a signal has no response
 
     reloads: set[asyncio.Task[None]] = set()
 
@@ -285,15 +304,15 @@ async def _respond(
 
     app = create_app(exporter, reload=reload if settings.web.enable_lifecycle else None)
     urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
-    scheme = "https" if access is not None and access.has_tls else "http"
+    scheme = "https" if web_config_file is not None and web_config_file.has_tls else "http"
     log.info("listening", url=url_of(listener, scheme), version=__version__, reads=urls)
-    await serve(app, listener, on_hangup=on_hangup, access=access)
+    await serve(app, listener, on_hangup=on_hangup, web_config_file=web_config_file)
 
 
 async def _once(settings: ExporterConfig) -> int:
     exporter = Exporter(settings.runtimes)
     try:
-        api_up = await exporter.refresh(patience=float("inf"))
+        api_up = await exporter.refresh(max_wait=float("inf"))
         sys.stdout.write(str(await exporter.page()))
     finally:
         await exporter.close()

@@ -1,21 +1,21 @@
-"""The one tree of errors that people see; `cli` maps it to exit codes, nobody else does."""
+"""The errors that users see. Only `cli` maps them to exit codes."""
 
 
 class ExporterError(Exception):
-    """Base of every error that this project raises on purpose. Its text is one sentence for a person."""
+    """Base of every error that the exporter raises on purpose. Its text is one sentence for the user."""
 
 
 class ConfigError(ExporterError):
-    """A setting is wrong. The text names the place and the expected form."""
+    """A setting is invalid. The text names its place and what is expected."""
 
 
 class StorageError(ExporterError):
-    """What is to outlive the process could not be saved. The text names the file."""
+    """The state could not be saved. The text names the file."""
 
 
 class ApiError(ExporterError):
-    """The runtime's API could not be read. The text names the endpoint, never a token or a body."""
+    """The runtime's API could not be read. The text names the endpoint and never contains a token or a body."""
 
 
 class UnreadableError(ExporterError):
-    """The runtime has never been read, so that nothing can be said of what it has."""
+    """There is nothing to show yet, since the runtime or the project has not been read."""

@@ -1,4 +1,4 @@
-"""How log lines look: one event with fields a line, on standard error, as logfmt or JSON."""
+"""Logging: one event with fields per line, on standard error, as logfmt or JSON."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ import structlog
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Set up our own events and the few that libraries log. `form` is logfmt or json."""
+    """Configure the exporter's events and those of libraries. `form` is logfmt or json."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -29,7 +29,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=_LEVELS[level], force=True)
-    # What these say at info is said better by us, and httpx names URLs.
+    # At level info they repeat the exporter's own events, and httpx logs URLs.
     for library in ("httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)
     structlog.configure(
@@ -44,5 +44,5 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING
 
 
 def _as_text(logger: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Keep a line a line: logfmt takes no line breaks in values."""
+    """Escape line breaks, which logfmt does not allow in values."""
     return {key: value.replace("\n", "\\n") if isinstance(value, str) else value for key, value in event.items()}

@@ -1,7 +1,7 @@
-"""How an API is laid out, as a config describes it: paths, paging, and where in the answers our fields are.
+"""The description of an API in a config: paths, paging, and where in the responses the exporter's fields are.
 
-Pure data, which `config` reads and `runtime` follows. What the contract says of its own API stands in
-`presets/contract.yml`, in the same words.
+Pure data: `config` reads it and `runtime` applies it. `presets/contract.yml` describes the contract's API in the same
+format.
 """
 
 from collections.abc import Mapping
@@ -13,53 +13,53 @@ from exporter.status import Status
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of the description; a key that it does not know is refused."""
+    """A part of the description; an unknown key is an error."""
 
 
 class FieldSource(_Part, frozen=True):
-    """Where one of our fields comes from, and how it is written there."""
+    """Where the value of a field comes from, and how it is converted."""
 
     path: str | None = None
     """JMESPath from the item to the value."""
     value: str | int | float | bool | None = None
-    """The value itself, where every item has the same."""
+    """The value itself, if it is the same for all items."""
     convert: Literal["rfc3339", "epoch_s", "epoch_ms", "local", "seconds", "milliseconds", "clock"] | None = None
-    """How the value is written: a time, or a duration that is added to the time in `after`."""
+    """The format of the value: a time, or a duration that is added to the time in `after`."""
     zone: str = "UTC"
-    """The time zone of `local` times, by its IANA name."""
+    """The IANA name of the time zone of `local` times."""
     after: str | None = None
-    """For durations: the field of ours from whose time on they count."""
+    """For durations: the field that contains the start time."""
     labels: dict[str, str] = {}
-    """Their words and what each means in ours; a word that is not there stays as it is."""
+    """From values of the API to those of the contract; other values stay as they are."""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.value is None):
             raise ValueError("path: expected either path or value")
         if (self.after is not None) != (self.convert in ("seconds", "milliseconds", "clock")):
-            raise ValueError("after: expected beside seconds, milliseconds or clock, and there alone")
+            raise ValueError("after: required with convert: seconds, milliseconds or clock, and not allowed otherwise")
 
 
 class ListFilter(_Part, frozen=True):
-    """What a request carries in addition to ask for a part of a list."""
+    """What is added to a request for a part of a list."""
 
     query: dict[str, Any] = {}
     body: dict[str, Any] = {}
 
 
 class Paging(_Part, frozen=True):
-    """How a long list is cut into pages."""
+    """How a list is divided into pages."""
 
     style: Literal["none", "cursor", "page", "offset", "link"] = "none"
     parameter: str = ""
-    """Of the query, or with POST the dotted path in the body, that says which page is wanted."""
+    """Query parameter that selects the page; with POST the dotted path in the body."""
     next: str | None = None
-    """For `cursor`: JMESPath from the answer to the next page's cursor."""
+    """For `cursor`: JMESPath from the response to the next page's cursor."""
     first: int = 1
-    """For `page`: the number of the first."""
+    """For `page`: the number of the first page."""
     size: int = 500
-    """Items of a page that are asked for."""
+    """Items per page."""
     size_parameter: str | None = None
-    """Like `parameter`, for the size; without it none is asked for."""
+    """Like `parameter`, for the size; without it, requests contain no size."""
 
     def __post_init__(self) -> None:
         if self.style in ("cursor", "page", "offset") and not self.parameter:
@@ -71,83 +71,85 @@ class Paging(_Part, frozen=True):
 
 
 class Resource(_Part, frozen=True):
-    """One thing that can be asked for. `{project}`, `{run}` and `{ref.NAME}` in its path stand for ids."""
+    """One resource of the API. `{project}`, `{run}` and `{ref.NAME}` in its path are replaced by ids."""
 
     path: str
     method: Literal["GET", "POST"] = "GET"
     query: dict[str, Any] = {}
     body: dict[str, Any] = {}
-    """JSON that goes with POST."""
+    """JSON body of a POST request."""
     changed: ListFilter | None = None
-    """Asks for what changed since `{since}`; without it every read asks for the whole list."""
+    """Requests what changed since `{since}`; without it every read requests the whole list."""
     active: ListFilter | None = None
-    """Asks for runs that have not ended."""
+    """Requests runs that have not ended."""
     failed: ListFilter | None = None
-    """Asks for records that failed."""
+    """Requests records that failed."""
     since: Literal["rfc3339", "epoch_s", "epoch_ms"] = "rfc3339"
-    """How `{since}` is written."""
+    """The format of `{since}`."""
     items: str = "items"
-    """JMESPath from the answer to the list of items, or to a mapping whose values they are."""
+    """JMESPath from the response to the list of items, or to a mapping whose values are the items."""
     item: str | None = None
-    """For what is one item, not a list: JMESPath from the answer to it, where it is not the answer itself."""
+    """For a single item: JMESPath from the response to it; without it, the response is the item."""
     as_of: str | None = None
-    """JMESPath to the API's own time of the answer; without it the header Date says it."""
+    """JMESPath to the API's time of the response; without it, the header Date is used."""
     paging: Paging = Paging()
     fields: dict[str, str | FieldSource] = {}
-    """From our fields to theirs: a JMESPath, or a `FieldSource`. Empty: items are as the contract has them.
+    """The source of each field: a JMESPath or a `FieldSource`. Empty: items have the contract's format.
 
-    `job` without fields of its own has those of `jobs`.
+    `job` without fields uses those of `jobs`.
     """
     statuses: dict[str, str] = {}
-    """Of records: their words for states and the idea behind each."""
+    """For records: the status of each status label."""
     token: bool = True
-    """Whether the request is authorised."""
+    """Whether the request carries the token."""
     accept: tuple[int, ...] = (200,)
-    """HTTP statuses whose body is an answer."""
+    """HTTP statuses of a valid response."""
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
             raise ValueError("path: expected a path that begins with /")
-        ideas = [status.value for status in Status if status is not Status.UNKNOWN]
-        for word, idea in self.statuses.items():
-            if idea not in ideas:
-                raise ValueError(f"statuses.{word}: expected one of {', '.join(ideas)}, got {idea!r}")
+        known = [status.value for status in Status if status is not Status.UNKNOWN]
+        for label, status in self.statuses.items():
+            if status not in known:
+                raise ValueError(f"statuses.{label}: expected one of {', '.join(known)}, got {status!r}")
         if self.method == "GET" and self.body:
-            raise ValueError("body: expected with method: POST alone")
+            raise ValueError("body: requires method: POST")
 
 
 Absent = Literal["absent"]
 
 
 class Resources(_Part, frozen=True):
-    """All that is read. What a deployment lacks is `absent`, and the metrics that need it are not exported."""
+    """The resources of the API. Without one that is `absent`, the metrics that need it are not exported."""
 
     health: Resource | Absent
     projects: Resource | Absent
-    """Absent: everything belongs to one project, with the runtime's name."""
+    """Absent: all runs belong to one project, named by `runtime.project`."""
     jobs: Resource
     job: Resource | Absent
-    """One run by its id; absent: a run that is in no list any more is gone."""
+    """One run by its id. Absent: a run that is in no list any more counts as gone."""
     records: Resource | Absent
     usage: Resource | Absent
     counts: Literal["job", "records"] = "job"
-    """Where a run's record counts are: in the run itself, or to be counted from its records."""
+    """Where a run's record counts come from: from the run, or counted from its records."""
 
     def __post_init__(self) -> None:
         if self.counts == "records" and self.records == "absent":
             raise ValueError("counts: expected job, since records is absent")
         if self.job == "absent" and self.jobs.active is None and self.jobs.changed is not None:
-            raise ValueError("job: is required where jobs has changed and no active: nothing else tells of an end")
+            raise ValueError(
+                "job: is required if jobs has changed without active: nothing else shows that a run has ended"
+            )
 
 
 def present(resources: Resources) -> dict[str, Resource]:
-    """Return what a deployment has, by name."""
+    """Return the resources that are not absent, by name."""
     named = {name: getattr(resources, name) for name in ("health", "projects", "jobs", "job", "records", "usage")}
     return {name: resource for name, resource in named.items() if isinstance(resource, Resource)}
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any], *, depth: int = 100) -> dict[str, Any]:
-    """Lay one tree over another: `depth` levels of mappings are merged, what is below is replaced, None removes."""
+    """Merge `over` into `under`: `depth` levels of mappings are merged, other values replaced; None removes a key."""
     result = dict(under)
     for key, value in over.items():
         below = result.get(key)

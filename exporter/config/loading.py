@@ -1,6 +1,6 @@
-"""Builds the config: the file first, then the environment, then command-line flags, each overriding the one before.
+"""Builds the config from the file, the environment and the command-line flags; each overrides those before it.
 
-A wrong setting raises `ConfigError` that names where the setting came from, its path and the expected form.
+An invalid setting raises a `ConfigError` that names the source of the setting, its path and what is expected.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from exporter.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "SPINNER_EXPORTER_"
 
-# The environment's own words for things that are not settings of the tree (the path of the file itself).
+# Variables that are not settings of the tree.
 _NOT_SETTINGS = {"CONFIG_FILE"}
 
 
@@ -30,13 +30,13 @@ def load(
     environ: Mapping[str, str],
     flags: Mapping[str, object] | None = None,
 ) -> ExporterConfig:
-    """Read the file, lay the environment over it, then the flags, and decode the result.
+    """Read the file, override it by the environment and then by the flags, and decode the result.
 
     `flags` maps a setting's path (`web.listen_address`) to its value. Raises `ConfigError`.
     """
     settings = _ConfigTree()
     if file is not None:
-        settings.lay(strict.read(file, example=_EXAMPLE), origin=str(file))
+        settings.add_file(strict.read(file, example=_EXAMPLE), origin=str(file))
     for path, name, value in _from_environment(environ):
         settings.put(path, value, origin=name)
     for dotted, value in (flags or {}).items():
@@ -45,18 +45,18 @@ def load(
 
 
 def flag_of(dotted: str) -> str:
-    """Return the flag for a setting; the file of `web` is called as in every exporter of Prometheus's."""
+    """Return the flag of a setting; that of `web.config_file` has the same name as in all Prometheus exporters."""
     return {"web.config_file": "--web.config.file"}.get(dotted, "--" + dotted.replace("_", "-"))
 
 
 class _ConfigTree:
-    """The tree of settings while it is put together; remembers where each came from."""
+    """The tree of settings while it is built, with the source of each setting."""
 
     def __init__(self) -> None:
         self._tree: dict[str, Any] = {}
         self._origins: dict[tuple[str, ...], str] = {}
 
-    def lay(self, tree: dict[str, Any], *, origin: str) -> None:
+    def add_file(self, tree: dict[str, Any], *, origin: str) -> None:
         self._tree = tree
         self._origins[()] = origin
         entries = tree.get("runtimes")
@@ -91,7 +91,7 @@ class _ConfigTree:
             name = self._name(entry, place, runtimes)
             own: dict[str, Any] = {"runtime": {}}
             for key, value in entry.items():
-                (own if key in _OF_ONE_RUNTIME else own["runtime"])[key] = value
+                (own if key in _RUNTIME_SECTIONS else own["runtime"])[key] = value
             del own["runtime"]["name"]
             whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
             runtimes[name] = whole
@@ -100,8 +100,8 @@ class _ConfigTree:
     def _checked(self, settings: ExporterConfig) -> ExporterConfig:
         if settings.storage.path is not None and any(config.projects.on_probe for config in settings.runtimes.values()):
             raise ConfigError(
-                f"{self._origin(('storage', 'path'))}: storage.path: expected none with projects.on_probe: what is "
-                "probed is not kept over a restart"
+                f"{self._origin(('storage', 'path'))}: storage.path: not allowed with projects.on_probe: "
+                "probed projects are not saved"
             )
         return settings
 
@@ -121,11 +121,11 @@ class _ConfigTree:
             expected = "expected up to 64 letters, digits, dots and dashes"
             raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {expected}; {what}")
         if name in taken:
-            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {name} stands twice")
+            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: duplicate name {name}")
         return name
 
     def _convert(self, tree: dict[str, Any], name: str = "", own: Mapping[str, object] | None = None) -> FileConfig:
-        """Decode the settings of one runtime; with several its `name`, and what its entry says of its own."""
+        """Decode the settings of one runtime; `name` and `own` are those of its entry if there are several."""
         runtime = tree.get("runtime")
         if isinstance(runtime, dict):
             preset = _preset(runtime.get("preset", "contract"), self._origin(()))
@@ -136,11 +136,11 @@ class _ConfigTree:
             raise ConfigError(self._explain(error, name, own or {})) from None
 
     def _origin(self, path: tuple[str, ...]) -> str:
-        """Return where the setting at a path came from."""
+        """Return the source of the setting at a path."""
         return next((self._origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._origins), "config")
 
     def _explain(self, error: strict.MisfitError, name: str, own: Mapping[str, object]) -> str:
-        """Say where a setting that does not fit came from, which it is, and what is expected."""
+        """Return the source of an invalid setting, its path, and what is expected."""
         path, what = error.path, error.what
         if not name and what == "is required" and path in (("runtime",), ("runtime", "base_url")):
             return (
@@ -149,7 +149,7 @@ class _ConfigTree:
             )
         if len(path) == 1 and what.startswith("unknown key"):
             what = strict.unknown_key(path[0], [*strict.keys_at(FileConfig, ()), "runtimes"])
-        # The token is no key of a file, so nobody is pointed to it.
+        # A file must not contain the token, so it is not suggested.
         what = what.replace(", token, ", ", ")
         origin = self._origin(path)
         if name and path and path[0] in own:
@@ -157,12 +157,12 @@ class _ConfigTree:
         return f"{origin}: {'.'.join(path) or 'the file'}: {what}"
 
 
-_OF_ONE_RUNTIME = frozenset(get_type_hints(Config)) - {"runtime"}
-"""What an entry of `runtimes` can say beside what `runtime` can."""
+_RUNTIME_SECTIONS = frozenset(get_type_hints(Config)) - {"runtime"}
+"""Keys that an entry of `runtimes` can have besides those of `runtime`."""
 
 
 def _preset(name: object, origin: str) -> dict[str, Any]:
-    """Return the tree of a preset, by its name or its file."""
+    """Return the tree of a preset by its name or path."""
     shipped = {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
     if isinstance(name, str) and name in shipped:
         return strict.read(shipped[name], example=_EXAMPLE)
@@ -176,13 +176,13 @@ _PRESETS = Path(__file__).parent / "presets"
 
 _EXAMPLE = 'runtime: {base_url: "http://127.0.0.1:8090"}'
 
-# The file, runtime, resources, one resource: a key of that is taken as a whole, so that nothing of the preset's paging,
-# say, is left in another.
+# The file, runtime, resources, one resource. A key of a resource is replaced as a whole, so that, for example, the
+# preset's paging is not mixed with another.
 _MERGED_LEVELS = 4
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, ...], str, object]]:
-    """Yield path, variable and value for each of our variables; a variable that names no setting is refused."""
+    """Yield path, name and value of each variable of the exporter; one that names no setting is an error."""
     known = {ENVIRONMENT_PREFIX + "_".join(path).upper(): (path, kind) for path, kind in _leaves(FileConfig)}
     for name, text in sorted(environ.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:

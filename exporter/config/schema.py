@@ -18,70 +18,70 @@ from exporter.status import Status
 
 
 class AuthConfig(strict.Section, frozen=True):
-    """How the token is shown to the API."""
+    """How requests carry the token."""
 
     type: str = "bearer"
-    """`bearer`; `header`, alone in a header of its own; or `basic`, as the password of `username`."""
+    """`bearer`; `header`: as the value of `header`; or `basic`: as the password of `username`."""
     header: str = "X-Api-Key"
     username: str = ""
 
     def __post_init__(self) -> None:
         _one_of("type", self.type, ("bearer", "header", "basic"))
         if not re.fullmatch(r"[A-Za-z0-9-]+", self.header):
-            raise ValueError("header: expected a header's name such as X-Api-Key")
+            raise ValueError("header: expected the name of a header such as X-Api-Key")
         if (self.type == "basic") != bool(self.username):
-            raise ValueError("username: expected with type: basic, and there alone")
+            raise ValueError("username: required with type: basic, and not allowed otherwise")
 
 
 class TlsConfig(strict.Section, frozen=True):
-    """Whom to trust, and who we are."""
+    """Certificates: the authorities to trust, and a client certificate."""
 
     ca_file: str | None = None
-    """Certificates of the authorities to trust instead of the system's."""
+    """Certificates of authorities to trust instead of the system's."""
     cert_file: str | None = None
-    """Our certificate, where the API asks for one."""
+    """Client certificate, if the API requires one."""
     key_file: str | None = None
-    """Its key, where it is not in `cert_file` as well."""
+    """Its key, if `cert_file` does not contain it."""
 
     def __post_init__(self) -> None:
         if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file: expected beside cert_file alone")
+            raise ValueError("key_file: requires cert_file")
 
 
 class RuntimeConfig(strict.Section, frozen=True):
-    """Where the runtime is and how to be let in."""
+    """The runtime's API: its URL, description and authentication."""
 
     base_url: str
     """The API's URL without `/api/v1`."""
     resources: Resources
-    """How the API is laid out; what a config does not say is the preset's."""
+    """The description of the API; what a config does not set comes from the preset."""
     preset: str = "contract"
-    """The description to begin with: the name of one that comes with the package, or a file."""
+    """The description to start from: the name of one in this package, or a file."""
     project: str = "default"
-    """What the one project is called where the API has none (`resources.projects: absent`)."""
+    """Name of the single project if the API has none (`resources.projects: absent`)."""
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     tls: TlsConfig = msgspec.field(default_factory=TlsConfig)
     proxy: str | None = None
-    """URL of a proxy between us and the API."""
+    """URL of a proxy for requests to the API."""
     headers: dict[str, str] = {}
-    """Headers that every request carries."""
+    """Headers of every request."""
     query: dict[str, str] = {}
-    """Query parameters that every request carries."""
+    """Query parameters of every request."""
     token_file: str | None = None
-    """A file with the bearer token, read again when it changes."""
+    """File that contains the token; read again when it changes."""
     token: Secret | None = None
-    """The token itself; comes from the environment only, never from a file or a flag."""
+    """The token, from the environment only."""
     timeout: Duration = Duration(10)
-    """How long one request may take."""
+    """Timeout of one request."""
     heartbeat_timeout: Duration = Duration(180)
-    """Without a heartbeat for so long the worker service counts as down, whatever the API says of it."""
+    """Time without a heartbeat after which the worker service counts as down, whatever status the API reports."""
 
     def __post_init__(self) -> None:
         try:
             url = urlsplit(self.base_url)
             usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
         except ValueError:
-            usable = False  # a port beyond all, half an IPv6 address
+            usable = False  # an invalid port, half an IPv6 address
         if not usable:
             raise ValueError("base_url: expected a URL such as http://127.0.0.1:8090")
         if url.username or url.password:
@@ -99,37 +99,37 @@ class RuntimeConfig(strict.Section, frozen=True):
 
 
 class ProjectsConfig(strict.Section, frozen=True):
-    """Which projects are read, by name; patterns match the whole name."""
+    """The projects that are read, by name; patterns match the whole name."""
 
     include: tuple[re.Pattern[str], ...] = ()
-    """Read only projects that match one of these; empty: all."""
+    """Read only projects that match one of these; empty: all projects."""
     exclude: tuple[re.Pattern[str], ...] = ()
     """Never read projects that match one of these."""
     on_probe: bool = False
-    """Read a project when it is asked for by `/probe`, and none for `/metrics`."""
+    """Read projects only for `/probe`, and none for `/metrics`."""
 
     def wanted(self, name: str) -> bool:
-        """Whether a project of this name is to be read."""
+        """Return whether a project of this name is read."""
         if self.include and not any(pattern.fullmatch(name) for pattern in self.include):
             return False
         return not any(pattern.fullmatch(name) for pattern in self.exclude)
 
 
 class SyncConfig(strict.Section, frozen=True):
-    """When and how the runtime is read. Nothing is read unless somebody scrapes."""
+    """When and how the runtime is read. Only scrapes and probes start a read."""
 
     min_interval: Duration = Duration(5)
-    """A scrape that comes sooner than this after the last read is answered from the store."""
+    """A scrape within this time after the last read is answered from the store."""
     stale_after: Duration = Duration(300)
-    """How long the last good data of a project are shown when it cannot be read."""
+    """How long the last data of a project that cannot be read are shown."""
     concurrency: int = 8
-    """Requests under way at once, over all projects."""
+    """Concurrent requests, over all projects."""
     timeout_offset: Duration = Duration(0.5)
-    """Taken off Prometheus's scrape timeout to leave time for the answer's way back."""
+    """Subtracted from Prometheus's scrape timeout, to leave time to send the response."""
     sweep_interval: Duration = Duration(120)
-    """How often every run that has not ended is read again, whatever its `updatedAt` says."""
+    """How often all runs that have not ended are read again, whatever their `updatedAt`."""
     overlap: Duration = Duration(120)
-    """How far behind its last read an incremental read starts, for changes that became visible late."""
+    """How long before the previous read an incremental read starts, for changes that become visible late."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.concurrency <= 256:
@@ -139,24 +139,24 @@ class SyncConfig(strict.Section, frozen=True):
 
 
 class LimitsConfig(strict.Section, frozen=True):
-    """What keeps the page small when the runtime's lists are not."""
+    """Limits of what is read, kept and shown."""
 
     runs: int = 20_000
-    """Runs with series of their own; those that have not ended are kept, and of the others those that ended last."""
+    """Runs that have their own series. Runs that have not ended are kept first, then those that ended last."""
     failed_records_per_run: int = 10
-    """Failed records named per run, the newest."""
+    """Failed records named per run: the newest."""
     failed_records: int = 1_000
     """Failed records named over all runs."""
     failure_groups: int = 10
-    """Pairs of step and error code named per run, the largest; the rest is `other`."""
+    """Pairs of step and error code named per run: the largest; the rest is summed as `other`."""
     label_length: int = 128
-    """Characters of a label value; longer names are cut."""
+    """Characters of a label value; longer names are truncated."""
     projects: int = 5_000
-    """Projects that are read: those that are read already, then the first of the list."""
+    """Projects that are read: first those that are read already, then in the order of the list."""
     pages: int = 1_000
-    """Pages of a list; one with more is taken for one without an end."""
+    """Pages of a list; a longer list counts as endless."""
     body_bytes: int = 33_554_432
-    """Bytes of an answer of the API, unpacked."""
+    """Decompressed bytes of one response."""
 
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("failed_records_per_run", 0), ("failed_records", 0),
@@ -167,7 +167,7 @@ class LimitsConfig(strict.Section, frozen=True):
 
 
 class StallsConfig(strict.Section, frozen=True):
-    """The least and the most silence that can count as a stall, whatever a run's pace says."""
+    """Bounds of the stall threshold, whatever the pace of a run."""
 
     floor: Duration = Duration(600)
     ceiling: Duration = Duration(43200)
@@ -177,12 +177,12 @@ class StallsConfig(strict.Section, frozen=True):
 
 
 class SpinnerConfig(strict.Section, frozen=True):
-    """What is different for some spinners; of several entries that match, the first that says a thing counts."""
+    """Settings of some spinners; for each setting, the first entry that matches and has it applies."""
 
     project: re.Pattern[str] | None = None
-    """The entry is for projects whose whole name matches; None: for all."""
+    """Pattern of the project's whole name; None matches all."""
     spinner: re.Pattern[str] | None = None
-    """The entry is for spinners whose whole name matches; None: for all."""
+    """Pattern of the spinner's whole name; None matches all."""
     stall_floor: Duration | None = None
     stall_ceiling: Duration | None = None
     expected_interval: Duration | None = None
@@ -193,18 +193,18 @@ class SpinnerConfig(strict.Section, frozen=True):
             raise ValueError("stall_ceiling: expected at least stall_floor")
 
     def matches(self, project: str, spinner: str) -> bool:
-        """Whether the entry is for this spinner of this project."""
+        """Return whether the entry applies to this spinner of this project."""
         if self.project is not None and not self.project.fullmatch(project):
             return False
         return self.spinner is None or self.spinner.fullmatch(spinner) is not None
 
 
 class WebConfig(strict.Section, frozen=True):
-    """Our own HTTP server; read at the start, not at a reload."""
+    """The exporter's HTTP server; read at the start, not at a reload."""
 
     listen_address: str = ":10095"
     config_file: str | None = None
-    """A file that says who is let in, in the format of Prometheus's exporter-toolkit; read again when it changes."""
+    """File with TLS and authentication, in the format of Prometheus's exporter-toolkit; read again when it changes."""
     enable_lifecycle: bool = False
     """Allow `POST /-/reload`."""
 
@@ -216,14 +216,14 @@ class WebConfig(strict.Section, frozen=True):
 
 
 class StorageConfig(strict.Section, frozen=True):
-    """What outlives the process; read at the start, not at a reload."""
+    """State that survives a restart; read at the start, not at a reload."""
 
     path: str | None = None
-    """Folder for the state files; None: a restart begins anew."""
+    """Folder for the state files; None: a restart resets all counters."""
 
 
 class LogConfig(strict.Section, frozen=True):
-    """Log lines, on standard error; read at the start, not at a reload."""
+    """Logging to standard error; read at the start, not at a reload."""
 
     level: str = "info"
     format: str = "logfmt"
@@ -246,7 +246,7 @@ class SpinnerPolicy:
 
 
 class Config(strict.Section, frozen=True, dict=True):
-    """What holds for one runtime. Each field's meaning and default stand in `docs/configuration.md`."""
+    """The settings of one runtime. `docs/configuration.md` documents each key and its default."""
 
     runtime: RuntimeConfig
     projects: ProjectsConfig = msgspec.field(default_factory=ProjectsConfig)
@@ -254,15 +254,15 @@ class Config(strict.Section, frozen=True, dict=True):
     """How long a run keeps its series after its end."""
     sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
     statuses: dict[str, str] = {}
-    """Extra status labels of this deployment and the idea behind each."""
+    """The status of further status labels of this deployment."""
     stalls: StallsConfig = msgspec.field(default_factory=StallsConfig)
     spinners: tuple[SpinnerConfig, ...] = ()
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
-        ideas = [status.value for status in Status if status is not Status.UNKNOWN]
-        for label, idea in self.statuses.items():
-            _one_of(f"statuses.{label}", idea, ideas)
+        known = [status.value for status in Status if status is not Status.UNKNOWN]
+        for label, status in self.statuses.items():
+            _one_of(f"statuses.{label}", status, known)
 
     def spinner_policy(self, project: str, spinner: str) -> SpinnerPolicy:
         """Return what holds for a spinner, by the name of its project and its own."""
@@ -290,7 +290,7 @@ CACHED_POLICIES = 10_000
 
 
 class FileConfig(Config, frozen=True):
-    """Everything that a file with one runtime can say."""
+    """All settings of a file with one runtime."""
 
     web: WebConfig = msgspec.field(default_factory=WebConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
@@ -299,10 +299,10 @@ class FileConfig(Config, frozen=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExporterConfig:
-    """Everything that was asked for."""
+    """All settings of the exporter."""
 
     runtimes: Mapping[str, Config]
-    """What holds for each runtime, by its name; the one of a file that has just one is called ``."""
+    """The config of each runtime by its name, which is empty for a single runtime without one."""
     web: WebConfig
     log: LogConfig
     storage: StorageConfig

@@ -1,4 +1,4 @@
-"""Reading what a person wrote: YAML without surprises, decoded, with every mistake as a place and a remedy."""
+"""Reads YAML files strictly; each error names a place in the file and what is expected."""
 
 import difflib
 import re
@@ -14,29 +14,29 @@ from exporter.errors import ConfigError
 T = TypeVar("T")
 
 MAX_FILE = 1_000_000
-"""Bytes of a file that a person wrote."""
+"""Bytes of a file."""
 
 MAX_NODES = 100_000
-"""Values in such a file once its aliases are followed: few lines of them can stand for more than any memory holds."""
+"""Values in a file after its aliases are expanded: a few lines of aliases can expand to more than fits into memory."""
 
 
 class MisfitError(Exception):
-    """A value is not what its place expects."""
+    """A value does not have the expected type or form."""
 
     def __init__(self, path: tuple[str, ...], what: str) -> None:
         super().__init__(what)
         self.path = path
-        """Keys from the top to the place."""
+        """Keys from the root to the value."""
         self.what = what
-        """What is wrong there, and what is expected."""
+        """What is wrong, and what is expected."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of a file; a key that it does not know is refused."""
+    """A section of a file; an unknown key is an error."""
 
 
 def read(file: Path, *, example: str) -> dict[str, Any]:
-    """Return a file's mapping; `example` is what one could say. Raises `ConfigError` naming file and line."""
+    """Return a file's mapping. Raises a `ConfigError` with file and line; `example` is part of it for an empty file."""
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_FILE + 1)
@@ -55,14 +55,14 @@ def read(file: Path, *, example: str) -> dict[str, Any]:
         raise ConfigError(f"{file}: not YAML") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: expected settings such as {example}")
-    odd = next((key for key in tree if not isinstance(key, str)), None)
-    if odd is not None:
-        raise ConfigError(f"{file}: {odd!r}: expected a key that is text")
+    not_text = next((key for key in tree if not isinstance(key, str)), None)
+    if not_text is not None:
+        raise ConfigError(f"{file}: {not_text!r}: expected a key that is text")
     return tree
 
 
 def decode(tree: Any, kind: type[T], hook: Callable[[type, object], object] | None = None) -> T:
-    """Decode a tree; raises `MisfitError`. A check of a section names its own key first ("floor: expected …")."""
+    """Decode a tree; raises `MisfitError`. The checks of a section raise errors that start with a key ("floor: …")."""
     try:
         return msgspec.convert(tree, kind, dec_hook=hook)
     except msgspec.ValidationError as error:
@@ -70,11 +70,11 @@ def decode(tree: Any, kind: type[T], hook: Callable[[type, object], object] | No
 
 
 def keys_at(kind: type, path: tuple[str, ...]) -> list[str]:
-    """Return the keys that a type knows at a place."""
+    """Return the keys that a type has at a path."""
     section: Any = kind
     for key in path:
         hint: Any = get_type_hints(section).get(key)
-        # Of a choice, the one that has keys; of a mapping or a list, what it holds.
+        # Of a union, the member that has keys; of a mapping or a list, its values.
         kinds = (hint, *get_args(hint), *(each for inner in get_args(hint) for each in get_args(inner)))
         section = next((each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)), None)
         if section is None:
@@ -83,13 +83,13 @@ def keys_at(kind: type, path: tuple[str, ...]) -> list[str]:
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """Say that a key is not known, and which was meant."""
+    """Return an error for an unknown key, with the most similar known key."""
     near = difflib.get_close_matches(key, known, n=1)
     return "unknown key" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
 
 
 def _misfit(message: str, kind: type) -> MisfitError:
-    """Turn msgspec's sentence into: the path, what was expected."""
+    """Split msgspec's message into the path and what is expected."""
     what, _, at = message.partition(" - at `$")
     path = tuple(part for part in at.replace("[...]", "").rstrip("`").split(".") if part)
     if key := re.match(r"([\w.]+): ", what):
@@ -98,8 +98,8 @@ def _misfit(message: str, kind: type) -> MisfitError:
         return MisfitError((*path, unknown[1]), unknown_key(unknown[1], keys_at(kind, path)))
     if missing := re.search(r"missing required field `(.+)`", what):
         return MisfitError((*path, missing[1]), "is required")
-    for theirs, ours in _PLAIN_WORDS:
-        what = re.sub(theirs, ours, what)
+    for pattern, words in _PLAIN_WORDS:
+        what = re.sub(pattern, words, what)
     return MisfitError(path, what)
 
 
@@ -117,31 +117,31 @@ _PLAIN_WORDS = (
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses what a person did not mean: a key that stands twice, of which YAML would keep the last; and bombs."""
+    """Rejects duplicate keys, of which YAML would keep the last, and aliases that expand without limit."""
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
-            _weigh(node, {}, ())
+            _expanded_size(node, {}, ())
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice}", node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
-def _weigh(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Return how many values a node stands for once its aliases are followed."""
+def _expanded_size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Return the number of values of a node after its aliases are expanded."""
     if id(node) in above:
-        raise yaml.constructor.ConstructorError(None, None, "an alias leads back to itself", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, "an alias refers to itself", node.start_mark)
     if id(node) not in known:
         below = (*above, id(node))
         values = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
-        known[id(node)] = 1 + sum(_weigh(part, known, below) for part in parts)
+        known[id(node)] = 1 + sum(_expanded_size(part, known, below) for part in parts)
     if known[id(node)] > MAX_NODES:
-        raise yaml.constructor.ConstructorError(None, None, "aliases that stand for too much", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, "aliases expand to too many values", node.start_mark)
     return known[id(node)]

@@ -1,21 +1,21 @@
-"""Value types of settings that YAML has no type for: durations, secrets, regular expressions, addresses."""
+"""Types of settings that YAML does not have: durations, secrets, regular expressions, addresses."""
 
 import re
 from urllib.parse import urlsplit
 
 
 class Duration(float):
-    """Seconds, written as Prometheus writes durations: `5s`, `1h30m`, `500ms`; `0.5s` is taken too."""
+    """Seconds, written as Prometheus writes durations: `5s`, `1h30m`, `500ms`; `0.5s` is accepted too."""
 
 
 class Secret:
-    """A value that must not be printed; `reveal()` is the only way to it."""
+    """A value that must not be printed; only `reveal()` returns it."""
 
     def __init__(self, value: str) -> None:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the value itself."""
+        """Return the value."""
         return self._value
 
     def __repr__(self) -> str:
@@ -29,7 +29,7 @@ class Secret:
 
 
 def parse_duration(text: str) -> Duration:
-    """Return the seconds of a Prometheus duration; raises `ValueError` when it is not one.
+    """Return the seconds of a Prometheus duration; raises `ValueError` if it is invalid.
 
     >>> parse_duration("1h30m")
     5400.0
@@ -50,7 +50,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def canonical_url(url: str) -> str:
-    """Return a URL in the one spelling that stands for all that name the same API.
+    """Return the canonical spelling of a URL.
 
     >>> canonical_url("HTTPS://Runtime.example.com:443/api/")
     'https://runtime.example.com/api'
@@ -69,7 +69,7 @@ _DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _
 
 
 def decode_value(kind: type, value: object) -> object:
-    """Decode what msgspec has no type for: durations, patterns, secrets."""
+    """Decode types that msgspec does not have: durations, patterns, secrets."""
     if kind is Duration:
         if not isinstance(value, str):
             raise ValueError(f"expected a duration such as 5s or 1h30m, got {value!r}")

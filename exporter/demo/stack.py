@@ -16,7 +16,7 @@ import yaml
 from exporter.demo import pages, speed
 from exporter.demo.parts import DemoError, Part, find, free_ports, launch, reserve, wait_until
 from exporter.service import SCRAPE_INTERVAL
-from exporter.web.server import answering
+from exporter.web.server import running_server
 
 HOUR = 3600.0
 MINUTE = 60.0
@@ -57,7 +57,7 @@ async def start(
     pages_port = listener.getsockname()[1]
     usual = list(PORTS.values()) if pages_port == PAGES_PORT else [0] * len(PORTS)
     ports = dict(zip(PORTS, free_ports(usual), strict=True)) | {"pages": pages_port}
-    await exits.enter_async_context(answering(pages.create_app(receive), listener))
+    await exits.enter_async_context(running_server(pages.create_app(receive), listener))
     stack = _Stack(story, folder, exits, ended, ports)
     runtime = await stack.runtime()
     exporter = await stack.exporter()

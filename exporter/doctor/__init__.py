@@ -1,7 +1,7 @@
-"""`spinner-exporter doctor`: checks a connection before it is relied on, and suggests a config for an unknown API."""
+"""`spinner-exporter doctor`: checks a connection, and suggests a config for an unknown API."""
 
-from exporter.doctor.diagnosis import Check, Diagnosis, FieldFinding, as_json, as_text, examine, suggest_from_answers
-from exporter.doctor.suggest import SuggestError, from_answers, from_openapi, read_openapi
+from exporter.doctor.diagnosis import Check, Diagnosis, FieldFinding, as_json, as_text, examine, suggest_from_responses
+from exporter.doctor.suggest import SuggestError, from_openapi, from_responses, read_openapi
 
 __all__ = [
     "Check",
@@ -11,8 +11,8 @@ __all__ = [
     "as_json",
     "as_text",
     "examine",
-    "from_answers",
     "from_openapi",
+    "from_responses",
     "read_openapi",
-    "suggest_from_answers",
+    "suggest_from_responses",
 ]

@@ -1,6 +1,6 @@
-"""Looks a connection over before it is relied on: is it let in, is every field there, what will it cost?
+"""Checks a connection: authentication, clocks, every field, and the expected number of series and requests.
 
-It reads what the exporter would read, once and once more, and says of everything that is missing what that costs.
+Requests a page of each resource, then reads twice as the exporter does. For each missing field it shows the effect.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
-from exporter.doctor.suggest import fields_of, from_answers
+from exporter.doctor.suggest import fields_of, from_responses
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
 from exporter.runtime.client import RawResponse, RuntimeClient
@@ -29,7 +29,7 @@ from exporter.status import Status
 from exporter.sync.project_list import ONLY_PROJECT
 
 CLOCK_TOLERANCE = 5.0
-"""Seconds that the clocks may differ before it is worth a word; any difference is corrected."""
+"""Seconds of difference between the clocks that are not reported; every difference is corrected."""
 
 EXAMPLE_LENGTH = 40
 """Characters of an example value that are shown."""
@@ -41,48 +41,48 @@ REQUIRED = {
     "records": ("id",),
     "usage": ("name", "used"),
 }
-"""Fields without which an item is of no use."""
+"""Fields without which an item cannot be used."""
 
-COSTS = {
-    ("jobs", "startedAt"): "no duration and no time in the queue",
-    ("jobs", "endedAt"): "a run's end is dated by updatedAt, or by when the exporter sees it",
-    ("jobs", "updatedAt"): "every read of a run counts as a change of it",
-    ("jobs", "createdAt"): "startedAt stands for it, and there is no time in the queue",
+EFFECTS = {
+    ("jobs", "startedAt"): "no duration and no queue time",
+    ("jobs", "endedAt"): "updatedAt is used, or the time at which the exporter first sees the end",
+    ("jobs", "updatedAt"): "each read of a run counts as a change",
+    ("jobs", "createdAt"): "startedAt is used, and there is no queue time",
     (
         "jobs",
         "lastProgressAt",
-    ): "stalls are timed from what the exporter sees; a restart of it delays a page by at most one threshold",
-    ("jobs", "records.completed"): "no progress, and so no stall can be seen; where records can be listed, say "
+    ): "the exporter's own observations are used; after its restart an alert can be late by one stall threshold",
+    ("jobs", "records.completed"): "no progress and no stall detection; if records can be listed, set "
     "resources.counts: records",
     ("jobs", "records.total"): "no spinner_run_progress_ratio",
     ("jobs", "records.failed"): "failed records are not counted",
-    ("jobs", "records.waiting"): "a wait for a person is known by the run's status alone",
-    ("jobs", "records.running"): "the last records of a run are given no more time than others",
+    ("jobs", "records.waiting"): "only the run's status shows that it waits for a person",
+    ("jobs", "records.running"): "the last records of a run get no additional time before it counts as stalled",
     ("jobs", "records.pending"): 'no spinner_run_records{state="pending"}',
-    ("jobs", "failures"): "no spinner_run_failures: failures are not told apart by step and error",
-    ("health", "runtime.lastHeartbeatAt"): "a runtime that dies is noticed only when the API says so",
+    ("jobs", "failures"): "no spinner_run_failures: failures are not grouped by step and error code",
+    ("health", "runtime.lastHeartbeatAt"): "a dead runtime is noticed only when the API reports it",
     ("health", "runtime.workers"): "no spinner_runtime_workers",
     ("records", "failedStep.name"): "failed records are named without their step",
-    ("records", "errorCode"): "failed records are named without their error",
-    ("records", "endedAt"): "which failed records are the newest is not known",
-    ("usage", "resetsAt"): "no forecast of when a meter is full",
-    ("usage", "limit"): "a meter without a limit is shown as unlimited",
+    ("records", "errorCode"): "failed records are named without their error code",
+    ("records", "endedAt"): "the newest failed records cannot be selected",
+    ("usage", "resetsAt"): "no forecast of when a meter reaches its limit",
+    ("usage", "limit"): "the meter is shown as unlimited",
 }
-"""What it costs when a field is not there; of those that are not here nothing depends on it."""
+"""The effect when a field is missing; without an entry there is none."""
 
-ABSENT_COSTS = {
-    "health": "no spinner_runtime_up: a runtime that is down shows only in runs that stand still",
-    "projects": "everything is one project",
-    "job": "a run that is in no list any more is taken for gone",
+ABSENT_EFFECTS = {
+    "health": "no spinner_runtime_up: only runs without progress show that the runtime is down",
+    "projects": "all runs belong to one project",
+    "job": "a run that is in no list any more counts as gone",
     "records": "failed records are not named",
     "usage": "no plan meters, and no alert before PLAN_LIMIT",
 }
-"""What it costs when a deployment lacks a resource."""
+"""The effect when a deployment does not have a resource."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -91,60 +91,60 @@ class Check:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FieldFinding:
-    """One field of ours, in the items of one answer."""
+    """One field in the items of one response."""
 
     resource: str
     field: str
     found: int
     items: int
     example: str
-    cost: str
-    """What it costs that it is missing; empty where it was found, or where nothing depends on it."""
+    effect: str
+    """The effect of its absence; empty if it was found, or if there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that was found."""
+    """The result of all checks."""
 
     checks: list[Check]
     fields: list[FieldFinding]
     labels: dict[str, str | None]
-    """Status labels that nobody knows, and the idea that each most likely stands for."""
+    """Unknown status labels, each with the status that it most likely means."""
     series: int
     runs: int
     requests_per_hour: float | None
 
     @property
     def ok(self) -> bool:
-        """Whether the exporter would serve."""
+        """Whether the exporter could serve metrics."""
         return all(check.ok for check in self.checks)
 
     def as_tree(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return it as values for JSON."""
         return {"ok": self.ok, **dataclasses.asdict(self)}
 
     def as_text(self) -> str:
-        """Return it for people."""
+        """Return it as text."""
         lines = [f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.finding}" for check in self.checks]
         for resource, findings in itertools.groupby(self.fields, key=lambda each: each.resource):
             lines += ["", *_table(resource, list(findings))]
         if self.labels:
-            lines += ["", "Status labels that nobody knows; put them into the config, corrected:", "statuses:"]
-            lines += [f"  {json.dumps(label)}: {idea or '# ' + IDEAS}" for label, idea in self.labels.items()]
+            lines += ["", "Unknown status labels; check the proposals and add them to the config:", "statuses:"]
+            lines += [f"  {json.dumps(label)}: {status or '# ' + STATUSES}" for label, status in self.labels.items()]
         if self.requests_per_hour is not None:
             lines += [
                 "",
-                f"About {self.series:,} series now, of {self.runs:,} runs, and {self.requests_per_hour:,.0f} "
-                f"requests to the API in an hour when it is scraped every {SCRAPE_INTERVAL:g} s and little changes.",
+                f"About {self.series:,} series for {self.runs:,} runs, and {self.requests_per_hour:,.0f} API requests "
+                f"per hour at a scrape interval of {SCRAPE_INTERVAL:g} s while little changes.",
             ]
         return "\n".join(lines)
 
 
-IDEAS = "one of queued, running, waiting, completed, failed, cancelled"
+STATUSES = "one of queued, running, waiting, completed, failed, cancelled"
 
 
 def as_json(diagnoses: Mapping[str, Diagnosis]) -> str:
-    """Return what was found of each runtime for machines; the one of a config that has just one stands alone."""
+    """Return the diagnosis of each runtime as JSON; of a single runtime without a name only its diagnosis."""
     if "" in diagnoses:
         return json.dumps(diagnoses[""].as_tree(), indent=2)
     trees = {name: diagnosis.as_tree() for name, diagnosis in diagnoses.items()}
@@ -152,14 +152,14 @@ def as_json(diagnoses: Mapping[str, Diagnosis]) -> str:
 
 
 def as_text(diagnoses: Mapping[str, Diagnosis]) -> str:
-    """Return the same for people."""
+    """Return the same as text."""
     heads = {name: f"runtime {name}\n" if name else "" for name in diagnoses}
     return "\n\n".join(heads[name] + diagnosis.as_text() for name, diagnosis in diagnoses.items())
 
 
 async def examine(config: Config) -> Diagnosis:
-    """Look a connection over, whatever the API does. Raises `ConfigError` for a config that cannot be followed."""
-    # The second read has to come at once.
+    """Check a connection, whatever the API does. Raises `ConfigError` for an invalid config."""
+    # The second read follows immediately.
     sync = msgspec.structs.replace(config.sync, min_interval=Duration(0))
     exporter = Exporter({"": msgspec.structs.replace(config, sync=sync)})
     try:
@@ -168,32 +168,32 @@ async def examine(config: Config) -> Diagnosis:
         await exporter.close()
 
 
-async def suggest_from_answers(config: Config) -> str:
-    """Return a config whose fields are guessed from what the described requests answer. Raises `SuggestError`."""
+async def suggest_from_responses(config: Config) -> str:
+    """Return a config whose fields are guessed from responses to the described requests. Raises `SuggestError`."""
     exporter = Exporter({"": config})
     try:
         client, decoder = exporter.runtimes[""].client, exporter.runtimes[""].decoder
-        answers: dict[str, list[Any]] = {}
+        responses: dict[str, list[Any]] = {}
         project, run = ONLY_PROJECT, None
         for resource in ("health", "projects", "jobs", "records", "usage"):
             if not client.has(resource) or (resource == "records" and run is None):
                 continue
             try:
                 sample = await client.raw_response(resource, run if resource == "records" else None, project_id=project)
-                answers[resource] = decoder.raw_items(resource, sample.body)
+                responses[resource] = decoder.raw_items(resource, sample.body)
             except (ApiError, *MALFORMED):
-                continue  # what cannot be asked for is the doctor's to say
+                continue  # `examine` reports it
             if resource == "projects":
-                project = _first_id(answers[resource]) or ONLY_PROJECT
-            elif resource == "jobs" and (run_id := _first_id(answers[resource])):
+                project = _first_id(responses[resource]) or ONLY_PROJECT
+            elif resource == "jobs" and (run_id := _first_id(responses[resource])):
                 run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, 0.0, 0.0)
-        return from_answers(config.runtime.base_url, answers)
+        return from_responses(config.runtime.base_url, responses)
     finally:
         await exporter.close()
 
 
 def _first_id(items: list[Any]) -> str:
-    """Return the first item's id, by whatever name it has; empty where it has none."""
+    """Return the first item's id, whatever its name; empty if it has none."""
     name = fields_of("projects", items).get("id")
     return str(items[0].get(name) or "") if name and isinstance(items[0], dict) else ""
 
@@ -203,12 +203,10 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
     await examination.run()
     checks, series, runs, requests = examination.checks, 0, 0, None
     if all(check.ok for check in checks):
-        first = _samples(await exporter.page(patience=float("inf")))
-        second = _samples(await exporter.page(patience=float("inf")))
+        first = _samples(await exporter.page(max_wait=float("inf")))
+        second = _samples(await exporter.page(max_wait=float("inf")))
         api_up = any(sample.name == "spinner_api_up" and sample.value == 1 for sample in second)
-        checks.append(
-            Check("a whole read", api_up, "as the exporter does it" if api_up else "failed; see the log above")
-        )
+        checks.append(Check("full read", api_up, "succeeded" if api_up else "failed; see the log above"))
         series = len(second)
         runs = sum(sample.name == "spinner_run_status" for sample in second)
         steady = _requests(second) - _requests(first)
@@ -229,7 +227,7 @@ class _Examination:
     async def run(self) -> None:
         clock_seen = False
         for resource in ("health", "projects"):
-            sample = await self._look(resource)
+            sample = await self._check(resource)
             if sample is not None and not clock_seen:
                 clock_seen = self._clock(sample)
         run = None
@@ -240,16 +238,18 @@ class _Examination:
         if run is None:
             for resource in ("job", "records"):
                 if self._client.has(resource):
-                    self.checks.append(Check(resource, True, "not asked for: no run is there to ask about"))
+                    self.checks.append(Check(resource, True, "not requested: there is no run"))
         else:
-            await self._look("job", run)
-            await self._look("records", run)
-        await self._look("usage")
+            await self._check("job", run)
+            await self._check("records", run)
+        await self._check("usage")
 
-    async def _look(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> RawResponse | None:
-        """Ask for a resource, note what came of it, and return the answer."""
+    async def _check(
+        self, resource: str, run: RunSnapshot | None = None, *, project_id: str = ""
+    ) -> RawResponse | None:
+        """Request a resource, record the result, and return the response."""
         if not self._client.has(resource):
-            self.checks.append(Check(resource, True, f"absent: {ABSENT_COSTS[resource]}"))
+            self.checks.append(Check(resource, True, f"absent: {ABSENT_EFFECTS[resource]}"))
             return None
         try:
             sample = await self._client.raw_response(resource, run, project_id=project_id)
@@ -258,13 +258,13 @@ class _Examination:
             self.checks.append(Check(resource, False, str(error).removeprefix(f"{resource}: ")))
             return None
         except MALFORMED as error:
-            self.checks.append(Check(resource, False, f"the answer is not what is described: {error}"))
+            self.checks.append(Check(resource, False, f"the response does not match its description: {error}"))
             return None
-        items, unfit = explanation.items, explanation.skipped
-        finding = "it answers" if resource in ("health", "job") else f"{len(items)} items in the first answer"
-        if unfit:
-            finding += f"; {len(unfit)} would be left out: {unfit[0]}"
-        self.checks.append(Check(resource, not unfit or len(unfit) < max(len(items), 1), finding))
+        items, skipped = explanation.items, explanation.skipped
+        finding = "responds" if resource in ("health", "job") else f"{len(items)} items in the first response"
+        if skipped:
+            finding += f"; {len(skipped)} would be skipped: {skipped[0]}"
+        self.checks.append(Check(resource, not skipped or len(skipped) < max(len(items), 1), finding))
         if resource != "job":
             self.fields += self._findings(resource, items)
         if resource == "jobs":
@@ -274,25 +274,25 @@ class _Examination:
     def _findings(self, resource: str, items: list[dict[str, Any]]) -> Iterator[FieldFinding]:
         for field in sorted(FIELDS[resource], key=lambda each: (each not in REQUIRED[resource], each)):
             values = [item[field] for item in items if field in item]
-            expected = [item for item in items if self._has_reason_for(resource, field, item)]
-            cost = "" if values or not expected else COSTS.get((resource, field), "")
+            expected = [item for item in items if self._should_have(resource, field, item)]
+            effect = "" if values or not expected else EFFECTS.get((resource, field), "")
             if not values and items and field in REQUIRED[resource]:
-                cost = "required"
-            if not values and (stand_in := self._stand_in(resource, field)):
-                cost = stand_in
-            yield FieldFinding(resource, field, len(values), len(items), _example(values), cost)
+                effect = "required"
+            if not values and (substitute := self._substitute(resource, field)):
+                effect = substitute
+            yield FieldFinding(resource, field, len(values), len(items), _example(values), effect)
 
-    def _stand_in(self, resource: str, field: str) -> str:
-        """Return what stands for a field of runs that is not there; empty for nothing."""
+    def _substitute(self, resource: str, field: str) -> str:
+        """Return what is used instead of a missing field of runs; empty for nothing."""
         if resource != "jobs":
             return ""
         if field == "spinnerName" and self._client.has("projects"):
-            return "nothing: the project's name stands for it"
+            return "none: the project's name is used"
         counted = field == "lastProgressAt" or field.startswith(("records.", "failures"))
-        return "nothing: it is counted from the records" if counted and self._client.counts_records else ""
+        return "none: it is counted from the records" if counted and self._client.counts_records else ""
 
-    def _has_reason_for(self, resource: str, field: str, item: dict[str, Any]) -> bool:
-        """Whether an item should have a field: one that has not ended has no end, and one that went well no error."""
+    def _should_have(self, resource: str, field: str, item: dict[str, Any]) -> bool:
+        """Whether an item should have a field: an open one has no end, and one that did not fail no error."""
         status = self._statuses.status_for(str(item.get("status", "")))
         if (resource, field) == ("jobs", "endedAt"):
             return status.ended
@@ -306,11 +306,10 @@ class _Examination:
         if sample.date is None:
             return False
         difference = sample.date - sample.local_time
-        finding = (
-            f"the API's is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} ours; it is corrected"
-        )
+        direction = "ahead of" if difference > 0 else "behind"
+        finding = f"the API's clock is {abs(difference):.0f} s {direction} this one; the exporter corrects for it"
         if abs(difference) < CLOCK_TOLERANCE:
-            finding = "they agree"
+            finding = "in sync"
         self.checks.append(Check("clocks", True, finding))
         return True
 
@@ -322,15 +321,15 @@ class _Examination:
             async for page in self._client.projects():
                 found += [(project.id, project.name) for project in page.items]
         except ApiError:
-            return []  # noted when it was looked at
+            return []  # `_check` has reported it
         wanted = [(each, name) for each, name in found if self._config.projects.wanted(name)]
         self.checks.append(Check("projects to read", bool(wanted), f"{len(wanted)} of {len(found)}"))
         return wanted[:_PROJECTS_TRIED]
 
     async def _jobs(self, project_id: str, name: str) -> RunSnapshot | None:
-        """Look at a project's runs, and return one of them; None when there is none, or none can be read."""
+        """Check a project's runs and return one of them; None if there is none, or none can be read."""
         before = len(self.fields), len(self.checks)
-        sample = await self._look("jobs", project_id=project_id)
+        sample = await self._check("jobs", project_id=project_id)
         if sample is None:
             return None
         try:
@@ -338,7 +337,7 @@ class _Examination:
         except MALFORMED:
             return None
         if not runs and self.checks[-1].ok:
-            # The next project may have some; its answer says more.
+            # The next project may have runs.
             del self.fields[before[0] :]
             self.checks[before[1] :] = [Check("jobs", True, f"no runs in {name}")]
             return None
@@ -347,12 +346,12 @@ class _Examination:
     def _note_labels(self, labels: Iterable[str]) -> None:
         for label in sorted(set(labels)):
             if self._statuses.status_for(label) is Status.UNKNOWN:
-                idea = propose(label)
-                self.labels[label] = None if idea is None else idea.value
+                proposed = propose(label)
+                self.labels[label] = None if proposed is None else proposed.value
 
 
 _PROJECTS_TRIED = 20
-"""Projects that are asked for runs until one has some."""
+"""Projects whose runs are requested until one has some."""
 
 
 def _samples(page: MetricsPage) -> list[MetricSample]:
@@ -373,7 +372,7 @@ def _example(values: list[Any]) -> str:
 
 def _table(resource: str, findings: list[FieldFinding]) -> list[str]:
     rows = [
-        (each.field, f"{each.found} of {each.items}" if each.items else "", each.example, each.cost)
+        (each.field, f"{each.found} of {each.items}" if each.items else "", each.example, each.effect)
         for each in findings
     ]
     head = (resource, "found", "example", "effect when missing")

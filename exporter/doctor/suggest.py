@@ -1,7 +1,6 @@
-"""A config to begin with, guessed from an OpenAPI document or from answers: names that look like ours, made explicit.
+"""A first config, guessed from an OpenAPI document or from responses by the names of their fields.
 
-Nothing here is certain, so that what it writes says where each guess comes from and is meant to be read, corrected, and
-looked over with the doctor.
+The result can be wrong: it is meant to be reviewed, corrected and checked with the doctor.
 """
 
 import asyncio
@@ -47,7 +46,6 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "records": {
         "id": ("id", "recordid", "taskid", "key", "uid", "number"),
         "status": ("status", "statetype", "state", "phase"),
-        "startedAt": ("startedat", "starttime", "startdate"),
         "endedAt": ("endedat", "endtime", "enddate", "finishedat", "done"),
         "failedStep.name": ("failedstepname", "stepname", "taskkey", "step"),
         "errorCode": ("errorcode", "error", "reason", "statename"),
@@ -59,7 +57,7 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "resetsAt": ("resetsat", "resetat", "periodend"),
     },
 }  # fmt: skip
-"""Names that stand for our fields elsewhere, folded to small letters, the likeliest first."""
+"""Names of each field in other APIs, as lower-case letters and digits; the most likely name first."""
 
 NOUNS: Mapping[str, tuple[str, ...]] = {
     "jobs": ("jobs", "runs", "executions", "flowruns", "dagruns", "jobruns", "workflowruns", "pipelineruns"),
@@ -68,30 +66,30 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
     "usage": ("usage", "quota", "quotas", "limits"),
     "health": ("health", "healthz", "status", "ready"),
 }
-"""What a resource is called in a path."""
+"""Names of each resource in paths."""
 
-TIMES = {field for fields in WORDS.values() for field in fields if field.endswith(("At", "Until"))}
+TIMES = {field for fields in WORDS.values() for field in fields if field.endswith("At")}
 
 
 class SuggestError(ExporterError):
-    """Nothing can be suggested from what is there."""
+    """There is no basis for a suggestion."""
 
 
 async def read_openapi(location: str) -> Any:
     """Return the OpenAPI document at a URL or in a file. Raises `SuggestError`."""
     try:
         if location.startswith(("http://", "https://")):
-            # Without the token: the document may be anywhere.
+            # Without the token: the document may be on another host.
             async with httpx.AsyncClient(timeout=30) as http:
-                answer = await http.get(location)
-            if answer.status_code != 200:
-                raise SuggestError(f"{location}: HTTP {answer.status_code}")
-            text = answer.text
+                response = await http.get(location)
+            if response.status_code != 200:
+                raise SuggestError(f"{location}: HTTP {response.status_code}")
+            text = response.text
         else:
             text = await asyncio.to_thread(Path(location).read_text, encoding="utf-8")
         return yaml.safe_load(text)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SuggestError(f"{location}: no answer ({type(error).__name__})") from None
+        raise SuggestError(f"{location}: no response ({type(error).__name__})") from None
     except OSError as error:
         raise SuggestError(f"{location}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
@@ -101,29 +99,29 @@ async def read_openapi(location: str) -> Any:
 def from_openapi(document: Any, base_url: str) -> str:
     """Return a config for an API that an OpenAPI document (version 3) describes. Raises `SuggestError`."""
     if not isinstance(document, dict) or not isinstance(document.get("paths"), dict):
-        raise SuggestError("this is no OpenAPI document: it has no paths")
+        raise SuggestError("not an OpenAPI document: it has no paths")
     api = _OpenApi(document)
     resources = {
         name: found for name in ("health", "projects", "jobs", "records", "usage") if (found := api.find(name))
     }
     if "jobs" not in resources:
         nouns = ", ".join(NOUNS["jobs"])
-        raise SuggestError(f"no list of runs is described; looked for a path that ends in one of {nouns}")
+        raise SuggestError(f"no list of runs found: expected a path that ends in one of {nouns}")
     if job := api.one_run():
         resources["job"] = job
-    return _written(base_url, resources)
+    return _as_yaml(base_url, resources)
 
 
-def from_answers(base_url: str, answers: Mapping[str, Iterable[Any]]) -> str:
-    """Return a config for what was answered: raw items by resource. Raises `SuggestError`."""
-    resources = {name: {"fields": fields_of(name, items)} for name, items in answers.items()}
+def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]]) -> str:
+    """Return a config for raw items by resource. Raises `SuggestError`."""
+    resources = {name: {"fields": fields_of(name, items)} for name, items in responses.items()}
     if not any(each["fields"] for each in resources.values()):
-        raise SuggestError("nothing in the answers looks like a field of ours")
-    return _written(base_url, resources, absent=False)
+        raise SuggestError("no field of the responses has a known name")
+    return _as_yaml(base_url, resources, absent=False)
 
 
 def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
-    """Return the fields that items seem to have: from ours to a JMESPath, or to that and a converter."""
+    """Return the fields that items seem to have, each with a JMESPath, or with that and a converter."""
     leaves: dict[str, Any] = {}
     for item in items:
         for path, value in _leaves(item):
@@ -131,7 +129,7 @@ def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
                 leaves[path] = value
     fields: dict[str, Any] = {}
     for field, words in WORDS[resource].items():
-        found = _likeliest(words, leaves, is_time=field in TIMES)
+        found = _most_likely(words, leaves, is_time=field in TIMES)
         if found is not None:
             convert = _converter(leaves[found]) if field in TIMES else None
             fields[field] = {"path": found, **convert} if convert else found
@@ -143,7 +141,7 @@ class _OpenApi:
         self._document = document
 
     def find(self, resource: str) -> dict[str, Any] | None:
-        """Return the description of a resource that is most likely the one."""
+        """Return the description of the most likely path of a resource."""
         found = []
         for path, method, operation in self._operations():
             pieces = [piece for piece in path.split("/") if piece]
@@ -151,7 +149,7 @@ class _OpenApi:
             last = pieces[-2] if searches and len(pieces) > 1 else pieces[-1] if pieces else ""
             if _fold(last) not in NOUNS[resource] or (method == "POST") != searches:
                 continue
-            # The first noun of the list first, and of its places the shortest.
+            # Prefer the first noun of the list, and then the shortest path.
             found.append((NOUNS[resource].index(_fold(last)), len(pieces), path, method, operation))
         if not found:
             return None
@@ -159,7 +157,7 @@ class _OpenApi:
         return self._described(resource, path, method, operation)
 
     def one_run(self) -> dict[str, Any] | None:
-        """Return the description of one run, if there is one: a noun for runs and an id, at the end of a path."""
+        """Return the description of one run: a path that ends in a noun for runs and an id; None without one."""
         for path, method, operation in self._operations():
             pieces = path.split("/")
             if (
@@ -168,7 +166,7 @@ class _OpenApi:
                 and pieces[-1].startswith("{")
                 and _fold(pieces[-2]) in NOUNS["jobs"]
             ):
-                return {"path": self._path("job", path), **self._item_place(self._schema(operation))}
+                return {"path": self._path("job", path), **self._item_path(self._schema(operation))}
         return None
 
     def _described(self, resource: str, path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
@@ -236,7 +234,7 @@ class _OpenApi:
         return {"paging": {"style": "none"}}
 
     def _path(self, resource: str, path: str) -> str:
-        """Put our places for ids in place of theirs."""
+        """Replace the path's parameters by those of an API description."""
         pieces = path.split("/")
         for number, piece in enumerate(pieces):
             if piece.startswith("{"):
@@ -253,7 +251,7 @@ class _OpenApi:
         return {}
 
     def _list(self, schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return where in an answer its list is, and what the list's items are."""
+        """Return the path of the list in a response, and the schema of its items."""
         if schema.get("type") == "array":
             return "@", self._resolved(schema.get("items", {}))
         for name, each in schema.get("properties", {}).items():
@@ -262,7 +260,7 @@ class _OpenApi:
                 return name, self._resolved(part.get("items", {}))
         return "@", {}
 
-    def _item_place(self, schema: dict[str, Any]) -> dict[str, Any]:
+    def _item_path(self, schema: dict[str, Any]) -> dict[str, Any]:
         properties = schema.get("properties", {})
         if len(properties) == 1:
             (name, inner), *_ = properties.items()
@@ -271,7 +269,7 @@ class _OpenApi:
         return {}
 
     def _example(self, schema: dict[str, Any], depth: int = 0) -> Any:
-        """Make a value as a schema has it, to look for fields in."""
+        """Return a value that matches a schema, in which `fields_of` finds fields."""
         schema = self._resolved(schema)
         if schema.get("properties") and depth < _DEPTH:
             return {name: self._example(each, depth + 1) for name, each in schema["properties"].items()}
@@ -288,7 +286,7 @@ class _OpenApi:
             if isinstance(schema.get("$ref"), str):
                 schema = self._at(schema["$ref"])
             elif choices := [*schema.get("anyOf", []), *schema.get("oneOf", [])]:
-                # Mostly a type, or null.
+                # Usually a type or null.
                 real = [each for each in choices if not (isinstance(each, dict) and each.get("type") == "null")]
                 schema = real[0] if real else {}
             elif schema.get("allOf"):
@@ -312,30 +310,30 @@ _SINCE = ("updatedsince", "updatedafter", "updatedatgte", "modifiedsince", "modi
 _NEXT = ("nextcursor", "nextpagetoken", "next", "nextpage", "endcursor")
 
 
-def _written(base_url: str, resources: Mapping[str, dict[str, Any]], *, absent: bool = True) -> str:
+def _as_yaml(base_url: str, resources: Mapping[str, dict[str, Any]], *, absent: bool = True) -> str:
     missing = [name for name in ("health", "projects", "job", "records", "usage") if name not in resources]
     tree = {
         "runtime": {
             "base_url": base_url,
             "token_file": "/run/secrets/token",
             "resources": {
-                **{name: _plainly(resource) for name, resource in resources.items()},
+                **{name: _without_empty(resource) for name, resource in resources.items()},
                 **(dict.fromkeys(missing, "absent") if absent else {}),
             },
         }
     }
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
     return (
-        "# Guessed; read it, correct it, and look it over: spinner-exporter doctor --config.file=THIS\n"
-        "# docs/connecting.md says what each key means. Fields that were not found are left out.\n" + text
+        "# Guessed. Review and correct it, then check it: spinner-exporter doctor --config.file=THIS\n"
+        "# docs/connecting.md explains each key. Fields that were not found are not listed.\n" + text
     )
 
 
-def _plainly(resource: Mapping[str, Any]) -> dict[str, Any]:
+def _without_empty(resource: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in resource.items() if value not in ({}, [])}
 
 
-def _likeliest(words: tuple[str, ...], leaves: Mapping[str, Any], *, is_time: bool) -> str | None:
+def _most_likely(words: tuple[str, ...], leaves: Mapping[str, Any], *, is_time: bool) -> str | None:
     ranked = []
     for path, value in leaves.items():
         whole, last = _fold(path), _fold(path.rsplit(".", 1)[-1])
@@ -347,7 +345,7 @@ def _likeliest(words: tuple[str, ...], leaves: Mapping[str, Any], *, is_time: bo
 
 
 def _converter(value: Any) -> dict[str, str] | None:
-    """Return how a time is written, or None for what is no time."""
+    """Return the converter of a time; None for a value that is not a time."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -363,7 +361,7 @@ def _converter(value: Any) -> dict[str, str] | None:
 
 _EPOCH_S = 1e9
 _EPOCH_MS = 1e11
-"""From here on a number of seconds since 1970 would be in the year 5138: it counts milliseconds."""
+"""As seconds since 1970 this would be the year 5138, so larger numbers are milliseconds."""
 
 
 def _leaves(item: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

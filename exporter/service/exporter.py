@@ -16,7 +16,7 @@ from exporter.service.monitored_runtime import Dependencies, MonitoredRuntime
 SCRAPE_INTERVAL = 15.0
 """Seconds between two scrapes if nothing else is known: the interval in deploy/prometheus.yml."""
 
-PATIENCE = 9.5
+MAX_WAIT = 9.5
 """Seconds to wait for a read if the scraper sends no timeout: Prometheus's default of 10 s, less the offset."""
 
 
@@ -53,33 +53,33 @@ class Exporter:
     @property
     def ready(self) -> bool:
         """Whether any runtime has ever been read, so that there is something to show."""
-        return any(reader.ready for reader in self.runtimes.values())
+        return any(monitored.ready for monitored in self.runtimes.values())
 
     @property
     def timeout_offset(self) -> float:
         """Seconds to subtract from a scrape's timeout: the largest offset of all runtimes."""
-        return max(reader.config.sync.timeout_offset for reader in self.runtimes.values())
+        return max(monitored.config.sync.timeout_offset for monitored in self.runtimes.values())
 
-    async def page(self, page_format: Format = TEXT, *, patience: float = PATIENCE) -> MetricsPage:
-        """Return the page of `/metrics`; waits at most `patience` seconds for reads."""
-        return await self._generation.page(page_format, patience)
+    async def page(self, page_format: Format = TEXT, *, max_wait: float = MAX_WAIT) -> MetricsPage:
+        """Return the page of `/metrics`; waits at most `max_wait` seconds for reads."""
+        return await self._generation.page(page_format, max_wait)
 
-    async def projects(self, patience: float = PATIENCE) -> list[ProbeTarget]:
+    async def projects(self, max_wait: float = MAX_WAIT) -> list[ProbeTarget]:
         """Return what can be probed; raises `UnreadableError` while a runtime's list has never been read."""
-        return await self._generation.projects(patience)
+        return await self._generation.projects(max_wait)
 
     async def probe(
-        self, runtime: str, project_id: str, page_format: Format = TEXT, *, patience: float = PATIENCE
+        self, runtime: str, project_id: str, page_format: Format = TEXT, *, max_wait: float = MAX_WAIT
     ) -> MetricsPage | None:
         """Return the page of one project; None if the runtime does not list it or the config excludes it.
 
         Raises `UnreadableError` while there is nothing to show, `KeyError` for an unknown runtime.
         """
-        return await self._generation.probe(runtime, project_id, page_format, patience)
+        return await self._generation.probe(runtime, project_id, page_format, max_wait)
 
-    async def refresh(self, patience: float = PATIENCE) -> bool:
-        """Read every runtime; return whether each had a successful read within `patience` seconds."""
-        return await self._generation.refresh(patience)
+    async def refresh(self, max_wait: float = MAX_WAIT) -> bool:
+        """Read every runtime; return whether each had a successful read within `max_wait` seconds."""
+        return await self._generation.refresh(max_wait)
 
     async def reload(self, configs: Mapping[str, Config]) -> None:
         """Replace the generation by one of another config. A runtime's data stay if its name and URL do.
@@ -118,7 +118,7 @@ class Exporter:
         except ConfigError:
             for name in configs.keys() - before.keys():
                 own.forget(name)
-            for name, reader in runtimes.items():
-                reader.discard(before.get(name))
+            for name, monitored in runtimes.items():
+                monitored.discard(before.get(name))
             raise
         return Generation(runtimes, own)

@@ -34,35 +34,35 @@ class Generation:
         self.own = own
         self._exposition = Exposition(own, self.runtimes)
 
-    async def page(self, page_format: Format, patience: float) -> MetricsPage:
-        """Return the page of `/metrics`; waits at most `patience` seconds for reads."""
-        moments = await asyncio.gather(*(reader.moment(patience) for reader in self.runtimes.values()))
-        for reader in self.runtimes.values():
-            reader.report_probes()
-        return await self._exposition.page(dict(zip(self.runtimes, moments, strict=True)), page_format)
+    async def page(self, page_format: Format, max_wait: float) -> MetricsPage:
+        """Return the page of `/metrics`; waits at most `max_wait` seconds for reads."""
+        contexts = await asyncio.gather(*(monitored.scrape(max_wait) for monitored in self.runtimes.values()))
+        for monitored in self.runtimes.values():
+            monitored.report_probes()
+        return await self._exposition.page(dict(zip(self.runtimes, contexts, strict=True)), page_format)
 
-    async def projects(self, patience: float) -> list[ProbeTarget]:
+    async def projects(self, max_wait: float) -> list[ProbeTarget]:
         """Return what can be probed; raises `UnreadableError` while a runtime's list has never been read."""
-        lists = await asyncio.gather(*(reader.projects(patience) for reader in self.runtimes.values()))
+        lists = await asyncio.gather(*(monitored.projects(max_wait) for monitored in self.runtimes.values()))
         targets: list[ProbeTarget] = []
         for name, projects in zip(self.runtimes, lists, strict=True):
             targets += [ProbeTarget(name, project_id, label) for project_id, label in sorted(projects.items())]
         return targets
 
-    async def probe(self, runtime: str, project_id: str, page_format: Format, patience: float) -> MetricsPage | None:
+    async def probe(self, runtime: str, project_id: str, page_format: Format, max_wait: float) -> MetricsPage | None:
         """Return the page of one project; None if the runtime does not list it or the config excludes it.
 
         Raises `UnreadableError` while there is nothing to show, `KeyError` for an unknown runtime.
         """
-        return await self.runtimes[runtime].probe(project_id, page_format, patience)
+        return await self.runtimes[runtime].probe(project_id, page_format, max_wait)
 
-    async def refresh(self, patience: float) -> bool:
-        """Read every runtime; return whether each had a successful read within `patience` seconds."""
-        return all(await asyncio.gather(*(reader.refresh(patience) for reader in self.runtimes.values())))
+    async def refresh(self, max_wait: float) -> bool:
+        """Read every runtime; return whether each had a successful read within `max_wait` seconds."""
+        return all(await asyncio.gather(*(monitored.refresh(max_wait) for monitored in self.runtimes.values())))
 
     async def stop(self) -> None:
         """Cancel reads in progress and start no more. Requests are still answered, from the last successful reads."""
-        await asyncio.gather(*(reader.stop() for reader in self.runtimes.values()))
+        await asyncio.gather(*(monitored.stop() for monitored in self.runtimes.values()))
 
     def take_over(self, predecessor: "Generation") -> None:
         """Continue with what a stopped generation holds of the same runtimes; remove the series of those that are gone.
@@ -71,10 +71,10 @@ class Generation:
         """
         for name in predecessor.runtimes.keys() - self.runtimes.keys():
             predecessor.own.forget(name)
-        for name, reader in self.runtimes.items():
-            reader.begin(predecessor.runtimes.get(name))
+        for name, monitored in self.runtimes.items():
+            monitored.begin(predecessor.runtimes.get(name))
 
     async def close(self, *, successor: "Generation | None" = None) -> None:
         """Stop, and close connections and files, except files that `successor` has taken over."""
-        for name, reader in self.runtimes.items():
-            await reader.close(heir=None if successor is None else successor.runtimes.get(name))
+        for name, monitored in self.runtimes.items():
+            await monitored.close(successor=None if successor is None else successor.runtimes.get(name))

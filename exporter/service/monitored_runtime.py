@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What the exporter takes from outside, so that tests can give their own."""
+    """What tests replace: clocks, transport and sleep."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -66,7 +66,10 @@ class MonitoredRuntime:
         self._dependencies = dependencies
         self._metrics = metrics
         self.decoder = Decoder(
-            status_map(config), _Findings(metrics), config.runtime.resources, label_length=config.limits.label_length
+            status_map(config),
+            _DecodeObserver(metrics),
+            config.runtime.resources,
+            label_length=config.limits.label_length,
         )
         http_client = HttpClient(
             Connections(config.runtime, concurrency=config.sync.concurrency, transport=dependencies.transport),
@@ -143,28 +146,28 @@ class MonitoredRuntime:
         """Whether the API has ever been read, so that there is something to show."""
         return self._shared.ever_ok
 
-    async def refresh(self, patience: float) -> bool:
-        """Read, waiting at most `patience` seconds; return whether the last read succeeded and ended in time."""
-        return await self._shared.fresh(patience)
+    async def refresh(self, max_wait: float) -> bool:
+        """Read, waiting at most `max_wait` seconds; return whether the last read succeeded and ended in time."""
+        return await self._shared.fresh(max_wait)
 
-    async def moment(self, patience: float) -> ScrapeContext:
+    async def scrape(self, max_wait: float) -> ScrapeContext:
         """Read, and return what to show."""
-        give_up = self._dependencies.monotonic() + patience
-        api_up = await self.refresh(patience)
-        # Of a read that goes on some projects may be here that are not saved yet: what is shown must not be taken back.
+        deadline = self._dependencies.monotonic() + max_wait
+        api_up = await self.refresh(max_wait)
+        # A read in progress may have stored projects that are not saved. A restart must not reset what a page shows.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._flush(), max(give_up - self._dependencies.monotonic(), LEAST_PATIENCE))
+            await asyncio.wait_for(self._flush(), max(deadline - self._dependencies.monotonic(), LEAST_FLUSH_TIME))
         return ScrapeContext(self.store, self.store.clock, api_up)
 
-    async def projects(self, patience: float) -> dict[str, str]:
+    async def projects(self, max_wait: float) -> dict[str, str]:
         """Return the projects that can be probed, id to name; raises `UnreadableError` before the first good read."""
         with structlog.contextvars.bound_contextvars(**self._log_context):
-            return await self.probes.projects(patience)
+            return await self.probes.projects(max_wait)
 
-    async def probe(self, project_id: str, page_format: Format, patience: float) -> MetricsPage | None:
+    async def probe(self, project_id: str, page_format: Format, max_wait: float) -> MetricsPage | None:
         """Return the page of one project; None if the runtime does not list it or the config excludes it."""
         with structlog.contextvars.bound_contextvars(**self._log_context):
-            return await self.probes.page(project_id, page_format, patience)
+            return await self.probes.page(project_id, page_format, max_wait)
 
     def report_probes(self) -> None:
         """Update the metrics about probed projects."""
@@ -176,11 +179,11 @@ class MonitoredRuntime:
         await self._shared.stop()
         await self.probes.stop()
 
-    async def close(self, *, heir: "MonitoredRuntime | None" = None) -> None:
-        """Stop; close connections, and the state file unless `heir` writes it from now on."""
+    async def close(self, *, successor: "MonitoredRuntime | None" = None) -> None:
+        """Stop; close connections, and the state file unless `successor` writes it from now on."""
         await self.stop()
         await self.client.close()
-        if self.state_writer is not None and (heir is None or heir.state_writer is not self.state_writer):
+        if self.state_writer is not None and (successor is None or successor.state_writer is not self.state_writer):
             await self.state_writer.flush()
             self.state_writer.close()
 
@@ -203,12 +206,12 @@ class MonitoredRuntime:
             await self.state_writer.flush()
 
 
-LEAST_PATIENCE = 0.2
-"""Seconds that a disk is given even when the read has taken all the time: less than what is kept for the way back."""
+LEAST_FLUSH_TIME = 0.2
+"""Seconds for a write to disk even if the read used all the time; less than the default of `sync.timeout_offset`."""
 
 
-class _Findings:
-    """Counts what decoding finds, and logs each kind of it once."""
+class _DecodeObserver:
+    """Counts invalid items and unknown labels, and logs each reason once."""
 
     def __init__(self, metrics: RuntimeMetrics) -> None:
         self._metrics = metrics
@@ -218,7 +221,7 @@ class _Findings:
         self._metrics.invalid_item(kind)
         if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
             self._logged.add((kind, reason))
-            log.warning("left out an item that is not what the API promises", kind=kind, reason=reason)
+            log.warning("skipping invalid item", kind=kind, reason=reason)
 
     def unmapped_status(self, label: str) -> None:
         if self._metrics.unmapped_status(label):
@@ -226,12 +229,12 @@ class _Findings:
 
 
 MAX_LOGGED_REASONS = 50
-"""Different reasons for invalid items that are logged; the counter goes on."""
+"""Different reasons for invalid items that are logged; all of them are counted."""
 
 
 def status_map(config: Config) -> StatusMap:
-    """Return what status labels mean here: those that are known, and the config's own."""
-    return StatusMap({label: Status(idea) for label, idea in config.statuses.items()})
+    """Return the statuses of all labels: the built-in ones, and those of the config."""
+    return StatusMap({label: Status(status) for label, status in config.statuses.items()})
 
 
 def _credentials(config: Config) -> Credentials:

@@ -1,7 +1,7 @@
-"""One project for one scrape: each probed project has a store of its own.
+"""Probes: each probed project has its own store.
 
-What a probe needs beside its project, the list of projects and the state of the worker service, is read once for all
-that come within `sync.min_interval`. A project that nobody has asked for in a while is forgotten.
+The list of projects and the state of the worker service are read once for all probes within `sync.min_interval`. A
+project that has not been probed for a while is dropped.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from exporter.sync.runtime_sync import SyncObserver, read_health
 from exporter.sync.single_flight import SingleFlight
 
 IDLE = 900.0
-"""Seconds after which a project that nobody asks for is forgotten: longer than a Prometheus needs to be replaced."""
+"""Seconds after its last probe until a project is dropped: longer than the replacement of a Prometheus takes."""
 
 
 class Probes:
-    """Reads single projects of one runtime when they are asked for, and holds what it read of them."""
+    """Reads single projects of one runtime when they are probed, and holds their stores."""
 
     def __init__(
         self,
@@ -61,31 +61,31 @@ class Probes:
         self._monotonic = monotonic
         self._problems = ProblemLog(monotonic)
         self._health: Health | None = None
-        self._shared = SingleFlight(self._read_what_is_shared, min_interval=min_interval, monotonic=monotonic)
+        self._shared = SingleFlight(self._read_shared, min_interval=min_interval, monotonic=monotonic)
         self._is_stopped = False
         self.held: dict[str, ProbedProject] = {}
         """The projects that are probed, by id."""
 
-    async def projects(self, patience: float) -> dict[str, str]:
+    async def projects(self, max_wait: float) -> dict[str, str]:
         """Return the projects that can be probed, id to name; raises `UnreadableError` before the first good read."""
-        await self._shared.fresh(patience)
+        await self._shared.fresh(max_wait)
         if not self._shared.ever_ok:
             raise UnreadableError("The runtime's list of projects has not been read yet; the log says why.")
         return self._project_list.wanted
 
-    async def page(self, project_id: str, page_format: Format, patience: float) -> MetricsPage | None:
+    async def page(self, project_id: str, page_format: Format, max_wait: float) -> MetricsPage | None:
         """Return the page of one project; None if `projects` does not have it; raises `UnreadableError` as that does.
 
-        Waits at most `patience` seconds. Without a successful read by then, it shows the one before.
+        Waits at most `max_wait` seconds. Without a successful read by then, it shows the one before.
         """
-        give_up = self._monotonic() + patience
-        projects = await self.projects(patience)
+        deadline = self._monotonic() + max_wait
+        projects = await self.projects(max_wait)
         if project_id not in projects:
             return None
         probed = self.held.get(project_id) or self._begin(project_id)
         probed.asked_at = self._monotonic()
         probed.store.name_projects({project_id: projects[project_id]})
-        ok = await probed.shared.fresh(give_up - self._monotonic())
+        ok = await probed.shared.fresh(deadline - self._monotonic())
         context = ScrapeContext(probed.store, probed.store.clock, ok)
         return await probed.exposition.page({self._runtime: context}, page_format)
 
@@ -109,20 +109,20 @@ class Probes:
         return self.held[project_id]
 
     def _probe(self, project_id: str, store: Store, *, asked_at: float) -> "ProbedProject":
-        reader = ProjectSync(self._client, store, self._config, self._problems, monotonic=self._monotonic)
+        project_sync = ProjectSync(self._client, store, self._config, self._problems, monotonic=self._monotonic)
 
         async def read() -> bool:
             started, runs_before = self._monotonic(), store.view.run_count
             store.clock.begin()
             if self._health is not None:
-                # It is not shown with a project, but says which silences are none of its runs' own.
+                # Not shown with a project, but the silence of its runs during an outage of the runtime is not a stall.
                 store.keep_health(self._health)
             try:
                 async with asyncio.timeout(self._deadline):
-                    ok = await reader.read(project_id, self._project_list.names.get(project_id))
+                    ok = await project_sync.read(project_id, self._project_list.names.get(project_id))
             except TimeoutError:
                 ok = False
-                store.fail(project_id, f"not through in {self._deadline:.0f} s")
+                store.fail(project_id, f"not finished within {self._deadline:.0f} s")
             store.expire()
             if store.view.run_count > runs_before:
                 self._limit_runs(just_read=project_id)
@@ -132,7 +132,7 @@ class Probes:
         shared = SingleFlight(read, min_interval=self._min_interval, monotonic=self._monotonic)
         return ProbedProject(store, Exposition(None), shared, asked_at)
 
-    async def _read_what_is_shared(self) -> bool:
+    async def _read_shared(self) -> bool:
         self._client.begin_sync()
         try:
             await self._project_list.refresh()
@@ -141,7 +141,7 @@ class Probes:
             return False
         finally:
             self._forget_idle()
-            # Here rather than after each project: two hundred that fail alike are one line.
+            # Once for all projects, so that many that fail for the same reason are logged in one line.
             self._problems.log()
         self._problems.resolve("projects")
         for project_id in self.held.keys() - self._project_list.wanted.keys():
@@ -176,7 +176,7 @@ class Probes:
 
 
 class ProbeObserver(SyncObserver, Protocol):
-    """Is told of every read of a project that ended, and of runs that were dropped."""
+    """Receives the result of every read of a project, and the number of dropped runs."""
 
     def run_dropped(self, reason: str, count: int) -> None:
         """`count` runs were removed before the end of their retention."""
@@ -191,4 +191,4 @@ class ProbedProject:
     """The cached lines of the store."""
     shared: SingleFlight
     asked_at: float
-    """Our monotonic time."""
+    """Monotonic time of the last probe."""

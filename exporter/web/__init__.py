@@ -1,4 +1,4 @@
-"""Last room: who asks. `app` has the routes, `server` the socket and the signals.
+"""The HTTP server: `app` has the routes, `auth` TLS and authentication, `server` the socket and the signals.
 
-This room alone imports starlette and uvicorn (beside the simulator, which is a server of its own).
+Only this package imports starlette and uvicorn, apart from the simulator, which is a separate server.
 """

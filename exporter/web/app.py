@@ -1,4 +1,4 @@
-"""The routes. Each handler reads top-down: what is asked, the deadline, the work, the answer."""
+"""The routes. Each handler reads top-down: parameters, deadline, work, response."""
 
 import html
 import math
@@ -17,54 +17,56 @@ from exporter import __version__
 from exporter.errors import ConfigError, UnreadableError
 from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
-from exporter.service import PATIENCE, Exporter, ProbeTarget
+from exporter.service import MAX_WAIT, Exporter, ProbeTarget
 from exporter.service.monitored_runtime import MonitoredRuntime
 from exporter.web.negotiation import accepts_gzip, best_format
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 
-READY_PATIENCE = 0.5
-"""Seconds that a readiness probe waits for a first sync: Kubernetes gives a probe one second."""
+READY_MAX_WAIT = 0.5
+"""Seconds that a readiness probe waits for the first sync: Kubernetes allows a probe one second by default."""
 
 
 def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | None = None) -> Starlette:
-    """Return the exporter's web application; without `reload` the lifecycle routes refuse."""
+    """Return the exporter's web application; without `reload` the lifecycle route responds with 403."""
 
     async def metrics(request: Request) -> Response:
         page_format = best_format(request.headers.get("Accept", ""))
-        patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
-        page = await exporter.page(page_format, patience=patience)
+        max_wait = _max_wait(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
+        page = await exporter.page(page_format, max_wait=max_wait)
         return await _page_response(page, request, page_format)
 
     async def probe(request: Request) -> Response:
         runtime, project_id = (request.query_params.get(name, "") for name in ("runtime", "project"))
         if not project_id:
-            return PlainTextResponse("Which project? /sd lists them: /probe?project=ID\n", status_code=400)
+            return PlainTextResponse("Expected /probe?project=ID; /sd lists the projects.\n", status_code=400)
         if runtime not in exporter.runtimes:
-            return PlainTextResponse("There is no such runtime.\n", status_code=404)
+            return PlainTextResponse("Unknown runtime.\n", status_code=404)
         page_format = best_format(request.headers.get("Accept", ""))
-        patience = _patience(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
+        max_wait = _max_wait(request.headers.get(TIMEOUT_HEADER), exporter.timeout_offset)
         try:
-            page = await exporter.probe(runtime, project_id, page_format, patience=patience)
+            page = await exporter.probe(runtime, project_id, page_format, max_wait=max_wait)
         except UnreadableError as error:
             return PlainTextResponse(f"{error}\n", status_code=503)
         if page is None:
-            # Not a word of what was asked for: nothing of a request comes back.
-            return PlainTextResponse("There is no such project, or the config excludes it.\n", status_code=404)
+            # Without the id: a response never repeats a part of its request.
+            return PlainTextResponse("Unknown project, or the config excludes it.\n", status_code=404)
         return await _page_response(page, request, page_format)
 
     async def discovery(request: Request) -> Response:
         host = request.headers.get("Host", "")
-        asked = _HOST.fullmatch(host)
-        if asked is None:
-            return PlainTextResponse("A Host header is needed: it is where the projects are probed.\n", status_code=400)
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return PlainTextResponse(
+                "Expected a valid Host header: it becomes the address of the targets.\n", status_code=400
+            )
         try:
             targets = await exporter.projects()
         except UnreadableError as error:
-            # Prometheus keeps the targets that it has.
+            # After an error Prometheus keeps its targets.
             return PlainTextResponse(f"{error}\n", status_code=503)
         scheme = request.url.scheme
-        address = host if asked[2] else f"{host}:{443 if scheme == 'https' else 80}"
+        address = host if match[2] else f"{host}:{443 if scheme == 'https' else 80}"
         return JSONResponse([_target_group(target, address, scheme) for target in targets])
 
     async def healthy(request: Request) -> Response:
@@ -72,9 +74,9 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
 
     async def ready(request: Request) -> Response:
         if not exporter.ready:
-            # Nothing is read unless somebody asks. If only scrapes asked, an exporter that gets its scrapes
-            # through a load balancer, which sends none before it is ready, would never become ready.
-            await exporter.refresh(READY_PATIENCE)
+            # Only requests start a read. Behind a load balancer, which sends no scrape before the exporter is ready, it
+            # would never become ready otherwise.
+            await exporter.refresh(READY_MAX_WAIT)
         if exporter.ready:
             return PlainTextResponse("spinner-exporter is ready.\n")
         return PlainTextResponse("The runtime's API has not been read yet.\n", status_code=503)
@@ -84,11 +86,13 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
 
     async def lifecycle_reload(request: Request) -> Response:
         if reload is None:
-            return PlainTextResponse("Lifecycle requests are off; see --web.enable-lifecycle.\n", status_code=403)
+            return PlainTextResponse(
+                "The lifecycle API is disabled; --web.enable-lifecycle enables it.\n", status_code=403
+            )
         try:
             await reload()
         except ConfigError as error:
-            return PlainTextResponse(f"The old config stays: {error}\n", status_code=500)
+            return PlainTextResponse(f"Reload failed; keeping the previous config: {error}\n", status_code=500)
         return PlainTextResponse("Reloaded.\n")
 
     return Starlette(
@@ -116,7 +120,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?"
 
 
 def _target_group(target: ProbeTarget, address: str, scheme: str) -> dict[str, object]:
-    """Return one project as Prometheus's HTTP service discovery wants it: probed here, where the list was asked for."""
+    """Return one project for Prometheus's HTTP service discovery; its target is the address of the request."""
     labels = {
         "__scheme__": scheme,
         "__metrics_path__": "/probe",
@@ -130,35 +134,35 @@ def _target_group(target: ProbeTarget, address: str, scheme: str) -> dict[str, o
 
 
 class PageResponse(Response):
-    """Sends a page in pieces, since joining all of it would take as long as sending it."""
+    """Sends a page in pieces, since joining all of them would take as long as sending them."""
 
     def __init__(self, page: MetricsPage, headers: dict[str, str]) -> None:
         super().__init__(headers={**headers, "Content-Length": str(page.size)})
         self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the page."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for piece in self._page.pieces():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _patience(timeout: str | None, offset: float) -> float:
-    """Return how long a scrape can wait for a sync: Prometheus's timeout less the offset, at least half of it."""
+def _max_wait(timeout: str | None, offset: float) -> float:
+    """Return how many seconds a scrape waits for a sync: Prometheus's timeout less the offset, at least half of it."""
     try:
         seconds = float(timeout or "")
     except ValueError:
-        return PATIENCE
+        return MAX_WAIT
     if not math.isfinite(seconds) or seconds <= 0:
-        return PATIENCE
+        return MAX_WAIT
     return max(seconds - offset, seconds / 2)
 
 
 def _landing(exporter: Exporter) -> str:
     named = "" not in exporter.runtimes
-    rows = [row for name, reader in exporter.runtimes.items() for row in _rows(name, reader, named=named)]
-    urls = [html.escape(reader.config.runtime.base_url) for reader in exporter.runtimes.values()]
+    rows = [row for name, monitored in exporter.runtimes.items() for row in _rows(name, monitored, named=named)]
+    urls = [html.escape(monitored.config.runtime.base_url) for monitored in exporter.runtimes.values()]
     page = Template(resources.files(__package__).joinpath("landing.html").read_text(encoding="utf-8"))
     nothing = '<tr><td colspan="6">None yet: the first scrape of <a href="metrics">metrics</a> reads them.</td></tr>'
     return page.substitute(
@@ -169,10 +173,10 @@ def _landing(exporter: Exporter) -> str:
     )
 
 
-def _rows(runtime: str, reader: MonitoredRuntime, *, named: bool) -> Iterable[str]:
-    """Yield a row of the landing page for each project of a runtime, which begins with its name where it has one."""
-    for project in sorted(reader.store.view.projects(), key=lambda project: project.name):
-        age = reader.store.view.seconds_since_read(project)
+def _rows(runtime: str, monitored: MonitoredRuntime, *, named: bool) -> Iterable[str]:
+    """Yield a row of the landing page for each project of a runtime; with `named` it starts with the runtime's name."""
+    for project in sorted(monitored.store.view.projects(), key=lambda project: project.name):
+        age = monitored.store.view.seconds_since_read(project)
         still_open = sum(not held.run.ended for held in project.runs.values())
         cells = (
             *([("", runtime)] if named else []),

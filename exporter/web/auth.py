@@ -1,7 +1,7 @@
-"""Who is let in, over what: the web config file of Prometheus's exporter-toolkit, read again when it changes.
+"""TLS and authentication: the web config file of Prometheus's exporter-toolkit, read again when it changes.
 
-https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md says what it means. What of it has
-no counterpart here is refused by name rather than ignored: a file that says more than is done is a false comfort.
+Its format: https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md. A setting that is not
+supported here is an error and never ignored, since its user relies on it.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from exporter.errors import ConfigError
 
 log = structlog.get_logger(__name__)
 
-REMEMBERED = 100
-"""Passwords of which it is remembered that they were right: a scraper would else cost a bcrypt with every scrape."""
+MAX_KNOWN_PASSWORDS = 100
+"""Correct passwords that are remembered as a digest, so that a scraper's password is hashed once and not per scrape."""
 
 MAX_CONCURRENT_CHECKS = 2
-"""Passwords that are checked at once: whoever tries many does not keep all processors busy."""
+"""Passwords that are hashed concurrently: a client that guesses passwords must not keep all processors busy."""
 
 
 class TlsServer(strict.Section, frozen=True):
-    """How we prove who we are, and whether those who connect have to."""
+    """The server's certificate, and whether clients need one."""
 
     cert_file: str
     key_file: str
@@ -49,7 +49,9 @@ class TlsServer(strict.Section, frozen=True):
         if self.client_auth_type not in _CLIENT_AUTH:
             raise ValueError(f"client_auth_type: expected one of {', '.join(_CLIENT_AUTH)}")
         if (self.client_ca_file is None) != (self.client_auth_type == "NoClientCert"):
-            raise ValueError("client_ca_file: expected where client_auth_type verifies certificates, and there alone")
+            raise ValueError(
+                "client_ca_file: required if client_auth_type verifies certificates, and not allowed otherwise"
+            )
         for key in ("min_version", "max_version"):
             if getattr(self, key) not in _VERSIONS:
                 raise ValueError(f"{key}: expected one of {', '.join(_VERSIONS)}")
@@ -58,14 +60,14 @@ class TlsServer(strict.Section, frozen=True):
 
 
 class HttpServer(strict.Section, frozen=True):
-    """What every answer carries."""
+    """Headers of every response."""
 
     http2: bool = False
     headers: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         if self.http2:
-            raise ValueError("http2: expected false: this exporter speaks HTTP/1.1")
+            raise ValueError("http2: expected false: this exporter supports HTTP/1.1 only")
         for name, value in self.headers.items():
             if name not in _HEADERS:
                 raise ValueError(f"headers.{name}: expected one of {', '.join(_HEADERS)}")
@@ -73,8 +75,8 @@ class HttpServer(strict.Section, frozen=True):
                 raise ValueError(f"headers.{name}: expected one line of text")
 
 
-class WebFile(strict.Section, frozen=True):
-    """The file."""
+class WebSettings(strict.Section, frozen=True):
+    """The content of the file."""
 
     tls_server_config: TlsServer | None = None
     http_server_config: HttpServer = HttpServer()
@@ -83,7 +85,7 @@ class WebFile(strict.Section, frozen=True):
     def __post_init__(self) -> None:
         for user, hashed in self.basic_auth_users.items():
             if ":" in user or not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", hashed):
-                # Not the value: it may be a password that somebody forgot to hash.
+                # Without the value, which may be a password that is not hashed.
                 raise ValueError(f"basic_auth_users.{user}: expected a bcrypt hash such as htpasswd -nBC 10 makes")
 
 
@@ -105,11 +107,11 @@ _VERSIONS = {
 }
 
 
-class Access:
-    """What the file says now; a file that turns bad changes nothing, and is said once."""
+class WebConfigFile:
+    """The current settings of the web config file. A file that becomes invalid changes nothing and is logged once."""
 
     def __init__(self, file: Path) -> None:
-        """Raises `ConfigError` when the file, or one that it names, cannot be used."""
+        """Raises `ConfigError` if the file, or one that it names, cannot be used."""
         self._file = file
         self._stamps: dict[Path, object] = {}
         self._refused = ""
@@ -117,11 +119,11 @@ class Access:
 
     @property
     def has_tls(self) -> bool:
-        """Whether connections are encrypted; that cannot change while we listen."""
+        """Whether connections are encrypted; that cannot change while the server listens."""
         return self._tls is not None
 
     def tls(self) -> ssl.SSLContext:
-        """Return the context of the next connection."""
+        """Return the context for the next connection."""
         self.refresh()
         if self._tls is None:
             raise RuntimeError("asked for TLS although has_tls is False")
@@ -134,27 +136,27 @@ class Access:
         try:
             settings, tls = self._load()
             if (tls is None) != (self._tls is None):
-                raise ConfigError(f"{self._file}: tls_server_config: coming or going, it needs a restart")
+                raise ConfigError(f"{self._file}: tls_server_config: adding or removing it requires a restart")
         except ConfigError as error:
             if str(error) != self._refused:
                 self._refused = str(error)
-                log.error("web config file not reloaded, the old one stays", error=str(error))
+                log.error("web config file not reloaded; keeping the previous config", error=str(error))
             return
         self.settings, self._tls, self._refused = settings, tls, ""
         log.info("web config file reloaded", file=str(self._file))
 
-    def _load(self) -> tuple[WebFile, ssl.SSLContext | None]:
-        # Before they are read: a change that comes meanwhile is seen the next time.
+    def _load(self) -> tuple[WebSettings, ssl.SSLContext | None]:
+        # Before the files are read, so that a change in between is noticed the next time.
         self._stamps = {self._file: _stamp(self._file)}
         tree = strict.read(self._file, example="basic_auth_users: {prometheus: $2y$10$…}")
         try:
-            settings = strict.decode(tree, WebFile)
+            settings = strict.decode(tree, WebSettings)
         except strict.MisfitError as error:
             raise ConfigError(f"{self._file}: {'.'.join(error.path)}: {error.what}") from None
         tls = settings.tls_server_config
         if tls is None:
             return settings, None
-        # Names of files are meant as the toolkit means them: from where the file is.
+        # Relative to the folder of the web config file, as in the toolkit.
         files = {
             key: self._file.parent / name
             for key in ("cert_file", "key_file", "client_ca_file")
@@ -184,37 +186,37 @@ class Access:
 
 
 class CurrentContext(ssl.SSLContext):
-    """Each connection gets the context of its moment: certificates change without a restart."""
+    """Uses the current certificate for each connection, so that it can be replaced without a restart."""
 
-    access: Access
+    file: WebConfigFile
 
     @classmethod
-    def of(cls, access: Access) -> "CurrentContext":
-        """Return a context that stands for those of `access`."""
-        made = cls(ssl.PROTOCOL_TLS_SERVER)
-        made.access = access
-        return made
+    def of(cls, file: WebConfigFile) -> "CurrentContext":
+        """Return a context that follows a web config file."""
+        context = cls(ssl.PROTOCOL_TLS_SERVER)
+        context.file = file
+        return context
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a connection; asyncio asks for nothing else."""
-        return self.access.tls().wrap_bio(*arguments, **named)
+        """Return the TLS state of a new connection; asyncio calls nothing else."""
+        return self.file.tls().wrap_bio(*arguments, **named)
 
 
 class AuthMiddleware:
-    """ASGI middleware: lets in whom the file names, and adds its headers to every answer."""
+    """ASGI middleware: checks passwords, and adds the configured headers to every response."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, file: WebConfigFile) -> None:
         self._app = app
-        self._access = access
+        self._file = file
         self._passwords = _Passwords()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or respond with 401."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._access.refresh()
-        settings = self._access.settings
+        self._file.refresh()
+        settings = self._file.settings
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -224,46 +226,46 @@ class AuthMiddleware:
         app = self._app
         if settings.basic_auth_users:
             given = _credentials(Headers(scope=scope).get("Authorization", ""))
-            if not await self._passwords.right(*given, settings.basic_auth_users):
+            if not await self._passwords.are_correct(*given, settings.basic_auth_users):
                 app = PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": "Basic"})
         await app(scope, receive, send_with_headers)
 
 
 class _Passwords:
-    """Checks passwords in the same time whether there is such a user or not."""
+    """Checks passwords, in the same time for known and unknown users."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes()
-        self._right: OrderedDict[bytes, None] = OrderedDict()
-        self._turns = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
 
-    async def right(self, user: str, password: bytes, users: dict[str, str]) -> bool:
+    async def are_correct(self, user: str, password: bytes, users: dict[str, str]) -> bool:
         hashed = users.get(user)
         mark = hmac.digest(self._secret, b"\0".join((user.encode(), (hashed or "").encode(), password)), hashlib.sha256)
-        if mark in self._right:
-            self._right.move_to_end(mark)
+        if mark in self._known:
+            self._known.move_to_end(mark)
             return True
-        async with self._turns:
-            # For nobody against some hash, so that it takes as long as for somebody.
+        async with self._slots:
+            # An unknown user's password is compared with any hash, so that it takes as long.
             some = hashed or next(iter(users.values()))
-            fits = await asyncio.to_thread(_fits, password, some.encode())
-        if hashed is None or not fits:
+            matches = await asyncio.to_thread(_matches, password, some.encode())
+        if hashed is None or not matches:
             return False
-        self._right[mark] = None
-        if len(self._right) > REMEMBERED:
-            self._right.popitem(last=False)
+        self._known[mark] = None
+        if len(self._known) > MAX_KNOWN_PASSWORDS:
+            self._known.popitem(last=False)
         return True
 
 
-def _fits(password: bytes, hashed: bytes) -> bool:
+def _matches(password: bytes, hashed: bytes) -> bool:
     try:
         return bcrypt.checkpw(password, hashed)
     except ValueError:
-        return False  # longer than bcrypt takes, or with a NUL
+        return False  # too long for bcrypt, or with a NUL
 
 
 def _credentials(header: str) -> tuple[str, bytes]:
-    """Return user and password of an Authorization header, both empty when it has none."""
+    """Return user and password of an Authorization header; both are empty if it has none."""
     scheme, _, coded = header.partition(" ")
     if scheme.lower() != "basic":
         return "", b""

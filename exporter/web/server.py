@@ -1,4 +1,4 @@
-"""A socket, an application and the signals that end or reload it."""
+"""The socket, and the HTTP server with its signals and timeouts."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exporter.config import split_address
 from exporter.errors import ConfigError
-from exporter.web.auth import Access, AuthMiddleware, CurrentContext
+from exporter.web.auth import AuthMiddleware, CurrentContext, WebConfigFile
 
 GRACE = 5
-"""Seconds that answers under way have to end after SIGTERM."""
+"""Seconds after SIGTERM in which responses in progress can end."""
 
 REQUEST_TIMEOUT = 10.0
 """Seconds that a client has to send a request; a slower one only occupies a connection."""
@@ -29,7 +29,7 @@ PROGRESS_CHECKS = 4
 """How often progress is checked within that time."""
 
 MAX_HEAD = 16_384
-"""Bytes of a request's line and headers."""
+"""Bytes of a request's first line and headers."""
 
 
 def listen(address: str) -> socket.socket:
@@ -39,8 +39,8 @@ def listen(address: str) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ConfigError(f"web.listen_address: cannot listen on {address}: {reason}") from None
-    # Inherited by every connection. asyncio sets it on sockets that know their protocol by number, which these do not;
-    # without it the last bytes of an answer wait 40 ms for the client to acknowledge those before.
+    # Inherited by every connection. asyncio sets it only on sockets that were created with a protocol number. Without
+    # it, the last bytes of a response wait 40 ms until the client acknowledges those before.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -54,7 +54,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """Return the URL under which a listener can be reached from this machine."""
+    """Return the URL of a listener on this machine."""
     host, port = listener.getsockname()[:2]
     if host in ("", "::", "0.0.0.0"):  # noqa: S104 - compared with, not bound to
         host = "localhost"
@@ -67,14 +67,14 @@ async def serve(
     *,
     on_hangup: Callable[[], None] | None = None,
     date_header: bool = True,
-    access: Access | None = None,
+    web_config_file: WebConfigFile | None = None,
 ) -> None:
-    """Answer requests until SIGTERM or SIGINT; then let answers under way end, and return.
+    """Respond to requests until SIGTERM or SIGINT; then let responses in progress end, and return.
 
-    `on_hangup` is called at every SIGHUP; without `date_header` the application gives the date itself. `access` says
-    who is let in; without it everybody is, and nothing is encrypted.
+    `on_hangup` is called at every SIGHUP. Without `date_header` the application sets the header. Without
+    `web_config_file` there is no TLS and no authentication.
     """
-    server = _server(app, date_header=date_header, access=access)
+    server = _server(app, date_header=date_header, web_config_file=web_config_file)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.end)
@@ -84,9 +84,11 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def answering(app: ASGIApp, listener: socket.socket, *, access: Access | None = None) -> AsyncIterator[None]:
-    """Answer requests while the block lasts, which handles the signals itself."""
-    server = _server(app, date_header=True, access=access)
+async def running_server(
+    app: ASGIApp, listener: socket.socket, *, web_config_file: WebConfigFile | None = None
+) -> AsyncIterator[None]:
+    """Respond to requests during the block, without handling signals."""
+    server = _server(app, date_header=True, web_config_file=web_config_file)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="server")
     try:
         yield
@@ -95,9 +97,9 @@ async def answering(app: ASGIApp, listener: socket.socket, *, access: Access | N
         await task
 
 
-def _server(app: ASGIApp, *, date_header: bool, access: Access | None = None) -> "_Server":
+def _server(app: ASGIApp, *, date_header: bool, web_config_file: WebConfigFile | None = None) -> "_Server":
     config = uvicorn.Config(
-        app if access is None else AuthMiddleware(app, access),
+        app if web_config_file is None else AuthMiddleware(app, web_config_file),
         http=_Protocol,
         log_config=None,
         access_log=False,
@@ -106,9 +108,9 @@ def _server(app: ASGIApp, *, date_header: bool, access: Access | None = None) ->
         timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=MAX_HEAD,
     )
-    if access is not None and access.has_tls:
+    if web_config_file is not None and web_config_file.has_tls:
         config.load()
-        config.ssl = CurrentContext.of(access)
+        config.ssl = CurrentContext.of(web_config_file)
     return _Server(config)
 
 
@@ -194,14 +196,14 @@ class _Protocol(H11Protocol):
     def _expect_request(self) -> None:
         self.loop.call_later(REQUEST_TIMEOUT, self._close_if_idle, self.cycle)
 
-    def _close_if_idle(self, answered: Any) -> None:
+    def _close_if_idle(self, previous: Any) -> None:
         # Not if the next request has arrived, or the connection is closing already.
-        if self.cycle is answered and not self.transport.is_closing():
+        if self.cycle is previous and not self.transport.is_closing():
             self.transport.close()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which raise the signal again and so end in an error status."""
+    """uvicorn without its signal handlers: they raise the signal again, so that the process ends with an error."""
 
     def end(self) -> None:
         self.should_exit = True

@@ -80,7 +80,7 @@ def test_patterns_match_the_whole_name_and_exclude_wins() -> None:
         ("- 1", r"expected settings such as runtime:"),
         ("runtime: [", r"line 1: not YAML"),
         ("\tx: 1", r"line 1: not YAML"),
-        (SMALLEST + SMALLEST, r"line 1: not YAML: the key runtime stands twice"),
+        (SMALLEST + SMALLEST, r"line 1: not YAML: duplicate key runtime"),
         ("{}", r"runtime\.base_url: is required; .*--runtime\.base-url"),
         ("runtime: {}", r"runtime\.base_url: is required"),
         ("runtime: null", r"runtime: expected a mapping of keys, got nothing"),

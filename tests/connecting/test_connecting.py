@@ -46,7 +46,7 @@ async def exporter(odd: OddRuntime, tmp_path: Path) -> AsyncIterator[Exporter]:
 
 async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
     """Read once, and return the samples by name and by what tells them apart."""
-    page = str(await exporter.page(patience=30))
+    page = str(await exporter.page(max_wait=30))
     return {
         (
             sample.name,

@@ -1,4 +1,4 @@
-"""The doctor: what it says of a connection that is well, and of each thing that can be wrong with one."""
+"""The doctor: its report about a connection that works, and about each problem that a connection can have."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from exporter.config import load
-from exporter.doctor.diagnosis import ABSENT_COSTS, COSTS, REQUIRED, Diagnosis, examine
+from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
@@ -19,40 +19,40 @@ from tests.connecting.test_connecting import EXAMPLE
 from tests.stack.programs import free_port, runtime
 
 
-def test_a_runtime_of_the_contract_is_well(tmp_path: Path) -> None:
+def test_a_runtime_that_follows_the_contract_passes(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        looked = run("doctor", "--runtime.base-url", url)
-    assert looked.returncode == 0, looked.stdout + looked.stderr
-    assert "FAIL" not in looked.stdout
-    for line in ("ok    health: it answers", "ok    clocks: they agree", "ok    a whole read: as the exporter does it"):
-        assert line in looked.stdout, f"{line!r} is not in\n{looked.stdout}"
-    assert "records.completed" in looked.stdout
-    assert "requests to the API in an hour" in looked.stdout
+        checked = run("doctor", "--runtime.base-url", url)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "FAIL" not in checked.stdout
+    for line in ("ok    health: responds", "ok    clocks: in sync", "ok    full read: succeeded"):
+        assert line in checked.stdout, f"{line!r} is not in\n{checked.stdout}"
+    assert "records.completed" in checked.stdout
+    assert "API requests per hour" in checked.stdout
 
 
-def test_machines_are_told_the_same(tmp_path: Path) -> None:
+def test_json_contains_the_same(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        told = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
-    assert told["ok"] is True
-    assert told["runs"] > 5
-    assert told["series"] > 100
-    # Health, projects, usage, and each of three projects' changes: what a scrape asks for when nothing is swept.
-    assert told["requests_per_hour"] >= 6 * 240
+        report = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
+    assert report["ok"] is True
+    assert report["runs"] > 5
+    assert report["series"] > 100
+    # Health, projects, usage, and the changes of each of three projects: the requests of a scrape without a sweep.
+    assert report["requests_per_hour"] >= 6 * 240
     completed = next(
-        each for each in told["fields"] if (each["resource"], each["field"]) == ("jobs", "records.completed")
+        each for each in report["fields"] if (each["resource"], each["field"]) == ("jobs", "records.completed")
     )
     assert completed["found"] == completed["items"] > 5
 
 
-def test_nobody_there_is_said_in_a_line() -> None:
-    looked = run("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
-    assert looked.returncode == 1
-    assert "FAIL  health: no response (ConnectError)" in looked.stdout
-    assert "Traceback" not in looked.stdout + looked.stderr
+def test_an_unreachable_runtime_is_reported_in_one_line() -> None:
+    checked = run("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
+    assert checked.returncode == 1
+    assert "FAIL  health: no response (ConnectError)" in checked.stdout
+    assert "Traceback" not in checked.stdout + checked.stderr
 
 
 async def odd_diagnosis(folder: Path, odd: OddRuntime, token: str = TOKEN, **resources: Any) -> Diagnosis:
-    """Look docs/connecting.md's deployment over, with some of its description said otherwise."""
+    """Check the deployment of docs/connecting.md, with parts of its description replaced."""
     (folder / "token").write_text(token)
     with serving(odd.app()) as url:
         described = {
@@ -76,33 +76,33 @@ def check(diagnosis: Diagnosis, what: str) -> Any:
     return found
 
 
-async def test_another_deployment_is_well_and_what_it_lacks_is_said_with_its_cost(tmp_path: Path) -> None:
+async def test_a_described_deployment_passes_and_the_effect_of_each_missing_field_is_shown(tmp_path: Path) -> None:
     found = await odd_diagnosis(tmp_path, OddRuntime())
     assert found.ok, found.as_text()
     assert check(found, "usage").finding == "absent: no plan meters, and no alert before PLAN_LIMIT"
-    assert "behind ours; it is corrected" in check(found, "clocks").finding, "its clock stands still"
-    costs = {(each.resource, each.field): each.cost for each in found.fields}
-    assert costs["jobs", "records.completed"] == "nothing: it is counted from the records"
-    assert costs["jobs", "endedAt"] == ""
+    assert "behind this one; the exporter corrects for it" in check(found, "clocks").finding, "its clock stands still"
+    effects = {(each.resource, each.field): each.effect for each in found.fields}
+    assert effects["jobs", "records.completed"] == "none: it is counted from the records"
+    assert effects["jobs", "endedAt"] == ""
 
 
-async def test_where_runs_have_no_counts_that_is_what_it_costs(tmp_path: Path) -> None:
+async def test_the_effect_of_runs_without_counts_is_shown(tmp_path: Path) -> None:
     found = await odd_diagnosis(tmp_path, OddRuntime(), counts="job")
-    costs = {(each.resource, each.field): each.cost for each in found.fields}
-    assert costs["jobs", "records.completed"].startswith("no progress, and so no stall can be seen")
-    assert costs["jobs", "lastProgressAt"].startswith("stalls are timed from what the exporter sees")
+    effects = {(each.resource, each.field): each.effect for each in found.fields}
+    assert effects["jobs", "records.completed"].startswith("no progress and no stall detection")
+    assert effects["jobs", "lastProgressAt"].startswith("the exporter's own observations are used")
 
 
-async def test_a_field_that_is_required_and_missing_is_no_way_to_begin(tmp_path: Path) -> None:
+async def test_a_missing_required_field_fails(tmp_path: Path) -> None:
     fields = {**EXAMPLE["runtime"]["resources"]["jobs"]["fields"], "id": "nothing"}
     found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"fields": fields})
     assert not found.ok
-    assert "5 items in the first answer" not in check(found, "jobs").finding
-    assert "2 would be left out: Object missing required field `id`" in check(found, "jobs").finding
-    assert next(each.cost for each in found.fields if (each.resource, each.field) == ("jobs", "id")) == "required"
+    assert "5 items in the first response" not in check(found, "jobs").finding
+    assert "2 would be skipped: Object missing required field `id`" in check(found, "jobs").finding
+    assert next(each.effect for each in found.fields if (each.resource, each.field) == ("jobs", "id")) == "required"
 
 
-async def test_labels_that_nobody_knows_are_named_with_what_they_may_mean(tmp_path: Path) -> None:
+async def test_unknown_labels_are_listed_with_a_proposed_status(tmp_path: Path) -> None:
     odd = OddRuntime()
     odd.executions[0]["state"] = "Completed-ish"
     odd.executions[1]["state"] = "Zurückgestellt"
@@ -112,7 +112,7 @@ async def test_labels_that_nobody_knows_are_named_with_what_they_may_mean(tmp_pa
     assert proposed == {"statuses": {"Completed-ish": "completed", "Zurückgestellt": None}}
 
 
-async def test_a_path_that_is_wrong_and_an_answer_that_is_something_else(tmp_path: Path) -> None:
+async def test_a_wrong_path_and_a_wrong_field_fail(tmp_path: Path) -> None:
     found = await odd_diagnosis(
         tmp_path, OddRuntime(), projects={"path": "/nowhere"}, health={"fields": {"status": "x"}}
     )
@@ -121,19 +121,19 @@ async def test_a_path_that_is_wrong_and_an_answer_that_is_something_else(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("label", "idea"),
+    ("label", "status"),
     [("Runing", "running"), ("step_failed_hard", "failed"), ("is waiting for customer", "waiting"), ("purple", None)],
 )
-def test_a_proposal_is_the_nearest_word(label: str, idea: str | None) -> None:
+def test_the_proposed_status_is_the_most_similar_one(label: str, status: str | None) -> None:
     proposed = propose(label)
-    assert (proposed and proposed.value) == idea
+    assert (proposed and proposed.value) == status
 
 
-def test_costs_and_required_fields_are_fields() -> None:
-    for resource, field in [*COSTS, *((name, each) for name, fields in REQUIRED.items() for each in fields)]:
+def test_effects_and_required_fields_name_existing_fields() -> None:
+    for resource, field in [*EFFECTS, *((name, each) for name, fields in REQUIRED.items() for each in fields)]:
         assert field in FIELDS[resource]
 
 
-def test_what_it_costs_names_metrics_that_there_are() -> None:
-    named = set(re.findall(r"spinner_\w+", " ".join((*COSTS.values(), *ABSENT_COSTS.values()))))
+def test_effects_name_existing_metrics() -> None:
+    named = set(re.findall(r"spinner_\w+", " ".join((*EFFECTS.values(), *ABSENT_EFFECTS.values()))))
     assert named <= set(catalogue.names())

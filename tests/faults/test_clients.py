@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from exporter.web import server
 from exporter.web.app import TIMEOUT_HEADER, create_app
-from exporter.web.server import MAX_HEAD, ResponseWatch, answering, listen, url_of
+from exporter.web.server import MAX_HEAD, ResponseWatch, listen, running_server, url_of
 from tests.builders import Clock
 from tests.metrics.test_exposition import samples
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -27,7 +27,7 @@ async def serving(runs: int = 5) -> AsyncIterator[str]:
         runtime.put(f"run-{number}", status="completed", endedAt=runtime.clock())
     exporter = exporter_of(runtime)
     listener = listen("127.0.0.1:0")
-    async with answering(create_app(exporter), listener):
+    async with running_server(create_app(exporter), listener):
         yield url_of(listener)
     await exporter.close()
 
@@ -114,7 +114,7 @@ async def test_a_client_that_does_not_read_its_response_is_disconnected(
     monkeypatch.setattr(server, "STALLED_RESPONSE_TIMEOUT", 0.4)
     app = LargeResponse(pieces)
     listener = listen("127.0.0.1:0")
-    async with answering(app, listener):
+    async with running_server(app, listener):
         client = socket.create_connection(listener.getsockname())
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(20):

@@ -10,7 +10,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.simulator import Engine, ManualTimeline, create_app, load_scenario
-from exporter.web.server import answering, listen, url_of
+from exporter.web.server import listen, running_server, url_of
 from tests.stack.programs import EXPORTER, free_port
 
 KILLS = 25
@@ -32,7 +32,7 @@ async def test_kills_at_random_moments_lose_no_count_and_count_nothing_twice(tmp
     )
     timeline.start()
     shown: Counts = {}
-    async with answering(create_app(engine, run_engine=False), engine_listener), httpx.AsyncClient() as client:
+    async with running_server(create_app(engine, run_engine=False), engine_listener), httpx.AsyncClient() as client:
         process, url = await started(config, client)
         await client.get(f"{url}/metrics")  # before anything ends: what ended before the first look is not counted
         for _ in range(KILLS):

@@ -221,8 +221,8 @@ async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: 
     exporter = Exporter(
         {"": config}, Dependencies(clock, time.monotonic, runtime.transport()), storage=tmp_path / "state"
     )
-    await exporter.page(patience=1.5)
-    page = str(await exporter.page(patience=1.5))
+    await exporter.page(max_wait=1.5)
+    page = str(await exporter.page(max_wait=1.5))
     assert 'spinner_runs_started_total{project="Sales",spinner="welcome"} 1' in page
     assert 'spinner_project_up{project="Support"} 0' in page, "the other project's read goes on"
     shutil.copytree(tmp_path / "state", tmp_path / "copy")  # as kill -9 would leave it

@@ -78,7 +78,7 @@ async def exporter(dagster: Dagster, tmp_path: Path) -> AsyncIterator[Exporter]:
 
 async def samples(exporter: Exporter) -> dict[tuple[str, ...], float]:
     """Read once; samples by name, spinner and what else tells them apart but the project and the run, summed."""
-    page = str(await exporter.page(patience=60))
+    page = str(await exporter.page(max_wait=60))
     assert "secret contact" not in page
     found: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(page):

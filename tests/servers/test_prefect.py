@@ -88,7 +88,7 @@ async def exporter(prefect: Prefect, tmp_path: Path) -> AsyncIterator[Exporter]:
 
 
 async def samples(exporter: Exporter, spinner: str) -> dict[tuple[str, str], float]:
-    page = str(await exporter.page(patience=60))
+    page = str(await exporter.page(max_wait=60))
     assert "secret contact" not in page
     return {
         (

@@ -68,8 +68,8 @@ class Deployment:
         return Config(runtime=runtime, sync=sync, **changes)  # type: ignore[arg-type]
 
 
-async def samples(exporter: Exporter, patience: float = 5.0) -> Samples:
-    return parsed_samples(str(await exporter.page(patience=patience)))
+async def samples(exporter: Exporter, max_wait: float = 5.0) -> Samples:
+    return parsed_samples(str(await exporter.page(max_wait=max_wait)))
 
 
 async def test_every_series_of_a_runtime_carries_its_name() -> None:
@@ -106,12 +106,12 @@ async def test_one_that_fails_does_not_touch_the_other(way: str) -> None:
         deployment.gates["eu"].clear()
     deployment.clock.advance(10)
     deployment.runtimes["us"].put(status="completed", endedAt=deployment.clock())
-    found = await samples(exporter, patience=1)
+    found = await samples(exporter, max_wait=1)
     assert (value(found, "spinner_api_up", runtime="eu"), value(found, "spinner_api_up", runtime="us")) == (0, 1)
     assert value(found, "spinner_run_status", runtime="us", run_id="run-1", status="completed") == 1
     assert value(found, "spinner_run_status", runtime="eu", run_id="run-1", status="running") == 1, "the last good data"
     deployment.clock.advance(301)
-    found = await samples(exporter, patience=1)
+    found = await samples(exporter, max_wait=1)
     assert value(found, "spinner_run_status", runtime="eu", run_id="run-1", status="running") is None, "too old"
     assert value(found, "spinner_run_status", runtime="us", run_id="run-1", status="completed") == 1
     await exporter.close()
@@ -224,7 +224,7 @@ def test_an_entry_has_what_the_file_says_for_all_its_preset_and_its_own(tmp_path
         ("runtimes: [{name: 5}]", "runtimes[0].name: expected up to 64 letters"),
         (
             'runtimes: [{name: eu, base_url: "http://h"}, {name: eu, base_url: "http://i"}]',
-            "runtimes[1].name: eu stands twice",
+            "runtimes[1].name: duplicate name eu",
         ),
         ("runtimes: [{name: eu}]", "runtimes.eu.base_url: is required"),
         ('runtimes: [{name: eu, base_ulr: "http://h"}]', "runtimes.eu.base_ulr: unknown key; did you mean base_url?"),
@@ -271,6 +271,6 @@ def test_the_commands_go_through_all_of_them(tmp_path: Path) -> None:
         assert 'spinner_api_up{runtime="gone"} 0' in text
     assert "runtime=gone" in once.stderr
     assert doctor.returncode == 1
-    assert "runtime here\nok    health: it answers" in doctor.stdout
+    assert "runtime here\nok    health: responds" in doctor.stdout
     assert "runtime gone\nFAIL  health: no response (ConnectError)" in doctor.stdout
     assert (told["ok"], told["runtimes"]["here"]["ok"], told["runtimes"]["gone"]["ok"]) == (False, True, False)

@@ -1,4 +1,4 @@
-"""TLS and basic authentication as Prometheus's exporter-toolkit has them: who is let in, and who is not."""
+"""TLS and authentication by the web config file of Prometheus's exporter-toolkit."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ import yaml
 
 from exporter.errors import ConfigError
 from exporter.web.app import create_app
-from exporter.web.auth import MAX_CONCURRENT_CHECKS, Access
-from exporter.web.server import answering, listen, url_of
+from exporter.web.auth import MAX_CONCURRENT_CHECKS, WebConfigFile
+from exporter.web.server import listen, running_server, url_of
 from tests.builders import Clock
 from tests.scripted import ScriptedRuntime, exporter_of
 from tests.stack.programs import exporter_with, number, prometheus, runtime, until
@@ -50,13 +50,13 @@ def web_file(folder: Path, **settings: object) -> Path:
 
 @contextlib.asynccontextmanager
 async def serving(file: Path) -> AsyncIterator[str]:
-    access = Access(file)
+    web_config_file = WebConfigFile(file)
     runtime = ScriptedRuntime(Clock())
     runtime.put()
     exporter = exporter_of(runtime)
     listener = listen("127.0.0.1:0")
-    async with answering(create_app(exporter), listener, access=access):
-        yield url_of(listener, "https" if access.has_tls else "http")
+    async with running_server(create_app(exporter), listener, web_config_file=web_config_file):
+        yield url_of(listener, "https" if web_config_file.has_tls else "http")
     await exporter.close()
 
 
@@ -71,13 +71,13 @@ def trusting(folder: Path, own: trustme.LeafCert | None = None) -> httpx.AsyncCl
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/nowhere"])
-async def test_nobody_is_let_in_without_a_password_anywhere(folder: Path, path: str) -> None:
+async def test_every_path_requires_a_password(folder: Path, path: str) -> None:
     async with serving(web_file(folder, basic_auth_users={"prometheus": HASH})) as url, httpx.AsyncClient() as client:
         refused = await client.get(url + path)
         assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Basic")
         assert "spinner" not in refused.text
-        let_in = await client.get(url + path, auth=("prometheus", PASSWORD))
-        assert let_in.status_code != 401
+        accepted = await client.get(url + path, auth=("prometheus", PASSWORD))
+        assert accepted.status_code != 401
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,14 @@ async def test_nobody_is_let_in_without_a_password_anywhere(folder: Path, path: 
         httpx.BasicAuth("prometheus", HASH)._auth_header,
     ],
 )
-async def test_what_is_not_the_password_is_refused(folder: Path, header: str) -> None:
+async def test_a_wrong_password_is_refused(folder: Path, header: str) -> None:
     async with serving(web_file(folder, basic_auth_users={"prometheus": HASH})) as url, httpx.AsyncClient() as client:
         assert (await client.get(url, headers={"Authorization": header})).status_code == 401
 
 
-async def test_a_stranger_takes_as_long_as_a_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_user_is_refused_as_slowly_as_a_known_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not measured, which would be luck: a password is checked either way, and against a hash of the same cost."""
     checked: list[bytes] = []
     real = bcrypt.checkpw
@@ -192,7 +194,7 @@ async def test_files_that_change_count_at_once_and_bad_ones_change_nothing(folde
         with structlog.testing.capture_logs() as lines:
             (folder / "cert.pem").write_text("no certificate")
             assert [await serial() for _ in range(3)] == [second] * 3
-        assert [line["event"] for line in lines] == ["web config file not reloaded, the old one stays"]
+        assert [line["event"] for line in lines] == ["web config file not reloaded; keeping the previous config"]
         renew(folder)
         other = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
         web_file(folder, tls_server_config=TLS, basic_auth_users={"prometheus": other})
@@ -232,7 +234,7 @@ async def test_every_answer_carries_the_headers(folder: Path) -> None:
         ({"tls_server_config": {**TLS, "client_auth_type": "RequestClientCert"}}, "client_auth_type: expected one of"),
         (
             {"tls_server_config": {**TLS, "client_auth_type": "RequireAndVerifyClientCert"}},
-            "client_ca_file: expected where client_auth_type verifies",
+            "client_ca_file: required if client_auth_type verifies",
         ),
         ({"tls_server_config": {**TLS, "cipher_suites": ["X"]}}, "tls_server_config.cipher_suites: unknown key"),
         ({"http_server_config": {"http2": True}}, "http2: expected false"),
@@ -242,7 +244,7 @@ async def test_every_answer_carries_the_headers(folder: Path) -> None:
 )
 def test_a_mistake_names_the_place_and_never_a_password(folder: Path, settings: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError) as error:
-        Access(web_file(folder, **settings))
+        WebConfigFile(web_file(folder, **settings))
     assert str(error.value).startswith(f"{folder / 'web.yml'}: ")
     assert says in str(error.value)
     assert "hunter2" not in str(error.value)
@@ -250,7 +252,7 @@ def test_a_mistake_names_the_place_and_never_a_password(folder: Path, settings: 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"web\.yml: cannot be read: No such file"):
-        Access(tmp_path / "web.yml")
+        WebConfigFile(tmp_path / "web.yml")
 
 
 # -- the real thing -----------------------------------------------------------------------------------------
