@@ -35,7 +35,7 @@ test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a rea
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev test-programs .servers/.prefect .servers/.dagster .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+test-all: $(VENV)/.dev $(VENV)/.mutants test-programs .servers/.prefect .servers/.dagster .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: test-programs
@@ -83,6 +83,7 @@ lock: $(VENV)/.dev ## Resolve the dependencies and write the lock files
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --group audit -o requirements-audit.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --group mutants -c requirements-dev.lock -o requirements-mutants.lock
 
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
@@ -94,7 +95,7 @@ servers-lock: $(VENV)/.dev ## Resolve the versions of Prefect and Dagster that p
 
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
-	rm -rf $(VENV) .audit .debian .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .audit .debian .mutants .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -132,4 +133,14 @@ HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb
 .servers/.%: tests/servers/%.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .servers/$*
 	.servers/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: mutants
+mutants: $(VENV)/.mutants ## Change single places of the code and show which changes no test notices (MUTANTS_FLAGS="--seed 2")
+	$(BIN)/python -m tests.mutants $(MUTANTS_FLAGS)
+
+MUTANTS_FLAGS ?= --sample 300 --seed 1
+
+$(VENV)/.mutants: requirements-mutants.lock $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutants.lock
 	@touch $@

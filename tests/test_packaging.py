@@ -38,7 +38,7 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
 
 
 def test_the_locks_hold_every_dependency_with_its_hashes() -> None:
-    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-audit.lock"):
+    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-audit.lock", "requirements-mutants.lock"):
         lines = (ROOT / lock).read_text().splitlines()
         pinned = [line for line in lines if "==" in line]
         assert pinned

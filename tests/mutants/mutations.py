@@ -1,0 +1,210 @@
+"""Which mutations there are: cosmic-ray's operators, and the deletion of a statement."""
+
+import ast
+import importlib.util
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.provider import OperatorProvider
+from parso.python.tree import Keyword
+
+ARITHMETIC = {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"}
+BITWISE = {"BitOr", "BitAnd", "BitXor", "LShift", "RShift"}
+ORDER = {"Eq", "NotEq", "Lt", "LtE", "Gt", "GtE"}
+IDENTITY = {"Is", "IsNot"}
+
+BINARY_EXPRESSIONS = {"arith_expr", "term", "power", "expr", "xor_expr", "and_expr", "shift_expr"}
+DECLARATIONS = {"frozen", "slots", "gc", "kw_only"}
+"""Arguments of dataclasses and structs that the type checker knows or that save memory."""
+
+COMPOUND = {"if_stmt", "while_stmt", "for_stmt", "try_stmt", "with_stmt", "async_stmt", "classdef", "decorated"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A range of a module's source that at least one operator changes."""
+
+    file: str
+    """Relative to the root of the project."""
+    line: int
+    lines: range
+    """The lines of the statement; a test that runs none of them cannot see the mutation."""
+    in_function: bool
+    """Whether a call runs it; otherwise the import of the module does."""
+    mutations: tuple[tuple[str, int], ...]
+    """Operators by name, each with the number of the occurrence in this module."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one mutation."""
+
+    place: Place
+    original: str
+    """The lines that differ, with each run of white space as one space."""
+    mutated: str
+    source: str
+    """The whole mutated module."""
+
+    @property
+    def module(self) -> str:
+        return module_name(self.place.file)
+
+
+class DeleteStatement:
+    """Replace a call, an assignment to an attribute or item, or an augmented assignment by `pass`."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        if node.type in {"atom_expr", "power"} and node.parent.type == "simple_stmt":
+            if ends_with(node, "("):
+                yield node.start_pos, node.end_pos
+        elif node.type == "expr_stmt":
+            operator = node.children[1]
+            target = node.children[0]
+            augmented = operator.type == "operator" and operator.value != "=" and operator.value.endswith("=")
+            if augmented or ends_with(target, ".", "["):
+                yield node.start_pos, node.end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:
+        return Keyword("pass", node.start_pos, node.get_first_leaf().prefix)
+
+
+def ends_with(node: Any, *brackets: str) -> bool:
+    """Tell whether the expression ends with a call, an attribute or an item."""
+    last = node.children[-1] if node.type in {"atom_expr", "power"} else node
+    return last.type == "trailer" and last.children[0].value in brackets
+
+
+def all_operators() -> dict[str, Any]:
+    provider = OperatorProvider()
+    return {name: provider[name]() for name in provider if is_useful(name)} | {"DeleteStatement": DeleteStatement()}
+
+
+def is_useful(operator: str) -> bool:
+    """Leave out operators that nearly always raise TypeError, or that change names instead of behaviour."""
+    kind, *values = operator.split("_")
+    if kind in {"ReplaceBinaryOperator", "ReplaceComparisonOperator"}:
+        return any(set(values) <= family for family in (ARITHMETIC, BITWISE, ORDER, IDENTITY))
+    return kind not in {"VariableReplacer", "VariableInserter"}
+
+
+OPERATORS = all_operators()
+
+
+def module_name(file: str) -> str:
+    return ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
+
+
+def places(root: Path, file: str) -> list[Place]:
+    """List the places of one module, in the order of the source."""
+    occurrences: dict[str, int] = defaultdict(int)
+    mutations = defaultdict(list)
+    nodes = {}
+    for node in ast_nodes(get_ast((root / file).read_text())):
+        if node.type in {"name", "newline", "string", "endmarker"}:
+            continue
+        for name, operator in OPERATORS.items():
+            for position in operator.mutation_positions(node):
+                if is_wanted(name, node):
+                    mutations[position].append((name, occurrences[name]))
+                    nodes[position] = node
+                occurrences[name] += 1
+    return [
+        Place(
+            file,
+            position[0][0],
+            statement_lines(nodes[position], *position),
+            is_in_function(nodes[position]),
+            tuple(those),
+        )
+        for position, those in sorted(mutations.items())
+    ]
+
+
+def is_wanted(operator: str, node: Any) -> bool:
+    if operator.startswith("ReplaceBinaryOperator") and node.parent.type not in BINARY_EXPRESSIONS:
+        return False  # The star of `def f(*, key)` and of `{**other}`.
+    return not any(is_annotation(child, parent) for child, parent in upwards(node))
+
+
+def is_annotation(child: Any, parent: Any) -> bool:
+    match parent.type:
+        case "annassign":
+            return child is parent.children[1]
+        case "tfpdef":
+            return child is parent.children[-1]
+        case "funcdef":
+            return child is parent.annotation
+        case "argument":
+            return parent.children[0].value in DECLARATIONS if parent.children[0].type == "name" else False
+    return False
+
+
+def is_in_function(node: Any) -> bool:
+    return any(parent.type == "funcdef" and child is parent.children[-1] for child, parent in upwards(node))
+
+
+def statement_lines(node: Any, start: tuple[int, int], end: tuple[int, int]) -> range:
+    statement = next((child for child, parent in upwards(node) if parent.type in {"suite", "file_input"}), node)
+    if statement.type in COMPOUND | {"funcdef"}:
+        return range(start[0], end[0] + (end[1] > 0))
+    return range(statement.start_pos[0], statement.get_last_leaf().start_pos[0] + 1)
+
+
+def upwards(node: Any) -> Iterator[tuple[Any, Any]]:
+    while node.parent is not None:
+        yield node, node.parent
+        node = node.parent
+
+
+def mutants(root: Path, place: Place, mutations: Iterable[tuple[str, int]] | None = None) -> Iterator[Mutant]:
+    """Apply each mutation of a place, skipping those that do not compile or change nothing."""
+    original = (root / place.file).read_text()
+    for name, occurrence in place.mutations if mutations is None else mutations:
+        source = mutate_code(original, OPERATORS[name], occurrence)
+        if source is not None and differs(original, source):
+            yield Mutant(place, *difference(original, source), source)
+
+
+def sample(root: Path, files: Iterable[str], count: int, seed: int) -> list[Mutant]:
+    """Draw places, and one mutation for each."""
+    random = Random(seed)
+    drawn = [place for file in files for place in places(root, file)]
+    random.shuffle(drawn)
+    found = (next(mutants(root, place, random.sample(place.mutations, len(place.mutations))), None) for place in drawn)
+    return list(itertools.islice((mutant for mutant in found if mutant is not None), count))
+
+
+def differs(original: str, mutated: str) -> bool:
+    try:
+        return ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(original))
+    except SyntaxError:
+        return False
+
+
+def difference(original: str, mutated: str) -> tuple[str, str]:
+    """Return the lines that differ, before and after."""
+    before, after = original.splitlines(), mutated.splitlines()
+    head = next(
+        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    before, after = before[head:], after[head:]
+    while before and after and before[-1] == after[-1]:
+        before.pop()
+        after.pop()
+    return one_line(before), one_line(after)
+
+
+def one_line(lines: Iterable[str]) -> str:
+    return " ".join(" ".join(lines).split())
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("cosmic_ray") is not None

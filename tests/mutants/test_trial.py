@@ -1,0 +1,123 @@
+"""The runner of mutants: what it reports of a small project, whose files stay as they are."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stack.programs import ROOT
+
+SOURCE = """\
+def shorter(a, b):
+    if len(a) < len(b):
+        return a
+    while len(b) > 100:
+        b = b[1:]
+    return b
+"""
+
+TESTS = """\
+from exporter.words import shorter
+
+def test_the_shorter_word_is_returned():
+    assert shorter("a", "bcd") == "a"
+    assert shorter("abc", "d") == "d"
+
+def test_a_long_word_is_cut():
+    assert len(shorter("a" * 102, "b" * 102)) == 100
+"""
+
+SCRIPT = """\
+import json, sys
+from pathlib import Path
+from tests.mutants.children import Job, run_all
+from tests.mutants.tests_of_lines import measured_map
+from tests.mutants.trial import Trial, outcome
+
+root = Path(sys.argv[1])
+line_map = measured_map(root, 1, lambda message: print(message, file=sys.stderr))
+source = (root / "exporter/words.py").read_text()
+results = {}
+for original, mutated, limit in json.loads(sys.argv[2]):
+    tests = sorted(line_map.seconds)
+    trial = Trial(root, "exporter.words", "exporter/words.py", source.replace(original, mutated), [tests])
+    job = trial.job(line_map.seconds)
+    job = Job(job.name, job.run, lambda step: 120.0 if step in {"", "collection"} else limit)
+    for ended in run_all([job], 1):
+        results[mutated] = [outcome(ended), ended.step.rpartition(":")[2]]
+print(json.dumps({"lines": {line: sorted(t) for line, t in line_map.tests["exporter/words.py"].items()},
+                  "results": results}))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "exporter").mkdir()
+    (tmp_path / "exporter" / "__init__.py").touch()
+    (tmp_path / "exporter" / "words.py").write_text(SOURCE)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_words.py").write_text(TESTS)
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\naddopts = "--import-mode=importlib"\npythonpath = ["."]\n'
+        'markers = ["programs", "servers", "slow"]\n'
+    )
+    return tmp_path
+
+
+def run(project: Path, *mutations: tuple[str, str, float]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the tests of each line, and of each mutation its outcome and the last test that ran.
+
+    A mutation is the original, the mutated text, and the seconds that a test may take.
+    """
+    # The project comes first on the path, and its `exporter` before ours.
+    code = f"import sys; sys.path[:0] = [{str(project)!r}, {str(ROOT)!r}]\n{SCRIPT}"
+    # The plugins of libraries take seconds to import.
+    environ = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "_hypothesis_pytestplugin"}
+    command = [sys.executable, "-c", code, str(project), json.dumps(mutations)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert ended.returncode == 0, ended.stderr
+    printed = json.loads(ended.stdout)
+    return printed["lines"], printed["results"]
+
+
+def test_a_mutant_is_killed_survives_or_times_out(project: Path) -> None:
+    before = {path: path.read_bytes() for path in project.rglob("*.py")}
+    _, results = run(
+        project,
+        ("len(a) < len(b)", "len(a) > len(b)", 120.0),
+        ("len(a) < len(b)", "len(a) <= len(b) - 1", 120.0),
+        ("b = b[1:]", "b = b[0:]", 1.0),
+    )
+    assert results == {
+        "len(a) > len(b)": ["killed", "test_the_shorter_word_is_returned"],
+        "len(a) <= len(b) - 1": ["survived", "test_the_shorter_word_is_returned"],
+        "b = b[0:]": ["timeout", "test_a_long_word_is_cut"],
+    }
+    assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
+
+
+def test_each_line_has_the_tests_that_run_it(project: Path) -> None:
+    lines, _ = run(project)
+    cut, returned = (
+        f"tests/test_words.py::test_{name}" for name in ("a_long_word_is_cut", "the_shorter_word_is_returned")
+    )
+    assert {line: tests for line, tests in lines.items() if tests} == {
+        "2": [cut, returned],
+        "3": [returned],
+        "4": [cut, returned],
+        "5": [cut],
+        "6": [cut, returned],
+    }
+
+
+def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_others() -> None:
+    from tests.mutants.trial import stages
+
+    seconds = {"tests/web/test_a.py::a": 0.1, "tests/runs/test_b.py::b": 3.0, "tests/runs/test_b.py::c": 2.0}
+    assert stages(seconds, seconds, "runs") == [
+        ["tests/runs/test_b.py::c", "tests/runs/test_b.py::b"],
+        ["tests/web/test_a.py::a"],
+    ]

@@ -1,0 +1,177 @@
+"""Which tests run which lines of the exporter, and how long each takes: measured once, cached in `.mutants/`."""
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mutants.children import Job, run_all
+
+SECONDS_PER_TEST = 300.0
+
+
+@dataclass
+class LineMap:
+    """The tests of each line of each module, and the seconds that each test takes."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    tests: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
+
+    def add(self, measured: dict[str, Any]) -> None:
+        for test, of_test in measured.items():
+            self.seconds[test] = of_test["seconds"]
+            for file, lines in of_test["lines"].items():
+                for line in lines:
+                    self.tests[file][line].add(test)
+
+    def of_lines(self, file: str, lines: Iterable[int]) -> set[str]:
+        """Return the tests that run at least one of these lines."""
+        return set().union(*(self.tests[file].get(line, ()) for line in lines))
+
+    def of_module(self, file: str) -> set[str]:
+        """Return the tests that run a line of the module, other than by importing it."""
+        return self.of_lines(file, self.tests[file])
+
+
+def measured_map(root: Path, workers: int, say: Callable[[str], None]) -> LineMap:
+    """Measure the test files that changed since the last time, or all of them if the exporter did."""
+    key = digest(root, sources(root))
+    files = sorted(path for path in (root / "tests").rglob("test_*.py") if "mutants" not in path.parts)
+    keys = {str(path.relative_to(root)): f"{key} {digest(root, [path])}" for path in files}
+    measured = {file: read_cached(root, file, keys[file]) for file in keys}
+    stale = [file for file, tests in measured.items() if tests is None]
+    if stale:
+        say(f"Measuring which lines the tests of {len(stale)} files run")
+    jobs = [Job(file, functools.partial(measure, root, file), lambda _: SECONDS_PER_TEST) for file in stale]
+    for ended in run_all(jobs, workers):
+        file, result = ended.job.name, ended.folder / "tests.json"
+        if ended.code is None or not result.exists():
+            raise SystemExit(f"{file}: cannot be measured ({ended.step})\n{ended.output}")
+        tests, failed = json.loads(result.read_text())
+        measured[file] = tests
+        if failed:
+            say(f"Leaving out tests that fail without a mutation: {', '.join(failed)}")
+        else:
+            write_cached(root, file, keys[file], tests)
+    line_map = LineMap()
+    for tests in measured.values():
+        line_map.add(tests or {})
+    return line_map
+
+
+def read_cached(root: Path, file: str, key: str) -> dict[str, Any] | None:
+    path = cached_path(root, file)
+    entry = json.loads(path.read_text()) if path.exists() else {"key": None}
+    return entry["tests"] if entry["key"] == key else None
+
+
+def write_cached(root: Path, file: str, key: str, tests: dict[str, Any]) -> None:
+    path = cached_path(root, file)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"key": key, "tests": tests}))
+
+
+def cached_path(root: Path, file: str) -> Path:
+    return root / ".mutants" / f"{file.replace('/', '.')}.json"
+
+
+def sources(root: Path) -> list[Path]:
+    """List what every test depends on: the exporter, and all that is not a test in `tests/`."""
+    files = [path for path in (root / "exporter").rglob("*") if path.is_file()]
+    support = [path for path in (root / "tests").rglob("*") if path.is_file() and not path.name.startswith("test_")]
+    return [path for path in sorted([*files, *support]) if path.suffix != ".pyc" and "mutants" not in path.parts]
+
+
+def digest(root: Path, files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.relative_to(root)}\n".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def measure(root: Path, file: str, report: Callable[[str], None], folder: Path) -> int:
+    """Run one file of tests in this process and write what each of them runs."""
+    os.environ["COVERAGE_CORE"] = "ctrace"  # sys.monitoring has no contexts
+    import coverage
+
+    lines = coverage.Coverage(data_file=None, config_file=False, source=[str(root / "exporter")])
+    plugin = Measurement(lines, report)
+    lines.start()
+    code = run_pytest(root, folder, [file, "-m", "not programs and not servers and not slow"], plugin)
+    lines.stop()
+    if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        return code
+    tests: dict[str, Any] = {
+        test: {"seconds": seconds, "lines": defaultdict(list)}
+        for test, seconds in plugin.seconds.items()
+        if test not in plugin.failed | plugin.start_programs
+    }
+    data = lines.get_data()
+    for path in data.measured_files():
+        for line, contexts in data.contexts_by_lineno(path).items():
+            for test in contexts:
+                if test in tests:
+                    tests[test]["lines"][str(Path(path).relative_to(root))].append(line)
+    (folder / "tests.json").write_text(json.dumps([tests, sorted(plugin.failed)]))
+    return 0
+
+
+class Measurement:
+    """Names each test to coverage, takes its time, and notes which tests start a program.
+
+    A program imports the exporter from its files, so that no mutation reaches it.
+    """
+
+    def __init__(self, lines: Any, report: Callable[[str], None]) -> None:
+        self._lines = lines
+        self._report = report
+        self._test = ""
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+        self.start_programs: set[str] = set()
+        start: Any = subprocess.Popen.__init__
+
+        @functools.wraps(start)
+        def noted(popen: Any, *arguments: Any, **keywords: Any) -> None:
+            self.start_programs.add(self._test)
+            start(popen, *arguments, **keywords)
+
+        setattr(subprocess.Popen, "__init__", noted)  # noqa: B010 - mypy refuses the assignment
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self._test = item.nodeid
+        self._report(item.nodeid)
+        self._lines.switch_context(item.nodeid)
+        began = time.perf_counter()
+        try:
+            return (yield)
+        finally:
+            self.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
+            self._lines.switch_context("")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+
+def run_pytest(root: Path, folder: Path, arguments: Iterable[str], plugin: object) -> int:
+    """Run tests in this process: the same random values each time, and no file outside of `folder`."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    set_hypothesis_home_dir(folder / "hypothesis")
+    os.chdir(root)
+    options = ["-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--basetemp={folder / 'pytest'}"]
+    # The parent imported the libraries before pytest could rewrite their assertions.
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return int(pytest.main([*options, *arguments], plugins=[plugin]))

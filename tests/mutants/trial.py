@@ -1,0 +1,121 @@
+"""Runs the tests of a mutant, in a process where its module has the mutated source."""
+
+import builtins
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import pytest
+
+from tests.mutants.children import CRASH, Ended, Job
+from tests.mutants.tests_of_lines import run_pytest
+
+RUNNER_ERRORS = {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, CRASH}
+
+COLLECTION = 300
+"""Seconds in which pytest has to import the tests."""
+
+MEMORY = 4 << 30
+"""Bytes of address space for the tests of a mutant that allocates without end."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A mutated module and the tests that may see the difference."""
+
+    root: Path
+    module: str
+    file: str
+    source: str
+    stages: Sequence[Sequence[str]]
+    """Ids of tests. The tests of a stage run after those of the last one have passed."""
+
+    def job(self, seconds: dict[str, float]) -> Job:
+        def limit(step: str) -> float:
+            return 60 + 10 * seconds[step] if step in seconds else COLLECTION
+
+        return Job(self.module, functools.partial(run, self), limit)
+
+
+def outcome(ended: Ended) -> str:
+    """Say what became of a mutant."""
+    if ended.code in RUNNER_ERRORS:
+        return "error"
+    return {None: "timeout", 0: "survived"}.get(ended.code, "killed")
+
+
+def stages(tests: Iterable[str], seconds: dict[str, float], package: str) -> list[list[str]]:
+    """Order tests: those in the package's own folder come first, since they find most; in each stage the fastest."""
+    ordered = sorted(tests, key=lambda test: (seconds[test], test))
+    own = [test for test in ordered if test.startswith(f"tests/{package}/")]
+    return [stage for stage in (own, [test for test in ordered if test not in set(own)]) if stage]
+
+
+def run(trial: Trial, report: Callable[[str], None], folder: Path) -> int:
+    """Run the tests of a mutant in this process until one fails."""
+    limit_memory()
+    imported = trial.module.partition(".")[0]
+    assert imported not in sys.modules, f"{imported} was imported before the mutation"
+    sys.meta_path.insert(0, MutatedModule(trial.module, str(trial.root / trial.file), trial.source))
+    # cosmic-ray puts this name into `except` clauses.
+    builtins.CosmicRayTestingException = type("CosmicRayTestingException", (Exception,), {})  # type: ignore[attr-defined]
+    for stage in trial.stages:
+        files = dict.fromkeys(test.partition("::")[0] for test in stage)
+        report("collection")
+        selection = Selection(stage, report)
+        try:
+            code = run_pytest(trial.root, folder, ["-x", *files], selection)
+        except Warning:
+            # Sockets and tasks of a failed test that are never closed are an error at the end of pytest.
+            code = pytest.ExitCode.TESTS_FAILED
+            if not selection.failed:
+                raise
+        if code:
+            return code
+    return 0
+
+
+def limit_memory() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+class MutatedModule(SourceFileLoader):
+    """Finds one module before every other finder does, and loads it from the mutated source."""
+
+    def __init__(self, module: str, path: str, source: str) -> None:
+        super().__init__(module, path)
+        self._source = source
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        return spec_from_file_location(name, self.path, loader=self) if name == self.name else None
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self._source, self.path, "exec", dont_inherit=True)
+
+
+class Selection:
+    """Runs these tests only, in this order."""
+
+    def __init__(self, tests: Sequence[str], report: Callable[[str], None]) -> None:
+        self._rank = {test: rank for rank, test in enumerate(tests)}
+        self._report = report
+        self.failed = False
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self._rank), key=lambda item: self._rank[item.nodeid]
+        )
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._report(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed |= report.failed
