@@ -1,4 +1,4 @@
-"""Capacity, the trend review: how much runs, when, and how long the plan lasts. It reads recording rules alone."""
+"""Capacity: how much runs, when, and how long the plan lasts. Its graphs read recording rules only."""
 
 from dashboards.panels import (
     Column,
@@ -29,13 +29,13 @@ from dashboards.style import (
 
 UID = "spinner-capacity"
 
-DAYS = "Needs alerts/recording.rules.yml in Prometheus, and a day of data"
+DAYS = "Needs alerts/recording.rules.yml in Prometheus and one day of data"
 
 FINISHED = series("project_status:spinner_runs_finished:increase1d", PROJECT)
 STARTED = series("project:spinner_runs_started:increase1d", PROJECT)
 RECORDS = series("project_state:spinner_records_processed:increase1d", PROJECT)
 HOURS = series("project:spinner_records_processed:increase1h", PROJECT)
-MOST_AT_ONCE = series("project:spinner_runs_running:max1h", PROJECT)
+HOURLY_MAXIMUM = series("project:spinner_runs_running:max1h", PROJECT)
 QUEUE = series("project:spinner_run_queue_seconds:p95_1h", PROJECT)
 PLAN = series("meter:spinner_plan_used:ratio", RUNTIME)
 USED = f"{REPLICAS} ({series('spinner_plan_used', RUNTIME)})"
@@ -45,7 +45,7 @@ RESET = f"{REPLICAS} ({series('spinner_plan_reset_timestamp_seconds', RUNTIME)})
 
 
 def growth(expression: str) -> str:
-    """Return the relative growth of a daily number: the last 30 days against the 30 days before."""
+    """Return the relative growth of a daily number: the last 30 days compared with the 30 days before."""
     month = f"sum(sum_over_time({expression}[30d:1d]))"
     before = f"sum(sum_over_time({expression}[30d:1d] offset 30d))"
     return f"{month} / ({before} > 0) - 1"
@@ -55,8 +55,8 @@ RUN_GROWTH = stat(
     Panel(
         1,
         "Growth of runs",
-        "Runs that started in the last 30 days, against the 30 days before. Grows faster than the plan: talk about "
-        "the plan now.",
+        "Runs started in the last 30 days, compared with the 30 days before. If they grow faster than the plan's "
+        "limits, you need a larger plan.",
         GridPos(x=0, y=0, w=6, h=4),
     ),
     instant_query(growth(STARTED)),
@@ -70,8 +70,8 @@ RECORD_GROWTH = stat(
     Panel(
         2,
         "Growth of records",
-        "Records that finished in the last 30 days against the 30 days before: the work itself, whatever the number "
-        "of runs.",
+        "Records finished in the last 30 days, compared with the 30 days before. This is the amount of work, "
+        "independent of the number of runs.",
         GridPos(x=6, y=0, w=6, h=4),
     ),
     instant_query(growth(RECORDS)),
@@ -84,21 +84,22 @@ RECORD_GROWTH = stat(
 PEAK = stat(
     Panel(
         3,
-        "Most runs at once",
-        "The most runs in progress at any time of this range. Near the number of workers' places: runs queue.",
+        "Peak concurrent runs",
+        "Highest number of runs in progress at the same time in this range. Near the capacity of the workers, runs "
+        "have to queue.",
         GridPos(x=12, y=0, w=6, h=4),
     ),
-    range_query(f"sum({MOST_AT_ONCE})", min_step="1h"),
+    range_query(f"sum({HOURLY_MAXIMUM})", min_step="1h"),
     colours=thresholds(BLUE),
     empty="no runs in this range",
     calculation="max",
 )
 
-FULLEST = stat(
+HIGHEST_USAGE = stat(
     Panel(
         4,
-        "Fullest plan meter",
-        "How full the fullest meter of the plan is. At 100 % the runtime refuses new runs (PLAN_LIMIT).",
+        "Highest plan usage",
+        "Usage of the plan meter that is closest to its limit. At 100% the runtime refuses new runs (PLAN_LIMIT).",
         GridPos(x=18, y=0, w=6, h=4),
     ),
     instant_query(f"max({PLAN})"),
@@ -112,8 +113,8 @@ RUNS_PER_DAY = time_series(
     Panel(
         5,
         "Runs per day",
-        "Runs that ended in the 24 hours before each bar, by how. A higher failed part than last month: see Spinner "
-        "health.",
+        "Runs that ended in the 24 hours before each bar, by status. If more of them fail than a month ago, see "
+        "Spinner health.",
         GridPos(x=0, y=4, w=12, h=8),
     ),
     [range_query(f"sum by (status) ({FINISHED})", "{{status}}", min_step="1d")],
@@ -127,7 +128,7 @@ RECORDS_PER_DAY = time_series(
     Panel(
         6,
         "Records per day",
-        "Records that finished in the 24 hours before each bar, by how: what the plan's records meter counts.",
+        "Records that finished in the 24 hours before each bar, by state. The plan's records meter counts these.",
         GridPos(x=12, y=4, w=12, h=8),
     ),
     [range_query(f"sum by (state) ({RECORDS})", "{{state}}", min_step="1d")],
@@ -141,8 +142,8 @@ METERS = table(
     Panel(
         7,
         "Plan",
-        "How full each meter of the plan is, and the forecast: how full it will be when it begins anew, at the pace "
-        "of the last day. Over 100 %: new runs will be refused before that; SpinnerPlanLimitSoon opens a ticket.",
+        "Current usage of each plan meter, and a forecast of its usage at the next reset, at the rate of the last "
+        "day. Above 100%, new runs will be refused before the reset; SpinnerPlanLimitSoon opens a ticket.",
         GridPos(x=0, y=12, w=14, h=7),
     ),
     [
@@ -157,8 +158,8 @@ METERS = table(
         Column("meter", "Meter"),
         Column("Value #A", "Used", "count", width=75, align="right"),
         Column("Value #B", "Limit", "count", width=75, align="right", mappings=[null_mapping("unlimited")]),
-        Column("Value #C", "Full", "ratio", width=95, bar=True),
-        Column("Value #D", "Begins anew", "time", width=97, mappings=[null_mapping("never")]),
+        Column("Value #C", "Usage", "ratio", width=95, bar=True),
+        Column("Value #D", "Resets", "time", width=97, mappings=[null_mapping("never")]),
         Column(
             "Value #E",
             "Forecast",
@@ -170,7 +171,7 @@ METERS = table(
             steps=thresholds(TEXT, (0.8, ORANGE), (1, RED)),
         ),
     ],
-    empty="The runtime shows no plan meters",
+    empty="The API reports no plan meters",
     sort=("Value #C", True),
     paginated=False,
 )
@@ -178,8 +179,8 @@ METERS = table(
 PLAN_OVER_TIME = time_series(
     Panel(
         8,
-        "Plan use",
-        "How full each meter was. The dashed line is where new runs are refused.",
+        "Plan usage",
+        "Usage of each plan meter over time. At the dashed line the runtime refuses new runs.",
         GridPos(x=14, y=12, w=10, h=7),
     ),
     [range_query(PLAN, "{{meter}}", min_step="1h")],
@@ -191,52 +192,52 @@ PLAN_OVER_TIME = time_series(
 CONCURRENCY = time_series(
     Panel(
         9,
-        "Runs at once",
-        "The most runs in progress in each hour. A flat top is the number of places that the workers have.",
+        "Concurrent runs",
+        "Highest number of runs in progress at the same time, for each hour. A flat top usually means that all "
+        "workers were busy.",
         GridPos(x=0, y=19, w=8, h=8),
     ),
-    [range_query(f"sum({MOST_AT_ONCE})", "most in the hour", min_step="1h")],
+    [range_query(f"sum({HOURLY_MAXIMUM})", "hourly maximum", min_step="1h")],
     empty="No runs in this range, or Prometheus does not load alerts/recording.rules.yml",
-    colours={"most in the hour": BLUE},
+    colours={"hourly maximum": BLUE},
 )
 
 QUEUE_TIME = time_series(
     Panel(
         10,
-        "Time in the queue",
-        "How long runs wait for a worker. Grows in the same hours every day: more workers, or other times for the "
-        "schedules.",
+        "Queue time",
+        "How long runs wait for a worker. If it grows at the same hours every day, add workers or move schedules to "
+        "other hours.",
         GridPos(x=8, y=19, w=8, h=8),
     ),
-    [range_query(f"max({QUEUE})", "95 of 100 wait less", min_step="1h")],
+    [range_query(f"max({QUEUE})", "95th percentile", min_step="1h")],
     unit="duration",
     empty="No run started in this range, or Prometheus does not load alerts/recording.rules.yml",
-    colours={"95 of 100 wait less": PURPLE},
+    colours={"95th percentile": PURPLE},
 )
 
 BUSIEST = bars_by_hour(
     Panel(
         11,
         "Busiest hours (UTC)",
-        "Records that finish in each hour of the day, the mean of the days in this range. Move schedules to the low "
-        "hours.",
+        "Records that finish in each hour of the day, averaged over the days in this range. Move schedules to hours "
+        "with few records.",
         GridPos(x=16, y=19, w=8, h=8),
     ),
-    # Recorded at the end of each hour, and shown at its beginning.
+    # The recording rule has the value at the end of each hour; the chart shows it at the beginning.
     range_query(f"sum({HOURS} offset -1h)", min_step="1h"),
-    empty="Needs alerts/recording.rules.yml in Prometheus, and an hour of data",
+    empty="Needs alerts/recording.rules.yml in Prometheus and one hour of data",
 )
 
 DASHBOARD = dashboard(
     UID,
     "Capacity",
-    "The trend review: runs and records per day, runs at once and time in the queue, busiest hours, and how long the "
-    "plan lasts.",
+    "Trends: runs and records per day, concurrent runs, queue time, busiest hours, and how long the plan lasts.",
     [
         RUN_GROWTH,
         RECORD_GROWTH,
         PEAK,
-        FULLEST,
+        HIGHEST_USAGE,
         RUNS_PER_DAY,
         RECORDS_PER_DAY,
         METERS,

@@ -1,4 +1,4 @@
-"""Exporter: can I trust these numbers? What the exporter reads, how old it is, and what it left out."""
+"""Exporter: can I trust these numbers? How old the data is, what was read, and what was skipped."""
 
 from dashboards.panels import GridPos, Panel, dashboard, instant_query, range_query, runtime_variable, stat, time_series
 from dashboards.queries import RUNTIME, series
@@ -11,7 +11,7 @@ READS = f"sum by (le) (rate({series('spinner_exporter_sync_duration_seconds_buck
 
 
 def process_metric(name: str) -> str:
-    """Return a metric of the exporters' processes or targets, which have no labels of their own."""
+    """Return a metric of the exporters' processes or targets, which has only the labels of the target."""
     return f"max by (instance) ({series(name)} and on (instance) {series('spinner_exporter_build_info')})"
 
 
@@ -19,7 +19,7 @@ API = stat(
     Panel(
         1,
         "API",
-        "Whether the last read of the runtime's API succeeded, in time for its scrape. If not, its log says why, once.",
+        "Whether the last read of the runtime's API succeeded. If it failed, the exporter's log shows the error.",
         GridPos(x=0, y=0, w=8, h=3),
     ),
     range_query(f"min(max by (runtime) ({series('spinner_api_up', RUNTIME)}))"),
@@ -31,8 +31,9 @@ API = stat(
 AGE = stat(
     Panel(
         2,
-        "Age of the data",
-        "Time since the last good read. More than a few scrape intervals: the numbers on every dashboard are that old.",
+        "Data age",
+        "Time since the last successful read of the API. If it exceeds a few scrape intervals, all dashboards show "
+        "values of that age.",
         GridPos(x=8, y=0, w=8, h=3),
     ),
     range_query(f"max(time() - max by (runtime) ({series('spinner_exporter_snapshot_timestamp_seconds', RUNTIME)}))"),
@@ -46,7 +47,8 @@ PROJECTS = stat(
     Panel(
         3,
         "Projects that cannot be read",
-        "Their runs are not watched. 403: the token may not see them; the exporter's log names each.",
+        "The runs of these projects are not monitored. The exporter's log names each with its error; 403 means that "
+        "the token has no access.",
         GridPos(x=16, y=0, w=8, h=3),
     ),
     range_query(f"count(max by (runtime, project) ({series('spinner_project_up', RUNTIME)}) == 0) or vector(0)"),
@@ -58,7 +60,7 @@ RUNS = stat(
     Panel(
         4,
         "Runs shown",
-        "Runs that have series of their own: those that have not ended, and those that ended within the retention.",
+        "Runs with series of their own: runs that have not ended, and runs that ended within the retention.",
         GridPos(x=0, y=3, w=8, h=3),
     ),
     range_query(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))"),
@@ -70,13 +72,13 @@ CONFIG = stat(
     Panel(
         5,
         "Config",
-        "Whether the config was good at the last reload. If not, the exporter goes on with the one before; its log "
-        "names the place.",
+        "Whether the last reload of the config succeeded. If it failed, the exporter keeps the previous config, and "
+        "its log shows the error.",
         GridPos(x=8, y=3, w=8, h=3),
     ),
     range_query(f"min({series('spinner_exporter_config_last_reload_successful')})"),
     colours=thresholds(RED, (1, GREEN)),
-    mappings=[value_mapping({"0": ("✖ refused", RED), "1": ("✔ good", GREEN)})],
+    mappings=[value_mapping({"0": ("✖ invalid", RED), "1": ("✔ loaded", GREEN)})],
     empty="? unknown",
 )
 
@@ -84,7 +86,7 @@ VERSION = stat(
     Panel(
         6,
         "Version",
-        "The exporter's version. Two of them: an upgrade that has not come to its end.",
+        "The version of the exporter. More than one version means that an upgrade is incomplete.",
         GridPos(x=16, y=3, w=8, h=3),
     ),
     instant_query(f"max by (version) ({series('spinner_exporter_build_info')})", "{{version}}"),
@@ -95,26 +97,26 @@ VERSION = stat(
 SYNC = time_series(
     Panel(
         7,
-        "Time of a read",
-        "How long it takes to read what changed. Near the scrape's timeout, scrapes are answered with the data of the "
-        "read before.",
+        "Read duration",
+        "How long it takes to read all changes from the API. Near the scrape timeout, scrapes return the data of the "
+        "previous read.",
         GridPos(x=0, y=6, w=8, h=8),
     ),
     [
         range_query(f"histogram_quantile(0.5, {READS})", "median"),
-        range_query(f"histogram_quantile(0.99, {READS})", "99 of 100 are faster"),
+        range_query(f"histogram_quantile(0.99, {READS})", "99th percentile"),
     ],
     unit="duration",
     empty="No read in this range",
-    colours={"median": BLUE, "99 of 100 are faster": ORANGE},
+    colours={"median": BLUE, "99th percentile": ORANGE},
 )
 
 REQUESTS = time_series(
     Panel(
         8,
         "Requests to the API",
-        "By HTTP status; error is none at all. 401: the token; 403: the project or the plan; 429: too many requests, "
-        "raise sync.min_interval; 5xx: the runtime's API.",
+        "Requests per second by HTTP status; error means that there was no response. 401: invalid token. 403: no "
+        "access, or a plan limit. 429: too many requests, raise sync.min_interval. 5xx: the API fails.",
         GridPos(x=8, y=6, w=8, h=8),
     ),
     [
@@ -131,8 +133,8 @@ REQUESTS = time_series(
 LATENCY = time_series(
     Panel(
         9,
-        "Time of a request",
-        "Nine of ten requests to each endpoint are faster. One that grows alone is the runtime's API.",
+        "Request duration",
+        "90th percentile of the request duration for each endpoint. If it grows, the runtime's API has become slower.",
         GridPos(x=16, y=6, w=8, h=8),
     ),
     [
@@ -146,13 +148,13 @@ LATENCY = time_series(
     empty="No request in this range",
 )
 
-LEFT_OUT = time_series(
+SKIPPED = time_series(
     Panel(
         10,
-        "Left out",
-        "What the other dashboards do not show. Dropped: raise limits.runs, not read: limits.projects. Invalid: the "
-        "API breaks its contract; the log names the first. Unmapped: give the label a place under statuses in the "
-        "config.",
+        "Skipped data",
+        "Data that the other dashboards do not show. Runs dropped: raise limits.runs. Projects not read: raise "
+        "limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: map the "
+        "label under statuses in the config.",
         GridPos(x=0, y=14, w=12, h=8),
     ),
     [
@@ -172,14 +174,15 @@ LEFT_OUT = time_series(
             "unmapped status: {{label}}",
         ),
     ],
-    empty="✔ Nothing left out in this range",
+    empty="✔ Nothing skipped in this range",
 )
 
 SIZE = time_series(
     Panel(
         11,
-        "Series in a scrape",
-        "What Prometheus takes in with each scrape. Grows with the runs of the last retention; limits.runs bounds it.",
+        "Series per scrape",
+        "Number of series that Prometheus reads in each scrape. It grows with the runs within the retention, up to "
+        "limits.runs.",
         GridPos(x=12, y=14, w=6, h=8),
     ),
     [
@@ -195,8 +198,8 @@ MEMORY = time_series(
     Panel(
         12,
         "Memory",
-        "Resident memory of the exporter. It grows with the runs shown and stays; growing without them is a leak: "
-        "report it.",
+        "Resident memory of the exporter. It grows with the number of runs shown and does not shrink. If it grows "
+        "without more runs, report a leak.",
         GridPos(x=18, y=14, w=6, h=8),
     ),
     [
@@ -206,14 +209,14 @@ MEMORY = time_series(
         )
     ],
     unit="bytes",
-    empty="No exporter is scraped, or it runs where there is no /proc",
+    empty="No exporter is scraped, or its platform has no /proc",
 )
 
 DASHBOARD = dashboard(
     UID,
     "Exporter",
-    "Can I trust these numbers? How old they are, what was read and what was left out.",
-    [API, AGE, PROJECTS, RUNS, CONFIG, VERSION, SYNC, REQUESTS, LATENCY, LEFT_OUT, SIZE, MEMORY],
+    "Can I trust these numbers? How old they are, what was read, and what was skipped.",
+    [API, AGE, PROJECTS, RUNS, CONFIG, VERSION, SYNC, REQUESTS, LATENCY, SKIPPED, SIZE, MEMORY],
     variables=[runtime_variable()],
     since="now-3h",
     refresh="1m",

@@ -1,6 +1,6 @@
-"""Jobs, the control tower: is the run moving, how long is it taking, which records failed?
+"""Jobs: is a run making progress, how long does it take, which records failed?
 
-It never refreshes by itself: rows must not jump under somebody's hand. The person presses refresh.
+The dashboard does not refresh by itself, so that rows do not move while somebody reads them.
 """
 
 from dashboards.panels import (
@@ -50,7 +50,7 @@ UID = "spinner-jobs"
 
 CREATED = per_run("spinner_run_created_timestamp_seconds")
 ENDED = per_run("spinner_run_end_timestamp_seconds")
-CHOSEN_ENDED = per_selected_run("spinner_run_end_timestamp_seconds")
+SELECTED_ENDED = per_selected_run("spinner_run_end_timestamp_seconds")
 
 THIS_RUN = (
     f"/d/{UID}?${{datasource:queryparam}}&${{project:queryparam}}&${{spinner:queryparam}}&${{status:queryparam}}"
@@ -61,9 +61,9 @@ RUNS = table(
     Panel(
         1,
         "Runs",
-        "Every run of the chosen projects and spinners, the newest first; a click on one shows its records on the "
-        "right and its way below. A stalled run is silent for longer than its own pace makes plausible: open its "
-        "runbook. A completed run with failed records is orange, never green.",
+        "All runs of the selected projects and spinners, newest first. Click a run to see its records on the right "
+        "and its history below. If a run is stalled, follow the runbook of SpinnerRunStalled. A completed run with "
+        "failed records is orange, not green.",
         GridPos(x=0, y=0, w=16, h=21),
     ),
     [
@@ -79,7 +79,7 @@ RUNS = table(
         Column("spinner", "Spinner", wrap=True, links=[("Show this run", THIS_RUN, False)]),
         Column("Value #B", "Progress", "ratio", bar=True),
         Column("status", "Status", width=115, filterable=True, colours="text", mappings=status_name_mappings()),
-        Column("Value #D", "Started", "time", width=97, mappings=[null_mapping("not yet")]),
+        Column("Value #D", "Started", "time", width=97, mappings=[null_mapping("not started")]),
         Column("Value #E", "Ended", "time", width=97, mappings=[null_mapping("in progress")]),
         Column("Value #F", "Duration", "duration", width=74, mappings=[null_mapping("none")]),
         Column(
@@ -93,7 +93,7 @@ RUNS = table(
         ),
         Column("run_id", "Run", hidden=True),
     ],
-    empty="No runs in this range: has the spinner been started, and does the exporter read its project?",
+    empty="No runs in this range. Check that the spinner was started and that the exporter reads its project.",
     sort=("Value #A", True),
     hidden=("Value #A", "Value #C", "runtime", "project"),
 )
@@ -102,14 +102,15 @@ RECORDS = bar_gauge(
     Panel(
         2,
         "Records by state",
-        "The records of the chosen run. Many pending and none running: nobody works on them; see Runtime on Live Ops.",
+        "Records of the selected run. If many are pending and none is running, no worker processes them: see Runtime "
+        "on Live Ops.",
         GridPos(x=16, y=0, w=8, h=5),
     ),
     instant_query(
         f"sum by (state) (max by (runtime, run_id, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))",
         "{{state}}",
     ),
-    empty="The runtime gives no record counts for this run",
+    empty="The API reports no record counts for this run",
     colours=RECORD_STATES,
 )
 
@@ -117,8 +118,8 @@ FAILURES = bar_gauge(
     Panel(
         3,
         "Failures by step and error",
-        "Where the failed records of the chosen run failed, the most common first. One error at one step is a "
-        "provider or a setting; many at many steps is the data.",
+        "Failed records of the selected run by step and error code, most frequent first. One error at one step "
+        "usually has its cause in a provider or a setting; many errors at many steps usually have it in the data.",
         GridPos(x=16, y=5, w=8, h=7),
     ),
     instant_query(
@@ -126,7 +127,7 @@ FAILURES = bar_gauge(
         f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)})))",
         "{{step}}: {{error_code}}",
     ),
-    empty="No failed records in the chosen run",
+    empty="No failed records in the selected run",
     colour=ORANGE,
     names_above=True,
 )
@@ -139,11 +140,11 @@ FAILED_RECORDS = table(
     Panel(
         4,
         "Failed records",
-        "The newest failed records, as many as the exporter's limits allow. A click opens the record in the product: "
-        "its outcomes, its journey with the timing of each step, or Records for the contacts' view.",
+        "The newest failed records, up to the exporter's limits. Each links to the product: the record's outcomes, "
+        "its journey with the duration of each step, and all records of the run.",
         GridPos(x=16, y=12, w=8, h=9),
     ),
-    # Two lines in one column: three columns of such names would not fit beside the runs on a narrow screen.
+    # Two lines in one column, because three columns would not fit next to the runs on a narrow screen.
     [instant_query(f'label_join({FAILED_AT}, "record", "\\n", "record_id", "failure")')],
     [
         Column(
@@ -155,7 +156,7 @@ FAILED_RECORDS = table(
         Column("record_id", "Record", hidden=True),
         Column("run_id", "Run", hidden=True),
     ],
-    empty="No failed records in the chosen run",
+    empty="No failed records in the selected run",
     hidden=("Value", "runtime", "step", "error_code", "failure"),
 )
 
@@ -165,77 +166,82 @@ PROGRESS = time_series(
     Panel(
         5,
         "Progress",
-        "How far the chosen run was when. A line that turns flat is a run that has stopped getting on; when it is a "
-        "stall depends on the run's own pace.",
+        "Progress of the selected run over time. While the line is flat, no record finishes; whether that is a stall "
+        "depends on the run's stall threshold.",
         GridPos(x=0, y=21, w=9, h=9),
     ),
-    [range_query(f"{per_selected_run('spinner_run_progress_ratio')} unless {CHOSEN_ENDED}", "{{spinner}} {{run_id}}")],
+    [
+        range_query(
+            f"{per_selected_run('spinner_run_progress_ratio')} unless {SELECTED_ENDED}", "{{spinner}} {{run_id}}"
+        )
+    ],
     unit="ratio",
-    empty="No run with a known total chosen in this range",
+    empty="No run with a known total is selected in this range",
     axis_max=1,
 )
 
-PACE = time_series(
+RECORDS_PER_MINUTE = time_series(
     Panel(
         6,
-        "Pace",
-        "Records that the chosen run finishes in a minute, completed or failed. Falls towards the end of a run, when "
-        "fewer are left than are worked on at once.",
+        "Records per minute",
+        "Records of the selected run that complete or fail per minute. The rate drops near the end of a run, when "
+        "fewer records are left than are processed concurrently.",
         GridPos(x=9, y=21, w=9, h=9),
     ),
     [
         range_query(
             "sum by (runtime, spinner, run_id) "
             f"(max by (runtime, spinner, run_id, state) (deriv({FINISHED}[$__rate_interval]))) * 60 "
-            f"unless on (runtime, run_id) {CHOSEN_ENDED}",
+            f"unless on (runtime, run_id) {SELECTED_ENDED}",
             "{{spinner}} {{run_id}}",
         )
     ],
     unit="per minute",
-    empty="No run with record counts chosen in this range",
+    empty="No run with record counts is selected in this range",
 )
 
-UNDER_WAY = per_selected_run("spinner_run_status", equals("status", "running"))
+RUNNING = per_selected_run("spinner_run_status", equals("status", "running"))
 
 EXPECTED_END = stat(
     Panel(
         7,
         "Expected end",
-        "When the chosen run is through if it goes on as it has gone so far; the last of them when several are "
-        "chosen. Far later than people need it: see what takes so long under Spinner health.",
+        "When the selected run ends if it continues at its average rate; with several runs selected, the latest end. "
+        "If that is too late, look for the cause on Spinner health.",
         GridPos(x=18, y=21, w=6, h=3),
     ),
     instant_query(
         "max((time() + "
         f"{per_selected_run('spinner_run_duration_seconds')} "
         f"* (1 / {per_selected_run('spinner_run_progress_ratio')} - 1)"
-        f" and on (runtime, run_id) {UNDER_WAY}) < Inf) * 1000"
+        f" and on (runtime, run_id) {RUNNING}) < Inf) * 1000"
     ),
     unit="time",
     empty="not running",
 )
 
-SILENT = stat(
+SINCE_PROGRESS = stat(
     Panel(
         8,
-        "Silent for",
-        "Time since a record of the chosen run last finished. Beside it: the silence after which it counts as stalled.",
+        "Time since progress",
+        "Time since a record of the selected run last finished. The run is stalled when this exceeds the stall "
+        "threshold.",
         GridPos(x=18, y=24, w=6, h=3),
     ),
     instant_query(
         f"max(time() - {per_selected_run('spinner_run_last_progress_timestamp_seconds')} "
-        f"and on (runtime, run_id) {UNDER_WAY})"
+        f"and on (runtime, run_id) {RUNNING})"
     ),
     unit="duration",
     empty="none",
 )
 
-STALLED_AFTER = stat(
+STALL_THRESHOLD = stat(
     Panel(
         9,
-        "Stalled after",
-        "The silence after which the chosen run counts as stalled, learnt from its own pace. Too short or too long "
-        "for a spinner: set stalls.floor or stalls.ceiling for it in the exporter's config.",
+        "Stall threshold",
+        "Time without progress after which the selected run is stalled. The exporter learns it from the run's pace. "
+        "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
         GridPos(x=18, y=27, w=6, h=3),
     ),
     instant_query(f"min({per_selected_run('spinner_run_stall_threshold_seconds')})"),
@@ -248,8 +254,8 @@ STATUS = state_timeline(
     Panel(
         10,
         "Status",
-        "What the chosen run was when: queued for long means no free worker, waiting means a person, stalled means "
-        "silent for longer than its pace makes plausible.",
+        "Status of the selected run over time. Queued for long: no worker is free. Waiting: a person has to respond. "
+        "Stalled: no progress for longer than the stall threshold.",
         GridPos(x=0, y=30, w=24, h=9),
     ),
     range_query(
@@ -266,7 +272,7 @@ VARIABLES = [
     project_variable(),
     spinner_variable(),
     custom_variable("status", "Status", [status.value for status in Status]),
-    # All of them would be thousands: "All" means those under way, then the newest, twelve in all.
+    # There can be thousands of runs, so "All" means twelve: first the active ones, then the newest.
     query_variable(
         "run",
         "Run",
@@ -280,9 +286,20 @@ VARIABLES = [
 DASHBOARD = dashboard(
     UID,
     "Jobs",
-    "Is the run moving, how long is it taking, which records failed? Choose a run with a click; press refresh for "
-    "news.",
-    [RUNS, RECORDS, FAILURES, FAILED_RECORDS, PROGRESS, PACE, EXPECTED_END, SILENT, STALLED_AFTER, STATUS],
+    "Is a run making progress, how long does it take, which records failed? Click a run to select it; press refresh to "
+    "update.",
+    [
+        RUNS,
+        RECORDS,
+        FAILURES,
+        FAILED_RECORDS,
+        PROGRESS,
+        RECORDS_PER_MINUTE,
+        EXPECTED_END,
+        SINCE_PROGRESS,
+        STALL_THRESHOLD,
+        STATUS,
+    ],
     variables=VARIABLES,
     since="now-3h",
 )

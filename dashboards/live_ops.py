@@ -1,4 +1,4 @@
-"""Live Ops: what is going on now, on a screen that refreshes by itself."""
+"""Live Ops: the current state of all runs, for a screen that refreshes by itself."""
 
 from dashboards.panels import (
     Column,
@@ -59,16 +59,16 @@ def run_count(status: str) -> str:
 
 def increase_in_range(name: str, matcher: str) -> str:
     """Return a counter's increase in the panel's time range."""
-    grown = sum_or_zero(f"{REPLICAS} (increase({series(name, PROJECT, SPINNER, matcher)}[$__range]))")
-    return f"round({grown})"
+    increase = sum_or_zero(f"{REPLICAS} (increase({series(name, PROJECT, SPINNER, matcher)}[$__range]))")
+    return f"round({increase})"
 
 
 RUNNING = stat(
     Panel(
         1,
         "Running",
-        "Runs in progress, stalled ones included. None at a time when there should be some: are runs queued, is the "
-        "runtime up?",
+        "Runs in progress, including stalled ones. If there are none although there should be, check Queued and "
+        "Runtime.",
         GridPos(x=0, y=0, w=6, h=4),
     ),
     range_query(run_count("running"), "running"),
@@ -80,8 +80,8 @@ WAITING = stat(
     Panel(
         2,
         "Waiting",
-        "Runs that wait for a person or for something outside. That is no stall; SpinnerRunWaitingLong tells after a "
-        "day.",
+        "Runs that wait for a person or an external event. They are not stalled; SpinnerRunWaitingLong opens a ticket"
+        " after a day.",
         GridPos(x=6, y=0, w=6, h=4),
     ),
     range_query(run_count("waiting"), "waiting"),
@@ -93,8 +93,8 @@ QUEUED = stat(
     Panel(
         3,
         "Queued",
-        "Runs that nobody has taken up. Growing while few are running: the workers are busy with something that "
-        "hangs, or down.",
+        "Runs that no worker has picked up. If this grows while few runs are running, the workers are down or "
+        "occupied by stalled runs.",
         GridPos(x=12, y=0, w=6, h=4),
     ),
     range_query(run_count("queued"), "queued"),
@@ -106,35 +106,36 @@ STALLED = stat(
     Panel(
         4,
         "Stalled",
-        "Runs that are silent for longer than their own pace makes plausible. A click lists them on Jobs; "
-        "SpinnerRunStalled pages.",
+        "Runs without progress for longer than their stall threshold. SpinnerRunStalled pages for them. Click to list"
+        " them on Jobs.",
         GridPos(x=18, y=0, w=6, h=4),
     ),
     instant_query(f"count({stalled_runs()}) or vector(0)"),
     colours=thresholds(GREEN, (1, MAGENTA)),
     mappings=[value_mapping({"0": ("✔ none", GREEN)})],
-    links=[("Jobs that are running", f"{JOBS}&var-status=running")],
+    links=[("Show running runs", f"{JOBS}&var-status=running")],
 )
 
 FAILED_TODAY = stat(
     Panel(
         5,
         "Runs failed today",
-        "Runs that failed as a whole since midnight UTC. A click lists failed runs on Jobs.",
+        "Runs with the status failed since midnight UTC. Click to list failed runs on Jobs.",
         GridPos(x=0, y=4, w=6, h=3),
     ),
     instant_query(increase_in_range("spinner_runs_finished_total", equals("status", "failed"))),
     colours=thresholds(GREEN, (1, RED)),
     mappings=[value_mapping({"0": ("✔ none", GREEN)})],
     since="now/d",
-    links=[("Jobs that failed", f"{JOBS}&var-status=failed")],
+    links=[("Show failed runs", f"{JOBS}&var-status=failed")],
 )
 
 FAILED_RECORDS_TODAY = stat(
     Panel(
         6,
         "Records failed today",
-        "Records that failed since midnight UTC, also in runs that completed. Below: at which step.",
+        "Records that failed since midnight UTC, including those of completed runs. Top failing steps shows where "
+        "they failed.",
         GridPos(x=6, y=4, w=6, h=3),
     ),
     instant_query(increase_in_range("spinner_records_processed_total", equals("state", "failed"))),
@@ -147,8 +148,8 @@ RUNTIME = stat(
     Panel(
         7,
         "Runtime",
-        "Whether the worker service, of every chosen runtime, is up and gave a heartbeat within 3 minutes. Down: runs "
-        "are created and do not move; see SpinnerRuntimeDown.",
+        "Whether the worker service of every selected runtime is up and has sent a heartbeat within 3 minutes. If it "
+        "is down, runs are created but not processed: see the runbook of SpinnerRuntimeDown.",
         GridPos(x=12, y=4, w=6, h=3),
     ),
     range_query(
@@ -164,7 +165,7 @@ FIRING = stat(
     Panel(
         8,
         "Firing alerts",
-        "Pages and tickets of alerts/alerts.rules.yml that fire now; the table below names them.",
+        "Number of pages and tickets from alerts/alerts.rules.yml that are firing now. The table below lists them.",
         GridPos(x=18, y=4, w=6, h=3),
     ),
     instant_query(
@@ -178,8 +179,7 @@ TIMELINE = state_timeline(
     Panel(
         9,
         "Active runs",
-        "Every run that has not ended, or had not in this range, and what it was when. A band that turns to stalled "
-        "needs somebody.",
+        "Status over time of all runs that were active in this range. A run that turns to STALLED needs attention.",
         GridPos(x=0, y=7, w=14, h=14),
     ),
     range_query(
@@ -187,14 +187,15 @@ TIMELINE = state_timeline(
         "{{spinner}} {{run_id}}",
     ),
     mappings=status_number_mappings(),
-    empty="No run under way in this range",
+    empty="No active runs in this range",
 )
 
 ALERTS = table(
     Panel(
         10,
-        "What fires",
-        "Alerts that fire now. What each means and what to do first is in its runbook (alerts/runbooks).",
+        "Alerts",
+        "Alerts that are firing now, pages first. The runbook of each alert (alerts/runbooks) says what it means and "
+        "what to do.",
         GridPos(x=14, y=7, w=10, h=7),
     ),
     [
@@ -219,7 +220,7 @@ ALERTS = table(
         ),
         Column("run_id", "Run", hidden=True),
     ],
-    empty="✔ Nothing fires",
+    empty="✔ No alerts are firing",
     sort=("severity", False),
     hidden=("Value", "runtime", "project"),
 )
@@ -228,8 +229,8 @@ STEPS = bar_gauge(
     Panel(
         11,
         "Top failing steps",
-        "Failed records of all runs that the exporter shows, by step and error. One error far ahead of the others is "
-        "a provider or a setting.",
+        "Failed records of all runs that the exporter shows, by step and error code. If one error dominates, its "
+        "cause is usually a provider or a setting.",
         GridPos(x=14, y=14, w=10, h=7),
     ),
     instant_query(
@@ -246,8 +247,8 @@ THROUGHPUT = time_series(
     Panel(
         12,
         "Records per minute",
-        "Records that finish in a minute, by how. Falls to nothing while runs are running: the runtime. The failed "
-        "part grows: a provider.",
+        "Records that finish per minute, by state. If the rate drops to zero while runs are running, check the "
+        "runtime. If the failed part grows, check the providers.",
         GridPos(x=0, y=21, w=24, h=8),
     ),
     [
@@ -265,7 +266,7 @@ THROUGHPUT = time_series(
 DASHBOARD = dashboard(
     UID,
     "Live Ops",
-    "What is going on now: how many runs are in which state, what fires, what fails. Refreshes every 30 seconds.",
+    "The current state of all runs: counts by status, firing alerts, failing steps. Refreshes every 30 seconds.",
     [
         RUNNING,
         WAITING,

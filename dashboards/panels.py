@@ -436,7 +436,7 @@ def product_url_variable() -> core.Template:
     """Return the variable for the base URL of the product's own pages."""
     return core.Template(
         name="product_url",
-        label="Product",
+        label="Product URL",
         type="textbox",
         query=PRODUCT_URL,
         default=PRODUCT_URL,

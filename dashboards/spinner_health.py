@@ -1,4 +1,4 @@
-"""Spinner health: one spinner over weeks, for the people who build it: did the change do good or harm?"""
+"""Spinner health: one spinner over weeks, for the people who build it: did a change make it better or worse?"""
 
 from dashboards.panels import (
     GridPos,
@@ -18,7 +18,7 @@ from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresho
 UID = "spinner-health"
 
 EVERY = "5m"
-"""Evaluation interval of the 1h recording rules: 12 times an hour, each over the last hour."""
+"""Evaluation interval of the recording rules over one hour, which are evaluated 12 times per hour."""
 
 P50 = series("project_spinner:spinner_run_finished_duration_seconds:p50_1h", PROJECT, SPINNER)
 P95 = series("project_spinner:spinner_run_finished_duration_seconds:p95_1h", PROJECT, SPINNER)
@@ -39,30 +39,30 @@ def week_on_week(expression: str) -> str:
 DURATION_CHANGE = stat(
     Panel(
         1,
-        "Duration, week on week",
-        "How much longer the median run takes than in the same range one week earlier. Grew after a change: compare "
-        "with seconds per record, since larger tables take longer too.",
+        "Run duration change",
+        "Change of the median run duration from the same range one week earlier. If it grew, compare it with the time"
+        " per record, because larger tables take longer too.",
         GridPos(x=0, y=0, w=6, h=4),
     ),
     instant_query(week_on_week(P50)),
     unit="ratio",
     colours=thresholds(GREEN, (0.2, ORANGE)),
-    empty="no runs a week earlier to compare with",
+    empty="no runs one week earlier",
     decimals=1,
 )
 
 RECORD_CHANGE = stat(
     Panel(
         2,
-        "Record, week on week",
-        "The same for one record: what a change of a step, a model or a channel costs, whatever the size of the "
-        "tables.",
+        "Record time change",
+        "Change of the seconds per record from the same range one week earlier. It shows the effect of a changed "
+        "step, model or channel, independent of the size of the tables.",
         GridPos(x=6, y=0, w=6, h=4),
     ),
     instant_query(week_on_week(RECORD_SECONDS)),
     unit="ratio",
     colours=thresholds(GREEN, (0.2, ORANGE)),
-    empty="no runs a week earlier to compare with",
+    empty="no runs one week earlier",
     decimals=1,
 )
 
@@ -70,7 +70,7 @@ FAILURE_RATIO = stat(
     Panel(
         3,
         "Failed records",
-        "The share of all finished records of this range that failed. Below it is divided by step.",
+        "Percentage of the records that finished in this range and failed. Failed records by step shows where.",
         GridPos(x=12, y=0, w=6, h=4),
     ),
     instant_query(f"sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0)"),
@@ -84,7 +84,7 @@ RUNS = stat(
     Panel(
         4,
         "Runs finished",
-        "How many runs of it ended in this range: whether the other numbers stand on enough of them.",
+        "Number of runs that ended in this range. The fewer they are, the less reliable the other numbers are.",
         GridPos(x=18, y=0, w=6, h=4),
     ),
     instant_query(f"round(sum(sum_over_time({FINISHED}[$__range])) / 12)"),
@@ -95,27 +95,27 @@ RUNS = stat(
 DURATIONS = time_series(
     Panel(
         5,
-        "Duration of runs, against last week",
-        "How long its runs take from start to end, and took a week before. Higher with equal seconds per record: the "
-        "tables grew.",
+        "Run duration",
+        "Duration of runs from start to end, and the median one week earlier. If it is higher with the same seconds "
+        "per record, the tables grew.",
         GridPos(x=0, y=4, w=12, h=9),
     ),
     [
         range_query(f"max(quantile_over_time(0.5, {P50}[1h]))", "median", min_step=EVERY),
-        range_query(f"max(quantile_over_time(0.5, {P95}[1h]))", "95 of 100 are faster", min_step=EVERY),
-        range_query(f"max(quantile_over_time(0.5, {P50}[1h] offset 1w))", "median last week", min_step=EVERY),
+        range_query(f"max(quantile_over_time(0.5, {P95}[1h]))", "95th percentile", min_step=EVERY),
+        range_query(f"max(quantile_over_time(0.5, {P50}[1h] offset 1w))", "median one week earlier", min_step=EVERY),
     ],
     unit="duration",
     empty="No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
-    colours={"median": BLUE, "95 of 100 are faster": ORANGE, "median last week": GREY},
+    colours={"median": BLUE, "95th percentile": ORANGE, "median one week earlier": GREY},
 )
 
 PER_RECORD = time_series(
     Panel(
         6,
         "Seconds per record",
-        "Seconds of runs per record that they finished, over the last day: what a record costs, whatever the size of "
-        "the table. A step here is a change of the spinner or of a channel.",
+        "Run duration divided by finished records, over the last day, so that it does not depend on the size of the "
+        "tables. A sudden change usually comes from a change of the spinner or a channel.",
         GridPos(x=12, y=4, w=12, h=9),
     ),
     [range_query(RECORD_SECONDS, "{{spinner}}", min_step=EVERY)],
@@ -127,8 +127,8 @@ BY_STEP = time_series(
     Panel(
         7,
         "Failed records by step",
-        "The share of the records of the runs of the last day that failed at each step. One step that grows is its "
-        "provider or its setting.",
+        "Percentage of records that failed at each step, over the runs that the exporter shows: active runs, and runs"
+        " that ended within its retention. If one step grows, check its provider and its settings.",
         GridPos(x=0, y=13, w=12, h=9),
     ),
     [range_query(f"max by (spinner, step) ({STEPS})", "{{spinner}}: {{step}}")],
@@ -140,8 +140,8 @@ THROUGHPUT = time_series(
     Panel(
         8,
         "Records per minute",
-        "Records that its runs finish in a minute, over an hour. SpinnerSlowdown opens a ticket when it is under 30 % "
-        "of last week's while runs are under way.",
+        "Records that finish per minute, averaged over one hour. SpinnerSlowdown opens a ticket when the rate is "
+        "below 30% of last week's while runs are under way.",
         GridPos(x=12, y=13, w=12, h=9),
     ),
     [range_query(f"sum by (spinner) ({RATE}) * 60", "{{spinner}}", min_step=EVERY)],
@@ -166,7 +166,7 @@ STARTS = {
 DASHBOARD = dashboard(
     UID,
     "Spinner health",
-    "One spinner over weeks: durations, seconds per record and failures, before and after a change. Choose a spinner.",
+    "One spinner over weeks: duration, seconds per record and failures, before and after a change. Select a spinner.",
     [DURATION_CHANGE, RECORD_CHANGE, FAILURE_RATIO, RUNS, DURATIONS, PER_RECORD, BY_STEP, THROUGHPUT],
     variables=[
         runtime_variable(),

@@ -1,4 +1,4 @@
-"""What Grafana does to a query before Prometheus sees it. A fake: no Grafana server is to be had for a test."""
+"""Substitutes variables in queries as Grafana does. A fake, because tests have no Grafana server."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ ALL = ".*"
 
 
 def interpolate(expression: str, variables: Mapping[str, str]) -> str:
-    """Return a query with its variables filled in; what is not given stands for all values."""
+    """Return a query with its variables substituted. A variable without a given value selects all values."""
     values = {"runtime": ALL, "project": ALL, "spinner": ALL, "status": ALL, "run": ALL, **BUILT_IN, **variables}
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        assert name in values, f"{expression} asks for ${name}, which is no variable"
+        assert name in values, f"{expression} uses ${name}, which is not a variable"
         return values[name]
 
     return re.sub(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)", value, expression)

@@ -1,4 +1,4 @@
-"""The dashboards as files: as generated, readable by Grafana, and in the house style."""
+"""Checks of the dashboard files: they are up to date, valid for Grafana, and follow the project's conventions."""
 
 import itertools
 import json
@@ -32,19 +32,19 @@ def expressions(panel: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("uid", DASHBOARDS)
-def test_what_is_checked_in_is_what_the_code_says(uid: str) -> None:
+def test_the_files_are_up_to_date(uid: str) -> None:
     assert (DIST / f"{uid}.json").read_text() == as_json(DASHBOARDS[uid]), (
         "run `make dashboards` and commit dashboards/dist"
     )
 
 
-def test_no_file_outlives_its_dashboard() -> None:
+def test_every_file_belongs_to_a_dashboard() -> None:
     assert {file.stem for file in DIST.glob("*.json")} == set(DASHBOARDS)
 
 
 @pytest.mark.parametrize("uid", DASHBOARDS)
-def test_grafana_s_own_models_read_it(uid: str) -> None:
-    """They drop what they don't know, so each panel's title, type and queries are compared as well."""
+def test_grafana_s_models_parse_the_file(uid: str) -> None:
+    """The models ignore unknown keys, so the test also compares each panel's title, type and queries."""
     read = Dashboard.from_json(BOARDS[uid])
     assert read.uid == uid
     assert read.schema_version == 42
@@ -68,14 +68,14 @@ def test_a_dashboard_is_tagged_linked_and_in_utc(uid: str) -> None:
     assert link["keepTime"]
 
 
-def test_only_what_should_refreshes_by_itself() -> None:
+def test_live_ops_refreshes_by_itself_and_jobs_does_not() -> None:
     refreshes = {uid: board["refresh"] for uid, board in BOARDS.items()}
-    assert refreshes["spinner-jobs"] == "", "rows must not jump: the person presses refresh"
+    assert refreshes["spinner-jobs"] == "", "rows must not move while somebody reads them"
     assert refreshes["spinner-live-ops"] == "30s"
 
 
 @pytest.mark.parametrize("uid", DASHBOARDS)
-def test_panels_have_ids_of_their_own_and_lie_beside_each_other(uid: str) -> None:
+def test_panels_have_unique_ids_and_do_not_overlap(uid: str) -> None:
     panels = BOARDS[uid]["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for one, other in itertools.combinations(panels, 2):
@@ -88,11 +88,11 @@ def test_panels_have_ids_of_their_own_and_lie_beside_each_other(uid: str) -> Non
         )
         assert apart, f"{one['title']} and {other['title']} overlap"
     for panel in panels:
-        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24, f"{panel['title']} is out of the grid"
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24, f"{panel['title']} exceeds the grid"
 
 
 def test_panel_ids_are_stable() -> None:
-    """Links and embedded panels go by them: a panel keeps its number for as long as it lives."""
+    """Links and embedded panels refer to panels by id, so a panel never changes its id."""
     ids = {uid: {panel["title"]: panel["id"] for panel in board["panels"]} for uid, board in BOARDS.items()}
     assert ids["spinner-jobs"]["Runs"] == 1
     assert ids["spinner-live-ops"]["Stalled"] == 4
@@ -100,17 +100,17 @@ def test_panel_ids_are_stable() -> None:
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_a_panel_says_what_it_means_and_what_its_emptiness_means(uid: str, panel: dict[str, Any]) -> None:
-    assert len(panel["description"]) > 60, "a description says what to do about it"
+def test_a_panel_has_a_description_and_a_text_for_no_data(uid: str, panel: dict[str, Any]) -> None:
+    assert len(panel["description"]) > 60, "the description is too short to say what to do"
     assert panel["title"]
     if "or vector(0)" not in "".join(expressions(panel)):
-        assert panel["fieldConfig"]["defaults"].get("noValue"), "an empty panel says what is missing"
+        assert panel["fieldConfig"]["defaults"].get("noValue"), "the panel has no text for missing data"
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_a_panel_names_its_unit_and_no_data_source_of_its_own(uid: str, panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_unit_and_uses_the_data_source_variable(uid: str, panel: dict[str, Any]) -> None:
     if panel["type"] in AXES:
-        assert panel["fieldConfig"]["defaults"]["unit"], "a number without a unit is a riddle"
+        assert panel["fieldConfig"]["defaults"]["unit"], "the panel has no unit"
     for thing in (panel, *panel["targets"]):
         assert thing["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     if panel["type"] == "timeseries":
@@ -119,7 +119,7 @@ def test_a_panel_names_its_unit_and_no_data_source_of_its_own(uid: str, panel: d
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_a_query_parses_and_takes_its_rates_over_grafana_s_own_interval(uid: str, panel: dict[str, Any]) -> None:
+def test_a_query_parses_and_computes_rates_over_rate_interval(uid: str, panel: dict[str, Any]) -> None:
     for expression in expressions(panel):
         promql_parser.parse(interpolate(expression, {}))
         if panel["type"] == "timeseries":
@@ -129,10 +129,10 @@ def test_a_query_parses_and_takes_its_rates_over_grafana_s_own_interval(uid: str
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_two_exporters_are_one_in_every_query(uid: str, panel: dict[str, Any]) -> None:
-    """`sum` over a metric of the exporter counts a pair of exporters twice, unless a `max` stands in between."""
+def test_every_query_deduplicates_replicas(uid: str, panel: dict[str, Any]) -> None:
+    """A `sum` of an exporter's metric counts a pair of exporters twice, unless a `max` comes first."""
     if uid == "spinner-exporter":
-        return  # there each exporter counts for itself
+        return  # this dashboard shows each exporter separately
     for expression in expressions(panel):
         assert not re.search(r"\bsum( by \([^)]*\)| without \([^)]*\))? ?\(+(rate|increase)?\(*spinner_", expression), (
             expression
@@ -140,7 +140,7 @@ def test_two_exporters_are_one_in_every_query(uid: str, panel: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_runs_of_one_runtime_are_not_taken_for_those_of_another(uid: str, panel: dict[str, Any]) -> None:
+def test_a_query_never_mixes_runs_of_different_runtimes(uid: str, panel: dict[str, Any]) -> None:
     for expression in expressions(panel):
         for labels in re.findall(r"\b(?:max by|on) \(([^)]+)\)", expression):
             names = labels.split(", ")
@@ -148,41 +148,43 @@ def test_runs_of_one_runtime_are_not_taken_for_those_of_another(uid: str, panel:
 
 
 @pytest.mark.parametrize("uid", ["spinner-capacity", "spinner-health"])
-def test_the_long_view_reads_recording_rules(uid: str) -> None:
+def test_dashboards_with_long_ranges_use_recording_rules(uid: str) -> None:
     recorded = re.compile(r"\w+:spinner_\w+:\w+")
     for panel in BOARDS[uid]["panels"]:
         if panel["type"] == "table":
-            continue  # the plan as it is now
+            continue  # it shows the current state of the plan
         for expression in expressions(panel):
             rest = recorded.sub("", interpolate(expression, {}))
-            assert "spinner_" not in rest, f"{panel['title']} reads {expression}, which takes too long over a year"
+            assert "spinner_" not in rest, f"{panel['title']} reads {expression}, which is too slow over a year"
 
 
-def test_what_is_recorded_is_found_at_any_time_that_a_graph_asks_about() -> None:
-    """Prometheus looks back 5 minutes, and evaluates a group at a moment of its interval that nobody can choose."""
+def test_recording_rules_are_evaluated_within_the_lookback_time() -> None:
+    """Prometheus looks back 5 minutes for a sample, so a graph would have gaps with a longer interval."""
     groups = yaml.safe_load(queries.RULES.read_text())["groups"]
     intervals = {group["name"]: group["interval"] for group in groups}
     assert set(intervals.values()) <= {"1m", "5m"}, intervals
     assert intervals["spinner_recording_1h"] == spinner_health.EVERY
 
 
-def test_a_metric_that_nobody_exposes_fails_the_build() -> None:
+def test_an_unknown_metric_or_label_fails_the_build() -> None:
     with pytest.raises(KeyError, match="spinner_run_progres"):
         queries.series("spinner_run_progres")
     with pytest.raises(KeyError, match="has no label stat"):
         queries.series("spinner_run_status", 'stat="queued"')
 
 
-def test_every_status_has_a_look_and_no_two_share_word_and_sign() -> None:
+def test_every_status_has_its_own_text_and_colour() -> None:
     assert set(STATUSES) == {status.value for status in Status} | {"stalled", "failures"}
     texts = [text for text, _ in STATUSES.values()]
     assert len(set(texts)) == len(texts)
-    assert all(not text[0].isalnum() for text in texts), "a sign stands before the word: colour alone says nothing"
-    assert STATUSES["failures"][1] != STATUSES["completed"][1], "failed records must never look all green"
+    assert all(not text[0].isalnum() for text in texts), (
+        "each text starts with a symbol, because colour alone is not enough"
+    )
+    assert STATUSES["failures"][1] != STATUSES["completed"][1], "a run with failed records must not be green"
 
 
-def test_a_stall_is_the_same_on_a_dashboard_as_in_the_alert() -> None:
+def test_dashboards_and_the_alert_define_a_stall_in_the_same_way() -> None:
     groups = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())["groups"]
     alert = next(rule for group in groups for rule in group["rules"] if rule.get("alert") == "SpinnerRunStalled")
-    words = re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", queries.stalled_runs())
-    assert words in re.sub(r"max (by|without) \([^)]*\)|[\s()]", "", alert["expr"])
+    condition = re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", queries.stalled_runs())
+    assert condition in re.sub(r"max (by|without) \([^)]*\)|[\s()]", "", alert["expr"])

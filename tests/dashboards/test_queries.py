@@ -1,4 +1,4 @@
-"""Every query of every panel and variable, asked of a real Prometheus that scrapes real stories."""
+"""Runs every query of every panel and variable on a real Prometheus, which scrapes exporters of running scenarios."""
 
 import json
 import re
@@ -14,24 +14,24 @@ from dashboards.__main__ import DASHBOARDS, DIST
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import ROOT, exporter, exporter_with, prometheus, query, runtime, until
 
-# Panels, or parts of them, that are empty in these stories, and why.
+# Panels, or queries of panels, without data in these scenarios, and why.
 EMPTY_BY_DESIGN = {
-    "spinner-health/Duration, week on week": "there was no week before",
-    "spinner-health/Record, week on week": "there was no week before",
-    "spinner-health/Duration of runs, against last week/median last week": "there was no week before",
-    "spinner-capacity/Growth of runs": "there was no month before",
-    "spinner-capacity/Growth of records": "there was no month before",
-    "spinner-exporter/Left out/projects not read": "there are not more than limits.projects",
-    "spinner-exporter/Left out/unmapped status: {{label}}": "these runtimes use words that are known",
+    "spinner-health/Run duration change": "there are no data of last week",
+    "spinner-health/Record time change": "there are no data of last week",
+    "spinner-health/Run duration/median one week earlier": "there are no data of last week",
+    "spinner-capacity/Growth of runs": "there are no data of last month",
+    "spinner-capacity/Growth of records": "there are no data of last month",
+    "spinner-exporter/Skipped data/projects not read": "there are fewer projects than limits.projects",
+    "spinner-exporter/Skipped data/unmapped status: {{label}}": "these runtimes use known status labels",
 }
 
 BOARDS = {uid: json.loads((DIST / f"{uid}.json").read_text()) for uid in DASHBOARDS}
 
 
 @pytest.fixture(scope="module")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus that scrapes an exporter of a healthy and a stalled runtime, and one of the first alone."""
-    folder = tmp_path_factory.mktemp("stories")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus with two exporters: one reads a healthy and a stalled runtime, one only the healthy one."""
+    folder = tmp_path_factory.mktemp("scenarios")
     homes = {name: folder / name for name in ("healthy", "stalled")}
     for home in homes.values():
         home.mkdir()
@@ -49,7 +49,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         prometheus(folder, alone, pair, rules=_quick_rules(folder)) as url,
     ):
         until(
-            lambda: query(url, 'ALERTS{alertname="SpinnerRunStalled"}'), "the stalled run's alert is at least pending"
+            lambda: query(url, 'ALERTS{alertname="SpinnerRunStalled"}'), "the stalled run's alert is pending or firing"
         )
         until(lambda: query(url, "project:spinner_runs_running:max1h > 0"), "recording rules are evaluated")
         until(
@@ -66,7 +66,7 @@ def _of_two(file: Path, healthy: str, stalled: str, settings: str) -> Path:
 
 
 def _quick_rules(folder: Path) -> Path:
-    """The rules as they are, but evaluated every second and alerting at once: stories at speed have no time to wait."""
+    """The rules, evaluated every second and without `for`, because the scenarios run faster than real time."""
     groups = []
     for file in sorted((ROOT / "alerts").glob("*.rules.yml")):
         groups += yaml.safe_load(file.read_text())["groups"]
@@ -74,14 +74,14 @@ def _quick_rules(folder: Path) -> Path:
         group["interval"] = "1s"
         for rule in group["rules"]:
             rule.pop("for", None)
-            # Subqueries look at whole minutes, and a story at speed may be over before the next one.
+            # Subqueries evaluate at whole minutes, and an accelerated scenario may be over before the next one.
             rule["expr"] = rule["expr"].replace(":1m]", ":1s]")
     rules = folder / "rules.yml"
     rules.write_text(yaml.safe_dump({"groups": groups}))
     return rules
 
 
-def asked() -> Iterator[Any]:
+def queries() -> Iterator[Any]:
     for uid, board in BOARDS.items():
         for panel in board["panels"]:
             several = len(panel["targets"]) > 1
@@ -91,19 +91,19 @@ def asked() -> Iterator[Any]:
                 yield pytest.param(target["expr"], id=name)
 
 
-@pytest.mark.parametrize("expression", list(asked()))
-def test_a_panel_s_query_returns_data(stories: str, expression: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("expression", list(queries()))
+def test_a_panel_s_query_returns_data(scenarios: str, expression: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.id
-    # Asked of the present: what begins now, and is known when it is over, would not be there yet.
+    # At the present time the next recorded hour does not exist yet.
     ready = interpolate(expression, {}).replace(" offset -1h", "")
     if name in EMPTY_BY_DESIGN:
-        assert not query(stories, ready), f"{name} has data; take it off the list of the empty ones"
+        assert not query(scenarios, ready), f"{name} has data; remove it from EMPTY_BY_DESIGN"
         return
 
     def has_data() -> bool:
-        return any(value == value for _, value in query(stories, ready))  # NaN is none
+        return any(value == value for _, value in query(scenarios, ready))  # NaN counts as no data
 
-    until(has_data, f"{name} has data; its query is\n{ready}")
+    until(has_data, f"{name} has data; query:\n{ready}")
 
 
 def variables() -> Iterator[Any]:
@@ -114,54 +114,56 @@ def variables() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("variable", list(variables()))
-def test_a_variable_s_query_returns_values(stories: str, variable: dict[str, Any]) -> None:
+def test_a_variable_s_query_returns_values(scenarios: str, variable: dict[str, Any]) -> None:
     text = interpolate(variable["query"]["query"], {})
     if match := re.fullmatch(r"label_values\((.+), (\w+)\)", text):
-        answer = httpx.get(f"{stories}/api/v1/label/{match[2]}/values", params={"match[]": match[1]}).json()
+        answer = httpx.get(f"{scenarios}/api/v1/label/{match[2]}/values", params={"match[]": match[1]}).json()
         values = answer["data"]
     else:
         match = re.fullmatch(r"query_result\((.+)\)", text)
         assert match, text
         values = []
         pattern = re.compile(variable["regex"].strip("/"))
-        for labels, _ in query(stories, match[1]):
+        for labels, _ in query(scenarios, match[1]):
             shown = "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
             found = pattern.search(shown)
-            assert found, f"{pattern.pattern} finds nothing in {shown}"
+            assert found, f"{pattern.pattern} does not match {shown}"
             values.append(found[1])
     assert values, f"{text} has no values"
 
 
-def test_choosing_one_run_narrows_the_panels_to_it(stories: str) -> None:
-    run = query(stories, "topk(1, spinner_run_failed_records)")[0][0]["run_id"]
+def test_selecting_a_run_filters_the_panels(scenarios: str) -> None:
+    run = query(scenarios, "topk(1, spinner_run_failed_records)")[0][0]["run_id"]
     board = BOARDS["spinner-jobs"]
     records = next(panel for panel in board["panels"] if panel["title"] == "Records by state")
     ours = {
         labels["state"]: value
-        for labels, value in query(stories, interpolate(records["targets"][0]["expr"], {"run": run}))
+        for labels, value in query(scenarios, interpolate(records["targets"][0]["expr"], {"run": run}))
     }
-    plain = query(stories, f'spinner_run_records{{run_id="{run}"}}')
+    plain = query(scenarios, f'spinner_run_records{{run_id="{run}"}}')
     assert set(ours) == {labels["state"] for labels, _ in plain}
 
 
-def test_a_stalled_run_is_shown_as_stalled_and_a_completed_one_with_failures_is_not_green(stories: str) -> None:
+def test_a_stalled_run_is_shown_as_stalled_and_a_completed_one_with_failures_is_not_green(scenarios: str) -> None:
     board = BOARDS["spinner-jobs"]
     table = next(panel for panel in board["panels"] if panel["title"] == "Runs")
 
     def shown(**chosen: str) -> dict[tuple[str, str], str]:
-        rows = query(stories, interpolate(table["targets"][2]["expr"], chosen))
+        rows = query(scenarios, interpolate(table["targets"][2]["expr"], chosen))
         runs = {run_of(labels): labels["status"] for labels, _ in rows}
-        assert len(runs) == len(rows), "a run has one status"
+        assert len(runs) == len(rows), "a run has exactly one status"
         return runs
 
     def run_of(labels: dict[str, str]) -> tuple[str, str]:
         return labels.get("runtime", ""), labels["run_id"]
 
     until(lambda: "stalled" in shown().values(), "the stalled run is shown as stalled")
-    assert "stalled" not in shown(runtime="fine").values(), "the stalled run is the other runtime's"
-    assert shown(runtime=""), "an exporter of one runtime is shown too, though its series have no such label"
+    assert "stalled" not in shown(runtime="fine").values(), "the stalled run belongs to the other runtime"
+    assert shown(runtime=""), (
+        "an exporter with a single runtime is shown too, although its series have no label runtime"
+    )
     completed = 'spinner_run_status{status="completed"}'
-    failed = query(stories, f"spinner_run_failed_records > 0 and on (runtime, run_id) {completed}")
+    failed = query(scenarios, f"spinner_run_failed_records > 0 and on (runtime, run_id) {completed}")
     statuses = shown()
     assert failed
     assert {statuses.get(run_of(labels), "failures") for labels, _ in failed} == {"failures"}
