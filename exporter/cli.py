@@ -233,7 +233,7 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
         seconds = None if duration is None else parse_duration(duration)
     except ValueError as error:
         raise ConfigError(f"--duration: {error}") from None
-    asyncio.run(demo.run_demo(demo.Story(scenario, speed, seed), seconds))
+    asyncio.run(demo.run_demo(demo.ScenarioOptions(scenario, speed, seed), seconds))
 
 
 @cli.command("pages")

@@ -1,7 +1,8 @@
-"""The whole stack on one machine: all of it that is installed, fed by the embedded runtime.
+"""The demo: the embedded runtime, the exporter, and those of Prometheus, Alertmanager and Grafana that are installed.
 
-Each part is a process of its own and they talk over HTTP, as in earnest: `stack` starts them, `speed` shortens the
-durations in their configs, `pages` receives what the alerts send, and `table` shows the runs.
+Each program is a separate process, and they communicate over HTTP as in production. `programs` starts and stops them,
+`stack` knows their configs, `speed` divides the durations in these, `pages` receives Alertmanager's notifications, and
+`table` prints the runs.
 """
 
 import asyncio
@@ -10,16 +11,16 @@ import signal
 import tempfile
 from pathlib import Path
 
-from exporter.demo.parts import DemoError
-from exporter.demo.stack import Story, start
+from exporter.demo.programs import DemoError
+from exporter.demo.stack import ScenarioOptions, start
 
-__all__ = ["DemoError", "Story", "run_demo"]
+__all__ = ["DemoError", "ScenarioOptions", "run_demo"]
 
 
-async def run_demo(story: Story, duration: float | None = None) -> None:
-    """Start everything, show the runs and pages until Ctrl-C or SIGTERM, and end everything. Raises `DemoError`.
+async def run_demo(options: ScenarioOptions, duration: float | None = None) -> None:
+    """Start all programs, print runs and pages until Ctrl-C or SIGTERM, and stop all programs. Raises `DemoError`.
 
-    With `duration`, in seconds of the story, it ends by itself.
+    With `duration`, in seconds of scenario time, it stops by itself.
     """
     try:
         from rich.console import Console
@@ -34,9 +35,11 @@ async def run_demo(story: Story, duration: float | None = None) -> None:
     console = Console()
     with tempfile.TemporaryDirectory(prefix="spinner-demo-") as folder:
         async with contextlib.AsyncExitStack() as exits:
-            parts = await start(story, Path(folder), exits, ended, receive=lambda page: table.show_page(console, page))
+            programs = await start(
+                options, Path(folder), exits, ended, receive=lambda page: table.show_page(console, page)
+            )
             if duration is not None:
-                loop.call_later(duration / story.speed, ended.set)
+                loop.call_later(duration / options.speed, ended.set)
             if not ended.is_set():
-                await table.show(parts, story, console, ended)
-    console.print("Ended; nothing is left running.")
+                await table.show(programs, options, console, ended)
+    console.print("Stopped; no program is left running.")

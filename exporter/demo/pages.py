@@ -1,4 +1,4 @@
-"""What Alertmanager's webhooks send, received and written for a terminal."""
+"""Receives Alertmanager's webhook notifications and formats them for a terminal."""
 
 import re
 from collections.abc import Callable
@@ -11,30 +11,30 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 LARGEST = 1 << 20
-"""Bytes of a notification that are read at most."""
+"""Largest size of a notification, in bytes."""
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One alert of a notification, as much of Alertmanager's webhook format (version 4) as is shown."""
+    """One alert of a notification, with the fields of Alertmanager's webhook format (version 4) that are printed."""
 
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
     annotations: dict[str, str] = {}
 
     def headline(self) -> str:
-        """Return its first line, such as `PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.`"""
-        word = "RESOLVED" if self.status == "resolved" else self.labels.get("severity", "alert").upper()
+        """Return the first line, such as `PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.`"""
+        kind = "RESOLVED" if self.status == "resolved" else self.labels.get("severity", "alert").upper()
         summary = self.annotations.get("summary", "")
-        return _plain(f"{word} {self.labels.get('alertname', '')}" + (f": {summary}" if summary else ""))
+        return _plain(f"{kind} {self.labels.get('alertname', '')}" + (f": {summary}" if summary else ""))
 
     def details(self) -> list[tuple[str, str]]:
-        """Return what follows, each with what it is; nothing of an alert that is over."""
+        """Return the other lines as names and texts; none for a resolved alert."""
         if self.status == "resolved":
             return []
         parts = (
             ("what", self.annotations.get("description", "")),
-            ("look at", self.annotations.get("dashboard_url", "")),
-            ("what to do", self.annotations.get("runbook_url", "")),
+            ("dashboard", self.annotations.get("dashboard_url", "")),
+            ("runbook", self.annotations.get("runbook_url", "")),
         )
         return [(name, _plain(text)) for name, text in parts if text]
 
@@ -44,9 +44,9 @@ class _Notification(msgspec.Struct, frozen=True):
 
 
 def create_app(receive: Callable[[Alert], None]) -> Starlette:
-    """Make the receiver: a POST to `/page` or `/ticket` has each alert received; `/watchdog` is only answered."""
+    """Return the receiver. It passes alerts from `/page` and `/ticket` to `receive` and ignores `/watchdog`."""
 
-    async def take(request: Request) -> Response:
+    async def notify(request: Request) -> Response:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -55,7 +55,7 @@ def create_app(receive: Callable[[Alert], None]) -> Starlette:
         try:
             notification = _DECODER.decode(bytes(body))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return PlainTextResponse(f"not a notification of Alertmanager: {error}\n", status_code=400)
+            return PlainTextResponse(f"not an Alertmanager notification: {error}\n", status_code=400)
         for alert in notification.alerts:
             receive(alert)
         return PlainTextResponse("received\n")
@@ -65,8 +65,8 @@ def create_app(receive: Callable[[Alert], None]) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/page", take, methods=["POST"]),
-            Route("/ticket", take, methods=["POST"]),
+            Route("/page", notify, methods=["POST"]),
+            Route("/ticket", notify, methods=["POST"]),
             Route("/watchdog", ignore, methods=["POST"]),
             Route("/-/healthy", ignore),
         ]
@@ -74,7 +74,7 @@ def create_app(receive: Callable[[Alert], None]) -> Starlette:
 
 
 def as_block(alert: Alert) -> str:
-    """Return an alert as lines of text, the last without a line break."""
+    """Return an alert as lines of text, without a final line break."""
     return "\n".join([alert.headline(), *(f"    {name:<12}{text}" for name, text in alert.details())])
 
 
@@ -82,5 +82,5 @@ _DECODER = msgspec.json.Decoder(_Notification)
 
 
 def _plain(text: str) -> str:
-    # Names in an alert are somebody's words: no escape sequence of theirs reaches the terminal.
+    # Names in alerts come from users, so escape sequences are removed.
     return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", " ".join(text.split()))

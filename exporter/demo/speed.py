@@ -1,7 +1,7 @@
-"""Configs of Prometheus and Alertmanager for a story that goes faster than time: every duration in them is divided.
+"""Configs of Prometheus and Alertmanager for scenarios faster than real time: all durations are divided by the speed.
 
-A rule that waits five minutes then waits five minutes of the story. What counts as a duration in an expression: those
-that PromQL writes as such (`[10m]`, `offset 1d`), and plain numbers from `LEAST_SECONDS` on, seconds in alerts/.
+A rule with `for: 5m` then waits five minutes of scenario time. In expressions, durations are PromQL durations (`[10m]`,
+`offset 1d`) and numbers from `LEAST_SECONDS` on, which are seconds in alerts/.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import Any
 from exporter.config import parse_duration
 
 LEAST_SECONDS = 60
-"""The rules in alerts/ compare seconds with numbers from here on, and nothing else (a test holds them to it)."""
+"""Numbers in the rules in alerts/ from here on are seconds (a test checks this)."""
 
 SHORTEST = 0.5
-"""Seconds: no interval of scrapes or evaluations is shorter, since the programs could not keep up."""
+"""Shortest interval of scrapes and evaluations, in seconds; the programs cannot keep up with a shorter one."""
 
 _DURATIONS = {"for", "keep_firing_for", "group_wait", "group_interval", "repeat_interval"}
 _INTERVALS = {"interval", "scrape_interval", "scrape_timeout", "evaluation_interval"}
@@ -23,12 +23,12 @@ _TIME = re.compile(r"(?<![\w.])(?:(?P<duration>(?:\d+(?:ms|[smhdwy]))+)|(?P<numb
 
 
 def interval(seconds: float, speed: float) -> float:
-    """Return the interval, in seconds, that stands for so many seconds of the story."""
+    """Return the real interval, in seconds, for an interval of scenario time."""
     return max(seconds / speed, SHORTEST)
 
 
 def at_speed(document: Any, speed: float) -> Any:
-    """Return a rule file or an Alertmanager config for a story at that speed; at 1 it is the same."""
+    """Return a rule file or an Alertmanager config with durations divided by the speed; 1 changes nothing."""
     if speed == 1:
         return document
     if isinstance(document, list):
@@ -39,7 +39,7 @@ def at_speed(document: Any, speed: float) -> Any:
 
 
 def milliseconds(seconds: float) -> str:
-    """Write seconds as Prometheus reads them, to the millisecond; never as nothing."""
+    """Format seconds as a Prometheus duration in milliseconds, at least 1 ms."""
     return f"{max(round(seconds * 1000), 1)}ms"
 
 

@@ -1,4 +1,4 @@
-"""Which programs the demo consists of, and their configs."""
+"""The programs of the demo and their configs."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import httpx
 import yaml
 
 from exporter.demo import pages, speed
-from exporter.demo.parts import DemoError, Part, find, free_ports, launch, reserve, wait_until
+from exporter.demo.programs import DemoError, Program, find, free_ports, launch, reserve, wait_until
 from exporter.service import SCRAPE_INTERVAL
 from exporter.web.server import running_server
 
@@ -22,22 +22,22 @@ HOUR = 3600.0
 MINUTE = 60.0
 
 PORTS = {"runtime": 8090, "exporter": 10095, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
-"""Where each is if the port is free: the program's usual one."""
+"""The preferred port of each program, its usual one."""
 
 PAGES_PORT = 9099
-"""Where pages are received. Whoever has it is the machine's first demo; later ones leave it the usual ports."""
+"""Port for Alertmanager's notifications. If it is in use, another demo is running and keeps the usual ports."""
 
 GRAFANA_HOME = Path("/usr/share/grafana")
-"""Where Grafana's packages put what the program needs beside itself."""
+"""Home folder of an installed Grafana package."""
 
 _GRAFANA_IS_INSTALLED = GRAFANA_HOME.is_dir()
 
-_OURSELVES = (sys.executable, "-m", "exporter")
+_EXPORTER = (sys.executable, "-m", "exporter")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Story:
-    """What the embedded runtime is to play."""
+class ScenarioOptions:
+    """The scenario of the embedded runtime."""
 
     scenario: str
     speed: float
@@ -45,23 +45,23 @@ class Story:
 
 
 async def start(
-    story: Story,
+    options: ScenarioOptions,
     folder: Path,
     exits: contextlib.AsyncExitStack,
     ended: asyncio.Event,
     *,
     receive: Callable[[pages.Alert], None],
-) -> list[Part]:
-    """Start all that is installed, and return it with what is missing. All ends with `exits`. Raises `DemoError`."""
+) -> list[Program]:
+    """Start all installed programs; return all, also missing ones. `exits` stops them. Raises `DemoError`."""
     listener = reserve(PAGES_PORT)
     pages_port = listener.getsockname()[1]
     usual = list(PORTS.values()) if pages_port == PAGES_PORT else [0] * len(PORTS)
     ports = dict(zip(PORTS, free_ports(usual), strict=True)) | {"pages": pages_port}
     await exits.enter_async_context(running_server(pages.create_app(receive), listener))
-    stack = _Stack(story, folder, exits, ended, ports)
+    stack = _Stack(options, folder, exits, ended, ports)
     runtime = await stack.runtime()
     exporter = await stack.exporter()
-    # Each after those that it talks to, or that are named in what it says.
+    # Each program starts after those that it connects or links to.
     grafana = await stack.grafana()
     alertmanager = await stack.alertmanager()
     prometheus = await stack.prometheus(alertmanager, grafana)
@@ -69,7 +69,7 @@ async def start(
 
 
 def shared(name: str) -> Path:
-    """Return a folder of files for other programs, such as `alerts`: what the wheel took along, or the checkout's."""
+    """Return a folder of files for other programs, such as `alerts`, from the package or the checkout."""
     for parent in (Path(__file__).parents[1] / "share", Path(__file__).parents[2]):
         if (parent / name).is_dir():
             return parent / name
@@ -77,11 +77,11 @@ def shared(name: str) -> Path:
 
 
 def exporter_config(runtime_url: str, pace: float) -> str:
-    """Return the exporter's config for a story at that speed."""
+    """Return the exporter's config for this speed."""
     scrape = speed.interval(SCRAPE_INTERVAL, pace)
     settings = {
         "runtime": {"base_url": runtime_url, "heartbeat_timeout": speed.milliseconds(3 * MINUTE / pace)},
-        # Runs stay in the table for a while, however fast the story.
+        # Ended runs stay in the table for a while at any speed.
         "retention": speed.milliseconds(max(HOUR / pace, 15 * MINUTE)),
         "sync": {
             "min_interval": speed.milliseconds(scrape / 3),
@@ -101,54 +101,59 @@ class _Stack:
     """The programs of one demo."""
 
     def __init__(
-        self, story: Story, folder: Path, exits: contextlib.AsyncExitStack, ended: asyncio.Event, ports: dict[str, int]
+        self,
+        options: ScenarioOptions,
+        folder: Path,
+        exits: contextlib.AsyncExitStack,
+        ended: asyncio.Event,
+        ports: dict[str, int],
     ) -> None:
-        self._story = story
+        self._options = options
         self._folder = folder
         self._exits = exits
         self._ended = ended
         self._ports = ports
 
-    async def runtime(self) -> Part:
+    async def runtime(self) -> Program:
         command = [
-            *(*_OURSELVES, "runtime", f"--web.listen-address={self._host('runtime')}"),
-            f"--scenario={self._story.scenario}",
-            f"--speed={self._story.speed:g}",
-            f"--seed={self._story.seed}",
+            *(*_EXPORTER, "runtime", f"--web.listen-address={self._host('runtime')}"),
+            f"--scenario={self._options.scenario}",
+            f"--speed={self._options.speed:g}",
+            f"--seed={self._options.seed}",
         ]
-        return await self._launch(self._part("runtime", "/api/v1/projects"), command, ready="/health")
+        return await self._launch(self._program("runtime", "/api/v1/projects"), command, ready="/health")
 
-    async def exporter(self) -> Part:
-        config = self._write("exporter.yml", exporter_config(self._url("runtime"), self._story.speed))
-        command = [*_OURSELVES, "serve", f"--config.file={config}", f"--web.listen-address={self._host('exporter')}"]
-        return await self._launch(self._part("exporter", "/metrics"), command, ready="/-/ready")
+    async def exporter(self) -> Program:
+        config = self._write("exporter.yml", exporter_config(self._url("runtime"), self._options.speed))
+        command = [*_EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address={self._host('exporter')}"]
+        return await self._launch(self._program("exporter", "/metrics"), command, ready="/-/ready")
 
-    async def alertmanager(self) -> Part:
-        part = self._part("alertmanager", "/#/alerts", "apt-get install prometheus-alertmanager")
-        program = find("alertmanager", "prometheus-alertmanager")
-        if program is None:
-            return part
+    async def alertmanager(self) -> Program:
+        program = self._program("alertmanager", "/#/alerts", "apt-get install prometheus-alertmanager")
+        executable = find("alertmanager", "prometheus-alertmanager")
+        if executable is None:
+            return program
         source = shared("alerts")
-        settings = speed.at_speed(yaml.safe_load((source / "alertmanager.yml").read_text()), self._story.speed)
+        settings = speed.at_speed(yaml.safe_load((source / "alertmanager.yml").read_text()), self._options.speed)
         settings["templates"] = [str(source / pattern) for pattern in settings["templates"]]
         config = yaml.safe_dump(settings).replace("127.0.0.1:9099", self._host("pages"))
         command = [
-            program,
+            executable,
             f"--config.file={self._write('alertmanager.yml', config)}",
             f"--storage.path={self._folder / 'alertmanager'}",
             f"--web.listen-address={self._host('alertmanager')}",
-            f"--web.external-url={part.url}",
+            f"--web.external-url={program.url}",
             "--cluster.listen-address=",
             "--log.level=warn",
         ]
-        return await self._launch(part, command, ready="/-/ready")
+        return await self._launch(program, command, ready="/-/ready")
 
-    async def prometheus(self, alertmanager: Part, grafana: Part) -> Part:
-        part = self._part("prometheus", "/alerts", "apt-get install prometheus")
-        program = find("prometheus")
-        if program is None:
-            return part
-        pace = self._story.speed
+    async def prometheus(self, alertmanager: Program, grafana: Program) -> Program:
+        program = self._program("prometheus", "/alerts", "apt-get install prometheus")
+        executable = find("prometheus")
+        if executable is None:
+            return program
+        pace = self._options.speed
         scrape = speed.milliseconds(speed.interval(SCRAPE_INTERVAL, pace))
         links = {"runbooks_url": str(shared("alerts") / "runbooks")}
         if grafana.process is not None:
@@ -167,18 +172,18 @@ class _Stack:
             receivers = {"static_configs": [{"targets": [self._host("alertmanager")]}]}
             settings["alerting"] = {"alertmanagers": [receivers]}
         command = [
-            program,
+            executable,
             f"--config.file={self._write('prometheus.yml', yaml.safe_dump(settings))}",
             f"--storage.tsdb.path={self._folder / 'prometheus'}",
             f"--web.listen-address={self._host('prometheus')}",
-            f"--web.external-url={part.url}",
-            # How far Prometheus looks back for a sample has to shrink with the rest, but not below a few scrapes.
+            f"--web.external-url={program.url}",
+            # Divided by the speed like all durations, but never shorter than a few scrapes.
             f"--query.lookback-delta={speed.milliseconds(max(5 * MINUTE / pace, 10 * speed.SHORTEST))}",
             "--log.level=warn",
         ]
-        running = await self._launch(part, command, ready="/-/ready")
-        # Prometheus takes 5 s to begin with its targets, which is minutes of the story: too long for a rule that pages
-        # when there are none. So the rules come when the first scrape has been.
+        running = await self._launch(program, command, ready="/-/ready")
+        # Prometheus starts to scrape after 5 s, which is minutes of scenario time: SpinnerExporterDown would page. So
+        # the rules are added after the first scrape.
         await wait_until(lambda: self._has_scraped(running), self._ended, "prometheus has scraped the exporter")
         for file in shared("alerts").glob("*.rules.yml"):
             self._write(file.name, yaml.safe_dump(speed.at_speed(yaml.safe_load(file.read_text()), pace)))
@@ -186,18 +191,18 @@ class _Stack:
             running.process.send_signal(signal.SIGHUP)
         return running
 
-    async def grafana(self) -> Part:
-        part = self._part("grafana", "/d/spinner-live-ops", "https://grafana.com/grafana/download")
-        program = find("grafana", "grafana-server")
-        if program is None:
-            return part
-        command = [program, "server"] if Path(program).name == "grafana" else [program]
+    async def grafana(self) -> Program:
+        program = self._program("grafana", "/d/spinner-live-ops", "https://grafana.com/grafana/download")
+        executable = find("grafana", "grafana-server")
+        if executable is None:
+            return program
+        command = [executable, "server"] if Path(executable).name == "grafana" else [executable]
         if _GRAFANA_IS_INSTALLED:
             command.append(f"--homepath={GRAFANA_HOME}")
         dashboards = shared("dashboards") / "dist"
         settings = {
             "PROMETHEUS_URL": self._url("prometheus"),
-            "SCRAPE_INTERVAL": speed.milliseconds(speed.interval(SCRAPE_INTERVAL, self._story.speed)),
+            "SCRAPE_INTERVAL": speed.milliseconds(speed.interval(SCRAPE_INTERVAL, self._options.speed)),
             "DASHBOARDS": str(dashboards),
             "GF_PATHS_DATA": str(self._folder / "grafana"),
             "GF_PATHS_LOGS": str(self._folder / "grafana" / "log"),
@@ -213,17 +218,17 @@ class _Stack:
             "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
             "GF_PLUGINS_PREINSTALL_DISABLED": "true",
         }
-        return await self._launch(part, command, ready="/api/health", environ=os.environ | settings)
+        return await self._launch(program, command, ready="/api/health", environ=os.environ | settings)
 
-    async def _has_scraped(self, prometheus: Part) -> bool:
+    async def _has_scraped(self, prometheus: Program) -> bool:
         prometheus.check()
         async with httpx.AsyncClient() as client:
             url = f"http://{self._host('prometheus')}/api/v1/query"
-            answer = await client.get(url, params={"query": "spinner_exporter_build_info"})
-        return answer.status_code == 200 and bool(answer.json()["data"]["result"])
+            response = await client.get(url, params={"query": "spinner_exporter_build_info"})
+        return response.status_code == 200 and bool(response.json()["data"]["result"])
 
-    def _part(self, name: str, page: str, hint: str = "") -> Part:
-        return Part(name, self._url(name), page, hint)
+    def _program(self, name: str, page: str, hint: str = "") -> Program:
+        return Program(name, self._url(name), page, hint)
 
     def _url(self, name: str) -> str:
         return f"http://localhost:{self._ports[name]}"
@@ -237,6 +242,6 @@ class _Stack:
         return file
 
     async def _launch(
-        self, part: Part, command: list[str], *, ready: str, environ: dict[str, str] | None = None
-    ) -> Part:
-        return await launch(part, command, self._folder, self._exits, self._ended, ready=ready, environ=environ)
+        self, program: Program, command: list[str], *, ready: str, environ: dict[str, str] | None = None
+    ) -> Program:
+        return await launch(program, command, self._folder, self._exits, self._ended, ready=ready, environ=environ)

@@ -1,4 +1,4 @@
-"""What the demo prints: where everything is, the runs as they go, and the pages. The only module that needs rich."""
+"""Prints the URLs of all programs, the current runs and the pages. The only module that needs rich."""
 
 import asyncio
 import contextlib
@@ -14,25 +14,25 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.demo.pages import Alert, as_block
-from exporter.demo.parts import Part
-from exporter.demo.stack import Story
+from exporter.demo.programs import Program
+from exporter.demo.stack import ScenarioOptions
 
 REFRESH = 1.0
-"""Seconds between two looks at the exporter's page."""
+"""Seconds between two updates on a terminal."""
 
 PLAIN_REFRESH = 15.0
-"""The same where standard output is no terminal, and each look is printed below the last."""
+"""Seconds between two updates if standard output is not a terminal and tables are printed one below the other."""
 
 BAR = 10
-"""Characters of a progress bar."""
+"""Width of a progress bar, in characters."""
 
 PLAIN_ROWS = 20
-"""Runs that are printed each time there."""
+"""Number of runs in each of these tables."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as the table shows it."""
+    """A row of the table."""
 
     spinner: str
     run_id: str
@@ -44,13 +44,13 @@ class RunRow:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over."""
+        """Whether the run has ended."""
         return self.status in ("completed", "failed", "cancelled")
 
 
 def rows_of(page: str) -> list[RunRow]:
-    """Return the runs on an exporter's page: those that have not ended first, the newest of each first."""
-    facts: dict[str, dict[str, float]] = {}
+    """Return the runs of an exporter's page: active runs first, each group in descending order of creation."""
+    values: dict[str, dict[str, float]] = {}
     spinners: dict[str, str] = {}
     statuses: dict[str, str] = {}
     for family in text_string_to_metric_families(page):
@@ -62,39 +62,41 @@ def rows_of(page: str) -> list[RunRow]:
             if sample.name == "spinner_run_status":
                 statuses[run_id] = sample.labels["status"]
             elif len(sample.labels) == 3:
-                facts.setdefault(run_id, {})[sample.name.removeprefix("spinner_run_")] = sample.value
+                values.setdefault(run_id, {})[sample.name.removeprefix("spinner_run_")] = sample.value
     rows = [
         RunRow(
             spinners[run_id],
             run_id,
             status,
-            facts.get(run_id, {}).get("created_timestamp_seconds", 0.0),
-            facts.get(run_id, {}).get("progress_ratio"),
-            facts.get(run_id, {}).get("duration_seconds"),
-            int(facts.get(run_id, {}).get("failed_records", 0)),
+            values.get(run_id, {}).get("created_timestamp_seconds", 0.0),
+            values.get(run_id, {}).get("progress_ratio"),
+            values.get(run_id, {}).get("duration_seconds"),
+            int(values.get(run_id, {}).get("failed_records", 0)),
         )
         for run_id, status in statuses.items()
     ]
     return sorted(rows, key=lambda row: (row.ended, -row.created_at))
 
 
-async def show(parts: Sequence[Part], story: Story, console: Console, ended: asyncio.Event) -> None:
-    """Print where everything is, and the runs again and again until `ended`. Raises `DemoError` when a part ends."""
-    introduction = introduce(parts, story)
-    exporter = next(part for part in parts if part.name == "exporter")
+async def show(programs: Sequence[Program], options: ScenarioOptions, console: Console, ended: asyncio.Event) -> None:
+    """Print the introduction, and the runs repeatedly until `ended`. Raises `DemoError` if a program ends."""
+    introduction = introduce(programs, options)
+    exporter = next(program for program in programs if program.name == "exporter")
     url = exporter.url.replace("localhost", "127.0.0.1") + exporter.page
     async with httpx.AsyncClient() as client:
         live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         if live is None:
             console.print(introduction)
-        # Title, head, rule, caption and a line of space above and below.
-        room = max(console.height - introduction.row_count - 7, 3)
+        # Minus title, header, rule, caption and empty lines.
+        row_count = max(console.height - introduction.row_count - 7, 3)
         with live or contextlib.nullcontext():
             while not ended.is_set():
-                for part in parts:
-                    part.check()
-                with contextlib.suppress(httpx.TransportError):  # it is ending: the next check says so
-                    table = as_table(rows_of((await client.get(url)).text), room if live else PLAIN_ROWS, console.width)
+                for program in programs:
+                    program.check()
+                with contextlib.suppress(httpx.TransportError):  # it has ended, and the next check reports it
+                    table = as_table(
+                        rows_of((await client.get(url)).text), row_count if live else PLAIN_ROWS, console.width
+                    )
                     if live:
                         live.update(Group(introduction, "", table), refresh=True)
                     else:
@@ -104,48 +106,48 @@ async def show(parts: Sequence[Part], story: Story, console: Console, ended: asy
 
 
 def show_page(console: Console, alert: Alert) -> None:
-    """Print an alert above the table as it comes in."""
+    """Print an alert above the table."""
     firing = alert.status == "firing"
     paging = firing and alert.labels.get("severity") == "page"
     block = Text(as_block(alert))
     block.stylize("red bold" if paging else "yellow" if firing else "green", 0, len(alert.headline()))
-    # Not cut off: a link that was could not be followed.
+    # Without wrapping, so that links stay intact.
     console.print(block, soft_wrap=True)
 
 
-def introduce(parts: Iterable[Part], story: Story) -> Table:
-    """Return the table of what runs where, what is missing and how to get it."""
+def introduce(programs: Iterable[Program], options: ScenarioOptions) -> Table:
+    """Return the table with the URL of each program, or how to install it."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for part in parts:
-        if part.process is not None:
-            table.add_row(part.name, part.url + part.page)
+    for program in programs:
+        if program.process is not None:
+            table.add_row(program.name, program.url + program.page)
         else:
-            table.add_row(part.name, Text(f"not on PATH; to get it: {part.hint}", style="dim"))
-    table.add_row("scenario", f"{story.scenario}, seed {story.seed}")
-    table.add_row("speed", _pace(story.speed))
-    names = {part.name for part in parts if part.process is not None}
+            table.add_row(program.name, Text(f"not on PATH; to install it: {program.hint}", style="dim"))
+    table.add_row("scenario", f"{options.scenario}, seed {options.seed}")
+    table.add_row("speed", _pace(options.speed))
+    names = {program.name for program in programs if program.process is not None}
     if {"prometheus", "alertmanager"} <= names:
-        table.add_row("pages", "are printed here as they come in")
+        table.add_row("pages", "are printed here when they arrive")
     else:
-        table.add_row("pages", Text("none will come: they need prometheus and alertmanager", style="dim"))
-    table.add_row("", "Ctrl-C ends everything")
+        table.add_row("pages", Text("none: they need prometheus and alertmanager", style="dim"))
+    table.add_row("", "Ctrl-C stops everything")
     return table
 
 
 def _pace(speed: float) -> str:
     if speed == 1:
         return "real time"
-    return f"a minute shows {_human(60 * speed)} of the story; rules too wait {speed:g} times less"
+    return f"one minute shows {_human(60 * speed)} of the scenario; rules wait {speed:g} times shorter"
 
 
 def as_table(rows: Sequence[RunRow], most: int, width: int) -> Table:
-    """Return the runs as a table, `most` of them, in so many columns."""
-    open_runs = sum(not row.ended for row in rows)
-    title = f"{open_runs} runs under way, {len(rows) - open_runs} ended lately"
+    """Return a table of at most `most` runs for a terminal with this width."""
+    active = sum(not row.ended for row in rows)
+    title = f"{active} active runs, {len(rows) - active} ended recently"
     table = Table(
         title=title, title_justify="left", title_style="bold", header_style="underline", box=None, padding=(0, 1, 0, 0)
     )
-    # All but the name have a fixed width, so that 80 columns have room for everything.
+    # All columns except the name have a fixed width, so that the table fits into 80 columns.
     table.add_column("spinner", no_wrap=True, overflow="ellipsis", width=max(min(width - 62, 28), 8))
     table.add_column("run", no_wrap=True, overflow="ellipsis", style="dim", width=16)
     table.add_column("progress", no_wrap=True, width=BAR + 5)
@@ -186,12 +188,12 @@ def _bar(progress: float | None) -> str:
 
 
 def _style_of(row: RunRow) -> str:
-    # A completed run with failed records must not look as if all were well.
+    # A completed run with failed records must not be green.
     return "yellow" if row.status == "completed" and row.failed else _STYLES.get(row.status, "")
 
 
 def _human(seconds: float) -> str:
-    """Write seconds as people do: 42s, 3m05s, 2h00m, 3d04h."""
+    """Format seconds with two units: 42s, 3m05s, 2h00m, 3d04h."""
     whole = int(seconds)
     for unit, size, smaller, divisor in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if whole >= size:

@@ -1,16 +1,17 @@
-"""The embedded runtime: outside the corridor, a runtime of its own that speaks the HTTP contract.
+"""The embedded runtime: a separate runtime that runs scenarios and implements the HTTP contract.
 
-It imports nothing from the rest of the exporter, so that it can disagree with it. Inside, from the world to its door:
+It imports nothing from the rest of the exporter, so that it can disagree with it. Its modules:
 
-    scenario    what is to happen                (file -> Scenario)
-    timeline    how fast                         (story time; `agenda` is what happens next in it)
-    engine      the world, and what goes wrong   (`workers` move a `run`, `faults` break it, `plan` refuses it)
-    roster      the runs in the API's orders     (`ledger` is the truth about those that ended)
-    api         the HTTP API                     (`wire` its JSON, `cursor` its paging; described in openapi.yaml)
+    scenario    reads a scenario file (`durations` are its units)
+    timeline    scenario time and its speed (`event_queue` holds the events that are due next)
+    engine      runs a scenario (`workers` process a `run`, `faults` break it, `plan` limits it, `randomness` decides)
+    run_index   the runs in the orders of the API's lists (`ledger` keeps the results of all ended runs)
+    api         the HTTP API of openapi.yaml (`middleware` checks requests, `query` reads parameters, `cursor` pages
+                lists, `wire` writes JSON)
 """
 
 from exporter.simulator.api import create_app
-from exporter.simulator.engine import Engine, Pulse, UnknownSpinnerError
+from exporter.simulator.engine import Engine, Heartbeat, UnknownSpinnerError
 from exporter.simulator.ledger import EndedRun
 from exporter.simulator.plan import PlanLimitError
 from exporter.simulator.scenario import Scenario, ScenarioError, load_scenario, shipped_scenarios
@@ -19,9 +20,9 @@ from exporter.simulator.timeline import ManualTimeline, RealTimeline, Timeline
 __all__ = [
     "EndedRun",
     "Engine",
+    "Heartbeat",
     "ManualTimeline",
     "PlanLimitError",
-    "Pulse",
     "RealTimeline",
     "Scenario",
     "ScenarioError",

@@ -1,4 +1,4 @@
-"""The HTTP API of the embedded runtime, as `openapi.yaml` describes it. What it tells of is in `engine`."""
+"""The HTTP API of the embedded runtime, as described in `openapi.yaml`. `engine` has its data."""
 
 import asyncio
 import hashlib
@@ -29,18 +29,18 @@ T = TypeVar("T")
 STATUS_LABELS = frozenset(
     {"queued", "running", "in_progress", "waiting", "completed", "partial", "failed", "cancelled"}
 )  # fmt: skip
-"""The labels that can always be asked for; a scenario's own wording comes on top."""
+"""Values of the parameter `status` that are always valid, in addition to the labels of the scenario."""
 
 _RECORD_STATUSES = frozenset(status.value for status in RecordStatus)
 
 
 def create_app(engine: Engine, *, token: str | None = None, run_engine: bool = True) -> Starlette:
-    """Return the API of an engine, which runs for as long as the application does.
+    """Return the API of an engine. The application runs the engine during its lifespan, unless `run_engine` is False.
 
-    With a `token`, everything under `/api` asks for it. With `run_engine` False the caller runs the engine, or
-    nobody does: the world catches up with its timeline whenever it is asked.
+    Without a running engine, each request first runs all events that are due. With a `token`, all paths under `/api`
+    require it.
 
-    Every answer has a Date header of the engine's clock, so uvicorn is to be started with `date_header=False`.
+    Every response has a Date header with the engine's clock, so start uvicorn with `date_header=False`.
     """
     api = _Api(engine)
 
@@ -54,7 +54,7 @@ def create_app(engine: Engine, *, token: str | None = None, run_engine: bool = T
             yield
             running.cancel()
 
-    gate = Middleware(
+    middleware = Middleware(
         ApiMiddleware, now_ms=engine.now_ms, token=token, requests_per_second=engine.scenario.api.requests_per_second
     )
     app = Starlette(
@@ -67,37 +67,37 @@ def create_app(engine: Engine, *, token: str | None = None, run_engine: bool = T
             Route("/api/v1/usage", api.usage),
             Route("/api/v1/public/trigger/{spinner_id}", api.trigger, methods=["POST"]),
         ],
-        middleware=[gate],
+        middleware=[middleware],
         exception_handlers={
-            HTTPException: _refused,
+            HTTPException: _http_error,
             QueryError: _bad_query,
             CursorError: _bad_cursor,
-            Exception: api.broken,
+            Exception: api.internal_error,
         },
         lifespan=lifespan,
     )
-    # A path with a slash too many is unknown: a redirect would lead clients astray that rightly follow none.
+    # A path with an extra slash is unknown, because clients need not follow redirects.
     app.router.redirect_slashes = False
     return app
 
 
 class _Api:
-    """The endpoints. Each has the world catch up, and then answers without waiting, so from one moment."""
+    """The endpoints. Each lets the engine catch up and then responds without awaiting: a consistent snapshot."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._cursors = Cursors(engine.cursor_key)
-        wordings = [engine.scenario.wording, *(project.wording for project in engine.projects.values())]
-        self._status_labels = STATUS_LABELS.union(*(_labels(wording) for wording in wordings))
+        sets = [engine.scenario.labels, *(project.labels for project in engine.projects.values())]
+        self._status_labels = STATUS_LABELS.union(*(_values(labels) for labels in sets))
 
     async def health(self, _: Request) -> Response:
-        return _json(wire.health_view(self._engine.pulse, self._engine.wall_ms))
+        return _json(wire.health_view(self._engine.heartbeat, self._engine.wall_ms))
 
     async def projects(self, request: Request) -> Response:
         query = read_query(request.query_params, "limit", "cursor")
         after = self._position(request, query)
         projects = islice(enumerate(self._engine.projects.values(), 1), after, None)
-        return self._page(request, query, ((place, wire.project_view(project)) for place, project in projects))
+        return self._page(request, query, ((position, wire.project_view(project)) for position, project in projects))
 
     async def jobs(self, request: Request) -> Response:
         names = ("limit", "cursor", "status", "active", "updatedSince")
@@ -123,7 +123,7 @@ class _Api:
         query = read_query(request.query_params, "limit", "cursor", "status", statuses=_RECORD_STATUSES)
         after = self._position(request, query)
         if query.status == RecordStatus.FAILED.value:
-            # In the order in which they failed, so that one that fails while pages are read is on a later page.
+            # In order of failure, so that a record that fails while a client reads pages is on a later page.
             return self._page(request, query, self._views(run, islice(enumerate(run.failed_records, 1), after, None)))
         return self._page(request, query, self._all_views(run, query, after))
 
@@ -139,21 +139,21 @@ class _Api:
             return problem(403, "PLAN_LIMIT", str(error))
         return _json(wire.Created(job_id), 201)
 
-    async def broken(self, _: Request, __: Exception) -> Response:
-        # Starlette answers this one outside the gate, which else gives the date.
-        return problem(500, "INTERNAL", "Something broke here.", {"Date": http_date(self._engine.now_ms())})
+    async def internal_error(self, _: Request, __: Exception) -> Response:
+        # Starlette sends this response outside the middleware, so the Date header is added here.
+        return problem(500, "INTERNAL", "Internal error.", {"Date": http_date(self._engine.now_ms())})
 
     def _run(self, request: Request) -> Run:
         run = self._engine.jobs.get(request.path_params["job_id"])
         if run is None:
-            raise HTTPException(404, "There is no such job, or not any more.")
+            raise HTTPException(404, "There is no such job, or it is no longer kept.")
         return run
 
     def _created_runs(self, project: Project, query: Query, after: int) -> Iterable[Run]:
-        return self._engine.roster.of_project(project.id).created_after(after, active=query.active)
+        return self._engine.run_index.of_project(project.id).created_after(after, active=query.active)
 
     def _changed_runs(self, project: Project, query: Query, after: int) -> Iterable[Run]:
-        runs = self._engine.roster.of_project(project.id)
+        runs = self._engine.run_index.of_project(project.id)
         since = query.updated_since_ms
         if query.cursor is not None or since is None:
             changed = runs.changed_after(after)
@@ -162,26 +162,26 @@ class _Api:
         return (run for run in changed if run.ended_at is None) if query.active else changed
 
     def _all_views(self, run: Run, query: Query, after: int) -> Iterator[tuple[int, wire.RecordView]]:
-        taken_on = islice(enumerate(run.records, 1), after, None)
-        wanted = ((place, record) for place, record in taken_on if query.status in (None, record.status.value))
+        started = islice(enumerate(run.records, 1), after, None)
+        wanted = ((position, record) for position, record in started if query.status in (None, record.status.value))
         yield from self._views(run, wanted)
         if query.status in (None, RecordStatus.PENDING.value):
             for index in range(max(after, len(run.records)), run.total):
                 yield index + 1, wire.pending_record_view(run, index)
 
     def _views(self, run: Run, records: Iterable[tuple[int, Record]]) -> Iterator[tuple[int, wire.RecordView]]:
-        return ((place, wire.record_view(run, record, self._engine.wall_ms)) for place, record in records)
+        return ((position, wire.record_view(run, record, self._engine.wall_ms)) for position, record in records)
 
     def _position(self, request: Request, query: Query) -> int:
-        """Return the place after which the page begins; every list numbers its places from 1."""
+        """Return the position after which the page begins; positions start at 1."""
         return 0 if query.cursor is None else self._cursors.read(_scope(request, query), query.cursor)
 
     def _page(self, request: Request, query: Query, found: Iterator[tuple[int, T]]) -> Response:
-        """Answer with the first of what was found, each with its place in the list."""
-        placed = list(islice(found, query.limit))
+        """Return a page with the first items of `found`, which yields positions in the list and items."""
+        page = list(islice(found, query.limit))
         more = next(found, None) is not None
-        cursor = self._cursors.write(_scope(request, query), placed[-1][0]) if more else None
-        items = msgspec.json.encode([item for _, item in placed])
+        cursor = self._cursors.write(_scope(request, query), page[-1][0]) if more else None
+        items = msgspec.json.encode([item for _, item in page])
         etag = f'"{hashlib.blake2b(items + msgspec.json.encode(cursor), digest_size=12).hexdigest()}"'
         if _matches(request.headers.getlist("If-None-Match"), etag):
             return Response(status_code=304, headers={"ETag": etag})
@@ -189,9 +189,9 @@ class _Api:
         return _json(wire.Page(msgspec.Raw(items), cursor, as_of), headers={"ETag": etag})
 
 
-def _labels(wording: scenario.Wording) -> Iterable[str]:
-    labels: dict[str, str] = msgspec.structs.asdict(wording)
-    return labels.values()
+def _values(labels: scenario.StatusLabels) -> Iterable[str]:
+    values: dict[str, str] = msgspec.structs.asdict(labels)
+    return values.values()
 
 
 def _scope(request: Request, query: Query) -> str:
@@ -199,7 +199,7 @@ def _scope(request: Request, query: Query) -> str:
 
 
 def _matches(conditions: Iterable[str], etag: str) -> bool:
-    """Compare as `If-None-Match` asks for: weakly, and any of several (RFC 9110, section 13.1.2)."""
+    """Compare as `If-None-Match` requires: weakly, with any of several tags (RFC 9110, section 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for condition in conditions for tag in condition.split(",")]
     return "*" in tags or etag in tags
 
@@ -208,7 +208,7 @@ def _json(body: msgspec.Struct, status: int = 200, headers: dict[str, str] | Non
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     codes = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
@@ -220,4 +220,6 @@ async def _bad_query(_: Request, error: Exception) -> Response:
 
 
 async def _bad_cursor(_: Request, __: Exception) -> Response:
-    return problem(400, "INVALID_PARAMETER", "cursor: expected the nextCursor of a page of this very list")
+    return problem(
+        400, "INVALID_PARAMETER", "cursor: expected the nextCursor of a page of this list with the same filters"
+    )

@@ -1,4 +1,4 @@
-"""The table that every spinner runs over: `contacts.csv`, made-up people who cannot be reached anywhere."""
+"""The table of all spinners: `contacts.csv`, with fictitious people and unusable addresses."""
 
 import csv
 from functools import cache
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Contact(NamedTuple):
-    """A row of the table. Personal data, as in earnest: only error messages tell of it."""
+    """A row of the table. It stands for personal data: only error messages contain it."""
 
     name: str
     email: str
@@ -16,6 +16,6 @@ class Contact(NamedTuple):
 
 @cache
 def contacts() -> tuple[Contact, ...]:
-    """Return the whole table. A few rows lack a phone number or an address, as in any table."""
+    """Return the table. A few rows have no phone number or no email address."""
     with (Path(__file__).parent / "contacts.csv").open(encoding="utf-8", newline="") as file:
         return tuple(Contact(row["name"], row["email"], row["phone"]) for row in csv.DictReader(file))

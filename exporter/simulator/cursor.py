@@ -1,4 +1,4 @@
-"""Cursors: where the next page of a list begins. Signed, so that one from elsewhere is noticed."""
+"""Cursors: the position where the next page of a list begins, signed so that foreign cursors are rejected."""
 
 import base64
 import binascii
@@ -11,11 +11,11 @@ _SIGNATURE_SIZE = 7  # with the position 15 bytes: base64 without padding
 
 
 class CursorError(ValueError):
-    """A cursor that was not given out for this list."""
+    """A cursor that does not belong to this list."""
 
 
 class Cursors:
-    """Writes and reads the cursors of one server."""
+    """Encodes and decodes the cursors of one server."""
 
     def __init__(self, key: bytes) -> None:
         self._key = hashlib.blake2b(key, digest_size=32).digest()
@@ -26,7 +26,7 @@ class Cursors:
         return base64.urlsafe_b64encode(packed + self._sign(scope, packed)).decode()
 
     def read(self, scope: str, cursor: str) -> int:
-        """Return the position. Raises `CursorError` for a cursor of another list, server or making."""
+        """Return the position. Raises `CursorError` for a cursor of another list or another server."""
         try:
             raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):

@@ -1,4 +1,4 @@
-"""Lengths of story time as scenario files write them."""
+"""Durations, spans and counts in the format of scenario files."""
 
 import re
 
@@ -7,7 +7,7 @@ _UNITS = (604800.0, 86400.0, 3600.0, 60.0, 1.0, 0.001)
 
 
 class Duration(float):
-    """Seconds of story time, written as Prometheus writes durations.
+    """Seconds of scenario time, in the format of Prometheus durations.
 
     >>> Duration.parse("1h30m")
     Duration(5400.0)
@@ -15,7 +15,7 @@ class Duration(float):
 
     @classmethod
     def parse(cls, text: object) -> "Duration":
-        """Read a duration; raises `ValueError` that says what was expected."""
+        """Parse a duration. Raises `ValueError` with the expected format."""
         match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
         if match is None:
             raise ValueError(f"expected a duration such as 90s, 1h30m or 2d, got {text!r}")
@@ -26,7 +26,7 @@ class Duration(float):
 
 
 class Span:
-    """A length of time that varies, written `5s` (always that) or `2s..30s`.
+    """A duration that varies: `5s` (fixed) or `2s..30s`.
 
     >>> Span.parse("2s..30s").at(0.5)
     9.0
@@ -40,7 +40,7 @@ class Span:
 
     @classmethod
     def parse(cls, text: object) -> "Span":
-        """Read a span; raises `ValueError` that says what was expected."""
+        """Parse a span. Raises `ValueError` with the expected format."""
         if not isinstance(text, str):
             raise ValueError(f"expected a duration such as 5s, or two such as 2s..30s, got {text!r}")
         shortest, dots, longest = text.partition("..")
@@ -50,7 +50,7 @@ class Span:
         return span
 
     def at(self, share: float) -> float:
-        """Return the seconds for an even draw from 0 to 1; the square puts most of them near the short end."""
+        """Return the seconds for a uniform random number from 0 to 1. The square makes short durations more likely."""
         return self.shortest + (self.longest - self.shortest) * share * share
 
     def __eq__(self, other: object) -> bool:
@@ -64,7 +64,7 @@ class Span:
 
 
 class Count:
-    """A number that varies, written `40` (always that) or `40..120`.
+    """A number that varies: `40` (fixed) or `40..120`.
 
     >>> Count.parse("40..120").at(0.5)
     80
@@ -78,7 +78,7 @@ class Count:
 
     @classmethod
     def parse(cls, text: object) -> "Count":
-        """Read a count; raises `ValueError` that says what was expected."""
+        """Parse a count. Raises `ValueError` with the expected format."""
         match = re.fullmatch(r"(\d{1,6})(?:\.\.(\d{1,6}))?", str(text), re.ASCII) if type(text) in (int, str) else None
         if match is None:
             raise ValueError(f"expected a number such as 40, or two such as 40..120, got {text!r}")
@@ -88,7 +88,7 @@ class Count:
         return count
 
     def at(self, share: float) -> int:
-        """Return the number for an even draw from 0 (inclusive) to 1 (exclusive)."""
+        """Return the number for a uniform random number from 0 (inclusive) to 1 (exclusive)."""
         return self.least + int((self.most - self.least + 1) * share)
 
     def __eq__(self, other: object) -> bool:

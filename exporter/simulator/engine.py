@@ -1,7 +1,7 @@
-"""The world of a scenario: its projects, spinners, runs, plan, and what goes wrong when. HTTP is in `api`.
+"""Runs a scenario: its projects, spinners, runs, plan and incidents. `api` serves them over HTTP.
 
-The world does not move by itself: whoever looks at it has it catch up with the timeline first. So a snapshot is
-never behind its own clock, and how often somebody looks changes nothing.
+Every access first runs the events that are due (`catch_up`). So a snapshot is never older than its clock, and the
+number of accesses does not change the result.
 """
 
 import contextlib
@@ -30,36 +30,36 @@ class UnknownSpinnerError(LookupError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pulse:
-    """What the worker service tells of itself."""
+class Heartbeat:
+    """The state of the worker service as `/health` reports it."""
 
     up: bool
-    last_heartbeat_at: float
-    """Story time."""
+    last_at: float
+    """Scenario time of the last heartbeat."""
     workers: int
 
 
 class Engine:
-    """Plays a scenario. Same scenario, seed and calls: same world, to the last record."""
+    """Runs a scenario. The same scenario, seed and calls have the same result for every record."""
 
     def __init__(self, scenario: Scenario, *, seed: int = 1, timeline: Timeline, epoch: float | None = None) -> None:
-        """Play what was before the story, then start the timeline.
+        """Run the time before the scenario, then start the timeline.
 
-        `epoch` is the wall-clock time (epoch seconds) of the story's zero; None: what the timeline says.
+        `epoch` is the wall-clock time (epoch seconds) of scenario time zero; by default the timeline's.
         """
         self.scenario = scenario
         self._timeline = timeline
-        self.cursor_key = str(seed).encode()  # so that another world's cursors are not taken for this one's
-        self._dice = SeededRandom(seed)
-        self._agenda = EventQueue(-scenario.before)
+        self.cursor_key = str(seed).encode()  # rejects the cursors of an engine with another seed
+        self._rng = SeededRandom(seed)
+        self._events = EventQueue(-scenario.before)
         self._faults = Faults()
         self._contacts = contacts()
-        self._roster = RunIndex()
+        self._run_index = RunIndex()
         self._ledger = Ledger()
         self._workers = Workers(
             scenario.runtime,
-            agenda=self._agenda,
-            dice=self._dice,
+            events=self._events,
+            rng=self._rng,
             faults=self._faults,
             contacts=self._contacts,
             changed=self._run_changed,
@@ -67,36 +67,36 @@ class Engine:
         self._projects: dict[str, Project] = {}
         self._spinners: dict[str, Spinner] = {}
         self._runs_created = 0
-        self._heart_started_at = -float(scenario.before)
-        self._heart_stopped_at: float | None = None
-        self._hidden_until = -math.inf
-        self._story_began = False
+        self._heartbeats_started_at = -float(scenario.before)
+        self._heartbeats_stopped_at: float | None = None
+        self._reported_up_until = -math.inf
+        self._started = False
 
         for project in scenario.projects:
             self._publish(project)
         self._schedule_repeated_runs()
-        self._play_until(0.0)
-        # The plan counts from here on: what was used before is said in the scenario.
+        self._run_until(0.0)
+        # The plan counts from here on: the scenario says what was used before.
         zero = timeline.start()
         self._zero = zero if epoch is None else epoch
         self._plan = Plan(scenario.plan, spinners=len(self._spinners), wall=self._zero)
-        self._story_began = True
+        self._started = True
         self._schedule_month()
-        self._schedule_story()
+        self._schedule_scenario()
 
     async def run(self) -> None:
         """Keep up with the timeline until cancelled."""
         while True:
             self.catch_up()
-            await self._timeline.sleep_until(self._agenda.next_due)
+            await self._timeline.sleep_until(self._events.next_due)
 
     def catch_up(self) -> float:
-        """Play everything until the timeline's now; return that now, in seconds of story time."""
-        self._play_until(self._timeline.now())
-        return self._agenda.now
+        """Run all events until the timeline's current time; return that scenario time."""
+        self._run_until(self._timeline.now())
+        return self._events.now
 
     def wall_ms(self, moment: float) -> int:
-        """Return the wall-clock time of a moment of the story, in epoch milliseconds, rounded down."""
+        """Return the wall-clock time of a scenario time, in epoch milliseconds, rounded down."""
         return math.floor((self._zero + moment / self._timeline.speed) * 1000)
 
     def now_ms(self) -> int:
@@ -105,13 +105,13 @@ class Engine:
 
     @property
     def jobs(self) -> Mapping[str, Run]:
-        """The runs that the API knows now, by id, in order of creation."""
+        """The runs that the API returns, by id, in order of creation."""
         self.catch_up()
-        return self._roster.runs
+        return self._run_index.runs
 
     @property
     def ledger(self) -> Mapping[str, EndedRun]:
-        """Every run that ended, by id, in order of its end, including those that the API has forgotten."""
+        """The results of all ended runs by id, in order of their end, also of runs that the API no longer returns."""
         self.catch_up()
         return self._ledger.runs
 
@@ -126,27 +126,27 @@ class Engine:
         return MappingProxyType(self._spinners)
 
     @property
-    def roster(self) -> RunIndex:
-        """The runs that the API knows now, in the orders in which it lists them."""
+    def run_index(self) -> RunIndex:
+        """The runs that the API returns, in the orders of its lists."""
         self.catch_up()
-        return self._roster
+        return self._run_index
 
     @property
     def plan(self) -> Plan:
-        """The plan's meters as they are now."""
+        """The plan and the current state of its meters."""
         self.catch_up()
         return self._plan
 
     @property
-    def pulse(self) -> Pulse:
-        """What the worker service tells of itself now; what it tells of being down may come late."""
+    def heartbeat(self) -> Heartbeat:
+        """The state of the worker service as `/health` reports it; an outage can be reported late."""
         now = self.catch_up()
-        beaten_until = now if self._heart_stopped_at is None else self._heart_stopped_at
+        until = now if self._heartbeats_stopped_at is None else self._heartbeats_stopped_at
         interval = self.scenario.runtime.heartbeat
-        beats = math.floor((beaten_until - self._heart_started_at) / interval)
-        up = self._workers.up or now < self._hidden_until
+        count = math.floor((until - self._heartbeats_started_at) / interval)
+        up = self._workers.up or now < self._reported_up_until
         workers = self.scenario.runtime.workers if up else 0
-        return Pulse(up, self._heart_started_at + beats * interval, workers)
+        return Heartbeat(up, self._heartbeats_started_at + count * interval, workers)
 
     def trigger(self, spinner_id: str, trigger: str = "manual") -> str:
         """Create a run now and return its id. Raises `UnknownSpinnerError` or `PlanLimitError`."""
@@ -157,59 +157,59 @@ class Engine:
         return self._create_run(spinner, trigger, self._draw_contacts(spinner)).id
 
     def take_runtime_down(self) -> None:
-        """Kill the worker service now; the API stays up. Nothing happens if it is down already."""
+        """Stop the worker service while the API stays up. No effect if it is already down."""
         self.catch_up()
         self._take_down()
 
     def bring_runtime_up(self) -> None:
-        """Start the worker service again now. Nothing happens if it is up."""
+        """Start the worker service again. No effect if it is up."""
         self.catch_up()
         self._bring_up()
 
-    def _publish(self, law: scenario.Project) -> None:
-        """Make a project, or its copies, with their spinners."""
-        for copy in range(1, law.copies + 1):
-            name = law.name.replace("{n}", str(copy)) if law.copies > 1 else law.name
-            project = Project(law.id or self._dice.name("prj", name), name, law.wording or self.scenario.wording)
+    def _publish(self, spec: scenario.Project) -> None:
+        """Create a project, or its copies, with their spinners."""
+        for copy in range(1, spec.copies + 1):
+            name = spec.name.replace("{n}", str(copy)) if spec.copies > 1 else spec.name
+            project = Project(spec.id or self._rng.name("prj", name), name, spec.labels or self.scenario.labels)
             self._projects[project.id] = project
-            self._roster.add_project(project.id)
-            for spinner_law in law.spinners:
-                spinner_id = spinner_law.id or self._dice.name("spn", project.id, spinner_law.name)
-                self._spinners[spinner_id] = Spinner(spinner_id, project, spinner_law)
+            self._run_index.add_project(project.id)
+            for spinner_spec in spec.spinners:
+                spinner_id = spinner_spec.id or self._rng.name("spn", project.id, spinner_spec.name)
+                self._spinners[spinner_id] = Spinner(spinner_id, project, spinner_spec)
 
     def _schedule_repeated_runs(self) -> None:
         for spinner in self._spinners.values():
-            for place, start in enumerate(spinner.law.runs):
+            for index, start in enumerate(spinner.spec.runs):
                 every, offset = start.every, start.offset
                 if every is not None:
-                    drawn = every * self._dice.roll(spinner.id, "schedule", place).first
+                    drawn = every * self._rng.draws(spinner.id, "schedule", index).first
                     first = drawn if offset is None else float(offset)
-                    number = math.ceil((self._agenda.now - first) / every)
+                    number = math.ceil((self._events.now - first) / every)
                     self._repeat(spinner, start, first, every, number)
 
     def _repeat(self, spinner: Spinner, start: scenario.Start, first: float, every: float, number: int) -> None:
-        """Plan a run of a schedule, which plans the next. From the first: adding up would add rounding errors."""
+        """Schedule a run that schedules the next one. Times are computed from the first, to avoid rounding errors."""
 
         def create_and_repeat() -> None:
             self._start_run(spinner, start)
             self._repeat(spinner, start, first, every, number + 1)
 
-        self._agenda.at(first + number * every, create_and_repeat)
+        self._events.schedule(first + number * every, create_and_repeat)
 
     def _schedule_month(self) -> None:
-        self._agenda.at((self._plan.resets_at - self._zero) * self._timeline.speed, self._begin_month)
+        self._events.schedule((self._plan.resets_at - self._zero) * self._timeline.speed, self._reset_plan)
 
-    def _schedule_story(self) -> None:
+    def _schedule_scenario(self) -> None:
         for spinner in self._spinners.values():
-            for start in spinner.law.runs:
+            for start in spinner.spec.runs:
                 if start.at is not None:
-                    self._agenda.at(start.at, self._start_run, spinner, start)
+                    self._events.schedule(start.at, self._start_run, spinner, start)
         for incident in self.scenario.incidents:
-            self._agenda.at(incident.at, self._strike, incident)
+            self._events.schedule(incident.at, self._start_incident, incident)
 
-    def _play_until(self, end: float) -> None:
-        self._agenda.play_until(end)
-        self._roster.forget_ended_before(self._agenda.now - self.scenario.history)
+    def _run_until(self, end: float) -> None:
+        self._events.run_until(end)
+        self._run_index.remove_ended_before(self._events.now - self.scenario.history)
 
     def _start_run(self, spinner: Spinner, start: scenario.Start) -> None:
         self._create_unless_refused(spinner, start.trigger, self._draw_contacts(spinner, start.records))
@@ -224,59 +224,59 @@ class Engine:
             self._create_run(spinner, trigger, rows, parent)
 
     def _draw_contacts(self, spinner: Spinner, count: Count | None = None) -> tuple[int, ...]:
-        """Choose the rows of the table for a spinner's next run: as many as it has records, from anywhere on."""
-        roll = self._dice.roll(spinner.id, "run", spinner.runs_created)
+        """Choose the rows of the table for a spinner's next run: consecutive rows from a random one on."""
+        draws = self._rng.draws(spinner.id, "run", spinner.runs_created)
         rows = len(self._contacts)
-        first = int(roll.first * rows)
-        return tuple((first + index) % rows for index in range((count or spinner.law.records).at(roll.second)))
+        first = int(draws.first * rows)
+        return tuple((first + index) % rows for index in range((count or spinner.spec.records).at(draws.second)))
 
     def _create_run(self, spinner: Spinner, trigger: str, rows: tuple[int, ...], parent: Run | None = None) -> Run:
-        if self._story_began:
+        if self._started:
             self._plan.book(len(rows))
         spinner.runs_created += 1
         self._runs_created += 1
         run = Run(
-            # Numbered within its spinner: what happens elsewhere does not change which run this is.
-            id=self._dice.name("job", spinner.id, spinner.runs_created),
+            # Numbered within its spinner, so that other spinners do not change the id.
+            id=self._rng.name("job", spinner.id, spinner.runs_created),
             number=self._runs_created,
             spinner=spinner,
             trigger=trigger,
             contacts=rows,
-            created_at=self._agenda.now,
+            created_at=self._events.now,
             parent_id=None if parent is None else parent.id,
             generation=0 if parent is None else parent.generation + 1,
         )
-        self._roster.changed(run, self._agenda.now)
+        self._run_index.changed(run, self._events.now)
         self._workers.queue(run)
         return run
 
     def _run_changed(self, run: Run) -> None:
-        self._roster.changed(run, self._agenda.now)
+        self._run_index.changed(run, self._events.now)
         if run.ended_at is None:
             return
-        self._ledger.enter(run)
-        retry = run.spinner.law.retry
+        self._ledger.add(run)
+        retry = run.spinner.spec.retry
         if run.status is Status.CANCELLED or retry is None or run.generation >= retry.times:
             return
         if run.retryable:
-            after = retry.after.at(self._dice.roll(run.id, "retry").first)
-            self._agenda.at(self._agenda.now + after, self._retry, run)
+            after = retry.after.at(self._rng.draws(run.id, "retry").first)
+            self._events.schedule(self._events.now + after, self._retry, run)
 
-    def _begin_month(self) -> None:
-        self._plan.begin_month()
+    def _reset_plan(self) -> None:
+        self._plan.reset()
         self._schedule_month()
 
-    def _strike(self, incident: scenario.Incident) -> None:
+    def _start_incident(self, incident: scenario.Incident) -> None:
         match incident:
             case scenario.RuntimeDown():
                 self._take_down(unnoticed=incident.unnoticed)
                 self._after(incident.lasts, self._bring_up)
             case scenario.Stall():
-                self._faults.strike(incident)
+                self._faults.start(incident)
                 self._after(incident.lasts, self._end_stall, incident)
             case scenario.Outage() | scenario.Slow():
-                self._faults.strike(incident)
-                self._after(incident.lasts, self._faults.heal, incident)
+                self._faults.start(incident)
+                self._after(incident.lasts, self._faults.end, incident)
             case scenario.PlanLimit():
                 before = self._plan.set_limit(incident.meter, incident.limit)
                 self._after(incident.lasts, self._plan.set_limit, incident.meter, before)
@@ -285,14 +285,14 @@ class Engine:
 
     def _after(self, seconds: float | None, action: Callable[..., object], *arguments: object) -> None:
         if seconds is not None:
-            self._agenda.at(self._agenda.now + seconds, action, *arguments)
+            self._events.schedule(self._events.now + seconds, action, *arguments)
 
     def _end_stall(self, incident: scenario.Stall) -> None:
-        self._faults.heal(incident)
+        self._faults.end(incident)
         self._workers.release_hanging()
 
     def _cancel_oldest(self, spinner_name: str) -> None:
-        for run in self._roster.runs.values():
+        for run in self._run_index.runs.values():
             if run.spinner.name == spinner_name and run.ended_at is None:
                 self._workers.cancel(run)
                 return
@@ -300,11 +300,11 @@ class Engine:
     def _take_down(self, *, unnoticed: float = 0.0) -> None:
         if self._workers.up:
             self._workers.take_down()
-            self._heart_stopped_at = self._agenda.now
-            self._hidden_until = self._agenda.now + unnoticed
+            self._heartbeats_stopped_at = self._events.now
+            self._reported_up_until = self._events.now + unnoticed
 
     def _bring_up(self) -> None:
         if not self._workers.up:
-            self._heart_started_at = self._agenda.now
-            self._heart_stopped_at = None
+            self._heartbeats_started_at = self._events.now
+            self._heartbeats_stopped_at = None
             self._workers.bring_up()

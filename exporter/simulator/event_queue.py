@@ -1,4 +1,4 @@
-"""What is to happen next, in order of story time."""
+"""A queue of events, ordered by scenario time."""
 
 import heapq
 import itertools
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class EventQueue:
-    """Things to do, each at its time. Its `now` is the time of what is being done."""
+    """Events, each with the time at which it is due. `now` is the time of the current event."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -16,15 +16,15 @@ class EventQueue:
 
     @property
     def next_due(self) -> float:
-        """When the next thing is to happen; infinity when nothing is."""
+        """When the next event is due; infinity if there is none."""
         return self._entries[0][0] if self._entries else float("inf")
 
-    def at(self, due: float, action: Callable[..., object], *arguments: Any) -> None:
-        """Have `action` called at `due`, or next if that has gone by; of two at one time the first asked for."""
+    def schedule(self, due: float, action: Callable[..., object], *arguments: Any) -> None:
+        """Call `action` at `due`, or now if `due` has passed. Events with the same time run in order of scheduling."""
         heapq.heappush(self._entries, (max(due, self.now), next(self._order), action, arguments))
 
-    def play_until(self, end: float) -> None:
-        """Do everything that is due up to and including `end`, also what comes up on the way; then it is `end`."""
+    def run_until(self, end: float) -> None:
+        """Run all events that are due up to and including `end`, also new ones; then set `now` to `end`."""
         entries = self._entries
         while entries and entries[0][0] <= end:
             self.now, _, action, arguments = heapq.heappop(entries)

@@ -1,4 +1,4 @@
-"""What is broken just now: outages, slow steps, stalls. When they come and go is the engine's to say."""
+"""The active faults: outages, slow steps and stalls. The engine starts and ends them."""
 
 import dataclasses
 
@@ -7,15 +7,15 @@ from exporter.simulator.run import Run
 
 
 class Faults:
-    """The faults that are in force."""
+    """The active faults, and their effect on attempts."""
 
     def __init__(self) -> None:
         self._outages: list[scenario.Outage] = []
         self._slow: list[scenario.Slow] = []
         self._stalls: list[_Stall] = []
 
-    def strike(self, incident: scenario.Outage | scenario.Slow | scenario.Stall) -> None:
-        """Let a fault come into force."""
+    def start(self, incident: scenario.Outage | scenario.Slow | scenario.Stall) -> None:
+        """Start a fault."""
         match incident:
             case scenario.Outage():
                 self._outages.append(incident)
@@ -24,8 +24,8 @@ class Faults:
             case scenario.Stall():
                 self._stalls.append(_Stall(incident))
 
-    def heal(self, incident: scenario.Outage | scenario.Slow | scenario.Stall) -> None:
-        """Let it go."""
+    def end(self, incident: scenario.Outage | scenario.Slow | scenario.Stall) -> None:
+        """End a fault."""
         match incident:
             case scenario.Outage():
                 self._outages.remove(incident)
@@ -35,18 +35,18 @@ class Faults:
                 self._stalls = [stall for stall in self._stalls if stall.incident is not incident]
 
     def hangs(self, run: Run, step: scenario.Step) -> bool:
-        """Whether a record of the run that comes to the step hangs there."""
-        return any(stall.holds(run, step) for stall in self._stalls)
+        """Whether a record of the run hangs at the step."""
+        return any(stall.affects(run, step) for stall in self._stalls)
 
     def error_code(self, step: scenario.Step, draw: float) -> str | None:
-        """Return the error in which an attempt at the step ends, if a provider is out."""
+        """Return the error code of an attempt at the step during an outage, or None. `draw` is a random number."""
         for outage in self._outages:
             if outage.step_type == step.type and draw < outage.share:
                 return outage.code
         return None
 
-    def slowness(self, run: Run, step: scenario.Step) -> float:
-        """Return how many times as long as usual an attempt at the step takes."""
+    def latency_factor(self, run: Run, step: scenario.Step) -> float:
+        """Return the factor by which an attempt at the step takes longer than usual."""
         factor = 1.0
         for slow in self._slow:
             if slow.spinner == run.spinner.name and slow.step == step.name:
@@ -56,12 +56,12 @@ class Faults:
 
 @dataclasses.dataclass(slots=True)
 class _Stall:
-    """A stall takes hold of the first runs that come to its step, and of no others later."""
+    """A stall, which affects only the first runs that reach its step."""
 
     incident: scenario.Stall
     run_ids: set[str] = dataclasses.field(default_factory=set)
 
-    def holds(self, run: Run, step: scenario.Step) -> bool:
+    def affects(self, run: Run, step: scenario.Step) -> bool:
         if run.spinner.name != self.incident.spinner or self.incident.step not in (None, step.name):
             return False
         if run.id not in self.run_ids and len(self.run_ids) < self.incident.runs:

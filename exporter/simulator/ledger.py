@@ -1,4 +1,4 @@
-"""The truth about every run that ended, also after the API has forgotten it."""
+"""The results of all runs that ended, including those that the API no longer returns."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,40 +7,40 @@ from types import MappingProxyType
 from exporter.simulator.run import Run
 
 LEDGER_LENGTH = 100_000
-"""Ended runs that the ledger remembers, the newest: a demo that is left alone must not fill memory."""
+"""Number of ended runs to keep, the newest ones, so that a long demo does not fill memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EndedRun:
-    """The truth about a run that ended, for tests to compare with. Times are story time."""
+    """The result of a run, for tests to compare with. Times are scenario time."""
 
     id: str
     project: str
     spinner: str
     status: str
-    """completed, failed or cancelled, whatever the deployment's word for it."""
+    """completed, failed or cancelled, independent of the status labels of the project."""
     completed: int
     failed: int
     started_at: float | None
-    """None: cancelled before it started."""
+    """None if the run was cancelled before it started."""
     ended_at: float
 
 
 class Ledger:
-    """Remembers ended runs, in the order of their ends."""
+    """Keeps the results of ended runs, in the order in which they ended."""
 
     def __init__(self) -> None:
         self._runs: dict[str, EndedRun] = {}
 
     @property
     def runs(self) -> Mapping[str, EndedRun]:
-        """All that it remembers, by id."""
+        """All results by run id."""
         return MappingProxyType(self._runs)
 
-    def enter(self, run: Run) -> None:
-        """Enter a run that has just ended."""
+    def add(self, run: Run) -> None:
+        """Add a run that has just ended."""
         if run.ended_at is None:
-            raise ValueError("only runs that ended are entered")
+            raise ValueError("expected a run that has ended")
         self._runs[run.id] = EndedRun(
             id=run.id,
             project=run.project.name,

@@ -1,4 +1,4 @@
-"""What every request passes first: the clock in the answer's headers, the token, the rate limit."""
+"""Middleware for all requests: the Date header, the token and the rate limit."""
 
 import hmac
 import math
@@ -12,7 +12,7 @@ from exporter.simulator.wire import problem
 
 
 class ApiMiddleware:
-    """ASGI middleware; `/health` and unknown paths outside `/api` need no token and are not limited."""
+    """ASGI middleware. The token and the rate limit apply to paths under `/api` only, not to `/health`."""
 
     def __init__(
         self,
@@ -22,14 +22,14 @@ class ApiMiddleware:
         token: str | None,
         requests_per_second: float | None,
     ) -> None:
-        """`now_ms` is the wall clock in epoch milliseconds, for the limit and the Date header alike."""
+        """`now_ms` is the wall clock in epoch milliseconds, for the rate limit and the Date header."""
         self._app = app
         self._now_ms = now_ms
         self._expected = None if token is None else f"Bearer {token}".encode()
-        self._allowance = None if requests_per_second is None else _Allowance(requests_per_second, now_ms())
+        self._bucket = None if requests_per_second is None else _TokenBucket(requests_per_second, now_ms())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it here."""
+        """Pass a request on, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -39,17 +39,17 @@ class ApiMiddleware:
                 MutableHeaders(scope=message)["Date"] = http_date(self._now_ms())
             await send(message)
 
-        app = self._refusal(scope) or self._app
+        app = self._rejection(scope) or self._app
         await app(scope, receive, send_dated)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
+    def _rejection(self, scope: Scope) -> ASGIApp | None:
         if not scope["path"].startswith("/api/"):
             return None
         given = Headers(scope=scope).get("authorization", "").encode()
         if self._expected is not None and not hmac.compare_digest(given, self._expected):
             headers = {"WWW-Authenticate": "Bearer"}
             return problem(401, "UNAUTHORIZED", "The token is missing, wrong or expired.", headers)
-        wait = 0.0 if self._allowance is None else self._allowance.take(self._now_ms())
+        wait = 0.0 if self._bucket is None else self._bucket.take(self._now_ms())
         if wait:
             headers = {"Retry-After": str(math.ceil(wait))}
             return problem(429, "RATE_LIMITED", "Too many requests.", headers)
@@ -57,12 +57,12 @@ class ApiMiddleware:
 
 
 def http_date(milliseconds: int) -> str:
-    """Write a wall-clock time as the Date header has it."""
+    """Format a wall-clock time for the Date header."""
     return formatdate(milliseconds // 1000, usegmt=True)
 
 
-class _Allowance:
-    """A bucket that holds one second's requests (at least one) and fills steadily."""
+class _TokenBucket:
+    """A token bucket with a capacity of one second's requests, at least one."""
 
     def __init__(self, per_second: float, now_ms: int) -> None:
         self._per_ms = per_second / 1000
@@ -71,7 +71,7 @@ class _Allowance:
         self._filled_at = now_ms
 
     def take(self, now_ms: int) -> float:
-        """Take one request; return 0, or how many seconds to wait for it."""
+        """Take a token for one request. Return 0, or the seconds until the next token if there is none."""
         self._left = min(self._left + (now_ms - self._filled_at) * self._per_ms, self._most)
         self._filled_at = now_ms
         if self._left < 1:

@@ -1,4 +1,4 @@
-"""The organisation's plan: meters that fill, and what happens when one is full."""
+"""The organisation's plan: its meters, and the error when one is full."""
 
 import dataclasses
 from datetime import UTC, datetime
@@ -7,28 +7,28 @@ from exporter.simulator import scenario
 
 
 class PlanLimitError(Exception):
-    """A run was refused, because a meter of the plan is full."""
+    """The plan refuses a run, because one of its meters is full."""
 
 
 @dataclasses.dataclass(slots=True)
 class Meter:
-    """How much of one thing was used, and how much may be."""
+    """Usage and limit of one resource."""
 
     name: str
     used: int
     limit: int | None
-    """None: unlimited."""
+    """None means unlimited."""
     monthly: bool
-    """Whether it begins again on the 1st."""
+    """Whether it resets on the 1st of each month."""
 
     @property
     def full(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the limit is reached."""
         return self.limit is not None and self.used >= self.limit
 
 
 class Plan:
-    """All meters. Its months are wall-clock months (UTC), so that they do not rush by in a fast story."""
+    """All meters. Months are wall-clock months (UTC), independent of the speed of the scenario."""
 
     def __init__(self, plan: scenario.Plan, *, spinners: int, wall: float) -> None:
         self.name = plan.name
@@ -40,9 +40,9 @@ class Plan:
         """Epoch seconds."""
 
     def book(self, records: int) -> None:
-        """Count a new run and its records; raises `PlanLimitError` when a monthly meter is full already.
+        """Count a new run and its records. Raises `PlanLimitError` if a monthly meter is already full.
 
-        The run that fills a meter still goes through, so `records_month` can end above its limit.
+        The run that fills a meter is accepted, so `records_month` can exceed its limit.
         """
         for meter in (self._jobs, self._records):
             if meter.full:
@@ -50,20 +50,20 @@ class Plan:
         self._jobs.used += 1
         self._records.used += records
 
-    def begin_month(self) -> None:
-        """Empty the monthly meters, on the 1st."""
+    def reset(self) -> None:
+        """Reset the monthly meters."""
         self._jobs.used = self._records.used = 0
         self.resets_at = _next_month(self.resets_at)
 
     def set_limit(self, name: str, limit: int | None) -> int | None:
-        """Change a meter's limit; return what it was."""
+        """Change a meter's limit and return the previous one."""
         meter = next(meter for meter in self.meters if meter.name == name)
         before, meter.limit = meter.limit, limit
         return before
 
 
 def _next_month(wall: float) -> float:
-    """Return when the next month begins, in epoch seconds."""
+    """Return the start of the next month, in epoch seconds."""
     today = datetime.fromtimestamp(wall, UTC)
     year, month = (today.year + 1, 1) if today.month == 12 else (today.year, today.month + 1)
     return datetime(year, month, 1, tzinfo=UTC).timestamp()

@@ -1,4 +1,4 @@
-"""What a request may ask for in its query string; anything else is refused."""
+"""The query parameters of a request; unknown or invalid ones are rejected."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ _RFC3339 = re.compile(
 
 
 class QueryError(ValueError):
-    """A parameter is not what it must be; the text says which and what was expected."""
+    """A parameter is invalid; the message names it and says what was expected."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Query:
 
     @property
     def scope(self) -> str:
-        """Which list this asks for, whatever the page."""
+        """Identifies the list with its filters, independent of the page."""
         return f"{self.status}\0{self.active}\0{self.updated_since_ms}"
 
 
 def read_query(parameters: QueryParams, *names: str, statuses: Container[str] = ()) -> Query:
-    """Read the parameters, which can be of these names, each once. Raises `QueryError`.
+    """Read the parameters. Each name may occur once. Raises `QueryError`.
 
-    A name that the list does not know is refused: a client with a slip in a filter's name must not get everything.
+    Unknown names are rejected, so that a client with a misspelled filter does not get the whole list.
     """
     given: dict[str, str] = {}
     for name, value in parameters.multi_items():
@@ -80,7 +80,7 @@ def _milliseconds(text: str) -> float:
     match = _RFC3339.fullmatch(text)
     expected = "updatedSince: expected an RFC 3339 time with an offset, such as 2026-01-05T09:00:00.000Z"
     if match is None:
-        # In a query "+" means a space; a client that does not escape the offset's sign should be told so.
+        # In a query string "+" means a space, so tell the client to escape the sign of the offset.
         raise QueryError(expected + ("; write + as %2B" if " " in text else ""))
     day, minute, second, fraction, sign, hours, minutes = match.groups()
     try:
@@ -88,7 +88,7 @@ def _milliseconds(text: str) -> float:
     except ValueError:
         raise QueryError(expected) from None
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
-    # From here in numbers: near the years 1 and 9999 the offset can lead out of what a datetime holds.
+    # Calculated with numbers, because near the years 1 and 9999 the offset can exceed the range of datetime.
     seconds = (moment - _EPOCH - offset).total_seconds() + int(second)
     return seconds * 1000 + float(f"0.{fraction or 0}") * 1000
 

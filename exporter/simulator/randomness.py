@@ -1,6 +1,6 @@
-"""Chance that repeats itself: every draw follows from the seed and from what is drawn for, never from a draw before.
+"""Reproducible random numbers: each depends on the seed and on its subject, and never on earlier draws.
 
-So the order in which things happen cannot change what happens.
+So the order of events does not change their outcome.
 """
 
 import hashlib
@@ -8,8 +8,8 @@ import struct
 from typing import NamedTuple
 
 
-class Roll(NamedTuple):
-    """Three independent even draws, each from 0 (inclusive) to 1 (exclusive)."""
+class Draws(NamedTuple):
+    """Three independent uniform random numbers, each from 0 (inclusive) to 1 (exclusive)."""
 
     first: float
     second: float
@@ -17,15 +17,15 @@ class Roll(NamedTuple):
 
 
 class SeededRandom:
-    """All chance of one world."""
+    """The random numbers of one engine."""
 
     def __init__(self, seed: int) -> None:
         self._key = hashlib.blake2b(str(seed).encode(), digest_size=32).digest()
 
-    def roll(self, *subject: str | int) -> Roll:
-        """Draw for a subject, such as run, record and step; the same subject always draws the same."""
+    def draws(self, *subject: str | int) -> Draws:
+        """Return the numbers for a subject, for example run, record and step; the same subject always gets the same."""
         first, second, third = _THREE_INTEGERS.unpack(self._digest(subject, _THREE_INTEGERS.size))
-        return Roll((first >> 11) * _TO_SHARE, (second >> 11) * _TO_SHARE, (third >> 11) * _TO_SHARE)
+        return Draws((first >> 11) * _TO_SHARE, (second >> 11) * _TO_SHARE, (third >> 11) * _TO_SHARE)
 
     def name(self, prefix: str, *subject: str | int) -> str:
         """Return an opaque id such as `job_3f9a0c1d2e4b`."""

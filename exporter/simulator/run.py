@@ -1,4 +1,4 @@
-"""One run and its records: what they are and how they count. What makes them move is in `workers`."""
+"""Runs and their records. `workers` processes them."""
 
 import dataclasses
 import enum
@@ -8,7 +8,7 @@ from exporter.simulator import scenario
 
 
 class Status(enum.Enum):
-    """The idea behind a status label."""
+    """Status of a run, independent of the labels of a deployment."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -19,7 +19,7 @@ class Status(enum.Enum):
 
 
 class RecordStatus(enum.Enum):
-    """How far a record is; unlike a run's, its wording never varies."""
+    """Status of a record. Its labels are the same in every deployment."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -31,7 +31,7 @@ class RecordStatus(enum.Enum):
 NO_PHONE_NUMBER = "NO_PHONE_NUMBER"
 NO_EMAIL_ADDRESS = "NO_EMAIL_ADDRESS"
 NO_ANSWER = "NO_ANSWER"
-"""A person who was asked stayed silent."""
+"""Error code of a record whose person did not respond."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Project:
 
     id: str
     name: str
-    wording: scenario.Wording
+    labels: scenario.StatusLabels
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -49,29 +49,29 @@ class Spinner:
 
     id: str
     project: Project
-    law: scenario.Spinner
+    spec: scenario.Spinner
     runs_created: int = 0
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        return self.law.name
+        """Its display name."""
+        return self.spec.name
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Record:
-    """One contact's passage through one run, from when it is taken on. Times are story time."""
+    """One contact in one run, from the start of its first step. Times are scenario time."""
 
     index: int
-    """Its place in the run."""
+    """Its position in the run."""
     started_at: float
     status: RecordStatus = RecordStatus.RUNNING
     step: int = 0
-    """The step where it is, or where it failed."""
+    """Index of its current step, or of the step at which it failed."""
     attempts: int = 1
-    """At that step."""
+    """Attempts at that step."""
     wait_ends_at: float | None = None
-    """When the person who is asked counts as silent."""
+    """When the wait for a person times out."""
     ended_at: float | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -80,66 +80,66 @@ class Record:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Run:
-    """One execution of a spinner over many records. Times are story time."""
+    """One execution of a spinner over many records. Times are scenario time."""
 
     id: str
     number: int
-    """Runs are numbered as they are created, over all projects."""
+    """Sequence number in order of creation, over all projects."""
     spinner: Spinner
     trigger: str
     contacts: Sequence[int]
-    """Rows of the table, one for each record."""
+    """Row indexes of the table, one per record."""
     created_at: float
     parent_id: str | None = None
     generation: int = 0
-    """0, or 1 more than its parent's."""
+    """0 for a run without a parent, otherwise 1 more than the generation of its parent."""
 
     status: Status = Status.QUEUED
     started_at: float | None = None
     ended_at: float | None = None
     updated_at: float = 0.0
     revision: int = 0
-    """Moves with every change; of two runs the one changed later has the higher."""
+    """Increases with every change of any run: a later change has a higher revision."""
     last_progress_at: float | None = None
     holds_slot: bool = False
     records: list[Record] = dataclasses.field(default_factory=list)
-    """Those taken on, in order; the others are pending."""
+    """Records that have started, in order; the others are pending."""
     failed_records: list[Record] = dataclasses.field(default_factory=list)
-    """In the order in which they failed."""
+    """Failed records, in the order in which they failed."""
     waiting_records: set[Record] = dataclasses.field(default_factory=set)
     running: int = 0
     completed: int = 0
     failures: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
-    """Failed records by the step's name and the error code."""
+    """Number of failed records by step name and error code."""
 
     @property
     def project(self) -> Project:
-        """Where it belongs."""
+        """Its project."""
         return self.spinner.project
 
     @property
     def total(self) -> int:
-        """All its records; the API does not always tell."""
+        """Number of all records; the API does not always report it."""
         return len(self.contacts)
 
     @property
     def pending(self) -> int:
-        """Records not taken on."""
+        """Number of records that have not started."""
         return len(self.contacts) - len(self.records)
 
     @property
     def waiting(self) -> int:
-        """Records that wait for a person."""
+        """Number of records that wait for a person."""
         return len(self.waiting_records)
 
     @property
     def failed(self) -> int:
-        """Records that failed."""
+        """Number of failed records."""
         return len(self.failed_records)
 
     @property
     def retryable(self) -> tuple[int, ...]:
-        """The rows of the failed records that may do better another time."""
+        """Row indexes of the failed records for which a retry can succeed."""
         return tuple(
             self.contacts[record.index]
             for record in self.failed_records
@@ -148,27 +148,27 @@ class Run:
 
     @property
     def total_known(self) -> bool:
-        """Whether the API tells the total: always at the end, earlier only if the spinner counts first."""
-        return self.spinner.law.counted or self.ended_at is not None
+        """Whether the API reports the total: before the end only if the spinner counts its records first."""
+        return self.spinner.spec.counted or self.ended_at is not None
 
     @property
     def due_at(self) -> float | None:
-        """When it should be through."""
-        due = self.spinner.law.due
+        """When it should have ended."""
+        due = self.spinner.spec.due
         return None if due is None else self.created_at + due
 
     @property
     def waiting_until(self) -> float | None:
-        """While it waits: when the first person counts as silent, so that it moves at the latest."""
+        """When the first wait for a person times out, if the run is waiting."""
         if self.status is not Status.WAITING:
             return None
         return min((record.wait_ends_at for record in self.waiting_records if record.wait_ends_at), default=None)
 
     @property
     def label(self) -> str:
-        """Its status in its project's words."""
-        wording = self.project.wording
+        """Its status label in its project."""
+        labels = self.project.labels
         if self.status is Status.COMPLETED and self.failed_records:
-            return wording.partial
-        label: str = getattr(wording, self.status.value)
+            return labels.partial
+        label: str = getattr(labels, self.status.value)
         return label

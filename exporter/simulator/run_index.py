@@ -1,4 +1,4 @@
-"""The runs that the API knows, in the orders in which it lists them."""
+"""The runs that the API returns, in the orders of its lists."""
 
 from bisect import bisect_left
 from collections import deque
@@ -10,7 +10,7 @@ from exporter.simulator.run import Run
 
 
 class RunIndex:
-    """Knows every run until it is forgotten."""
+    """Holds all runs, from creation until the end of their history."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -20,11 +20,11 @@ class RunIndex:
 
     @property
     def runs(self) -> Mapping[str, Run]:
-        """Every run by its id, in order of creation."""
+        """All runs by id, in order of creation."""
         return MappingProxyType(self._runs)
 
     def add_project(self, project_id: str) -> None:
-        """Start a list for a project."""
+        """Add an empty list for a project."""
         self._lists[project_id] = ProjectRuns()
 
     def of_project(self, project_id: str) -> "ProjectRuns":
@@ -32,7 +32,7 @@ class RunIndex:
         return self._lists[project_id]
 
     def changed(self, run: Run, now: float) -> None:
-        """Note that a run is new or has changed, or ended, just now."""
+        """Record that a run is new, has changed or has ended at `now`."""
         self._revision += 1
         run.revision = self._revision
         run.updated_at = now
@@ -42,16 +42,16 @@ class RunIndex:
         if run.ended_at is not None:
             self._ended.append(run)
 
-    def forget_ended_before(self, horizon: float) -> None:
-        """Let go of runs that ended before a time."""
+    def remove_ended_before(self, horizon: float) -> None:
+        """Remove runs that ended before a time."""
         while self._ended and (ended_at := self._ended[0].ended_at) is not None and ended_at < horizon:
             run = self._ended.popleft()
             del self._runs[run.id]
-            self._lists[run.project.id].forget(run)
+            self._lists[run.project.id].remove(run)
 
 
 class ProjectRuns:
-    """One project's runs in three orders. A change costs the same however many there are."""
+    """One project's runs in three orders. The cost of a change does not depend on the number of runs."""
 
     def __init__(self) -> None:
         self._all: dict[int, Run] = {}
@@ -59,41 +59,41 @@ class ProjectRuns:
         self._changes: list[_Change] = []
 
     def changed(self, run: Run) -> None:
-        """Note that a run is new or has changed."""
+        """Record that a run is new or has changed."""
         self._all.setdefault(run.number, run)
         if run.ended_at is None:
             self._active.setdefault(run.number, run)
         else:
             self._active.pop(run.number, None)
         self._changes.append(_Change(run.revision, run.updated_at, run))
-        # A run's earlier changes stay behind as entries that no longer hold; sweep when they are the greater part.
+        # Earlier changes of a run stay in the list as outdated entries; remove them when they are the majority.
         if len(self._changes) > 64 and len(self._changes) > 2 * len(self._all):
-            self._changes = [change for change in self._changes if self._holds(change)]
+            self._changes = [change for change in self._changes if self._is_current(change)]
 
-    def forget(self, run: Run) -> None:
-        """Let go of a run that has ended."""
+    def remove(self, run: Run) -> None:
+        """Remove a run that has ended."""
         del self._all[run.number]
 
     def created_after(self, number: int, *, active: bool) -> Iterator[Run]:
-        """Go through the runs, or those that have not ended, whose number is higher, in order of creation."""
+        """Iterate over the runs with a higher number, in order of creation; `active` skips runs that have ended."""
         runs = self._active if active else self._all
         return (run for run in runs.values() if run.number > number)
 
     def changed_after(self, revision: int) -> Iterator[Run]:
-        """Go through the runs whose revision is higher, in order of their last change."""
+        """Iterate over the runs with a higher revision, in order of their last change."""
         return self._from(bisect_left(self._changes, revision + 1, key=lambda change: change.revision))
 
     def changed_since(self, is_since: Callable[[float], bool]) -> Iterator[Run]:
-        """Go through the runs whose last change `is_since`, in order of it. Costs what it gives."""
+        """Iterate over the runs for whose last change `is_since` holds, in order of that change."""
         return self._from(bisect_left(self._changes, True, key=lambda change: is_since(change.at)))
 
     def _from(self, start: int) -> Iterator[Run]:
         for position in range(start, len(self._changes)):
             change = self._changes[position]
-            if self._holds(change):
+            if self._is_current(change):
                 yield change.run
 
-    def _holds(self, change: "_Change") -> bool:
+    def _is_current(self, change: "_Change") -> bool:
         return change.run.revision == change.revision and change.run.number in self._all
 
 

@@ -1,6 +1,6 @@
-"""The format of scenario files, and how one is read. `docs/scenarios.md` says the same to those who write them.
+"""Defines and reads scenario files. `docs/scenarios.md` documents the format.
 
-All times are story time. Whatever a file says that makes no sense is refused here, so that the engine need not ask.
+All times are scenario time. Invalid values are rejected here, so the engine does not check them again.
 """
 
 from collections.abc import Iterable
@@ -32,48 +32,48 @@ ErrorCode = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{0,63}$")]
 
 
 class ScenarioError(Exception):
-    """A scenario cannot be played; says which file, where in it, and what was expected."""
+    """A scenario is invalid. The message names the file, the path in it and what was expected."""
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the file; a key that it does not know is refused."""
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A section of the file. Unknown keys are rejected."""
 
 
-class Wording(_Part, frozen=True):
-    """The status labels of a deployment: one for each idea."""
+class StatusLabels(_Section, frozen=True):
+    """The status labels of a deployment, one per status."""
 
     queued: Name = "queued"
     running: Name = "running"
     waiting: Name = "waiting"
     completed: Name = "completed"
     partial: Name = "completed"
-    """A run that completed with failed records."""
+    """Label of a run that completed with failed records."""
     failed: Name = "failed"
     cancelled: Name = "cancelled"
 
 
-class Wait(_Part, frozen=True):
-    """A person has to answer before a record goes on."""
+class Wait(_Section, frozen=True):
+    """A wait for the response of a person."""
 
     answer: Span
-    """How long the person takes."""
+    """Time until the person responds."""
     timeout: Duration
-    """A person who takes longer counts as silent: the record fails with `NO_ANSWER`."""
+    """If the person takes longer, the record fails with `NO_ANSWER`."""
 
 
-class Step(_Part, frozen=True):
-    """One step of a spinner, and its laws."""
+class Step(_Section, frozen=True):
+    """One step of a spinner."""
 
     name: Name
     type: StepType
     latency: Span = Span(0, 0)
-    """How long one attempt takes."""
+    """Duration of one attempt."""
     failures: dict[ErrorCode, Share] = {}
-    """The chance of each error code in one attempt."""
+    """Probability of each error code in one attempt."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
-    """Attempts until a record counts as failed."""
+    """Number of attempts until the record fails."""
     wait: Wait | None = None
-    """Set: after the latency, a person has to answer."""
+    """If set, a person has to respond after the latency."""
 
     def __post_init__(self) -> None:
         if sum(self.failures.values()) > 1:
@@ -82,27 +82,27 @@ class Step(_Part, frozen=True):
             raise ValueError("wait: expected for a human_call, which waits for a person")
 
 
-class Retry(_Part, frozen=True):
-    """Failed records are tried again in a child run."""
+class Retry(_Section, frozen=True):
+    """Retry of failed records in a child run."""
 
     after: Span
-    """From the parent's end to the child's creation."""
+    """Time from the end of the parent to the creation of the child."""
     times: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
-    """Generations of children at most."""
+    """Largest number of generations of child runs."""
 
 
-class Start(_Part, frozen=True):
-    """When a spinner runs by itself: once, or again and again."""
+class Start(_Section, frozen=True):
+    """A scheduled start of a spinner: once or repeatedly."""
 
     at: Duration | None = None
-    """Once, then."""
+    """Start once, at this time."""
     every: Duration | None = None
-    """Again and again, this far apart."""
+    """Start repeatedly, at this interval."""
     offset: Duration | None = None
-    """Of `every`: when the first comes. None: drawn from the seed, so that many do not fall on one moment."""
+    """With `every`: the time of the first start. None means random, so that schedules do not coincide."""
     trigger: Trigger = "schedule"
     records: Count | None = None
-    """Instead of the spinner's `records`."""
+    """Overrides the spinner's `records`."""
 
     def __post_init__(self) -> None:
         if (self.at is None) == (self.every is None):
@@ -113,43 +113,43 @@ class Start(_Part, frozen=True):
             raise ValueError("every: expected 1s or more")
 
 
-class Spinner(_Part, frozen=True):
+class Spinner(_Section, frozen=True):
     """A published pipeline."""
 
     name: Name
     steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1, max_length=50)]
     id: Identifier | None = None
-    """None: made from the seed."""
+    """None means derived from the seed."""
     records: Count = Count(50, 50)
-    """Records of a run."""
+    """Number of records of a run."""
     counted: bool = True
-    """False: how many records a run will have is not known until it ends, and its total is null."""
+    """If False, the total of a run is null until it ends."""
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
-    """Records of one run that are worked on at a time; those that wait for a person do not count."""
+    """Records of one run that are processed concurrently, without those that wait for a person."""
     due: Duration | None = None
-    """A run should be through this long after its creation."""
+    """Time from the creation of a run until it should have ended."""
     retry: Retry | None = None
     runs: tuple[Start, ...] = ()
-    """When it runs by itself; a trigger over the API comes on top."""
+    """Scheduled starts, in addition to triggers over the API."""
 
     def __post_init__(self) -> None:
-        _refuse_repeats("steps", (step.name for step in self.steps))
+        _reject_duplicates("steps", (step.name for step in self.steps))
 
 
-class Project(_Part, frozen=True):
-    """A project, or many alike."""
+class Project(_Section, frozen=True):
+    """A project, or several copies of it."""
 
     name: Name
-    """With `copies`, `{n}` in it becomes the copy's number."""
+    """With `copies`, `{n}` is replaced by the number of the copy."""
     spinners: tuple[Spinner, ...]
     id: Identifier | None = None
-    """None: made from the seed."""
+    """None means derived from the seed."""
     copies: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    wording: Wording | None = None
-    """Instead of the scenario's."""
+    labels: StatusLabels | None = msgspec.field(default=None, name="wording")
+    """Overrides the labels of the scenario."""
 
     def __post_init__(self) -> None:
-        _refuse_repeats("spinners", (spinner.name for spinner in self.spinners))
+        _reject_duplicates("spinners", (spinner.name for spinner in self.spinners))
         if self.copies == 1:
             return
         if "{n}" not in self.name:
@@ -158,14 +158,14 @@ class Project(_Part, frozen=True):
             raise ValueError("id: expected none, since there are several copies")
 
 
-class Runtime(_Part, frozen=True):
+class Runtime(_Section, frozen=True):
     """The worker service."""
 
     workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
     slots: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
-    """Runs that one worker carries at a time; one that only waits for people needs no slot."""
+    """Runs that one worker processes concurrently. A run that only waits for persons needs no slot."""
     pickup: Span = Span(1, 5)
-    """How long a free slot takes to start a queued run."""
+    """Time until a free slot starts a queued run."""
     heartbeat: Duration = Duration(15)
     """Time between two heartbeats."""
 
@@ -174,69 +174,69 @@ class Runtime(_Part, frozen=True):
             raise ValueError("heartbeat: expected more than 0s")
 
 
-class Meter(_Part, frozen=True):
+class Meter(_Section, frozen=True):
     """One meter of the plan."""
 
     limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """None: unlimited."""
+    """None means unlimited."""
     used: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """What was used up when the story begins; the history before it is not counted again."""
+    """Usage at scenario time zero. The runs before it are not counted again."""
 
 
-class Plan(_Part, frozen=True):
-    """What the organisation has bought. A new run is refused while a monthly meter is full."""
+class Plan(_Section, frozen=True):
+    """The plan of the organisation. New runs are refused while a monthly meter is full."""
 
     name: Name = "pro"
     jobs_month: Meter = Meter()
     records_month: Meter = Meter()
     spinner_limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """How many spinners may be published; how many are follows from the projects."""
+    """Limit of the meter of published spinners; its usage follows from the projects."""
 
 
-class Api(_Part, frozen=True):
-    """How the HTTP API treats its callers."""
+class Api(_Section, frozen=True):
+    """Limits of the HTTP API."""
 
     requests_per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    """Real seconds, not story time; more is refused with 429. None: no limit."""
+    """Requests per real second; more are rejected with 429. None means no limit."""
 
 
-class _Incident(_Part, frozen=True, tag_field="kind"):
-    """Something that goes wrong at a time."""
+class _Incident(_Section, frozen=True, tag_field="kind"):
+    """A fault or another event at a given time."""
 
     at: Duration
-    """After the story's beginning."""
+    """Scenario time at which it starts."""
 
 
 class RuntimeDown(_Incident, frozen=True, tag="runtime_down"):
-    """The worker service dies while the API stays up: runs are created but never move."""
+    """The worker service stops while the API stays up: runs are created but not processed."""
 
     lasts: Duration | None = None
-    """None: for good."""
+    """None means until the end of the scenario."""
     unnoticed: Duration = Duration(0)
-    """How long `/health` still says that the runtime is up, though its heartbeat stands still."""
+    """How long `/health` still reports that the runtime is up, although there are no heartbeats."""
 
 
 class Stall(_Incident, frozen=True, tag="stall"):
-    """The records of a run hang at their next step and neither end nor fail."""
+    """The records of a run hang at their next step: they neither complete nor fail."""
 
     spinner: Name
     step: Name | None = None
-    """Hang at this step only."""
+    """The only step at which they hang; None means any step."""
     runs: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """How many runs: the first of the spinner's that come to the step from then on."""
+    """Number of affected runs: the first runs of the spinner that reach the step after the start."""
     lasts: Duration | None = None
-    """None: for good."""
+    """None means until the end of the scenario."""
 
 
 class Outage(_Incident, frozen=True, tag="outage"):
-    """A provider fails: attempts at a type of step end in an error."""
+    """A provider fails: attempts at steps of one type end with an error."""
 
     step_type: StepType
     code: ErrorCode
     share: Share = 1.0
-    """Of the attempts."""
+    """Ratio of attempts that fail."""
     lasts: Duration | None = None
-    """None: for good."""
+    """None means until the end of the scenario."""
 
 
 class Slow(_Incident, frozen=True, tag="slow"):
@@ -245,22 +245,22 @@ class Slow(_Incident, frozen=True, tag="slow"):
     spinner: Name
     step: Name
     factor: Annotated[float, msgspec.Meta(gt=0)]
-    """Times as long."""
+    """Factor for the latency of the step."""
     lasts: Duration | None = None
-    """None: for good."""
+    """None means until the end of the scenario."""
 
 
 class PlanLimit(_Incident, frozen=True, tag="plan_limit"):
-    """A meter's limit changes, as when a plan is downgraded."""
+    """The limit of a meter changes, for example because of a downgrade."""
 
     meter: MeterName
     limit: Annotated[int, msgspec.Meta(ge=0)]
     lasts: Duration | None = None
-    """None: for good."""
+    """None means until the end of the scenario."""
 
 
 class Cancel(_Incident, frozen=True, tag="cancel"):
-    """A person cancels the spinner's oldest run that has not ended."""
+    """A person cancels the oldest active run of the spinner."""
 
     spinner: Name
 
@@ -268,31 +268,31 @@ class Cancel(_Incident, frozen=True, tag="cancel"):
 Incident = RuntimeDown | Stall | Outage | Slow | PlanLimit | Cancel
 
 
-class Scenario(_Part, frozen=True):
-    """A whole story."""
+class Scenario(_Section, frozen=True):
+    """A scenario file."""
 
     summary: Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
-    """One line that says what one will see."""
+    """One line that says what happens."""
     projects: Annotated[tuple[Project, ...], msgspec.Meta(min_length=1)]
     name: str = ""
-    """The file's name without its ending; not a key of the file."""
+    """The name of the file without its extension; not a key of the file."""
     expect: tuple[Alert, ...] = ()
-    """The alerts that the story should cause, and no others."""
+    """The exact list of alerts that the scenario must cause."""
     before: Duration = Duration(0)
-    """How long the world has been going when the story begins, so that it does not begin empty."""
+    """Time that is simulated before the start, so that the scenario starts with existing runs."""
     history: Duration = Duration(172800)
-    """How long the API knows a run after its end."""
+    """How long the API returns a run after its end."""
     runtime: Runtime = Runtime()
     plan: Plan = Plan()
     api: Api = Api()
-    wording: Wording = Wording()
+    labels: StatusLabels = msgspec.field(default=StatusLabels(), name="wording")
     incidents: tuple[Incident, ...] = ()
 
     def __post_init__(self) -> None:
-        _refuse_repeats("projects", (project.name for project in self.projects))
-        _refuse_repeats("id", (project.id for project in self.projects if project.id))
+        _reject_duplicates("projects", (project.name for project in self.projects))
+        _reject_duplicates("id", (project.id for project in self.projects if project.id))
         spinners = [spinner for project in self.projects for spinner in project.spinners]
-        _refuse_repeats("id", (spinner.id for spinner in spinners if spinner.id))
+        _reject_duplicates("id", (spinner.id for spinner in spinners if spinner.id))
         for index, incident in enumerate(self.incidents):
             if isinstance(incident, Stall | Slow | Cancel):
                 named = [spinner for spinner in spinners if spinner.name == incident.spinner]
@@ -303,21 +303,21 @@ class Scenario(_Part, frozen=True):
                     raise ValueError(f"incidents[{index}].step: {incident.spinner!r} has no step {step!r}")
 
 
-def _refuse_repeats(key: str, names: Iterable[str]) -> None:
+def _reject_duplicates(key: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"{key}: {name!r} is there twice")
+            raise ValueError(f"{key}: {name!r} is used twice")
         seen.add(name)
 
 
 def shipped_scenarios() -> dict[str, str]:
-    """Return the name and summary of each scenario that comes with the package, by name."""
+    """Return the names and summaries of the scenarios in the package."""
     return {path.stem: load_scenario(path.stem).summary for path in sorted(_SHIPPED.glob("*.yaml"))}
 
 
 def load_scenario(name_or_path: str) -> Scenario:
-    """Read a shipped scenario by its name, or any by the path of its file. Raises `ScenarioError`."""
+    """Read a scenario of the package by name, or any scenario by path. Raises `ScenarioError`."""
     shipped = _SHIPPED / f"{name_or_path}.yaml"
     is_name = name_or_path.replace("-", "").isalnum()
     path = shipped if is_name and shipped.is_file() else Path(name_or_path)
@@ -345,7 +345,7 @@ def _parse(text: str, path: Path) -> Scenario:
     if not isinstance(document, dict):
         raise ScenarioError(f"{path}: expected keys and values, such as summary: and projects:")
     if "name" in document:
-        raise ScenarioError(f"{path}: $.name: not a key; a scenario has the name of its file")
+        raise ScenarioError(f"{path}: $.name: unknown key; a scenario has the name of its file")
     try:
         return msgspec.convert({**document, "name": path.stem}, Scenario, dec_hook=_convert)
     except msgspec.ValidationError as error:
@@ -356,4 +356,4 @@ def _parse(text: str, path: Path) -> Scenario:
 def _convert(wanted: type, value: Any) -> Any:
     if wanted in (Duration, Span, Count):
         return wanted.parse(value)
-    raise NotImplementedError(f"no way to read a {wanted.__name__}")
+    raise NotImplementedError(f"{wanted.__name__} cannot be read")

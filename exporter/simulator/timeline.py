@@ -1,4 +1,4 @@
-"""Story time: how fast it goes, and who moves it. Nothing here knows what happens in a story."""
+"""Scenario time: its speed, and what advances it."""
 
 import asyncio
 import heapq
@@ -7,32 +7,32 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-_GRAIN = 0.05
-"""Real seconds that a sleeper on a `RealTimeline` sleeps at least: what falls due meanwhile is done at once."""
+_SHORTEST_SLEEP = 0.05
+"""Shortest sleep on a `RealTimeline`, in real seconds: events that are due in the meantime run together."""
 
-_PATIENCE = 0.5
-"""Real seconds that it sleeps at most: something earlier may have come up meanwhile."""
+_LONGEST_SLEEP = 0.5
+"""Longest sleep, in real seconds: an earlier event may have been scheduled in the meantime."""
 
 
 class Timeline(Protocol):
-    """Where a story stands, in seconds of story time; zero is when its API opens."""
+    """The current scenario time, in seconds; zero is when the API starts."""
 
     @property
     def speed(self) -> float:
-        """Seconds of story time in a second of wall-clock time."""
+        """Seconds of scenario time per second of wall-clock time."""
 
     def start(self) -> float:
-        """Let story time begin at zero, unless it has begun; return the wall-clock time (epoch seconds) of zero."""
+        """Start scenario time at zero, unless started; return the wall-clock time (epoch seconds) of zero."""
 
     def now(self) -> float:
-        """Return how many seconds of story time have gone by."""
+        """Return the current scenario time, in seconds."""
 
     async def sleep_until(self, due: float) -> None:
-        """Sleep until about `due`; may return sooner, so a caller looks at `now` again."""
+        """Sleep until about `due`; may return earlier, so callers check `now` again."""
 
 
 class RealTimeline:
-    """Story time that goes with a clock, `speed` times as fast; the clock is by default the event loop's."""
+    """Scenario time that follows a clock, `speed` times as fast."""
 
     def __init__(
         self,
@@ -46,31 +46,31 @@ class RealTimeline:
         self.speed = speed
         self._clock = clock
         self._wall = wall
-        self._began: float | None = None
+        self._started_at: float | None = None
         self._zero = 0.0
 
     def start(self) -> float:
-        """Begin at zero, unless begun; return the wall-clock time of zero."""
-        if self._began is None:
-            self._began = self._clock()
+        """Start at zero, unless started; return the wall-clock time of zero."""
+        if self._started_at is None:
+            self._started_at = self._clock()
             self._zero = self._wall()
         return self._zero
 
     def now(self) -> float:
-        """Return the seconds of story time since the start; 0 before it."""
-        return 0.0 if self._began is None else (self._clock() - self._began) * self.speed
+        """Return the scenario time in seconds; 0 before the start."""
+        return 0.0 if self._started_at is None else (self._clock() - self._started_at) * self.speed
 
     async def sleep_until(self, due: float) -> None:
-        """Sleep until `due`, but from 0.05 to 0.5 real seconds in any case."""
-        await asyncio.sleep(min(max((due - self.now()) / self.speed, _GRAIN), _PATIENCE))
+        """Sleep until `due`, for at least 0.05 and at most 0.5 real seconds."""
+        await asyncio.sleep(min(max((due - self.now()) / self.speed, _SHORTEST_SLEEP), _LONGEST_SLEEP))
 
 
 MONDAY_MORNING = 1_767_603_600.0
-"""2026-01-05T09:00:00Z: a time like any other, the same in every test."""
+"""2026-01-05T09:00:00Z: an arbitrary time, the same in every test."""
 
 
 class ManualTimeline:
-    """Story time that stands still until a test moves it, so that no test sleeps or depends on luck."""
+    """Scenario time that only a test advances, so that tests neither sleep nor depend on timing."""
 
     def __init__(self, speed: float = 1.0, *, zero: float = MONDAY_MORNING) -> None:
         self.speed = speed
@@ -80,17 +80,17 @@ class ManualTimeline:
         self._arrivals = itertools.count()
 
     def start(self) -> float:
-        """Return the wall-clock time of zero; time goes by in `advance` alone."""
+        """Return the wall-clock time of zero."""
         return self._zero
 
     def now(self) -> float:
-        """Return how far `advance` has moved the story, in seconds."""
+        """Return the scenario time that `advance` has reached, in seconds."""
         return self._now
 
     async def advance(self, seconds: float) -> None:
-        """Move on, waking each sleeper at its time: the earlier first, and of two at one time the first to sleep.
+        """Advance the time and wake each sleeper when it is due, in order of due time, then of arrival.
 
-        Whatever a sleeper's waking sets off goes on until it sleeps or ends before the next is woken.
+        Everything that a woken sleeper starts runs until it sleeps or ends before the next sleeper wakes.
         """
         target = self._now + seconds
         await _until_idle()
@@ -104,17 +104,17 @@ class ManualTimeline:
         self._now = target
 
     async def sleep_until(self, due: float) -> None:
-        """Sleep until `advance` comes to `due`."""
+        """Sleep until `advance` reaches `due`."""
         sleeper = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (due, next(self._arrivals), sleeper))
         await sleeper
 
 
-_TURNS = 8
-"""Turns of the event loop after which nothing moves any more: asyncio cannot be asked, and a task that was woken
-needs one to go on and few more to hand on to others, as long as nobody waits for the world outside."""
+_LOOP_ITERATIONS = 8
+"""Iterations of the event loop after which all tasks are idle. asyncio has no such query; a woken task needs one
+iteration to continue and a few more to wake others, as long as no task waits for I/O."""
 
 
 async def _until_idle() -> None:
-    for _ in range(_TURNS):
+    for _ in range(_LOOP_ITERATIONS):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The contract's JSON: what each thing of the world looks like over HTTP. Absent is null."""
+"""The JSON of the contract. Absent values are null."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 import msgspec
 from starlette.responses import Response
 
-from exporter.simulator.engine import Pulse
+from exporter.simulator.engine import Heartbeat
 from exporter.simulator.plan import Plan
 from exporter.simulator.run import Project, Record, RecordStatus, Run
 
 WallMs = Callable[[float], int]
-"""Turns story time into wall-clock epoch milliseconds."""
+"""Converts scenario time to wall-clock epoch milliseconds."""
 
 
 class _Wire(msgspec.Struct, frozen=True, rename="camel"):
-    """Fields are named as in the contract."""
+    """Base of all objects, with the field names of the contract."""
 
 
 class ProjectView(_Wire, frozen=True):
@@ -26,7 +26,7 @@ class ProjectView(_Wire, frozen=True):
 
 
 class Counts(_Wire, frozen=True):
-    """Records of a run by status; total and pending are null while the run does not know how many there are."""
+    """Records of a run by status. Total and pending are null while the number of records is unknown."""
 
     total: int | None
     pending: int | None
@@ -37,7 +37,7 @@ class Counts(_Wire, frozen=True):
 
 
 class Failure(_Wire, frozen=True):
-    """Failed records of one step and error code."""
+    """Failed records with the same step and error code."""
 
     step: str
     error_code: str
@@ -66,7 +66,7 @@ class Job(_Wire, frozen=True):
 
 
 class StepView(_Wire, frozen=True):
-    """A step as a failed record names it."""
+    """The step at which a record failed."""
 
     index: int
     type: str
@@ -88,7 +88,7 @@ class RecordView(_Wire, frozen=True):
 
 
 class Page(_Wire, frozen=True):
-    """A page of a list; the items are encoded already, since the ETag is made from them."""
+    """A page of a list. The items are already encoded, because the ETag is computed from them."""
 
     items: msgspec.Raw
     next_cursor: str | None
@@ -120,27 +120,27 @@ class RuntimeHealth(_Wire, frozen=True):
 
 
 class Health(_Wire, frozen=True):
-    """The whole."""
+    """The state of the API and the worker service."""
 
     status: str
     runtime: RuntimeHealth
 
 
 class Created(_Wire, frozen=True):
-    """The run that a trigger created."""
+    """The response to a trigger, with the id of the new run."""
 
     job_id: str
 
 
 class Problem(_Wire, frozen=True):
-    """Why there is no other answer."""
+    """An error response."""
 
     error: str
     error_code: str
 
 
 def rfc3339(milliseconds: int) -> str:
-    """Write a wall-clock time with three decimals.
+    """Format a wall-clock time with three decimals.
 
     >>> rfc3339(1_767_603_600_250)
     '2026-01-05T09:00:00.250Z'
@@ -150,12 +150,12 @@ def rfc3339(milliseconds: int) -> str:
 
 
 def project_view(project: Project) -> ProjectView:
-    """Return a project as the API tells it."""
+    """Return the JSON object of a project."""
     return ProjectView(project.id, project.name)
 
 
 def job_view(run: Run, wall_ms: WallMs) -> Job:
-    """Return a run as the API tells it."""
+    """Return the JSON object of a run."""
     known = run.total_known
     return Job(
         id=run.id,
@@ -185,10 +185,10 @@ def job_view(run: Run, wall_ms: WallMs) -> Job:
 
 
 def record_view(run: Run, record: Record, wall_ms: WallMs) -> RecordView:
-    """Return a record that was taken on, as the API tells it."""
+    """Return the JSON object of a record that has started."""
     failed_step = None
     if record.status is RecordStatus.FAILED:
-        step = run.spinner.law.steps[record.step]
+        step = run.spinner.spec.steps[record.step]
         failed_step = StepView(record.step, step.type, step.name)
     return RecordView(
         id=record_id(run, record.index),
@@ -204,25 +204,25 @@ def record_view(run: Run, record: Record, wall_ms: WallMs) -> RecordView:
 
 
 def pending_record_view(run: Run, index: int) -> RecordView:
-    """Return a record that was not taken on yet, as the API tells it."""
+    """Return the JSON object of a pending record."""
     return RecordView(record_id(run, index), run.id, RecordStatus.PENDING.value, None, None, None, None, None, 0)
 
 
 def record_id(run: Run, index: int) -> str:
-    """Return a record's id; it tells nothing of the contact, and a retry of the same contact has another."""
+    """Return a record's id. It does not depend on the contact, so a retry of the same contact has another id."""
     return f"{run.id.replace('job_', 'rec_', 1)}_{index}"
 
 
-def health_view(pulse: Pulse, wall_ms: WallMs) -> Health:
-    """Return the worker service's state as the API tells it. The API itself is up, or nobody would be told."""
+def health_view(heartbeat: Heartbeat, wall_ms: WallMs) -> Health:
+    """Return the JSON object of the worker service's state. The API itself is up, because it responds."""
     return Health(
-        "ok" if pulse.up else "degraded",
-        RuntimeHealth("up" if pulse.up else "down", rfc3339(wall_ms(pulse.last_heartbeat_at)), pulse.workers),
+        "ok" if heartbeat.up else "degraded",
+        RuntimeHealth("up" if heartbeat.up else "down", rfc3339(wall_ms(heartbeat.last_at)), heartbeat.workers),
     )
 
 
 def usage_view(plan: Plan) -> Usage:
-    """Return the plan's meters as the API tells them."""
+    """Return the JSON object of the plan's meters."""
     resets_at = rfc3339(int(plan.resets_at * 1000))
     return Usage(
         plan.name,
@@ -231,7 +231,7 @@ def usage_view(plan: Plan) -> Usage:
 
 
 def problem(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer to a request that cannot be met."""
+    """Return an error response."""
     return Response(msgspec.json.encode(Problem(text, code)), status, headers, media_type="application/json")
 
 

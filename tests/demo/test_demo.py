@@ -1,4 +1,4 @@
-"""The demo: what it shows, what it starts, and that nothing of it is left running."""
+"""The demo: what it prints, which programs it starts, and that it stops them."""
 
 import io
 import json
@@ -20,8 +20,8 @@ from tests.stack.programs import ROOT, until
 
 PAGE = (ROOT / "tests" / "golden" / "page.prom").read_text()
 
-# Stands in for Grafana, which no package that the tests may use contains: it answers as Grafana does when it is ready,
-# and writes down how it was started.
+# Replaces Grafana, which is not available in the tests: it responds like a ready Grafana, and writes its arguments and
+# environment to a file.
 FAKE_GRAFANA = """\
 #!{python}
 import http.server, json, os, sys
@@ -35,7 +35,7 @@ http.server.HTTPServer(address, Health).serve_forever()
 """
 
 
-def test_the_table_shows_the_runs_of_a_page_those_under_way_first() -> None:
+def test_the_table_has_active_runs_first() -> None:
     rows = {row.run_id: row for row in rows_of(PAGE)}
     assert [row.ended for row in rows.values()] == [False, False, False, True]
     assert (rows["run-1"].status, rows["run-1"].progress, rows["run-1"].duration, rows["run-1"].failed) == (
@@ -44,11 +44,11 @@ def test_the_table_shows_the_runs_of_a_page_those_under_way_first() -> None:
         55,
         1,
     )
-    assert rows["run-3"].duration is None, "a queued run has none"
-    assert rows["run-4"].progress is None, "of an unknown total there is no share"
+    assert rows["run-3"].duration is None, "a queued run has no duration"
+    assert rows["run-4"].progress is None, "without a total there is no progress"
 
 
-def test_eighty_columns_have_room_for_the_whole_table() -> None:
+def test_the_table_fits_into_eighty_columns() -> None:
     console = Console(width=80, file=io.StringIO())
     console.print(as_table(rows_of(PAGE), 10, 80))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -57,25 +57,25 @@ def test_eighty_columns_have_room_for_the_whole_table() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (61, "1m01s"), (7200, "2h00m"), (273600, "3d04h")])
-def test_durations_are_written_as_people_do(seconds: float, text: str) -> None:
+def test_durations_are_formatted_with_two_units(seconds: float, text: str) -> None:
     assert _human(seconds) == text
 
 
-def test_ctrl_c_ends_everything_that_the_demo_started(tmp_path: Path) -> None:
+def test_ctrl_c_stops_all_programs_of_the_demo(tmp_path: Path) -> None:
     with demo(tmp_path, "--speed=600", path=f"{tmp_path}") as (process, output):
         urls = re.findall(r"http://localhost:(\d+)", output.read_text())
-        assert len(urls) == 2, "only the runtime and the exporter are there"
-        assert all(answers(port) for port in urls)
+        assert len(urls) == 2, "expected only the runtime and the exporter"
+        assert all(responds(port) for port in urls)
         for program in ("prometheus", "alertmanager", "grafana"):
-            assert re.search(rf"{program} +not on PATH; to get it: \S+", output.read_text()), program
-        assert "none will come: they need prometheus and alertmanager" in output.read_text()
+            assert re.search(rf"{program} +not on PATH; to install it: \S+", output.read_text()), program
+        assert "none: they need prometheus and alertmanager" in output.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
-    assert "nothing is left running" in output.read_text()
-    assert not any(answers(port) for port in urls), "a program of the demo outlived it"
+    assert "no program is left running" in output.read_text()
+    assert not any(responds(port) for port in urls), "a program of the demo is still running"
 
 
-def test_a_grafana_is_started_with_the_dashboards_and_nothing_to_log_in(tmp_path: Path) -> None:
+def test_grafana_is_started_with_the_dashboards_and_without_login(tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     grafana = tmp_path / "grafana"
     grafana.write_text(FAKE_GRAFANA.format(python=sys.executable, seen=str(seen)))
@@ -91,16 +91,16 @@ def test_a_grafana_is_started_with_the_dashboards_and_nothing_to_log_in(tmp_path
     assert Path(environ["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file()
 
 
-def test_a_duration_ends_it(tmp_path: Path) -> None:
+def test_the_demo_stops_after_its_duration(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "exporter", "demo", "--speed=600", "--duration=10m"]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={"PATH": str(tmp_path)}, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert "nothing is left running" in ended.stdout
+    assert "no program is left running" in ended.stdout
 
 
-def test_a_bad_duration_is_an_error_in_one_line(tmp_path: Path) -> None:
+def test_an_invalid_duration_is_an_error_of_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "exporter", "demo", "--duration=soon"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
@@ -109,7 +109,7 @@ def test_a_bad_duration_is_an_error_in_one_line(tmp_path: Path) -> None:
 
 @contextmanager
 def demo(folder: Path, *flags: str, path: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run a demo that finds programs in `path` alone, until it shows its table; yield it and where its output is."""
+    """Run a demo that finds programs only in `path`; yield it and its output file when it has printed its table."""
     output = folder / "demo.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -122,9 +122,9 @@ def demo(folder: Path, *flags: str, path: str) -> Iterator[tuple[subprocess.Pope
 
         def shows_runs() -> bool:
             assert process.poll() is None, f"the demo ended:\n{output.read_text()}"
-            return "runs under way" in output.read_text()
+            return "active runs" in output.read_text()
 
-        until(shows_runs, f"the demo showed its table; see {output}")
+        until(shows_runs, f"the demo printed its table; see {output}")
         yield process, output
     finally:
         process.send_signal(signal.SIGINT)
@@ -134,7 +134,7 @@ def demo(folder: Path, *flags: str, path: str) -> Iterator[tuple[subprocess.Pope
             process.kill()
 
 
-def answers(port: str) -> bool:
+def responds(port: str) -> bool:
     try:
         httpx.get(f"http://127.0.0.1:{port}/")
     except httpx.HTTPError:

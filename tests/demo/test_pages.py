@@ -1,4 +1,4 @@
-"""The receiver that prints pages, over HTTP as Alertmanager calls it."""
+"""The receiver that prints pages, called over HTTP as Alertmanager does."""
 
 import contextlib
 import subprocess
@@ -38,18 +38,18 @@ def send(url: str, *alerts: dict[str, Any], to: str = "page") -> httpx.Response:
     return httpx.post(f"{url}/{to}", json={"version": "4", "status": "firing", "alerts": alerts})
 
 
-def test_a_page_is_printed_as_a_person_reads_it(receiver: tuple[str, Path]) -> None:
+def test_a_page_is_printed_with_summary_description_and_runbook(receiver: tuple[str, Path]) -> None:
     url, log = receiver
     assert send(url, FIRING).status_code == 200
     block = """\
 PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.
     what        Run r1 has made no progress for 20m. Look.
-    what to do  https://wiki.example.com/SpinnerRunStalled.md
+    runbook     https://wiki.example.com/SpinnerRunStalled.md
 """
-    until(lambda: block in log.read_text(), f"the page is printed; there is\n{log.read_text()}")
+    until(lambda: block in log.read_text(), f"the page is printed; the output is\n{log.read_text()}")
 
 
-def test_what_is_over_is_one_line(receiver: tuple[str, Path]) -> None:
+def test_a_resolved_alert_is_printed_in_one_line(receiver: tuple[str, Path]) -> None:
     url, log = receiver
     send(url, {**FIRING, "status": "resolved"})
     until(
@@ -57,7 +57,7 @@ def test_what_is_over_is_one_line(receiver: tuple[str, Path]) -> None:
     )
 
 
-def test_a_ticket_says_so_and_the_watchdog_says_nothing(receiver: tuple[str, Path]) -> None:
+def test_a_ticket_is_printed_and_the_watchdog_is_not(receiver: tuple[str, Path]) -> None:
     url, log = receiver
     assert send(url, {**FIRING, "labels": {"alertname": "SpinnerWatchdog"}}, to="watchdog").status_code == 200
     send(url, {**FIRING, "labels": {"alertname": "SpinnerSlowdown", "severity": "ticket"}}, to="ticket")
@@ -69,25 +69,25 @@ def test_no_escape_sequence_reaches_the_terminal(receiver: tuple[str, Path]) -> 
     url, log = receiver
     send(url, {**FIRING, "annotations": {"summary": "\x1b[2Jgone\x07\u009b1m"}})
     until(lambda: "[2Jgone" in log.read_text(), "the page is printed")
-    assert not any(sign in log.read_text() for sign in "\x1b\x07\u009b")
+    assert not any(character in log.read_text() for character in "\x1b\x07\u009b")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"alerts": [{"labels": {}}]}', b"\xff\xfe", b"[" * 100_000])
-def test_what_is_no_notification_is_refused(receiver: tuple[str, Path], body: bytes) -> None:
+def test_an_invalid_notification_is_rejected(receiver: tuple[str, Path], body: bytes) -> None:
     url, _ = receiver
-    answer = httpx.post(f"{url}/page", content=body)
-    assert answer.status_code == 400
-    assert answer.text.startswith("not a notification of Alertmanager")
+    response = httpx.post(f"{url}/page", content=body)
+    assert response.status_code == 400
+    assert response.text.startswith("not an Alertmanager notification")
 
 
-def test_what_is_too_large_is_not_read(receiver: tuple[str, Path]) -> None:
+def test_a_notification_that_is_too_large_is_rejected(receiver: tuple[str, Path]) -> None:
     url, _ = receiver
-    with contextlib.suppress(httpx.WriteError):  # it may hang up before all is sent
+    with contextlib.suppress(httpx.WriteError):  # the server may close the connection before the whole body is sent
         assert httpx.post(f"{url}/page", content=b" " * (LARGEST + 1)).status_code == 413
     assert httpx.get(f"{url}/-/healthy").status_code == 200
 
 
-def test_it_ends_when_it_is_asked_to() -> None:
+def test_the_receiver_ends_after_sigterm() -> None:
     port = free_port()
     command = [sys.executable, "-m", "exporter", "pages", f"--web.listen-address=127.0.0.1:{port}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Rules at speed: every duration in them shrinks, and nothing else does."""
+"""Rules at a higher speed: all durations are divided, and nothing else changes."""
 
 import re
 import subprocess
@@ -27,12 +27,12 @@ RULE_FILES = sorted((ROOT / "alerts").glob("*.rules.yml"))
         ('label_replace(a{b="[5m] 3600"}, "c", "5m", "", "")', 'label_replace(a{b="[5m] 3600"}, "c", "5m", "", "")'),
     ],
 )
-def test_an_expression_at_speed(expression: str, at_60: str) -> None:
+def test_durations_in_expressions_are_divided_by_the_speed(expression: str, at_60: str) -> None:
     assert at_speed({"expr": expression}, 60) == {"expr": at_60}
     assert at_speed({"expr": expression}, 1) == {"expr": expression}
 
 
-def test_the_waits_of_rules_and_routes_shrink_and_intervals_stay_possible() -> None:
+def test_waits_are_divided_by_the_speed_and_intervals_have_a_minimum() -> None:
     document = {"for": "5m", "interval": "1m", "group_wait": "0s", "routes": [{"repeat_interval": "2h"}]}
     assert at_speed(document, 60) == {
         "for": "5000ms",
@@ -44,14 +44,14 @@ def test_the_waits_of_rules_and_routes_shrink_and_intervals_stay_possible() -> N
 
 
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)
-def test_the_rules_compare_large_numbers_with_seconds_alone(file: Path) -> None:
+def test_large_numbers_in_the_rules_are_seconds(file: Path) -> None:
     for group in yaml.safe_load(file.read_text())["groups"]:
         for rule in group["rules"]:
             for line in rule["expr"].splitlines():
                 for number in re.findall(r"(?<![\w:.])\d+(?![\w.])", re.sub(r'"[^"]*"', "", line)):
                     if int(number) >= LEAST_SECONDS:
                         assert re.search(r"time\(\)|_seconds", line), (
-                            f"{file.name}: {number} in {line.strip()!r} would be taken for seconds at speed"
+                            f"{file.name}: {number} in {line.strip()!r} would be treated as seconds"
                         )
 
 

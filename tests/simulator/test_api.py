@@ -1,4 +1,4 @@
-"""The HTTP contract, point by point."""
+"""The HTTP API implements the contract."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from exporter.simulator import Engine, ManualTimeline, create_app, load_scenario
-from tests.simulator.stories import EMAIL, World, scenario
+from tests.simulator.simulation import EMAIL, Simulation, scenario
 
 JOBS = "/api/v1/projects/shop/jobs"
 
 
 async def pages(client: httpx.AsyncClient, path: str, **parameters: Any) -> list[list[str]]:
-    """Read a whole list; return the ids on each page."""
+    """Read a whole list and return the ids on each page."""
     found = []
     while True:
         page = (await client.get(path, params=parameters)).raise_for_status().json()
@@ -32,12 +32,12 @@ def problem(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, body["errorCode"]
 
 
-async def test_a_job_tells_all_that_the_contract_names(tmp_path: Path) -> None:
+async def test_a_job_has_all_fields_of_the_contract(tmp_path: Path) -> None:
     failing = {**EMAIL, "failures": {"MAILBOX_FULL": 1}}
-    world = World(scenario(tmp_path, spinner={"steps": [failing], "due": "2h", "records": 3}), speed=2)
-    job = world.engine.trigger("mail")
-    await world.after(25)
-    async with world.client() as client:
+    simulation = Simulation(scenario(tmp_path, spinner={"steps": [failing], "due": "2h", "records": 3}), speed=2)
+    job = simulation.engine.trigger("mail")
+    await simulation.after(25)
+    async with simulation.client() as client:
         assert (await client.get(f"/api/v1/jobs/{job}")).json() == {
             "id": job,
             "projectId": "shop",
@@ -58,38 +58,40 @@ async def test_a_job_tells_all_that_the_contract_names(tmp_path: Path) -> None:
         }
 
 
-async def test_the_total_of_a_run_that_does_not_count_first_is_unknown_until_its_end(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path, spinner={"counted": False}))
-    job = world.engine.trigger("mail")
-    async with world.client() as client:
-        await world.after(20)
+async def test_the_total_of_an_uncounted_run_is_null_until_its_end(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path, spinner={"counted": False}))
+    job = simulation.engine.trigger("mail")
+    async with simulation.client() as client:
+        await simulation.after(20)
         records = (await client.get(f"/api/v1/jobs/{job}")).json()["records"]
         assert (records["total"], records["pending"], records["completed"]) == (None, None, 1)
-        await world.after(100)
+        await simulation.after(100)
         records = (await client.get(f"/api/v1/jobs/{job}")).json()["records"]
         assert (records["total"], records["pending"], records["completed"]) == (10, 0, 10)
 
 
-async def test_a_status_is_told_in_the_projects_own_words(tmp_path: Path) -> None:
+async def test_a_status_has_the_label_of_the_project(tmp_path: Path) -> None:
     wording = {"queued": "Parked", "running": "in_progress", "partial": "partial"}
     outage = {"kind": "outage", "at": "0s", "lasts": "15s", "step_type": "email", "code": "DOWN"}
-    world = World(scenario(tmp_path, wording=wording, incidents=[outage]))
-    job = world.engine.trigger("mail")
+    simulation = Simulation(scenario(tmp_path, wording=wording, incidents=[outage]))
+    job = simulation.engine.trigger("mail")
     labels = []
-    async with world.client() as client:
+    async with simulation.client() as client:
         for _ in range(3):
             labels.append((await client.get(f"/api/v1/jobs/{job}")).json()["status"])
             assert await pages(client, JOBS, status=labels[-1]) == [[job]]
-            await world.after(60)
+            await simulation.after(60)
     assert labels == ["Parked", "in_progress", "partial"]
 
 
-async def test_failed_records_name_their_step_and_hold_personal_data_in_the_message_alone(tmp_path: Path) -> None:
+async def test_failed_records_have_their_step_and_personal_data_only_in_the_message(tmp_path: Path) -> None:
     failing = {"name": "Text", "type": "sms", "latency": "10s", "failures": {"NO_CREDIT": 1}, "attempts": 2}
-    world = World(scenario(tmp_path, spinner={"steps": [{"name": "Note", "type": "log"}, failing], "records": 2}))
-    job = world.engine.trigger("mail")
-    await world.after(60)
-    async with world.client() as client:
+    simulation = Simulation(
+        scenario(tmp_path, spinner={"steps": [{"name": "Note", "type": "log"}, failing], "records": 2})
+    )
+    job = simulation.engine.trigger("mail")
+    await simulation.after(60)
+    async with simulation.client() as client:
         record = (await client.get(f"/api/v1/jobs/{job}/records?status=failed")).json()["items"][0]
     assert "-555-01" in record.pop("errorMessage")
     assert record == {
@@ -104,12 +106,12 @@ async def test_failed_records_name_their_step_and_hold_personal_data_in_the_mess
     }
 
 
-async def test_the_records_of_a_run_are_listed_whole_and_by_status(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path))
-    job = world.engine.trigger("mail")
-    await world.after(35)
+async def test_records_are_listed_completely_and_by_status(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path))
+    job = simulation.engine.trigger("mail")
+    await simulation.after(35)
     path = f"/api/v1/jobs/{job}/records"
-    async with world.client() as client:
+    async with simulation.client() as client:
         records = await pages(client, path, limit=4)
         assert [len(page) for page in records] == [4, 4, 2]
         assert await pages(client, path, status="completed", limit=2) == [records[0][:2], records[0][2:3]]
@@ -119,42 +121,44 @@ async def test_the_records_of_a_run_are_listed_whole_and_by_status(tmp_path: Pat
         assert problem(await client.get(path, params={"status": "lost"})) == (400, "INVALID_PARAMETER")
 
 
-async def test_runs_are_listed_in_order_of_creation_and_each_once(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path))
-    jobs = [world.engine.trigger("mail") for _ in range(5)]
-    await world.after(30)
-    async with world.client() as client:
+async def test_runs_are_listed_once_in_order_of_creation(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path))
+    jobs = [simulation.engine.trigger("mail") for _ in range(5)]
+    await simulation.after(30)
+    async with simulation.client() as client:
         assert await pages(client, JOBS, limit=2) == [jobs[:2], jobs[2:4], jobs[4:]]
         assert await pages(client, JOBS, limit=5) == [jobs]
         assert await pages(client, JOBS, status="queued") == [jobs[2:]]
 
 
-async def test_active_runs_are_listed_however_old(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path, incidents=[{"kind": "stall", "at": "0s", "spinner": "Mail"}], history="1h"))
-    stuck, done = world.engine.trigger("mail"), world.engine.trigger("mail")
-    await world.after(7 * 86400)
-    async with world.client() as client:
+async def test_active_runs_are_listed_regardless_of_age(tmp_path: Path) -> None:
+    simulation = Simulation(
+        scenario(tmp_path, incidents=[{"kind": "stall", "at": "0s", "spinner": "Mail"}], history="1h")
+    )
+    stuck, done = simulation.engine.trigger("mail"), simulation.engine.trigger("mail")
+    await simulation.after(7 * 86400)
+    async with simulation.client() as client:
         assert await pages(client, JOBS, active="true") == [[stuck]]
         assert await pages(client, JOBS, active="true", updatedSince="2000-01-01T00:00:00Z") == [[stuck]]
         assert problem(await client.get(f"/api/v1/jobs/{done}")) == (404, "NOT_FOUND")
 
 
-async def test_changed_runs_come_in_order_of_their_change_and_inclusively(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path, spinner={"records": 2}))
-    first = world.engine.trigger("mail")
-    await world.after(5)
-    second = world.engine.trigger("mail")
-    await world.after(10.5)  # the first had a record end at 11, the second was picked up at 6
-    async with world.client() as client:
+async def test_changed_runs_are_listed_in_order_of_change_and_inclusively(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path, spinner={"records": 2}))
+    first = simulation.engine.trigger("mail")
+    await simulation.after(5)
+    second = simulation.engine.trigger("mail")
+    await simulation.after(10.5)  # a record of the first run ended at 11, the second run was picked up at 6
+    async with simulation.client() as client:
         assert await pages(client, JOBS, updatedSince="2026-01-05T09:00:00Z") == [[second, first]]
         assert await pages(client, JOBS, updatedSince="2026-01-05T09:00:11.000Z") == [[first]]
         assert await pages(client, JOBS, updatedSince="2026-01-05T10:00:11.001+01:00") == [[]]
 
 
-async def test_as_of_loses_nothing_when_it_is_passed_on(tmp_path: Path) -> None:
-    world = World(load_scenario("healthy"), speed=60)
+async def test_no_change_is_lost_between_as_of_and_the_next_read(tmp_path: Path) -> None:
+    simulation = Simulation(load_scenario("healthy"), speed=60)
     seen: dict[str, dict[str, Any]] = {}
-    async with world.client() as client:
+    async with simulation.client() as client:
         since = "2000-01-01T00:00:00Z"
         for _ in range(40):
             page = (
@@ -165,22 +169,22 @@ async def test_as_of_loses_nothing_when_it_is_passed_on(tmp_path: Path) -> None:
             assert seen == {
                 job["id"]: job for job in (await client.get("/api/v1/projects/clinic/jobs?limit=500")).json()["items"]
             }
-            await world.after(33)
+            await simulation.after(33)
 
 
 async def test_a_run_that_changes_while_pages_are_read_is_not_lost(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path, runtime={"workers": 2, "slots": 10, "pickup": "1s"}))
-    jobs = {world.engine.trigger("mail") for _ in range(20)}
+    simulation = Simulation(scenario(tmp_path, runtime={"workers": 2, "slots": 10, "pickup": "1s"}))
+    jobs = {simulation.engine.trigger("mail") for _ in range(20)}
     seen: list[str] = []
     parameters: dict[str, Any] = {"updatedSince": "2026-01-05T09:00:00Z", "limit": 6}
-    async with world.client() as client:
+    async with simulation.client() as client:
         while True:
             page = (await client.get(JOBS, params=parameters)).json()
             seen += [job["id"] for job in page["items"]]
             if page["nextCursor"] is None:
                 break
             parameters["cursor"] = page["nextCursor"]
-            await world.after(5)
+            await simulation.after(5)
     assert set(seen) == jobs
     assert len(seen) > len(jobs)
 
@@ -197,8 +201,8 @@ async def test_a_run_that_changes_while_pages_are_read_is_not_lost(tmp_path: Pat
         "cursor=%F0%9F%8E%A1",
     ],
 )  # fmt: skip
-async def test_a_parameter_that_is_not_what_it_must_be_is_refused(tmp_path: Path, query: str) -> None:
-    async with World(scenario(tmp_path)).client() as client:
+async def test_an_invalid_parameter_is_rejected(tmp_path: Path, query: str) -> None:
+    async with Simulation(scenario(tmp_path)).client() as client:
         assert problem(await client.get(f"{JOBS}?{query}")) == (400, "INVALID_PARAMETER")
 
 
@@ -207,16 +211,16 @@ async def test_a_parameter_that_is_not_what_it_must_be_is_refused(tmp_path: Path
     ["2026-01-05T09:00:00Z", "2026-01-05t09:00:00.123456789z", "2026-01-05T23:59:60Z", "0001-01-01T00:00:00%2B23:59",
      "9999-12-31T23:59:59-23:59", "2026-01-05T10:00:00%2B01:00"],
 )  # fmt: skip
-async def test_every_way_to_write_a_time_that_the_standard_allows_is_taken(tmp_path: Path, time: str) -> None:
-    async with World(scenario(tmp_path)).client() as client:
+async def test_every_time_format_of_the_standard_is_accepted(tmp_path: Path, time: str) -> None:
+    async with Simulation(scenario(tmp_path)).client() as client:
         assert (await client.get(f"{JOBS}?updatedSince={time}")).status_code == 200
 
 
-async def test_a_cursor_is_good_for_its_own_list_only(tmp_path: Path) -> None:
-    world, other = World(scenario(tmp_path), seed=1), World(scenario(tmp_path), seed=2)
+async def test_a_cursor_is_valid_only_for_its_own_list(tmp_path: Path) -> None:
+    simulation, other = Simulation(scenario(tmp_path), seed=1), Simulation(scenario(tmp_path), seed=2)
     for _ in range(4):
-        world.engine.trigger("mail")
-    async with world.client() as client, other.client() as stranger:
+        simulation.engine.trigger("mail")
+    async with simulation.client() as client, other.client() as stranger:
         cursor = (await client.get(JOBS, params={"limit": 2})).json()["nextCursor"]
         assert (await client.get(JOBS, params={"cursor": cursor})).status_code == 200
         bad = [
@@ -230,28 +234,28 @@ async def test_a_cursor_is_good_for_its_own_list_only(tmp_path: Path) -> None:
 
 
 async def test_an_etag_changes_with_the_items_and_not_with_the_clock(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path))
-    async with world.client() as client:
+    simulation = Simulation(scenario(tmp_path))
+    async with simulation.client() as client:
         first = await client.get(JOBS)
-        await world.after(3600)
+        await simulation.after(3600)
         known = {"If-None-Match": f'"other", W/{first.headers["ETag"]}'}
         unchanged = await client.get(JOBS, headers=known)
         assert (unchanged.status_code, unchanged.content) == (304, b"")
         assert unchanged.headers["ETag"] == first.headers["ETag"]
         assert parsedate_to_datetime(unchanged.headers["Date"]) == datetime(2026, 1, 5, 10, tzinfo=UTC)
-        world.engine.trigger("mail")
+        simulation.engine.trigger("mail")
         changed = await client.get(JOBS, headers=known)
         assert (changed.status_code, len(changed.json()["items"])) == (200, 1)
         assert changed.headers["ETag"] != first.headers["ETag"]
 
 
-async def test_the_token_is_asked_for_everywhere_but_at_health(tmp_path: Path) -> None:
-    async with World(scenario(tmp_path)).client(token="cxg_right") as client:
+async def test_every_path_except_health_requires_the_token(tmp_path: Path) -> None:
+    async with Simulation(scenario(tmp_path)).client(token="cxg_right") as client:
         assert (await client.get("/health")).status_code == 200
         for header in (None, "Bearer cxg_wrong", "Bearer ", "cxg_right", "Basic cxg_right", "Bearer cxg_right "):
             headers = {} if header is None else {"Authorization": header}
             response = await client.get("/api/v1/projects", headers=headers)
-            if header == "Bearer cxg_right ":  # a header's value ends before the space
+            if header == "Bearer cxg_right ":  # the trailing space is not part of the header's value
                 assert response.status_code in (200, 401)
             else:
                 assert problem(response) == (401, "UNAUTHORIZED")
@@ -260,8 +264,8 @@ async def test_the_token_is_asked_for_everywhere_but_at_health(tmp_path: Path) -
         assert (await client.get("/api/v1/projects", headers=good)).status_code == 200
 
 
-async def test_every_refusal_has_a_date_and_the_shape_of_an_error(tmp_path: Path) -> None:
-    async with World(scenario(tmp_path)).client() as client:
+async def test_every_error_response_has_a_date_and_the_format_of_an_error(tmp_path: Path) -> None:
+    async with Simulation(scenario(tmp_path)).client() as client:
         refused = {
             (404, "NOT_FOUND"): [
                 await client.get("/"),
@@ -283,11 +287,9 @@ async def test_every_refusal_has_a_date_and_the_shape_of_an_error(tmp_path: Path
     assert refused[405, "METHOD_NOT_ALLOWED"][1].headers["Allow"] == "POST"
 
 
-async def test_what_breaks_in_the_server_is_told_without_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_internal_error_does_not_reveal_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Engine) -> None:
-        raise RuntimeError("+1-202-555-0100 is nobody's business")
+        raise RuntimeError("+1-202-555-0100 is personal data")
 
     monkeypatch.setattr(Engine, "plan", property(broken))
     engine = Engine(scenario(tmp_path), timeline=ManualTimeline())
@@ -300,8 +302,10 @@ async def test_what_breaks_in_the_server_is_told_without_its_reason(
 
 
 async def test_a_trigger_starts_a_run_until_the_plan_is_full(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path, plan={"name": "starter", "jobs_month": {"limit": 1}, "spinner_limit": 3}))
-    async with world.client() as client:
+    simulation = Simulation(
+        scenario(tmp_path, plan={"name": "starter", "jobs_month": {"limit": 1}, "spinner_limit": 3})
+    )
+    async with simulation.client() as client:
         response = await client.post("/api/v1/public/trigger/mail")
         assert response.status_code == 201
         job = (await client.get(f"/api/v1/jobs/{response.json()['jobId']}")).json()
@@ -318,12 +322,12 @@ async def test_a_trigger_starts_a_run_until_the_plan_is_full(tmp_path: Path) -> 
         }
 
 
-async def test_health_tells_of_a_runtime_that_is_down_and_a_heart_that_stands_still(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path))
-    engine = await world.after(100)
+async def test_health_reports_a_runtime_that_is_down_and_its_last_heartbeat(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path))
+    engine = await simulation.after(100)
     engine.take_runtime_down()
-    await world.after(1000)
-    async with world.client() as client:
+    await simulation.after(1000)
+    async with simulation.client() as client:
         assert (await client.get("/health")).json() == {
             "status": "degraded",
             "runtime": {"status": "down", "lastHeartbeatAt": "2026-01-05T09:01:30.000Z", "workers": 0},
@@ -335,24 +339,24 @@ async def test_health_tells_of_a_runtime_that_is_down_and_a_heart_that_stands_st
         }
 
 
-async def test_more_requests_than_allowed_are_refused_for_a_while(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path, api={"requests_per_second": 2}))
-    async with world.client() as client:
+async def test_requests_over_the_limit_are_rejected_for_a_while(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path, api={"requests_per_second": 2}))
+    async with simulation.client() as client:
         codes = [(await client.get("/api/v1/projects")).status_code for _ in range(3)]
         assert codes == [200, 200, 429]
         refused = await client.get("/api/v1/usage")
         assert problem(refused) == (429, "RATE_LIMITED")
         assert refused.headers["Retry-After"] == "1"
         assert (await client.get("/health")).status_code == 200
-        await world.after(1)
+        await simulation.after(1)
         assert [(await client.get("/api/v1/projects")).status_code for _ in range(3)] == [200, 200, 429]
 
 
-async def test_the_application_runs_its_engine_while_it_lives(tmp_path: Path) -> None:
-    world = World(scenario(tmp_path))
-    app = create_app(world.engine)
-    job = world.engine.trigger("mail")
-    run = world.engine.jobs[job]
+async def test_the_application_runs_its_engine_during_its_lifespan(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path))
+    app = create_app(simulation.engine)
+    job = simulation.engine.trigger("mail")
+    run = simulation.engine.jobs[job]
     async with app.router.lifespan_context(app):
-        await world.timeline.advance(200)
-        assert run.ended_at == 101  # without a look: somebody has kept it up to date
+        await simulation.timeline.advance(200)
+        assert run.ended_at == 101  # without an access: the application runs the engine

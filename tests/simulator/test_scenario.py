@@ -1,4 +1,4 @@
-"""Scenario files: what they may say, and how they are refused."""
+"""Scenario files: their format, and the errors for invalid ones."""
 
 import re
 from pathlib import Path
@@ -23,25 +23,25 @@ projects:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("2d", 172800), ("1w", 604800), ("250ms", 0.25), ("0s", 0)]
 )
-def test_durations_are_written_as_prometheus_writes_them(text: str, seconds: float) -> None:
+def test_durations_have_the_format_of_prometheus(text: str, seconds: float) -> None:
     assert Duration.parse(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "1m1h", "-1s", "1.5h", " 5s", "5 s", "٣s", 5, None])
-def test_other_durations_are_refused(text: object) -> None:
+def test_other_durations_are_rejected(text: object) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         Duration.parse(text)
 
 
-def test_spans_and_counts_have_both_ends() -> None:
+def test_spans_and_counts_include_both_ends() -> None:
     assert [Span.parse("2s..30s").at(share) for share in (0, 1)] == [2, 30]
     assert Span.parse("5s").at(0.7) == 5
     assert [Count.parse("3..5").at(share) for share in (0, 0.5, 0.999)] == [3, 4, 5]
     assert Count.parse(7).at(0.9) == 7
 
 
-def refusal(folder: Path, text: str) -> str:
-    path = folder / "story.yaml"
+def rejection(folder: Path, text: str) -> str:
+    path = folder / "scenario.yaml"
     path.write_text(text)
     with pytest.raises(ScenarioError) as raised:
         load_scenario(str(path))
@@ -57,7 +57,7 @@ def refusal(folder: Path, text: str) -> str:
         ("a: [", "not YAML: "),
         ("a: " + "[" * 5000, "not YAML: nested too deeply"),
         (MINIMAL + "surprise: 1", "$: object contains unknown field `surprise`"),
-        (MINIMAL + "name: other", "$.name: not a key"),
+        (MINIMAL + "name: other", "$.name: unknown key"),
         (MINIMAL + "before: 10", "$.before: expected a duration such as 90s, 1h30m or 2d, got 10"),
         (MINIMAL + "expect: [Nothing]", "$.expect[0]: invalid enum value 'Nothing'"),
         (MINIMAL + "runtime: {heartbeat: 0s}", "$.runtime: heartbeat: expected more than 0s"),
@@ -76,16 +76,16 @@ def refusal(folder: Path, text: str) -> str:
         (MINIMAL.replace("[{name: Send", "[{name: Send, type: log}, {name: Send"), "$.projects[0].spinners[0]: steps:"),
     ],
 )
-def test_a_refusal_names_the_file_the_place_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
-    assert refusal(tmp_path, text).startswith(message)
+def test_an_error_names_the_file_the_path_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    assert rejection(tmp_path, text).startswith(message)
 
 
-def test_a_name_that_is_neither_shipped_nor_a_file_is_refused_with_the_names_there_are() -> None:
+def test_the_error_for_an_unknown_name_lists_the_scenarios() -> None:
     with pytest.raises(ScenarioError, match=r"^helthy: cannot be read: .*; expected a file, or one of .*healthy"):
         load_scenario("helthy")
 
 
-def test_every_shipped_scenario_loads_and_has_a_summary_and_its_own_name() -> None:
+def test_every_scenario_of_the_package_loads_and_has_a_summary_and_a_name() -> None:
     shipped = shipped_scenarios()
     assert {"healthy", "stalled", "runtime-down", "provider-outage", "plan-limit", "large-org"} <= shipped.keys()
     for name, summary in shipped.items():
@@ -93,7 +93,7 @@ def test_every_shipped_scenario_loads_and_has_a_summary_and_its_own_name() -> No
         assert summary == load_scenario(name).summary
 
 
-def test_every_alert_that_is_known_has_a_story_that_causes_it() -> None:
+def test_every_expected_alert_is_caused_by_a_scenario() -> None:
     expected = {alert for name in shipped_scenarios() for alert in load_scenario(name).expect}
     assert expected == {
         "SpinnerRuntimeDown",
@@ -115,10 +115,10 @@ def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:
     assert load_scenario(str(path)).before == Duration(3600)
 
 
-def test_the_documentation_names_every_key_every_incident_and_every_story() -> None:
-    definitions = [part for part in vars(format_of_files).values() if isinstance(part, type)]
-    parts = [part for part in definitions if issubclass(part, msgspec.Struct) and not part.__name__.startswith("_")]
-    keys = {key for part in parts for key in part.__struct_fields__}
-    kinds = {part.__struct_config__.tag for part in parts} - {None}
+def test_the_documentation_has_every_key_incident_and_scenario() -> None:
+    classes = [each for each in vars(format_of_files).values() if isinstance(each, type)]
+    sections = [each for each in classes if issubclass(each, msgspec.Struct) and not each.__name__.startswith("_")]
+    keys = {key for section in sections for key in section.__struct_encode_fields__}
+    kinds = {section.__struct_config__.tag for section in sections} - {None}
     words = set(re.findall(r"[a-z_][a-z_-]*", " ".join(re.findall(r"`([^`\n]+)`", DOCUMENT))))
     assert keys | kinds | shipped_scenarios().keys() <= words

@@ -1,4 +1,4 @@
-"""Story time."""
+"""Scenario time."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from exporter.simulator import Engine, ManualTimeline, RealTimeline, load_scenario
 
 
-async def test_sleepers_wake_in_order_of_their_time_not_of_their_arrival() -> None:
+async def test_sleepers_wake_in_order_of_due_time() -> None:
     timeline = ManualTimeline()
     woken: list[tuple[str, float]] = []
 
@@ -23,7 +23,7 @@ async def test_sleepers_wake_in_order_of_their_time_not_of_their_arrival() -> No
     assert timeline.now() == 60
 
 
-async def test_what_a_sleeper_sets_off_is_done_before_the_next_wakes() -> None:
+async def test_everything_that_a_sleeper_starts_ends_before_the_next_one_wakes() -> None:
     timeline = ManualTimeline()
     seen: list[str] = []
 
@@ -40,7 +40,7 @@ async def test_what_a_sleeper_sets_off_is_done_before_the_next_wakes() -> None:
     assert seen == ["woken at 10", "done at 10", "woken at 20", "done at 20"]
 
 
-async def test_a_sleeper_that_was_cancelled_is_passed_over() -> None:
+async def test_a_cancelled_sleeper_is_skipped() -> None:
     timeline = ManualTimeline()
     task = asyncio.create_task(timeline.sleep_until(5))
     await timeline.advance(1)
@@ -49,7 +49,7 @@ async def test_a_sleeper_that_was_cancelled_is_passed_over() -> None:
     assert task.cancelled()
 
 
-def test_real_time_begins_at_its_start_and_goes_at_its_speed() -> None:
+def test_real_time_starts_at_zero_and_follows_the_clock_at_its_speed() -> None:
     clock = [100.0]
     timeline = RealTimeline(60, clock=lambda: clock[0], wall=lambda: 5000.0)
     clock[0] = 130.0
@@ -57,17 +57,17 @@ def test_real_time_begins_at_its_start_and_goes_at_its_speed() -> None:
     assert timeline.start() == 5000.0
     clock[0] = 132.5
     assert timeline.now() == 150
-    assert timeline.start() == 5000.0  # a second start changes nothing
+    assert timeline.start() == 5000.0  # a second start has no effect
     assert timeline.now() == 150
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("inf"), float("nan")])
-def test_a_speed_that_makes_no_sense_is_refused(speed: float) -> None:
+def test_an_invalid_speed_is_rejected(speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
         RealTimeline(speed)
 
 
-async def test_an_engine_that_runs_keeps_up_between_looks() -> None:
+async def test_a_running_engine_keeps_up_without_accesses() -> None:
     timeline = ManualTimeline()
     watched = Engine(load_scenario("healthy"), timeline=timeline)
     running = asyncio.create_task(watched.run())

@@ -1,4 +1,4 @@
-"""A program of the demo: found, started, watched and ended; or missing, with how to get it."""
+"""Starts, checks and stops the programs of the demo."""
 
 import asyncio
 import contextlib
@@ -13,44 +13,44 @@ import httpx
 
 from exporter.errors import ExporterError
 
-START_PATIENCE = 60.0
-"""Seconds that a program has to do what it is waited for."""
+START_TIMEOUT = 60.0
+"""Longest time for a program to become ready, in seconds."""
 
-END_PATIENCE = 10.0
-"""Seconds that it has to end when it is asked to."""
+STOP_TIMEOUT = 10.0
+"""Longest time for a program to end after SIGTERM, in seconds."""
 
 
 class DemoError(ExporterError):
-    """The demo could not be started, or a part of it ended."""
+    """The demo could not start, or one of its programs ended."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """A program that runs, or one that is missing."""
+class Program:
+    """A program of the demo, running or not installed."""
 
     name: str
     url: str = ""
     page: str = ""
-    """The path of what a person would open."""
+    """Path of the page that a person opens first."""
     hint: str = ""
-    """How to get it, where it is missing."""
+    """How to install it."""
     process: asyncio.subprocess.Process | None = None
     log: Path | None = None
 
     def check(self) -> None:
-        """Raise `DemoError` with the last lines of its log when it ended by itself."""
+        """Raise `DemoError` with the last lines of its log if it ended."""
         if self.process is not None and self.process.returncode is not None:
             lines = self.log.read_text(errors="replace").splitlines()[-5:] if self.log else []
             raise DemoError("\n".join([f"{self.name} ended with status {self.process.returncode}", *lines]))
 
 
 def find(*names: str) -> str | None:
-    """Return the path of the first of the programs that is on PATH."""
+    """Return the path of the first of these programs on PATH, or None."""
     return next(filter(None, map(shutil.which, names)), None)
 
 
 async def launch(
-    part: Part,
+    program: Program,
     command: Sequence[str],
     folder: Path,
     exits: contextlib.AsyncExitStack,
@@ -58,11 +58,11 @@ async def launch(
     *,
     ready: str,
     environ: Mapping[str, str] | None = None,
-) -> Part:
-    """Start a program and wait until it answers 200 at the path `ready`; it ends with `exits`. Raises `DemoError`."""
-    log = folder / f"{part.name}.log"
+) -> Program:
+    """Start a program and wait until it responds with 200 at the path `ready`. `exits` stops it. Raises `DemoError`."""
+    log = folder / f"{program.name}.log"
     with log.open("wb") as output:
-        # In a session of its own: Ctrl-C reaches us alone, and we end the others in order.
+        # In its own session, so that Ctrl-C reaches only this process, which stops the others in order.
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -76,43 +76,43 @@ async def launch(
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), timeout=END_PATIENCE)
+            await asyncio.wait_for(process.wait(), timeout=STOP_TIMEOUT)
         except TimeoutError:
             process.kill()
             await process.wait()
 
     exits.push_async_callback(end)
-    running = dataclasses.replace(part, process=process, log=log)
+    running = dataclasses.replace(program, process=process, log=log)
 
-    async def answers() -> bool:
+    async def is_ready() -> bool:
         running.check()
         async with httpx.AsyncClient() as client:
-            return (await client.get(part.url.replace("localhost", "127.0.0.1") + ready)).status_code == 200
+            return (await client.get(program.url.replace("localhost", "127.0.0.1") + ready)).status_code == 200
 
-    await wait_until(answers, ended, f"{part.name} answers at {part.url}{ready}")
+    await wait_until(is_ready, ended, f"{program.name} responds at {program.url}{ready}")
     return running
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]], ended: asyncio.Event, what: str) -> None:
-    """Wait until a condition holds, which may fail to connect until then, or `ended`. Raises `DemoError`."""
-    give_up = time.monotonic() + START_PATIENCE
+    """Wait until a condition holds or `ended` is set; connection errors count as not yet. Raises `DemoError`."""
+    deadline = time.monotonic() + START_TIMEOUT
     while not ended.is_set():
         with contextlib.suppress(httpx.TransportError):
             if await condition():
                 return
-        if time.monotonic() > give_up:
-            raise DemoError(f"waited {START_PATIENCE:g} s in vain until {what}")
+        if time.monotonic() > deadline:
+            raise DemoError(f"timeout after {START_TIMEOUT:g} s: waited until {what}")
         await asyncio.sleep(0.1)
 
 
 def free_ports(preferred: Sequence[int]) -> list[int]:
-    """Return a free loopback port for each: the preferred one, or any where that is taken."""
+    """Return a free loopback port for each preferred one: that port, or any other if it is in use."""
     with contextlib.ExitStack() as stack:
         return [stack.enter_context(reserve(port)).getsockname()[1] for port in preferred]
 
 
 def reserve(port: int) -> socket.socket:
-    """Listen on a loopback port: this one, or any where it is taken."""
+    """Listen on this loopback port, or on any other if it is in use."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError:
