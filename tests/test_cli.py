@@ -30,7 +30,7 @@ def test_a_bad_config_is_one_line_and_status_2(tmp_path: Path, command: str) -> 
     assert "runtime.base_url: expected text" in ended.stderr
 
 
-def test_without_any_settings_it_says_what_to_set() -> None:
+def test_without_settings_the_error_names_what_to_set() -> None:
     ended = run("serve")
     assert (ended.returncode, "--runtime.base-url" in ended.stderr) == (2, True)
 
@@ -80,7 +80,7 @@ def test_the_exporter_starts_without_importing_the_demo_the_doctor_and_the_embed
     assert not {"exporter.demo", "exporter.doctor", "exporter.simulator"} & modules
 
 
-def test_an_unknown_scenario_is_one_line_that_names_those_there_are() -> None:
+def test_an_unknown_scenario_is_an_error_that_lists_the_known_ones() -> None:
     for command in ("runtime", "demo"):
         ended = run(command, "--scenario=hapy")
         assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
@@ -110,7 +110,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
     assert "Traceback" not in log.read_text()
 
 
-def test_hangup_reloads_and_a_bad_config_keeps_the_old_one(tmp_path: Path) -> None:
+def test_hangup_reloads_and_an_invalid_config_keeps_the_previous_one(tmp_path: Path) -> None:
     with runtime(tmp_path) as runtime_url, exporter(tmp_path, runtime_url, "projects: {include: [Nobody]}\n") as url:
         file = tmp_path / "exporter.yml"
         pid = _pid_of(url)

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which wins, and one clear line for each mistake."""
+"""Settings: their sources, which of them applies, and a one-line error for each mistake."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_the_smallest_file_serves(tmp_path: Path) -> None:
     assert (only.retention, only.sync.min_interval, made.web.listen_address) == (3600.0, 5.0, ":10095")
 
 
-def test_environment_lies_over_the_file_and_flags_over_both(tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file_and_flags_override_both(tmp_path: Path) -> None:
     text = SMALLEST + "log: {level: debug}\nretention: 1h\nsync: {min_interval: 1s}\n"
     environ = {"SPINNER_EXPORTER_LOG_LEVEL": "warn", "SPINNER_EXPORTER_RETENTION": "2h"}
     made = config(text, tmp_path, environ, log__level="error")
@@ -42,7 +42,7 @@ def test_environment_lies_over_the_file_and_flags_over_both(tmp_path: Path) -> N
     assert (made.log.level, only.retention, only.sync.min_interval) == ("error", 7200.0, 1.0)
 
 
-def test_the_environment_alone_can_say_everything() -> None:
+def test_the_environment_alone_is_a_complete_config() -> None:
     environ = {
         "SPINNER_EXPORTER_RUNTIME_BASE_URL": "https://runtime.example.com",
         "SPINNER_EXPORTER_PROJECTS_INCLUDE": '["Sales.*"]',
@@ -134,12 +134,12 @@ def test_a_mistake_in_a_variable_or_a_flag_names_that(tmp_path: Path) -> None:
     assert mistake(SMALLEST, tmp_path, log__level="loud").startswith("--log.level: ")
 
 
-def test_a_variable_that_names_no_setting_is_a_mistake(tmp_path: Path) -> None:
+def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     message = mistake(SMALLEST, tmp_path, {"SPINNER_EXPORTER_RETENTON": "1h"})
     assert message == "SPINNER_EXPORTER_RETENTON: no such setting; did you mean SPINNER_EXPORTER_RETENTION?"
 
 
-def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read: No such file"):
         load(tmp_path / "nowhere.yml", environ={})
     (tmp_path / "latin.yml").write_bytes(b"runtime: \xff")
@@ -165,7 +165,7 @@ def test_durations_are_written_as_prometheus_writes_them(text: str, seconds: flo
 
 
 @given(st.text(max_size=10))
-def test_whatever_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_an_error(text: str) -> None:
     try:
         assert parse_duration(text) >= 0
     except ValueError:
@@ -182,6 +182,6 @@ def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:x", ":70000", ":-1", "a b:80"])
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_an_invalid_address_is_an_error(address: str) -> None:
     with pytest.raises(ValueError, match="expected host:port"):
         split_address(address)

@@ -1,6 +1,6 @@
-"""Mistakes of an operator on the command line: one line that names the place and the remedy, status 2, no traceback.
+"""Mistakes in files and on the command line: one line that names the place and what is expected, and exit status 2.
 
-`test_config.py` beside this and `tests/web/test_access.py` have the mistakes within a file; these are the others.
+`test_config.py` and `tests/web/test_access.py` have more mistakes within a file.
 """
 
 import socket
@@ -144,10 +144,6 @@ def serve(folder: Path) -> Ended:
     return run("serve", f"--config.file={folder / 'exporter.yml'}", "--web.listen-address=127.0.0.1:0")
 
 
-def test_there_are_thirty_at_least() -> None:
-    assert len(MISTAKES) >= 30
-
-
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     config(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -166,7 +162,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         (["check-config"], "Missing argument 'FILE'"),
     ],
 )
-def test_a_command_line_that_is_wrong_is_said_as_every_tool_says_it(arguments: list[str], says: str) -> None:
+def test_an_invalid_command_line_is_a_usage_error(arguments: list[str], says: str) -> None:
     ended = run(*arguments)
     assert ended.returncode == 2
     assert says in ended.stderr

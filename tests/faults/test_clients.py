@@ -52,7 +52,7 @@ async def connected(url: str, sent: bytes) -> tuple[asyncio.StreamReader, asynci
     [b"", b"G", b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-More: "],
     ids=["nothing", "a-letter", "half", "half-a-header"],
 )
-async def test_half_of_a_request_holds_nobody_up_and_is_not_waited_for_long(
+async def test_a_client_that_sends_half_a_request_is_disconnected_and_delays_no_other(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
@@ -69,7 +69,7 @@ async def test_half_of_a_request_holds_nobody_up_and_is_not_waited_for_long(
         await scrape(url)
 
 
-async def test_a_client_that_does_not_read_its_answer_holds_nobody_up() -> None:
+async def test_a_client_that_does_not_read_its_response_delays_no_other() -> None:
     async with serving(runs=3000) as url:
         port = int(url.rpartition(":")[2])
         deaf = []
@@ -215,7 +215,7 @@ def test_a_closed_connection_is_not_watched() -> None:
     ],
     ids=["header", "path", "tls", "empty-lines", "version", "http2"],
 )
-async def test_what_is_no_request_is_refused(sent: bytes) -> None:
+async def test_an_invalid_request_is_refused(sent: bytes) -> None:
     async with serving() as url:
         reader, writer = await connected(url, sent)
         writer.write_eof()
@@ -227,7 +227,7 @@ async def test_what_is_no_request_is_refused(sent: bytes) -> None:
         await scrape(url)
 
 
-async def test_a_body_that_nobody_wants_is_not_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_body_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """No endpoint reads one: who goes on sending after the answer is cut off."""
     monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
 
@@ -243,7 +243,7 @@ async def test_a_body_that_nobody_wants_is_not_taken_in(monkeypatch: pytest.Monk
         await scrape(url)
 
 
-async def test_nothing_of_a_request_becomes_a_label() -> None:
+async def test_no_part_of_a_request_becomes_a_label() -> None:
     async with serving() as url, httpx.AsyncClient() as client:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "MARK"):
             answer = await client.request(
@@ -327,7 +327,7 @@ SCHEMA.app = create_app(exporter_of(RUNTIME))
 
 @SCHEMA.parametrize()
 @settings(max_examples=60, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_is_sent_every_answer_is_as_documented(case: schemathesis.Case[Any]) -> None:
+def test_every_response_to_generated_requests_is_documented(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate()
 
 

@@ -1,4 +1,4 @@
-"""One exporter of several runtimes: a label tells them apart, and one that fails is alone with it."""
+"""One exporter with several runtimes: a label distinguishes them, and one that fails does not affect the others."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Deployment:
         self.lists_in_progress = dict.fromkeys(self.runtimes, 0)
         self.most_lists_in_progress = 0
         """The largest number of requests for one runtime's list of projects at the same time: one per sync."""
-        # Not one name differs: only the runtime tells the two runs apart.
+        # All names are the same: only the runtime distinguishes the two runs.
         for scripted in self.runtimes.values():
             scripted.put()
 
@@ -87,7 +87,7 @@ async def test_every_series_of_a_runtime_carries_its_name() -> None:
     await exporter.close()
 
 
-async def test_one_that_is_alone_has_no_such_label() -> None:
+async def test_a_single_runtime_without_a_name_has_no_runtime_label() -> None:
     deployment = Deployment()
     config = deployment.configs("eu")["eu"]
     exporter = Exporter({"": config}, Dependencies(deployment.clock, deployment.clock, Answers(deployment._answer)))
@@ -96,7 +96,7 @@ async def test_one_that_is_alone_has_no_such_label() -> None:
 
 
 @pytest.mark.parametrize("way", ["refuses", "hangs"])
-async def test_one_that_fails_does_not_touch_the_other(way: str) -> None:
+async def test_a_runtime_that_fails_does_not_affect_the_others(way: str) -> None:
     deployment = Deployment()
     exporter = deployment.exporter()
     await samples(exporter)
@@ -195,7 +195,7 @@ def read(text: str, folder: Path, environ: dict[str, str] | None = None) -> Mapp
     return load(folder / "exporter.yml", environ=environ or {}).runtimes
 
 
-def test_an_entry_has_what_the_file_says_for_all_its_preset_and_its_own(tmp_path: Path) -> None:
+def test_a_runtime_s_config_is_merged_from_the_file_its_preset_and_its_entry(tmp_path: Path) -> None:
     made = read(TWO, tmp_path)
     assert list(made) == ["eu", "flows"]
     eu, flows = made["eu"], made["flows"]
@@ -249,12 +249,12 @@ def test_a_mistake_in_the_list_names_the_runtime(tmp_path: Path, text: str, expe
     assert "cxg_1" not in str(error.value)
 
 
-def test_the_environment_s_runtime_does_not_go_with_the_file_s_list(tmp_path: Path) -> None:
+def test_a_runtime_from_the_environment_conflicts_with_a_list_in_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SPINNER_EXPORTER_RUNTIME_BASE_URL: runtime: expected either"):
         read(TWO, tmp_path, {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h"})
 
 
-def test_the_commands_go_through_all_of_them(tmp_path: Path) -> None:
+def test_once_and_doctor_read_all_runtimes(tmp_path: Path) -> None:
     config = tmp_path / "exporter.yml"
     with runtime(tmp_path) as url:
         config.write_text(

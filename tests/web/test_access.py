@@ -120,7 +120,7 @@ async def test_an_unknown_user_is_refused_as_slowly_as_a_known_one(
     assert checked == [HASH.encode()] * 2
 
 
-async def test_a_scraper_s_password_is_hashed_once_and_guesses_do_not_hold_it_up(
+async def test_a_scraper_s_password_is_hashed_once_and_is_not_delayed_by_guesses(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = at_once = most = 0
@@ -162,7 +162,7 @@ async def test_connections_are_encrypted_and_old_versions_refused(folder: Path) 
                 await client.get(url.replace("https", "http") + "/-/healthy")
 
 
-async def test_who_has_no_certificate_of_the_right_authority_is_refused(folder: Path) -> None:
+async def test_a_client_without_a_certificate_of_the_configured_authority_is_refused(folder: Path) -> None:
     tls = {**TLS, "client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
     async with serving(web_file(folder, tls_server_config=tls)) as url:
         async with trusting(folder, CA.issue_cert("prometheus@example.com")) as client:
@@ -176,7 +176,7 @@ async def test_who_has_no_certificate_of_the_right_authority_is_refused(folder: 
 # -- changes ------------------------------------------------------------------------------------------------
 
 
-async def test_files_that_change_count_at_once_and_bad_ones_change_nothing(folder: Path) -> None:
+async def test_changed_files_apply_immediately_and_invalid_ones_change_nothing(folder: Path) -> None:
     file = web_file(folder, tls_server_config=TLS, basic_auth_users={"prometheus": HASH})
     async with serving(file) as url:
 
@@ -203,7 +203,7 @@ async def test_files_that_change_count_at_once_and_bad_ones_change_nothing(folde
             assert (await client.get(url, auth=("prometheus", "other"))).status_code == 200
 
 
-async def test_every_answer_carries_the_headers(folder: Path) -> None:
+async def test_every_response_has_the_configured_headers(folder: Path) -> None:
     headers = {"X-Content-Type-Options": "nosniff", "Strict-Transport-Security": "max-age=31536000"}
     users = {"prometheus": HASH}
     file = web_file(folder, http_server_config={"headers": headers}, basic_auth_users=users)
@@ -250,7 +250,7 @@ def test_a_mistake_names_the_place_and_never_a_password(folder: Path, settings: 
     assert "hunter2" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"web\.yml: cannot be read: No such file"):
         WebConfigFile(tmp_path / "web.yml")
 

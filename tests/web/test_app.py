@@ -1,4 +1,4 @@
-"""What a scraper, a probe and a person get."""
+"""The routes: what scrapers, probes and browsers receive."""
 
 import asyncio
 import gzip
@@ -27,7 +27,7 @@ async def browser(exporter: Exporter, **options: object) -> AsyncIterator[httpx.
 
 
 class SlowRuntime(ScriptedRuntime):
-    """Answers the list of projects when the test lets it."""
+    """Responds to the request for projects when the test opens the gate."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -50,7 +50,7 @@ class SlowRuntime(ScriptedRuntime):
         ("application/openmetrics-text;version=x;q=y", TEXT),
     ],
 )
-async def test_metrics_come_in_the_format_that_was_asked_for(accept: str | None, page_format: Format) -> None:
+async def test_metrics_have_the_requested_format(accept: str | None, page_format: Format) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put()
     async with browser(exporter_of(runtime)) as client:
@@ -63,7 +63,7 @@ async def test_metrics_come_in_the_format_that_was_asked_for(accept: str | None,
 @pytest.mark.parametrize(
     ("accepts", "packed"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("br", False)]
 )
-async def test_a_page_is_packed_when_that_is_welcome(accepts: str, packed: bool) -> None:
+async def test_a_page_is_compressed_if_the_client_accepts_it(accepts: str, packed: bool) -> None:
     async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
         request = client.build_request("GET", "/metrics", headers={"Accept-Encoding": accepts})
         answer = await client.send(request, stream=True)
@@ -72,14 +72,14 @@ async def test_a_page_is_packed_when_that_is_welcome(accepts: str, packed: bool)
     assert b"spinner_api_up 1" in (gzip.decompress(raw) if packed else raw)
 
 
-async def test_head_is_answered_and_unknown_paths_and_methods_are_not() -> None:
+async def test_head_is_supported_and_unknown_paths_and_methods_are_errors() -> None:
     async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
         assert (await client.head("/metrics")).status_code == 200
         assert (await client.get("/nowhere")).status_code == 404
         assert (await client.delete("/metrics")).status_code == 405
 
 
-async def test_a_slow_runtime_is_answered_for_in_time_and_the_sync_goes_on() -> None:
+async def test_a_scrape_of_a_slow_runtime_ends_in_time_and_the_sync_continues() -> None:
     clock = Clock()
     runtime = SlowRuntime(clock)
     runtime.put()
@@ -103,7 +103,7 @@ async def test_a_slow_runtime_is_answered_for_in_time_and_the_sync_goes_on() -> 
         runtime.gate.set()
 
 
-async def test_scrapes_that_overlap_and_one_that_comes_soon_after_cost_one_read() -> None:
+async def test_overlapping_scrapes_and_one_soon_after_share_one_read() -> None:
     runtime = SlowRuntime(Clock())
     async with browser(exporter_of(runtime, sync={"min_interval": 5.0})) as client:
         scrapes = [asyncio.create_task(client.get("/metrics")) for _ in range(50)]
@@ -116,13 +116,13 @@ async def test_scrapes_that_overlap_and_one_that_comes_soon_after_cost_one_read(
 
 
 @pytest.mark.parametrize("header", ["", "abc", "-1", "nan", "inf", "0"])
-async def test_a_senseless_timeout_is_no_timeout(header: str) -> None:
+async def test_an_invalid_timeout_is_ignored(header: str) -> None:
     async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
         answer = await client.get("/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": header})
     assert "\nspinner_api_up 1\n" in answer.text
 
 
-async def test_ready_comes_with_the_first_good_read_and_stays() -> None:
+async def test_the_exporter_is_ready_from_its_first_successful_read_on() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.interfere = lambda request: httpx.Response(500)
@@ -137,7 +137,7 @@ async def test_ready_comes_with_the_first_good_read_and_stays() -> None:
         assert (await client.get("/-/ready")).status_code == 200
 
 
-async def test_the_landing_page_shows_projects_escaped_and_what_is_wrong() -> None:
+async def test_the_landing_page_shows_escaped_names_and_errors_of_projects() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {"p1": "<script>alert(1)</script>", "p2": "Support"}
     runtime.interfere = lambda request: httpx.Response(503) if "/p2/" in request.url.path else None
@@ -151,7 +151,7 @@ async def test_the_landing_page_shows_projects_escaped_and_what_is_wrong() -> No
     assert "never" in page
 
 
-async def test_reload_refuses_until_it_is_enabled_and_says_why_a_config_is_bad() -> None:
+async def test_reload_is_disabled_by_default_and_reports_an_invalid_config() -> None:
     runtime = ScriptedRuntime(Clock())
     async with browser(exporter_of(runtime)) as client:
         assert (await client.post("/-/reload")).status_code == 403
@@ -165,7 +165,7 @@ async def test_reload_refuses_until_it_is_enabled_and_says_why_a_config_is_bad()
     assert (refused.status_code, "retention: expected a duration" in refused.text) == (500, True)
 
 
-async def test_a_reload_keeps_runs_and_counts_and_takes_the_new_settings() -> None:
+async def test_a_reload_keeps_runs_and_counts_and_applies_the_new_settings() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put(status="teleported")

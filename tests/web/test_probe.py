@@ -1,4 +1,4 @@
-"""One project for one scrape, and the list of them for Prometheus."""
+"""`/probe`: the metrics of one project; and `/sd`: the list of projects for Prometheus."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from tests.transport import Answers
 
 
 class Bench:
-    """A runtime of three projects, an exporter, and somebody who asks it."""
+    """A runtime with three projects, an exporter, and a client."""
 
     def __init__(self, *, min_interval: float = 0.0, **config: object) -> None:
         self._gate: Gate | None = None
@@ -32,7 +32,7 @@ class Bench:
         self.runtime.projects = {"p1": "Sales", "p2": "Support", "p3": "Sandbox"}
         self.runtime.put("run-1", projectId="p1")
         self.runtime.put("run-2", projectId="p2")
-        self.exporter = Exporter({"": self.config(min_interval=min_interval, **config)}, self.world())
+        self.exporter = Exporter({"": self.config(min_interval=min_interval, **config)}, self.dependencies())
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(create_app(self.exporter)), base_url="http://exporter.test:10095"
         )
@@ -41,7 +41,7 @@ class Bench:
         sync = SyncConfig(min_interval=Duration(min_interval))
         return Config(runtime=runtime_config(), sync=sync, **config)  # type: ignore[arg-type]
 
-    def world(self) -> Dependencies:
+    def dependencies(self) -> Dependencies:
         return Dependencies(self.clock, self.clock, Answers(self._respond), at_once)
 
     def hold(self, path: str) -> "Gate":
@@ -58,8 +58,8 @@ class Bench:
     async def probe(self, project: str, **headers: str) -> httpx.Response:
         return await self.client.get("/probe", params={"project": project}, headers=headers)
 
-    def asked(self) -> list[str]:
-        """What the runtime was asked since this was last called."""
+    def requested(self) -> list[str]:
+        """Return the paths that were requested from the runtime since the last call."""
         paths = self.runtime.paths()
         self.runtime.requests.clear()
         return sorted(path.removeprefix("/api/v1") for path in paths)
@@ -86,39 +86,39 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def test_a_probe_shows_one_project_and_nothing_else(bench: Bench) -> None:
-    answer = await bench.probe("p1")
-    found = samples(answer.text)
-    assert answer.status_code == 200
+    response = await bench.probe("p1")
+    found = samples(response.text)
+    assert response.status_code == 200
     assert {dict(pairs)["project"] for _, pairs in found} == {"Sales"}
     assert value(found, "spinner_run_status", run_id="run-1") == 1
     assert value(found, "spinner_project_up", project="Sales") == 1
     others = {family.name for family in GLOBAL_FAMILIES} | {family.name for family in EXPORTER_FAMILIES}
     assert not [name for name, _ in found if name in others], "what is the runtime's is on /metrics, once"
-    assert bench.asked() == ["/health", "/projects", "/projects/p1/jobs", "/projects/p1/jobs"]
+    assert bench.requested() == ["/health", "/projects", "/projects/p1/jobs", "/projects/p1/jobs"]
 
 
 async def test_a_probe_has_both_formats(bench: Bench) -> None:
-    answer = await bench.probe("p1", Accept="application/openmetrics-text;version=1.0.0")
-    assert "spinner_run_info" in parsed(answer.text, OPENMETRICS)
+    response = await bench.probe("p1", Accept="application/openmetrics-text;version=1.0.0")
+    assert "spinner_run_info" in parsed(response.text, OPENMETRICS)
 
 
-async def test_what_the_runtime_does_not_list_is_not_found_and_not_asked_for(bench: Bench) -> None:
+async def test_a_project_that_the_runtime_does_not_list_is_not_found_and_not_requested(bench: Bench) -> None:
     for project in ("p4", "../p1", "http://evil.test/", "p1/../../admin", "p1%2F..", "\x00"):
-        answer = await bench.probe(project)
-        assert (answer.status_code, project in answer.text) == (404, False), project
+        response = await bench.probe(project)
+        assert (response.status_code, project in response.text) == (404, False), project
     assert (await bench.client.get("/probe")).status_code == 400
     assert (await bench.client.get("/probe?project=p1&runtime=other")).status_code == 404
-    assert set(bench.asked()) == {"/health", "/projects"}
+    assert set(bench.requested()) == {"/health", "/projects"}
 
 
-async def test_what_the_config_excludes_is_not_found_and_not_listed() -> None:
+async def test_an_excluded_project_is_not_found_and_not_listed() -> None:
     bench = Bench(projects=ProjectsConfig(exclude=(re.compile("Sand.*"),)))
     assert (await bench.probe("p3")).status_code == 404
     listed = (await bench.client.get("/sd")).json()
     assert [group["labels"]["__param_project"] for group in listed] == ["p1", "p2"]
 
 
-async def test_a_second_probe_asks_for_what_changed_alone(bench: Bench) -> None:
+async def test_a_second_probe_requests_only_what_changed(bench: Bench) -> None:
     await bench.probe("p1")
     bench.clock.advance(15)
     bench.runtime.put("run-1", status="completed", endedAt=bench.clock())
@@ -132,15 +132,15 @@ async def test_a_second_probe_asks_for_what_changed_alone(bench: Bench) -> None:
 async def test_probes_that_overlap_share_what_they_read() -> None:
     bench = Bench(min_interval=5.0)
     await asyncio.gather(*(bench.probe(project) for project in ("p1", "p1", "p2", "p1", "p3")))
-    asked = bench.asked()
-    assert (asked.count("/health"), asked.count("/projects")) == (1, 1)
+    paths = bench.requested()
+    assert (paths.count("/health"), paths.count("/projects")) == (1, 1)
     # Those under way, and what changed.
-    assert asked.count("/projects/p1/jobs") == asked.count("/projects/p2/jobs") == 2
+    assert paths.count("/projects/p1/jobs") == paths.count("/projects/p2/jobs") == 2
     await bench.probe("p1")
-    assert bench.asked() == [], "within sync.min_interval a probe is answered from memory"
+    assert bench.requested() == [], "within sync.min_interval a probe is responseed from memory"
 
 
-async def test_a_project_that_nobody_probes_is_forgotten(bench: Bench) -> None:
+async def test_a_project_that_is_no_longer_probed_is_dropped(bench: Bench) -> None:
     await bench.probe("p1")
     await bench.probe("p2")
     bench.clock.advance(IDLE - 1)
@@ -151,7 +151,7 @@ async def test_a_project_that_nobody_probes_is_forgotten(bench: Bench) -> None:
     assert set(bench.exporter.runtimes[""].probes.held) == {"p1"}
 
 
-async def test_a_forgotten_project_leaves_the_memory(bench: Bench) -> None:
+async def test_a_dropped_project_is_removed_from_memory(bench: Bench) -> None:
     await bench.probe("p1")
     store = weakref.ref(bench.exporter.runtimes[""].probes.held["p1"].store)
     bench.clock.advance(IDLE + 1)
@@ -228,7 +228,7 @@ async def test_a_reload_applies_a_lower_limit_to_what_was_probed(bench: Bench) -
     assert set(bench.exporter.runtimes[""].probes.held) == {"p2"}
 
 
-async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:
+async def test_a_project_that_is_gone_is_dropped(bench: Bench) -> None:
     await bench.probe("p1")
     del bench.runtime.projects["p1"]
     bench.clock.advance(300)
@@ -236,7 +236,7 @@ async def test_a_project_that_is_gone_is_forgotten(bench: Bench) -> None:
     assert not bench.exporter.runtimes[""].probes.held
 
 
-async def test_a_project_that_cannot_be_read_shows_its_last_good_data_and_then_none(bench: Bench) -> None:
+async def test_a_project_that_cannot_be_read_shows_its_last_data_until_they_are_stale(bench: Bench) -> None:
     await bench.probe("p1")
     bench.runtime.interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
     bench.clock.advance(60)
@@ -247,7 +247,7 @@ async def test_a_project_that_cannot_be_read_shows_its_last_good_data_and_then_n
     assert (value(found, "spinner_project_up"), value(found, "spinner_run_status", run_id="run-1")) == (0, None)
 
 
-async def test_before_the_runtime_has_been_read_nothing_is_said_of_its_projects(bench: Bench) -> None:
+async def test_probes_are_unavailable_until_the_runtime_has_been_read(bench: Bench) -> None:
     bench.runtime.interfere = lambda request: httpx.Response(500)
     assert (await bench.probe("p1")).status_code == 503
     assert (await bench.client.get("/sd")).status_code == 503
@@ -269,10 +269,10 @@ async def test_an_outage_of_the_runtime_excuses_the_silence_of_a_probed_run(benc
     assert after >= before + 600, "the runtime was down: that silence is none of the run's own"
 
 
-async def test_projects_are_listed_as_prometheus_wants_them(bench: Bench) -> None:
-    answer = await bench.client.get("/sd")
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.json()[0] == {
+async def test_projects_are_listed_in_the_format_of_http_service_discovery(bench: Bench) -> None:
+    response = await bench.client.get("/sd")
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json()[0] == {
         "targets": ["exporter.test:10095"],
         "labels": {
             "__scheme__": "http",
@@ -285,9 +285,9 @@ async def test_projects_are_listed_as_prometheus_wants_them(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("host", ["", "a b", "x/y", "evil.test@exporter.test", "a:b", "[::1", 'x"y'])
-async def test_a_host_that_is_none_is_no_target(bench: Bench, host: str) -> None:
-    answer = await bench.client.get("/sd", headers={"Host": host})
-    assert answer.status_code == 400
+async def test_an_invalid_host_does_not_become_a_target(bench: Bench, host: str) -> None:
+    response = await bench.client.get("/sd", headers={"Host": host})
+    assert response.status_code == 400
 
 
 async def test_with_on_probe_metrics_read_no_project() -> None:
@@ -295,7 +295,7 @@ async def test_with_on_probe_metrics_read_no_project() -> None:
     found = samples((await bench.client.get("/metrics")).text)
     assert not [name for name, _ in found if name.startswith(("spinner_run_", "spinner_project_"))]
     assert (value(found, "spinner_api_up"), value(found, "spinner_runtime_up")) == (1, 1)
-    assert set(bench.asked()) == {"/health", "/projects", "/usage"}
+    assert set(bench.requested()) == {"/health", "/projects", "/usage"}
     await bench.probe("p1")
     found = samples((await bench.client.get("/metrics")).text)
     assert value(found, "spinner_exporter_projects_probed") == 1
@@ -312,7 +312,7 @@ async def test_a_reload_keeps_what_was_probed(bench: Bench) -> None:
     assert value(found, "spinner_runs_finished_total", status="completed") == 1
 
 
-async def test_of_several_runtimes_each_is_probed_by_its_name() -> None:
+async def test_each_of_several_runtimes_is_probed_by_its_name() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put()
