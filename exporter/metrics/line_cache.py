@@ -65,7 +65,7 @@ class LineCache:
             self._store, self._offset = context.store, context.clock.offset
             self._watch = context.store.view.watch()
             self._clear()
-        runs, spinners = self._watch.moved()
+        runs, spinners = self._watch.changed()
         self._runs.observe(runs, context)
         for cached in self._spinners.values():
             cached.observe(spinners)

@@ -1,17 +1,17 @@
-"""Two clocks: the runtime's, which stamps everything that we read, and ours, which Prometheus shares."""
+"""The difference between the runtime's clock, which stamps what the API returns, and ours, which Prometheus shares."""
 
 from collections.abc import Callable
 
 TOLERANCE = 1.5
 """Seconds by which the clocks may differ before it is corrected.
 
-An HTTP `Date` is cut to whole seconds and an answer takes time to arrive, so a smaller difference cannot be told
-from none; and an offset that trembles with every read would change every corrected timestamp at every scrape.
+An HTTP `Date` has whole seconds and a response takes time to arrive, so a smaller difference is noise. An offset that
+changes with every read would also change every corrected timestamp at every scrape.
 """
 
 
 class RuntimeClock:
-    """The runtime's time, known from what its answers say and carried on by our own clock between them."""
+    """The runtime's time: the time of its last responses, advanced by our own clock."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         """`wall` returns our own time in seconds since the epoch."""
@@ -20,21 +20,21 @@ class RuntimeClock:
         self._best: float | None = None
 
     def begin(self) -> None:
-        """Begin a new series of observations: the clocks may have drifted, or been set, since the last."""
+        """Begin a new series of observations: since the last one the clocks may have drifted or been set."""
         self._best = None
 
     def observe(self, runtime_time: float) -> None:
-        """Take note that an answer that just came shows `runtime_time`.
+        """Note that a response that has just arrived carries `runtime_time`.
 
-        Of a series the answer that was under way for the shortest time is right: the others are older than they
-        look, so they can only make the runtime's clock seem further behind.
+        A response that took long to arrive makes the runtime's clock seem behind. So the observation of a series that
+        puts the runtime's clock furthest ahead is the most exact one.
         """
         measured = runtime_time - self._wall()
         if self._best is not None and measured <= self._best:
             return
         self._best = measured
         if abs(measured - self._offset) > TOLERANCE:
-            # Within the tolerance of no difference at all, there is none.
+            # Below the tolerance the clocks count as equal.
             self._offset = 0.0 if abs(measured) <= TOLERANCE else measured
 
     @property

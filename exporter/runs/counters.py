@@ -1,4 +1,4 @@
-"""What is counted per spinner: starts, ends, records and durations. Only ever grows; who counts what is `spinner`'s."""
+"""The counters of a spinner: starts, ends, records and durations. They only grow; `spinner` decides what to count."""
 
 import bisect
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ import msgspec
 from exporter.status import Status
 
 DURATION_BUCKETS = tuple(map(float, (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)))
-"""Upper bounds in seconds: runs take from seconds to a day, queues the same; steps near a factor of two or three."""
+"""Upper bounds in seconds. Runs and queues take from seconds to a day; each bound is two to three times the last."""
 
 ENDED = tuple(status for status in Status if status.ended)
 
 
 Observation = tuple[float, float, str]
-"""When it came to be, in seconds since the epoch; the value; and the run behind it."""
+"""Time in seconds since the epoch, value, and id of the run."""
 
 
 class Histogram(msgspec.Struct):
@@ -22,32 +22,32 @@ class Histogram(msgspec.Struct):
 
     buckets: tuple[float, ...] = DURATION_BUCKETS
     counts: list[int] = []
-    """One place more than bounds: the bucket +Inf."""
+    """One more than there are bounds: the last is the bucket +Inf."""
     exemplars: list[Observation | None] = []
-    """The newest observation of each."""
+    """The newest observation of each bucket."""
     total: float = 0.0
 
     def __post_init__(self) -> None:
-        places = len(self.buckets) + 1
-        self.counts = self.counts or [0] * places
-        self.exemplars = self.exemplars or [None] * places
+        size = len(self.buckets) + 1
+        self.counts = self.counts or [0] * size
+        self.exemplars = self.exemplars or [None] * size
 
     def observe(self, observations: Iterable[Observation]) -> None:
-        """Count them."""
-        # By their times, so that of each bucket the last is the newest. All at once it is half of the work.
+        """Count observations."""
+        # Sorted by time, the last observation of a bucket is its newest. One call for many halves the work.
         in_order = sorted(observations)
         values = [value for _, value, _ in in_order]
-        places = [bisect.bisect_left(self.buckets, value) for value in values]
+        indexes = [bisect.bisect_left(self.buckets, value) for value in values]
         self.total += sum(values)
-        for place, newest in dict(zip(places, in_order, strict=True)).items():
-            self.counts[place] += places.count(place)
-            last = self.exemplars[place]
+        for index, newest in dict(zip(indexes, in_order, strict=True)).items():
+            self.counts[index] += indexes.count(index)
+            last = self.exemplars[index]
             if last is None or last < newest:
-                self.exemplars[place] = newest
+                self.exemplars[index] = newest
 
 
 class Counters(msgspec.Struct):
-    """What one spinner's runs have come to since the exporter first saw them."""
+    """The counters of one spinner since the exporter first read its project."""
 
     started: int = 0
     finished: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(ENDED, 0))

@@ -104,9 +104,9 @@ class LimitEnforcer:
 
     def _trim_failed_records(self, limit: int) -> None:
         """Keep the failed records of the runs that changed last."""
-        naming = [(project, run) for project in self._projects.values() for run in project.runs_naming_records()]
-        excess = sum(len(run.failed_records) for _, run in naming) - limit
-        for project, run in sorted(naming, key=lambda pair: pair[1].snapshot.updated_at):
+        runs = [(project, run) for project in self._projects.values() for run in project.runs_with_failed_records()]
+        excess = sum(len(run.failed_records) for _, run in runs) - limit
+        for project, run in sorted(runs, key=lambda pair: pair[1].snapshot.updated_at):
             if excess <= 0:
                 return
             kept = run.failed_records[: max(len(run.failed_records) - excess, 0)]

@@ -1,8 +1,8 @@
-"""What silence is suspicious: how a run's own history, and its spinner's, says how long it may go without progress.
+"""Which silence counts as a stall: how long a run may go without progress, learned from it and from earlier runs.
 
-A fixed time gets it wrong both ways: it pages for a huge slow table and sleeps through a fast run that died. So the
-longest gap between two finished records is learnt, run by run, and a silence counts as a stall when it is longer than
-that history makes plausible. `docs/alerting.md` says what the constants were measured on and what they cost.
+A fixed time is wrong in both directions: it pages for a huge slow table and misses a fast run that died. So the longest
+gap between two finished records is learned for each run, and a silence counts as a stall when it is longer than that
+history makes plausible. `docs/alerting.md` says how the constants were measured and how often they are wrong.
 """
 
 import itertools
@@ -18,65 +18,65 @@ from exporter.runs.run import Run
 from exporter.status import Status
 
 GAP_FACTOR = 2.6
-"""A silence this many times the run's longest gap so far is a stall: the corpus allows 3 times to find one."""
+"""A silence of this many times the run's longest gap so far is a stall; the corpus requires at most 3 times."""
 
 EARLIER_FACTOR = 1.6
-"""The same for the usual recurring gap of the spinner's earlier runs, which is known better than that of one run."""
+"""The same for the usual recurring gap of the spinner's earlier runs, which is better known than that of one run."""
 
 STRAGGLER_FACTOR = 2.0
-"""At the end of a run no other record finishes while one takes its time: this many times what a record takes."""
+"""At the end of a run no other record finishes in the meantime: this many times the time that one record takes."""
 
 STRANGER_FACTOR = 1.7
-"""Times the floor that every silence of a young run is given while no run of its spinner has ended.
+"""A silence of this many times the floor is a stall in a young run of a spinner without ended runs.
 
-Its way is not known. Young is a run that was watched at work for less than the floor.
+A run is young while it has been observed at work for less than the floor.
 """
 
 NEGLIGIBLE = 230.0
-"""Seconds of gaps that may have been estimated rather than seen without mattering to what is learnt from a run."""
+"""Seconds of gaps that may be estimated rather than observed in a run that others learn from."""
 
 EARLIER_RUNS = 9
-"""Earlier runs that are remembered per spinner; of an odd number the median is one of them."""
+"""Earlier runs that a spinner learns from; the median of an odd number is one of them."""
 
 
 class SpinnerPace(msgspec.Struct):
-    """What the earlier runs of a spinner say about one that has no pace of its own yet; the newest stand last."""
+    """What a spinner learned from its earlier runs, for a run without a pace of its own. The newest run is last."""
 
     _first_gaps: list[float] = []
     _recurring_gaps: list[float] = []
     _usual: tuple[float, float] | None = None
-    """The medians of the two, which are asked for far more often than they change."""
+    """The medians of the two, cached because they are read far more often than they change."""
 
     def learn(self, newest_first: Iterable["RunPace"]) -> bool:
-        """Take the paces of runs that ended, no more of them than are remembered; return whether any told something."""
-        telling = (
+        """Learn from the paces of runs that ended; return whether there was anything to learn."""
+        known = (
             (pace.first_gap, pace.recurring_gap) for pace in newest_first if pace.first_gap is not None and pace.known
         )
-        learnt = list(itertools.islice(telling, EARLIER_RUNS))
-        for first_gap, recurring_gap in reversed(learnt):
+        learned = list(itertools.islice(known, EARLIER_RUNS))
+        for first_gap, recurring_gap in reversed(learned):
             self._first_gaps.append(first_gap)
             self._recurring_gaps.append(recurring_gap)
-        if learnt:
+        if learned:
             del self._first_gaps[:-EARLIER_RUNS], self._recurring_gaps[:-EARLIER_RUNS]
             self._usual = median(self._first_gaps), median(self._recurring_gaps)
-        return bool(learnt)
+        return bool(learned)
 
     def usual_first_gap(self) -> float | None:
-        """Return the usual seconds from the start of a run to its first finished record; None when none ended yet."""
+        """Return the usual seconds from the start of a run to its first finished record; None before one has ended."""
         return self._usual[0] if self._usual else None
 
     def usual_recurring_gap(self) -> float | None:
-        """Return the usual gap that a run has at least twice, in seconds; None when none ended yet."""
+        """Return the usual gap, in seconds, that a run has at least twice; None before one has ended."""
         return self._usual[1] if self._usual else None
 
 
 class RunPace(msgspec.Struct, gc=False):
-    """One run's pace, learnt from one state of it to the next. Times are the runtime's."""
+    """One run's pace, learned from each change of it. Times are the runtime's."""
 
     longest_gap: float = 0.0
-    """Seconds of the longest known gap between two finished records, the first counted from the start."""
+    """Seconds of the longest gap between two finished records; the first gap begins at the start."""
     recurring_gap: float = 0.0
-    """Seconds of the second longest: a single long one may have been a stall, two are the run's way."""
+    """Seconds of the second longest gap: a single long one may have been a stall, two are normal for the run."""
     first_gap: float | None = None
     """Seconds from the start to the first finished record; None before it."""
     _most_running: int = 0
@@ -88,29 +88,29 @@ class RunPace(msgspec.Struct, gc=False):
 
     @classmethod
     def first(cls, run: Run) -> Self:
-        """Return the pace of a run as it is found; of one that is found half way the longest gap is an estimate."""
+        """Return the pace of a run at its first snapshot. If records have finished before, its gaps are estimates."""
         records, started_at = run.records, run.snapshot.started_at
         pace = cls(_most_running=records.running, _quiet_since=run.last_progress_at)
         finished = records.finished
         if finished and started_at is not None and run.last_progress_at is not None:
-            pace._take_gap(run.last_progress_at - started_at, finished)
+            pace._add_gap(run.last_progress_at - started_at, finished)
             pace._finished = finished
             pace._unwatched = pace._spent
         return pace
 
     @property
     def known(self) -> bool:
-        """Whether most of the gaps were seen rather than estimated, or are too short for that to matter."""
+        """Whether most of the gaps were observed rather than estimated, or are too short to matter."""
         return self._unwatched < max(self._watched, NEGLIGIBLE)
 
     @staticmethod
     def first_is_known(run: Run) -> bool:
-        """Whether `first` of a run would be `known`: told without it, since of a first read's runs most are not."""
+        """Whether the `first` pace of a run is `known`; cheaper than `first`, for the many runs of a first read."""
         started_at, until = run.snapshot.started_at, run.last_progress_at
         return started_at is not None and until is not None and until - started_at < NEGLIGIBLE
 
-    def learn(self, before: Run, after: Run, looked_at: float) -> Self:
-        """Return the pace after the run's next state; until `looked_at`, the read before, it was as before."""
+    def learn(self, before: Run, after: Run, unchanged_until: float) -> Self:
+        """Return the pace after a change of the run; `unchanged_until` is the time of the read before."""
         since, until = self._quiet_since, after.last_progress_at
         if since is None or until is None or before.restarted_by(after):
             return self.first(after)
@@ -118,17 +118,17 @@ class RunPace(msgspec.Struct, gc=False):
         finished = after.records.finished - self._finished
         self._finished = after.records.finished
         if not at_work(before):
-            # A person answered, or a worker took it up again: the silence before is not the run's.
+            # A person has answered or a worker has continued it: the silence before does not count.
             self._quiet_since = max(until, after.snapshot.updated_at) if at_work(after) else until
         elif finished > 0:
-            silent = max(looked_at - since, 0.0)
-            self._take_gap(until - since - silent, finished, silent=silent)
+            silent = max(unchanged_until - since, 0.0)
+            self._add_gap(until - since - silent, finished, silent=silent)
             self._watched += max(until - since, 0.0)
             self._quiet_since = until
         return self
 
     def quiet_since(self) -> float | None:
-        """Return since when the run has been silent while at work; None before it started."""
+        """Return since when the run has been silent while at work; None before it starts."""
         return self._quiet_since
 
     def interval(self) -> float | None:
@@ -149,11 +149,11 @@ class RunPace(msgspec.Struct, gc=False):
         candidates.append(STRAGGLER_FACTOR * self._straggler(run))
         return min(max(candidates), policy.stall_ceiling)
 
-    def _take_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> None:
-        """Learn that this many records finished within so many seconds, after a silence of which every second was seen.
+    def _add_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> None:
+        """Learn that `finished` records finished within `seconds`, after an observed silence of `silent` seconds.
 
-        Of one record that is its gap. Of several only the mean is known; when their ends fall at random, the longest
-        of n gaps is about (1 + ln n) times the mean.
+        For one record that is its gap. For several only the mean is known: when they finish at random times, the
+        longest of n gaps is about (1 + ln n) times the mean.
         """
         seconds = max(seconds, 0.0)
         longest = silent + min(seconds, seconds / finished * (1 + math.log(finished)))
@@ -163,7 +163,7 @@ class RunPace(msgspec.Struct, gc=False):
         self._spent += silent + seconds
 
     def _straggler(self, run: Run) -> float:
-        """Return how long the last records may take: the gap between records times how many are worked on at once."""
+        """Return how long the last records may take: the mean gap times the records worked on concurrently."""
         records = run.records
         if records.total is None or records.total - records.finished > self._most_running:
             return 0.0
@@ -171,9 +171,9 @@ class RunPace(msgspec.Struct, gc=False):
 
 
 def at_work(run: Run) -> bool:
-    """Whether records should be finishing: started, not ended, and not waiting for a person.
+    """Whether records should be finishing: the run has started, has not ended, and does not wait for a person.
 
-    Some runtimes show a wait only in the counts: records that wait, none that runs, and a status in progress.
+    Some runtimes show a wait only in the counts: some records wait, none runs, and the status is in progress.
     """
     if run.ended or run.status not in (Status.RUNNING, Status.UNKNOWN) or not run.started:
         return False

@@ -1,4 +1,4 @@
-"""One project's runs: which are here, and which have left."""
+"""One project: its runs, its spinners, and the tombstones of runs that were dropped."""
 
 import heapq
 from collections import defaultdict
@@ -14,19 +14,19 @@ from exporter.runtime.model import FailedRecord, RunSnapshot
 from exporter.status import Status
 
 TOMBSTONE_RETENTION = 6 * 3600.0
-"""Seconds for which a run that left is remembered, unless too many have left since.
+"""Seconds for which a tombstone is kept, unless there are too many.
 
-The horizon of `apply` keeps runs from coming back as long as the runtime says when they ended. One that does not, and
-moves `updatedAt` of runs that are over, would bring them back; it mostly does so soon after their end.
+The horizon of `apply` keeps dropped runs from returning if the runtime says when they ended. If it does not, and
+changes `updatedAt` after the end, they would return; such changes mostly come soon after the end.
 """
 
 
 class ProjectMetadata(msgspec.Struct, frozen=True):
-    """What there is to know of a project beside its runs. Times are the runtime's."""
+    """What is known about a project besides its runs. Times are the runtime's."""
 
     name: str
     history: bool
-    """Whether the project was there at the exporter's first look, so that what it first shows is not news."""
+    """Whether the first list of projects had it: then its first counts are history, which is shown at once."""
     read_as_of: float = float("-inf")
     """Time of the last good read."""
     watermark: float | None = None
@@ -34,7 +34,7 @@ class ProjectMetadata(msgspec.Struct, frozen=True):
 
 
 class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
-    """When a run ended, by the runtime's clock; the first to end is the least."""
+    """When a run ended, by the runtime's clock; sorts by time."""
 
     at: float
     run_id: str
@@ -44,14 +44,14 @@ class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
     def __init__(self, metadata: ProjectMetadata, *, is_saved: bool) -> None:
-        """`is_saved` says whether somebody asks for what is `unsaved`."""
+        """`is_saved`: whether changes are noted for `unsaved`."""
         self.metadata = metadata
         self.has_been_read = metadata.watermark is not None
-        """Whether a read has ever come to its end: before that nothing is whole, so nothing is shown or saved."""
+        """Whether a read has ever completed; before that nothing is shown or saved."""
         self.is_committing = False
         """Whether a later read is being applied or was cut off: the next one applies again what it brought."""
         self.dropped_unseen = 0
-        """Runs that were dropped over the limit before a first read was through."""
+        """Runs that were dropped over the limit before the first read completed."""
         self._is_saved = is_saved
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
@@ -61,11 +61,11 @@ class ProjectRuns:
         self._spinners: dict[str, Spinner] = {}
         self.open: dict[str, TrackedRun] = {}
         """Those of `runs` that have not ended."""
-        self._moved_runs: set[str] = set()
-        self._moved_spinners: set[str] = set()
+        self._changed_runs: set[str] = set()
+        self._changed_spinners: set[str] = set()
         self._uncounted: defaultdict[str, list[TrackedRun]] = defaultdict(list)
-        self._learnt: set[str] = set()
-        self._naming: dict[str, TrackedRun] = {}
+        self._learned: set[str] = set()
+        self._with_failed_records: dict[str, TrackedRun] = {}
         self._tombstones: dict[str, TrackedRun] = {}
         self._ends: list[RunEnd] = []
         self._new_failures: set[str] = set()
@@ -74,7 +74,7 @@ class ProjectRuns:
 
     @property
     def name(self) -> str:
-        """The project's name, which tells it from all others."""
+        """The project's name, which is unique."""
         return self.metadata.name
 
     def begin(self) -> None:
@@ -86,7 +86,7 @@ class ProjectRuns:
     def complete(self, *, as_of: float, unchanged: bool, at: float) -> int:
         """Note a good read: of the runtime's time `as_of`, at our monotonic time `at`.
 
-        Returns how many runs were dropped over the limit while a first read was under way.
+        Returns how many runs were dropped over the limit during a first read.
         """
         watermark = self.metadata.watermark if unchanged else as_of
         self.metadata = msgspec.structs.replace(self.metadata, read_as_of=as_of, watermark=watermark)
@@ -95,17 +95,17 @@ class ProjectRuns:
         self.is_committing = False
         if not self.has_been_read:
             self.has_been_read = True
-            self._moved_runs.update(self.runs)
+            self._changed_runs.update(self.runs)
             if self._is_saved:
                 self._unsaved_runs.update(self.runs, self._tombstones)
         dropped, self.dropped_unseen = self.dropped_unseen, 0
         return dropped
 
     def _publish(self) -> None:
-        """Show the true counts of the spinners that showed zeros so far.
+        """Show the counts of the spinners that have shown zeros so far.
 
-        `increase()` sees nothing of a counter that begins at 1: a spinner's first failed run would be missed by
-        every alert. So a spinner that becomes known shows zeros first, and its counts with the next read.
+        `increase()` misses the first value of a counter that begins at 1, and so would every alert on a spinner's first
+        failed run. So a new spinner shows zeros first, and its counts with the next read.
         """
         for name, spinner in self._spinners.items():
             if spinner.withheld:
@@ -117,40 +117,39 @@ class ProjectRuns:
         return self._spinners.keys()
 
     def spinner(self, name: str) -> tuple[Counters, dict[Status, int]]:
-        """Return a spinner's counts, or zeros while it is new, and its runs by status."""
+        """Return a spinner's counters, or zeros while it is new, and its number of runs by status."""
         spinner = self._spinners[name]
         return Counters() if spinner.withheld else spinner.counters, spinner.present
 
     def earlier(self, tracked: TrackedRun) -> SpinnerPace:
-        """Return what the earlier runs of a run's spinner taught."""
+        """Return what the spinner of a run learned from earlier runs."""
         return self._spinners[tracked.run.snapshot.spinner].pace
 
-    def collect_moved(self) -> tuple[set[str], set[str]]:
-        """Return the runs and the spinners that changed since this was last asked; also what is not here any more."""
-        if self._learnt:
-            # What is expected of a run under way is not what it was when an earlier one has taught something.
+    def collect_changes(self) -> tuple[set[str], set[str]]:
+        """Return the runs and the spinners that changed or were removed since the last call."""
+        if self._learned:
+            # The thresholds of open runs depend on what their spinner learned.
             others = ((run_id, tracked.run.snapshot.spinner) for run_id, tracked in self.open.items())
-            self._moved_runs.update(run_id for run_id, spinner in others if spinner in self._learnt)
-            self._learnt.clear()
-        runs, self._moved_runs = self._moved_runs, set()
-        spinners, self._moved_spinners = self._moved_spinners, set()
+            self._changed_runs.update(run_id for run_id, spinner in others if spinner in self._learned)
+            self._learned.clear()
+        runs, self._changed_runs = self._changed_runs, set()
+        spinners, self._changed_spinners = self._changed_spinners, set()
         return runs, spinners
 
-    def open_moved(self) -> None:
-        """Note that all runs under way show otherwise than before."""
-        self._moved_runs.update(self.open)
+    def mark_open_changed(self) -> None:
+        """Mark all open runs as changed."""
+        self._changed_runs.update(self.open)
 
-    def all_moved(self) -> None:
-        """Note that everything of the project shows otherwise than before."""
-        self._moved_runs.update(self.runs)
-        self._moved_spinners.update(self._spinners)
+    def mark_all_changed(self) -> None:
+        """Mark all runs and spinners as changed."""
+        self._changed_runs.update(self.runs)
+        self._changed_spinners.update(self._spinners)
 
     def apply(self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float) -> None:
-        """Fold snapshots into the runs they belong to, and count what is new about them.
+        """Merge snapshots into the runs they belong to, and count what is new about them.
 
-        `seen_at` is the runtime's time of the answer that they came in; None when it said none: then each run's own
-        `updatedAt` has to do. Earlier reads were complete up to `horizon`: a run that ended before it and is not here
-        was counted then.
+        `seen_at` is the runtime's time of the response; without one, each run's own `updatedAt` is used. Earlier reads
+        were complete up to `horizon`: an unknown run that ended before it was counted then.
         """
         for snapshot in snapshots:
             at = snapshot.updated_at if seen_at is None else seen_at
@@ -160,7 +159,7 @@ class ProjectRuns:
                 if self._tombstones and snapshot.id in self._tombstones:
                     tracked = self._readmit(run)
                 elif run.ended_at is None or run.ended_at >= horizon:
-                    # Else an earlier read has counted it, or it is older than our first.
+                    # Otherwise an earlier read has counted it, or it ended before the first.
                     tracked = TrackedRun(run)
                 if tracked is None:
                     continue
@@ -168,27 +167,27 @@ class ProjectRuns:
                 newer = tracked.run.fold(snapshot, at)
                 if newer is tracked.run:
                     continue
-                # What the state before this one shows must have been counted before it is gone.
+                # The previous state must be counted before this one replaces it.
                 self._count()
-                self._withdraw(tracked)
+                self._remove_from_indexes(tracked)
                 tracked.change(newer, self.metadata.read_as_of)
-            self._place(tracked)
+            self._add_to_indexes(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
 
     def _readmit(self, run: Run) -> TrackedRun | None:
-        """Return the place of a run that left, unless this is but an echo of it."""
-        left = self._tombstones[run.id]
-        late = run.snapshot.updated_at <= left.run.snapshot.updated_at
-        if left.run.ended and (late or run.ends_like(left.run)):
+        """Return the tracked run of a tombstone, which is removed; None when the snapshot brings nothing new."""
+        tombstone = self._tombstones[run.id]
+        late = run.snapshot.updated_at <= tombstone.run.snapshot.updated_at
+        if tombstone.run.ended and (late or run.ends_like(tombstone.run)):
             return None
-        # Begun anew under the same id, or not gone after all: what was counted of it stays counted.
+        # It restarted under the same id, or was not gone after all: what was counted for it stays counted.
         del self._tombstones[run.id]
-        left.change(run, self.metadata.read_as_of)
-        return left
+        tombstone.change(run, self.metadata.read_as_of)
+        return tombstone
 
-    def _place(self, tracked: TrackedRun) -> None:
-        # Once for each run of a first read: what it asks for often is asked for once.
+    def _add_to_indexes(self, tracked: TrackedRun) -> None:
+        # Called for each run of a first read: local variables make it faster.
         run = tracked.run
         snapshot = run.snapshot
         run_id, ended_at, records = snapshot.id, run.ended_at, snapshot.records
@@ -200,49 +199,49 @@ class ProjectRuns:
         else:
             heapq.heappush(self._ends, RunEnd(ended_at, run_id))
         if run.failed_records:
-            self._naming[run_id] = tracked
+            self._with_failed_records[run_id] = tracked
         if (0 if records is None else records.failed) != tracked.records_read_for:
             self._new_failures.add(run_id)
 
     def _count(self) -> None:
-        """Count what was placed, spinner by spinner: run by run it would take twice as long."""
-        for name, placed in self._uncounted.items():
+        """Count what was added or changed, grouped by spinner: one by one it would take twice as long."""
+        for name, changed in self._uncounted.items():
             spinner = self._spinners.get(name)
             if spinner is None:
                 spinner = self._spinners[name] = Spinner()
                 spinner.withheld = self.has_been_read or not self.metadata.history
-            if spinner.count(placed):
-                self._learnt.add(name)
+            if spinner.count(changed):
+                self._learned.add(name)
             self._note_spinner(name)
         self._uncounted.clear()
 
     def _note_run(self, run_id: str) -> None:
         if not self.has_been_read:
             return
-        self._moved_runs.add(run_id)
+        self._changed_runs.add(run_id)
         if self._is_saved:
             self._unsaved_runs.add(run_id)
 
     def _note_spinner(self, name: str) -> None:
-        self._moved_spinners.add(name)
+        self._changed_spinners.add(name)
         if self._is_saved:
             self._unsaved_spinners.add(name)
 
-    def _withdraw(self, tracked: TrackedRun) -> None:
+    def _remove_from_indexes(self, tracked: TrackedRun) -> None:
         run = tracked.run
         self._note_run(run.id)
-        self._moved_spinners.add(run.snapshot.spinner)
+        self._changed_spinners.add(run.snapshot.spinner)
         self._spinners[run.snapshot.spinner].present[run.status] -= 1
         self.open.pop(run.id, None)
-        self._naming.pop(run.id, None)
+        self._with_failed_records.pop(run.id, None)
         self._new_failures.discard(run.id)
 
     def drop(self, run_id: str, now: float) -> bool:
-        """Remove a run and remember that it left; returns whether it was there."""
+        """Drop a run and keep a tombstone; return whether there was such a run."""
         tracked = self.runs.pop(run_id, None)
         if tracked is None:
             return False
-        self._withdraw(tracked)
+        self._remove_from_indexes(tracked)
         tracked.run = tracked.run.with_failed_records(())
         tracked.records_read_for = 0
         tracked.hidden = False
@@ -251,102 +250,100 @@ class ProjectRuns:
         return True
 
     def first_end(self) -> RunEnd | None:
-        """Return the first ending of a run that is here; None when none has ended."""
+        """Return the first end among the runs; None when none has ended."""
         while self._ends:
             first = self._ends[0]
             tracked = self.runs.get(first.run_id)
             if tracked is not None and tracked.run.ended_at == first.at:
                 return first
-            # Of a run that left, or of a life before.
+            # Its run was dropped, or restarted since.
             heapq.heappop(self._ends)
         return None
 
     def expire(self, now: float, retention: float) -> None:
-        """Let go of runs that ended longer than `retention` ago; a run's retention begins at its end, never before."""
+        """Drop the runs that ended longer than `retention` ago, and the tombstones that are too old."""
         while (first := self.first_end()) is not None and first.at < now - retention:
             self.drop(first.run_id, now)
-        while (longest_gone := next(self.tombstones(), None)) is not None and longest_gone[
-            0
-        ] <= now - TOMBSTONE_RETENTION:
-            self.drop_tombstone(longest_gone[1])
+        while (oldest := next(self.tombstones(), None)) is not None and oldest[0] <= now - TOMBSTONE_RETENTION:
+            self.drop_tombstone(oldest[1])
 
     @property
     def tombstone_count(self) -> int:
-        """How many runs are remembered though they left."""
+        """How many tombstones are kept."""
         return len(self._tombstones)
 
     def tombstones(self) -> Iterator[tuple[float, str]]:
-        """Yield the runs that are remembered though they left, each with when it did; the first to leave first."""
+        """Yield the tombstones, oldest first: the runtime's time of the drop and the run's id."""
         for run_id, tracked in self._tombstones.items():
             yield tracked.left_at or 0.0, run_id
 
     def drop_tombstone(self, run_id: str) -> None:
-        """Remember a run that left no longer."""
+        """Drop a tombstone."""
         del self._tombstones[run_id]
         self._note_run(run_id)
 
     def hide(self, hidden: set[str]) -> int:
-        """Hide just these runs; return how many were shown until now."""
+        """Hide exactly these runs; return how many of them were shown before."""
         newly = 0
         for run_id, tracked in self.runs.items():
             if (run_id in hidden) != tracked.hidden:
-                self._moved_runs.add(run_id)
+                self._changed_runs.add(run_id)
                 newly += not tracked.hidden
             tracked.hidden = run_id in hidden
         return newly
 
     def runs_with_new_failures(self) -> list[Run]:
-        """Return the shown runs whose failed count moved since `keep_failed_records`."""
+        """Return the shown runs whose failed count changed since `keep_failed_records`."""
         tracked = (self.runs[run_id] for run_id in self._new_failures)
         return [each.run for each in tracked if not each.hidden]
 
-    def runs_naming_records(self) -> list[Run]:
-        """Return the runs that have failed records by name."""
-        return [tracked.run for tracked in self._naming.values()]
+    def runs_with_failed_records(self) -> list[Run]:
+        """Return the runs whose failed records are stored."""
+        return [tracked.run for tracked in self._with_failed_records.values()]
 
     def keep_failed_records(self, run: Run, records: tuple[FailedRecord, ...]) -> None:
-        """Take the failed records that belong to the failed count of `run`."""
+        """Store the failed records that were read for the failed count of `run`."""
         tracked = self.runs.get(run.id)
         if tracked is None:
             return
-        self._name_failed_records(tracked, records)
+        self._set_failed_records(tracked, records)
         tracked.records_read_for = run.records.failed
         if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)
 
     def trim_failed_records(self, run_id: str, records: tuple[FailedRecord, ...]) -> None:
-        """Name only these failed records of a run; for which failed count they were read stays as it is."""
-        self._name_failed_records(self.runs[run_id], records)
+        """Keep only these failed records of a run; the failed count that they were read for stays."""
+        self._set_failed_records(self.runs[run_id], records)
 
-    def _name_failed_records(self, tracked: TrackedRun, records: tuple[FailedRecord, ...]) -> None:
+    def _set_failed_records(self, tracked: TrackedRun, records: tuple[FailedRecord, ...]) -> None:
         tracked.run = tracked.run.with_failed_records(records)
-        self._naming.pop(tracked.run.id, None)
+        self._with_failed_records.pop(tracked.run.id, None)
         if records:
-            self._naming[tracked.run.id] = tracked
+            self._with_failed_records[tracked.run.id] = tracked
         self._note_run(tracked.run.id)
 
     def unsaved(self) -> Iterator[tuple[str, str, TrackedRun | Spinner | None]]:
-        """Yield kind, key and value of what changed since `saved`; None stands for what is not known any more."""
+        """Yield kind, key and value of what changed since `saved`; a value of None deletes the row."""
         for name in self._unsaved_spinners:
             yield SPINNER, name, self._spinners[name]
         for run_id in self._unsaved_runs:
             yield RUN, run_id, self.runs.get(run_id) or self._tombstones.get(run_id)
 
     def saved(self) -> None:
-        """Take note that what changed was saved."""
+        """Note that what changed is saved."""
         self._unsaved_runs.clear()
         self._unsaved_spinners.clear()
 
     def restore(self, runs: Iterable[TrackedRun], spinners: dict[str, Spinner]) -> None:
-        """Take what was saved by an earlier life of the exporter; this project must be new."""
+        """Restore what an earlier process saved; this project must be new."""
         self._spinners = spinners
         for spinner in spinners.values():
             spinner.present = dict.fromkeys(Status, 0)
         for tracked in sorted(runs, key=lambda each: each.left_at or 0.0):
-            tracked.hidden = False  # decided anew with the first read
+            tracked.hidden = False  # the first read decides
             if tracked.left_at is None:
                 spinners[tracked.run.snapshot.spinner].present[tracked.run.status] += 1
-                self._place(tracked)
+                self._add_to_indexes(tracked)
             else:
                 self._tombstones[tracked.run.id] = tracked
 

@@ -40,7 +40,7 @@ class Projects(Mapping[str, ProjectRuns]):
                 self._add(project_id, ProjectMetadata(name, history=not self._listed))
             elif known.name != name:
                 known.metadata = msgspec.structs.replace(known.metadata, name=name)
-                known.all_moved()
+                known.mark_all_changed()
         self._listed = True
 
     def discard_first_read(self, project_id: str) -> None:

@@ -1,4 +1,4 @@
-"""One read of one project on its way into the store: applied answer by answer, then completed."""
+"""One read of one project on its way into the store: applied response by response, then completed."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from exporter.runtime.model import RunSnapshot
 
 
 class ProjectRead:
-    """A read under way; `Store.reading` opens it and handles one that is not completed."""
+    """A read in progress; `Store.reading` opens it and handles one that is not completed."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class ProjectRead:
     def complete(self, *, as_of: float, unchanged: bool = False) -> None:
         """Complete the read: the project is now known as of the runtime's time `as_of`.
 
-        `unchanged`: the runtime answered that the list of changes is the one of the read before. It says nothing newer
-        of its own, so the next read starts where this one did.
+        `unchanged`: the list of changes is the one of the read before (HTTP 304). It carries no time of its own, so the
+        next read starts where this one did.
         """
         self._begin()
         for _ in range(self._project.complete(as_of=as_of, unchanged=unchanged, at=self._monotonic())):

@@ -1,9 +1,9 @@
-"""One run: what its snapshots add up to. No clock, no I/O, nothing of other runs."""
+"""One run, merged from its snapshots. No clock, no I/O, no other runs."""
 
 from typing import Self
 
-# A Struct instead of a dataclass, here as in `runtime.model`: one is made for each change of each run, and it is
-# made several times faster and takes less room.
+# A Struct instead of a dataclass, as in `runtime.model`: one is created for each change of each run, several times
+# faster and in less memory.
 import msgspec
 
 from exporter.runtime.model import FailedRecord, RecordCounts, RunSnapshot
@@ -11,13 +11,13 @@ from exporter.status import Status
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
-    """A run as far as we know it. A new snapshot makes a new value, so "changed" means "another object".
+    """A run as far as it is known. A snapshot that changes it creates a new object.
 
     Times are the runtime's, in seconds since the epoch.
     """
 
     snapshot: RunSnapshot
-    """The newest snapshot; late ones never replace it."""
+    """The newest snapshot; older ones that arrive late never replace it."""
     seen_at: float
     """The runtime's time of the read that brought the newest snapshot."""
     ended_at: float | None
@@ -29,14 +29,14 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def first(cls, snapshot: RunSnapshot, seen_at: float) -> Self:
-        """Return the run that a first snapshot shows."""
+        """Return the run of a first snapshot."""
         return cls(snapshot, seen_at, _end(snapshot), _progress(snapshot, snapshot.updated_at))
 
     def fold(self, snapshot: RunSnapshot, seen_at: float) -> Self:
-        """Return the run after one more snapshot, in whatever order they come.
+        """Return the run merged with one more snapshot; the order in which snapshots arrive does not matter.
 
-        The newest `updatedAt` wins, then the newest read: some runtimes move counts without `updatedAt`. An
-        older snapshot can still show that the run ended, or stood where it stands, earlier than we knew.
+        The newest `updatedAt` wins, then the newest read: some runtimes change counts without `updatedAt`. An older
+        snapshot can still show that the run ended, or reached its present counts, earlier than known.
         """
         if snapshot == self.snapshot:
             return self
@@ -46,7 +46,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
             older, newer = newer, older
         ended_at = _end(newer)
         if ended_at is not None and newer.ended_at is None:
-            # `updatedAt` can move on after the end; the first sight of the end is nearest to it.
+            # `updatedAt` can change after the end; the first snapshot that shows the end is nearest to it.
             known = (self.ended_at if self.snapshot.status.ended else None, _end(snapshot))
             ended_at = min(time for time in known if time is not None)
         progress = self._fold_progress(older, newer, seen_at, swapped=swapped)
@@ -59,12 +59,12 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         if newer.last_progress_at is not None or newer.started_at is None:
             return _progress(newer, newer.updated_at)
         if _finished(older) == _finished(newer):
-            # Nothing finished between the two: the earlier sight of this count is nearer to the moment.
-            sights = (self.last_progress_at, _progress(older, older.updated_at))
-            return max(min((time for time in sights if time is not None), default=0.0), newer.started_at)
+            # Nothing finished between the two: the earlier snapshot of this count is nearer to the moment.
+            times = (self.last_progress_at, _progress(older, older.updated_at))
+            return max(min((time for time in times if time is not None), default=0.0), newer.started_at)
         if swapped:
             return self.last_progress_at
-        # Counts that moved while `updatedAt` stood still: all we know is that we see it now.
+        # Counts changed and `updatedAt` did not: the time of the read is all that is known.
         return _progress(newer, newer.updated_at if newer.updated_at > older.updated_at else seen_at)
 
     @property
@@ -74,7 +74,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def status(self) -> Status:
-        """The idea behind the newest status label."""
+        """The status for the newest status label."""
         return self.snapshot.status
 
     @property
@@ -84,12 +84,12 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def records(self) -> RecordCounts:
-        """Record counts; all zero while the runtime gives none."""
+        """Record counts; all zero while the runtime has none."""
         return self.snapshot.records or _NO_RECORDS
 
     @property
     def started(self) -> bool:
-        """Whether a worker has ever taken it up."""
+        """Whether a worker has ever started it."""
         return self.snapshot.started_at is not None or self.status in _STARTED
 
     def progress_ratio(self) -> float | None:
@@ -105,19 +105,19 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return max((now if self.ended_at is None else self.ended_at) - self.snapshot.started_at, 0.0)
 
     def with_failed_records(self, records: tuple[FailedRecord, ...]) -> Self:
-        """Return the same run with these failed records named; itself when it names them already."""
+        """Return the run with these failed records."""
         if records == self.failed_records:
             return self
         return type(self)(self.snapshot, self.seen_at, self.ended_at, self.last_progress_at, records)
 
     def ends_like(self, earlier: Self) -> bool:
-        """Whether this is the end of `earlier` once more: an `updatedAt` that moved on, and nothing else."""
+        """Whether this is the same end as that of `earlier`, with a later `updatedAt` at most."""
         if self.ended_at is None or earlier.ended_at is None:
             return False
         return self.snapshot.ended_at is None or self.ended_at <= earlier.ended_at
 
     def restarted_by(self, newer: Self) -> bool:
-        """Whether `newer` is this run begun anew under the same id: counts fell back and it starts again."""
+        """Whether `newer` is a restart of this run under the same id: its counts are lower and its start is another."""
         again = newer.snapshot.started_at is None or newer.snapshot.started_at != self.snapshot.started_at
         return again and newer.records.finished < self.records.finished
 
@@ -127,7 +127,7 @@ _STARTED = (Status.RUNNING, Status.WAITING, Status.COMPLETED, Status.FAILED)
 
 
 def _newer(one: RunSnapshot, seen: float, other: RunSnapshot, other_seen: float) -> bool:
-    """Whether `one` is the newer of two snapshots; ties fall the same way in whatever order they come."""
+    """Whether `one` is the newer of two snapshots; ties are broken by content, so that the order does not matter."""
     if (one.updated_at, seen) != (other.updated_at, other_seen):
         return (one.updated_at, seen) > (other.updated_at, other_seen)
     mine, theirs = ((s.status.ended, _finished(s), repr(s)) for s in (one, other))
@@ -139,17 +139,17 @@ def _finished(snapshot: RunSnapshot) -> int:
 
 
 def _end(snapshot: RunSnapshot) -> float | None:
-    """Return when the run ended. A status that nobody knows ends with `endedAt`; otherwise the status decides."""
+    """Return when the run ended. The status decides; an unknown status ends with `endedAt`."""
     if snapshot.status.ended:
         return snapshot.updated_at if snapshot.ended_at is None else snapshot.ended_at
     return snapshot.ended_at if snapshot.status is Status.UNKNOWN else None
 
 
 def _progress(snapshot: RunSnapshot, finished_by: float) -> float | None:
-    """Return when the run last got further; `finished_by` is when its finished records had finished at the latest."""
-    told, started_at = snapshot.last_progress_at, snapshot.started_at
-    if told is not None:
-        return told if started_at is None or told > started_at else started_at
+    """Return the time of the last progress; `finished_by` is when its finished records had finished at the latest."""
+    reported, started_at = snapshot.last_progress_at, snapshot.started_at
+    if reported is not None:
+        return reported if started_at is None or reported > started_at else started_at
     if started_at is None:
         return None
     return max(finished_by, started_at) if _finished(snapshot) else started_at

@@ -1,4 +1,4 @@
-"""One spinner: what its runs have come to, each thing of each run counted once, however often it is seen."""
+"""One spinner: counts what its runs did, once for each run, however often a run is read."""
 
 import math
 from collections.abc import Sequence
@@ -11,59 +11,62 @@ from exporter.runs.run import Run
 from exporter.status import Status
 
 STARTED, QUEUED, FINISHED, TAUGHT = 1, 2, 4, 8
-"""What there is to count of a run once: that it started, how long it was queued, how it ended, its pace."""
+"""What is counted once for each run: its start, its time in the queue, its end, its pace."""
 
 
-class TrackedRun(msgspec.Struct, gc=False):
-    """A run that is here, or was, with what has been counted of it."""
+class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
+    """A run, or the tombstone of one that was dropped, with what has been counted for it.
+
+    State files of version 2 contain the name `learnt`.
+    """
 
     run: Run
     counted: int = 0
-    """The sum of what was counted once."""
+    """Which of the facts above have been counted, as a bit mask."""
     counted_completed: int = 0
-    """Completed records that were counted."""
+    """Completed records that have been counted."""
     counted_failed: int = 0
-    """The same of failed ones."""
+    """Failed records that have been counted."""
     hidden: bool = False
-    """Whether there are too many runs for this one to be shown."""
+    """Whether the limit on runs hides it from the page."""
     records_read_for: int = 0
     """The failed count for which failed records were last read."""
     left_at: float | None = None
-    """The runtime's time at which it left; None while it is here."""
-    learnt: RunPace | None = None
-    """Its pace as learnt from state to state; None while one was seen alone, as of most runs, which are found ended."""
+    """The runtime's time at which it was dropped; None for a run that is not a tombstone."""
+    learned: RunPace | None = None
+    """Its pace as learned from its changes; None before the first, as for most runs: they are first read when ended."""
 
     @property
     def pace(self) -> RunPace:
-        """What is learnt of how it goes on."""
-        return RunPace.first(self.run) if self.learnt is None else self.learnt
+        """Its pace so far."""
+        return RunPace.first(self.run) if self.learned is None else self.learned
 
-    def change(self, newer: Run, looked_at: float) -> None:
-        """Take the run's newer state; until `looked_at` it was as before.
+    def change(self, newer: Run, unchanged_until: float) -> None:
+        """Replace the run by its newer state; `unchanged_until` is the time of the read before.
 
-        Records of a run begun anew count anew; the run itself does not.
+        The records of a restarted run are counted again; the run itself is not.
         """
         if self.run.restarted_by(newer):
             self.counted_completed = self.counted_failed = 0
-        self.learnt = self.pace.learn(self.run, newer, looked_at)
+        self.learned = self.pace.learn(self.run, newer, unchanged_until)
         self.run = newer
         self.left_at = None
 
 
 class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}):
-    """What one spinner's runs have come to, and its runs that are here by status.
+    """The counters and the pace of one spinner, and how many of its runs there are by status.
 
-    State files of version 2 have the names on the right; a file is read for as long as its version is ours.
+    State files of version 2 contain the names on the right; renaming them requires a new version.
     """
 
     pace: SpinnerPace = msgspec.field(default_factory=SpinnerPace)
     counters: Counters = msgspec.field(default_factory=Counters)
     present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
     withheld: bool = False
-    """Whether it became known with the last read, and shows zeros until the next."""
+    """Whether it was new in the last read: then it shows zeros until the next."""
 
-    def count(self, placed: Sequence[TrackedRun]) -> bool:
-        """Count what these runs, which have just got their places, newly show; return whether they taught something."""
+    def count(self, changed: Sequence[TrackedRun]) -> bool:
+        """Count what is new about runs that were just added or changed; return whether the pace learned from them."""
         counters, present, finished = self.counters, self.present, self.counters.finished
         last_start_at = -math.inf if counters.last_start_at is None else counters.last_start_at
         last_success_at = -math.inf if counters.last_success_at is None else counters.last_success_at
@@ -71,7 +74,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
         queue_times: list[Observation] = []
         durations: list[Observation] = []
         teachers: list[TrackedRun] = []
-        for tracked in placed:
+        for tracked in changed:
             run = tracked.run
             snapshot = run.snapshot
             status, started_at, ended_at = snapshot.status, snapshot.started_at, run.ended_at
@@ -103,7 +106,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     if started_at is not None:
                         duration = ended_at - started_at
                         durations.append((ended_at, duration if duration > 0 else 0.0, snapshot.id))
-                if new & TAUGHT and (tracked.learnt is not None or RunPace.first_is_known(run)):
+                if new & TAUGHT and (tracked.learned is not None or RunPace.first_is_known(run)):
                     teachers.append(tracked)
             records = snapshot.records
             if records is not None:

@@ -1,7 +1,7 @@
-"""What outlives the process: one runtime's runs and counts in a SQLite file, so that a restart counts nothing twice.
+"""The state file: one runtime's runs and counters in SQLite, so that a restart counts nothing twice.
 
-A sync is saved before its page is shown, in one transaction: what somebody has seen is never taken back, and what was
-not saved is read from the runtime again.
+The changes of a sync are saved in one transaction before the page shows them, so a counter that was shown never goes
+back. What was not saved is read from the runtime again.
 """
 
 import asyncio
@@ -26,27 +26,27 @@ from exporter.runs.spinner import TrackedRun
 log = structlog.get_logger(__name__)
 
 APPLICATION_ID = 0x73706E72
-"""Marks a file as ours: "spnr"."""
+"""Marks a file as the exporter's: "spnr"."""
 
 VERSION = 2
-"""The layout of the table and of the values in it; a file of another version is set aside."""
+"""Version of the table and of the values in it; a file of another version is renamed and kept."""
 
 BUSY = 1.0
-"""Seconds to wait for a process that has the file open and is about to end."""
+"""Seconds to wait for a process that has the file open and is about to stop."""
 
-Place = tuple[str, str, str]
-"""Project, kind and key: the primary key."""
+PrimaryKey = tuple[str, str, str]
+"""Project, kind and key."""
 
 
 class StorageObserver(Protocol):
-    """Is told when something could not be saved."""
+    """Is told about writes that fail."""
 
     def storage_failed(self) -> None:
-        """It stays to be saved."""
+        """A write failed; the next one includes its rows."""
 
 
 class StateWriter:
-    """Keeps a runtime's file up with its store. The exporter goes on when it cannot: what it shows is still true."""
+    """Writes what changes in a store to its file. If a write fails, the exporter continues."""
 
     def __init__(self, file: "StateFile", persistence: Persistence, observer: StorageObserver) -> None:
         self._file = file
@@ -56,9 +56,9 @@ class StateWriter:
         self._failing = ""
 
     async def flush(self) -> None:
-        """Save what the store has that is not saved; return when that is done, or could not be."""
+        """Save what is not saved yet; return when that is done or has failed."""
         async with self._lock:
-            # Taken while nothing else can change the store: a count and the run that it counts are of one moment.
+            # Staged without an await in between: a counter and the runs that it counts are of the same moment.
             self._file.stage(self._persistence.unsaved())
             self._persistence.saved()
             if not self._file.has_staged:
@@ -73,7 +73,7 @@ class StateWriter:
                 return
             if self._failing:
                 self._failing = ""
-                log.info("state is saved again", file=str(self._file.path))
+                log.info("state saved again", file=str(self._file.path))
 
     def close(self) -> None:
         """Close the file."""
@@ -81,18 +81,18 @@ class StateWriter:
 
 
 class StateFile:
-    """One file, which this process alone has open."""
+    """One file, opened exclusively by this process."""
 
     def __init__(self, folder: Path, runtime: str, base_url: str, *, wall: Callable[[], float] = time.time) -> None:
-        """Open the file of a runtime, or make it: each URL has its own, so that counts never go from one to another.
+        """Open or create the file of a runtime. Each URL has its own, so that the counters of two never mix.
 
-        A file that cannot be used as ours is set aside under another name. Raises `ConfigError` when the folder cannot
-        be written, or another process has the file open.
+        A file that cannot be used is renamed and kept. Raises `ConfigError` when the folder cannot be written, or
+        another process has the file open.
         """
         self.path = folder / file_name(runtime, canonical_url(base_url))
         self._writing = threading.Lock()
-        self._staged: dict[Place, bytes | None] = {}
-        self._gone: set[str] = set()
+        self._staged: dict[PrimaryKey, bytes | None] = {}
+        self._removed: set[str] = set()
         with _unusable_folder(self.path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for spelling in (base_url, canonical_url(base_url) + "/"):
@@ -102,59 +102,62 @@ class StateFile:
             except _ForeignError as error:
                 aside = _set_aside(self.path, wall())
                 log.error(
-                    "state file cannot be used; beginning anew", file=str(self.path), reason=str(error), kept=aside
+                    "state file cannot be used; starting with an empty one",
+                    file=str(self.path),
+                    reason=str(error),
+                    kept=aside,
                 )
                 self._connection, self._rows = _opened(self.path)
 
     def load(self) -> list[Row]:
-        """Return what was in the file when it was opened, once."""
+        """Return the rows that were in the file when it was opened; later calls return none."""
         rows, self._rows = self._rows, []
         return rows
 
     def stage(self, rows: Iterable[Row]) -> None:
-        """Take what is to be written, as it is now."""
+        """Encode rows for the next `write`."""
         for kind, project, key, value in rows:
             if value is None and kind == "project":
-                self._gone.add(project)
-                self._staged = {place: each for place, each in self._staged.items() if place[0] != project}
+                self._removed.add(project)
+                self._staged = {key: each for key, each in self._staged.items() if key[0] != project}
             else:
                 self._staged[project, kind, key] = None if value is None else _ENCODER.encode(value)
 
     @property
     def has_staged(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._staged or self._gone)
+        return bool(self._staged or self._removed)
 
     def write(self) -> None:
-        """Write all that is staged or nothing of it; raises `StorageError`, and then it stays staged.
+        """Write all staged rows in one transaction. Raises `StorageError`; then they stay staged.
 
-        It waits for the disk, so it is not for the event loop's thread.
+        Blocks on the disk, so it must not run in the event loop's thread.
         """
         with self._writing:
             staged, self._staged = self._staged, {}
-            gone, self._gone = self._gone, set()
+            removed, self._removed = self._removed, set()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("DELETE FROM state WHERE project = ?", [(project,) for project in gone])
+                self._connection.executemany("DELETE FROM state WHERE project = ?", [(project,) for project in removed])
                 self._connection.executemany(
                     "DELETE FROM state WHERE project = ? AND kind = ? AND key = ?",
-                    [place for place, value in staged.items() if value is None],
+                    [key for key, value in staged.items() if value is None],
                 )
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)",
-                    [(*place, value) for place, value in staged.items() if value is not None],
+                    [(*key, value) for key, value in staged.items() if value is not None],
                 )
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
-                # What was staged meanwhile is newer.
+                # Rows that were staged in the meantime are newer.
                 self._staged = {**staged, **self._staged}
-                self._gone |= gone
+                self._removed |= removed
                 raise StorageError(f"{self.path}: cannot be written: {error}") from None
 
     def close(self) -> None:
-        """Close the file, after a write that is under way."""
+        """Close the file, after a write in progress."""
         with self._writing:
             self._connection.close()
 
@@ -177,27 +180,27 @@ CREATE TABLE state (
 
 
 class _ForeignError(Exception):
-    """The file is none of ours, of another version, or damaged."""
+    """The file belongs to another program, has another version, or is damaged."""
 
 
 def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
-    """Open a file and read all that is in it."""
-    # Nobody but us is to look into it: it has the names of customers' projects.
+    """Open a file and read all rows."""
+    # Readable by its owner alone: it contains the names of customers' projects.
     path.touch(mode=0o600, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
-        # Nobody else has any business in it, and without shared memory it works on any file system.
+        # Exclusive locking needs no shared memory, so it works on any file system.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         _claim(connection)
         rows = _rows(connection)
         connection.execute("COMMIT")
-        # Only now that it is known to be ours.
+        # Only after the checks: this changes the file.
         connection.execute("PRAGMA journal_mode = WAL")
     except (sqlite3.OperationalError, OSError):
         connection.close()
-        raise  # locked, or not to be written: not the file's fault
+        raise  # locked or not writable: the file itself may be good
     except (sqlite3.DatabaseError, msgspec.MsgspecError, KeyError, ValueError) as error:
         connection.close()
         raise _ForeignError(str(error) or type(error).__name__) from None
@@ -208,7 +211,7 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
 
 
 def _claim(connection: sqlite3.Connection) -> None:
-    """Make an empty file ours, and look over one that is not empty."""
+    """Initialize an empty file; check one that is not empty."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -217,9 +220,9 @@ def _claim(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
     elif application != APPLICATION_ID:
-        raise _ForeignError("it is another program's")
+        raise _ForeignError("it belongs to another program")
     elif version != VERSION:
-        raise _ForeignError(f"it is of version {version}, and this exporter writes version {VERSION}")
+        raise _ForeignError(f"it has version {version}, and this exporter writes version {VERSION}")
     (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if finding != "ok":
         raise _ForeignError(f"it is damaged: {' '.join(finding.split())}")
@@ -228,17 +231,17 @@ def _claim(connection: sqlite3.Connection) -> None:
 def _rows(connection: sqlite3.Connection) -> list[Row]:
     found = connection.execute("SELECT kind, project, key, value FROM state")
     rows: list[Row] = [(kind, project, key, _DECODERS[kind].decode(value)) for kind, project, key, value in found]
-    places = {(project, kind, key) for kind, project, key, _ in rows}
+    keys = {(project, kind, key) for kind, project, key, _ in rows}
     for _, project, key, value in rows:
-        if isinstance(value, TrackedRun) and (project, "spinner", value.run.snapshot.spinner) not in places:
-            raise _ForeignError(f"it has the run {key} and not its spinner")
+        if isinstance(value, TrackedRun) and (project, "spinner", value.run.snapshot.spinner) not in keys:
+            raise _ForeignError(f"the spinner of run {key} is missing")
     return rows
 
 
 def _adopt(earlier: Path, path: Path) -> None:
-    """Rename the file that an earlier version named after another spelling of the same URL.
+    """Rename a file that an earlier version named after another spelling of the same URL.
 
-    Raises `sqlite3.OperationalError` while another process has it open: a file is not renamed under its user.
+    Raises `sqlite3.OperationalError` while another process has it open: its user would lose it.
     """
     if earlier == path or path.exists() or not earlier.exists():
         return
@@ -249,9 +252,9 @@ def _adopt(earlier: Path, path: Path) -> None:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
-        pass  # damaged or another program's: set aside like any other such file
+        pass  # damaged or of another program: opening it will rename it
     finally:
-        # Writes what is in the write-ahead log into the file, and removes the log.
+        # Moves the write-ahead log into the file and removes the log.
         connection.close()
     earlier.rename(path)
 
@@ -259,7 +262,7 @@ def _adopt(earlier: Path, path: Path) -> None:
 def _set_aside(path: Path, now: float) -> str:
     aside = path.with_name(f"{path.name}.unusable-{now:.0f}")
     path.rename(aside)
-    # What was under way in it is of no use without it.
+    # The logs of transactions are useless without their file.
     for suffix in ("-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     return str(aside)
@@ -267,7 +270,7 @@ def _set_aside(path: Path, now: float) -> str:
 
 @contextlib.contextmanager
 def _unusable_folder(path: Path) -> Iterator[None]:
-    """Say what is wrong with a place where no file of ours can be."""
+    """Turn an error of the folder into a `ConfigError` that names the file."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -54,7 +54,7 @@ class Store:
     def config(self, config: Config) -> None:
         self._config = config
         for project in self._projects.values():
-            project.all_moved()
+            project.mark_all_changed()
 
     # -- reading a project --------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Store:
         """Store the state of the worker service."""
         if self._runtime.keep_health(health, heartbeat_timeout=self.config.runtime.heartbeat_timeout):
             for project in self._projects.values():
-                project.open_moved()
+                project.mark_open_changed()
 
     def keep_meters(self, meters: tuple[Meter, ...]) -> None:
         """Store the meters of the plan."""

@@ -174,7 +174,7 @@ class StoreView:
 
     def remove(self, project_id: str) -> None:
         """Report everything of a project as changed before the project is removed."""
-        self._projects[project_id].all_moved()
+        self._projects[project_id].mark_all_changed()
         self._collect_changes()
         self._fresh.discard(project_id)
 
@@ -183,8 +183,8 @@ class StoreView:
         for project_id, project in self._projects.read():
             if self.is_fresh(project) != (project_id in self._fresh):
                 self._fresh ^= {project_id}
-                project.all_moved()
-            runs, spinners = project.collect_moved()
+                project.mark_all_changed()
+            runs, spinners = project.collect_changes()
             if runs or spinners:
                 for watch in self._watches:
                     watch.note(

@@ -1,4 +1,4 @@
-"""What moved since somebody last looked, so that whoever shows runs looks at those alone."""
+"""What changed since a reader last asked, so that it need not go through all runs."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,21 +7,21 @@ Key = tuple[str, str]
 
 
 class Watch:
-    """One watcher's view. What is over too is moved: it is not to be found in the store any more."""
+    """The changes that one reader has not seen yet. A run or spinner that was removed has changed too."""
 
     def __init__(self, collect: Callable[[], None]) -> None:
-        """`collect` is called before each look, to note what moved."""
+        """`collect` is called before the changes are returned, so that the latest are noted."""
         self._collect = collect
         self._runs: dict[Key, None] = {}
         self._spinners: dict[Key, None] = {}
 
     def note(self, runs: Iterable[Key], spinners: Iterable[Key]) -> None:
-        """Note that these moved."""
+        """Note that these changed."""
         self._runs.update(dict.fromkeys(runs))
         self._spinners.update(dict.fromkeys(spinners))
 
-    def moved(self) -> tuple[list[Key], list[Key]]:
-        """Return the runs and the spinners that moved since this was last asked, at first all of them."""
+    def changed(self) -> tuple[list[Key], list[Key]]:
+        """Return the runs and the spinners that changed since the last call; the first call returns all."""
         self._collect()
         runs, self._runs = self._runs, {}
         spinners, self._spinners = self._spinners, {}

@@ -1,6 +1,6 @@
-"""Reading: asks the runtime what changed and puts it into the store. Imports `config`, `runtime` and `runs`.
+"""Sync: reads from the runtime what changed and writes it to the store. Imports `config`, `runtime` and `runs`.
 
-`runtime_sync` reads one runtime as a whole, `project_sync` one project of it; `project_list` knows which projects there
-are, `record_counter` counts records where runs carry no counts, `problems` logs what cannot be read, and
+`runtime_sync` reads one runtime as a whole, `project_sync` one project of it; `project_list` holds the list of
+projects, `record_counter` counts records where runs carry no counts, `problems` logs what cannot be read, and
 `single_flight` lets overlapping scrapes share one sync.
 """

@@ -1,11 +1,11 @@
-"""Which projects there are: the runtime's list, read again in full only now and then, and what of it is wanted."""
+"""The runtime's list of projects, and those that the config wants. An unchanged list costs one conditional request."""
 
 from collections.abc import Callable
 
 from exporter.runtime.client import RuntimeClient
 
 ONLY_PROJECT = "default"
-"""The id of the one project where the API has none."""
+"""The id of the single project where the API has none."""
 
 
 class ProjectList:
@@ -20,10 +20,10 @@ class ProjectList:
         sweep_interval: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """`wanted` says whether a project of a name is to be read.
+        """`wanted` returns whether a project of this name is to be read.
 
-        `only_project` is what the one project is called where the API has none; `sweep_interval` are the seconds after
-        which the list is read whatever its ETag says.
+        `only_project` names the single project where the API has none. After `sweep_interval` seconds the list is read
+        without its ETag.
         """
         self._client = client
         self._is_wanted = wanted
@@ -33,17 +33,17 @@ class ProjectList:
         self._etag: str | None = None
         self._read_at = float("-inf")
         self.names: dict[str, str] = {}
-        """All that the runtime lists, id to name."""
+        """All projects of the list, id to name."""
         self.wanted: dict[str, str] = {}
-        """Those that are to be read, id to a name that tells it from the others."""
+        """The projects that are to be read, id to a name that is unique."""
 
     async def refresh(self, observe: Callable[[float], None] = lambda as_of: None) -> None:
-        """Read the list; `observe` is told the runtime's time of each answer.
+        """Read the list; `observe` is told the runtime's time of each response.
 
-        Raises `ApiError`, with nothing changed.
+        Raises `ApiError`; then the list is the same as before.
         """
         if not self._client.has("projects"):
-            self._take({ONLY_PROJECT: self._only_project})
+            self._set({ONLY_PROJECT: self._only_project})
             return
         now = self._monotonic()
         etag = self._etag if now - self._read_at < self._sweep_interval else None
@@ -52,17 +52,17 @@ class ProjectList:
             if page.as_of is not None:
                 observe(page.as_of)
         if not pages[-1].not_modified:
-            self._take({project.id: project.name for page in pages for project in page.items})
+            self._set({project.id: project.name for page in pages for project in page.items})
             self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now
 
-    def _take(self, names: dict[str, str]) -> None:
-        # Worked out with the list rather than when somebody asks: each probe does.
+    def _set(self, names: dict[str, str]) -> None:
+        # Computed here and not on access: every probe reads it.
         self.names = names
         self.wanted = _distinct({project_id: name for project_id, name in names.items() if self._is_wanted(name)})
 
 
 def _distinct(names: dict[str, str]) -> dict[str, str]:
-    """Return names that tell projects apart: where two are called alike, each gets its id behind its name."""
+    """Return unique names: where several projects share a name, the id follows it."""
     uses: dict[str, int] = {}
     for name in names.values():
         uses[name] = uses.get(name, 0) + 1

@@ -1,6 +1,6 @@
-"""Reads one project into the store: which runs changed, which have to be looked after, which records failed.
+"""Reads one project into the store: the runs that changed, all open runs at each sweep, and failed records.
 
-A read is staged and committed after its last page; one that fails changes nothing that is shown.
+The pages of a read are collected and applied after the last one; a read that fails changes nothing that is shown.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ from exporter.sync.record_counter import RecordCounter
 T = TypeVar("T")
 
 MAX_REREADS = 200
-"""Runs of one project that are read one by one in one sync; the next sync goes on with the rest."""
+"""Runs of one project that one sync reads one by one; the next sync continues."""
 
 RUNS_PER_SLICE = 500
-"""Runs that are taken into the store before others have their turn: two milliseconds, as decoding them takes."""
+"""Runs that are applied in one time slice: about two milliseconds, as long as decoding a page takes."""
 
 MAX_RECORD_READS = 20
-"""Runs of one project whose failed records are read in one sync; the next sync goes on with the rest."""
+"""Runs of one project whose failed records one sync reads; the next sync continues."""
 
 MAX_RECORD_PAGES = 20
-"""Pages of failed records read of one run: 10,000 records, of which the newest few are shown."""
+"""Pages of failed records that are read for one run: 10,000 records, of which the newest few are shown."""
 
 
 class ProjectSync:
-    """Reads the projects of one store, each incrementally: remembers how far it has read."""
+    """Reads the projects of one store, each from where its last read ended."""
 
     def __init__(
         self,
@@ -56,17 +56,17 @@ class ProjectSync:
         self._counters: dict[str, RecordCounter] = {}
 
     async def read(self, project_id: str, name: str | None) -> bool:
-        """Read one project; return whether that went well. One broken project does not hide the others.
+        """Read one project; return whether it could be read. Raises for no response of the API.
 
-        `name` is what the runtime's list calls it; None when it is not there any more.
+        `name` is its name in the runtime's list; None when it is not listed any more.
         """
         try:
             with self._store.reading(project_id) as read:
                 gone = await self._read_runs(read, project_id, name or "")
         except ApiError as error:
-            # Empty is not success, and neither is 404: a project leaves when its list and its runs agree on it.
+            # A 404 alone does not remove a project: it must be missing from the list of projects too.
             if isinstance(error, NotFoundError) and name is None:
-                self.forget(project_id)
+                self.drop(project_id)
                 return True
             self._store.fail(project_id, str(error))
             self._problems.report("project", str(error), project=project_id)
@@ -75,14 +75,14 @@ class ProjectSync:
             self._store.drop_run(project_id, run_id)
         self._problems.resolve("project", project=project_id)
         if name is None and not self._store.open_runs(project_id):
-            self.forget(project_id)
+            self.drop(project_id)
             return True
         if self._client.has("records"):
             await self._read_failed_records(project_id)
         return True
 
-    def forget(self, project_id: str) -> None:
-        """Let go of a project, in the store too."""
+    def drop(self, project_id: str) -> None:
+        """Drop a project, in the store too."""
         self._store.drop_project(project_id)
         self._problems.forget(project_id)
         self._cursors.pop(project_id, None)
@@ -95,7 +95,7 @@ class ProjectSync:
         swept_at = self._monotonic()
         sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
         open_before = self._store.open_runs(project_id) if sweeps else {}
-        active = _Staged(open_before)
+        active = _RunList(open_before)
         if sweeps and self._client.can_list_active:
             async for page in self._observed(self._client.jobs(project, active=True)):
                 active.add(page)
@@ -106,14 +106,14 @@ class ProjectSync:
             horizon = active.as_of() - self._config.retention
         else:
             horizon = self._store.clock.now() - self._config.retention
-        changed = _Staged(active.unseen)
-        # Without an ETag at a sweep: one that lies would hide every change for ever.
+        changed = _RunList(active.unseen)
+        # A sweep sends no ETag: a wrong one would hide every change for ever.
         etag = None if sweeps else cursor.etag
         async for page in self._observed(self._client.jobs(project, updated_since=horizon, etag=etag)):
             changed.add(page)
             if watermark is None and not self._client.counts_records:
-                # Before its first read is through nothing of a project is shown or saved, so there is nothing that a
-                # part of it could spoil, and its whole history need not be held beside what is kept of it.
+                # Nothing of a project is shown or saved before its first read completes. So its pages are applied as
+                # they arrive, and the whole history is never in memory.
                 await self._apply(read, [*active.drain(), *changed.drain()], horizon)
         gone: list[str] = []
         if sweeps:
@@ -122,47 +122,47 @@ class ProjectSync:
             if len(lost) > MAX_REREADS:
                 swept_at = cursor.swept_at or swept_at
         as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
-        sightings = [*active.drain(), *changed.drain()]
+        responses = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
-            sightings = await self._count_records(project_id, sightings, as_of)
-        await self._apply(read, sightings, horizon)
+            responses = await self._count_records(project_id, responses, as_of)
+        await self._apply(read, responses, horizon)
         read.complete(as_of=as_of, unchanged=changed.not_modified)
         self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
         return gone
 
-    async def _apply(self, read: ProjectRead, sightings: list["_Sighting"], horizon: float) -> None:
-        for sighting in sightings:
-            for start in range(0, len(sighting.runs), RUNS_PER_SLICE):
+    async def _apply(self, read: ProjectRead, responses: list["_Response"], horizon: float) -> None:
+        for response in responses:
+            for start in range(0, len(response.runs), RUNS_PER_SLICE):
                 await self._client.time_slices.next()
-                some = sighting.runs[start : start + RUNS_PER_SLICE]
-                read.apply(some, sighting.as_of, horizon=horizon)
+                some = response.runs[start : start + RUNS_PER_SLICE]
+                read.apply(some, response.as_of, horizon=horizon)
 
-    async def _count_records(self, project_id: str, sightings: list["_Sighting"], as_of: float) -> list["_Sighting"]:
-        """Return sightings with their records counted, and one of every run under way: its records may move alone."""
+    async def _count_records(self, project_id: str, responses: list["_Response"], as_of: float) -> list["_Response"]:
+        """Return responses with their records counted, and one for every open run: its records may change alone."""
         counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._config.sync.overlap))
         known = self._store.runs_of(project_id)
         newest: dict[str, tuple[RunSnapshot, float | None]]
         newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
-        newest |= {snapshot.id: (snapshot, sighting.as_of) for sighting in sightings for snapshot in sighting.runs}
+        newest |= {snapshot.id: (snapshot, response.as_of) for response in responses for snapshot in response.runs}
         problems: list[str] = []
 
-        async def count(snapshot: RunSnapshot, seen_at: float | None) -> _Sighting | None:
+        async def count(snapshot: RunSnapshot, seen_at: float | None) -> _Response | None:
             try:
-                return _Sighting([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
+                return _Response([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
             except ApiError as error:
-                # Better the run as it was than one without its records.
+                # The run stays as it was: without its records it would lose its counts.
                 problems.append(str(error))
                 return None
 
         counted = await together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
-        counter.forget(newest)
+        counter.keep_only(newest)
         self._problems.settle("records", problems, project=project_id)
         if problems and len(problems) == len(counted):
             raise ApiError(problems[0])
         return [each for each in counted if each is not None]
 
-    async def _reread(self, project_id: str, runs: list[Run], active: "_Staged") -> list[str]:
-        """Read runs one by one that should be open and were in no list; return those that are gone."""
+    async def _reread(self, project_id: str, runs: list[Run], active: "_RunList") -> list[str]:
+        """Read one by one the runs that should be open and were in no list; return those that do not exist any more."""
         if not self._client.has("job"):
             return [run.id for run in runs]
         gone: list[str] = []
@@ -170,11 +170,11 @@ class ProjectSync:
 
         async def read(run: Run) -> None:
             try:
-                active.add_alone(await self._client.job(run.snapshot))
+                active.add_single(await self._client.job(run.snapshot))
             except NotFoundError:
                 gone.append(run.id)
             except ApiError as error:
-                # It keeps its last state until the next sweep; the rest of the project is not held up by it.
+                # It keeps its last state until the next sweep; the rest of the project is read.
                 problems.append(str(error))
 
         await together(*map(read, runs))
@@ -197,14 +197,14 @@ class ProjectSync:
                     if pages == MAX_RECORD_PAGES:
                         break
         except ApiError as error:
-            # Asked again with the next sync, since the count still differs from what was read.
+            # The next sync requests them again: the count still differs from the one that was read.
             self._problems.report("failed records", str(error), project=project_id)
             return
         self._problems.resolve("failed records", project=project_id)
         self._store.keep_failed_records(project_id, run, newest)
 
     async def _observed(self, pages: AsyncIterator[ListPage[T]]) -> AsyncIterator[ListPage[T]]:
-        """Pass pages on and set the runtime's clock by each."""
+        """Yield the pages and set the runtime's clock by each."""
         async for page in pages:
             if page.as_of is not None:
                 self._store.clock.observe(page.as_of)
@@ -212,7 +212,7 @@ class ProjectSync:
 
 
 async def together(*coroutines: Coroutine[None, None, T]) -> list[T]:
-    """Run coroutines side by side and return their results in order; when one raises, none goes on alone."""
+    """Run coroutines concurrently and return their results in order; if one raises, the others are cancelled."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
     return [task.result() for task in tasks]
@@ -220,30 +220,30 @@ async def together(*coroutines: Coroutine[None, None, T]) -> list[T]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Cursor:
-    """What the next read of a project goes by, and when its open runs were last swept, by our clock."""
+    """The ETag of the last read of a project, and our monotonic time of its last sweep."""
 
     etag: str | None = None
     swept_at: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Sighting:
-    """Runs that one answer showed, and the runtime's time of it, where it said one."""
+class _Response:
+    """The runs of one response, and the runtime's time of it; None when it has none."""
 
     runs: Sequence[RunSnapshot]
     as_of: float | None
 
 
-class _Staged:
-    """A list while it is read."""
+class _RunList:
+    """A list of runs while its pages are read."""
 
     def __init__(self, expected: Iterable[str]) -> None:
-        """`expected` are runs that should be in it."""
+        """`expected` are ids of runs that should be in it."""
         self.unseen = set(expected)
-        """Those that were not, so far."""
+        """Expected runs that were on no page so far."""
         self.etag: str | None = None
         self.not_modified = False
-        self._sightings: list[_Sighting] = []
+        self._responses: list[_Response] = []
         self._first_as_of: float | None = None
         self._last_as_of: float | None = None
 
@@ -252,21 +252,21 @@ class _Staged:
         self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
         self._last_as_of = page.as_of
         self.etag, self.not_modified = page.etag, page.not_modified
-        self._sightings.append(_Sighting(page.items, page.as_of))
+        self._responses.append(_Response(page.items, page.as_of))
         if self.unseen:
             self.unseen.difference_update([snapshot.id for snapshot in page.items])
 
-    def add_alone(self, snapshot: RunSnapshot) -> None:
-        """Add a run that was read on its own, after the list."""
-        self._sightings.append(_Sighting([snapshot], self._last_as_of))
+    def add_single(self, snapshot: RunSnapshot) -> None:
+        """Add a run that was read by its id, after the list."""
+        self._responses.append(_Response([snapshot], self._last_as_of))
 
-    def drain(self) -> list[_Sighting]:
-        """Return what was added since this was last called."""
-        drained, self._sightings = self._sightings, []
+    def drain(self) -> list[_Response]:
+        """Return what was added since the last call."""
+        drained, self._responses = self._responses, []
         return drained
 
     def as_of(self) -> float:
         """Return the runtime's time of the first page: what changed after it may be missing from the list."""
         if self._first_as_of is None:
-            raise ApiError("jobs: the answer has neither asOf nor a Date, so there is no clock to read by")
+            raise ApiError("jobs: the response has neither asOf nor a Date header, so its time is unknown")
         return self._first_as_of

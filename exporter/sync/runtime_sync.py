@@ -1,6 +1,6 @@
 """Reads one runtime as a whole: health, plan meters, the list of projects, and each project.
 
-Nothing here runs by itself: a scrape starts it.
+There are no timers: a scrape starts a sync.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from exporter.sync.project_sync import ProjectSync, together
 
 
 class SyncObserver(Protocol):
-    """Is told of every sync that ended."""
+    """Is told about every sync that ended."""
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
-        """`ok` says whether the API could be read; `seconds` is how long it took."""
+        """`ok`: whether the API could be read; `seconds`: how long it took."""
 
     def projects_not_read(self, count: int) -> None:
-        """So many projects are too many to be read."""
+        """`count` projects are not read because of `limits.projects`."""
 
 
 class RuntimeSync:
-    """Reads one runtime as a whole: its health, its plan and its projects."""
+    """Reads one runtime: its health, its plan and its projects."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class RuntimeSync:
         self._monotonic = monotonic
         self._project_list = project_list
         self._problems = ProblemLog(monotonic)
-        self._reader = ProjectSync(client, store, config, self._problems, monotonic=monotonic)
+        self._project_sync = ProjectSync(client, store, config, self._problems, monotonic=monotonic)
 
     async def run(self) -> bool:
-        """Read what changed; return whether the API could be read. Never raises for what an API can do."""
+        """Read what changed; return whether the API could be read. No response of the API makes it raise."""
         started = self._monotonic()
         self._client.begin_sync()
         self._store.clock.begin()
@@ -60,8 +60,8 @@ class RuntimeSync:
             self._problems.resolve("everything")
             ok = reads[0] and reads[1]
         except TimeoutError:
-            # Each answer came in time, and all together would not.
-            self._give_up(f"not through in {self._config.sync.stale_after:.0f} s", before=started)
+            # Each request was fast enough, but all of them were not.
+            self._give_up(f"not finished within {self._config.sync.stale_after:.0f} s", before=started)
             ok = False
         self._store.expire()
         self._problems.log()
@@ -69,7 +69,7 @@ class RuntimeSync:
         return ok
 
     def _give_up(self, why: str, *, before: float) -> None:
-        """Note that the projects that have not been read since `before` will not be now."""
+        """Note why the projects that were not read since `before` were not."""
         self._problems.report("everything", why)
         self._store.fail_unread_since(before, why)
 
@@ -82,7 +82,7 @@ class RuntimeSync:
         return health is not None
 
     async def _read_usage(self) -> bool:
-        """Read the plan meters. A token that may not see the plan is no reason to call the API down."""
+        """Read the plan meters. If the token may not read the plan, the API still counts as up."""
         if not self._client.has("usage"):
             return True
         try:
@@ -111,7 +111,7 @@ class RuntimeSync:
             return
         wanted = self._project_list.wanted
         known = set(self._store.project_ids())
-        # Those that are read already stay: a project that came and went with the order of a list would be no use.
+        # Projects that are read already stay: otherwise the order of the list would decide in every sync.
         read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._config.limits.projects]
         self._observer.projects_not_read(len(wanted) - len(read))
         if len(read) < len(wanted):
@@ -123,14 +123,14 @@ class RuntimeSync:
         self._store.name_projects({project_id: wanted[project_id] for project_id in read})
         for project_id in self._store.project_ids():
             if project_id in self._project_list.names and project_id not in wanted:
-                self._reader.forget(project_id)
+                self._project_sync.drop(project_id)
 
     async def _read_project(self, project_id: str) -> bool:
-        return await self._reader.read(project_id, self._project_list.names.get(project_id))
+        return await self._project_sync.read(project_id, self._project_list.names.get(project_id))
 
 
 async def read_health(client: RuntimeClient, problems: ProblemLog) -> Health | None:
-    """Return the state of the worker service, which the API must have; None, with a note, when it cannot be read."""
+    """Return the state of the worker service; None, with a report to `problems`, when it cannot be read."""
     try:
         health = await client.health()
     except ApiError as error:

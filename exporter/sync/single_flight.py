@@ -9,7 +9,7 @@ log = structlog.get_logger(__name__)
 
 
 class SingleFlight:
-    """Lets any number of scrapes share one sync at a time, and none at all when the last is recent enough."""
+    """Lets concurrent scrapes share one sync. Starts none while the last one is recent enough."""
 
     def __init__(
         self,
@@ -25,14 +25,14 @@ class SingleFlight:
         self._is_stopped = False
         self.min_interval = min_interval
         self.ok = False
-        """Whether the last sync that ended could read the API."""
+        """Whether the last sync could read the API."""
         self.ever_ok = False
-        """Whether any sync could."""
+        """Whether any sync could read the API."""
 
-    async def fresh(self, patience: float) -> bool:
-        """Have the store read, by a sync of our own or one under way, and wait for it at most `patience` seconds.
+    async def fresh(self, max_wait: float) -> bool:
+        """Start a sync or join the one in progress, and wait for it at most `max_wait` seconds.
 
-        Returns whether what the store shows is a good read. The sync goes on when the time is up.
+        Returns whether the store shows a good read. A sync that takes longer continues.
         """
         if self._task is None:
             if self._is_stopped:
@@ -40,18 +40,18 @@ class SingleFlight:
             if self._ended_at is not None and self._monotonic() - self._ended_at < self.min_interval:
                 return self.ok
             self._task = asyncio.create_task(self._run(), name="sync")
-        done, _ = await asyncio.wait({self._task}, timeout=max(patience, 0.0))
+        done, _ = await asyncio.wait({self._task}, timeout=max(max_wait, 0.0))
         return bool(done) and self.ok
 
     async def stop(self) -> None:
-        """Cancel a sync in progress, with nothing of its unfinished reads kept, and start no more."""
+        """Cancel a sync in progress and start no more. Nothing of an unfinished read is kept."""
         task = self._task
         self.cancel()
         if task is not None:
             await asyncio.wait({task})
 
     def cancel(self) -> None:
-        """Do the same without waiting until the sync has ended."""
+        """Like `stop`, without waiting until the sync has ended."""
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
@@ -60,7 +60,7 @@ class SingleFlight:
         try:
             self.ok = await self._sync()
         except Exception:
-            # A fault of ours must not end the scrapes: it shows as an API that is down, and in the log.
+            # A bug must not stop the scrapes: it shows as an API that is down, and in the log.
             self.ok = False
             log.exception("sync failed")
         else:

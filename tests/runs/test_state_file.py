@@ -341,12 +341,12 @@ def scribbled_over(path: Path) -> None:
     ("spoil", "reason"),
     [
         (lambda path: path.write_text("not a database, " * 500), "file is not a database"),
-        (another_program_s, "it is another program's"),
-        (another_program_s_without_its_mark, "it is another program's"),
-        (another_program_s_still_empty, "it is another program's"),
-        (of_another_version, "it is of version 99, and this exporter writes version 2"),
+        (another_program_s, "it belongs to another program"),
+        (another_program_s_without_its_mark, "it belongs to another program"),
+        (another_program_s_still_empty, "it belongs to another program"),
+        (of_another_version, "it has version 99, and this exporter writes version 2"),
         (with_a_value_that_is_none_of_ours, ""),
-        (without_its_spinners, "and not its spinner"),
+        (without_its_spinners, "the spinner of run "),
         (cut_short, "it is damaged: "),
         (scribbled_over, "it is damaged: "),
     ],
@@ -428,7 +428,7 @@ async def test_a_full_disk_is_said_once_counted_each_time_and_made_up_for(tmp_pa
     file._connection.execute("PRAGMA max_page_count = 1000000")
     with structlog.testing.capture_logs() as lines:
         await state_writer.flush()
-    assert [line["event"] for line in lines] == ["state is saved again"]
+    assert [line["event"] for line in lines] == ["state saved again"]
     state_writer.close()
     again, restored = opened(tmp_path), store(clock, projects={})
     restored.persistence.restore(again.load())
