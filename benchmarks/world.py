@@ -1,4 +1,4 @@
-"""Made-up runs for the benchmarks, all alike: the store that holds them, and what changes in it from scrape to scrape."""
+"""Generated runs for the benchmarks: a store of them, and what changes between two scrapes."""
 
 import random
 
@@ -12,13 +12,13 @@ DAY = 86_400
 PROJECTS = ("Clinic", "Dealership", "Shop", "Insurance", "School")
 SPINNERS = ("Appointment reminders", "Lead qualification", "Newsletter", "Recall calls")
 LIVE, CHANGED = 0.05, 0.02
-"""Shares of the runs that have not ended, and that change from one scrape to the next."""
+"""Shares of the runs that have not ended, and that change between two scrapes."""
 
 RECORDS = 10_000
 
 
 class World:
-    """Runs of a day, of which one in twenty has not ended; `turn` is what happens between two scrapes."""
+    """The runs of a day, of which one in twenty has not ended; `turn` changes what changes between two scrapes."""
 
     def __init__(self, runs: int) -> None:
         self.clock = Clock(NOON + DAY)
@@ -29,7 +29,7 @@ class World:
             limits={"runs": 10 * runs},
             retention=2 * DAY,
         )
-        self._dice = random.Random(1)
+        self._random = random.Random(1)
         self._done = 100
         self._live = [number for number in range(runs) if number % 20 == 7]
         for project in range(len(PROJECTS)):
@@ -41,7 +41,7 @@ class World:
         """Let 15 seconds pass, and 2% of the runs get further; of these two end."""
         self.clock.advance(15)
         self._done += 1
-        changed = self._dice.sample(self._live, max(int(self.runs * CHANGED), 1))
+        changed = self._random.sample(self._live, max(int(self.runs * CHANGED), 1))
         for number in changed[:2] if len(self._live) > self.runs // 25 else []:
             self._live.remove(number)
         for project in range(len(PROJECTS)):

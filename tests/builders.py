@@ -1,4 +1,4 @@
-"""Small values for tests: every field has a plain default, so that a test names only what it is about."""
+"""Builders for tests: every field has a default, so that a test names only what matters to it."""
 
 import functools
 import itertools
@@ -14,11 +14,11 @@ from exporter.runtime.model import RecordCounts, RunSnapshot
 from exporter.status import Status
 
 NOON = 1_764_000_000.0
-"""A moment on the runtime's clock, and on ours where a test does not part them."""
+"""A time on the runtime's clock, and on ours unless a test sets them apart."""
 
 
 class Clock:
-    """A clock that stands still until it is told to move; gives wall and monotonic time alike."""
+    """A clock that a test advances; serves as wall clock and as monotonic clock."""
 
     def __init__(self, now: float = NOON) -> None:
         self.now = now
@@ -97,10 +97,10 @@ def read_project(
 
 @functools.cache
 def runtime_config(base_url: str = "http://runtime.test") -> RuntimeConfig:
-    """The settings of a runtime that follows the contract."""
+    """The config of a runtime that follows the contract."""
     return load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url}).runtimes[""].runtime
 
 
 def resources() -> Resources:
-    """The contract's own description."""
+    """The description of the contract's API."""
     return runtime_config().resources

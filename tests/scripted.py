@@ -1,7 +1,7 @@
-"""A runtime that says exactly what a test makes it say: a fake, where a real engine could not be brought to it.
+"""A fake runtime for responses that the embedded runtime cannot be made to return.
 
-It keeps the contract (filters, cursors, ETags, `asOf`) unless told to break it, and answers in the same process
-without a network. `exporter.simulator` is the runtime to test against wherever its behaviour will do.
+It follows the contract (filters, cursors, ETags, `asOf`) unless a test breaks it, and runs in the same process without
+a network. Tests use `exporter.simulator` wherever its behaviour is enough.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def rfc3339(seconds: float | None) -> str | None:
 
 
 class ScriptedRuntime:
-    """Jobs and projects as plain dictionaries in the contract's words, on a clock of its own."""
+    """Jobs and projects as plain dictionaries with the contract's keys, on a clock of its own."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -37,10 +37,10 @@ class ScriptedRuntime:
         self.page_size = 500
         self.requests: list[httpx.Request] = []
         self.interfere: Answer = lambda request: None
-        """Answers instead of the runtime, when it returns something."""
+        """Returns a response that replaces the runtime's; None: the runtime responds."""
 
     def put(self, job_id: str = "run-1", *, updated_at: float | None = None, **fields: Any) -> None:
-        """Create or change a job; `updatedAt` is now unless said otherwise. Times are given in seconds."""
+        """Create or change a job; `updatedAt` is now by default. Times are in seconds."""
         before = self.jobs.get(job_id, {})
         job = {
             "id": job_id,
@@ -110,7 +110,7 @@ class ScriptedRuntime:
 
 
 def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings: Any) -> Exporter:
-    """An exporter that reads the runtime; without a clock of its own it shares the runtime's."""
+    """An exporter that reads the runtime; by default they share a clock."""
     own = clock or runtime.clock
     sync = {"min_interval": 0.0, "sweep_interval": 120.0} | settings.pop("sync", {})
     config = Config(
@@ -123,7 +123,7 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
 
 
 async def at_once(seconds: float) -> None:
-    """Sleep, in a test: nobody waits between a request and its repetition."""
+    """A sleep that does not wait between a request and its retry."""
 
 
 def _wire(job: dict[str, Any]) -> dict[str, Any]:

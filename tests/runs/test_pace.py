@@ -1,4 +1,4 @@
-"""What silence is suspicious: one thing that must hold for each test; `tests/stalls` has whole histories."""
+"""Which silence counts as a stall, one rule per test; `tests/stalls` has whole histories."""
 
 import math
 import re
@@ -27,7 +27,7 @@ class Watch:
         self.finished = 0
 
     def see(self, *, after: float = 30.0, finished: int = 0, run_id: str = "run-1", **fields: Any) -> None:
-        """Look at the run after a while, in which so many records finished, the last of them just now."""
+        """Read the run after a while in which so many records finished, the last of them just now."""
         self.clock.advance(after)
         self.finished += finished
         self.fields |= {"updated_at": self.clock.now, **fields}
@@ -39,7 +39,7 @@ class Watch:
         self._commit(snapshot(run_id, **self.fields))
 
     def look(self, after: float = 30.0) -> None:
-        """Look when nothing changed."""
+        """Read when nothing has changed."""
         self.clock.advance(after)
         self._commit()
 
@@ -80,19 +80,19 @@ class Watch:
         read_project(self.store, "p1", sightings, as_of=self.clock.now, horizon=NOON - HOUR)
 
 
-def test_a_fast_run_is_given_the_floor_once_it_is_known() -> None:
+def test_the_threshold_of_a_fast_run_is_the_floor_once_its_pace_is_known() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     assert watch.threshold() == 600
 
 
-def test_a_young_run_of_an_unknown_spinner_is_given_more() -> None:
+def test_a_young_run_of_a_spinner_without_ended_runs_has_a_higher_threshold() -> None:
     watch = Watch()
     watch.work(3, gap=30)
     assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
 
 
-def test_a_run_without_a_finished_record_is_given_time_for_its_first() -> None:
+def test_a_run_without_a_finished_record_has_a_threshold_too() -> None:
     watch = Watch()
     watch.see()
     assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
@@ -100,13 +100,13 @@ def test_a_run_without_a_finished_record_is_given_time_for_its_first() -> None:
     assert watch.stalled(), "it died before its first record was done"
 
 
-def test_a_slow_run_is_given_a_multiple_of_its_own_longest_gap() -> None:
+def test_the_threshold_of_a_slow_run_is_a_multiple_of_its_longest_gap() -> None:
     watch = Watch()
     watch.work(10, gap=8 * MINUTE)
     assert 20 * MINUTE < (watch.threshold() or 0) <= 24 * MINUTE
 
 
-def test_idle_gaps_between_bursts_are_the_run_s_way_once_seen() -> None:
+def test_idle_gaps_between_bursts_are_normal_for_a_run_that_had_them_before() -> None:
     watch = Watch()
     for _ in range(3):
         watch.work(10, gap=3)
@@ -126,7 +126,7 @@ def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
     assert watch.threshold() == 2 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
 
 
-def test_records_that_were_worked_on_when_a_run_was_found_count_among_its_last() -> None:
+def test_concurrent_records_of_the_first_snapshot_count_for_the_last_records_too() -> None:
     watch = Watch()
     watch.see(after=75 * MINUTE, finished=39, records=counts(39, total=48, running=9))
     watch.see(after=5 * MINUTE, finished=1, records=counts(40, total=48, running=1))
@@ -141,9 +141,9 @@ def test_waiting_for_a_person_is_never_a_stall(shown_as: dict[str, Any]) -> None
     watch.look(after=24 * HOUR)
     assert watch.threshold() is None
     watch.see(status=Status.RUNNING, records=counts(3, total=9, running=2))
-    assert not watch.stalled(), "the wait is not the run's silence"
+    assert not watch.stalled(), "the wait does not count as silence"
     watch.look(after=25 * MINUTE)
-    assert watch.stalled(), "but what comes after it is"
+    assert watch.stalled(), "silence after it does"
 
 
 def test_a_wait_does_not_make_the_run_look_slow() -> None:
@@ -172,7 +172,7 @@ def test_failing_records_are_progress() -> None:
     assert watch.stalled()
 
 
-def test_a_touched_run_gets_no_further() -> None:
+def test_a_change_of_updated_at_alone_is_not_progress() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     for _ in range(22):
@@ -180,7 +180,7 @@ def test_a_touched_run_gets_no_further() -> None:
     assert watch.stalled()
 
 
-def test_earlier_runs_of_the_spinner_speak_for_a_young_one() -> None:
+def test_the_recurring_gap_of_earlier_runs_raises_the_threshold_of_a_young_one() -> None:
     watch = Watch()
     watch.work(20, gap=12 * MINUTE)
     watch.end()
@@ -188,7 +188,7 @@ def test_earlier_runs_of_the_spinner_speak_for_a_young_one() -> None:
     assert watch.threshold() == pytest.approx(1.6 * 12 * MINUTE)
 
 
-def test_a_single_stall_of_earlier_runs_is_not_the_spinner_s_way() -> None:
+def test_a_spinner_does_not_learn_from_a_single_stall_of_an_earlier_run() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     watch.see(after=2 * HOUR, finished=1)
@@ -197,7 +197,7 @@ def test_a_single_stall_of_earlier_runs_is_not_the_spinner_s_way() -> None:
     assert watch.threshold() == 600
 
 
-def test_the_first_record_is_given_the_time_that_it_took_in_earlier_runs() -> None:
+def test_before_the_first_record_the_threshold_depends_on_the_first_gap_of_earlier_runs() -> None:
     watch = Watch()
     watch.see(after=MINUTE)
     watch.see(after=39 * MINUTE, finished=1)
@@ -209,7 +209,7 @@ def test_the_first_record_is_given_the_time_that_it_took_in_earlier_runs() -> No
     assert watch.threshold() == 600, "once it is done, the others take seconds"
 
 
-def test_of_several_records_between_two_looks_the_longest_gap_is_estimated_from_their_mean() -> None:
+def test_the_longest_gap_of_several_records_between_two_reads_is_estimated_from_their_mean() -> None:
     watch = Watch()
     watch.see(after=100 * MINUTE, finished=10)
     mean = 10 * MINUTE
@@ -255,7 +255,7 @@ def test_a_run_that_is_found_ended_teaches_its_spinner_when_it_was_short(took: f
     assert watch.threshold() == threshold
 
 
-def test_floor_and_ceiling_are_the_operator_s() -> None:
+def test_floor_and_ceiling_come_from_the_config() -> None:
     quick = Watch(stalls={"floor": 60.0, "ceiling": 3600.0})
     quick.work(60, gap=30)
     assert (quick.threshold() or 0) < 600
@@ -267,32 +267,32 @@ def test_floor_and_ceiling_are_the_operator_s() -> None:
     assert own.threshold() == 900, "an entry for the spinner counts before that for all"
 
 
-def test_a_restart_of_the_exporter_does_not_start_the_clock_anew() -> None:
+def test_a_restart_of_the_exporter_does_not_reset_the_silence() -> None:
     watch = Watch()
     watch.clock.advance(HOUR)
     watch.see(finished=0, records=counts(100, total=None, running=1), last_progress_at=NOON + 20 * MINUTE)
     assert watch.stalled(), "the runtime says when it last progressed, and that was 40 minutes ago"
 
 
-def test_a_gap_in_the_scrapes_is_no_gap_of_the_run() -> None:
+def test_a_gap_between_scrapes_is_not_a_gap_of_the_run() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     watch.see(after=5 * MINUTE, finished=300)
     assert watch.threshold() == 600, "300 records in 5 minutes are a second apart"
 
 
-def test_a_run_is_not_blamed_for_an_outage_of_the_runtime_and_is_watched_again_after_it() -> None:
+def test_an_outage_of_the_runtime_is_not_silence_of_a_run_and_silence_after_it_is() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     watch.store.keep_health(Health(runtime_up=False))
     watch.look(after=2 * HOUR)
     watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now))
-    assert not watch.stalled(), "no aftershock of pages when the runtime returns"
+    assert not watch.stalled(), "the recovery of the runtime must not page for every run"
     watch.look(after=11 * MINUTE)
     assert watch.stalled(), "a run that the runtime lost must page"
 
 
-def test_a_heartbeat_that_stands_still_is_an_outage_whatever_the_word_says() -> None:
+def test_an_old_heartbeat_is_an_outage_whatever_the_status_says() -> None:
     watch = Watch()
     watch.work(60, gap=30)
     watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now - 10 * MINUTE))

@@ -15,7 +15,7 @@ def test_a_late_snapshot_does_not_replace_a_newer_one() -> None:
     assert Run.first(newer, SEEN).fold(older, SEEN + 60).records.completed == 5
 
 
-def test_counts_that_move_without_updated_at_are_seen_by_a_later_read() -> None:
+def test_counts_that_change_without_updated_at_are_seen_by_a_later_read() -> None:
     before = snapshot(records=counts(3), updated_at=NOON + 30)
     after = snapshot(records=counts(7), updated_at=NOON + 30)
     run = Run.first(before, SEEN).fold(after, SEEN + 60)
@@ -37,19 +37,19 @@ def test_progress_never_exceeds_the_whole() -> None:
     assert Run.first(snapshot(records=counts(30, total=10)), SEEN).progress_ratio() == 1.0
 
 
-def test_a_touched_run_has_not_got_further() -> None:
+def test_updated_at_alone_does_not_change_the_progress_time() -> None:
     run = Run.first(snapshot(records=counts(3), updated_at=NOON + 30), SEEN)
     touched = run.fold(snapshot(records=counts(3), updated_at=NOON + 90), SEEN + 60)
     assert touched.last_progress_at == NOON + 30
 
 
-def test_the_runtime_s_word_on_progress_is_taken_before_our_own() -> None:
+def test_a_progress_time_from_the_runtime_takes_precedence() -> None:
     run = Run.first(snapshot(records=counts(3), last_progress_at=NOON + 20), SEEN)
     later = run.fold(snapshot(records=counts(4), last_progress_at=NOON + 33, updated_at=NOON + 90), SEEN + 60)
     assert later.last_progress_at == NOON + 33
 
 
-def test_a_run_that_finished_nothing_got_no_further_than_its_start() -> None:
+def test_the_progress_time_of_a_run_without_finished_records_is_its_start() -> None:
     assert Run.first(snapshot(records=counts(0), updated_at=NOON + 500), SEEN).last_progress_at == NOON + 5
 
 
@@ -57,13 +57,13 @@ def test_a_queued_run_has_no_progress_time() -> None:
     assert Run.first(snapshot(status=Status.QUEUED), SEEN).last_progress_at is None
 
 
-def test_a_run_begun_anew_gets_its_progress_time_from_its_new_start() -> None:
+def test_the_progress_time_of_a_restarted_run_is_its_new_start() -> None:
     run = Run.first(snapshot(records=counts(0)), SEEN)
     again = run.fold(snapshot(records=counts(0), started_at=NOON + 500, updated_at=NOON + 500), SEEN + 500)
     assert again.last_progress_at == NOON + 500
 
 
-def test_an_end_without_a_time_is_dated_by_its_first_sight() -> None:
+def test_an_end_without_a_time_is_dated_by_its_first_snapshot() -> None:
     run = Run.first(snapshot(status=Status.COMPLETED, ended_at=None, updated_at=NOON + 60), SEEN)
     touched = run.fold(snapshot(status=Status.COMPLETED, ended_at=None, updated_at=NOON + 900), SEEN + 900)
     assert touched.ended_at == NOON + 60, "or its retention would never run out"
@@ -78,7 +78,7 @@ def test_a_run_of_unknown_status_ends_with_its_end_time() -> None:
     assert not Run.first(snapshot(status=Status.UNKNOWN), SEEN).ended
 
 
-def test_duration_moves_until_the_end_and_stands_after_it() -> None:
+def test_duration_grows_until_the_end_and_is_constant_after_it() -> None:
     running = Run.first(snapshot(), SEEN)
     assert running.duration(NOON + 65) == 60
     ended = Run.first(snapshot(status=Status.FAILED), SEEN)

@@ -1,10 +1,11 @@
-"""What outlives the process: the same as if it had never ended, and a bad file costs the past but not the present."""
+"""The state file: a restart changes nothing that is shown, and an unusable file loses the counters alone."""
 
 import asyncio
 import shutil
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from exporter.config import Config, Duration, SyncConfig
 from exporter.errors import ConfigError, StorageError
+from exporter.runs.persistence import KINDS
 from exporter.runs.state_file import StateFile, StateWriter, file_name
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, Health
@@ -97,19 +99,19 @@ def test_a_restart_after_any_read_changes_nothing(
     file.close()
 
 
-def test_before_the_first_read_there_are_the_counts_and_nothing_that_would_pass_for_the_present(tmp_path: Path) -> None:
+def test_after_a_restart_only_the_counters_are_shown_before_the_first_read(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file, held = restarted(opened(tmp_path), busy(clock), clock)
     (spinner,) = held.view.spinners()
     assert spinner.counters.finished[Status.COMPLETED] == 1
     assert list(held.view.runs()) == []
     assert spinner.runs == {}
-    assert held.watermark("p1") == clock(), "the next read goes on where the last one ended"
+    assert held.watermark("p1") == clock(), "the next read starts where the last one ended"
     file.close()
 
 
-def test_a_spinner_that_has_shown_only_zeros_shows_them_again_and_its_counts_after(tmp_path: Path) -> None:
-    """`increase()` would miss its first run else."""
+def test_a_new_spinner_shows_zeros_after_a_restart_too_and_its_counts_with_the_next_read(tmp_path: Path) -> None:
+    """Otherwise `increase()` would miss its first run."""
     clock = Clock(NOON + 60)
     held = store(clock)
     read_project(held, "p1", [], as_of=NOON, horizon=HORIZON)
@@ -129,13 +131,11 @@ def test_a_restart_in_the_middle_of_a_first_read_counts_nothing_twice(tmp_path: 
     read_project(again, "p1", [(snapshot("done", Status.COMPLETED), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
     (spinner,) = again.view.spinners()
     assert spinner.counters.finished[Status.COMPLETED] == 1
-    assert [shown.run.id for shown in again.view.runs()] == ["done"], (
-        "the read begins anew, and what it shows is all there is"
-    )
-    assert spinner.counters.started == 1, "and its history is no news: it was there at the exporter's first look"
+    assert [shown.run.id for shown in again.view.runs()] == ["done"], "the read starts over, and shows what it found"
+    assert spinner.counters.started == 1, "its history is shown immediately: the first list of projects had it"
 
 
-def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path: Path) -> None:
+def test_failed_records_the_last_outage_and_tombstones_survive_a_restart(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     held = busy(clock)
     (failing,) = held.runs_missing_failed_records("p1")
@@ -146,7 +146,7 @@ def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path:
     file, held = restarted(opened(tmp_path), held, clock)
     read_project(held, "p1", [(snapshot("open", records=counts(3)), NOON)], as_of=clock(), horizon=HORIZON)
     shown = {each.run.id: each for each in held.view.runs()}
-    assert shown["open"].excused_until == clock(), "the grace after an outage outlives a restart"
+    assert shown["open"].excused_until == clock(), "the outage is excused after a restart too"
     assert [record.id for record in shown["done"].run.failed_records] == ["rec-1"]
     assert held.runs_missing_failed_records("p1") == []
     (spinner,) = held.view.spinners()
@@ -154,7 +154,7 @@ def test_failed_records_an_outage_s_grace_and_what_left_are_remembered(tmp_path:
     file.close()
 
 
-def test_a_project_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
+def test_a_removed_project_is_deleted_from_the_file(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file = opened(tmp_path)
     held = busy(clock)
@@ -200,7 +200,7 @@ def test_a_run_leaves_the_file_with_its_tombstone(tmp_path: Path) -> None:
     file.close()
 
 
-def test_a_run_that_came_and_left_between_two_saves_is_saved_as_nothing(tmp_path: Path) -> None:
+def test_a_run_that_appears_and_leaves_between_two_saves_is_not_in_the_file(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file, held = opened(tmp_path), busy(clock)
     clock.advance(2 * 3600)
@@ -212,7 +212,7 @@ def test_a_run_that_came_and_left_between_two_saves_is_saved_as_nothing(tmp_path
     file.close()
 
 
-async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: Path) -> None:
+async def test_what_a_page_shows_is_saved_even_while_the_sync_continues(tmp_path: Path) -> None:
     clock = Clock()
     runtime = SlowProject(clock)
     runtime.projects = {"p1": "Sales", "p2": "Support"}
@@ -224,7 +224,7 @@ async def test_what_a_page_shows_is_saved_also_of_a_read_that_goes_on(tmp_path: 
     await exporter.page(max_wait=1.5)
     page = str(await exporter.page(max_wait=1.5))
     assert 'spinner_runs_started_total{project="Sales",spinner="welcome"} 1' in page
-    assert 'spinner_project_up{project="Support"} 0' in page, "the other project's read goes on"
+    assert 'spinner_project_up{project="Support"} 0' in page, "the read of the other project continues"
     shutil.copytree(tmp_path / "state", tmp_path / "copy")  # as kill -9 would leave it
     file = StateFile(tmp_path / "copy", "", config.runtime.base_url)
     restored = store(clock, projects={})
@@ -255,7 +255,7 @@ class SlowProject(ScriptedRuntime):
         return Answers(answer)
 
 
-async def test_a_reload_goes_on_with_the_file_and_another_url_has_its_own(tmp_path: Path) -> None:
+async def test_a_reload_continues_with_the_file_and_another_url_has_its_own(tmp_path: Path) -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put()
@@ -362,7 +362,7 @@ def scribbled_over(path: Path) -> None:
         "scribbled-over",
     ],
 )
-def test_a_file_that_cannot_be_used_is_set_aside_with_a_word_and_a_fresh_start(
+def test_an_unusable_file_is_renamed_and_logged_and_an_empty_one_is_created(
     tmp_path: Path, spoil: object, reason: str
 ) -> None:
     made = opened(tmp_path)
@@ -385,14 +385,14 @@ def test_a_file_that_cannot_be_used_is_set_aside_with_a_word_and_a_fresh_start(
     again.close()
 
 
-def test_a_file_that_another_process_has_open_is_a_mistake_of_the_operator(tmp_path: Path) -> None:
+def test_a_file_that_another_process_has_open_is_a_config_error(tmp_path: Path) -> None:
     file = opened(tmp_path)
     with pytest.raises(ConfigError, match=r"storage\.path: .*another process has it open"):
         opened(tmp_path)
     file.close()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_about_a_folder_that_cannot_be_written_names_it(tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("")
     with pytest.raises(
         ConfigError, match=r"storage\.path: .*occupied.*: cannot be used: (File exists|Not a directory)"
@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "occupied")
 
 
-def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
     file = opened(tmp_path / "state")
     assert (file.path.stat().st_mode & 0o077, file.path.parent.stat().st_mode & 0o077) == (0, 0)
     file.close()
@@ -409,7 +409,7 @@ def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
 # -- a disk that is full ------------------------------------------------------------------------------------
 
 
-async def test_a_full_disk_is_said_once_counted_each_time_and_made_up_for(tmp_path: Path) -> None:
+async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(tmp_path: Path) -> None:
     """SQLite's own limit on pages stands for the disk; the error is the one that a full disk gives."""
     clock = Clock(NOON + 60)
     file, observer = opened(tmp_path), Observer()
@@ -467,6 +467,26 @@ def test_a_file_of_an_earlier_release_keeps_its_counts(tmp_path: Path) -> None:
     assert (counted["welcome"].completed_records, counted["welcome"].failed_records) == (12, 1)
 
 
+def test_every_key_that_is_written_has_the_name_and_value_that_an_earlier_release_of_this_version_wrote() -> None:
+    """A field that is renamed without a new version would be lost in silence."""
+    written = sqlite3.connect(":memory:")
+    written.executescript((Path(__file__).parent / "state-version-2.sql").read_text())
+    rows = written.execute("SELECT kind, value FROM state").fetchall()
+    written.close()
+    assert rows
+    for kind, value in rows:
+        again = msgspec.msgpack.encode(msgspec.msgpack.decode(value, type=KINDS[kind]))
+        assert unknown_in(msgspec.msgpack.decode(again), msgspec.msgpack.decode(value)) == []
+
+
+def unknown_in(now: Any, before: Any) -> list[str]:
+    """Keys, and values beside mappings, that `before` does not have."""
+    if not isinstance(now, dict):
+        return [] if now == before else [f"{now!r} instead of {before!r}"]
+    missing = [key for key in now if key not in before]
+    return missing + [each for key in now.keys() & before.keys() for each in unknown_in(now[key], before[key])]
+
+
 @pytest.mark.parametrize(
     "other", ["http://runtime.test/", "http://RUNTIME.test", "http://runtime.test:80", "http://runtime.test:80//"]
 )
@@ -481,7 +501,7 @@ def test_every_spelling_of_a_url_has_the_same_file(tmp_path: Path, other: str) -
     again.close()
 
 
-def test_a_file_named_after_another_spelling_is_taken_over_with_what_was_not_yet_checkpointed(tmp_path: Path) -> None:
+def test_a_file_named_after_another_spelling_is_adopted_with_its_write_ahead_log(tmp_path: Path) -> None:
     file = opened(tmp_path / "new")
     save(file, busy(Clock()))
     # As after kill -9: the write-ahead log is still beside the file.

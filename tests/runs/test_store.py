@@ -1,4 +1,4 @@
-"""The store: each run counted once, four ways out, and nothing comes back by mistake."""
+"""The store: each run is counted once and leaves for one of four reasons, and no dropped run returns."""
 
 import asyncio
 import contextlib
@@ -68,7 +68,7 @@ def test_a_queued_run_has_not_started_and_a_cancelled_one_never_did() -> None:
     assert sum(counters.durations.counts) == 0
 
 
-def test_records_of_a_run_begun_anew_are_counted_again_and_the_run_is_not() -> None:
+def test_records_of_a_restarted_run_are_counted_again_and_the_run_is_not() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(records=counts(8)))
     commit(held, snapshot(records=counts(2), started_at=NOON + 70, updated_at=NOON + 80))
@@ -125,7 +125,7 @@ def test_the_runs_after_one_that_brings_nothing_new_are_counted(uninteresting: R
 def test_a_spinner_that_becomes_known_later_shows_zeros_first() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot("old", status=Status.COMPLETED))
-    assert finished(held) == 1, "what the exporter finds at its first look is shown at once"
+    assert finished(held) == 1, "the first read of the first projects is history, which is shown immediately"
     commit(held, snapshot("new", spinner="reminder", status=Status.FAILED))
     assert sum(tally_of(held, "reminder").counters.finished.values()) == 0, "increase() needs a zero to rise from"
     commit(held)
@@ -141,7 +141,7 @@ def test_a_project_that_becomes_known_later_shows_zeros_first() -> None:
     assert finished(held) == 1
 
 
-def test_a_run_that_ended_while_the_api_was_away_counts_although_its_retention_is_over() -> None:
+def test_a_run_that_ended_while_the_api_was_down_counts_although_its_retention_is_over() -> None:
     clock = Clock(NOON + 60)
     held = store(clock)
     commit(held, snapshot())
@@ -236,7 +236,7 @@ def test_retention_goes_by_the_runtime_s_clock() -> None:
     assert shown_ids(held) == []
 
 
-def test_a_run_that_left_is_not_brought_back_by_a_late_word() -> None:
+def test_a_late_snapshot_does_not_bring_back_a_dropped_run() -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=60)
     commit(held, snapshot(status=Status.COMPLETED))
@@ -268,7 +268,7 @@ def test_a_touched_run_that_was_dropped_over_the_limit_is_not_dropped_again(says
 
 
 @pytest.mark.parametrize("says_when_it_ended", [True, False])
-def test_a_run_that_left_does_not_return_when_its_tombstone_is_gone_too(says_when_it_ended: bool) -> None:
+def test_a_dropped_run_does_not_return_after_its_tombstone_is_dropped(says_when_it_ended: bool) -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=60)
     done = snapshot(status=Status.COMPLETED, ended_at=NOON + 60 if says_when_it_ended else None)
@@ -281,7 +281,7 @@ def test_a_run_that_left_does_not_return_when_its_tombstone_is_gone_too(says_whe
     assert (shown_ids(held), finished(held)) == ([], 1)
 
 
-def test_a_run_that_left_and_begins_anew_shows_again_and_stays_counted_once() -> None:
+def test_a_dropped_run_that_restarts_is_shown_again_and_stays_counted_once() -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=60)
     commit(held, snapshot(status=Status.COMPLETED, records=counts(10)))
@@ -299,7 +299,7 @@ def test_a_run_that_left_and_begins_anew_shows_again_and_stays_counted_once() ->
     assert tally_of(held).counters.completed_records == 11
 
 
-def test_a_run_begun_anew_is_not_let_go_for_the_end_of_its_former_life() -> None:
+def test_a_restarted_run_is_not_dropped_because_of_its_earlier_end() -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=600)
     commit(held, snapshot(status=Status.COMPLETED, records=counts(10)))
@@ -309,7 +309,7 @@ def test_a_run_begun_anew_is_not_let_go_for_the_end_of_its_former_life() -> None
     assert shown_ids(held) == ["run-1"], "retention must not expire live work"
 
 
-def test_what_ended_before_the_first_look_is_not_shown_or_counted() -> None:
+def test_a_run_that_ended_before_the_first_horizon_is_neither_shown_nor_counted() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON - 7200, updated_at=NOON + 50), horizon=NOON - 3600)
     assert shown_ids(held) == []
@@ -326,16 +326,18 @@ def test_a_run_that_is_gone_counts_as_dropped_and_never_as_finished() -> None:
     assert reasons == ["gone"]
 
 
-def test_a_run_that_was_not_gone_after_all_shows_again_and_has_started_once() -> None:
+def test_a_run_that_was_gone_and_returns_is_shown_again_and_has_started_once() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot())
     held.drop_run("p1", "run-1")
     commit(held, snapshot())
-    assert shown_ids(held) == ["run-1"], "a stalled run's updatedAt stands still: it must not be taken for an echo"
+    assert shown_ids(held) == ["run-1"], (
+        "the updatedAt of a stalled run does not change: it must not be ignored as late"
+    )
     assert tally_of(held).counters.started == 1
 
 
-def test_a_project_that_goes_takes_its_runs_and_counts_along() -> None:
+def test_a_dropped_project_is_dropped_with_its_runs_and_counts() -> None:
     reasons: list[str] = []
     held = store(Clock(NOON + 60), dropped=reasons.append)
     commit(held, snapshot("a"), snapshot("b"))
@@ -348,7 +350,7 @@ def test_a_project_that_goes_takes_its_runs_and_counts_along() -> None:
 # -- too old to be shown ------------------------------------------------------------------------------------
 
 
-def test_runs_of_a_project_that_cannot_be_read_are_withdrawn_when_stale_and_return_when_read_again() -> None:
+def test_runs_of_a_project_that_cannot_be_read_are_hidden_when_stale_and_return_with_the_next_good_read() -> None:
     clock = Clock(NOON + 60)
     held = store(clock, sync={"stale_after": 300})
     commit(held, snapshot())
@@ -357,8 +359,8 @@ def test_runs_of_a_project_that_cannot_be_read_are_withdrawn_when_stale_and_retu
     assert shown_ids(held) == ["run-1"]
     clock.advance(2)
     assert shown_ids(held) == []
-    assert tally_of(held).runs == {}, "a number of runs that nobody has counted for long is not shown"
-    assert tally_of(held).counters.started == 1, "what was counted stays counted"
+    assert tally_of(held).runs == {}, "the number of runs is stale too"
+    assert tally_of(held).counters.started == 1, "the counters stay"
     commit(held, snapshot())
     assert shown_ids(held) == ["run-1"]
 
@@ -380,7 +382,7 @@ def test_over_the_limit_the_newest_and_those_that_have_not_ended_are_kept() -> N
     commit(held, *(ended(f"e{n}", NOON + n) for n in range(4)), snapshot("open", created_at=NOON - 999))
     assert sorted(shown_ids(held)) == ["e2", "e3", "open"]
     assert reasons == ["limit", "limit"]
-    assert finished(held) == 4, "what is not shown is counted all the same"
+    assert finished(held) == 4, "runs that are not shown are counted too"
 
 
 def test_over_the_limit_a_long_run_that_has_just_ended_stays_before_short_ones_that_ended_earlier() -> None:
@@ -405,7 +407,7 @@ def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> N
     assert finished(held) == 10_000
 
 
-def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_tombstones_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
     held = store(Clock(NOON + 60), limits={"runs": 2}, projects={"p1": "Sales", "p2": "Service"})
     for project in ("p1", "p2"):
@@ -415,7 +417,7 @@ def test_no_more_of_the_runs_that_left_are_remembered_than_may_be_here(monkeypat
     assert sum(project.tombstone_count for project in held.view.projects()) == 3
 
 
-def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
+def test_a_first_read_in_progress_displaces_nothing_that_is_shown() -> None:
     reasons: list[str] = []
     held = store(
         Clock(NOON + 60), limits={"runs": 5}, projects={"p1": "Sales", "p2": "Service"}, dropped=reasons.append
@@ -425,12 +427,12 @@ def test_what_a_first_read_brings_displaces_nothing_that_is_shown() -> None:
         read.apply([ended(f"f{number}", NOON) for number in range(50)], NOON + 60, horizon=LONG_AGO)
         held.expire()
         assert len(shown_ids(held)) == 5
-        assert reasons == [], "nobody has seen the runs of p2, and its read may still fail"
+        assert reasons == [], "the runs of p2 have not been shown, and its read may still fail"
     held.expire()
     assert sum(len(project.runs) for project in held.view.projects()) == 5
 
 
-def test_a_run_that_was_renamed_counts_among_the_runs_of_the_name_that_it_goes_by() -> None:
+def test_a_run_whose_spinner_changes_counts_among_the_runs_of_its_new_spinner() -> None:
     held = store(Clock(NOON + 300))
     commit(held, snapshot(spinner="old", updated_at=NOON + 60, records=counts(1)))
     commit(held, snapshot(spinner="new", updated_at=NOON + 90, records=counts(1)), seen_at=NOON + 90)
@@ -440,7 +442,7 @@ def test_a_run_that_was_renamed_counts_among_the_runs_of_the_name_that_it_goes_b
     assert by_name == {"old": 0, "new": 1}
 
 
-def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
+def test_without_a_state_file_no_changes_are_noted_for_one() -> None:
     clock = Clock(NOON + 60)
     held = Store(config_with(), RuntimeClock(clock), monotonic=clock)
     held.name_projects({"p1": "Sales"})
@@ -449,7 +451,7 @@ def test_where_nobody_saves_nothing_is_noted_for_it() -> None:
     assert [row for row in held.persistence.unsaved() if row[0] != "project"] == []
 
 
-def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_there_is_room() -> None:
+def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_again_below_the_limit() -> None:
     reasons: list[str] = []
     held = store(Clock(NOON + 60), limits={"runs": 2}, dropped=reasons.append)
     commit(held, *(snapshot(f"r{n}", created_at=NOON + n) for n in range(3)))
@@ -463,7 +465,7 @@ def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_when_
     assert finished(held) == 1
 
 
-def test_open_runs_with_one_id_in_two_projects_are_hidden_each_by_itself() -> None:
+def test_open_runs_with_the_same_id_in_two_projects_are_hidden_independently() -> None:
     held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, limits={"runs": 2})
     for place, project_id in enumerate(("p1", "p2")):
         runs = [snapshot(run_id, project_id=project_id, created_at=NOON + place) for run_id in ("1", "2")]
@@ -479,7 +481,7 @@ def failed_record(record_id: str, ended_at: float = NOON) -> FailedRecord:
     return FailedRecord(record_id, "send", "E_BOUNCE", ended_at)
 
 
-def test_failed_records_are_wanted_only_for_runs_whose_failed_count_moved() -> None:
+def test_failed_records_are_missing_only_for_runs_whose_failed_count_changed() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot("fine", records=counts(3)), snapshot("bad", records=counts(3, failed=2)))
     (bad,) = held.runs_missing_failed_records("p1")

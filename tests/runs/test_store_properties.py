@@ -115,7 +115,7 @@ def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data:
         read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
     assert gauges(held) == gauges(in_order(world)), "look at Run.fold: it must not matter which snapshot comes first"
     (spinner,) = spinners_in_full(held)
-    assert sum(spinner.counters.finished.values()) == distinct_finished(world), "look at _Held.count_into"
+    assert sum(spinner.counters.finished.values()) == distinct_finished(world), "look at Spinner.count"
     last = [history[-1].records for history in world]
     assert spinner.counters.completed_records == sum(records.completed for records in last if records)
     assert spinner.counters.failed_records == sum(records.failed for records in last if records)
@@ -124,7 +124,7 @@ def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data:
 
 @settings(max_examples=200)
 @given(st.data())
-def test_it_makes_no_difference_whether_runs_come_in_one_answer_or_one_by_one(data: st.DataObject) -> None:
+def test_one_response_with_all_runs_equals_one_response_for_each(data: st.DataObject) -> None:
     """A read's runs are counted together, and some change twice in it."""
     reads = data.draw(readings(data.draw(worlds())))
     together, apart = store(Clock(NOON + 600)), store(Clock(NOON + 600))

@@ -1,4 +1,4 @@
-"""Reading incrementally: what is asked, what is committed, and what a failed read must not change."""
+"""Incremental reads: what is requested, what is stored, and what a failed read must not change."""
 
 import asyncio
 import re
@@ -30,10 +30,10 @@ def ended(**fields: Any) -> dict[str, Any]:
     return {"status": "completed", "endedAt": NOON, **fields}
 
 
-# -- what is asked ------------------------------------------------------------------------------------------
+# -- what is requested ------------------------------------------------------------------------------------------
 
 
-async def test_the_first_sync_asks_for_open_runs_and_for_those_that_ended_within_the_retention() -> None:
+async def test_the_first_sync_requests_open_runs_and_those_that_ended_within_the_retention() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put("old-and-open", createdAt=NOON - 90 * 86400, startedAt=NOON - 90 * 86400, updated_at=NOON - 30 * 86400)
     runtime.put("just-ended", **ended(endedAt=NOON - 600), updated_at=NOON - 600)
@@ -45,7 +45,7 @@ async def test_the_first_sync_asks_for_open_runs_and_for_those_that_ended_within
     assert finished(exporter) == 1
 
 
-async def test_a_later_sync_asks_for_what_changed_by_the_runtime_s_clock_and_with_an_overlap() -> None:
+async def test_a_later_sync_requests_changes_by_the_runtime_s_clock_and_with_an_overlap() -> None:
     runtime = ScriptedRuntime(Clock())
     exporter = exporter_of(runtime, Clock(NOON - 5000), sync={"overlap": 60.0})
     await exporter.refresh()
@@ -56,7 +56,7 @@ async def test_a_later_sync_asks_for_what_changed_by_the_runtime_s_clock_and_wit
     assert since == "2025-11-24T15:59:00.000Z", "the last asOf, noon, less the overlap; our own clock plays no part"
 
 
-async def test_an_unchanged_list_costs_one_conditional_request_a_project() -> None:
+async def test_an_unchanged_list_costs_one_conditional_request_per_project() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put(**ended())
     exporter = exporter_of(runtime)
@@ -70,7 +70,7 @@ async def test_an_unchanged_list_costs_one_conditional_request_a_project() -> No
     assert set(runs_of(exporter)) == {"run-1"}
 
 
-async def test_a_list_of_several_pages_is_never_asked_for_conditionally() -> None:
+async def test_a_list_of_several_pages_is_never_requested_conditionally() -> None:
     """A change moves a job to the end: the first page of a long list can stay the same while the last one changes."""
     runtime = ScriptedRuntime(Clock())
     runtime.page_size = 2
@@ -93,7 +93,7 @@ async def test_only_projects_that_the_config_wants_are_read() -> None:
     assert {request.url.path for request in runtime.job_lists()} == {"/api/v1/projects/p1/jobs"}
 
 
-async def test_projects_of_one_name_are_told_apart() -> None:
+async def test_projects_with_the_same_name_get_unique_names() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {"p1": "Sales", "p2": "Sales", "p3": "Support"}
     exporter = exporter_of(runtime)
@@ -105,7 +105,7 @@ async def test_projects_of_one_name_are_told_apart() -> None:
     ]
 
 
-async def test_failed_records_are_read_only_for_runs_whose_failed_count_moved() -> None:
+async def test_failed_records_are_read_only_for_runs_whose_failed_count_changed() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put("fine", records={"total": 9, "completed": 3})
     runtime.put("bad", records={"total": 9, "completed": 3, "failed": 1})
@@ -171,7 +171,7 @@ async def test_a_watermark_does_not_pass_what_became_visible_late() -> None:
 # -- sweeps -------------------------------------------------------------------------------------------------
 
 
-async def test_counts_that_move_without_updated_at_are_found_by_the_next_sweep() -> None:
+async def test_counts_that_change_without_updated_at_are_found_by_the_next_sweep() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put(updated_at=NOON - 3000)
@@ -186,7 +186,7 @@ async def test_counts_that_move_without_updated_at_are_found_by_the_next_sweep()
     assert runs_of(exporter)["run-1"].run.records.completed == 5
 
 
-async def test_an_end_that_moved_no_updated_at_is_found_by_the_next_sweep() -> None:
+async def test_an_end_without_a_change_of_updated_at_is_found_by_the_next_sweep() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put(updated_at=NOON - 3000)
@@ -214,7 +214,7 @@ async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_a
     assert 'runs_dropped_total{reason="gone"} 1.0' in str(await exporter.page())
 
 
-async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_holds_nobody_up() -> None:
+async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_does_not_block_others() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put("odd", updated_at=NOON - 3000)
@@ -233,7 +233,7 @@ async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_holds_nob
     assert runs_of(exporter)["odd"].run.ended
 
 
-async def test_a_run_that_could_not_be_read_by_its_id_is_no_trouble_any_more_when_it_is_listed_again() -> None:
+async def test_a_problem_with_one_run_is_resolved_when_the_run_is_listed_again() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     runtime.put("odd")
@@ -275,7 +275,7 @@ async def test_a_page_that_fails_changes_nothing(status: int) -> None:
     runtime.interfere = lambda request: None
     clock.advance(15)
     assert await exporter.refresh()
-    assert finished(exporter) == 5, "what a failed read did not take, the next good one does"
+    assert finished(exporter) == 5, "the next good read counts what the failed one did not"
 
 
 async def test_a_first_read_that_fails_shows_nothing_and_the_next_one_counts_each_run_once() -> None:
@@ -296,7 +296,7 @@ async def test_a_first_read_that_fails_shows_nothing_and_the_next_one_counts_eac
     clock.advance(15)
     assert await exporter.refresh()
     assert set(runs_of(exporter)) == {f"run-{number}" for number in range(5)}
-    assert finished(exporter) == 5, "what the read that failed took already must not be counted again"
+    assert finished(exporter) == 5, "what the failed read applied must not be counted again"
 
 
 async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monke
     assert not await exporter.refresh()
     runtime.interfere = lambda request: None
     assert await exporter.refresh()
-    assert finished(exporter) == 100, "runs that came and were forgotten in the read that failed"
+    assert finished(exporter) == 100, "runs that were applied and dropped in the read that failed"
 
 
 async def test_an_error_body_that_looks_like_an_empty_list_is_an_error() -> None:
@@ -359,7 +359,7 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     assert list(exporter.runtimes[""].store.view.projects()) == []
 
 
-async def test_when_health_cannot_be_read_the_api_is_not_up_and_its_last_word_goes_stale() -> None:
+async def test_when_health_cannot_be_read_the_api_is_down_and_the_last_health_becomes_stale() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
     exporter = exporter_of(runtime)
@@ -372,7 +372,7 @@ async def test_when_health_cannot_be_read_the_api_is_not_up_and_its_last_word_go
     assert "\nspinner_runtime_up 1\n" not in str(await exporter.page())
 
 
-async def test_a_plan_that_the_token_may_not_see_is_no_reason_to_call_the_api_down() -> None:
+async def test_the_api_is_up_although_the_token_may_not_read_the_plan() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.interfere = lambda request: httpx.Response(403) if request.url.path.endswith("/usage") else None
     exporter = exporter_of(runtime)
@@ -388,7 +388,7 @@ async def test_a_plan_that_the_token_may_not_see_is_no_reason_to_call_the_api_do
         {"status": "degraded", "runtime": {}},
     ],
 )
-async def test_a_runtime_without_a_word_or_a_heartbeat_is_down(health: dict[str, Any]) -> None:
+async def test_a_runtime_without_a_status_or_a_heartbeat_is_down(health: dict[str, Any]) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.health = health
     assert "\nspinner_runtime_up 0\n" in str(await exporter_of(runtime).page())
@@ -446,7 +446,7 @@ async def test_a_sync_outlives_the_scrape_that_started_it_and_the_next_one_waits
     assert sync.calls == 1
 
 
-async def test_a_fault_of_our_own_shows_as_an_api_that_is_down_and_the_next_scrape_tries_again() -> None:
+async def test_a_bug_shows_as_an_api_that_is_down_and_the_next_scrape_tries_again() -> None:
     clock = Clock()
     faults = iter([RuntimeError("a bug"), None])
 
