@@ -42,13 +42,13 @@ def main() -> None:
 def _measure(url: str, folder: Path) -> list[str]:
     with _process(url, retention=RETENTION, limits_projects="100000") as port:
         target = f"http://127.0.0.1:{port}/metrics"
-        patience = {"X-Prometheus-Scrape-Timeout-Seconds": "110"}
-        page = httpx.get(target, headers={"Accept-Encoding": "identity", **patience}, timeout=120).text
+        timeout_header = {"X-Prometheus-Scrape-Timeout-Seconds": "110"}
+        page = httpx.get(target, headers={"Accept-Encoding": "identity", **timeout_header}, timeout=120).text
         for _ in range(2):
-            httpx.get(target, headers=patience, timeout=120)
+            httpx.get(target, headers=timeout_header, timeout=120)
         _counted(url)
         before, started = _processor(port, target), time.perf_counter()
-        gzip_fragment = _size(target, patience)
+        gzip_fragment = _size(target, timeout_header)
         took = time.perf_counter() - started
         requests = _counted(url)["requests"]
         used = _processor(port, target) - before
@@ -67,7 +67,7 @@ def _measure(url: str, folder: Path) -> list[str]:
             until(
                 lambda: (query(server, 'count_over_time(up{job="spinner"}[1h])') or [({}, 0)])[0][1] >= SCRAPES,
                 "enough scrapes",
-                patience=600,
+                timeout=600,
             )
             series = query(server, 'scrape_samples_scraped{job="spinner"}')[0][1]
             grown = _resident(server) - empty
@@ -79,7 +79,7 @@ def _measure(url: str, folder: Path) -> list[str]:
             ms(took),
             ms(used),
             f"{requests:,}",
-            mb(_value(page_of(target, patience), "process_resident_memory_bytes")),
+            mb(_value(page_of(target, timeout_header), "process_resident_memory_bytes")),
             mb(max(grown, 0)),
         ]
 

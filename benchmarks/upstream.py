@@ -31,7 +31,7 @@ def running(projects: int, runs: int) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.upstream", str(port), str(projects), str(runs)]
     url = f"http://127.0.0.1:{port}"
-    with programs.running(command, url, Path(os.devnull), ready="/health", patience=120):
+    with programs.running(command, url, Path(os.devnull), ready="/health", timeout=120):
         yield url
 
 
