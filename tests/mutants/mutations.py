@@ -13,7 +13,7 @@ from typing import Any
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
-from parso.python.tree import Keyword
+from parso.python.tree import Keyword, Name
 
 ARITHMETIC = {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"}
 BITWISE = {"BitOr", "BitAnd", "BitXor", "LShift", "RShift"}
@@ -76,6 +76,30 @@ class DeleteStatement:
         return Keyword("pass", node.start_pos, node.get_first_leaf().prefix)
 
 
+class ReplaceException:
+    """Replace each exception of an `except` by one that nothing raises; cosmic-ray's operator fails on dotted names."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        if node.type == "except_clause":
+            for exception in self._exceptions(node):
+                yield exception.start_pos, exception.end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:
+        replaced = self._exceptions(node)[index]
+        siblings = replaced.parent.children
+        name = Name("CosmicRayTestingException", replaced.start_pos, replaced.get_first_leaf().prefix)
+        siblings[siblings.index(replaced)] = name
+        return node
+
+    @staticmethod
+    def _exceptions(node: Any) -> list[Any]:
+        """Return the nodes of the exceptions, of which a tuple has several."""
+        expression = node.children[1]
+        if expression.type == "atom":
+            expression = expression.children[1]
+        return list(expression.children[::2]) if expression.type == "testlist_comp" else [expression]
+
+
 def ends_with(node: Any, *brackets: str) -> bool:
     """Tell whether the expression ends with a call, an attribute or an item."""
     last = node.children[-1] if node.type in {"atom_expr", "power"} else node
@@ -84,7 +108,8 @@ def ends_with(node: Any, *brackets: str) -> bool:
 
 def all_operators() -> dict[str, Any]:
     provider = OperatorProvider()
-    return {name: provider[name]() for name in provider if is_useful(name)} | {"DeleteStatement": DeleteStatement()}
+    own = {"DeleteStatement": DeleteStatement(), "ReplaceException": ReplaceException()}
+    return {name: provider[name]() for name in provider if is_useful(name)} | own
 
 
 def is_useful(operator: str) -> bool:
@@ -92,7 +117,7 @@ def is_useful(operator: str) -> bool:
     kind, *values = operator.split("_")
     if kind in {"ReplaceBinaryOperator", "ReplaceComparisonOperator"}:
         return any(set(values) <= family for family in (ARITHMETIC, BITWISE, ORDER, IDENTITY))
-    return kind not in {"VariableReplacer", "VariableInserter"}
+    return kind not in {"VariableReplacer", "VariableInserter", "ExceptionReplacer"}
 
 
 OPERATORS = all_operators()

@@ -76,3 +76,21 @@ def test_a_seed_draws_the_same_mutants_again_and_one_for_each_place(mutations: M
     assert drawn == mutations.sample(root, ["meter.py"], 4, seed=1)
     assert len({mutant.place for mutant in drawn}) == 4
     assert drawn != mutations.sample(root, ["meter.py"], 4, seed=2)
+
+
+def test_each_exception_of_a_handler_is_replaced_by_one_that_nothing_raises(
+    mutations: ModuleType, tmp_path: Path
+) -> None:
+    handlers = ("OSError", "json.JSONDecodeError", "(OSError, json.JSONDecodeError)")
+    source = "try:\n    read()\n" + "".join(f"except {each}:\n    raise\n" for each in handlers)
+    (tmp_path / "reader.py").write_text(source)
+    found = [
+        mutant for place in mutations.places(tmp_path, "reader.py") for mutant in mutations.mutants(tmp_path, place)
+    ]
+    other = "CosmicRayTestingException"
+    assert [mutant.mutated for mutant in found if mutant.original.startswith("except")] == [
+        f"except {other}:",
+        f"except {other}:",
+        f"except ({other}, json.JSONDecodeError):",
+        f"except (OSError, {other}):",
+    ]
