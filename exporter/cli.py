@@ -17,7 +17,7 @@ import click
 import structlog
 
 from exporter import __version__, logs
-from exporter.config import ExporterConfig, flag_of, load, parse_duration
+from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file
 from exporter.errors import ConfigError, ExporterError
 from exporter.metrics.document import as_markdown
 from exporter.runtime.connections import warm_up
@@ -180,10 +180,11 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
     settings = _loader(config_file, flags)()
     logs.configure("error", settings.log.format)
     if suggests:
-        if len(settings.runtimes) > 1:
-            raise ConfigError("--suggest: expected a config with one runtime")
+        content = {} if config_file is None else read_file(config_file)
+        if "runtimes" in content:
+            raise ConfigError("--suggest: expected a config with runtime instead of runtimes")
         (config,) = settings.runtimes.values()
-        click.echo(asyncio.run(doctor.suggest_from_responses(config)), nl=False)
+        click.echo(asyncio.run(doctor.suggest_from_responses(config, content)), nl=False)
         return
     diagnoses = {name: asyncio.run(doctor.examine(config)) for name, config in settings.runtimes.items()}
     click.echo(doctor.as_json(diagnoses) if as_json else doctor.as_text(diagnoses))

@@ -1,6 +1,6 @@
 """Configuration: file, environment and flags become frozen structs. Imports `errors` and `status` only."""
 
-from exporter.config.loading import ENVIRONMENT_PREFIX, flag_of, load
+from exporter.config.loading import ENVIRONMENT_PREFIX, flag_of, load, read_file
 from exporter.config.schema import (
     AuthConfig,
     Config,
@@ -43,5 +43,6 @@ __all__ = [
     "flag_of",
     "load",
     "parse_duration",
+    "read_file",
     "split_address",
 ]

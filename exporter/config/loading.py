@@ -36,12 +36,17 @@ def load(
     """
     settings = _ConfigTree()
     if file is not None:
-        settings.add_file(strict.read(file, example=_EXAMPLE), origin=str(file))
+        settings.add_file(read_file(file), origin=str(file))
     for path, name, value in _from_environment(environ):
         settings.put(path, value, origin=name)
     for dotted, value in (flags or {}).items():
         settings.put(tuple(dotted.split(".")), value, origin=flag_of(dotted))
     return settings.decode()
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Return the settings of a file as they are written. Raises `ConfigError`."""
+    return strict.read(file, example=_EXAMPLE)
 
 
 def flag_of(dotted: str) -> str:

@@ -168,8 +168,11 @@ async def examine(config: Config) -> Diagnosis:
         await exporter.close()
 
 
-async def suggest_from_responses(config: Config) -> str:
-    """Return a config whose fields are guessed from responses to the described requests. Raises `SuggestError`."""
+async def suggest_from_responses(config: Config, config_file: Mapping[str, Any]) -> str:
+    """Return the content of a config file with fields that are guessed from responses to the described requests.
+
+    `config` is what the file means, with environment and flags. Raises `SuggestError`.
+    """
     exporter = Exporter({"": config})
     try:
         client, decoder = exporter.runtimes[""].client, exporter.runtimes[""].decoder
@@ -187,7 +190,7 @@ async def suggest_from_responses(config: Config) -> str:
                 project = _first_id(responses[resource]) or ONLY_PROJECT
             elif resource == "jobs" and (run_id := _first_id(responses[resource])):
                 run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, 0.0, 0.0)
-        return from_responses(config.runtime.base_url, responses)
+        return from_responses(config.runtime.base_url, responses, config_file)
     finally:
         await exporter.close()
 

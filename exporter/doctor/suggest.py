@@ -4,6 +4,7 @@ The result can be wrong: it is meant to be reviewed, corrected and checked with 
 """
 
 import asyncio
+import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -32,8 +33,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "trigger": ("trigger", "triggertype", "runtype", "triggeredby", "source"),
         "parentJobId": ("parentjobid", "parentrunid", "parentid", "retryof"),
         "createdAt": ("createdat", "created", "createtime", "creationtime", "queuedat", "queued", "submittedat"),
-        "startedAt": ("startedat", "started", "starttime", "startdate", "begunat", "begun"),
-        "endedAt": ("endedat", "ended", "endtime", "enddate", "finishedat", "completedat", "stoppedat"),
+        "startedAt": ("startedat", "started", "starttime", "startdate", "begunat", "begun", "beganat", "began"),
+        "endedAt": ("endedat", "ended", "endtime", "enddate", "finishedat", "finished", "completedat", "stoppedat"),
         "updatedAt": ("updatedat", "updated", "updatetime", "modifiedat", "lastmodified", "touched"),
         "lastProgressAt": ("lastprogressat", "lastprogress", "lastactivityat", "lastactivity"),
         "records.total": ("recordstotal", "total", "totalcount", "itemcount"),
@@ -109,15 +110,32 @@ def from_openapi(document: Any, base_url: str) -> str:
         raise SuggestError(f"no list of runs found: expected a path that ends in one of {nouns}")
     if job := api.one_run():
         resources["job"] = job
-    return _as_yaml(base_url, resources)
+    missing = [name for name in ("health", "projects", "job", "records", "usage") if name not in resources]
+    described = {name: _without_empty(resource) for name, resource in resources.items()}
+    runtime = {
+        "base_url": base_url,
+        "token_file": "/run/secrets/token",
+        "resources": {**described, **dict.fromkeys(missing, "absent")},
+    }
+    return _as_yaml({"runtime": runtime})
 
 
-def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]]) -> str:
-    """Return a config for raw items by resource. Raises `SuggestError`."""
-    resources = {name: {"fields": fields_of(name, items)} for name, items in responses.items()}
-    if not any(each["fields"] for each in resources.values()):
+def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]], config_file: Mapping[str, Any]) -> str:
+    """Return the content of a config file with the fields that raw items seem to have, by resource.
+
+    What the file says is kept, its own fields too. Raises `SuggestError`.
+    """
+    found = {name: fields for name, items in responses.items() if (fields := fields_of(name, items))}
+    if not found:
         raise SuggestError("no field of the responses has a known name")
-    return _as_yaml(base_url, resources, absent=False)
+    tree = copy.deepcopy(dict(config_file))
+    runtime = tree.setdefault("runtime", {})
+    runtime.setdefault("base_url", base_url)
+    resources = runtime.setdefault("resources", {})
+    for name, fields in found.items():
+        resource = resources.setdefault(name, {})
+        resource["fields"] = {**fields, **resource.get("fields", {})}
+    return _as_yaml(tree)
 
 
 def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
@@ -310,18 +328,7 @@ _SINCE = ("updatedsince", "updatedafter", "updatedatgte", "modifiedsince", "modi
 _NEXT = ("nextcursor", "nextpagetoken", "next", "nextpage", "endcursor")
 
 
-def _as_yaml(base_url: str, resources: Mapping[str, dict[str, Any]], *, absent: bool = True) -> str:
-    missing = [name for name in ("health", "projects", "job", "records", "usage") if name not in resources]
-    tree = {
-        "runtime": {
-            "base_url": base_url,
-            "token_file": "/run/secrets/token",
-            "resources": {
-                **{name: _without_empty(resource) for name, resource in resources.items()},
-                **(dict.fromkeys(missing, "absent") if absent else {}),
-            },
-        }
-    }
+def _as_yaml(tree: Mapping[str, Any]) -> str:
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
     return (
         "# Guessed. Review and correct it, then check it: spinner-exporter doctor --config.file=THIS\n"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.config import load
-from exporter.doctor import suggest_from_responses
+from exporter.config import load, read_file
+from exporter.doctor import from_responses, suggest_from_responses
 from exporter.doctor.suggest import SuggestError, fields_of, from_openapi
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
@@ -45,7 +45,8 @@ async def test_fields_are_suggested_from_responses_without_their_content(tmp_pat
         token = str(tmp_path / "token")
         tree = {**EXAMPLE["runtime"], "base_url": f"{url}/automation", "token_file": token, "resources": without}
         (tmp_path / "exporter.yml").write_text(yaml.safe_dump({"runtime": tree}))
-        text = await suggest_from_responses(load(tmp_path / "exporter.yml", environ={}).runtimes[""])
+        file = tmp_path / "exporter.yml"
+        text = await suggest_from_responses(load(file, environ={}).runtimes[""], read_file(file))
     resources = yaml.safe_load(text)["runtime"]["resources"]
     assert resources["projects"]["fields"] == {"id": "key", "name": "title"}
     assert resources["jobs"]["fields"] == {
@@ -58,6 +59,23 @@ async def test_fields_are_suggested_from_responses_without_their_content(tmp_pat
     }
     assert "Flow 1" not in text
     assert TOKEN not in text
+
+
+def test_a_suggestion_keeps_what_the_config_says() -> None:
+    own = {"path": "/v2/runs", "as_of": None, "fields": {"id": "number"}}
+    config = {
+        "runtime": {"token_file": "token", "resources": {"usage": "absent", "jobs": own}},
+        "log": {"level": "warn"},
+    }
+    text = from_responses("http://127.0.0.1:8090", {"jobs": [{"id": "a", "state": "OK"}], "records": [{}]}, config)
+    assert yaml.safe_load(text) == {
+        "runtime": {
+            "base_url": "http://127.0.0.1:8090",
+            "token_file": "token",
+            "resources": {"usage": "absent", "jobs": {**own, "fields": {"id": "number", "status": "state"}}},
+        },
+        "log": {"level": "warn"},
+    }
 
 
 @pytest.mark.parametrize(
