@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import ExporterConfig, ProjectsConfig, load, parse_duration, split_address
+from exporter.config import ExporterConfig, ProjectsConfig, canonical_url, load, parse_duration, split_address
 from exporter.errors import ConfigError
 
 SMALLEST = 'runtime: {base_url: "http://127.0.0.1:8090"}\n'
@@ -185,3 +185,16 @@ def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
 def test_an_invalid_address_is_an_error(address: str) -> None:
     with pytest.raises(ValueError, match="expected host:port"):
         split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "canonical"),
+    [
+        ("HTTPS://Runtime.Example.com:443/api/", "https://runtime.example.com/api"),
+        ("http://runtime.example.com:80", "http://runtime.example.com"),
+        ("http://runtime.example.com:443/", "http://runtime.example.com:443"),
+        ("https://[2001:DB8::1]:8443/x//", "https://[2001:db8::1]:8443/x"),
+    ],
+)
+def test_spellings_of_a_url_have_one_canonical_form(url: str, canonical: str) -> None:
+    assert canonical_url(url) == canonical

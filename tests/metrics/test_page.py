@@ -1,7 +1,11 @@
 """A page's fragments: joined without a second copy in memory, and the same page whichever way it is sent."""
 
+import asyncio
 import gzip
 
+import pytest
+
+from exporter.metrics.gzip_fragment import GzipFragment
 from exporter.metrics.page import LARGE, PIECE, Fragment, MetricsPage
 
 
@@ -43,3 +47,28 @@ async def test_a_page_is_the_same_in_pieces_as_a_whole_and_compressed() -> None:
 def test_a_large_fragment_is_sent_without_a_copy() -> None:
     (large,) = texts(LARGE)
     assert any(piece is large for piece in MetricsPage([Fragment(b"small"), Fragment(large)]).pieces()), "it was copied"
+
+
+async def test_compressing_a_page_lets_other_tasks_run_after_each_new_fragment() -> None:
+    page = MetricsPage(Fragment(text) for text in texts(10, 20, 30))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await page.gzip()
+    assert turns == 3
+    await page.gzip()
+    assert turns == 3, "nothing was left to compress"
+    task.cancel()
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 65_535, 65_536, 16_777_216])
+def test_the_checksum_of_joined_fragments_is_that_of_their_text(size: int) -> None:
+    first, second = b"spinner", bytes(size)
+    joined = GzipFragment.joined([GzipFragment.of(first), GzipFragment.of(second)])
+    assert gzip.decompress(joined.gzip()) == first + second

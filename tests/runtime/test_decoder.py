@@ -1,16 +1,19 @@
 """What arrives is decoded or refused, and one bad item costs itself alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.config import load
 from exporter.runtime import decoder as decoder_module
 from exporter.runtime import labels
-from exporter.runtime.decoder import MALFORMED, Decoder
+from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.labels import LabelCache
 from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
@@ -266,3 +269,42 @@ def test_whatever_json_comes_in_it_becomes_values_or_is_refused(body: Any, items
                 decode(text.encode("utf-8", "surrogatepass"))
             except MALFORMED:
                 continue
+
+
+def described(fields: dict[str, Any], folder: Path, noted: Noted | None = None) -> Decoder:
+    """A decoder of an API whose runs have these fields only."""
+    file = folder / "exporter.yml"
+    jobs = {"path": "/runs", "fields": fields}
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://h", "resources": {"jobs": jobs}}}))
+    (config,) = load(file, environ={}).runtimes.values()
+    return Decoder(StatusMap(), noted or Noted(), config.runtime.resources, label_length=40)
+
+
+def test_a_run_without_the_time_of_its_last_change_gets_that_of_the_response_or_of_its_creation(
+    tmp_path: Path,
+) -> None:
+    decoder = described({"id": "id", "status": "status", "spinnerName": "name", "createdAt": "at"}, tmp_path)
+    body = page({"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"})
+    (dated,) = decoder.jobs(body, RunDefaults(now=NOON)).items
+    (undated,) = decoder.jobs(body).items
+    assert (dated.updated_at, undated.updated_at) == (NOON, undated.created_at)
+
+
+def test_a_run_without_a_creation_has_that_of_its_start_and_one_without_both_is_invalid(tmp_path: Path) -> None:
+    noted = Noted()
+    decoder = described({"id": "id", "status": "status", "spinnerName": "name", "startedAt": "at"}, tmp_path, noted)
+    job = {"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"}
+    (started,) = decoder.jobs(page(job)).items
+    assert started.created_at == started.started_at == 1_767_603_600.0
+    assert not decoder.jobs(page({**job, "at": None})).items
+    assert noted.invalid == [("job", "createdAt: is missing")]
+
+
+def test_a_run_without_a_spinner_has_the_name_of_its_project_and_without_both_is_invalid(tmp_path: Path) -> None:
+    noted = Noted()
+    decoder = described({"id": "id", "status": "status", "createdAt": "at"}, tmp_path, noted)
+    body = page({"id": "a", "status": "running", "at": "2026-01-05T09:00:00Z"})
+    (run,) = decoder.jobs(body, RunDefaults(project_id="p1", spinner="Flow")).items
+    assert (run.spinner, run.project_id) == ("Flow", "p1")
+    assert not decoder.jobs(body).items
+    assert noted.invalid == [("job", "spinnerName: is missing")]

@@ -1,0 +1,87 @@
+"""Which values of numbers and durations a config may have: the least and the most that is accepted."""
+
+from pathlib import Path
+
+import pytest
+
+from exporter.config import Config, load
+from exporter.errors import ConfigError
+
+BASE = 'runtime: {base_url: "http://127.0.0.1:8090"%s}\n'
+
+LEAST = {
+    "limits.runs": 1,
+    "limits.failed_records_per_run": 0,
+    "limits.failed_records": 0,
+    "limits.failure_groups": 1,
+    "limits.label_length": 16,
+    "limits.projects": 1,
+    "limits.pages": 1,
+    "limits.body_bytes": 1024,
+    "sync.concurrency": 1,
+}
+
+
+def read(text: str, folder: Path) -> Config:
+    file = folder / "exporter.yml"
+    file.write_text(text)
+    (config,) = load(file, environ={}).runtimes.values()
+    return config
+
+
+@pytest.mark.parametrize(("key", "least"), LEAST.items())
+def test_a_number_is_accepted_from_its_least_value_on(tmp_path: Path, key: str, least: int) -> None:
+    section, name = key.split(".")
+    assert getattr(getattr(read(BASE % "" + f"{section}: {{{name}: {least}}}\n", tmp_path), section), name) == least
+    with pytest.raises(ConfigError, match=f"{key}: expected a (whole )?number"):
+        read(BASE % "" + f"{section}: {{{name}: {least - 1}}}\n", tmp_path)
+
+
+def test_concurrency_has_a_greatest_value(tmp_path: Path) -> None:
+    assert read(BASE % "" + "sync: {concurrency: 256}\n", tmp_path).sync.concurrency == 256
+    with pytest.raises(ConfigError, match="from 1 to 256"):
+        read(BASE % "" + "sync: {concurrency: 257}\n", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["timeout", "heartbeat_timeout"])
+def test_a_timeout_can_be_short_but_not_zero(tmp_path: Path, key: str) -> None:
+    assert getattr(read(BASE % f", {key}: 1ms", tmp_path).runtime, key) == 0.001
+    with pytest.raises(ConfigError, match=f"runtime.{key}: expected a duration above zero"):
+        read(BASE % f", {key}: 0s", tmp_path)
+
+
+def test_stale_after_may_equal_the_interval_of_reads_and_not_be_shorter(tmp_path: Path) -> None:
+    sync = read(BASE % "" + "sync: {min_interval: 7s, stale_after: 7s}\n", tmp_path).sync
+    assert (sync.min_interval, sync.stale_after) == (7.0, 7.0)
+    with pytest.raises(ConfigError, match=r"sync\.stale_after: expected at least min_interval"):
+        read(BASE % "" + "sync: {min_interval: 7s, stale_after: 6s}\n", tmp_path)
+
+
+def test_the_ceiling_of_stall_thresholds_may_equal_the_floor_and_not_be_lower(tmp_path: Path) -> None:
+    stalls = read(BASE % "" + "stalls: {floor: 1ms, ceiling: 1ms}\n", tmp_path).stalls
+    assert stalls.floor == stalls.ceiling == 0.001
+    for section, expected in (
+        ("stalls: {floor: 0s}\n", "floor: expected a duration above zero"),
+        ("stalls: {floor: 2m, ceiling: 1m}\n", "ceiling: expected at least the floor"),
+        ("spinners: [{stall_floor: 2m, stall_ceiling: 1m}]\n", "stall_ceiling: expected at least stall_floor"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            read(BASE % "" + section, tmp_path)
+    (spinner,) = read(BASE % "" + "spinners: [{stall_floor: 2m, stall_ceiling: 2m}]\n", tmp_path).spinners
+    assert spinner.stall_floor == spinner.stall_ceiling == 120.0
+
+
+def test_every_optional_setting_can_be_set_by_the_environment_as_text() -> None:
+    environ = {
+        "SPINNER_EXPORTER_RUNTIME_BASE_URL": "https://runtime.example.com",
+        "SPINNER_EXPORTER_RUNTIME_PROXY": "http://proxy:3128",
+        # As YAML these would be a number and a truth value.
+        "SPINNER_EXPORTER_RUNTIME_TOKEN_FILE": "7",
+        "SPINNER_EXPORTER_RUNTIME_TLS_CA_FILE": "yes",
+        "SPINNER_EXPORTER_RUNTIME_TIMEOUT": "7s",
+        "SPINNER_EXPORTER_STORAGE_PATH": "007",
+    }
+    made = load(None, environ=environ)
+    (config,) = made.runtimes.values()
+    assert (config.runtime.proxy, config.runtime.token_file) == ("http://proxy:3128", "7")
+    assert (config.runtime.tls.ca_file, config.runtime.timeout, made.storage.path) == ("yes", 7.0, "007")
