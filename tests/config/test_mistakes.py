@@ -117,6 +117,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         "runtime.resources.jobs.items: ",
     ),
     "a folder for state that is a file": (occupied, "storage.path: "),
+    "a folder for state that probes would not use": (
+        lambda folder: config(folder, storage={"path": str(folder / "state")}, projects={"on_probe": True}),
+        "storage.path: not allowed with projects.on_probe",
+    ),
     "a web config file that is not there": (
         lambda folder: config(folder, web={"config_file": "/x.yml"}),
         "/x.yml: cannot be read: No such file",

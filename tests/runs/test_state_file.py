@@ -185,6 +185,23 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     ]
 
 
+def test_a_restart_alone_writes_nothing(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = restarted(opened(tmp_path), busy(clock), clock)
+    assert list(held.persistence.unsaved()) == []
+    file.close()
+
+
+def test_of_a_project_that_is_removed_before_it_was_written_nothing_is_written(tmp_path: Path) -> None:
+    held, file = busy(Clock(NOON + 60)), opened(tmp_path)
+    file.stage(held.persistence.unsaved())
+    held.persistence.saved()
+    held.drop_project("p1")
+    save(file, held)
+    assert runs_in(file) == set()
+    file.close()
+
+
 def test_a_run_leaves_the_file_with_its_tombstone(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file, held = opened(tmp_path), busy(clock)
@@ -539,3 +556,21 @@ def test_a_file_named_after_another_spelling_is_not_renamed_while_another_proces
     again = StateFile(tmp_path, "", URL + "/")
     assert any(kind == "run" for kind, *_ in again.load())
     again.close()
+
+
+def test_the_name_of_a_file_is_that_of_earlier_releases(tmp_path: Path) -> None:
+    """Another name would be another file: after an upgrade all counters would start again."""
+    assert file_name("", "https://runtime.example.com") == "runtime-f92cb2d5.db"
+    assert file_name("eu west/1", "https://runtime.example.com") == "eu_west_1-f92cb2d5.db"
+
+
+def test_a_project_that_appears_after_a_restart_shows_zeros_first(tmp_path: Path) -> None:
+    """A project of the first list has a history, which is shown at once; a restart brings no second first list."""
+    clock = Clock(NOON + 60)
+    file, held = restarted(opened(tmp_path), busy(clock), clock)
+    held.name_projects({"p1": "Sales", "new": "New"})
+    run = snapshot("n", project_id="new", spinner="new spinner")
+    read_project(held, "new", [(run, clock())], as_of=clock(), horizon=HORIZON)
+    (spinner,) = (each for each in held.view.spinners() if each.project == "New")
+    assert spinner.counters.started == 0
+    file.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,9 +10,9 @@ import msgspec
 import pytest
 import structlog
 
-from exporter.config import LimitsConfig, ProjectsConfig
+from exporter.config import LimitsConfig, ProjectsConfig, load
 from exporter.runs.view import ShownRun
-from exporter.service import Exporter
+from exporter.service import Dependencies, Exporter
 from exporter.status import Status
 from exporter.sync.single_flight import SingleFlight
 from tests.builders import NOON, Clock
@@ -487,3 +488,31 @@ async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
     with structlog.testing.capture_logs() as lines:
         assert await exporter.refresh()
     assert [(line["what"], line["event"]) for line in lines] == [("everything", "recovered")], lines
+
+
+async def test_a_scrape_that_cannot_wait_is_answered_at_once_and_the_sync_continues() -> None:
+    release = asyncio.Event()
+
+    async def sync() -> bool:
+        await release.wait()
+        return True
+
+    shared = SingleFlight(sync, min_interval=5, monotonic=Clock())
+    async with asyncio.timeout(0.9):
+        assert not await shared.fresh(0.0)
+        assert not await shared.fresh(-1.0)
+    release.set()
+    assert await shared.fresh(60.0)
+
+
+async def test_an_api_without_health_is_up(tmp_path: Path) -> None:
+    runtime = ScriptedRuntime(Clock())
+    file = tmp_path / "exporter.yml"
+    file.write_text('runtime: {base_url: "http://runtime.test", resources: {health: absent}}\n')
+    dependencies = Dependencies(runtime.clock, runtime.clock, runtime.transport())
+    exporter = Exporter(load(file, environ={}).runtimes, dependencies)
+    assert await exporter.refresh()
+    assert "/health" not in runtime.paths()
+    page = str(await exporter.page())
+    assert re.search(r"^spinner_api_up\S* 1$", page, re.MULTILINE)
+    assert not re.search(r"^spinner_runtime_up", page, re.MULTILINE)

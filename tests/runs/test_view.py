@@ -1,0 +1,67 @@
+"""What a watch reports: each change once, and everything of a project that becomes stale or fresh."""
+
+from exporter.status import Status
+from tests.builders import NOON, Clock, read_project, snapshot, store
+
+
+def test_a_change_is_reported_to_each_watch_once() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    read_project(held, "p1", [(snapshot("a"), clock()), (snapshot("b"), clock())], as_of=clock(), horizon=NOON - 60)
+    first, second = held.view.watch(), held.view.watch()
+    everything = ([("p1", "a"), ("p1", "b")], [("p1", "welcome")])
+    assert [sorted(keys) for keys in first.changed()] == list(everything)
+    assert first.changed() == ([], [])
+    ended = snapshot("a", Status.COMPLETED, updated_at=NOON + 61, ended_at=NOON + 61)
+    read_project(held, "p1", [(ended, clock())], as_of=clock(), horizon=NOON - 60)
+    assert first.changed() == ([("p1", "a")], [("p1", "welcome")])
+    assert [sorted(keys) for keys in second.changed()] == list(everything)
+    assert first.changed() == second.changed() == ([], [])
+
+
+def test_everything_of_a_project_is_reported_once_when_it_becomes_stale_and_once_when_it_is_fresh_again() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, projects={"p1": "Sales", "p2": "Support"}, sync={"stale_after": 300})
+
+    def read(project_id: str) -> None:
+        runs = [(snapshot("a", project_id=project_id), NOON)]
+        read_project(held, project_id, runs, as_of=clock(), horizon=NOON - 60)
+
+    read("p1")
+    read("p2")
+    watch = held.view.watch()
+    watch.changed()
+    clock.advance(299)
+    read("p2")
+    assert watch.changed() == ([], [])
+    clock.advance(2)
+    assert watch.changed() == ([("p1", "a")], [("p1", "welcome")]), "p1 is stale, p2 is not"
+    assert watch.changed() == ([], [])
+    read("p1")
+    assert watch.changed() == ([("p1", "a")], [("p1", "welcome")])
+    assert watch.changed() == ([], [])
+
+
+def test_what_was_removed_is_reported_too() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    read_project(held, "p1", [(snapshot("a"), clock())], as_of=clock(), horizon=NOON - 60)
+    watch = held.view.watch()
+    watch.changed()
+    held.drop_run("p1", "a")
+    assert watch.changed()[0] == [("p1", "a")]
+    read_project(held, "p1", [(snapshot("b"), clock())], as_of=clock(), horizon=NOON - 60)
+    watch.changed()
+    held.drop_project("p1")
+    assert watch.changed() == ([("p1", "b")], [("p1", "welcome")])
+
+
+def test_why_a_project_was_not_read_is_noted_unless_another_reason_is_known() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, projects={"p1": "Sales", "p2": "Support", "p3": "Fresh"})
+    held.fail("p1", "HTTP 500")
+    started = clock()
+    clock.advance(1)
+    read_project(held, "p3", [], as_of=clock(), horizon=NOON - 60)
+    held.fail_unread_since(started, "not finished within 300 s")
+    assert [project.error for project in held.view.projects()] == ["HTTP 500", "not finished within 300 s", None]
