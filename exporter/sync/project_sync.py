@@ -170,7 +170,7 @@ class ProjectSync:
 
         async def read(run: Run) -> None:
             try:
-                active.add_single(await self._client.job(run.snapshot))
+                active.add_single(await self._client.job(run.snapshot), self._store.clock.now())
             except NotFoundError:
                 gone.append(run.id)
             except ApiError as error:
@@ -245,20 +245,18 @@ class _RunList:
         self.not_modified = False
         self._responses: list[_Response] = []
         self._first_as_of: float | None = None
-        self._last_as_of: float | None = None
 
     def add(self, page: ListPage[RunSnapshot]) -> None:
         """Add the next page."""
         self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
-        self._last_as_of = page.as_of
         self.etag, self.not_modified = page.etag, page.not_modified
         self._responses.append(_Response(page.items, page.as_of))
         if self.unseen:
             self.unseen.difference_update([snapshot.id for snapshot in page.items])
 
-    def add_single(self, snapshot: RunSnapshot) -> None:
-        """Add a run that was read by its id, after the list."""
-        self._responses.append(_Response([snapshot], self._last_as_of))
+    def add_single(self, snapshot: RunSnapshot, as_of: float) -> None:
+        """Add a run that was read by its id, after the list, at `as_of` by the runtime's clock."""
+        self._responses.append(_Response([snapshot], as_of))
 
     def drain(self) -> list[_Response]:
         """Return what was added since the last call."""

@@ -15,6 +15,7 @@ from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
+from exporter.metrics.lines import exemplar
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
@@ -233,3 +234,9 @@ def test_the_parser_reads_any_label_and_number_as_it_was_written(
     assert value(found, "spinner_run_start_timestamp_seconds", **expected) == start
     assert value(found, "spinner_run_records", state="completed", **expected) == finished
     assert value(found, "spinner_run_failures", step=step, error_code="\\", **expected) == 1
+
+
+@pytest.mark.parametrize(("length", "has_exemplar"), [(122, True), (123, False)])
+def test_a_run_id_is_an_exemplar_if_openmetrics_allows_its_length(length: int, has_exemplar: bool) -> None:
+    """Names and values of an exemplar's labels have 128 characters at most, and `run_id` has six."""
+    assert bool(exemplar((NOON, 1.0, "r" * length))) == has_exemplar

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exporter.config import StallsConfig
-from exporter.runs.pace import GAP_FACTOR, NEGLIGIBLE, STRANGER_FACTOR
+from exporter.runs.pace import GAP_FACTOR, NEGLIGIBLE, STRANGER_FACTOR, RunPace, SpinnerPace
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RunSnapshot
@@ -299,3 +299,12 @@ def test_an_old_heartbeat_is_an_outage_whatever_the_status_says() -> None:
     watch.look(after=2 * HOUR)
     watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now))
     assert not watch.stalled()
+
+
+def test_a_spinner_learns_from_its_last_nine_runs() -> None:
+    pace = SpinnerPace()
+    for gap in (100.0, 100.0, 100.0, 100.0, 100.0, 10.0, 10.0, 10.0, 10.0):
+        pace.learn([RunPace(longest_gap=gap, recurring_gap=gap, first_gap=gap)])
+    assert (pace.usual_first_gap(), pace.usual_recurring_gap()) == (100.0, 100.0)
+    pace.learn([RunPace(longest_gap=10.0, recurring_gap=10.0, first_gap=10.0)])
+    assert (pace.usual_first_gap(), pace.usual_recurring_gap()) == (10.0, 10.0), "five of the last nine took 10 s"

@@ -524,3 +524,11 @@ def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed
     held.expire()
     assert [len(shown.run.failed_records) for shown in held.view.runs()] == [1]
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["run"], "it is never requested again"
+
+
+def test_a_run_whose_failed_records_were_not_read_yet_can_leave() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    commit(held, snapshot("a", records=counts(1, failed=1)), snapshot("b", records=counts(1, failed=1)))
+    held.drop_run("p1", "a")
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["b"]

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -132,6 +134,8 @@ class Server:
         self.writers: list[asyncio.StreamWriter] = []
         self.heads: list[bytes] = []
         self.fail = False
+        self.resets = False
+        """Whether `fail` resets the connection instead of ending it."""
         self.cookie = b""
         self.release = asyncio.Event()
         self.release.set()
@@ -160,6 +164,11 @@ class Server:
                 if len(self.heads) == 3:
                     self.requested.set()
                 if self.fail and not first:
+                    if self.resets:
+                        # With this, closing sends RST instead of FIN.
+                        raw = writer.get_extra_info("socket")
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        writer.transport.abort()
                     break
                 first = False
                 await self.release.wait()
@@ -210,11 +219,13 @@ async def test_a_kept_connection_that_the_server_closed_meanwhile_is_replaced(fi
         await connections.close()
 
 
+@pytest.mark.parametrize("resets", [False, True])
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_request_is_repeated_when_the_server_closes_the_kept_connection_under_it(
-    files: Path, tls: bool
+    files: Path, tls: bool, resets: bool
 ) -> None:
     server = Server()
+    server.resets = resets
     async with server.serving(tls=tls) as url:
         connections = connections_to(files, url, concurrency=3, tls={"ca_file": str(files / "ca.pem")})
         await asyncio.gather(*(get(connections, url) for _ in range(3)))

@@ -274,8 +274,8 @@ def test_whatever_json_comes_in_it_becomes_values_or_is_refused(body: Any, items
 def described(fields: dict[str, Any], folder: Path, noted: Noted | None = None) -> Decoder:
     """A decoder of an API whose runs have these fields only."""
     file = folder / "exporter.yml"
-    jobs = {"path": "/runs", "fields": fields}
-    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://h", "resources": {"jobs": jobs}}}))
+    resources = {"jobs": {"path": "/runs", "fields": fields}, "job": "absent", "records": "absent"}
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://h", "resources": resources}}))
     (config,) = load(file, environ={}).runtimes.values()
     return Decoder(StatusMap(), noted or Noted(), config.runtime.resources, label_length=40)
 

@@ -14,6 +14,7 @@ from exporter.config import LimitsConfig, ProjectsConfig, load
 from exporter.runs.view import ShownRun
 from exporter.service import Dependencies, Exporter
 from exporter.status import Status
+from exporter.sync import project_sync
 from exporter.sync.single_flight import SingleFlight
 from tests.builders import NOON, Clock
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -516,3 +517,36 @@ async def test_an_api_without_health_is_up(tmp_path: Path) -> None:
     page = str(await exporter.page())
     assert re.search(r"^spinner_api_up\S* 1$", page, re.MULTILINE)
     assert not re.search(r"^spinner_runtime_up", page, re.MULTILINE)
+
+
+async def test_of_a_long_list_of_failed_records_a_limited_number_of_pages_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(project_sync, "MAX_RECORD_PAGES", 2)
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 1
+    runtime.put("run-1", records={"total": 9, "failed": 5})
+    runtime.failed_records["run-1"] = [{"id": f"r{n}", "jobId": "run-1", "status": "failed"} for n in range(5)]
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    assert sum(path.endswith("/records") for path in runtime.paths()) == 2
+    assert len(runs_of(exporter)["run-1"].run.failed_records) == 2
+
+
+async def test_an_open_run_that_no_list_contains_is_read_by_its_id_if_open_runs_cannot_be_listed(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("run-1", updated_at=NOON - 1000)
+    file = tmp_path / "exporter.yml"
+    file.write_text('runtime: {base_url: "http://runtime.test", resources: {jobs: {active: ~}}}\n')
+    exporter = Exporter(load(file, environ={}).runtimes, Dependencies(clock, clock, runtime.transport()))
+    await exporter.refresh()
+    # It changes without a change of `updatedAt`, so no list of changes contains it.
+    runtime.jobs["run-1"] |= {"status": "completed", "endedAt": NOON + 5}
+    clock.advance(600)
+    await exporter.refresh()
+    assert "/api/v1/jobs/run-1" in runtime.paths()
+    (monitored,) = exporter.runtimes.values()
+    assert [shown.run.status for shown in monitored.store.view.runs()] == [Status.COMPLETED]
