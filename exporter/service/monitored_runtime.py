@@ -109,16 +109,13 @@ class MonitoredRuntime:
                 self.store.persistence.restore(file.load())
                 self.state_writer = StateWriter(file, self.store.persistence, metrics)
         sync = RuntimeSync(self.client, self.store, project_list, config, metrics, monotonic=dependencies.monotonic)
-        self.probes: Probes = Probes(
+        self.probes = Probes(
             self.client,
             project_list,
             config,
             metrics,
             runtime=name,
             make_store=self._make_store,
-            max_runs=config.limits.runs,
-            min_interval=config.sync.min_interval,
-            deadline=config.sync.stale_after,
             monotonic=dependencies.monotonic,
         )
 

@@ -40,28 +40,19 @@ class Probes:
         *,
         runtime: str,
         make_store: Callable[[], Store],
-        max_runs: int,
-        min_interval: float,
-        deadline: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """`runtime` is its name; `max_runs` limits the runs of all probed projects together.
-
-        `deadline` is how many seconds the read of one project can take.
-        """
+        """`runtime` is its name. `limits.runs` limits the runs of all probed projects together."""
         self._runtime = runtime
         self._client = client
         self._project_list = project_list
         self._config = config
         self._observer = observer
         self._make_store = make_store
-        self._max_runs = max_runs
-        self._min_interval = min_interval
-        self._deadline = deadline
         self._monotonic = monotonic
         self._problems = ProblemLog(monotonic)
         self._health: Health | None = None
-        self._shared = SingleFlight(self._read_shared, min_interval=min_interval, monotonic=monotonic)
+        self._shared = SingleFlight(self._read_shared, min_interval=config.sync.min_interval, monotonic=monotonic)
         self._is_stopped = False
         self.held: dict[str, ProbedProject] = {}
         """The projects that are probed, by id."""
@@ -118,18 +109,18 @@ class Probes:
                 # Not shown with a project, but the silence of its runs during an outage of the runtime is not a stall.
                 store.keep_health(self._health)
             try:
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(self._config.sync.stale_after):
                     ok = await project_sync.read(project_id, self._project_list.names.get(project_id))
             except TimeoutError:
                 ok = False
-                store.fail(project_id, f"not finished within {self._deadline:.0f} s")
+                store.fail(project_id, f"not finished within {self._config.sync.stale_after:.0f} s")
             store.expire()
             if store.view.run_count > runs_before:
                 self._limit_runs(just_read=project_id)
             self._observer.sync_ended(self._monotonic() - started, ok=ok)
             return ok
 
-        shared = SingleFlight(read, min_interval=self._min_interval, monotonic=self._monotonic)
+        shared = SingleFlight(read, min_interval=self._config.sync.min_interval, monotonic=self._monotonic)
         return ProbedProject(store, Exposition(None), shared, asked_at)
 
     async def _read_shared(self) -> bool:
@@ -158,7 +149,7 @@ class Probes:
 
     def _limit_runs(self, *, just_read: str | None = None) -> None:
         """Drop the projects that were probed least recently until the others are within the limit."""
-        excess = sum(probed.store.view.run_count for probed in self.held.values()) - self._max_runs
+        excess = sum(probed.store.view.run_count for probed in self.held.values()) - self._config.limits.runs
         if excess <= 0:
             return
         for project_id, probed in sorted(self.held.items(), key=lambda item: item[1].asked_at):
