@@ -95,7 +95,7 @@ class StateFile:
         self._removed: set[str] = set()
         with _unusable_folder(self.path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for spelling in (base_url, canonical_url(base_url) + "/"):
+            for spelling in dict.fromkeys((base_url, canonical_url(base_url) + "/")):
                 _adopt(folder / file_name(runtime, spelling), self.path)
             try:
                 self._connection, self._rows = _opened(self.path)
@@ -241,9 +241,15 @@ def _rows(connection: sqlite3.Connection) -> list[Row]:
 def _adopt(earlier: Path, path: Path) -> None:
     """Rename a file that an earlier version named after another spelling of the same URL.
 
-    Raises `sqlite3.OperationalError` while another process has it open: its user would lose it.
+    If both exist, the earlier one stays as it is, and a warning names both. Raises `sqlite3.OperationalError` while
+    another process has it open: its user would lose it.
     """
-    if earlier == path or path.exists() or not earlier.exists():
+    if earlier == path or not earlier.exists():
+        return
+    if path.exists():
+        log.warning(
+            "two state files for one runtime; delete the one that is not used", used=str(path), unused=str(earlier)
+        )
         return
     connection = sqlite3.connect(earlier, timeout=BUSY, isolation_level=None)
     try:

@@ -533,6 +533,27 @@ def test_a_file_named_after_another_spelling_is_adopted_with_its_write_ahead_log
     again.close()
 
 
+@pytest.mark.parametrize("spelling", [URL, URL + "/"])
+def test_of_two_files_for_one_url_the_one_with_the_canonical_name_is_used_and_a_warning_names_both(
+    tmp_path: Path, spelling: str
+) -> None:
+    file = opened(tmp_path)
+    save(file, busy(Clock()))
+    file.close()
+    other = tmp_path / file_name("", URL + "/")
+    shutil.copy(file.path, other)
+    with structlog.testing.capture_logs() as lines:
+        again = StateFile(tmp_path, "", spelling)
+    again.close()
+    (line,) = lines
+    assert (line["log_level"], line["used"], line["unused"]) == ("warning", str(file.path), str(other))
+    assert other.exists(), "an unused file is for a person to delete"
+    other.unlink()
+    with structlog.testing.capture_logs() as lines:
+        StateFile(tmp_path, "", spelling).close()
+    assert lines == []
+
+
 def test_other_apis_have_other_files(tmp_path: Path) -> None:
     urls = [URL, "https://runtime.test", URL + ":8080", URL + "/eu", "http://runtime.test.example"]
     files = [StateFile(tmp_path, "", url) for url in urls]
