@@ -1,8 +1,11 @@
-"""What we rely on in libraries beyond their documentation: an upgrade that changes it fails here, by name."""
+"""Undocumented behaviour of libraries that the exporter relies on: where an upgrade changes it, a test here fails."""
 
 import inspect
+import time
+from collections.abc import Mapping
 from typing import Any
 
+import httpcore
 import msgspec
 import pytest
 import uvicorn
@@ -33,11 +36,13 @@ class Outer(msgspec.Struct):
         ({"inner": None}, "Expected `object`, got `null` - at `$.inner`"),
     ],
 )
-def test_msgspec_says_what_is_wrong_in_the_words_that_config_strict_parses(tree: Any, message: str) -> None:
+def test_msgspec_s_errors_have_the_texts_that_config_strict_parses(tree: Any, message: str) -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert(tree, Outer)
     found = str(caught.value).replace("[...]", "[0]")
-    assert found == message, "msgspec words this error otherwise: look at `_misfit` in exporter/config/strict.py"
+    assert found == message, (
+        "msgspec has changed the text of this error: look at `_misfit` in exporter/config/strict.py"
+    )
 
 
 def test_uvicorn_s_protocol_has_what_web_server_extends() -> None:
@@ -55,3 +60,35 @@ def test_uvicorn_s_server_has_what_web_server_overrides() -> None:
     server = uvicorn.Server(uvicorn.Config("none:app"))
     assert server.should_exit is False, f"uvicorn.Server has no should_exit: {where}"
     assert callable(getattr(server.config, "load", None)), f"uvicorn.Config has no load: {where}"
+
+
+CONNECT, SEND = "connection.connect_tcp.started", "http11.send_request_headers.started"
+
+
+async def events_of_a_request(pool: httpcore.AsyncConnectionPool) -> list[str]:
+    """Send a request and return httpcore's trace events for connecting and for sending its headers."""
+    events: list[str] = []
+
+    async def trace(event: str, details: Mapping[str, Any]) -> None:
+        events.append(event)
+
+    await pool.request("GET", "http://runtime.test/", extensions={"trace": trace})
+    return [event for event in events if event in (CONNECT, SEND)]
+
+
+async def test_httpcore_s_trace_events_show_whether_a_connection_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"] * 3
+    pool = httpcore.AsyncConnectionPool(keepalive_expiry=75.0, network_backend=httpcore.AsyncMockBackend(answers))
+    where = "look at `_Trace` in exporter/runtime/connections.py"
+    assert await events_of_a_request(pool) == [CONNECT, SEND], (
+        f"httpcore traces a new connection with other events: {where}"
+    )
+    assert await events_of_a_request(pool) == [SEND], f"httpcore traces a kept connection with other events: {where}"
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 76.0)
+    assert await events_of_a_request(pool) == [CONNECT, SEND], (
+        "httpcore measures how long a connection is idle by another clock than time.monotonic: look at"
+        " test_a_connection_is_kept_for_longer_than_a_scrape_interval in tests/runtime/test_connections.py"
+    )
+    monkeypatch.undo()
+    await pool.aclose()

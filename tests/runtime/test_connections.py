@@ -197,7 +197,7 @@ async def test_a_connection_is_kept_for_longer_than_a_scrape_interval(
     async with server.serving() as url:
         connections = connections_to(files, url)
         await get(connections, url)
-        monkeypatch.setattr("httpcore._async.http11.time.monotonic", lambda: monotonic() + idle)
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + idle)
         await get(connections, url)
         monkeypatch.undo()
         await connections.close()
