@@ -14,7 +14,7 @@ from dashboards.panels import (
     table,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, RUNTIME, series
+from dashboards.queries import PROJECT, REPLICAS, RUNTIME, highest_hour, series
 from dashboards.style import (
     BLUE,
     GREEN,
@@ -35,8 +35,8 @@ FINISHED = series("project_status:spinner_runs_finished:increase1d", PROJECT)
 STARTED = series("project:spinner_runs_started:increase1d", PROJECT)
 RECORDS = series("project_state:spinner_records_processed:increase1d", PROJECT)
 HOURS = series("project:spinner_records_processed:increase1h", PROJECT)
-HOURLY_MAXIMUM = series("project:spinner_runs_running:max1h", PROJECT)
-QUEUE = series("project:spinner_run_queue_seconds:p95_1h", PROJECT)
+CONCURRENT = f"sum({series('project:spinner_runs_running:max1h', PROJECT)})"
+QUEUE = f"max({series('project:spinner_run_queue_seconds:p95_1h', PROJECT)})"
 PLAN = series("meter:spinner_plan_used:ratio", RUNTIME)
 USED = f"{REPLICAS} ({series('spinner_plan_used', RUNTIME)})"
 LIMIT = f"({REPLICAS} ({series('spinner_plan_limit', RUNTIME)}) < Inf)"
@@ -85,11 +85,11 @@ PEAK = stat(
     Panel(
         3,
         "Peak concurrent runs",
-        "Highest number of runs in progress at the same time in this range. Near the capacity of the workers, runs "
-        "have to queue.",
+        "Highest number of runs in progress at the same time in this range; for several projects, the highest sum of "
+        "their hourly maxima. Near the capacity of the workers, runs have to queue.",
         GridPos(x=12, y=0, w=6, h=4),
     ),
-    range_query(f"sum({HOURLY_MAXIMUM})", min_step="1h"),
+    range_query(highest_hour(CONCURRENT), min_step="1h"),
     colours=thresholds(BLUE),
     empty="no runs in this range",
     calculation="max",
@@ -180,10 +180,10 @@ PLAN_OVER_TIME = time_series(
     Panel(
         8,
         "Plan usage",
-        "Usage of each plan meter over time. At the dashed line the runtime refuses new runs.",
+        "Highest usage of each plan meter in each step of the graph. At the dashed line the runtime refuses new runs.",
         GridPos(x=14, y=12, w=10, h=7),
     ),
-    [range_query(PLAN, "{{meter}}", min_step="1h")],
+    [range_query(f"max_over_time({PLAN}[$__interval])", "{{meter}}", min_step="1h")],
     unit="ratio",
     empty="The plan has no limits, or Prometheus does not load alerts/recording.rules.yml",
     limit=1,
@@ -193,11 +193,11 @@ CONCURRENCY = time_series(
     Panel(
         9,
         "Concurrent runs",
-        "Highest number of runs in progress at the same time, for each hour. A flat top usually means that all "
-        "workers were busy.",
+        "Highest number of runs in progress at the same time, in each step of the graph; for several projects, the "
+        "highest sum of their hourly maxima. A flat top usually means that all workers were busy.",
         GridPos(x=0, y=19, w=8, h=8),
     ),
-    [range_query(f"sum({HOURLY_MAXIMUM})", "hourly maximum", min_step="1h")],
+    [range_query(highest_hour(CONCURRENT), "hourly maximum", min_step="1h")],
     empty="No runs in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"hourly maximum": BLUE},
 )
@@ -206,11 +206,11 @@ QUEUE_TIME = time_series(
     Panel(
         10,
         "Queue time",
-        "How long runs wait for a worker. If it grows at the same hours every day, add workers or move schedules to "
-        "other hours.",
+        "How long runs wait for a worker: the 95th percentile of the worst hour in each step of the graph. If it grows "
+        "at the same hours every day, add workers or move schedules to other hours.",
         GridPos(x=8, y=19, w=8, h=8),
     ),
-    [range_query(f"max({QUEUE})", "95th percentile", min_step="1h")],
+    [range_query(highest_hour(QUEUE), "95th percentile", min_step="1h")],
     unit="duration",
     empty="No run started in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"95th percentile": PURPLE},

@@ -104,6 +104,16 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     return " or ".join(f"({part})" for part in parts)
 
 
+def highest_hour(expression: str) -> str:
+    """Return the highest hourly value of an expression in each step of a graph, whose steps are whole hours.
+
+    Without it, a graph with a step of a day shows the value of one hour of each day. The value of an hour is recorded
+    at its end. Half an hour later the window contains exactly the hours of the step, whether it includes its own start
+    (Prometheus 2) or not (Prometheus 3).
+    """
+    return f"max_over_time({expression}[$__interval:1h] offset -30m)"
+
+
 def sum_or_zero(expression: str) -> str:
     """Return the sum of an expression, or 0 if it is empty."""
     return f"sum({expression}) or vector(0)"
