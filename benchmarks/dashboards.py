@@ -31,7 +31,7 @@ BUDGET = 1.0
 
 ACTIVE, ENDED = 200, 5_000
 SCRAPE = 15
-MINUTE, HOUR, DAY, WEEK, YEAR = 60, 3600, 86_400, 604_800, 365 * 86_400
+MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 
 RANGES = {"spinner-jobs": 3 * HOUR, "spinner-live-ops": HOUR, "spinner-health": 14 * DAY, "spinner-exporter": 3 * HOUR}
 CAPACITY_RANGES = {"30 days": 30 * DAY, "a year": YEAR}

@@ -28,10 +28,10 @@ class Row:
         return self.ratio <= self.reach
 
 
-def medians(measures: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
+def medians(measures: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     """Take each measure once per round, in turn, after one that does not count; return the medians."""
     taken: dict[str, list[float]] = {name: [] for name in measures}
-    for turn in range(rounds + 1):
+    for turn in range(ROUNDS + 1):
         for name, measure in measures.items():
             value = measure()
             if turn:

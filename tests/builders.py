@@ -86,13 +86,12 @@ def read_project(
     *,
     as_of: float,
     horizon: float,
-    unchanged: bool = False,
 ) -> None:
     """Read a project as a sync does: each snapshot with the runtime's time of the response that it came in."""
     with target.reading(project_id) as read:
         for seen_at, response in itertools.groupby(snapshots, key=operator.itemgetter(1)):
             read.apply([each for each, _ in response], seen_at, horizon=horizon)
-        read.complete(as_of=as_of, unchanged=unchanged)
+        read.complete(as_of=as_of)
 
 
 @functools.cache

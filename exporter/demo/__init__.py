@@ -17,7 +17,7 @@ from exporter.demo.stack import ScenarioOptions, start
 __all__ = ["DemoError", "ScenarioOptions", "run_demo"]
 
 
-async def run_demo(options: ScenarioOptions, duration: float | None = None) -> None:
+async def run_demo(options: ScenarioOptions, duration: float | None) -> None:
     """Start all programs, print runs and pages until Ctrl-C or SIGTERM, and stop all programs. Raises `DemoError`.
 
     With `duration`, in seconds of scenario time, it stops by itself.

@@ -91,7 +91,7 @@ class RuntimeClient:
         """Whether runs have no record counts of their own, so that their records must be counted."""
         return self._resources.counts == "records"
 
-    async def raw_response(self, resource: str, run: RunSnapshot | None = None, *, project_id: str = "") -> RawResponse:
+    async def raw_response(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> RawResponse:
         """Request one resource, of a list its first page, and return the undecoded response."""
         endpoint = self._endpoints[resource]
         started = self._wall()

@@ -73,8 +73,7 @@ class HttpClient:
         max_body: int,
         observer: RequestObserver,
         monotonic: Callable[[], float],
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         """`timeout` in seconds covers a request and its retries; `max_body` in bytes limits a decompressed body."""
         self._connections = connections
@@ -83,7 +82,6 @@ class HttpClient:
         self._observer = observer
         self._monotonic = monotonic
         self._sleep = sleep
-        self._rng = rng or random.Random()  # noqa: S311 - jitter needs no cryptographic randomness
         self._breaker = _CircuitBreaker()
         self._paused_until = float("-inf")
 
@@ -126,7 +124,8 @@ class HttpClient:
                         raise self._refused(endpoint, response)
                     return response
             except _TransientError as error:
-                wait = self._rng.uniform(0.5, 1.5) * BACKOFF * 2**tries if error.wait is None else error.wait
+                jitter = random.uniform(0.5, 1.5)  # noqa: S311 - needs no cryptographic randomness
+                wait = jitter * BACKOFF * 2**tries if error.wait is None else error.wait
                 tries += 1
                 too_late = give_up is not None and self._monotonic() + wait >= give_up
                 if tries > RETRIES or self._breaker.is_open or too_late:

@@ -53,8 +53,8 @@ class MonitoredRuntime:
         metrics: RuntimeMetrics,
         dependencies: Dependencies,
         *,
-        after: "MonitoredRuntime | None" = None,
-        storage: Path | None = None,
+        after: "MonitoredRuntime | None",
+        storage: Path | None,
     ) -> None:
         """Opens no connection; log lines carry `name` unless it is empty.
 

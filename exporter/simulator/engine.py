@@ -42,11 +42,8 @@ class Heartbeat:
 class Engine:
     """Runs a scenario. The same scenario, seed and calls have the same result for every record."""
 
-    def __init__(self, scenario: Scenario, *, seed: int = 1, timeline: Timeline, epoch: float | None = None) -> None:
-        """Run the time before the scenario, then start the timeline.
-
-        `epoch` is the wall-clock time (epoch seconds) of scenario time zero; by default the timeline's.
-        """
+    def __init__(self, scenario: Scenario, *, seed: int = 1, timeline: Timeline) -> None:
+        """Run the time before the scenario, then start the timeline."""
         self.scenario = scenario
         self._timeline = timeline
         self.cursor_key = str(seed).encode()  # rejects the cursors of an engine with another seed
@@ -77,8 +74,7 @@ class Engine:
         self._schedule_repeated_runs()
         self._run_until(0.0)
         # The plan counts from here on: the scenario says what was used before.
-        zero = timeline.start()
-        self._zero = zero if epoch is None else epoch
+        self._zero = timeline.start()
         self._plan = Plan(scenario.plan, spinners=len(self._spinners), wall=self._zero)
         self._started = True
         self._schedule_month()

@@ -72,16 +72,15 @@ MONDAY_MORNING = 1_767_603_600.0
 class ManualTimeline:
     """Scenario time that only a test advances, so that tests neither sleep nor depend on timing."""
 
-    def __init__(self, speed: float = 1.0, *, zero: float = MONDAY_MORNING) -> None:
+    def __init__(self, speed: float = 1.0) -> None:
         self.speed = speed
-        self._zero = zero
         self._now = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
 
     def start(self) -> float:
         """Return the wall-clock time of zero."""
-        return self._zero
+        return MONDAY_MORNING
 
     def now(self) -> float:
         """Return the scenario time that `advance` has reached, in seconds."""

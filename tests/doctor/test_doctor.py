@@ -51,9 +51,9 @@ def test_an_unreachable_runtime_is_reported_in_one_line() -> None:
     assert "Traceback" not in checked.stdout + checked.stderr
 
 
-async def odd_diagnosis(folder: Path, odd: OddRuntime, token: str = TOKEN, **resources: Any) -> Diagnosis:
+async def odd_diagnosis(folder: Path, odd: OddRuntime, **resources: Any) -> Diagnosis:
     """Check the deployment of docs/connecting.md, with parts of its description replaced."""
-    (folder / "token").write_text(token)
+    (folder / "token").write_text(TOKEN)
     with serving(odd.app()) as url:
         described = {
             name: {**EXAMPLE["runtime"]["resources"][name], **more} if isinstance(more, dict) else more

@@ -157,11 +157,6 @@ async def truncated(exchange: Exchange) -> None:
     await exchange.send(exchange.answer.content[:-40])
 
 
-async def nulls_everywhere(exchange: Exchange) -> None:
-    items = [dict.fromkeys(item) for item in exchange.document["items"]]
-    await exchange.send(json.dumps({**exchange.document, "items": items}).encode())
-
-
 async def cursor_without_end(exchange: Exchange) -> None:
     number = random.randrange(10**9)  # never the same twice
     await exchange.send(json.dumps({**exchange.document, "items": [], "nextCursor": str(number)}).encode())

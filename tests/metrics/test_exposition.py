@@ -30,9 +30,9 @@ def exposition(clock: Clock) -> Exposition:
     return Exposition(ExporterMetrics(version="0", wall=clock))
 
 
-def page(held: Store, page_format: Format = TEXT, *, api_up: bool = True, using: Exposition | None = None) -> str:
+def page(held: Store, page_format: Format = TEXT, *, using: Exposition | None = None) -> str:
     made = using or exposition(Clock())
-    return str(made.render({"": ScrapeContext(held, held.clock, api_up)}, page_format))
+    return str(made.render({"": ScrapeContext(held, held.clock, api_up=True)}, page_format))
 
 
 def parsed(text: str, page_format: Format) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Which mutations there are: cosmic-ray's operators, and the deletion of a statement."""
 
 import ast
-import importlib.util
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -229,7 +228,3 @@ def difference(original: str, mutated: str) -> tuple[str, str]:
 
 def one_line(lines: Iterable[str]) -> str:
     return " ".join(" ".join(lines).split())
-
-
-def is_installed() -> bool:
-    return importlib.util.find_spec("cosmic_ray") is not None

@@ -39,8 +39,8 @@ class Observer:
         self.failures += 1
 
 
-def opened(folder: Path, now: float = NOON) -> StateFile:
-    return StateFile(folder, "", URL, wall=lambda: now)
+def opened(folder: Path) -> StateFile:
+    return StateFile(folder, "", URL, wall=lambda: NOON)
 
 
 def save(file: StateFile, held: Store) -> None:

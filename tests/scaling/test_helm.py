@@ -43,15 +43,16 @@ def helm() -> str:
     return found
 
 
-def rendered(*settings: str, name: str = "demo") -> list[dict[str, Any]]:
-    ended = template(*settings, name=name)
+def rendered(*settings: str) -> list[dict[str, Any]]:
+    ended = template(*settings)
     assert ended.returncode == 0, ended.stderr
     return [document for document in yaml.safe_load_all(ended.stdout) if document]
 
 
-def template(*settings: str, name: str = "demo") -> subprocess.CompletedProcess[str]:
+def template(*settings: str) -> subprocess.CompletedProcess[str]:
     flags = [word for setting in settings for word in ("--set", setting)]
-    command = [helm(), "template", name, str(CHART), "--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
+    options = ["--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
+    command = [helm(), "template", "demo", str(CHART), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
