@@ -1,5 +1,6 @@
 """The documentation agrees with the code, wherever a test can check it."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from exporter.cli import cli
 from exporter.config import FileConfig, load
 from exporter.config.loading import _leaves
+from exporter.runtime.mapping import FIELDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
+PRESETS = [file.stem for file in (ROOT / "exporter" / "config" / "presets").glob("*.yml")]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"}).runtimes[""]
 
@@ -111,14 +114,59 @@ def test_architecture_has_every_package_in_its_table_and_every_layer_in_its_grap
     assert not upward, f"the graph in architecture.md has arrows that the contracts forbid: {upward}"
 
 
-def test_architecture_names_functions_that_exist() -> None:
+def test_architecture_names_classes_in_the_files_that_have_them() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
-    named = re.findall(r"`(exporter/[\w/]+\.py)`, `(\w+)(?:\.(\w+))?`", page)
+    named = re.findall(r"`(exporter/[\w/]+\.py)`, `([A-Z]\w+)", page)
     assert len(named) >= 8
-    for file, owner, method in named:
+    for file, owner in named:
         code = (ROOT / file).read_text()
         assert re.search(rf"^class {owner}\b", code, flags=re.MULTILINE), f"architecture.md names {owner} in {file}"
-        assert not method or f"def {method}(" in code, f"architecture.md names {owner}.{method} in {file}"
+
+
+def test_architecture_names_members_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    code = {file: file.read_text() for file in (ROOT / "exporter").rglob("*.py")}
+    members = set(re.findall(r"`([A-Z][a-z]\w+)\.([a-z_]+)`", page))
+    assert len(members) > 10
+    for owner, member in members:
+        texts = [text for text in code.values() if re.search(rf"^class {owner}\b", text, flags=re.MULTILINE)]
+        assert texts, f"architecture.md names {owner}, which does not exist"
+        defines = re.compile(rf"^    (async def |def )?{member}\b|self\.{member}\b", flags=re.MULTILINE)
+        assert any(defines.search(text) for text in texts), f"architecture.md names {owner}.{member}: no such member"
+
+
+def test_architecture_names_owners_of_state_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    owners = set(re.findall(r"`(\w+(?:\.\w+)*)\.([A-Z]\w+)(?:\.\w+)?`", page))
+    assert len(owners) > 10
+    for module, owner in owners:
+        assert hasattr(importlib.import_module(f"exporter.{module}"), owner), (
+            f"architecture.md names {module}.{owner}, which does not exist"
+        )
+
+
+def test_connecting_lists_exactly_the_fields_that_a_description_can_map() -> None:
+    section = (ROOT / "docs" / "connecting.md").read_text().split("## Fields that the exporter uses")[1]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (.+) \|$", section.split("Effect when missing")[0], re.MULTILINE)
+    documented = {name: fields for names, fields in rows for name in re.findall(r"`(\w+)`", names)}
+    assert documented.keys() == FIELDS.keys()
+    for name, fields in FIELDS.items():
+        # `records.total`, `.pending` stands for records.pending; values and parts of a field are in brackets.
+        words = re.findall(r"`([\w.]+)`", re.sub(r"\(.*?\)", "", documented[name]))
+        listed = {f"records{word}" if word.startswith(".") else word for word in words} - {"ref.NAME"}
+        assert listed == fields, f"docs/connecting.md and exporter/runtime/mapping.py differ in the fields of {name}"
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"contract"}))
+def test_a_preset_is_documented_and_tested_with_its_server(preset: str) -> None:
+    assert f"| `{preset}` |" in (ROOT / "docs" / "connecting.md").read_text(), "docs/connecting.md has no row for it"
+    for file in (f"{preset}.in", f"{preset}.lock", f"test_{preset}.py"):
+        assert (ROOT / "tests" / "servers" / file).exists(), f"tests/servers/{file} does not exist"
+    makefile = (ROOT / "Makefile").read_text()
+    for target, part in (("test-all", f".servers/.{preset} "), ("servers-lock", f"tests/servers/{preset}.lock")):
+        rule = re.search(rf"^{target}:(.*\n(?:\t.*\n)*)", makefile, flags=re.MULTILINE)
+        assert rule, target
+        assert part in rule[1], f"make {target} does not name {part}"
 
 
 def test_every_guarantee_names_a_test_that_exists() -> None:

@@ -13,6 +13,9 @@ import yaml
 
 from tests.command_line import Ended, run
 
+PRESETS = ", ".join(
+    sorted(file.stem for file in (Path(__file__).parents[2] / "exporter" / "config" / "presets").glob("*.yml"))
+)
 GOOD = {"runtime": {"base_url": "http://127.0.0.1:1"}}
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -96,7 +99,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no URL": (runtime(base_url="runtime.example.com"), "runtime.base_url: expected a URL such as http://"),
     "a URL of another kind": (runtime(base_url="file:///etc/passwd"), "runtime.base_url: expected a URL such as"),
     "a port that is none": (runtime(base_url="http://h:99999"), "runtime.base_url: expected a URL such as"),
-    "an unknown preset": (runtime(preset="airflow"), "runtime.preset: expected one of contract, dagster, prefect"),
+    "an unknown preset": (
+        runtime(preset="airflow"),
+        f"runtime.preset: expected one of {PRESETS}, or the path of a .yml file",
+    ),
     "a preset that is not there": (runtime(preset="x.yml"), "x.yml: cannot be read: No such file"),
     "a token's file that is not there": (token(None), "runtime.token_file: "),
     "a token's file that is empty": (token(b"\n"), "expected one token and nothing else"),
