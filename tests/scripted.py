@@ -16,7 +16,7 @@ from exporter.config import Config, ProjectsConfig, SyncConfig
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from tests.builders import NOON, Clock, runtime_config
-from tests.transport import Answers
+from tests.transport import FakeTransport
 
 Answer = Callable[[httpx.Request], httpx.Response | None]
 
@@ -26,7 +26,7 @@ def rfc3339(seconds: float | None) -> str | None:
 
 
 class ScriptedRuntime:
-    """Jobs and projects as plain dictionaries with the contract's keys, on a clock of its own."""
+    """Jobs and projects as plain dictionaries with the contract's keys, on the clock of a test."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -56,8 +56,8 @@ class ScriptedRuntime:
         }
         self.jobs[job_id] = job
 
-    def transport(self) -> Answers:
-        return Answers(self._answer)
+    def transport(self) -> FakeTransport:
+        return FakeTransport(self._answer)
 
     def paths(self) -> list[str]:
         return [request.url.path for request in self.requests]
@@ -119,11 +119,11 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
         sync=SyncConfig(**sync),
         **settings,
     )
-    return Exporter({"": config}, Dependencies(own, own, runtime.transport(), at_once))
+    return Exporter({"": config}, Dependencies(own, own, runtime.transport(), no_sleep))
 
 
-async def at_once(seconds: float) -> None:
-    """A sleep that does not wait between a request and its retry."""
+async def no_sleep(seconds: float) -> None:
+    """Return immediately, so that a retry follows its request without a delay."""
 
 
 def _wire(job: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What people start from: compose, image, systemd unit, configs; read by the programs that they are for, where any is.
+"""The files for deployments: compose file, Dockerfile, systemd unit and configs, checked by the programs that read them.
 
-No Docker engine runs in these tests: the compose file is held to the specification's own schema, the image's recipe to
-hadolint and to a build of the package from just the files that it copies.
+These tests need no Docker engine. The compose file is validated with the schema of the specification. The Dockerfile is
+checked by hadolint, and the package is built from the files that it copies.
 """
 
 import json
@@ -28,13 +28,13 @@ OURS = [name for name, service in SERVICES.items() if "build" in service]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
-def test_the_compose_file_is_what_the_specification_says() -> None:
+def test_the_compose_file_conforms_to_the_specification() -> None:
     schema = json.loads((files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json").read_text())
     jsonschema.validate(COMPOSE, schema)
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_confined(name: str) -> None:
+def test_a_service_runs_unprivileged_and_read_only(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -43,16 +43,16 @@ def test_a_service_is_confined(name: str) -> None:
     assert not service.get("privileged")
     user = service.get("user") or re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)[-1]
     assert not user.startswith(("0", "root")), f"{name} runs as root"
-    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), "only this machine reaches it"
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), "a port is published on other interfaces than loopback"
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_s_image_is_ours_or_pinned_to_the_byte(name: str) -> None:
+def test_the_image_of_a_service_is_built_here_or_pinned_by_digest(name: str) -> None:
     assert name in OURS or re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+@sha256:[0-9a-f]{64}", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_a_health_check_and_waits_for_those_of_others(name: str) -> None:
+def test_a_service_has_a_health_check_and_waits_until_its_dependencies_are_healthy(name: str) -> None:
     service = SERVICES[name]
     assert "healthcheck" in service or (name in OURS and "HEALTHCHECK" in DOCKERFILE)
     for other, condition in service.get("depends_on", {}).items():
@@ -60,7 +60,7 @@ def test_a_service_has_a_health_check_and_waits_for_those_of_others(name: str) -
         assert condition["condition"] == "service_healthy"
 
 
-def test_what_is_mounted_is_there() -> None:
+def test_every_mounted_file_exists() -> None:
     for name, service in SERVICES.items():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
@@ -68,18 +68,18 @@ def test_what_is_mounted_is_there() -> None:
     assert (ROOT / "deploy" / "secrets" / "demo-token").is_file()
 
 
-def test_anonymous_viewing_is_for_the_demo_alone() -> None:
-    open_to_all = [name for name in SERVICES if "GF_AUTH_ANONYMOUS_ENABLED" in SERVICES[name].get("environment", {})]
-    assert open_to_all == ["grafana-demo"]
+def test_only_the_demo_allows_anonymous_access_to_grafana() -> None:
+    anonymous = [name for name in SERVICES if "GF_AUTH_ANONYMOUS_ENABLED" in SERVICES[name].get("environment", {})]
+    assert anonymous == ["grafana-demo"]
     assert SERVICES["grafana-demo"]["profiles"] == SERVICES["runtime"]["profiles"] == ["demo"]
     assert SERVICES["grafana-demo"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
 
-def test_every_variable_of_the_compose_file_is_explained_and_none_holds_a_secret() -> None:
+def test_every_variable_of_the_compose_file_is_in_the_example_and_none_is_a_secret() -> None:
     used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     example = (ROOT / ".env.example").read_text()
     assert used == set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) - {"COMPOSE_PROFILES"}
-    assert not re.search(r"^\w*(PASSWORD|TOKEN)=", example, re.MULTILINE), "a secret belongs into a file of its own"
+    assert not re.search(r"^\w*(PASSWORD|TOKEN)=", example, re.MULTILINE), "a secret does not belong in the environment"
     ignored = subprocess.run(
         ["git", "check-ignore", ".env", "deploy/secrets/runtime-token", "deploy/secrets/grafana-admin-password"],
         cwd=ROOT,
@@ -91,7 +91,7 @@ def test_every_variable_of_the_compose_file_is_explained_and_none_holds_a_secret
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_services_commands_exist(name: str) -> None:
+def test_the_commands_and_flags_of_our_services_exist(name: str) -> None:
     command = SERVICES[name].get("command") or ["serve"]
     helped = subprocess.run(
         [sys.executable, "-m", "exporter", command[0], "--help"], capture_output=True, text=True, check=False
@@ -101,7 +101,7 @@ def test_our_services_commands_exist(name: str) -> None:
         assert flag.split("=")[0] in helped.stdout, f"{name}: {command[0]} has no {flag}"
 
 
-def test_prometheus_reads_its_config_and_finds_rules_and_services(tmp_path: Path) -> None:
+def test_prometheus_accepts_its_config_which_names_existing_rules_and_services(tmp_path: Path) -> None:
     shutil.copy(ROOT / "deploy" / "prometheus.yml", tmp_path)
     shutil.copytree(ROOT / "alerts", tmp_path / "alerts")
     checked = subprocess.run(
@@ -114,16 +114,16 @@ def test_prometheus_reads_its_config_and_finds_rules_and_services(tmp_path: Path
     assert "2 rule files found" in checked.stdout
     config = yaml.safe_load((tmp_path / "prometheus.yml").read_text())
     jobs = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in config["scrape_configs"]}
-    assert jobs.pop("prometheus") == "localhost:9090", "it scrapes itself"
+    assert jobs.pop("prometheus") == "localhost:9090", "Prometheus does not scrape itself"
     targets = [*jobs.values(), config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"][0]]
     for target in targets:
         host, port = target.split(":")
         published = [each.split(":")[-1] for each in SERVICES[host]["ports"]]
-        assert port in published, f"{target}: no service of docker-compose.yml listens there"
-    assert config["global"]["scrape_interval"] == f"{SCRAPE_INTERVAL:g}s", "the demo scrapes as often"
+        assert port in published, f"{target}: no service of docker-compose.yml publishes this port"
+    assert config["global"]["scrape_interval"] == f"{SCRAPE_INTERVAL:g}s", "the demo assumes this interval"
 
 
-def test_alertmanager_reads_its_config() -> None:
+def test_alertmanager_accepts_its_config() -> None:
     checked = subprocess.run(
         [program("amtool"), "check-config", str(ROOT / "alerts" / "alertmanager.yml")],
         capture_output=True,
@@ -133,13 +133,13 @@ def test_alertmanager_reads_its_config() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_systemd_reads_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
     text = (ROOT / "deploy" / "spinner-exporter.service").read_text()
     installed = "/opt/spinner-exporter/bin/spinner-exporter"
     assert installed in text
     unit = tmp_path / "spinner-exporter.service"
-    unit.write_text(text.replace(installed, sys.executable))  # which is there, and installed is not
+    unit.write_text(text.replace(installed, sys.executable))  # the installed path does not exist here
     libraries = list((ROOT / ".debian").rglob("libsystemd-shared-*.so"))
     checked = subprocess.run(
         [analyze, "verify", "--man=no", str(unit)],
@@ -152,11 +152,11 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     assert "spinner-exporter.service" not in checked.stderr, checked.stderr
 
 
-def test_the_exporter_reads_its_config_and_every_example_in_it(tmp_path: Path) -> None:
+def test_the_exporter_accepts_its_config_and_every_example_in_it(tmp_path: Path) -> None:
     text = (ROOT / "deploy" / "exporter.yml").read_text()
-    used = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE).replace("\n#  ", "\n  ")
-    assert len(yaml.safe_load(used)) == 5, used
-    for name, each in (("as-it-is.yml", text), ("with-examples.yml", used)):
+    with_examples = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE).replace("\n#  ", "\n  ")
+    assert len(yaml.safe_load(with_examples)) == 5, with_examples
+    for name, each in (("unchanged.yml", text), ("with-examples.yml", with_examples)):
         (tmp_path / name).write_text(each)
         checked = subprocess.run(
             [sys.executable, "-m", "exporter", "check-config", str(tmp_path / name)],
@@ -167,7 +167,7 @@ def test_the_exporter_reads_its_config_and_every_example_in_it(tmp_path: Path) -
         assert checked.returncode == 0, checked.stderr
 
 
-def test_grafana_s_provisioning_finds_what_it_names() -> None:
+def test_grafana_s_provisioning_names_existing_variables_and_files() -> None:
     provisioning = ROOT / "deploy" / "grafana" / "provisioning"
     variables = set()
     for file in provisioning.rglob("*.yml"):
@@ -177,28 +177,28 @@ def test_grafana_s_provisioning_finds_what_it_names() -> None:
     assert variables == {"PROMETHEUS_URL", "SCRAPE_INTERVAL", "DASHBOARDS"}
     for name in ("grafana", "grafana-demo"):
         service = SERVICES[name]
-        assert variables <= set(service["environment"]), f"{name} does not set what the provisioning reads"
+        assert variables <= set(service["environment"]), f"{name} does not set all variables of the provisioning files"
         mounts = dict(volume.split(":")[:2][::-1] for volume in service["volumes"])
         dashboards = ROOT / mounts[service["environment"]["DASHBOARDS"]]
         home = Path(service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).name
         assert (dashboards / home).is_file()
 
 
-def test_hadolint_has_nothing_to_say_about_the_image() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
-        pytest.skip("hadolint comes for x86-64 alone")
+        pytest.skip("hadolint is available for x86-64 only")
     linted = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert linted.returncode == 0, linted.stdout
 
 
-def test_the_image_builds_from_just_the_files_that_it_copies(tmp_path: Path) -> None:
+def test_the_package_builds_from_the_files_that_the_dockerfile_copies(tmp_path: Path) -> None:
     context = tmp_path / "context"
     allowed = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     for line in re.findall(r"^COPY (?!--from)(.+)", DOCKERFILE, re.MULTILINE):
         *sources, target = line.split()
         for source in sources:
-            assert source in allowed, f".dockerignore keeps {source} from the engine"
+            assert source in allowed, f".dockerignore excludes {source}"
             to = context / (target if target != "./" else source)
             to.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / source).is_dir():
@@ -211,7 +211,7 @@ def test_the_image_builds_from_just_the_files_that_it_copies(tmp_path: Path) -> 
     assert list(tmp_path.glob("*.whl"))
 
 
-def test_the_image_runs_as_nobody_and_is_started_without_a_shell() -> None:
+def test_the_image_runs_as_an_unprivileged_user_and_without_a_shell() -> None:
     final = DOCKERFILE.rpartition("FROM ")[2]
     assert "USER 65534:65534" in final
     assert "HEALTHCHECK" in final

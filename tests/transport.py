@@ -1,4 +1,4 @@
-"""Answers without a network, given to the exporter as a server's would be: piece by piece, and not yet read."""
+"""Responses without a network, as streams that are not read yet, like those of a real connection."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -8,8 +8,8 @@ import httpx
 Answer = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
-class Answers(httpx.AsyncBaseTransport):
-    """A transport that asks a function."""
+class FakeTransport(httpx.AsyncBaseTransport):
+    """A transport whose responses come from a function."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer

@@ -47,7 +47,7 @@ class ItemMapping:
         self._fields = []
         for field, source in resource.fields.items():
             if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):
-                raise ConfigError(f"{where}.{field}: no field of ours; known are {', '.join(sorted(known))}")
+                raise ConfigError(f"{where}.{field}: unknown field; expected one of {', '.join(sorted(known))}")
             self._fields.append(_Field(field, source, f"{where}.{field}"))
         # Durations are added to times, which must be converted first.
         self._fields.sort(key=lambda each: each.source.after is not None)
@@ -74,14 +74,14 @@ class _Field:
             self._zone = ZoneInfo(self.source.zone)
         except (ZoneInfoNotFoundError, ValueError):
             raise ConfigError(
-                f"{where}.zone: {self.source.zone!r} is no time zone; expected a name such as Europe/Berlin"
+                f"{where}.zone: {self.source.zone!r} is not a time zone; expected a name such as Europe/Berlin"
             ) from None
 
     def find(self, item: Any, values: Mapping[str, Any]) -> Any:
         try:
             value = self.source.value if self._expression is None else self._expression.search(item)
         except JMESPathError:
-            raise ValueError(f"{self.name}: its expression does not fit the item") from None
+            raise ValueError(f"{self.name}: the expression cannot be applied to the item") from None
         if value is None:
             return None
         if self.source.labels:
@@ -121,7 +121,7 @@ def compiled(expression: str, where: str) -> Any:
         return jmespath.compile(expression)
     except JMESPathError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: not JMESPath: {reason[:200]}") from None
+        raise ConfigError(f"{where}: invalid JMESPath: {reason[:200]}") from None
 
 
 def _duration(kind: str | None, value: Any) -> timedelta:

@@ -1,6 +1,6 @@
-"""A runtime whose API has nothing in common with the contract but the ideas: docs/connecting.md describes it.
+"""A runtime whose API differs from the contract in everything but its concepts; docs/connecting.md describes it.
 
-It is a stand-in for deployments that cannot be had here; what it answers is made up.
+A fake for deployments that tests cannot use; its data is made up.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ EPOCH = 1_764_000_000
 """2025-11-24T16:00:00Z, 17:00 in Berlin."""
 
 NOW = EPOCH + 3600
-"""What its clock says; it stands still."""
+"""Its time, which does not advance."""
 
 
 class OddRuntime:
-    """Its state, which a test changes, and the requests that came."""
+    """Its state, which tests change, and the requests that it received."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
@@ -84,12 +84,12 @@ class OddRuntime:
         async def contacts(request: Request) -> Response:
             self._note(request, None)
             assert _id(request, "shard") == "s/1"
-            everybody = self.contacts[_id(request, "uid")]
+            records = self.contacts[_id(request, "uid")]
             start = int(request.query_params.get("from", 0))
             headers = {}
-            if start + 2 < len(everybody):
+            if start + 2 < len(records):
                 headers["Link"] = f'<https://elsewhere.example.com/?from={start + 2}&region=eu>; rel="next"'
-            return JSONResponse(everybody[start : start + 2], headers=headers)
+            return JSONResponse(records[start : start + 2], headers=headers)
 
         return Starlette(
             routes=[
@@ -102,7 +102,7 @@ class OddRuntime:
         )
 
     def _note(self, request: Request, body: Any) -> None:
-        assert request.headers["x-api-key"] == TOKEN, "the token is alone in its header"
+        assert request.headers["x-api-key"] == TOKEN, "the header contains the token and nothing else"
         assert request.headers["x-tenant"] == "acme"
         assert request.query_params["region"] == "eu"
         self.requests.append((request.url.path, body))
@@ -114,7 +114,7 @@ def _id(request: Request, name: str) -> str:
 
 
 def execution(number: int, state: str, *, begun: str | None = "2025-11-24T17:00:10", took: str | None = None) -> Any:
-    """One run; `begun` is told in Berlin's time."""
+    """One run; `begun` is local time in Berlin."""
     return {
         "uid": f"e/{number}",
         "flow": {"title": f"Flow {number}"},
@@ -130,7 +130,7 @@ def contact(number: int, phase: str, **more: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serving(app: Starlette) -> Iterator[str]:
-    """Serve an application on a port of its own; yields its URL."""
+    """Serve an application on a free port; yields its URL."""
     port = free_port()
     config = uvicorn.Config(_Encoded(app), port=port, log_config=None, headers=[("Date", formatdate(NOW, usegmt=True))])
     config.date_header = False
@@ -146,7 +146,7 @@ def serving(app: Starlette) -> Iterator[str]:
 
 
 class _Encoded:
-    """Routes by the path as it was sent, in which an id's slash is still encoded, and decodes what the routes find."""
+    """Routes requests by the raw path, in which the slash of an id is still encoded."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app

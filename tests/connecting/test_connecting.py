@@ -1,4 +1,4 @@
-"""docs/connecting.md's own config, followed against a server that differs from the contract in every way."""
+"""The example config of docs/connecting.md, with a server whose API differs from the contract in every way."""
 
 import re
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ async def exporter(odd: OddRuntime, tmp_path: Path) -> AsyncIterator[Exporter]:
 
 
 async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
-    """Read once, and return the samples by name and by what tells them apart."""
+    """Read once, and return the samples by name and labels, without the project."""
     page = str(await exporter.page(max_wait=30))
     return {
         (
@@ -57,16 +57,16 @@ async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
     }
 
 
-async def test_every_field_finds_its_way(exporter: Exporter) -> None:
+async def test_every_described_field_is_read(exporter: Exporter) -> None:
     shown = await samples(exporter)
     assert shown["spinner_api_up", ""] == 1
     assert shown["spinner_runtime_up", ""] == 1
     assert shown["spinner_runtime_last_heartbeat_timestamp_seconds", ""] == NOW - 5
     assert shown["spinner_runtime_workers", ""] == 3
-    words = ("running", "waiting", "queued", "completed", "failed")
-    for number, status in enumerate(words, start=1):
+    statuses = ("running", "waiting", "queued", "completed", "failed")
+    for number, status in enumerate(statuses, start=1):
         assert shown["spinner_run_status", f"e/{number}/Flow {number}/{status}"] == 1
-    # 17:00:10 in Berlin is 16:00:10 in the world.
+    # 17:00:10 in Berlin is 16:00:10 UTC.
     assert shown["spinner_run_start_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 10
     assert ("spinner_run_start_timestamp_seconds", "e/3/Flow 3") not in shown
     records = {state: shown["spinner_run_records", f"e/1/Flow 1/{state}"] for state in STATES}
@@ -77,13 +77,13 @@ async def test_every_field_finds_its_way(exporter: Exporter) -> None:
     assert not [name for name, _ in shown if name.startswith("spinner_plan")], "usage is absent"
 
 
-async def test_a_duration_says_when_a_run_ended(exporter: Exporter) -> None:
+async def test_the_end_of_a_run_is_its_start_plus_its_duration(exporter: Exporter) -> None:
     shown = await samples(exporter)
     ended = {run: value for (name, run), value in shown.items() if name == "spinner_run_end_timestamp_seconds"}
     assert ended == {"e/4/Flow 4": EPOCH + 610, "e/5/Flow 5": EPOCH - 86400 + 10 + 86430.5}
 
 
-async def test_records_that_move_alone_are_counted_again(exporter: Exporter, odd: OddRuntime) -> None:
+async def test_records_that_change_without_their_run_are_counted_again(exporter: Exporter, odd: OddRuntime) -> None:
     await samples(exporter)
     odd.contacts["e/1"][2] = contact(3, "fine", done="2025-11-24T16:20:00Z")
     shown = await samples(exporter)
@@ -92,7 +92,7 @@ async def test_records_that_move_alone_are_counted_again(exporter: Exporter, odd
     assert shown["spinner_run_last_progress_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 1200
 
 
-async def test_a_run_that_has_ended_is_counted_once(exporter: Exporter, odd: OddRuntime) -> None:
+async def test_the_records_of_an_ended_run_are_read_once(exporter: Exporter, odd: OddRuntime) -> None:
     await samples(exporter)
     odd.requests.clear()
     await samples(exporter)
@@ -100,24 +100,24 @@ async def test_a_run_that_has_ended_is_counted_once(exporter: Exporter, odd: Odd
     assert counted == {"e\N{DIVISION SLASH}1", "e\N{DIVISION SLASH}2", "e\N{DIVISION SLASH}3"}
 
 
-async def test_pages_of_every_style_are_followed_to_the_end(exporter: Exporter, odd: OddRuntime) -> None:
+async def test_all_pages_of_every_paging_style_are_read(exporter: Exporter, odd: OddRuntime) -> None:
     shown = await samples(exporter)
-    assert sum(name == "spinner_project_up" for name, _ in shown) == 1, "by the labels that are compared here"
-    assert [path for path, _ in odd.requests].count("/automation/workspaces") == 3, "numbered pages of two"
+    assert sum(name == "spinner_project_up" for name, _ in shown) == 1, "the samples here have no project label"
+    assert [path for path, _ in odd.requests].count("/automation/workspaces") == 3, "page numbers, two items per page"
     bodies = [body for path, body in odd.requests if path.endswith("search") and body["workspace"] == "w1"]
     changed = [body["page"]["skip"] for body in bodies if "touchedAfter" in body["filter"]]
     active = [body["page"]["skip"] for body in bodies if "states" in body["filter"]]
-    assert (changed, active) == ([0, 2, 4], [0, 2]), "offsets of two, to the first page that is not full"
+    assert (changed, active) == ([0, 2, 4], [0, 2]), "offsets, two items per page, until a page is not full"
     contacts = [path for path, _ in odd.requests if path.endswith("1/contacts")]
-    assert len(contacts) >= 3, "by links, of which only the query is followed and never the host"
+    assert len(contacts) >= 3, "links, of which only the query is used and never the host"
 
 
-async def test_a_run_that_left_the_list_is_asked_for_by_a_path_with_references(
+async def test_a_run_that_is_missing_from_the_list_is_requested_by_a_path_with_references(
     exporter: Exporter, odd: OddRuntime
 ) -> None:
     await samples(exporter)
     first = odd.executions[0]
-    # It ended, and nothing says that it changed: only a sweep finds out that it is not active any more.
+    # It ended without a newer time of change: only a sweep notices that it is no longer active.
     odd.executions[0] = {**first, "state": "OK", "t": {**first["t"], "took": "0:00:20"}}
     exporter._dependencies.monotonic.advance(3600)  # type: ignore[attr-defined]
     shown = await samples(exporter)

@@ -1,6 +1,6 @@
-"""A runtime that misbehaves, over real HTTP: the contract's answers, spoilt on their way out, or none at all.
+"""A runtime with faults, over real HTTP: it sends the contract's responses altered, or none.
 
-A fake, since no runtime can be made to do all of this; what it does not spoil it takes from `ScriptedRuntime`.
+A fake, because no real runtime can be made to have all these faults. `ScriptedRuntime` provides the correct responses.
 """
 
 import asyncio
@@ -15,27 +15,27 @@ import httpx
 
 from tests.scripted import ScriptedRuntime
 
-Spoil = Callable[["Exchange"], Awaitable[None]]
-"""Writes what comes instead of the answer."""
+Fault = Callable[["Exchange"], Awaitable[None]]
+"""Writes what is sent instead of the correct response."""
 
 
 @dataclasses.dataclass
 class Exchange:
-    """One request, the answer that the contract has for it, and the way back."""
+    """One request, its correct response, and the connection to the client."""
 
     request: httpx.Request
-    answer: httpx.Response
+    response: httpx.Response
     writer: asyncio.StreamWriter
 
     @property
     def token(self) -> str:
-        """What the request showed to be let in."""
+        """The request's credentials."""
         return str(self.request.headers.get("Authorization", ""))
 
     @property
     def document(self) -> Any:
-        """The answer, decoded."""
-        return json.loads(self.answer.content)
+        """The body of the response, decoded."""
+        return json.loads(self.response.content)
 
     async def send(
         self,
@@ -45,28 +45,28 @@ class Exchange:
         length: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Send the answer with another body, status or headers; `length` is what it says of its length."""
-        body = self.answer.content if body is None else body
+        """Send the response with another body, status or headers; `length` is its Content-Length."""
+        body = self.response.content if body is None else body
         named = {
-            "Date": self.answer.headers.get("Date", ""),
-            "ETag": self.answer.headers.get("ETag", ""),
-            "Content-Type": self.answer.headers.get("Content-Type", "application/json"),
+            "Date": self.response.headers.get("Date", ""),
+            "ETag": self.response.headers.get("ETag", ""),
+            "Content-Type": self.response.headers.get("Content-Type", "application/json"),
             "Content-Length": str(len(body) if length is None else length),
             **{name.replace("_", "-"): value for name, value in (headers or {}).items()},
         }
-        head = [f"HTTP/1.1 {status or self.answer.status_code} X", "Connection: close"]
+        head = [f"HTTP/1.1 {status or self.response.status_code} X", "Connection: close"]
         head += [f"{name}: {value}" for name, value in named.items() if value]
         self.writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         await self.writer.drain()
 
 
 @dataclasses.dataclass
-class Misbehaving:
-    """Serves a scripted runtime; `spoil` spoils the answers to those requests that `where` is part of the path of."""
+class FaultyRuntime:
+    """Serves a scripted runtime; `fault` replaces the responses to requests whose path contains `path`."""
 
     runtime: ScriptedRuntime
-    spoil: Spoil | None = None
-    where: str = ""
+    fault: Fault | None = None
+    path: str = ""
     requests: int = 0
     _writers: list[asyncio.StreamWriter] = dataclasses.field(default_factory=list)
 
@@ -81,7 +81,7 @@ class Misbehaving:
             server.close()
             for writer in self._writers:
                 writer.transport.abort()
-            # Each is told with the loop's next turn that it is over, and closes its socket; then its handler ends.
+            # In the next iterations of the event loop each connection is closed, and then its handler ends.
             for _ in range(3):
                 await asyncio.sleep(0)
 
@@ -94,10 +94,9 @@ class Misbehaving:
             headers = dict(field.split(": ", 1) for field in fields if field)
             request = httpx.Request(method, f"http://runtime.test{target}", headers=headers)
             self.requests += 1
-            answer = self.runtime._answer(request)
-            exchange = Exchange(request, answer, writer)
-            if self.spoil is not None and self.where in request.url.path:
-                await self.spoil(exchange)
+            exchange = Exchange(request, self.runtime._answer(request), writer)
+            if self.fault is not None and self.path in request.url.path:
+                await self.fault(exchange)
             else:
                 await exchange.send()
         writer.close()

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, too large or mad: none of them stops a normal scrape, or leaves a mark on the page."""
+"""Clients that are slow, silent, or send too much or invalid data: none delays a scrape or changes the page."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def serving(runs: int = 5) -> AsyncIterator[str]:
 
 
 async def scrape(url: str) -> None:
-    """A normal scrape, which is answered in time; what holds it up here would do so for good."""
+    """Scrape as Prometheus does; checks that the response is in time and parses."""
     async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(f"{url}/metrics", headers={TIMEOUT_HEADER: "25"})
     assert answer.status_code == 200
@@ -50,18 +50,18 @@ async def connected(url: str, sent: bytes) -> tuple[asyncio.StreamReader, asynci
 @pytest.mark.parametrize(
     "sent",
     [b"", b"G", b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-More: "],
-    ids=["nothing", "a-letter", "half", "half-a-header"],
+    ids=["nothing", "one-byte", "no-headers", "half-a-header"],
 )
 async def test_a_client_that_sends_half_a_request_is_disconnected_and_delays_no_other(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
     async with serving() as url:
-        open_ones = [await connected(url, sent) for _ in range(200)]
+        clients = [await connected(url, sent) for _ in range(200)]
         await scrape(url)
         async with asyncio.timeout(10):
-            for reader, writer in open_ones:
-                # An error may be said first, and on a busy machine the end may come before our letter was read.
+            for reader, writer in clients:
+                # An error response may come first. On a busy machine the connection may be reset instead.
                 with contextlib.suppress(ConnectionError):
                     while await reader.read(1000):
                         pass
@@ -72,19 +72,19 @@ async def test_a_client_that_sends_half_a_request_is_disconnected_and_delays_no_
 async def test_a_client_that_does_not_read_its_response_delays_no_other() -> None:
     async with serving(runs=3000) as url:
         port = int(url.rpartition(":")[2])
-        deaf = []
+        clients = []
         for _ in range(20):
             client = socket.create_connection(("127.0.0.1", port))
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            deaf.append(client)
+            clients.append(client)
         await scrape(url)
         await scrape(url)
-        for client in deaf:
+        for client in clients:
             client.close()
 
 
 LARGE = 8_000_000
-"""Bytes of a response that no socket buffer holds."""
+"""Bytes of a response, more than the socket's buffers hold."""
 
 
 class LargeResponse:
@@ -123,7 +123,7 @@ async def test_a_client_that_does_not_read_its_response_is_disconnected(
 
 
 class Buffer:
-    """A transport's write buffer with a scheduler that runs the checks when told to."""
+    """A transport's write buffer with a scheduler whose checks a test runs."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -228,7 +228,7 @@ async def test_an_invalid_request_is_refused(sent: bytes) -> None:
 
 
 async def test_an_unexpected_body_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No endpoint reads one: who goes on sending after the answer is cut off."""
+    """No endpoint reads a body. A client that continues to send after the response is disconnected."""
     monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
 
     async def endless() -> AsyncIterator[bytes]:
@@ -256,7 +256,7 @@ async def test_no_part_of_a_request_becomes_a_label() -> None:
     assert "mark" not in page.lower()
 
 
-# -- whatever is sent ---------------------------------------------------------------------------------------
+# -- generated requests -------------------------------------------------------------------------------------
 
 TEXT: dict[str, Any] = {"content": {"text/plain": {}}}
 DOCUMENT: dict[str, Any] = {
@@ -290,7 +290,7 @@ DOCUMENT: dict[str, Any] = {
                 "responses": {
                     "200": {"description": "page", "content": {"text/plain": {}, "application/openmetrics-text": {}}},
                     "400": {"description": "no project", **TEXT},
-                    "404": {"description": "none such", **TEXT},
+                    "404": {"description": "unknown project", **TEXT},
                 },
             }
         },
@@ -331,6 +331,6 @@ def test_every_response_to_generated_requests_is_documented(case: schemathesis.C
     case.call_and_validate()
 
 
-def test_the_document_above_names_every_path() -> None:
+def test_the_document_above_has_every_path() -> None:
     paths = {route.path for route in create_app(exporter_of(RUNTIME)).routes}  # type: ignore[attr-defined]
     assert paths == set(DOCUMENT["paths"])

@@ -1,4 +1,4 @@
-"""Whatever JSON comes in, the page that goes out parses and says each thing once, and the next good answer is read."""
+"""Any JSON from the API results in a page that parses and has no duplicate series; the next good response is read."""
 
 import asyncio
 import json
@@ -38,20 +38,20 @@ METER = {"name": "jobs_month", "used": 1, "limit": 2, "resetsAt": None}
 HEALTH = {"status": "ok", "runtime": {"status": "up", "workers": 2, "lastHeartbeatAt": "2025-11-24T11:00:00Z"}}
 
 
-def bent(item: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """An item with some fields that are anything; sometimes not an item at all."""
+def damaged(item: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """An item with arbitrary values in some fields, or an arbitrary value instead of an item."""
     fields = st.dictionaries(st.sampled_from(sorted(item)), anything, max_size=3)
     return fields.map(lambda changed: {**item, **changed}) | anything
 
 
 def lists(item: dict[str, Any], name: str = "items") -> st.SearchStrategy[Any]:
-    page = st.lists(bent(item), max_size=4).map(lambda items: {name: items, "asOf": "2025-11-24T12:00:00Z"})
+    page = st.lists(damaged(item), max_size=4).map(lambda items: {name: items, "asOf": "2025-11-24T12:00:00Z"})
     return page | st.fixed_dictionaries({name: anything, "nextCursor": anything, "asOf": anything}) | anything
 
 
-ANSWERS = st.fixed_dictionaries(
+RESPONSES = st.fixed_dictionaries(
     {
-        "health": bent(HEALTH),
+        "health": damaged(HEALTH),
         "projects": lists(PROJECT),
         "jobs": lists(JOB),
         "records": lists(RECORD),
@@ -61,21 +61,21 @@ ANSWERS = st.fixed_dictionaries(
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(ANSWERS, min_size=1, max_size=3))
-def test_whatever_comes_in_what_goes_out_is_a_page(rounds: list[dict[str, Any]]) -> None:
-    asyncio.run(_survive(rounds))
+@given(st.lists(RESPONSES, min_size=1, max_size=3))
+def test_any_json_from_the_api_results_in_a_valid_page(rounds: list[dict[str, Any]]) -> None:
+    asyncio.run(_read_all(rounds))
 
 
-async def _survive(rounds: list[dict[str, Any]]) -> None:
+async def _read_all(rounds: list[dict[str, Any]]) -> None:
     clock = Clock(NOON)
     runtime = ScriptedRuntime(clock)
     exporter = exporter_of(runtime)
-    for answers in rounds:
+    for responses in rounds:
 
-        def answer(request: httpx.Request, answers: dict[str, Any] = answers) -> httpx.Response:
+        def answer(request: httpx.Request, responses: dict[str, Any] = responses) -> httpx.Response:
             last = request.url.path.rstrip("/").rpartition("/")[2]
-            document = answers.get(last, answers["jobs"])
-            # As Python's own servers write it: with NaN, Infinity and halves of surrogate pairs.
+            document = responses.get(last, responses["jobs"])
+            # As Python's encoder writes it: with NaN, Infinity and lone surrogates.
             return httpx.Response(200, content=json.dumps(document).encode())
 
         runtime.interfere = answer
@@ -83,12 +83,14 @@ async def _survive(rounds: list[dict[str, Any]]) -> None:
         with structlog.testing.capture_logs() as lines:
             for page_format in (TEXT, OPENMETRICS):
                 samples(str(await exporter.page(page_format)), page_format)
-        assert "sync failed" not in str(lines), "a fault of our own, which the next scrape would hide"
+        assert "sync failed" not in str(lines), "the exporter itself failed"
     runtime.interfere = lambda request: None
     runtime.put("good", records={"total": 10, "completed": 7})
     for _ in range(2):
         clock.advance(130)
         page = str(await exporter.page())
     assert parsed(page, TEXT)
-    assert value(samples(page), "spinner_run_records", run_id="good", state="completed") == 7, "it did not heal"
+    assert value(samples(page), "spinner_run_records", run_id="good", state="completed") == 7, (
+        "the next good response was not read"
+    )
     await exporter.close()

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: what the counters say in the end is what the runtime's own ledger says."""
+"""kill -9 at random moments: in the end the counters equal the runtime's ledger."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ KILLS = 25
 RETENTION = 600
 
 Counts = dict[tuple[str, str, str, str], float]
-"""Project, spinner, counter and its status or state, and what it counts."""
+"""By project, spinner, counter and status or state."""
 
 
 async def test_kills_at_random_moments_lose_no_count_and_count_nothing_twice(tmp_path: Path) -> None:
-    dice = random.Random(11)
+    rng = random.Random(11)
     timeline = ManualTimeline()
     engine = Engine(load_scenario("provider-outage"), seed=3, timeline=timeline)
     engine_listener = listen("127.0.0.1:0")
@@ -34,28 +34,28 @@ async def test_kills_at_random_moments_lose_no_count_and_count_nothing_twice(tmp
     shown: Counts = {}
     async with running_server(create_app(engine, run_engine=False), engine_listener), httpx.AsyncClient() as client:
         process, url = await started(config, client)
-        await client.get(f"{url}/metrics")  # before anything ends: what ended before the first look is not counted
+        await client.get(f"{url}/metrics")  # runs that ended before the first read are not counted
         for _ in range(KILLS):
-            await timeline.advance(dice.uniform(60, 1200))
+            await timeline.advance(rng.uniform(60, 1200))
             scrape = asyncio.create_task(client.get(f"{url}/metrics", timeout=30))
-            # A read takes about 50 ms here: most kills come in the middle of one, some the moment that its page is out.
-            await asyncio.wait({scrape}, timeout=dice.choice((dice.uniform(0, 0.12), dice.uniform(0, 0.12), 30)))
+            # A read takes about 50 ms: most kills happen during a read, and some just after its page was sent.
+            await asyncio.wait({scrape}, timeout=rng.choice((rng.uniform(0, 0.12), rng.uniform(0, 0.12), 30)))
             process.kill()
             await process.wait()
             with contextlib.suppress(httpx.HTTPError):
                 seen = counts((await scrape).text)
-                assert_no_step_back(shown, seen)
+                assert_no_decrease(shown, seen)
                 shown = seen
             process, url = await started(config, client)
         await client.get(f"{url}/metrics")
         final = counts((await client.get(f"{url}/metrics")).text)
         process.terminate()
         assert await process.wait() == 0
-    assert_no_step_back(shown, final)
-    assert final == truth(engine), (
-        "what was counted is not what happened; look at StateWriter and at what Store.unsaved gives"
+    assert_no_decrease(shown, final)
+    assert final == ledger_counts(engine), (
+        "the counters differ from the runtime's ledger; look at StateWriter and Persistence.unsaved"
     )
-    assert sum(final.values()) > 500, "the story is too quiet for this test to say anything"
+    assert sum(final.values()) > 500, "too little happened in the scenario for this test to be meaningful"
 
 
 async def started(config: Path, client: httpx.AsyncClient) -> tuple[asyncio.subprocess.Process, str]:
@@ -70,7 +70,7 @@ async def started(config: Path, client: httpx.AsyncClient) -> tuple[asyncio.subp
                 return process, url
         assert process.returncode is None, f"the exporter ended by itself:\n{config.with_suffix('.log').read_text()}"
         await asyncio.sleep(0.1)
-    raise AssertionError("the exporter did not come up; its log is beside its config")
+    raise AssertionError("the exporter did not start; its log is next to its config")
 
 
 def counts(page: str) -> Counts:
@@ -85,17 +85,17 @@ def counts(page: str) -> Counts:
     }
 
 
-def assert_no_step_back(before: Counts, after: Counts) -> None:
-    fallen = {key: (number, after.get(key)) for key, number in before.items() if after.get(key, 0) < number}
-    assert not fallen, f"Prometheus would take these for resets and count them again: {fallen}"
+def assert_no_decrease(before: Counts, after: Counts) -> None:
+    decreased = {key: (number, after.get(key)) for key, number in before.items() if after.get(key, 0) < number}
+    assert not decreased, f"Prometheus would treat these decreases as counter resets: {decreased}"
 
 
-def truth(engine: Engine) -> Counts:
-    """What the runtime itself knows to have happened."""
+def ledger_counts(engine: Engine) -> Counts:
+    """Return the counts according to the runtime's ledger and its open runs."""
     made: Counter[tuple[str, str, str, str]] = Counter()
     for ended in engine.ledger.values():
         if ended.ended_at < -RETENTION:
-            continue  # before the exporter's first look
+            continue  # ended before the exporter's first read
         spinner = (ended.project, ended.spinner)
         made[(*spinner, "spinner_runs_started_total", "")] += ended.started_at is not None
         made[(*spinner, "spinner_runs_finished_total", ended.status)] += 1

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.config import LimitsConfig
 from tests.builders import NOON, Clock
-from tests.faults.server import Exchange, Misbehaving, Spoil
+from tests.faults.server import Exchange, Fault, FaultyRuntime
 from tests.scripted import ScriptedRuntime, rfc3339
 from tests.stack.programs import exporter_with
 
@@ -49,20 +49,20 @@ def job(number: int, spinners: int) -> bytes:
     return json.dumps(made).encode()
 
 
-def runs(count: int, *, spinners: int = 1) -> Spoil:
+def runs(count: int, *, spinners: int = 1) -> Fault:
     """Return that many runs of that many spinners, in pages of 500."""
 
-    async def spoil(exchange: Exchange) -> None:
+    async def fault(exchange: Exchange) -> None:
         start = int(exchange.request.url.params.get("cursor", "0"))
         items = b",".join(job(number, spinners) for number in range(start, min(start + 500, count)))
         cursor = f'"{start + 500}"' if start + 500 < count else "null"
         page = b'{"items":[' + items + f'],"nextCursor":{cursor},"asOf":"{rfc3339(NOON + 61)}"}}'.encode()
         await exchange.send(page)
 
-    return spoil
+    return fault
 
 
-async def without_end(exchange: Exchange) -> None:
+async def endless_body(exchange: Exchange) -> None:
     exchange.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         exchange.writer.write(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
@@ -77,7 +77,7 @@ BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "most"),
+    ("fault", "most"),
     [
         pytest.param(
             runs(200_000),
@@ -89,14 +89,14 @@ BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
             EMPTY + 2 * SPINNERS * PER_RUN + SPINNERS * PER_SPINNER,
             id=f"{SPINNERS:,} spinners",
         ),
-        pytest.param(without_end, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="an endless body"),
+        pytest.param(endless_body, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="an endless body"),
         pytest.param(gzip_bomb, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="a gzip bomb of a gigabyte"),
     ],
 )
-async def test_memory_stays_below_its_limit(tmp_path: Path, spoil: Spoil, most: int) -> None:
+async def test_memory_stays_below_its_limit(tmp_path: Path, fault: Fault, most: int) -> None:
     clock = Clock(NOON + 61)
-    misbehaving = Misbehaving(ScriptedRuntime(clock), spoil=spoil, where="/jobs")
-    async with misbehaving.serving() as url:
+    faulty = FaultyRuntime(ScriptedRuntime(clock), fault=fault, path="/jobs")
+    async with faulty.serving() as url:
         config = tmp_path / "exporter.yml"
         config.write_text(f"runtime: {{base_url: '{url}'}}\nsync: {{min_interval: 0s}}\n")
         with exporter_with(config, ready="/-/healthy") as exporter_url:

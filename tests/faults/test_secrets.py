@@ -1,4 +1,4 @@
-"""The token goes to the configured origin alone, after its certificate is verified, and shows up nowhere."""
+"""The token is sent to the configured origin only, after its certificate is verified, and is never shown."""
 
 import asyncio
 import contextlib
@@ -22,8 +22,8 @@ from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import create_app
 from tests.builders import Clock, resources
 from tests.command_line import run
-from tests.faults.server import Exchange, Misbehaving
-from tests.scripted import ScriptedRuntime, at_once
+from tests.faults.server import Exchange, FaultyRuntime
+from tests.scripted import ScriptedRuntime, no_sleep
 from tests.stack.programs import exporter_with, free_port
 
 TOKEN = "cxg_0123456789_secret"
@@ -48,7 +48,7 @@ def exporter(url: str, token_file: Path, clock: Clock, ca_file: Path | None = No
         ),
         sync=SyncConfig(min_interval=Duration(0)),
     )
-    return Exporter({"": config}, Dependencies(clock, clock, sleep=at_once))
+    return Exporter({"": config}, Dependencies(clock, clock, sleep=no_sleep))
 
 
 def served(certificate: trustme.LeafCert) -> ssl.SSLContext:
@@ -61,65 +61,65 @@ YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
 
 @pytest.mark.parametrize(
-    ("certificate", "says"),
+    ("certificate", "reason"),
     [
         (trustme.CA().issue_cert("localhost"), "certificate: unable to get local issuer certificate"),
         (CA.issue_cert("localhost", not_after=YESTERDAY), "certificate: certificate has expired"),
         (CA.issue_cert("other.example.com"), "certificate: Hostname mismatch"),
     ],
-    ids=["self-made", "expired", "wrong-host"],
+    ids=["unknown authority", "expired", "wrong-host"],
 )
 async def test_a_server_without_a_valid_certificate_never_receives_the_token(
-    tmp_path: Path, token_file: Path, certificate: trustme.LeafCert, says: str
+    tmp_path: Path, token_file: Path, certificate: trustme.LeafCert, reason: str
 ) -> None:
     CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     clock = Clock()
-    misbehaving = Misbehaving(ScriptedRuntime(clock))
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # the server's side of it
-    async with misbehaving.serving(served(certificate)) as url:
+    faulty = FaultyRuntime(ScriptedRuntime(clock))
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # the server's handshake fails too
+    async with faulty.serving(served(certificate)) as url:
         made = exporter(url, token_file, clock, tmp_path / "ca.pem")
         with structlog.testing.capture_logs() as lines:
             page = str(await made.page())
         await made.close()
-    assert misbehaving.requests == 0
+    assert faulty.requests == 0
     assert "\nspinner_api_up 0\n" in page
-    assert says in str(lines)
+    assert reason in str(lines)
 
 
 async def test_a_valid_certificate_is_accepted(tmp_path: Path, token_file: Path) -> None:
     CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     clock = Clock()
-    misbehaving = Misbehaving(ScriptedRuntime(clock))
-    async with misbehaving.serving(served(CA.issue_cert("localhost"))) as url:
+    faulty = FaultyRuntime(ScriptedRuntime(clock))
+    async with faulty.serving(served(CA.issue_cert("localhost"))) as url:
         made = exporter(url, token_file, clock, tmp_path / "ca.pem")
         assert await made.refresh()
         await made.close()
 
 
 @contextlib.asynccontextmanager
-async def stranger() -> AsyncIterator[tuple[str, list[httpx.Request]]]:
-    """A server to which nobody should come."""
+async def other_host() -> AsyncIterator[tuple[str, list[httpx.Request]]]:
+    """A server that must not get any request."""
     seen: list[httpx.Request] = []
 
     async def note(exchange: Exchange) -> None:
         seen.append(exchange.request)
         await exchange.send(b"{}")
 
-    async with Misbehaving(ScriptedRuntime(Clock()), spoil=note).serving() as url:
+    async with FaultyRuntime(ScriptedRuntime(Clock()), fault=note).serving() as url:
         yield url, seen
 
 
 async def test_no_response_sends_the_token_to_another_host(token_file: Path) -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
-    async with stranger() as (elsewhere, seen):
+    async with other_host() as (elsewhere, seen):
         host = elsewhere.removeprefix("http://")
         runtime.projects = {"p1": "Sales", elsewhere: "A URL", f"@{host}": "A host", f"//{host}/x": "A path"}
         runtime.put("run-1", records={"total": 2, "failed": 1})
         runtime.put(elsewhere, records={"total": 2, "failed": 1})
         runtime.put(f"/../..//{host}", records={"total": 2, "failed": 1})
 
-        async def mislead(exchange: Exchange) -> None:
+        async def redirect(exchange: Exchange) -> None:
             document = exchange.document
             headers = {"Link": f'<{elsewhere}/api/v1/projects>; rel="next"', "Content-Location": elsewhere}
             match exchange.request.url.path:
@@ -131,16 +131,16 @@ async def test_no_response_sends_the_token_to_another_host(token_file: Path) -> 
                 case _:
                     await exchange.send(headers=headers)
 
-        misbehaving = Misbehaving(runtime, spoil=mislead)
-        async with misbehaving.serving() as url:
+        faulty = FaultyRuntime(runtime, fault=redirect)
+        async with faulty.serving() as url:
             made = exporter(url, token_file, clock)
             with structlog.testing.capture_logs():
                 for _ in range(3):
                     clock.advance(130)
                     await made.refresh()
             await made.close()
-        assert misbehaving.requests > 5
-        assert not seen, f"the exporter went to {seen[0].url} with {list(seen[0].headers)}"
+        assert faulty.requests > 5
+        assert not seen, f"the exporter sent a request to {seen[0].url} with {list(seen[0].headers)}"
 
 
 async def test_a_token_in_a_response_is_never_shown(token_file: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_token_in_a_response_is_never_shown(token_file: Path) -> None:
     codes, calls = (200, 302, 400, 401, 403, 404, 418, 429, 500, 503), 0
     stream = io.StringIO()
     logs.configure("debug", "logfmt", stream)
-    async with Misbehaving(ScriptedRuntime(clock), spoil=echo).serving() as url:
+    async with FaultyRuntime(ScriptedRuntime(clock), fault=echo).serving() as url:
         made = exporter(url, token_file, clock)
         async with browser(made) as client:
             pages = []
@@ -175,14 +175,14 @@ async def test_a_crash_shows_no_token(token_file: Path, monkeypatch: pytest.Monk
     made = exporter("http://runtime.test", token_file, clock)
 
     def crash(*_: object, **__: object) -> Any:
-        raise RuntimeError("a fault of our own")
+        raise RuntimeError("a bug in the exporter")
 
     monkeypatch.setattr(made.runtimes[""].client._http_client, "_send_once", crash)
     stream = io.StringIO()
     logs.configure("debug", "json", stream)
     await made.page()
     logs.configure("error", "logfmt")
-    assert "a fault of our own" in stream.getvalue()
+    assert "a bug in the exporter" in stream.getvalue()
     assert TOKEN not in stream.getvalue()
     await made.close()
 
@@ -195,7 +195,7 @@ async def test_the_token_is_read_again_when_its_file_changes(token_file: Path) -
         shown.append(exchange.token)
         await exchange.send()
 
-    async with Misbehaving(ScriptedRuntime(clock), spoil=note, where="/usage").serving() as url:
+    async with FaultyRuntime(ScriptedRuntime(clock), fault=note, path="/usage").serving() as url:
         made = exporter(url, token_file, clock)
         await made.refresh()
         token_file.write_text("cxg_another")
@@ -235,13 +235,13 @@ def test_a_token_in_the_config_is_refused_without_printing_it(tmp_path: Path) ->
 
 
 def test_no_endpoint_accepts_a_url(tmp_path: Path) -> None:
-    """A target, a host or a path from outside must lead nowhere: that is how exporters are made to ask for secrets."""
+    """Otherwise a client could make the exporter send requests to internal hosts."""
     config = tmp_path / "exporter.yml"
     config.write_text(f"runtime: {{base_url: 'http://127.0.0.1:{free_port()}'}}")
     with exporter_with(config, ready="/-/healthy") as url:
         plain = httpx.get(f"{url}/metrics").text
-        asked = httpx.get(
+        with_parameters = httpx.get(
             f"{url}/metrics", params={"target": "http://evil.test", "collect[]": "x", "project": "y"}
         ).text
-    assert "evil" not in asked
-    assert plain.count("\n") == asked.count("\n")
+    assert "evil" not in with_parameters
+    assert plain.count("\n") == with_parameters.count("\n")

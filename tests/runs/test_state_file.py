@@ -26,7 +26,7 @@ from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, runtime_config, snapshot, store
 from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
 from tests.scripted import ScriptedRuntime
-from tests.transport import Answers
+from tests.transport import FakeTransport
 
 URL = "http://runtime.test"
 
@@ -257,19 +257,19 @@ def files(folder: Path) -> list[Path]:
 
 
 class SlowProject(ScriptedRuntime):
-    """Answers for the second project when the test lets it."""
+    """FakeTransport for the second project when the test lets it."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.gate = asyncio.Event()
 
-    def transport(self) -> Answers:
+    def transport(self) -> FakeTransport:
         async def answer(request: httpx.Request) -> httpx.Response:
             if "/p2/" in request.url.path:
                 await self.gate.wait()
             return self._answer(request)
 
-        return Answers(answer)
+        return FakeTransport(answer)
 
 
 async def test_a_reload_continues_with_the_file_and_another_url_has_its_own(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The token: read from a file, read again when that changes, and shown to nobody."""
+"""The token: it is read from a file, read again when the file changes, and never shown."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_a_token_is_read_again_when_its_file_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two tokens", "a\x00b", "one\ntwo"])
-def test_a_file_that_holds_no_single_token_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
+def test_a_file_without_exactly_one_token_is_rejected_and_not_quoted(tmp_path: Path, content: str) -> None:
     file = tmp_path / "token"
     file.write_text(content)
     with pytest.raises(ConfigError, match=r"runtime\.token_file: .*token: expected one token") as error:
@@ -33,9 +33,9 @@ def test_a_missing_file_is_named() -> None:
         Token(file=Path("/nowhere/token"))
 
 
-def test_a_token_is_not_shown() -> None:
+def test_the_repr_of_a_token_does_not_contain_it() -> None:
     assert "secret" not in repr(Token(value="cxg_secret"))
 
 
-def test_without_file_and_value_there_is_none() -> None:
+def test_without_file_and_value_there_is_no_token() -> None:
     assert Token().value() is None

@@ -1,4 +1,4 @@
-"""How the API is asked, and what every refusal becomes. Real HTTP where what is sent matters, a transport elsewhere."""
+"""The API client: paging, errors, Retry-After, and what requests contain. Real HTTP where that matters."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ from exporter.runtime.http_client import MAX_PAUSE, HttpClient, NotFoundError, P
 from exporter.runtime.model import ListPage, Project
 from exporter.runtime.statuses import StatusMap
 from tests.builders import Clock, runtime_config, snapshot
-from tests.transport import Answers
+from tests.transport import FakeTransport
 
 TOKEN = "cxg_0123456789"
 
 
 class Observed:
-    """Counts requests, and swallows what decoding finds."""
+    """Records requests, and ignores what decoding reports."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
@@ -54,7 +54,7 @@ def client(
     waits: list[float] | None = None,
     resources: Resources | None = None,
 ) -> RuntimeClient:
-    """A client whose waits between repetitions go into `waits` and take no time."""
+    """A client that appends its waits between retries to `waits` instead of waiting."""
     observed = observed or Observed()
     runtime = runtime_config(base_url)
     resources = resources or runtime.resources
@@ -64,7 +64,7 @@ def client(
             waits.append(seconds)
 
     http_client = HttpClient(
-        Connections(runtime, concurrency=concurrency, transport=Answers(answer) if answer else None),
+        Connections(runtime, concurrency=concurrency, transport=FakeTransport(answer) if answer else None),
         timeout=timeout,
         max_body=max_body,
         observer=observed,
@@ -92,19 +92,19 @@ async def read(pages: AsyncIterator[ListPage[Any]]) -> list[str]:
 # -- paging -------------------------------------------------------------------------------------------------
 
 
-async def test_pages_are_followed_to_the_last_by_their_cursors() -> None:
+async def test_all_pages_are_read_by_their_cursors() -> None:
     lists = {"": a_list("a", "b", cursor="x/&=y"), "x/&=y": a_list("c")}
-    asked = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
-    assert await read(asked.projects()) == ["a", "b", "c"]
+    api = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
+    assert await read(api.projects()) == ["a", "b", "c"]
 
 
-async def test_a_list_that_gives_the_same_cursor_twice_is_an_error() -> None:
-    asked = client(lambda request: httpx.Response(200, json=a_list("a", cursor="again")))
+async def test_a_cursor_that_repeats_is_an_error() -> None:
+    api = client(lambda request: httpx.Response(200, json=a_list("a", cursor="again")))
     with pytest.raises(ApiError, match="does not end"):
-        await read(asked.projects())
+        await read(api.projects())
 
 
-async def test_an_etag_is_given_only_for_a_list_of_one_page() -> None:
+async def test_only_a_list_with_a_single_page_has_an_etag() -> None:
     lists = {"": a_list("a", cursor="2"), "2": a_list("b")}
     etag = {"ETag": '"1"'}
     many = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")], headers=etag))
@@ -113,23 +113,23 @@ async def test_an_etag_is_given_only_for_a_list_of_one_page() -> None:
     assert [page.etag async for page in one.projects()] == ['"1"']
 
 
-async def test_304_says_that_nothing_changed_and_what_time_it_is() -> None:
+async def test_304_means_not_modified_and_has_the_time_of_its_date_header() -> None:
     headers = {"Date": "Mon, 05 Jan 2026 09:00:00 GMT"}
-    asked = client(lambda request: httpx.Response(304, headers=headers))
-    (page,) = [page async for page in asked.projects(etag='"1"')]
+    api = client(lambda request: httpx.Response(304, headers=headers))
+    (page,) = [page async for page in api.projects(etag='"1"')]
     assert (page.not_modified, page.items, page.as_of, page.etag) == (True, (), 1767603600.0, '"1"')
 
 
-async def test_304_that_nobody_asked_for_is_an_error() -> None:
+async def test_304_to_an_unconditional_request_is_an_error() -> None:
     with pytest.raises(ApiError, match="HTTP 304"):
         await read(client(lambda request: httpx.Response(304)).projects())
 
 
-# -- refusals -----------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("status", "says"),
+    ("status", "message"),
     [
         (400, "HTTP 400"),
         (401, "HTTP 401: the token is missing, wrong or expired"),
@@ -141,25 +141,25 @@ async def test_304_that_nobody_asked_for_is_an_error() -> None:
         (204, "HTTP 204"),
     ],
 )
-async def test_a_refusal_is_one_clear_sentence_without_token_or_body(status: int, says: str) -> None:
+async def test_the_error_for_a_status_contains_neither_token_nor_body(status: int, message: str) -> None:
     def echo(request: httpx.Request) -> httpx.Response:
         body = {"error": f"bad {request.headers['Authorization']}", "errorCode": "X"}
         return httpx.Response(status, json=body, headers={"Location": "http://elsewhere.test/"})
 
     with pytest.raises(ApiError) as error:
         await read(client(echo).projects())
-    assert str(error.value).startswith(f"projects: {says}")
+    assert str(error.value).startswith(f"projects: {message}")
     assert TOKEN not in str(error.value)
     assert "bad" not in str(error.value)
 
 
-async def test_a_run_that_is_gone_is_told_from_other_errors() -> None:
+async def test_404_for_a_run_is_an_error_of_its_own_type() -> None:
     with pytest.raises(NotFoundError):
         await client(lambda request: httpx.Response(404)).job(snapshot("gone"))
 
 
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b'{"items"', b"[" * 100_000, b"\xff", b""])
-async def test_an_answer_that_is_no_json_is_an_error_that_does_not_quote_it(body: bytes) -> None:
+async def test_the_error_for_a_body_that_is_not_json_does_not_quote_it(body: bytes) -> None:
     headers = {"Content-Type": "text/html" if body.startswith(b"<") else "application/json"}
     with pytest.raises(ApiError) as error:
         await read(client(lambda request: httpx.Response(200, content=body, headers=headers)).projects())
@@ -169,7 +169,7 @@ async def test_an_answer_that_is_no_json_is_an_error_that_does_not_quote_it(body
 
 
 @pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
-async def test_no_answer_is_an_error_that_names_its_kind(fault: type[httpx.TransportError]) -> None:
+async def test_the_error_for_a_missing_response_names_its_kind(fault: type[httpx.TransportError]) -> None:
     observed = Observed()
 
     def fail(request: httpx.Request) -> httpx.Response:
@@ -180,18 +180,18 @@ async def test_no_answer_is_an_error_that_names_its_kind(fault: type[httpx.Trans
     ) as error:
         await client(fail, observed=observed).usage()
     assert TOKEN not in str(error.value)
-    # What took all its time is not asked again.
+    # A request that timed out is not retried.
     assert observed.requests == [("usage", "error")] * (1 if fault is httpx.ReadTimeout else 3)
 
 
-async def test_an_unhealthy_answer_is_read_all_the_same() -> None:
+async def test_the_health_of_a_503_response_is_read() -> None:
     health = {"status": "down", "runtime": {"status": "down"}}
     assert not (await client(lambda request: httpx.Response(503, json=health)).health()).runtime_up
     with pytest.raises(ApiError, match="HTTP 503"):
         await client(lambda request: httpx.Response(503, content=b"<html>")).health()
 
 
-# -- the budget ---------------------------------------------------------------------------------------------
+# -- limits of requests --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,46 +199,46 @@ async def test_an_unhealthy_answer_is_read_all_the_same() -> None:
     [("30", 30.0), ("Mon, 05 Jan 2026 09:00:40 GMT", 40.0), ("9999999", MAX_PAUSE), ("soon", 0.0), ("-5", 0.0)],
 )
 @pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_pauses_every_endpoint_and_then_is_over(status: int, retry_after: str, pause: float) -> None:
+async def test_retry_after_pauses_all_endpoints_for_that_time(status: int, retry_after: str, pause: float) -> None:
     clock, observed = Clock(), Observed()
     answers = iter(
         [httpx.Response(status, headers={"Retry-After": retry_after, "Date": "Mon, 05 Jan 2026 09:00:00 GMT"})]
     )
     good: dict[str, Any] = {"meters": []}
-    asked = client(lambda request: next(answers, httpx.Response(200, json=good)), clock=clock, observed=observed)
+    api = client(lambda request: next(answers, httpx.Response(200, json=good)), clock=clock, observed=observed)
     with pytest.raises(ApiError):
-        await read(asked.projects())
+        await read(api.projects())
     if pause:
         clock.advance(pause - 1)
         with pytest.raises(PausedError, match="asked us to wait"):
-            await asked.usage()
-        assert len(observed.requests) == 1, "nothing is sent while the server asked us to wait"
+            await api.usage()
+        assert len(observed.requests) == 1, "a request was sent during the pause"
         clock.advance(2)
-    assert await asked.usage() == ()
+    assert await api.usage() == ()
 
 
-async def test_no_more_requests_are_under_way_than_the_config_allows() -> None:
-    under_way = most = 0
+async def test_concurrent_requests_are_limited() -> None:
+    in_progress = most = 0
 
     async def slow(request: httpx.Request) -> httpx.Response:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal in_progress, most
+        in_progress += 1
+        most = max(most, in_progress)
         await asyncio.sleep(0)
-        under_way -= 1
+        in_progress -= 1
         return httpx.Response(200, json={"meters": []})
 
-    asked = client(slow, concurrency=3)
-    await asyncio.gather(*(asked.usage() for _ in range(20)))
+    api = client(slow, concurrency=3)
+    await asyncio.gather(*(api.usage() for _ in range(20)))
     assert most == 3
 
 
-# -- what is sent -------------------------------------------------------------------------------------------
+# -- requests ------------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def a_real_server() -> AsyncIterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    """Yield a server's URL and the raw paths and headers that it sees."""
+async def real_server() -> AsyncIterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """Yield a server's URL and the raw paths and headers that it receives."""
     seen: list[tuple[str, dict[str, str]]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -259,24 +259,24 @@ async def a_real_server() -> AsyncIterator[tuple[str, list[tuple[str, dict[str, 
 @pytest.mark.parametrize(
     "job_id", ["a/b", "../../usage", "a?x=1", "a#f", "%2e%2e", "a b", "ü", "http://evil.test/", "//evil"]
 )
-async def test_an_id_cannot_change_the_path_or_the_host_that_is_asked(job_id: str) -> None:
-    async with a_real_server() as (url, seen):
-        asked = client(base_url=url)
-        await read(asked.failed_records(snapshot(job_id)))
-        await asked.close()
+async def test_an_id_cannot_change_the_path_or_host_of_a_request(job_id: str) -> None:
+    async with real_server() as (url, seen):
+        api = client(base_url=url)
+        await read(api.failed_records(snapshot(job_id)))
+        await api.close()
     ((path, headers),) = seen
     assert path.startswith("/api/v1/jobs/")
     assert path.removeprefix("/api/v1/jobs/").partition("/records?")[1], path
-    assert path.count("/") == 5, f"{path}: the id is one part of the path, whatever stands in it"
+    assert path.count("/") == 5, f"{path}: the id is more than one segment"
     assert headers["host"] == url.removeprefix("http://")
 
 
-async def test_the_token_goes_with_every_call_but_health() -> None:
-    async with a_real_server() as (url, seen):
-        asked = client(base_url=url + "/")
-        await asked.health()
-        await read(asked.jobs(Project("p1", "Sales"), updated_since=1767603600.1239, etag='"x"'))
-        await asked.close()
+async def test_every_request_except_health_carries_the_token() -> None:
+    async with real_server() as (url, seen):
+        api = client(base_url=url + "/")
+        await api.health()
+        await read(api.jobs(Project("p1", "Sales"), updated_since=1767603600.1239, etag='"x"'))
+        await api.close()
     (health_path, health), (jobs_path, jobs) = seen
     assert (health_path, "authorization" in health) == ("/health", False)
     assert jobs["authorization"] == f"Bearer {TOKEN}"
@@ -293,7 +293,7 @@ async def test_the_token_goes_with_every_call_but_health() -> None:
     ],
     ids=lambda paging: paging["style"],
 )
-async def test_a_server_that_gives_the_same_page_for_ever_is_an_error(paging: dict[str, object]) -> None:
+async def test_a_page_that_repeats_is_an_error(paging: dict[str, object]) -> None:
     runtime = runtime_config()
     projects = msgspec.convert({"path": "/projects", "paging": paging}, Resource)
     resources = msgspec.structs.replace(runtime.resources, projects=projects)
@@ -303,13 +303,13 @@ async def test_a_server_that_gives_the_same_page_for_ever_is_an_error(paging: di
         return httpx.Response(200, json=a_list("a", "b"), headers={"Link": next(links)})
 
     observed = Observed()
-    asked = client(answer, observed=observed, resources=resources)
+    api = client(answer, observed=observed, resources=resources)
     with pytest.raises(ApiError, match="does not end"):
-        await read(asked.projects())
+        await read(api.projects())
     assert len(observed.requests) <= 3
 
 
-async def test_a_list_that_never_ends_is_an_error() -> None:
+async def test_a_list_with_more_pages_than_the_limit_is_an_error() -> None:
     pages = iter(range(1000))
     endless = client(lambda request: httpx.Response(200, json=a_list(cursor=str(next(pages)))), max_pages=20)
     with pytest.raises(ApiError, match=r"more pages than limits\.pages \(20\)"):
@@ -317,7 +317,7 @@ async def test_a_list_that_never_ends_is_an_error() -> None:
     assert next(pages) == 20
 
 
-async def test_an_empty_page_with_a_cursor_is_not_the_end() -> None:
+async def test_an_empty_page_with_a_cursor_has_a_next_page() -> None:
     lists = {"": a_list(cursor="x"), "x": a_list("a")}
-    asked = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
-    assert await read(asked.projects()) == ["a"]
+    api = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
+    assert await read(api.projects()) == ["a"]

@@ -1,4 +1,4 @@
-"""Who is let in where: TLS with a CA of one's own, client certificates, a proxy, and how the token is shown."""
+"""Connections: TLS, client certificates, keepalive, headers, proxies, and how the token is sent."""
 
 import asyncio
 import contextlib
@@ -35,11 +35,11 @@ def files(tmp_path: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def https(*, name: str = "localhost", ask_for_certificates: bool = False) -> AsyncIterator[str]:
-    """A server that answers everything with an empty object."""
+async def https(*, name: str = "localhost", request_certificates: bool = False) -> AsyncIterator[str]:
+    """A server that responds to every request with an empty object."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     CA.issue_cert(name).configure_cert(context)
-    if ask_for_certificates:
+    if request_certificates:
         CA.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
     async with listening(context) as (port, _):
@@ -77,7 +77,7 @@ async def get(connections: Connections, url: str, headers: Mapping[str, str] = M
 
 
 async def status(folder: Path, url: str, **runtime: Any) -> int:
-    """Send a request as the config says and return its status."""
+    """Send one request with this config and return its status."""
     connections = connections_to(folder, url, **runtime)
     try:
         return await get(connections, url)
@@ -85,29 +85,29 @@ async def status(folder: Path, url: str, **runtime: Any) -> int:
         await connections.close()
 
 
-async def test_an_authority_of_one_s_own_is_trusted_when_it_is_named(files: Path) -> None:
+async def test_a_configured_authority_is_trusted(files: Path) -> None:
     async with https() as url:
         assert await status(files, url, tls={"ca_file": str(files / "ca.pem")}) == 200
         with pytest.raises(httpx.ConnectError):
             await status(files, url)
 
 
-async def test_a_certificate_for_another_host_is_refused(files: Path) -> None:
+async def test_a_certificate_for_another_host_is_rejected(files: Path) -> None:
     async with https(name="other.example.com") as url:
         with pytest.raises(httpx.ConnectError):
             await status(files, url, tls={"ca_file": str(files / "ca.pem")})
 
 
-async def test_a_client_certificate_is_shown_where_it_is_asked_for(files: Path) -> None:
+async def test_a_client_certificate_is_sent_if_the_server_requests_one(files: Path) -> None:
     tls = {"ca_file": str(files / "ca.pem")}
     own = {"cert_file": str(files / "cert.pem"), "key_file": str(files / "key.pem")}
-    async with https(ask_for_certificates=True) as url:
+    async with https(request_certificates=True) as url:
         assert await status(files, url, tls=tls | own) == 200
         with pytest.raises(httpx.TransportError):
             await status(files, url, tls=tls)
 
 
-async def test_requests_go_through_the_proxy_with_their_headers_and_parameters(files: Path) -> None:
+async def test_requests_through_a_proxy_have_the_configured_headers_and_parameters(files: Path) -> None:
     async with listening() as (port, seen):
         proxied = await status(
             files,
@@ -206,7 +206,7 @@ async def test_a_connection_is_kept_for_longer_than_a_scrape_interval(
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_kept_connection_that_the_server_closed_meanwhile_is_replaced(files: Path, tls: bool) -> None:
+async def test_a_kept_connection_that_the_server_closed_is_replaced(files: Path, tls: bool) -> None:
     server = Server()
     async with server.serving(tls=tls) as url:
         connections = connections_to(files, url, tls={"ca_file": str(files / "ca.pem")})
@@ -221,7 +221,7 @@ async def test_a_kept_connection_that_the_server_closed_meanwhile_is_replaced(fi
 
 @pytest.mark.parametrize("resets", [False, True])
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_request_is_repeated_when_the_server_closes_the_kept_connection_under_it(
+async def test_a_request_is_repeated_if_the_server_closes_the_kept_connection_during_it(
     files: Path, tls: bool, resets: bool
 ) -> None:
     server = Server()
@@ -257,8 +257,8 @@ async def test_a_new_connection_that_the_server_closes_is_an_error_after_one_req
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
 async def test_a_request_that_is_cancelled_at_any_step_leaks_no_connection(files: Path, tls: bool, kept: bool) -> None:
-    """httpcore 1.0.9 leaks it at the last step, and in a new connection between connecting and sending."""
-    # It leaves the socket of a connection that is cancelled in its TLS handshake to the garbage collector, which warns.
+    """httpcore 1.0.9 leaks it at the last step, and for a new connection between connecting and sending."""
+    # The garbage collector closes the socket of a connection that is cancelled in its TLS handshake, with a warning.
     server = Server()
     async with server.serving(tls=tls) as url:
         finished = False
@@ -280,7 +280,7 @@ async def test_a_request_that_is_cancelled_at_any_step_leaks_no_connection(files
     assert step > 5
 
 
-async def test_a_cancelled_request_costs_its_own_connection_only(files: Path) -> None:
+async def test_a_cancelled_request_closes_its_own_connection_only(files: Path) -> None:
     server = Server()
     async with server.serving() as url:
         connections = connections_to(files, url, concurrency=3)
@@ -328,7 +328,7 @@ async def test_cookies_are_not_kept(files: Path) -> None:
 @pytest.mark.parametrize(
     ("excepted", "through_proxy"), [("", True), ("runtime.test", False), ("runtime.test:80", False)]
 )
-async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
+async def test_the_environment_can_name_a_proxy_and_exceptions(
     files: Path, monkeypatch: pytest.MonkeyPatch, excepted: str, through_proxy: bool
 ) -> None:
     monkeypatch.setenv("NO_PROXY", excepted)
@@ -344,7 +344,7 @@ async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
 
 
 @pytest.mark.parametrize(
-    ("runtime", "says"),
+    ("runtime", "message"),
     [
         ({"tls": {"ca_file": "/nowhere.pem"}}, r"runtime\.tls\.ca_file: /nowhere\.pem: cannot be used: No such file"),
         (
@@ -361,10 +361,12 @@ async def test_the_usual_variables_name_a_proxy_and_what_does_not_go_through_it(
         ({"headers": {"Authorization": "Bearer x"}}, r"runtime\.headers: a secret does not belong in this file"),
     ],
 )
-def test_what_cannot_work_is_refused_by_name(runtime: dict[str, object], says: str, tmp_path: Path) -> None:
+def test_an_invalid_connection_config_is_an_error_that_names_the_key(
+    runtime: dict[str, object], message: str, tmp_path: Path
+) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", **runtime}}))
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         Connections(load(file, environ={}).runtimes[""].runtime, concurrency=1)
 
 
@@ -377,6 +379,6 @@ def test_what_cannot_work_is_refused_by_name(runtime: dict[str, object], says: s
         (Credentials(Token()), {}),
     ],
 )
-def test_the_token_is_shown_as_the_api_wants_it(credentials: Credentials, headers: dict[str, str]) -> None:
+def test_the_token_is_sent_as_the_auth_type_says(credentials: Credentials, headers: dict[str, str]) -> None:
     assert credentials.headers() == headers
     assert "***" in repr(credentials)

@@ -1,4 +1,4 @@
-"""What arrives is decoded or refused, and one bad item costs itself alone."""
+"""Decoding: bodies become values or errors, and an invalid item is skipped."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ JOB: dict[str, Any] = {
 }
 
 
-class Noted:
+class Observer:
     def __init__(self) -> None:
         self.invalid: list[tuple[str, str]] = []
         self.unmapped: list[str] = []
@@ -44,15 +44,15 @@ class Noted:
         self.unmapped.append(label)
 
 
-def decoder(noted: Noted | None = None) -> Decoder:
-    return Decoder(StatusMap(), noted or Noted(), resources(), label_length=40)
+def decoder(observer: Observer | None = None) -> Decoder:
+    return Decoder(StatusMap(), observer or Observer(), resources(), label_length=40)
 
 
 def page(*items: Any, **envelope: Any) -> bytes:
     return json.dumps({"items": list(items), "nextCursor": None, "asOf": "2026-01-05T09:00:01Z", **envelope}).encode()
 
 
-def test_a_job_with_what_the_contract_stars_is_enough() -> None:
+def test_a_job_with_the_required_fields_only_is_decoded() -> None:
     (run,) = decoder().jobs(page(JOB)).items
     assert (run.id, run.spinner, run.status) == ("job-1", "Mails", Status.RUNNING)
     assert run.created_at == 1767603600.0
@@ -60,7 +60,7 @@ def test_a_job_with_what_the_contract_stars_is_enough() -> None:
     assert (run.started_at, run.records, run.failures, run.parent_id) == (None, None, (), "")
 
 
-def test_nulls_and_unknown_fields_are_as_good_as_absent() -> None:
+def test_null_fields_are_absent_and_unknown_fields_are_ignored() -> None:
     job = JOB | {"startedAt": None, "records": {"total": None, "completed": None}, "failures": None, "colour": "red"}
     (run,) = decoder().jobs(page(job)).items
     assert run.records is not None
@@ -87,33 +87,33 @@ def test_nulls_and_unknown_fields_are_as_good_as_absent() -> None:
         {"spinnerName": ["a"]},
     ],
 )
-def test_one_bad_item_costs_that_item_alone(damage: dict[str, Any]) -> None:
-    noted = Noted()
+def test_an_invalid_item_is_skipped_and_the_others_are_decoded(damage: dict[str, Any]) -> None:
+    observer = Observer()
     jobs = [JOB | {"id": f"job-{number}"} for number in range(499)]
-    listing = decoder(noted).jobs(page(*jobs, JOB | damage))
+    listing = decoder(observer).jobs(page(*jobs, JOB | damage))
     assert len(listing.items) == 499
-    assert [kind for kind, _ in noted.invalid] == ["job"]
+    assert [kind for kind, _ in observer.invalid] == ["job"]
 
 
-def test_what_is_noted_of_a_bad_item_does_not_quote_it() -> None:
-    noted = Noted()
-    decoder(noted).jobs(page(JOB | {"updatedAt": "anna@example.com"}, JOB | {"id": "anna\n@example.com"}))
-    assert len(noted.invalid) == 2
-    assert "anna" not in repr(noted.invalid)
+def test_the_reason_for_skipping_an_item_does_not_quote_it() -> None:
+    observer = Observer()
+    decoder(observer).jobs(page(JOB | {"updatedAt": "anna@example.com"}, JOB | {"id": "anna\n@example.com"}))
+    assert len(observer.invalid) == 2
+    assert "anna" not in repr(observer.invalid)
 
 
-def test_names_are_cleaned_and_cut_before_they_can_become_labels() -> None:
+def test_names_are_cleaned_and_truncated() -> None:
     (run,) = decoder().jobs(page(JOB | {"spinnerName": "A\x00B\n" + "x" * 1_000_000})).items
     assert run.spinner.startswith("A B ")
     assert len(run.spinner) <= 40
     assert run.spinner.isprintable()
 
 
-def test_an_unknown_status_is_noted_and_the_run_is_kept() -> None:
-    noted = Noted()
-    (run,) = decoder(noted).jobs(page(JOB | {"status": "teleported"})).items
+def test_an_unknown_status_is_reported_and_the_run_is_kept() -> None:
+    observer = Observer()
+    (run,) = decoder(observer).jobs(page(JOB | {"status": "teleported"})).items
     assert run.status is Status.UNKNOWN
-    assert noted.unmapped == ["teleported"]
+    assert observer.unmapped == ["teleported"]
 
 
 def test_every_count_of_a_run_is_decoded_into_its_own_state() -> None:
@@ -133,45 +133,45 @@ async def test_every_count_of_a_run_arrives_unchanged_in_its_sample() -> None:
 
 
 def test_records_have_their_status_and_only_unmapped_labels_are_reported() -> None:
-    noted = Noted()
+    observer = Observer()
     sent = ["queued", "In Progress", "paused", "completed", "timed-out", "canceled", "teleported"]
     records = [{"id": f"r{number}", "status": label} for number, label in enumerate(sent)]
-    observed = decoder(noted).records(page(*records)).items
+    observed = decoder(observer).records(page(*records)).items
     assert [record.status for record in observed] == [
         Status.QUEUED, Status.RUNNING, Status.WAITING, Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.UNKNOWN
     ]  # fmt: skip
-    assert noted.unmapped == ["teleported"]
+    assert observer.unmapped == ["teleported"]
 
 
 def test_a_description_s_statuses_apply_to_records_and_not_to_runs() -> None:
-    noted = Noted()
+    observer = Observer()
     described = resources()
     assert described.records != "absent"
     own = msgspec.structs.replace(described.records, statuses={"fine": "completed", "paused": "failed"})
-    decoding = Decoder(StatusMap(), noted, msgspec.structs.replace(described, records=own), label_length=40)
+    decoding = Decoder(StatusMap(), observer, msgspec.structs.replace(described, records=own), label_length=40)
     observed = decoding.records(page({"id": "r1", "status": "Fine"}, {"id": "r2", "status": "paused"})).items
     assert [record.status for record in observed] == [Status.COMPLETED, Status.FAILED]
     (run, other) = decoding.jobs(page(JOB | {"status": "paused"}, JOB | {"id": "job-2", "status": "fine"})).items
-    assert (run.status, other.status, noted.unmapped) == (Status.WAITING, Status.UNKNOWN, ["fine"])
+    assert (run.status, other.status, observer.unmapped) == (Status.WAITING, Status.UNKNOWN, ["fine"])
 
 
 def test_an_unmapped_status_is_reported_every_time() -> None:
-    noted = Noted()
-    decoding = decoder(noted)
+    observer = Observer()
+    decoding = decoder(observer)
     for _ in range(2):
         decoding.jobs(page(JOB | {"status": "teleported"}))
-    assert noted.unmapped == ["teleported"] * 2
+    assert observer.unmapped == ["teleported"] * 2
 
 
-def test_labels_that_a_server_makes_up_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More spinners, triggers, known and unknown statuses than are cached, and names too long to be cached."""
+def test_the_caches_of_labels_and_statuses_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more spinners, triggers and statuses than are cached, and with names that are too long to be cached."""
     for module in (labels, decoder_module):
         monkeypatch.setattr(module, "MAX_LABELS", 20)
     decoding = decoder()
     for number in range(100):
         spelling = f"run{'-' * (number % 30)}ning"
-        made_up = {"id": f"job-{number}", "spinnerName": f"Spinner {number}", "status": spelling}
-        (run,) = decoding.jobs(page(JOB | made_up)).items
+        invented = {"id": f"job-{number}", "spinnerName": f"Spinner {number}", "status": spelling}
+        (run,) = decoding.jobs(page(JOB | invented)).items
         assert (run.spinner, run.status) == (f"Spinner {number}", Status.RUNNING)
         decoding.jobs(page(JOB | {"status": f"unknown {number}", "trigger": f"{number}" + "x" * 10_000}))
         decoding.records(page({"id": "r", "status": f"odd {number}", "errorCode": f"E{number}"}))
@@ -186,7 +186,7 @@ def test_a_text_too_long_for_a_label_is_not_cached() -> None:
     assert list(cache) == ["short"]
 
 
-def test_an_error_message_stays_behind() -> None:
+def test_an_error_message_is_not_decoded() -> None:
     record = {"id": "r1", "failedStep": {"index": 1, "type": "sms"}, "errorCode": "E1", "errorMessage": "+1 555 0100"}
     (failed,) = decoder().failed_records(page(record)).items
     assert (failed.id, failed.step, failed.error_code) == ("r1", "sms", "E1")
@@ -209,7 +209,7 @@ def test_an_error_message_stays_behind() -> None:
         b'{"items": [{"id": 1e400}], "asOf": 1e400}',
     ],
 )
-def test_a_body_that_is_no_list_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_list_is_rejected(body: bytes) -> None:
     with pytest.raises(MALFORMED):
         decoder().jobs(body)
 
@@ -219,13 +219,13 @@ def test_a_body_that_is_no_list_is_refused(body: bytes) -> None:
     [b"NaN", b'{"id": "\xff"}', b'{"id": "a\\ud800"}', b'{"id": 1e400}', b"null", b'"run"', b'{"id": NaN}'],
     ids=repr,
 )
-def test_an_odd_item_costs_itself_alone(odd: bytes) -> None:
-    noted = Noted()
+def test_an_item_that_is_not_valid_json_or_not_an_object_is_skipped(odd: bytes) -> None:
+    observer = Observer()
     good = json.dumps(JOB).encode()
     body = b'{"items": [' + odd + b", " + good + b'], "nextCursor": "2", "asOf": "2026-01-05T09:00:00Z"}'
-    listing = decoder(noted).jobs(body)
+    listing = decoder(observer).jobs(body)
     assert [run.id for run in listing.items] == [JOB["id"]]
-    assert (listing.next_cursor, listing.size, len(noted.invalid)) == ("2", 2, 1)
+    assert (listing.next_cursor, listing.size, len(observer.invalid)) == ("2", 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -238,11 +238,11 @@ def test_an_odd_item_costs_itself_alone(odd: bytes) -> None:
         ({}, False),
     ],
 )
-def test_a_runtime_is_up_only_when_it_says_so_and_beats(health: dict[str, Any], up: bool) -> None:
+def test_the_runtime_is_up_only_if_its_status_is_up_and_it_has_a_heartbeat(health: dict[str, Any], up: bool) -> None:
     assert decoder().health(json.dumps(health).encode()).runtime_up is up
 
 
-def test_a_meter_without_a_limit_is_unlimited_and_a_bad_one_is_left_out() -> None:
+def test_a_meter_without_a_limit_is_unlimited_and_an_invalid_one_is_skipped() -> None:
     meters = [{"name": "spinners", "used": 3, "limit": None}, {"name": "jobs_month", "used": -1}]
     (meter,) = decoder().usage(json.dumps({"meters": meters}).encode())
     assert (meter.name, meter.limit) == ("spinners", None)
@@ -262,7 +262,7 @@ FUZZED = decoder()
 
 @settings(max_examples=300)
 @given(anything, st.lists(anything, max_size=3))
-def test_whatever_json_comes_in_it_becomes_values_or_is_refused(body: Any, items: list[Any]) -> None:
+def test_any_json_is_decoded_or_rejected(body: Any, items: list[Any]) -> None:
     for text in (json.dumps(body), json.dumps({"items": items}), json.dumps({"items": [JOB | {"records": body}]})):
         for decode in (FUZZED.jobs, FUZZED.projects, FUZZED.failed_records, FUZZED.health, FUZZED.usage):
             try:

@@ -1,4 +1,4 @@
-"""How requests fare: what is asked again and what never, how long and how large, and when nobody is asked at all."""
+"""Requests: retries, timeouts, the size of bodies, and the circuit breaker."""
 
 import asyncio
 import gzip
@@ -20,11 +20,11 @@ def plan_limit(status: int) -> httpx.Response:
     return httpx.Response(status, json={"error": "full", "errorCode": "PLAN_LIMIT"}, headers={"Retry-After": "1"})
 
 
-# -- again --------------------------------------------------------------------------------------------------
+# -- retries ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-async def test_what_may_be_over_in_a_moment_is_asked_again(status: int) -> None:
+async def test_transient_failures_are_retried_with_backoff(status: int) -> None:
     observed, waits = Observed(), list[float]()
     answers = iter([httpx.Response(status), httpx.Response(status), httpx.Response(200, content=GOOD)])
     assert await client(lambda request: next(answers), observed=observed, waits=waits).usage() == ()
@@ -34,7 +34,7 @@ async def test_what_may_be_over_in_a_moment_is_asked_again(status: int) -> None:
     assert BACKOFF <= second <= BACKOFF * 3
 
 
-async def test_many_clients_do_not_come_back_all_at_once() -> None:
+async def test_retries_have_jitter() -> None:
     waits = list[float]()
     for _ in range(10):
         with pytest.raises(ApiError):
@@ -48,7 +48,7 @@ async def test_many_clients_do_not_come_back_all_at_once() -> None:
     + [plan_limit(status) for status in (402, 403, 429, 503)],
     ids=lambda refusal: f"{refusal.status_code}-{len(refusal.content)}",
 )
-async def test_what_asking_again_cannot_help_is_asked_once(refusal: httpx.Response) -> None:
+async def test_other_failures_are_not_retried(refusal: httpx.Response) -> None:
     observed = Observed()
     with pytest.raises(ApiError) as error:
         await client(lambda request: refusal, observed=observed).usage()
@@ -56,22 +56,22 @@ async def test_what_asking_again_cannot_help_is_asked_once(refusal: httpx.Respon
     assert ("PLAN_LIMIT" in str(error.value)) == (b"PLAN_LIMIT" in refusal.content)
 
 
-async def test_a_retry_after_that_fits_is_waited_for_and_one_that_does_not_ends_the_call() -> None:
+async def test_a_retry_waits_for_retry_after_unless_that_exceeds_the_timeout() -> None:
     clock = Clock()
     waits = list[float]()
     answers = iter([httpx.Response(503, headers={"Retry-After": "3"}), httpx.Response(200, content=GOOD)])
-    asked = client(lambda request: next(answers), clock=clock, waits=waits)
+    api = client(lambda request: next(answers), clock=clock, waits=waits)
     with pytest.raises(PausedError):
-        await asked.usage()  # the test's sleep takes no time, so the pause still runs
+        await api.usage()  # the test's sleep does not advance the clock, so the pause is not over
     assert waits == [3.0]
     observed = Observed()
-    asked = client(lambda request: httpx.Response(503, headers={"Retry-After": "11"}), observed=observed)
+    api = client(lambda request: httpx.Response(503, headers={"Retry-After": "11"}), observed=observed)
     with pytest.raises(ApiError, match="HTTP 503"):
-        await asked.usage()
+        await api.usage()
     assert len(observed.requests) == 1
 
 
-async def test_nothing_is_asked_again_when_the_time_is_up() -> None:
+async def test_there_is_no_retry_after_the_timeout() -> None:
     clock, observed = Clock(), Observed()
 
     def slow(request: httpx.Request) -> httpx.Response:
@@ -83,22 +83,22 @@ async def test_nothing_is_asked_again_when_the_time_is_up() -> None:
     assert len(observed.requests) == 1
 
 
-# -- how long, how large ------------------------------------------------------------------------------------
+# -- time and size of responses ---------------------------------------------------------------------------------
 
 
-class Dripping(httpx.AsyncByteStream):
+class ByteByByte(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             yield b" "
             await asyncio.sleep(0.02)
 
 
-async def test_an_answer_that_drips_is_given_up_on_in_time() -> None:
-    """Each byte comes in time for the library's own timeout; the whole never would."""
-    asked = client(lambda request: httpx.Response(200, stream=Dripping()), timeout=0.1)
+async def test_a_response_that_arrives_byte_by_byte_times_out() -> None:
+    """httpx's timeout restarts with each byte; ours does not."""
+    api = client(lambda request: httpx.Response(200, stream=ByteByByte()), timeout=0.1)
     async with asyncio.timeout(5):
         with pytest.raises(ApiError, match="no response in time"):
-            await asked.usage()
+            await api.usage()
 
 
 class Endless(httpx.AsyncByteStream):
@@ -111,16 +111,16 @@ class Endless(httpx.AsyncByteStream):
             yield b" " * 1000
 
 
-async def test_an_answer_without_an_end_is_read_no_further_than_the_limit() -> None:
+async def test_an_endless_body_is_read_up_to_the_limit_only() -> None:
     endless, observed = Endless(), Observed()
-    asked = client(lambda request: httpx.Response(200, stream=endless), max_body=50_000, observed=observed)
+    api = client(lambda request: httpx.Response(200, stream=endless), max_body=50_000, observed=observed)
     with pytest.raises(ApiError, match=r"larger than limits\.body_bytes \(50000\)"):
-        await asked.usage()
+        await api.usage()
     assert endless.sent <= 52_000
-    assert len(observed.requests) == 1, "it would be as large again"
+    assert len(observed.requests) == 1, "a retry would get the same body"
 
 
-async def test_a_gzip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gzip_bomb_is_decompressed_up_to_the_limit_only(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = gzip.compress(bytes(200_000_000), 9)
     unpacked = 0
     real = zlib.decompressobj
@@ -143,7 +143,7 @@ async def test_a_gzip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Raw(httpx.AsyncByteStream):
-    """A body as it goes over the wire, in pieces."""
+    """A body as it is sent, in pieces."""
 
     def __init__(self, content: bytes, piece: int = 1000) -> None:
         self._content = content
@@ -155,7 +155,7 @@ class Raw(httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "body", "says"),
+    ("encoding", "body", "reason"),
     [
         ("gzip", gzip.compress(GOOD, mtime=0), None),
         ("GZIP", gzip.compress(GOOD, mtime=0), None),
@@ -166,19 +166,19 @@ class Raw(httpx.AsyncByteStream):
         ("gzip, gzip", GOOD, "an encoding that was not requested"),
     ],
 )
-async def test_packed_answers(encoding: str, body: bytes, says: str | None) -> None:
-    asked = client(lambda request: httpx.Response(200, stream=Raw(body, 7), headers={"Content-Encoding": encoding}))
-    if says is None:
-        assert await asked.usage() == ()
+async def test_only_gzip_and_uncompressed_bodies_are_accepted(encoding: str, body: bytes, reason: str | None) -> None:
+    api = client(lambda request: httpx.Response(200, stream=Raw(body, 7), headers={"Content-Encoding": encoding}))
+    if reason is None:
+        assert await api.usage() == ()
     else:
-        with pytest.raises(ApiError, match=says):
-            await asked.usage()
+        with pytest.raises(ApiError, match=reason):
+            await api.usage()
 
 
-# -- nobody there -------------------------------------------------------------------------------------------
+# -- the circuit breaker ----------------------------------------------------------------------------------------
 
 
-async def test_a_runtime_that_does_not_answer_is_asked_once_in_a_sync_until_it_does() -> None:
+async def test_an_open_circuit_breaker_allows_one_request_per_sync() -> None:
     observed = Observed()
     up = False
 
@@ -187,24 +187,24 @@ async def test_a_runtime_that_does_not_answer_is_asked_once_in_a_sync_until_it_d
             raise httpx.ConnectError("refused")
         return httpx.Response(200, content=GOOD)
 
-    asked = client(answer, observed=observed)
+    api = client(answer, observed=observed)
 
     async def sync(calls: int = 50) -> int:
         before = len(observed.requests)
-        asked.begin_sync()
-        results = await asyncio.gather(*(asked.usage() for _ in range(calls)), return_exceptions=True)
+        api.begin_sync()
+        results = await asyncio.gather(*(api.usage() for _ in range(calls)), return_exceptions=True)
         assert all(result == () if up else isinstance(result, ApiError) for result in results)
         return len(observed.requests) - before
 
     first = await sync()
-    # Those under way when it is noticed are let through; nobody asks again.
+    # Requests that were in progress when the circuit breaker opened are not cancelled.
     assert first <= OPEN_AFTER + 8
     assert [await sync() for _ in range(3)] == [1, 1, 1]
     up = True
-    assert await sync() == 50, "it is back with the first sync after its return"
+    assert await sync() == 50, "the first sync after the recovery reads everything"
 
 
-async def test_others_wait_for_the_one_that_tries_and_then_go_ahead() -> None:
+async def test_concurrent_requests_wait_for_the_trial_request_and_continue_after_its_success() -> None:
     gate = asyncio.Event()
     seen = 0
 
@@ -216,22 +216,22 @@ async def test_others_wait_for_the_one_that_tries_and_then_go_ahead() -> None:
         await gate.wait()
         return httpx.Response(200, content=GOOD)
 
-    asked = client(answer)
+    api = client(answer)
     while seen < OPEN_AFTER:
         with pytest.raises(ApiError):
-            await asked.usage()
-    asked.begin_sync()
-    waiting = [asyncio.create_task(asked.usage()) for _ in range(20)]
+            await api.usage()
+    api.begin_sync()
+    waiting = [asyncio.create_task(api.usage()) for _ in range(20)]
     await asyncio.sleep(0.01)
     assert seen == OPEN_AFTER + 1
     gate.set()
     assert await asyncio.gather(*waiting) == [()] * 20
 
 
-async def test_refusals_do_not_mean_that_nobody_is_there() -> None:
+async def test_error_responses_do_not_open_the_circuit_breaker() -> None:
     observed = Observed()
-    asked = client(lambda request: httpx.Response(403), observed=observed)
+    api = client(lambda request: httpx.Response(403), observed=observed)
     for _ in range(3 * OPEN_AFTER):
         with pytest.raises(ApiError, match="HTTP 403"):
-            await asked.usage()
+            await api.usage()
     assert len(observed.requests) == 3 * OPEN_AFTER

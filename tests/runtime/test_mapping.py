@@ -1,4 +1,4 @@
-"""What a description may say, how values are converted, and that a bad one is named before anything is asked."""
+"""API descriptions: conversion of values, requests, and the errors for invalid descriptions."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +18,13 @@ from tests.stack.programs import ROOT
 
 
 def mapped(item: Any, **fields: Any) -> dict[str, Any]:
-    """What a description with these fields, written as in a config, makes of a run."""
+    """Map an item with these fields, written as in a config."""
     names = {name.replace("__", "."): source for name, source in fields.items()}
     return ItemMapping("jobs", msgspec.convert({"path": "/", "fields": names}, Resource))(item)
 
 
 @pytest.mark.parametrize(
-    ("source", "value", "becomes"),
+    ("source", "value", "expected"),
     [
         ({"path": "t", "convert": "rfc3339"}, "2026-01-05T10:00:00+01:00", "2026-01-05T09:00:00+00:00"),
         ({"path": "t", "convert": "epoch_s"}, 1767603600, "2026-01-05T09:00:00+00:00"),
@@ -43,9 +43,9 @@ def mapped(item: Any, **fields: Any) -> dict[str, Any]:
         ({"path": "t", "convert": "local", "zone": "Europe/Berlin"}, "2026-01-05T10:00Z", "2026-01-05T10:00:00+00:00"),
     ],
 )
-def test_a_time_is_read_as_it_is_written_there(source: dict[str, str], value: Any, becomes: str) -> None:
+def test_times_are_converted_from_every_format(source: dict[str, str], value: Any, expected: str) -> None:
     (found,) = mapped({"t": value}, createdAt=source).values()
-    assert found.astimezone(UTC).isoformat() == becomes
+    assert found.astimezone(UTC).isoformat() == expected
 
 
 @pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def test_a_time_is_read_as_it_is_written_there(source: dict[str, str], value: An
         ("clock", "2 days, 0:00:01", 172801),
     ],
 )
-def test_a_duration_is_added_to_the_time_that_it_counts_from(convert: str, value: Any, seconds: float) -> None:
-    # The end stands before the start on purpose: the order of a mapping in YAML means nothing.
+def test_a_duration_is_added_to_its_start(convert: str, value: Any, seconds: float) -> None:
+    # The end comes before the start, because the order of keys in YAML has no meaning.
     ended = {"path": "took", "convert": convert, "after": "startedAt"}
     found = mapped({"took": value, "t": 1000}, endedAt=ended, startedAt={"path": "t", "convert": "epoch_s"})
     assert found["endedAt"] == datetime.fromtimestamp(1000 + seconds, UTC)
 
 
-def test_a_duration_without_its_start_is_nothing() -> None:
+def test_a_duration_without_a_start_has_no_value() -> None:
     ended = {"path": "took", "convert": "seconds", "after": "startedAt"}
     assert mapped({"took": 5}, endedAt=ended) == {}
 
 
-def test_fields_nest_words_are_replaced_and_numbers_become_text_where_text_is_due() -> None:
+def test_fields_are_nested_labels_replaced_and_numbers_in_text_fields_become_text() -> None:
     found = mapped(
         {"key": 17, "s": "OK", "n": {"done": 3.0}},
         id="key",
@@ -88,7 +88,7 @@ def test_fields_nest_words_are_replaced_and_numbers_become_text_where_text_is_du
     }
 
 
-def test_failures_can_be_put_together_from_a_list() -> None:
+def test_failures_can_be_mapped_from_a_list() -> None:
     found = mapped({"e": [{"at": "Send", "n": 2}]}, failures="e[].{step: at, errorCode: 'X', count: n}")
     assert found == {"failures": [{"step": "Send", "errorCode": "X", "count": 2}]}
 
@@ -104,7 +104,9 @@ def test_failures_can_be_put_together_from_a_list() -> None:
         ({"path": "length(t)"}, 5),
     ],
 )
-def test_an_unfit_value_costs_its_item_and_names_the_field_alone(source: dict[str, str], value: Any) -> None:
+def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_value(
+    source: dict[str, str], value: Any
+) -> None:
     started = {"value": "2026-01-05T09:00:00Z"}
     with pytest.raises(ValueError, match=r"^createdAt: ") as error:
         mapped({"t": value}, createdAt=source, startedAt=started)
@@ -112,16 +114,16 @@ def test_an_unfit_value_costs_its_item_and_names_the_field_alone(source: dict[st
 
 
 @pytest.mark.parametrize(
-    ("resources", "says"),
+    ("resources", "message"),
     [
-        ({"jobs": {"fields": {"id": "a["}}}, r"runtime\.resources\.jobs\.fields\.id: not JMESPath"),
+        ({"jobs": {"fields": {"id": "a["}}}, r"runtime\.resources\.jobs\.fields\.id: invalid JMESPath"),
         (
             {"jobs": {"fields": {"idd": "a"}}},
-            r"runtime\.resources\.jobs\.fields\.idd: no field of ours; known are createdAt",
+            r"runtime\.resources\.jobs\.fields\.idd: unknown field; expected one of createdAt",
         ),
-        ({"jobs": {"items": "]"}}, r"runtime\.resources\.jobs\.items: not JMESPath"),
+        ({"jobs": {"items": "]"}}, r"runtime\.resources\.jobs\.items: invalid JMESPath"),
         ({"records": {"path": "/x/{what}"}}, r"runtime\.resources\.records\.path: \{what\} is unknown"),
-        ({"jobs": {"fields": {"id": {"path": "a", "zone": "Mars/Base"}}}}, r"'Mars/Base' is no time zone"),
+        ({"jobs": {"fields": {"id": {"path": "a", "zone": "Mars/Base"}}}}, r"'Mars/Base' is not a time zone"),
         ({"jobs": {"fields": {"id": {"path": "a", "value": 1}}}}, r"expected either path or value"),
         (
             {"jobs": {"fields": {"endedAt": {"path": "a", "convert": "seconds"}}}},
@@ -137,23 +139,23 @@ def test_an_unfit_value_costs_its_item_and_names_the_field_alone(source: dict[st
         ({"job": {"pathh": "/x"}}, r"pathh: unknown key"),
     ],
 )
-def test_a_description_that_cannot_be_followed_is_refused_by_name(
-    resources: dict[str, Any], says: str, tmp_path: Path
+def test_an_invalid_description_is_an_error_that_names_the_key(
+    resources: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "resources": resources}}))
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         Exporter(load(file, environ={}).runtimes)
 
 
-def test_an_unknown_preset_names_those_that_there_are(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_preset_lists_the_presets(tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text("runtime: {base_url: 'http://runtime.test', preset: airfow}")
     with pytest.raises(ConfigError, match=r"runtime\.preset: expected one of .*contract.*got 'airfow'"):
         load(file, environ={})
 
 
-def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Path) -> None:
+def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
     preset = tmp_path / "ours.yml"
     resources = dict.fromkeys(("health", "projects", "job", "records", "usage"), "absent")
     preset.write_text(yaml.safe_dump({"runtime": {"resources": {**resources, "jobs": {"path": "/runs"}}}}))
@@ -165,13 +167,13 @@ def test_a_preset_can_be_a_file_of_one_s_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "preset", sorted((ROOT / "exporter" / "config" / "presets").glob("*.yml")), ids=lambda file: file.stem
 )
-def test_every_preset_can_be_followed_by_its_name_alone(preset: Path, tmp_path: Path) -> None:
+def test_every_preset_works_without_further_keys(preset: Path, tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(f"runtime: {{base_url: 'http://runtime.test', preset: {preset.stem}}}")
     Exporter(load(file, environ={}).runtimes)
 
 
-def test_what_is_said_of_one_key_leaves_the_others_as_in_the_preset(tmp_path: Path) -> None:
+def test_a_key_overrides_the_preset_and_the_others_stay(tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(
         "runtime: {base_url: 'http://runtime.test', resources: {jobs: {path: '/runs/{project}', changed: ~}}}"
@@ -189,14 +191,14 @@ def endpoint(**resource: Any) -> Endpoint:
 
 
 @pytest.mark.parametrize("project", ["a/b", "../up", "a?b#c", "%2e", "ü", "http://evil.test/"])
-def test_an_id_stays_one_piece_of_the_path(project: str) -> None:
+def test_an_id_is_one_segment_of_the_path(project: str) -> None:
     path = endpoint().request({"project": project}).path
     assert path.count("/") == 2
     assert path.startswith("/x/")
     assert not {"?", "#", " "} & set(path)
 
 
-def test_a_body_is_filled_with_values_of_their_own_types() -> None:
+def test_values_in_a_body_keep_their_types() -> None:
     post = endpoint(
         method="POST",
         body={"where": {"project": "{project}", "text": "project {project}"}, "size": 1},
@@ -212,6 +214,6 @@ def test_a_body_is_filled_with_values_of_their_own_types() -> None:
     }
 
 
-def test_a_source_that_is_written_short_is_a_path() -> None:
+def test_a_field_source_that_is_a_string_is_a_path() -> None:
     assert mapped({"a": "b"}, id="a") == mapped({"a": "b"}, id={"path": "a"}) == {"id": "b"}
     assert FieldSource(path="a").convert is None

@@ -1,4 +1,4 @@
-"""Labels vary between deployments, statuses do not."""
+"""The mapping from status labels, which vary between deployments, to statuses."""
 
 import pytest
 
@@ -30,19 +30,19 @@ def test_an_unknown_label_is_unknown(label: str) -> None:
     assert StatusMap().status_for(label) is Status.UNKNOWN
 
 
-def test_a_deployment_s_own_labels_are_added_and_win() -> None:
+def test_configured_labels_are_added_and_override_the_defaults() -> None:
     statuses = StatusMap({"Teleported": Status.COMPLETED, "paused": Status.FAILED})
     assert statuses.status_for("TELEPORTED") is Status.COMPLETED
     assert statuses.status_for("paused") is Status.FAILED
     assert statuses.status_for("running") is Status.RUNNING
 
 
-def test_no_default_label_means_two_things() -> None:
+def test_every_default_label_has_one_status() -> None:
     folded = ["".join(filter(str.isalnum, label.casefold())) for labels in DEFAULT_LABELS.values() for label in labels]
     assert len(folded) == len(set(folded))
 
 
-def test_labels_that_a_server_makes_up_do_not_fill_the_cache() -> None:
+def test_the_cache_of_labels_is_limited() -> None:
     statuses = StatusMap()
     for number in range(MAX_SPELLINGS + 500):
         assert statuses.status_for(f"running{'-' * number}") is Status.RUNNING

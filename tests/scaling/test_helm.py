@@ -64,7 +64,7 @@ def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str,
 @pytest.mark.parametrize(
     "settings", [(URL,), EVERYTHING, (URL, "persistence.enabled=true", "persistence.storageClass=fast", "replicas=3")]
 )
-def test_what_is_rendered_is_what_kubernetes_takes(settings: tuple[str, ...]) -> None:
+def test_rendered_objects_conform_to_kubernetes_schemas(settings: tuple[str, ...]) -> None:
     documents = rendered(*settings)
     for document in documents:
         if document["apiVersion"].startswith("monitoring.coreos.com"):
@@ -77,7 +77,7 @@ def test_what_is_rendered_is_what_kubernetes_takes(settings: tuple[str, ...]) ->
     assert len(set(names)) == len(names), "two objects have one name"
 
 
-def test_the_exporter_takes_the_config_that_is_rendered(tmp_path: Path) -> None:
+def test_the_exporter_accepts_the_rendered_config(tmp_path: Path) -> None:
     config = one(rendered(*EVERYTHING), "ConfigMap", "spinner-exporter")["data"]["exporter.yml"]
     (tmp_path / "exporter.yml").write_text(config)
     ended = spinner_exporter("check-config", str(tmp_path / "exporter.yml"))
@@ -85,7 +85,7 @@ def test_the_exporter_takes_the_config_that_is_rendered(tmp_path: Path) -> None:
     assert "on_probe: true" in config
 
 
-def test_the_pod_is_confined_and_reads_its_token_from_a_secret() -> None:
+def test_the_pod_runs_unprivileged_and_reads_its_token_from_a_secret() -> None:
     documents = rendered(*EVERYTHING)
     pod = one(documents, "StatefulSet")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -102,14 +102,14 @@ def test_the_pod_is_confined_and_reads_its_token_from_a_secret() -> None:
     assert not [document for document in documents if document["kind"] == "Secret"], "the chart writes no secret"
 
 
-def test_flags_of_the_container_are_the_exporters() -> None:
+def test_the_flags_of_the_container_exist() -> None:
     arguments = one(rendered(*EVERYTHING), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"]
     help_text = spinner_exporter("serve", "--help").stdout
     for argument in arguments[1:]:
         assert argument.partition("=")[0] in help_text
 
 
-def test_rules_and_dashboards_are_the_projects_own() -> None:
+def test_rendered_rules_and_dashboards_are_those_of_the_project() -> None:
     documents = rendered(*EVERYTHING)
     for name in RULES:
         ours = yaml.safe_load((ROOT / "alerts" / f"{name}.rules.yml").read_text())
@@ -120,14 +120,14 @@ def test_rules_and_dashboards_are_the_projects_own() -> None:
         assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_rendered_rules_are_what_prometheus_takes(tmp_path: Path) -> None:
+def test_promtool_accepts_the_rendered_rules(tmp_path: Path) -> None:
     for name in RULES:
         file = tmp_path / f"{name}.yml"
         file.write_text(yaml.safe_dump(one(rendered(*EVERYTHING), "PrometheusRule", name)["spec"]))
         subprocess.run([program("promtool"), "check", "rules", str(file)], check=True, capture_output=True)
 
 
-def test_projects_go_to_replicas_by_names_that_are_there(tmp_path: Path) -> None:
+def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Path) -> None:
     documents = rendered(*EVERYTHING)
     scraping, replicas = one(documents, "ScrapeConfig")["spec"], one(documents, "StatefulSet")
     to = next(each["replacement"] for each in scraping["relabelings"] if each.get("targetLabel") == "__address__")
@@ -163,7 +163,7 @@ def test_projects_go_to_replicas_by_names_that_are_there(tmp_path: Path) -> None
         ((URL, "scrapeConfig.enabled=true", "persistence.enabled=true"), "persistence.enabled: expected false"),
     ],
 )
-def test_values_that_do_not_fit_are_refused(settings: tuple[str, ...], says: str) -> None:
+def test_invalid_values_are_rejected(settings: tuple[str, ...], says: str) -> None:
     ended = template(*settings)
     assert ended.returncode != 0
     assert says in ended.stderr
@@ -172,7 +172,7 @@ def test_values_that_do_not_fit_are_refused(settings: tuple[str, ...], says: str
 # -- without Helm -----------------------------------------------------------------------------------------------
 
 
-def test_the_values_fit_their_schema_and_the_schema_knows_them_all() -> None:
+def test_the_values_conform_to_their_schema_which_has_all_of_them() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     jsonschema.Draft7Validator.check_schema(schema)
@@ -180,7 +180,7 @@ def test_the_values_fit_their_schema_and_the_schema_knows_them_all() -> None:
     assert set(values) == set(schema["properties"]) - {"global"}
 
 
-def test_templates_use_values_that_there_are() -> None:
+def test_templates_use_existing_values() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     for file in sorted((CHART / "templates").iterdir()):
         for path in re.findall(r"\.Values\.([A-Za-z.]*[A-Za-z])", file.read_text()):
@@ -192,12 +192,12 @@ def test_templates_use_values_that_there_are() -> None:
                 at = at[key]
 
 
-def test_rules_and_dashboards_of_the_chart_are_no_copies() -> None:
+def test_the_rules_and_dashboards_of_the_chart_are_links() -> None:
     for name in RULES:
         assert (CHART / "rules" / f"{name}.rules.yml").resolve() == ROOT / "alerts" / f"{name}.rules.yml"
     assert (CHART / "dashboards").resolve() == ROOT / "dashboards" / "dist"
 
 
-def test_the_chart_is_of_the_exporters_version() -> None:
+def test_the_chart_has_the_version_of_the_exporter() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert spinner_exporter("--version").stdout.split()[-1].startswith(chart["appVersion"])

@@ -19,9 +19,9 @@ from tests.builders import Clock, runtime_config
 from tests.command_line import run
 from tests.metrics.test_exposition import Samples, value
 from tests.metrics.test_exposition import samples as parsed_samples
-from tests.scripted import ScriptedRuntime, at_once
+from tests.scripted import ScriptedRuntime, no_sleep
 from tests.stack.programs import exporter_with, free_port, runtime
-from tests.transport import Answers
+from tests.transport import FakeTransport
 
 
 class Deployment:
@@ -43,7 +43,7 @@ class Deployment:
             scripted.put()
 
     def exporter(self, *names: str, storage: Path | None = None, **changes: object) -> Exporter:
-        dependencies = Dependencies(self.clock, self.clock, Answers(self._answer), at_once)
+        dependencies = Dependencies(self.clock, self.clock, FakeTransport(self._answer), no_sleep)
         return Exporter(self.configs(*names, **changes), dependencies, storage=storage)
 
     def configs(self, *names: str, **changes: object) -> dict[str, Config]:
@@ -90,7 +90,9 @@ async def test_every_series_of_a_runtime_carries_its_name() -> None:
 async def test_a_single_runtime_without_a_name_has_no_runtime_label() -> None:
     deployment = Deployment()
     config = deployment.configs("eu")["eu"]
-    exporter = Exporter({"": config}, Dependencies(deployment.clock, deployment.clock, Answers(deployment._answer)))
+    exporter = Exporter(
+        {"": config}, Dependencies(deployment.clock, deployment.clock, FakeTransport(deployment._answer))
+    )
     assert not [name for name, pairs in await samples(exporter) if "runtime" in dict(pairs)]
     await exporter.close()
 

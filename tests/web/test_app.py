@@ -14,7 +14,7 @@ from exporter.service import Exporter
 from exporter.web.app import create_app
 from tests.builders import Clock
 from tests.scripted import ScriptedRuntime, exporter_of
-from tests.transport import Answers
+from tests.transport import FakeTransport
 
 
 @asynccontextmanager
@@ -33,13 +33,13 @@ class SlowRuntime(ScriptedRuntime):
         super().__init__(clock)
         self.gate = asyncio.Event()
 
-    def transport(self) -> Answers:
+    def transport(self) -> FakeTransport:
         async def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path == "/api/v1/projects":
                 await self.gate.wait()
             return self._answer(request)
 
-        return Answers(answer)
+        return FakeTransport(answer)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from exporter.service.probes import IDLE
 from exporter.web.app import create_app
 from tests.builders import NOON, Clock, runtime_config
 from tests.metrics.test_exposition import parsed, samples, value
-from tests.scripted import ScriptedRuntime, at_once
-from tests.transport import Answers
+from tests.scripted import ScriptedRuntime, no_sleep
+from tests.transport import FakeTransport
 
 
 class Bench:
@@ -42,7 +42,7 @@ class Bench:
         return Config(runtime=runtime_config(), sync=sync, **config)  # type: ignore[arg-type]
 
     def dependencies(self) -> Dependencies:
-        return Dependencies(self.clock, self.clock, Answers(self._respond), at_once)
+        return Dependencies(self.clock, self.clock, FakeTransport(self._respond), no_sleep)
 
     def hold(self, path: str) -> "Gate":
         """From now on, do not respond to requests whose path ends like this."""
@@ -320,7 +320,7 @@ async def test_each_of_several_runtimes_is_probed_by_its_name() -> None:
         name: Config(runtime=runtime_config(f"http://{name}"), sync=SyncConfig(min_interval=Duration(0)))
         for name in ("eu", "us")
     }
-    exporter = Exporter(configs, Dependencies(clock, clock, runtime.transport(), at_once))
+    exporter = Exporter(configs, Dependencies(clock, clock, runtime.transport(), no_sleep))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(exporter)), base_url="http://exporter"
     ) as client:
