@@ -43,7 +43,9 @@ def test_a_service_runs_unprivileged_and_read_only(name: str) -> None:
     assert not service.get("privileged")
     user = service.get("user") or re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)[-1]
     assert not user.startswith(("0", "root")), f"{name} runs as root"
-    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), "a port is published on other interfaces than loopback"
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), (
+        "a port is published on other interfaces than loopback"
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -271,13 +271,13 @@ def test_any_json_is_decoded_or_rejected(body: Any, items: list[Any]) -> None:
                 continue
 
 
-def described(fields: dict[str, Any], folder: Path, noted: Noted | None = None) -> Decoder:
+def described(fields: dict[str, Any], folder: Path, observer: Observer | None = None) -> Decoder:
     """A decoder of an API whose runs have these fields only."""
     file = folder / "exporter.yml"
     resources = {"jobs": {"path": "/runs", "fields": fields}, "job": "absent", "records": "absent"}
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://h", "resources": resources}}))
     (config,) = load(file, environ={}).runtimes.values()
-    return Decoder(StatusMap(), noted or Noted(), config.runtime.resources, label_length=40)
+    return Decoder(StatusMap(), observer or Observer(), config.runtime.resources, label_length=40)
 
 
 def test_a_run_without_the_time_of_its_last_change_gets_that_of_the_response_or_of_its_creation(
@@ -291,7 +291,7 @@ def test_a_run_without_the_time_of_its_last_change_gets_that_of_the_response_or_
 
 
 def test_a_run_without_a_creation_has_that_of_its_start_and_one_without_both_is_invalid(tmp_path: Path) -> None:
-    noted = Noted()
+    noted = Observer()
     decoder = described({"id": "id", "status": "status", "spinnerName": "name", "startedAt": "at"}, tmp_path, noted)
     job = {"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"}
     (started,) = decoder.jobs(page(job)).items
@@ -301,7 +301,7 @@ def test_a_run_without_a_creation_has_that_of_its_start_and_one_without_both_is_
 
 
 def test_a_run_without_a_spinner_has_the_name_of_its_project_and_without_both_is_invalid(tmp_path: Path) -> None:
-    noted = Noted()
+    noted = Observer()
     decoder = described({"id": "id", "status": "status", "createdAt": "at"}, tmp_path, noted)
     body = page({"id": "a", "status": "running", "at": "2026-01-05T09:00:00Z"})
     (run,) = decoder.jobs(body, RunDefaults(project_id="p1", spinner="Flow")).items
