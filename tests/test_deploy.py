@@ -1,4 +1,4 @@
-"""The files for deployments: compose file, Dockerfile, systemd unit and configs, checked by the programs that read them.
+"""Files for deployments: compose file, Dockerfile, systemd unit and configs, checked by the programs that read them.
 
 These tests need no Docker engine. The compose file is validated with the schema of the specification. The Dockerfile is
 checked by hadolint, and the package is built from the files that it copies.

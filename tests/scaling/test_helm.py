@@ -1,4 +1,4 @@
-"""The chart: rendered by the real Helm, read by Kubernetes's schemas, Prometheus's tools and our own config check."""
+"""The chart: rendered by Helm, and checked with Kubernetes's schemas, promtool and the exporter's config check."""
 
 import json
 import re
@@ -35,10 +35,10 @@ KUBERNETES = "1.31"
 
 
 def helm() -> str:
-    """Return Helm: on PATH, or unpacked by `make test` where npm is."""
+    """Return Helm: from PATH, or as `make test-all` unpacked it."""
     found = shutil.which("helm", path=str(ROOT / ".servers" / "helm")) or shutil.which("helm")
     if found is None:
-        # Where it cannot be had the schema checks below have to do.
+        # The checks below that need no Helm still run.
         pytest.skip("helm is neither on PATH nor in .servers/helm")
     return found
 
@@ -68,13 +68,13 @@ def test_rendered_objects_conform_to_kubernetes_schemas(settings: tuple[str, ...
     documents = rendered(*settings)
     for document in documents:
         if document["apiVersion"].startswith("monitoring.coreos.com"):
-            continue  # the operator's own kinds: what is in them is looked at below
+            continue  # kinds of the Prometheus operator, which tests below check
         try:
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
         except kubernetes_validate.ValidationError as error:
             pytest.fail(f"{document['kind']}: {'.'.join(map(str, error.path))}: {error.message}")
     names = [(document["kind"], document["metadata"]["name"]) for document in documents]
-    assert len(set(names)) == len(names), "two objects have one name"
+    assert len(set(names)) == len(names), "two objects have the same name"
 
 
 def test_the_exporter_accepts_the_rendered_config(tmp_path: Path) -> None:
@@ -99,7 +99,9 @@ def test_the_pod_runs_unprivileged_and_reads_its_token_from_a_secret() -> None:
     environ = {each["name"]: each["value"] for each in container["env"]}
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert environ["SPINNER_EXPORTER_RUNTIME_TOKEN_FILE"].startswith(mounts["token"] + "/")
-    assert not [document for document in documents if document["kind"] == "Secret"], "the chart writes no secret"
+    assert not [document for document in documents if document["kind"] == "Secret"], (
+        "the chart must not create a Secret"
+    )
 
 
 def test_the_flags_of_the_container_exist() -> None:
@@ -134,7 +136,7 @@ def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Pat
     headless = replicas["spec"]["serviceName"]
     assert to == f"{replicas['metadata']['name']}-${{1}}.{headless}.monitoring.svc:10095"
     assert one(documents, "Service", headless)["spec"]["clusterIP"] == "None"
-    # The operator turns names of camels into Prometheus's own; so do we, and Prometheus has the last word.
+    # As the operator does: camelCase keys become the snake_case keys of Prometheus.
     config = {
         "scrape_configs": [
             {
@@ -154,7 +156,7 @@ def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ((), "config.runtime.base_url: expected the URL of the runtime's API"),
         ((URL, "replica=2"), "replica"),
@@ -163,10 +165,10 @@ def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Pat
         ((URL, "scrapeConfig.enabled=true", "persistence.enabled=true"), "persistence.enabled: expected false"),
     ],
 )
-def test_invalid_values_are_rejected(settings: tuple[str, ...], says: str) -> None:
+def test_invalid_values_are_rejected(settings: tuple[str, ...], message: str) -> None:
     ended = template(*settings)
     assert ended.returncode != 0
-    assert says in ended.stderr
+    assert message in ended.stderr
 
 
 # -- without Helm -----------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def test_templates_use_existing_values() -> None:
                 continue  # the exporter's own keys
             at: Any = values
             for key in path.split("."):
-                assert key in at, f"{file.name} uses .Values.{path}, which values.yaml has not"
+                assert key in at, f"{file.name} uses .Values.{path}, which is not in values.yaml"
                 at = at[key]
 
 

@@ -1,4 +1,4 @@
-"""Two of everything: a stall is one page, and still is when one of each is killed. Real programs on loopback."""
+"""Pairs of exporters, Prometheus and Alertmanager servers: a stall is one page, also if one of each is killed."""
 
 import contextlib
 import functools
@@ -21,15 +21,15 @@ from tests.stack.programs import (
     runtime,
     until,
 )
-from tests.stack.test_alertmanager import HANG, firing, pager, resolved, sixty_times_as_fast, write_routes
+from tests.stack.test_alertmanager import HANG, at_sixty_times_the_speed, firing, pager, resolved, write_routes
 
 EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-pair.yml"
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["all live", "one of each is killed"])
+@pytest.mark.parametrize("killed", [False, True], ids=["all-live", "one-of-each-killed"])
 def test_a_stall_is_one_page(tmp_path: Path, killed: bool) -> None:
     scenario = tmp_path / "hang.yaml"
-    # Late enough for everything to run before it, and longer than a second Alertmanager waits for the first.
+    # Late enough for all programs to run before it, and longer than the second Alertmanager waits for the first.
     scenario.write_text(HANG.replace("at: 5m", "at: 10m"))
     with (
         pager() as (messages, pager_url),
@@ -45,12 +45,14 @@ def test_a_stall_is_one_page(tmp_path: Path, killed: bool) -> None:
         ]
         for server in servers:
             until(functools.partial(sees_both, server), "each Prometheus has scraped both exporters")
-        assert not firing(messages), "the page came before anything was killed: the story is too quick for this machine"
+        assert not firing(messages), (
+            "the page came before anything was killed: this machine is too slow for the scenario"
+        )
         if killed:
             for first in (exporters[0], servers[0], alertmanagers[0]):
                 kill(first)
-        until(lambda: firing(messages), "the stall was paged; look at the logs of the second of each")
-        until(lambda: resolved(messages), "the page was called off after the run went on")
+        until(lambda: firing(messages), "the stall is paged; look at the logs of the second of each pair")
+        until(lambda: resolved(messages), "the page is resolved after the run continued")
     pages = [(page["labels"]["alertname"], page["labels"]["run_id"]) for page in firing(messages)]
     assert len(pages) == 1, f"one stall was paged {len(pages)} times: {pages}"
     assert "replica" not in firing(messages)[0]["labels"]
@@ -61,7 +63,7 @@ def sees_both(server: str) -> bool:
 
 
 def config(tmp_path: Path, name: str, exporters: list[str], alertmanagers: list[str]) -> dict[str, object]:
-    """The example, with our addresses and a story that goes sixty times as fast."""
+    """The example with the addresses of this test, at sixty times the speed."""
     addresses = {f"exporter-{n}:10095": url for n, url in enumerate(exporters)}
     addresses |= {f"alertmanager-{n}:9093": url for n, url in enumerate(alertmanagers)}
     text = EXAMPLE.read_text().replace("15s", "1s").replace("10s", "1s").replace("replica: a", f"replica: {name}")
@@ -69,14 +71,14 @@ def config(tmp_path: Path, name: str, exporters: list[str], alertmanagers: list[
         assert example in text
         text = text.replace(example, host(url))
     rules = tmp_path / "alerts.rules.yml"
-    rules.write_text(sixty_times_as_fast((ROOT / "alerts" / "alerts.rules.yml").read_text()))
+    rules.write_text(at_sixty_times_the_speed((ROOT / "alerts" / "alerts.rules.yml").read_text()))
     made: dict[str, object] = yaml.safe_load(text)
     return made | {"rule_files": [str(rules)]}
 
 
 @contextlib.contextmanager
 def pair_of_alertmanagers(tmp_path: Path, pager_url: str) -> Iterator[list[str]]:
-    # As in production, longer than the second waits for the first (programs.py), or each would repeat the other's past.
+    # As in production, longer than the second one waits for the first (programs.py). Otherwise both would notify.
     routes = write_routes(tmp_path, pager_url, group_interval="5s")
     first_port, second_port = free_cluster_port(), free_cluster_port()
     with (
@@ -87,7 +89,7 @@ def pair_of_alertmanagers(tmp_path: Path, pager_url: str) -> Iterator[list[str]]
 
 
 def free_cluster_port() -> int:
-    """A port that is free for both TCP and UDP, which the cluster speaks."""
+    """Return a port that is free for TCP and UDP: the cluster uses both."""
     while True:
         port = free_port()
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -1,4 +1,4 @@
-"""What a long-term store gets: a real Prometheus that scrapes, and a second one that receives what the first writes."""
+"""Remote write: a Prometheus that scrapes, and a second one that receives what the first one writes."""
 
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,25 @@ EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-remote-write.yml"
 RECORDED = {"project_spinner_status:spinner_runs:max", "meter:spinner_plan_used:ratio"}
 
 
-def test_a_long_term_store_gets_what_is_recorded_and_nothing_of_single_runs(tmp_path: Path) -> None:
+def test_remote_write_sends_recorded_series_and_none_of_single_runs(tmp_path: Path) -> None:
     with (
         runtime(tmp_path, scenario="backlog", speed=60) as runtime_url,
         exporter(tmp_path, runtime_url, "sync: {min_interval: 0s}\n") as exporter_url,
         prometheus_with(folder(tmp_path, "store"), {}, "--web.enable-remote-write-receiver") as store,
-        prometheus_with(folder(tmp_path, "sender"), sender(tmp_path, exporter_url, store)) as sends,
+        prometheus_with(folder(tmp_path, "sender"), sender(tmp_path, exporter_url, store)) as sender_url,
     ):
-        # Recorded at once; the others take an hour of samples.
-        until(lambda: names(store) >= RECORDED, f"{RECORDED} came to the store; look at the sender's prometheus.log")
-        until(lambda: "spinner_runs" in names(store), "what there is of each spinner came to the store")
+        # These need no more than one sample; the others need an hour of samples.
+        until(lambda: names(store) >= RECORDED, f"the store has {RECORDED}; look at the sender's prometheus.log")
+        until(lambda: "spinner_runs" in names(store), "the store has the series of spinners")
         of_runs = {family.name for family in RUN_FAMILIES}
-        assert names(sends) >= {"spinner_run_status", "project_spinner_run:spinner_run_silence:ratio"}
+        assert names(sender_url) >= {"spinner_run_status", "project_spinner_run:spinner_run_silence:ratio"}
         kept = names(store)
         assert not kept & of_runs, "series of single runs were written"
         assert not [name for name in kept if name.startswith(("spinner_exporter_", "spinner_run_"))]
         with_run = query(store, 'count({run_id!=""})')
         assert not [each for each in with_run if "alertname" not in each[0]], "a series of a single run was written"
         assert {"spinner_runs_finished_total", "spinner_plan_used", "spinner_runtime_up"} <= kept
-        share = query(store, 'count({__name__=~".+"})')[0][1] / query(sends, 'count({__name__=~".+"})')[0][1]
+        share = query(store, 'count({__name__=~".+"})')[0][1] / query(sender_url, 'count({__name__=~".+"})')[0][1]
         assert share < 0.5, f"{share:.0%} of all series are written; most should be of single runs"
 
 

@@ -1,4 +1,4 @@
-"""200 projects, found by Prometheus, shared out over two servers and two exporters: each is scraped exactly once."""
+"""200 projects, discovered by Prometheus and divided between two servers and two exporters: each is scraped once."""
 
 import contextlib
 import functools
@@ -25,21 +25,23 @@ def test_each_project_is_scraped_exactly_once(tmp_path: Path) -> None:
         assert len(listed) == PROJECTS
         scraped: Counter[str] = Counter()
         for server in servers:
-            until(functools.partial(probes_are_up, server), "every project of a shard was scraped without an error")
+            until(functools.partial(probes_are_up, server), "every project of a shard is scraped without an error")
             found = targets(server)
             scraped.update(target["labels"]["instance"] for target in found)
             addresses = Counter(target["scrapeUrl"].partition("/probe")[0] for target in found)
             assert len(found) > PROJECTS / 4, f"a shard has {len(found)} of {PROJECTS} projects"
-            assert min(addresses[url] for url in exporters) > PROJECTS / 10, f"one exporter has nearly all: {addresses}"
+            assert min(addresses[url] for url in exporters) > PROJECTS / 10, (
+                f"one exporter has almost all projects: {addresses}"
+            )
         assert set(scraped) == listed
         assert set(scraped.values()) == {1}, "a project is scraped by both shards"
-        # A first scrape may end before a first read: on a busy machine the answer is another scrape's.
+        # On a busy machine the first scrape of a project can end before its first read.
         until(
             lambda: sum(len(shown(server)) for server in servers) >= PROJECTS,
             f"each of {PROJECTS} projects is shown as read (spinner_project_up) by one of the servers",
         )
         assert not set.intersection(*map(shown, servers)), "a project is shown by both shards"
-        # What rules on runs look at beside them is in each shard.
+        # Each shard has the series of the runtime that rules on runs need.
         for server in servers:
             assert query(server, "max(spinner_runtime_up)")[0][1] == 1
             assert query(server, "count(spinner_run_status)")[0][1] > 100
@@ -47,7 +49,7 @@ def test_each_project_is_scraped_exactly_once(tmp_path: Path) -> None:
             value(samples(httpx.get(f"{url}/metrics").text), "spinner_exporter_projects_probed") or 0
             for url in exporters
         ]
-        assert sum(held) == PROJECTS, f"the exporters hold {held} projects: some are held by both"
+        assert sum(held) == PROJECTS, f"the exporters have {held} projects: some are in both"
 
 
 def probes_are_up(server: str) -> bool:
@@ -56,7 +58,7 @@ def probes_are_up(server: str) -> bool:
 
 
 def shown(server: str) -> set[str]:
-    """Return the projects that a server holds as read."""
+    """Return the projects that were read, according to a server."""
     return {labels["project"] for labels, _ in query(server, "spinner_project_up == 1")}
 
 
@@ -79,11 +81,11 @@ def large_org(tmp_path: Path) -> Iterator[tuple[list[str], list[str], str]]:
 
 
 def config(shard: int, exporters: list[str]) -> dict[str, object]:
-    """The example, with our addresses and for one of the shards."""
+    """The example with the addresses of this test, for one of the shards."""
     text = EXAMPLE.read_text()
     assert 'regex: "0"}  # the mark' in text
     text = text.replace('regex: "0"}  # the mark', f'regex: "{shard}"}}')
-    # Where the two are on one machine their addresses differ in the port, and so have to be looked up.
+    # Here the exporters are on one machine and differ in the port, so one rule for each replaces the pattern.
     rule = '      - {source_labels: [__tmp_exporter], regex: "%d", target_label: __address__, replacement: "%s"}'
     lookup = "\n".join(rule % (n, host(url)) for n, url in enumerate(exporters))
     by_name = next(line for line in text.splitlines() if "exporter-${1}" in line)
@@ -95,6 +97,6 @@ def config(shard: int, exporters: list[str]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["prometheus-sharded.yml", "prometheus-pair.yml"])
-def test_an_example_is_a_whole_config(name: str) -> None:
+def test_an_example_is_a_complete_config(name: str) -> None:
     made = yaml.safe_load((EXAMPLE.parent / name).read_text())
     assert {"global", "rule_files", "alerting", "scrape_configs"} <= set(made)

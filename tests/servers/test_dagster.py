@@ -1,4 +1,4 @@
-"""The preset `dagster` against a real Dagster, which `make test` installs into an environment of its own."""
+"""The preset `dagster` with a real Dagster, which `make test-all` installs into its own environment."""
 
 import os
 import subprocess
@@ -13,29 +13,27 @@ from exporter.config import load
 from exporter.service import Exporter
 from tests.stack.programs import ROOT, TIMEOUT, free_port, running, server
 
-STORY = ROOT / "tests" / "servers" / "dagster_story.py"
+JOBS = ROOT / "tests" / "servers" / "dagster_jobs.py"
 
 
 class Dagster:
-    """A Dagster, and what is needed to have it run something."""
+    """A Dagster server, and functions that run its jobs."""
 
     def __init__(self, url: str, python: Path, environ: dict[str, str]) -> None:
         self.url = url
         self._python = python
         self.environ = environ
-        self.go = Path(environ["STORY_GO"])
+        self.continue_file = Path(environ["CONTINUE_FILE"])
 
-    def tell(self, part: str) -> str:
-        """Tell a part of the story to its end; returns what was printed."""
-        told = subprocess.run(
-            [self._python, STORY, part], env=self.environ, capture_output=True, text=True, check=False
-        )
-        assert told.returncode == 0, told.stderr
-        return told.stdout.strip()
+    def run(self, job: str) -> str:
+        """Run a command of dagster_jobs.py until it ends; return what it printed."""
+        ended = subprocess.run([self._python, JOBS, job], env=self.environ, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.strip()
 
-    def begin(self, part: str) -> subprocess.Popen[bytes]:
+    def start(self, job: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [self._python, STORY, part],
+            [self._python, JOBS, job],
             env=self.environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -50,7 +48,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     environ = {
         **os.environ,
         "DAGSTER_HOME": str(home),
-        "STORY_GO": str(home / "go"),
+        "CONTINUE_FILE": str(home / "go"),
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
     port = free_port()
@@ -58,7 +56,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     for name, value in environ.items():
         patch.setenv(name, value)
     try:
-        command = [str(programs / "dagster-webserver"), f"--python-file={STORY}", "--host=127.0.0.1", f"--port={port}"]
+        command = [str(programs / "dagster-webserver"), f"--python-file={JOBS}", "--host=127.0.0.1", f"--port={port}"]
         log = home / "webserver.log"
         with running(command, f"http://127.0.0.1:{port}", log, ready="/server_info", timeout=180) as url:
             yield Dagster(url, programs / "python", environ)
@@ -77,7 +75,7 @@ async def exporter(dagster: Dagster, tmp_path: Path) -> AsyncIterator[Exporter]:
 
 
 async def samples(exporter: Exporter) -> dict[tuple[str, ...], float]:
-    """Read once; samples by name, spinner and what else tells them apart but the project and the run, summed."""
+    """Read once; return the samples summed over projects and runs, by name, spinner and other labels."""
     page = str(await exporter.page(max_wait=60))
     assert "secret contact" not in page
     found: dict[tuple[str, ...], float] = {}
@@ -92,23 +90,23 @@ async def samples(exporter: Exporter) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.timeout(240)
-async def test_runs_their_steps_and_their_failures_are_shown(dagster: Dagster, exporter: Exporter) -> None:
-    dagster.tell("reminders")
-    dagster.tell("queue")
-    under_way = dagster.begin("reports")
+async def test_runs_steps_and_failures_are_shown(dagster: Dagster, exporter: Exporter) -> None:
+    dagster.run("reminders")
+    dagster.run("queue")
+    in_progress = dagster.start("reports")
     try:
-        # Dagster keeps a run's status and its steps in two places, which it does not read at one moment; and before the
-        # step that waits, another is at work for a moment.
-        at_work = [("spinner_runs", "reports", "running")]
-        at_work += [("spinner_run_records", "reports", state) for state in ("completed", "running")]
+        # Dagster stores a run's status and its steps separately, and does not read both at the same time. Before the
+        # step that waits, another one runs for a moment.
+        expected = [("spinner_runs", "reports", "running")]
+        expected += [("spinner_run_records", "reports", state) for state in ("completed", "running")]
         give_up = time.monotonic() + 4 * TIMEOUT
         shown = await samples(exporter)
-        while [shown.get(each) for each in at_work] != [1, 1, 1]:
-            assert time.monotonic() < give_up, f"the run that waits is not shown at work: {shown}"
+        while [shown.get(each) for each in expected] != [1, 1, 1]:
+            assert time.monotonic() < give_up, f"the waiting run is not shown as running: {shown}"
             shown = await samples(exporter)
 
         assert shown["spinner_api_up", ""] == 1
-        assert shown["spinner_runtime_up", ""] == 0, "no daemon runs, so that the queued run will never move"
+        assert shown["spinner_runtime_up", ""] == 0, "no daemon runs, so the queued run will never start"
 
         assert shown["spinner_run_status", "reminders", "failed"] == 1
         states = {state: shown["spinner_run_records", "reminders", state] for state in ("completed", "failed")}
@@ -122,11 +120,11 @@ async def test_runs_their_steps_and_their_failures_are_shown(dagster: Dagster, e
         assert shown["spinner_runs", "reports", "queued"] == 1
         assert shown["spinner_run_records", "reports", "completed"] == 1
 
-        dagster.go.touch()
-        assert under_way.wait(60) == 0
+        dagster.continue_file.touch()
+        assert in_progress.wait(60) == 0
     finally:
-        under_way.kill()
-        under_way.wait()
+        in_progress.kill()
+        in_progress.wait()
     shown = await samples(exporter)
     assert shown["spinner_runs_finished_total", "reports", "completed"] == 1
     assert shown["spinner_records_processed_total", "reports", "completed"] == 2

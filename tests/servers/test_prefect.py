@@ -1,4 +1,4 @@
-"""The preset `prefect` against a real Prefect server, which `make test` installs into an environment of its own."""
+"""The preset `prefect` with a real Prefect server, which `make test-all` installs into its own environment."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from tests.stack.programs import ROOT, free_port, running, server
 
 
 class Prefect:
-    """A Prefect server, and the few calls that fill it."""
+    """A Prefect server, and the calls that create flows and runs."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -69,7 +69,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         stack.callback(patch.undo)
         for name, value in environ.items():
             patch.setenv(name, value)
-        # Without its services: nothing of it is to move runs about.
+        # Without its services, which would change runs.
         command = [str(program), "server", "start", "--host=127.0.0.1", f"--port={port}", "--no-services"]
         url = stack.enter_context(
             running(command, f"http://127.0.0.1:{port}", home / "server.log", ready="/api/health", timeout=180)
@@ -102,7 +102,7 @@ async def samples(exporter: Exporter, spinner: str) -> dict[tuple[str, str], flo
 
 
 @pytest.mark.timeout(180)
-async def test_runs_their_records_and_their_failures_are_shown(prefect: Prefect, exporter: Exporter) -> None:
+async def test_runs_records_and_failures_are_shown(prefect: Prefect, exporter: Exporter) -> None:
     flow = prefect.flow("reminders")
     run = prefect.run(flow, "RUNNING")
     for state in ("COMPLETED", "COMPLETED", "RUNNING", "PENDING"):
@@ -123,9 +123,11 @@ async def test_runs_their_records_and_their_failures_are_shown(prefect: Prefect,
     assert shown["spinner_run_status", f"{paused}/waiting"] == 1
     assert shown["spinner_run_status", f"{crashed}/failed"] == 1
     assert shown["spinner_runs_finished_total", "failed"] == 1
-    assert not [name for name, run_id in shown if run_id.startswith(later)], "a plan for later is not queued"
+    assert not [name for name, run_id in shown if run_id.startswith(later)], (
+        "a run that is scheduled for later is not queued"
+    )
 
-    # Records move while nothing of the run does, and then it ends.
+    # A record changes while its run does not; then the run ends.
     prefect.task(run, "send", "COMPLETED")
     shown = await samples(exporter, "reminders")
     assert shown["spinner_run_records", f"{run}/completed"] == 3
@@ -146,7 +148,9 @@ async def test_a_late_run_is_queued(prefect: Prefect, exporter: Exporter) -> Non
 
 
 @pytest.mark.timeout(180)
-async def test_long_lists_come_in_pages_and_a_server_that_is_well_is_up(prefect: Prefect, exporter: Exporter) -> None:
+async def test_long_lists_are_read_page_by_page_and_a_healthy_server_is_up(
+    prefect: Prefect, exporter: Exporter
+) -> None:
     flow = prefect.flow("newsletter")
     run = prefect.run(flow, "RUNNING")
     for _ in range(205):
@@ -155,21 +159,21 @@ async def test_long_lists_come_in_pages_and_a_server_that_is_well_is_up(prefect:
     assert shown["spinner_run_records", f"{run}/completed"] == 205, "more than a page of records"
     page = str(await exporter.page())
     assert "\nspinner_runtime_up 1" in page
-    assert "\nspinner_runtime_last_heartbeat_timestamp_seconds " not in page, "Prefect's health has none"
+    assert "\nspinner_runtime_last_heartbeat_timestamp_seconds " not in page, "Prefect reports no heartbeat"
 
 
 @pytest.mark.timeout(180)
-def test_a_stranger_s_openapi_document_is_enough_for_a_start(prefect: Prefect) -> None:
-    """What is guessed from Prefect's own document names the same lists and fields that the preset does."""
+def test_the_suggestion_from_an_openapi_document_agrees_with_the_preset(prefect: Prefect) -> None:
+    """Prefect's own document results in the same lists and fields as the preset."""
     document = httpx.get(f"{prefect.url}/openapi.json", timeout=30).json()
-    guessed = yaml.safe_load(from_openapi(document, prefect.url))["runtime"]["resources"]
+    suggested = yaml.safe_load(from_openapi(document, prefect.url))["runtime"]["resources"]
     preset = yaml.safe_load((ROOT / "exporter" / "config" / "presets" / "prefect.yml").read_text())["runtime"][
         "resources"
     ]
     for resource in ("projects", "jobs", "job", "records"):
-        assert "/api" + guessed[resource]["path"] == preset[resource]["path"]
-        assert guessed[resource].get("method") == preset[resource].get("method")
-    assert guessed["usage"] == "absent"
+        assert "/api" + suggested[resource]["path"] == preset[resource]["path"]
+        assert suggested[resource].get("method") == preset[resource].get("method")
+    assert suggested["usage"] == "absent"
     for field in ("createdAt", "startedAt", "endedAt", "updatedAt"):
-        assert guessed["jobs"]["fields"][field]["path"] == preset["jobs"]["fields"][field]
-    assert guessed["jobs"]["fields"]["status"] == preset["jobs"]["fields"]["status"]["path"]
+        assert suggested["jobs"]["fields"][field]["path"] == preset["jobs"]["fields"][field]
+    assert suggested["jobs"]["fields"]["status"] == preset["jobs"]["fields"]["status"]["path"]

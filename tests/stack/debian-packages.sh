@@ -2,8 +2,8 @@
 # Unpacks the programs of Debian packages into a folder: debian-packages.sh DIR PACKAGE...
 #
 # Needs no root, installs nothing and starts nothing. The programs are in DIR/usr/bin afterwards. Programs that are on
-# PATH or in DIR already are left alone. Where apt or the network is missing it says so in one line and ends with
-# status 0: the demo and the tests run without the program.
+# PATH or in DIR already are skipped. Without apt or a network it prints one line and ends with status 0: the demo and
+# the tests run without the program.
 set -euo pipefail
 
 dir=$1
@@ -47,15 +47,15 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/unpacked" "$work/download" "$work/state/lists/partial" "$work/cache/archives/partial"
 
-# A user may not write to apt's own folders: caches are private. The lists of packages are too where the machine's are
-# absent or out of date. Without a sandbox user apt does not warn that it cannot change to it.
+# A user may not write to apt's own folders, so the cache is in the working folder. So are the lists of packages, if the
+# machine's are absent or out of date. The sandbox user is root, or apt would warn that it cannot change users.
 download() {
     (cd "$work/download" && rm -f ./*.deb && timeout 300 apt-get "${options[@]}" "$@" download "${missing[@]}") >"$work/log" 2>&1
 }
 options=(--quiet=2 -o APT::Sandbox::User=root -o "Dir::Cache=$work/cache" -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
 private=(-o "Dir::State=$work/state" -o "Dir::State::lists=$work/state/lists" -o Dir::State::status=/var/lib/dpkg/status)
 if ! download; then
-    # `update` ends with 0 where the network is missing; the download then tells.
+    # `update` ends with 0 if there is no network; then the download fails.
     timeout 300 apt-get "${options[@]}" "${private[@]}" update >"$work/log" 2>&1 || true
     reason=$(grep -m1 '^[EW]: ' "$work/log" || true)
     download "${private[@]}" || give_up "apt-get cannot download them (${reason:-$(tail -n1 "$work/log")})"

@@ -1,4 +1,4 @@
-"""Real programs for tests: on PATH or unpacked by `make test`, started on free ports, ended with the test."""
+"""Real programs for tests: from PATH or unpacked by `make test`, started on free ports, and stopped after the test."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 TIMEOUT = 60.0
-"""Seconds to wait for anything that a real program does; only a failing test waits that long."""
+"""Seconds to wait for a real program; only a failing test waits that long."""
 
 EXPORTER = (sys.executable, "-m", "exporter")
 
@@ -29,11 +29,11 @@ allowed: set[str] = {"programs", "servers"}
 
 
 def program(name: str) -> str:
-    """Return the path of a program. Where it is missing the test is skipped; in CI it fails."""
+    """Return the path of a program. If it is missing, the test is skipped; in CI it fails."""
     assert allowed & {"programs", "servers"}, f"this test starts {name}: list it under `programs` in tests/conftest.py"
     found = shutil.which(name, path=f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}")
     if found is None:
-        missing(f"{name} is not on PATH and not in .debian/; `make programs` unpacks it where there is apt")
+        missing(f"{name} is neither on PATH nor in .debian/; `make programs` unpacks it if apt is available")
     return found
 
 
@@ -45,7 +45,7 @@ def missing(message: str) -> NoReturn:
 
 
 def server(name: str) -> Path:
-    """Return the folder with the programs of a real server. Where it is missing the test is skipped; in CI it fails."""
+    """Return the folder with the programs of a real server. If it is missing, the test is skipped; in CI it fails."""
     assert "servers" in allowed, f"this test starts {name}: list it under `servers` in tests/conftest.py"
     programs = ROOT / ".servers" / name / "bin"
     if not programs.exists():
@@ -75,9 +75,9 @@ def running(
     environ: Mapping[str, str] | None = None,
     **ask: Any,
 ) -> Iterator[str]:
-    """Run a program for the duration of the block, which begins when `url + ready` answers 200. Yields `url`.
+    """Run a program for the duration of the block, which starts when `url + ready` responds with 200. Yields `url`.
 
-    `ask` are arguments of the request, such as headers.
+    `ask` are arguments of that request, such as headers.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -86,13 +86,13 @@ def running(
     _processes[url] = process
     try:
 
-        def answers() -> bool:
+        def responds() -> bool:
             assert process.poll() is None, f"{command[0]} ended with {process.returncode}:\n{log.read_text()}"
             with contextlib.suppress(httpx.HTTPError):
                 return httpx.get(url + ready, **ask).status_code == 200
             return False
 
-        until(answers, f"{command[0]} answers at {url}{ready}; its log is {log}", timeout=timeout)
+        until(responds, f"{command[0]} responds at {url}{ready}; its log is {log}", timeout=timeout)
         yield url
     finally:
         process.terminate()
@@ -155,7 +155,7 @@ def exporter_with(
     verify: ssl.SSLContext | None = None,
     **ask: Any,
 ) -> Iterator[str]:
-    """Run the exporter with a config file; the block begins when `ready` answers, over TLS if `verify` is given."""
+    """Run the exporter with a config file; the block starts when `ready` responds, over TLS if `verify` is given."""
     port = free_port()
     command = [*EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", *flags]
     url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
@@ -172,7 +172,7 @@ def prometheus(
     keep: str = "15d",
     scrape: Mapping[str, object] | None = None,
 ) -> Iterator[str]:
-    """Run a real Prometheus that scrapes the targets every second, on the data that `folder/prometheus` holds.
+    """Run a real Prometheus that scrapes the targets every second, on the data in `folder/prometheus`.
 
     `scrape` has more keys of its scrape config.
     """
@@ -197,7 +197,7 @@ def prometheus(
 
 @contextlib.contextmanager
 def prometheus_with(folder: Path, config: Mapping[str, object], *flags: str) -> Iterator[str]:
-    """Run a real Prometheus with a config, on the data that `folder/prometheus` holds."""
+    """Run a real Prometheus with a config, on the data in `folder/prometheus`."""
     port = free_port()
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
@@ -225,7 +225,7 @@ def alertmanager(
         f"--web.listen-address=127.0.0.1:{port}",
         f"--cluster.listen-address={f'127.0.0.1:{cluster_port}' if cluster_port else ''}",
         *([f"--cluster.peer=127.0.0.1:{peer}"] if peer else []),
-        # How long the second waits for a notification of the first.
+        # How long the second one waits for the first one to notify.
         "--cluster.peer-timeout=3s",
         "--cluster.settle-timeout=1s",
     ]

@@ -1,4 +1,4 @@
-"""Real Alertmanager: which alert mutes which, and one stall from the hanging record to the page and its all-clear."""
+"""Real Alertmanager: inhibition, and one stall from the hanging record to the page and its resolution."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "muted"),
+    ("source", "target", "inhibited"),
     [
         (("SpinnerRuntimeDown", {}), ("SpinnerRunStalled", RUN), True),
         (("SpinnerRuntimeDown", {}), ("SpinnerRunNotPickedUp", RUN), True),
@@ -55,25 +55,25 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ids=lambda value: value if isinstance(value, bool) else f"{value[0]}-{value[1].get('run_id', '')}",
 )
 def test_one_cause_is_one_page(
-    alertmanager_url: str, source: tuple[str, dict[str, str]], target: tuple[str, dict[str, str]], muted: bool
+    alertmanager_url: str, source: tuple[str, dict[str, str]], target: tuple[str, dict[str, str]], inhibited: bool
 ) -> None:
     labels = [{"alertname": name, **more} for name, more in (source, target)]
     post(alertmanager_url, labels, firing=True)
     try:
         states = {alert["labels"]["alertname"]: alert["status"] for alert in alerts(alertmanager_url)}
-        # Alertmanager decides on muting when it is asked; nothing has to be waited for.
-        assert bool(states[target[0]]["inhibitedBy"]) == muted, states
-        assert not (muted and states[source[0]]["inhibitedBy"]), "two alerts that mute each other would page nobody"
+        # Alertmanager computes inhibition for each request, so there is nothing to wait for.
+        assert bool(states[target[0]]["inhibitedBy"]) == inhibited, states
+        assert not (inhibited and states[source[0]]["inhibitedBy"]), "two alerts inhibit each other: none would page"
     finally:
         post(alertmanager_url, labels, firing=False)
-        until(lambda: not alerts(alertmanager_url), "Alertmanager forgot the alerts of this case")
+        until(lambda: not alerts(alertmanager_url), "Alertmanager has removed the alerts of this case")
 
 
-def test_a_stall_pages_once_names_the_run_and_is_called_off_when_it_moves_again(tmp_path: Path) -> None:
+def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(tmp_path: Path) -> None:
     scenario = tmp_path / "hang.yaml"
     scenario.write_text(HANG)
     rules = tmp_path / "alerts.rules.yml"
-    rules.write_text(sixty_times_as_fast((ROOT / "alerts" / "alerts.rules.yml").read_text()))
+    rules.write_text(at_sixty_times_the_speed((ROOT / "alerts" / "alerts.rules.yml").read_text()))
     with (
         pager() as (messages, pager_url),
         alertmanager(tmp_path, write_routes(tmp_path, pager_url)) as alertmanager_url,
@@ -81,7 +81,7 @@ def test_a_stall_pages_once_names_the_run_and_is_called_off_when_it_moves_again(
         exporter(tmp_path, runtime_url, "sync: {min_interval: 0s}\nstalls: {floor: 4s, ceiling: 6s}\n") as exporter_url,
         prometheus(tmp_path, exporter_url, rules=rules, alertmanager_url=alertmanager_url),
     ):
-        until(lambda: firing(messages), "the stalled run paged; look at spinner_run_stall_threshold_seconds")
+        until(lambda: firing(messages), "the stalled run pages; look at spinner_run_stall_threshold_seconds")
         hangs = [
             job["id"]
             for job in httpx.get(f"{runtime_url}/api/v1/projects/clinic/jobs", params={"active": "true"}).json()[
@@ -89,7 +89,7 @@ def test_a_stall_pages_once_names_the_run_and_is_called_off_when_it_moves_again(
             ]
             if job["spinnerName"] == "Hangs"
         ]
-        until(lambda: resolved(messages), "the page was called off after the run went on")
+        until(lambda: resolved(messages), "the page is resolved after the run continued")
     (page,) = firing(messages)
     assert [page["labels"]["run_id"]] == hangs
     assert page["labels"]["severity"] == "page"
@@ -97,12 +97,12 @@ def test_a_stall_pages_once_names_the_run_and_is_called_off_when_it_moves_again(
         r"Run \S+ has made no progress for .+s: \d+ of 300 records are finished, usually one every .+\. Check .+\.",
         page["annotations"]["description"],
     ), page["annotations"]["description"]
-    (all_clear,) = resolved(messages)
-    assert all_clear["labels"] == page["labels"]
+    (resolution,) = resolved(messages)
+    assert resolution["labels"] == page["labels"]
 
 
 HANG = """
-summary: One run hangs at second 5 for 15 seconds, as it looks at 60 times the speed; the run beside it goes on.
+summary: At minute 5 one run hangs for 15 minutes; another one continues.
 projects:
   - name: Clinic
     id: clinic
@@ -112,8 +112,8 @@ projects:
         records: 300
         runs: [{at: 0s}]
         steps: [{name: Send, type: whatsapp, latency: 10s..20s}]
-      - name: Goes on
-        id: goes-on
+      - name: Continues
+        id: continues
         records: 300
         runs: [{at: 0s}]
         steps: [{name: Send, type: email, latency: 10s..20s}]
@@ -122,10 +122,10 @@ incidents:
 """
 
 
-def sixty_times_as_fast(rules: str) -> str:
-    """Divide what the stall's rule waits for by the story's speed; what it compares with is in the exporter's config.
+def at_sixty_times_the_speed(rules: str) -> str:
+    """Divide the waits of SpinnerRunStalled by the speed; its thresholds are in the exporter's config.
 
-    The others stay as they are: in seconds, those that tell of blindness would take a busy machine for an outage.
+    The other rules are unchanged: with waits of seconds, alerts such as SpinnerApiDown would fire on a busy machine.
     """
     document = yaml.safe_load(rules)
     (rule,) = (each for group in document["groups"] for each in group["rules"] if each["alert"] == "SpinnerRunStalled")
@@ -136,7 +136,7 @@ def sixty_times_as_fast(rules: str) -> str:
 
 
 def write_routes(folder: Path, pager_url: str, *, group_interval: str = "1s") -> Path:
-    """The shipped routes and inhibitions, with the waits of the story's speed and our pager as receiver."""
+    """The project's routes and inhibitions, with short waits and the test's pager as receiver."""
     config = yaml.safe_load(CONFIG.read_text())
     config["templates"] = [str(CONFIG.parent / "templates" / "*.tmpl")]
     for route in (config["route"], *config["route"]["routes"]):
@@ -148,8 +148,8 @@ def write_routes(folder: Path, pager_url: str, *, group_interval: str = "1s") ->
     return file
 
 
-class pager:  # noqa: N801 - reads as a context
-    """A webhook receiver that keeps every alert of every page, with its path."""
+class pager:  # noqa: N801 - used as a context manager
+    """A webhook receiver that stores every alert of every notification, with its path."""
 
     def __enter__(self) -> tuple[list[dict[str, Any]], str]:
         messages: list[dict[str, Any]] = []

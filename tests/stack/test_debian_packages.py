@@ -14,7 +14,7 @@ PACKAGES = ("prometheus", "prometheus-alertmanager")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A folder to stand for PATH, with the shell's tools and neither apt nor the programs."""
+    """A folder for PATH, with the shell's tools, and without apt and the programs."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in (
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return folder
 
 
-def test_without_apt_it_says_so_in_one_line_and_the_demo_goes_on(path: Path, tmp_path: Path) -> None:
+def test_without_apt_it_prints_one_line_and_ends_with_status_0(path: Path, tmp_path: Path) -> None:
     unpacked = unpack(path, tmp_path)
     assert unpacked.returncode == 0
     assert unpacked.stderr == (
@@ -46,7 +46,7 @@ def test_without_apt_it_says_so_in_one_line_and_the_demo_goes_on(path: Path, tmp
     assert unpacked.stdout == ""
 
 
-def test_where_the_download_fails_it_gives_the_reason_in_one_line(path: Path, tmp_path: Path) -> None:
+def test_if_the_download_fails_it_prints_the_reason_in_one_line(path: Path, tmp_path: Path) -> None:
     add(path, "timeout", 'shift; exec "$@"')
     add(path, "apt-get", 'echo "W: Failed to fetch http://deb.debian.org/debian: no network"; exit 100')
     unpacked = unpack(path, tmp_path)

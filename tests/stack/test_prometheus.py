@@ -1,4 +1,4 @@
-"""The real thing: a runtime at work, the exporter reading it over HTTP, and a real Prometheus that stores it."""
+"""A running scenario, an exporter that reads it over HTTP, and a real Prometheus that stores the samples."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ SETTINGS = "sync: {min_interval: 0s}\n"
 
 
 def ended_jobs(runtime_url: str) -> dict[str, dict[str, Any]]:
-    """Ask the runtime itself for every job that has ended."""
+    """Request every ended job from the runtime."""
     jobs: dict[str, dict[str, Any]] = {}
     for project in httpx.get(f"{runtime_url}/api/v1/projects").json()["items"]:
         cursor: str | None = ""
@@ -25,13 +25,13 @@ def ended_jobs(runtime_url: str) -> dict[str, dict[str, Any]]:
     return jobs
 
 
-def test_prometheus_stores_a_runtime_s_work_as_the_runtime_tells_it(tmp_path: Path) -> None:
+def test_prometheus_stores_the_same_values_as_the_runtime_has(tmp_path: Path) -> None:
     with (
         runtime(tmp_path, speed=120) as runtime_url,
         exporter(tmp_path, runtime_url, SETTINGS) as exporter_url,
         prometheus(tmp_path, exporter_url) as prometheus_url,
     ):
-        until(lambda: number(prometheus_url, "spinner_api_up") == 1, "Prometheus stored that the API is up")
+        until(lambda: number(prometheus_url, "spinner_api_up") == 1, "Prometheus has stored that the API is up")
         before = set(ended_jobs(runtime_url))
 
         def a_run_ended_since() -> set[str]:
@@ -44,7 +44,7 @@ def test_prometheus_stores_a_runtime_s_work_as_the_runtime_tells_it(tmp_path: Pa
         def last_state() -> float | None:
             return number(prometheus_url, f'spinner_run_end_timestamp_seconds{{run_id="{ended}"}}')
 
-        until(last_state, f"Prometheus stored the end of {ended}")
+        until(last_state, f"Prometheus has stored the end of {ended}")
         duration = number(prometheus_url, f'spinner_run_duration_seconds{{run_id="{ended}"}}')
         failed = number(prometheus_url, f'spinner_run_failed_records{{run_id="{ended}"}}')
         assert failed == job["records"]["failed"]
@@ -58,24 +58,24 @@ def test_prometheus_stores_a_runtime_s_work_as_the_runtime_tells_it(tmp_path: Pa
         def moved() -> bool:
             return bool(query(prometheus_url, "changes(spinner_run_progress_ratio[1m]) > 0"))
 
-        until(moved, "the progress of some run moved")
+        until(moved, "the progress of a run changed")
         assert number(prometheus_url, "up") == 1
         assert number(prometheus_url, "sum(spinner_project_up == bool 0)") == 0
         exemplars = httpx.get(
             f"{prometheus_url}/api/v1/query_exemplars",
             params={"query": "spinner_run_finished_duration_seconds_bucket", "start": "0", "end": "9999999999"},
         ).json()
-        assert exemplars["data"], "Prometheus asked for OpenMetrics and found no exemplars"
+        assert exemplars["data"], "there are no exemplars although Prometheus requests OpenMetrics"
 
 
-def test_promtool_finds_nothing_wrong_with_the_page(tmp_path: Path) -> None:
+def test_promtool_accepts_the_page(tmp_path: Path) -> None:
     with runtime(tmp_path, speed=600) as runtime_url, exporter(tmp_path, runtime_url, SETTINGS) as exporter_url:
         page = httpx.get(f"{exporter_url}/metrics").content
     checked = subprocess.run([program("promtool"), "check", "metrics"], input=page, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
-def test_two_prometheus_servers_of_a_pair_see_the_same_and_cost_one_read(tmp_path: Path) -> None:
+def test_two_prometheus_servers_store_the_same_and_cause_one_read(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()

@@ -1,6 +1,6 @@
-"""Every shipped story from end to end, as `spinner-exporter demo` tells it: a real Prometheus and a real Alertmanager.
+"""Every scenario of the package from end to end, run by `spinner-exporter demo` with Prometheus and Alertmanager.
 
-What the story's file expects is what is paged, once each, and nothing else.
+Each alert that the scenario expects pages once, and no other one pages.
 """
 
 import os
@@ -14,29 +14,29 @@ import pytest
 from exporter.simulator import load_scenario, shipped_scenarios
 from tests.stack.programs import ROOT, program
 
-# How much of the story is told, and how fast: until all that it causes has come, and for a while after that.
-TOLD = {
+# Duration and speed of each scenario: until all expected pages have come, and some time longer.
+RUNS = {
     "backlog": ("50m", 60),
     "healthy": ("30m", 60),
-    # Slower, since two processors have to keep up with it.
+    # Slower, because two processors must keep up with it.
     "large-org": ("15m", 12),
     "plan-limit": ("45m", 60),
     "provider-outage": ("55m", 60),
-    # The runtime comes back after two hours, which must cause no pages of its own.
+    # The runtime is up again after two hours, which must not cause further pages.
     "runtime-down": ("2h20m", 100),
     "stalled": ("45m", 60),
 }
 
 
-def test_every_shipped_story_is_told() -> None:
-    assert set(TOLD) == set(shipped_scenarios())
+def test_every_scenario_is_run() -> None:
+    assert set(RUNS) == set(shipped_scenarios())
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_scenario_ends_in_exactly_the_pages_that_it_should_cause(name: str, tmp_path: Path) -> None:
     program("prometheus"), program("prometheus-alertmanager")  # skips where they are missing
-    duration, speed = TOLD[name]
-    output = tell(tmp_path, f"--scenario={name}", f"--speed={speed}", f"--duration={duration}")
+    duration, speed = RUNS[name]
+    output = demo(tmp_path, f"--scenario={name}", f"--speed={speed}", f"--duration={duration}")
     pages = re.findall(r"^PAGE (\w+): (.+)", output, re.MULTILINE)
     expected = list(load_scenario(name).expect)
     assert sorted(alert for alert, _ in pages) == sorted(expected), (
@@ -44,7 +44,7 @@ def test_a_scenario_ends_in_exactly_the_pages_that_it_should_cause(name: str, tm
     )
 
 
-def tell(folder: Path, *flags: str) -> str:
+def demo(folder: Path, *flags: str) -> str:
     """Run the demo to its end and return what it printed."""
     environ = os.environ | {"PATH": f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     log = folder / "demo.txt"

@@ -1,8 +1,8 @@
-"""Labelled histories of runs: what a runtime would have shown every half minute, and where it truly stood still.
+"""Labelled histories of runs: what a runtime would have returned every half minute, and when it was truly stalled.
 
-A history is one spinner's runs, one after the other, since earlier runs are part of what is known of a later one. A
-true stall is a hang that the story put there, of at least 20 minutes and 8 times the run's longest gap until then;
-whatever else a run does, however slow it looks, is none.
+The runs of a spinner follow one another, because the exporter learns from earlier runs. A true stall is a hang that the
+script contains, of at least 20 minutes and 8 times the run's longest gap before it. Nothing else is a stall, however
+slow a run is.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from exporter.runtime.model import RecordCounts, RunSnapshot
 from exporter.status import Status
 
 STEP = 30.0
-"""Seconds between two looks at a run; the scrape interval of the corpus."""
+"""Seconds between two scrapes."""
 
 MINUTE, HOUR = 60.0, 3600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stall:
-    """A time for which a run truly stood still; `longest_gap` is its longest gap before that."""
+    """A time during which a run was truly stalled; `longest_gap` is its longest gap before that."""
 
     since: float
     until: float
@@ -29,28 +29,28 @@ class Stall:
 
     @property
     def due(self) -> float:
-        """When it has to be found at the latest."""
+        """The latest time at which a page counts as in time."""
         return self.since + max(20 * MINUTE, 3 * self.longest_gap)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outage:
-    """A time for which the worker service was down, and how that showed."""
+    """A time during which the worker service was down, and what `/health` returned."""
 
     since: float
     until: float
-    shows: str
-    """`says so`, `heartbeat stands still` while health says up, or `no heartbeat` at all."""
+    shown_as: str
+    """`reported`, `old heartbeat` while the status is up, or `no heartbeat` at all."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Trouble:
-    """What else went wrong while a run was watched."""
+class Problem:
+    """What else went wrong during a run."""
 
-    unseen: tuple[float, float] = (0.0, 0.0)
-    """A time without a look: Prometheus scraped nothing."""
+    unscraped: tuple[float, float] = (0.0, 0.0)
+    """A time without scrapes."""
     restarted_at: float | None = None
-    """When the exporter began anew, with nothing remembered."""
+    """When the exporter restarted without a state file."""
     ahead: float = 0.0
     """Seconds by which the runtime's clock is ahead of ours."""
     outage: Outage | None = None
@@ -58,7 +58,7 @@ class Trouble:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class History:
-    """One run as it showed: a snapshot for every look at which it had changed, and the truth.
+    """One run: a snapshot for every scrape at which it had changed, and its true stalls.
 
     Times are the runtime's.
     """
@@ -67,24 +67,24 @@ class History:
     snapshots: Sequence[tuple[float, RunSnapshot]]
     until: float
     stalls: Sequence[Stall]
-    problem: Trouble = Trouble()
+    problem: Problem = Problem()
     beside: Sequence["History"] = ()
     """Other runs of the same project meanwhile."""
 
     @property
     def run_id(self) -> str:
-        """The run that it is about."""
+        """The run's id."""
         return self.snapshots[0][1].id
 
     @property
     def hours(self) -> float:
-        """How long the run was watched while it was not over."""
+        """Hours from the first scrape until the run ended."""
         over = next((time for time, each in self.snapshots if each.status.ended), self.until)
         return (over - self.snapshots[0][0]) / HOUR
 
 
 class Script:
-    """Writes one run's story, event by event, and plays it."""
+    """Builds one run's history, event by event."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Script:
         concurrency: int = 1,
         queued: bool = False,
     ) -> None:
-        """A run that is `queued` shows no counts until it has a start."""
+        """A run that is `queued` has no counts until it has a start."""
         self._kind = kind
         self._run_id = run_id
         self._events: list[tuple[float, dict[str, Any]]] = []
@@ -114,7 +114,7 @@ class Script:
             "counts_before_start": not queued,
             "progressed": began,
         }
-        self._says_progress = True
+        self._has_last_progress = True
         self.now = began
         self._last = began
         self._longest = 0.0
@@ -122,7 +122,7 @@ class Script:
         self._note()
 
     def finish(self, after: float, *, failed: bool = False) -> None:
-        """Let one record finish, so many seconds after the last event."""
+        """Let one record finish, `after` seconds after the last event."""
         self.now += after
         self._state["failed" if failed else "completed"] += 1
         self._longest = max(self._longest, self.now - self._last)
@@ -130,7 +130,7 @@ class Script:
         self._note()
 
     def hang(self, seconds: float, *, touched_every: float | None = None) -> None:
-        """Stand still; it counts as a stall when it is long enough for what the run did before."""
+        """Hang; it counts as a stall if it is long enough in comparison with the gaps before."""
         until = self.now + seconds
         if touched_every is not None:
             while self.now + touched_every < until:
@@ -141,7 +141,7 @@ class Script:
         self.now = until
 
     def set(self, after: float = 0.0, **state: Any) -> None:
-        """Change anything else, so many seconds after the last event."""
+        """Change other state, `after` seconds after the last event."""
         self.now += after
         self._state |= state
         if state.get("started_at") is not None:
@@ -149,34 +149,34 @@ class Script:
         self._note()
 
     def pause(self, seconds: float = 0.0) -> None:
-        """Let time pass; the silence until then is nobody's fault and no gap."""
+        """Let time pass that counts neither as a gap nor as a stall."""
         self.now += seconds
         self._last = self.now
 
-    def end(self, status: Status = Status.COMPLETED, *, says_when: bool = True) -> None:
+    def end(self, status: Status = Status.COMPLETED, *, has_end_time: bool = True) -> None:
         """End the run now."""
-        self.set(status=status, ended_at=self.now if says_when else None, running=0)
+        self.set(status=status, ended_at=self.now if has_end_time else None, running=0)
 
-    def keep_progress_to_itself(self) -> None:
-        """Let the runtime not say when it last progressed."""
-        self._says_progress = False
+    def omit_last_progress(self) -> None:
+        """Leave out `lastProgressAt` from now on."""
+        self._has_last_progress = False
 
     def play(self) -> History:
-        """Return what is seen of it every `STEP` seconds, a moment after each change became visible."""
+        """Return its state every `STEP` seconds, where it changed."""
         seen: list[tuple[float, RunSnapshot]] = []
         events = iter([*self._events, (float("inf"), {})])
         at, state = next(events)
         upcoming, after = next(events)
-        look = at
-        while look <= self.now + STEP:
+        scrape = at
+        while scrape <= self.now + STEP:
             moved = False
-            while upcoming <= look:
+            while upcoming <= scrape:
                 at, state = upcoming, after
                 upcoming, after = next(events)
                 moved = True
             if moved or not seen:
-                seen.append((look, self._snapshot(at, state)))
-            look += STEP
+                seen.append((scrape, self._snapshot(at, state)))
+            scrape += STEP
         return History(self._kind, seen, self.now, self._stalls)
 
     def _note(self, *, touched: bool = False) -> None:
@@ -200,7 +200,7 @@ class Script:
             updated_at=at,
             started_at=state["started_at"],
             ended_at=state["ended_at"],
-            last_progress_at=state["progressed"] if self._says_progress and started and finished else None,
+            last_progress_at=state["progressed"] if self._has_last_progress and started and finished else None,
             records=RecordCounts(
                 total=total,
                 pending=pending,
@@ -215,153 +215,153 @@ class Script:
 
 
 Kind = Callable[[random.Random, random.Random, str, float], History]
-"""Writes a run that begins at a time. The first generator draws what its spinner is like, the same for each of its
-runs; the second what happens in this one."""
+"""Builds a run that begins at a given time. The first generator is the same for all runs of a spinner and draws their
+common properties; the second one is the run's own."""
 
 
 def corpus(seed: int, spinners: int, runs: int = 4) -> Iterator[list[History]]:
-    """Yield the histories of so many spinners of every kind, each with so many runs, one after the other."""
+    """Yield the histories of `spinners` spinners of every kind, each with `runs` runs that follow one another."""
     for name, kind in KINDS.items():
         for spinner in range(spinners):
             rng = random.Random(f"{seed} {name} {spinner}")
             began, histories = 1_764_000_000.0, []
             for number in range(runs):
-                law = random.Random(f"{seed} {name} {spinner} law")
-                history = kind(law, rng, f"{name}-{spinner}-{number}", began)
+                spinner_rng = random.Random(f"{seed} {name} {spinner} law")
+                history = kind(spinner_rng, rng, f"{name}-{spinner}-{number}", began)
                 histories.append(history)
                 began = history.until + rng.uniform(1, 60) * MINUTE
             yield histories
 
 
-def steady_fast(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Thousands of records, seconds apart; half of the runs die somewhere."""
+def steady_fast(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Hundreds or thousands of records, seconds apart; half of the runs hang."""
     total = rng.randint(400, 3000)
-    script = Script("steady fast", run_id, began, total=total, concurrency=law.randint(1, 8))
-    mean = law.uniform(0.5, 8)
-    return _work(script, rng, total, lambda: rng.expovariate(1 / mean), dies=rng.random() < 0.5)
+    script = Script("steady fast", run_id, began, total=total, concurrency=spinner_rng.randint(1, 8))
+    mean = spinner_rng.uniform(0.5, 8)
+    return _work(script, rng, total, lambda: rng.expovariate(1 / mean), hangs=rng.random() < 0.5)
 
 
-def slow(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+def slow(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
     """One record every few minutes, for hours."""
     total = rng.randint(30, 120)
     script = Script("slow", run_id, began, total=total)
-    mean = law.uniform(2, 9) * MINUTE
-    return _work(script, rng, total, lambda: mean * rng.lognormvariate(0, 0.35), dies=rng.random() < 0.4)
+    mean = spinner_rng.uniform(2, 9) * MINUTE
+    return _work(script, rng, total, lambda: mean * rng.lognormvariate(0, 0.35), hangs=rng.random() < 0.4)
 
 
-def bursts(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Seconds between records, and between bursts nothing for up to half an hour or more: it goes by batches."""
+def bursts(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Batches: seconds between records, and up to half an hour or more between batches."""
     script = Script("bursts", run_id, began, total=None, concurrency=4)
-    dies = rng.random() < 0.4
-    idle = law.uniform(8, 25) * MINUTE
+    hangs = rng.random() < 0.4
+    idle = spinner_rng.uniform(8, 25) * MINUTE
     batches = rng.randint(4, 14)
-    dies_in = rng.randint(1, batches)
+    hangs_in = rng.randint(1, batches)
     for batch in range(batches):
         for _ in range(rng.randint(10, 60)):
             script.finish(rng.expovariate(1 / 3))
-        if dies and batch + 1 == dies_in:
-            return _die(script, rng)
+        if hangs and batch + 1 == hangs_in:
+            return _hang(script, rng)
         script.finish(idle * rng.uniform(0.6, 1.3))
     script.end()
     return script.play()
 
 
-def straggler(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Many at once, and the last record takes as long as a record takes: gap times concurrency."""
-    at_once = law.randint(4, 20)
-    each = law.uniform(5, 40) * MINUTE
-    total = at_once * rng.randint(4, 9)
-    script = Script("straggler", run_id, began, total=total, concurrency=at_once)
-    busy = [began + each * rng.uniform(0.1, 1.2) for _ in range(at_once)]
+def straggler(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Many concurrent records: the last one takes as long as any, which is the usual gap times the concurrency."""
+    concurrent = spinner_rng.randint(4, 20)
+    each = spinner_rng.uniform(5, 40) * MINUTE
+    total = concurrent * rng.randint(4, 9)
+    script = Script("straggler", run_id, began, total=total, concurrency=concurrent)
+    busy = [began + each * rng.uniform(0.1, 1.2) for _ in range(concurrent)]
     ends = []
-    for _ in range(total - at_once):
+    for _ in range(total - concurrent):
         busy.sort()
         ends.append(busy[0])
         busy[0] += each * rng.lognormvariate(0, 0.3)
     ends = sorted(ends + busy)
-    dies_after = rng.randint(at_once, total - at_once) if rng.random() < 0.4 else total
-    for end in ends[:dies_after]:
+    hangs_after = rng.randint(concurrent, total - concurrent) if rng.random() < 0.4 else total
+    for end in ends[:hangs_after]:
         script.finish(max(end - script.now, 0.0))
-    if dies_after < total:
-        return _die(script, rng)
+    if hangs_after < total:
+        return _hang(script, rng)
     script.end()
     return script.play()
 
 
-def short(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Over in ten seconds: two looks in all."""
+def short(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Ends within ten seconds: two scrapes."""
     total = rng.randint(1, 8)
     script = Script("short", run_id, began, total=total)
-    return _work(script, rng, total, lambda: rng.uniform(0.2, 3), dies=rng.random() < 0.2)
+    return _work(script, rng, total, lambda: rng.uniform(0.2, 3), hangs=rng.random() < 0.2)
 
 
-def stillborn(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Some die before their first record is done."""
+def stillborn(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Half of the runs hang before their first record finishes."""
     total = rng.randint(20, 200)
     script = Script("stillborn", run_id, began, total=total)
     if rng.random() < 0.5:
-        return _die(script, rng)
-    first = law.uniform(0.5, 10) * MINUTE * rng.uniform(0.7, 1.4)
+        return _hang(script, rng)
+    first = spinner_rng.uniform(0.5, 10) * MINUTE * rng.uniform(0.7, 1.4)
     script.finish(first)
-    return _work(script, rng, total - 1, lambda: first * rng.uniform(0.1, 0.6), dies=False)
+    return _work(script, rng, total - 1, lambda: first * rng.uniform(0.1, 0.6), hangs=False)
 
 
-def touched(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """A runtime that moves `updatedAt` every minute although nothing finishes, and does not say when it progressed."""
+def touched(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """`updatedAt` changes every minute although nothing finishes; some runtimes send no `lastProgressAt`."""
     total = rng.randint(100, 600)
     script = Script("touched", run_id, began, total=total)
-    if law.random() < 0.5:
-        script.keep_progress_to_itself()
-    mean = law.uniform(2, 30)
+    if spinner_rng.random() < 0.5:
+        script.omit_last_progress()
+    mean = spinner_rng.uniform(2, 30)
     for _ in range(rng.randint(5, total - 1)):
         script.finish(rng.expovariate(1 / mean))
-    script.hang(_long(script, rng), touched_every=MINUTE)
+    script.hang(_stall_length(script, rng), touched_every=MINUTE)
     return script.play()
 
 
-def waiting(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Waits a day for a person; some runtimes show it in the counts alone."""
+def waiting(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Waits up to a day for a person; some runtimes show that in the counts only."""
     total = rng.randint(5, 30)
     script = Script("waiting", run_id, began, total=total, concurrency=2)
-    shows = law.random() < 0.5
+    has_status = spinner_rng.random() < 0.5
     for _ in range(rng.randint(1, total - 2)):
         script.finish(rng.uniform(10, 120))
-    script.set(1.0, status=Status.WAITING if shows else Status.RUNNING, waiting=2, running=0)
+    script.set(1.0, status=Status.WAITING if has_status else Status.RUNNING, waiting=2, running=0)
     script.set(rng.uniform(4, 26) * HOUR, status=Status.RUNNING, waiting=0, running=2)
     script.pause()
-    return _work(script, rng, 2, lambda: rng.uniform(10, 120), dies=rng.random() < 0.3)
+    return _work(script, rng, 2, lambda: rng.uniform(10, 120), hangs=rng.random() < 0.3)
 
 
-def retry_storm(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Nothing completes and everything fails: that is progress, until it hangs as well."""
+def retry_storm(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """All records fail, which is progress; half of the runs then hang."""
     total = rng.randint(200, 900)
     script = Script("retry storm", run_id, began, total=total, concurrency=4)
     for _ in range(rng.randint(50, total - 20)):
         script.finish(rng.expovariate(1 / 8), failed=True)
     if rng.random() < 0.5:
-        return _die(script, rng)
+        return _hang(script, rng)
     script.end(Status.FAILED)
     return script.play()
 
 
-def heals(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Stalls, goes on, and stalls again."""
+def heals(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Stalls, continues, and in half of the runs stalls again."""
     total = rng.randint(200, 900)
     script = Script("heals", run_id, began, total=total)
-    mean = law.uniform(3, 40)
+    mean = spinner_rng.uniform(3, 40)
     for _ in range(rng.randint(30, 100)):
         script.finish(rng.expovariate(1 / mean))
     script.hang(rng.uniform(25, 60) * MINUTE)
     for _ in range(rng.randint(30, 90)):
         script.finish(rng.expovariate(1 / mean))
     if rng.random() < 0.5:
-        return _die(script, rng)
+        return _hang(script, rng)
     script.end()
     return script.play()
 
 
-def restarted(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Begun anew under the same id: counts reset, queued again with the queue's time begun anew, and as good as new."""
+def restarted(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Restarted under the same id: queued again, with its counts reset."""
     total = rng.randint(100, 400)
     script = Script("restarted", run_id, began, total=total)
     for _ in range(rng.randint(20, 90)):
@@ -369,119 +369,119 @@ def restarted(law: random.Random, rng: random.Random, run_id: str, began: float)
     script.set(30, status=Status.QUEUED, started_at=None, completed=0, failed=0)
     script.set(rng.uniform(1, 14) * MINUTE)
     script.set(status=Status.RUNNING, started_at=script.now)
-    return _work(script, rng, rng.randint(50, total), lambda: rng.expovariate(1 / 10), dies=rng.random() < 0.5)
+    return _work(script, rng, rng.randint(50, total), lambda: rng.expovariate(1 / 10), hangs=rng.random() < 0.5)
 
 
-def no_end(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Over by its status, without a word on when; records that nobody ever tried stay behind."""
+def no_end(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Ended according to its status, without an end time and with records that were never started."""
     script = Script("no end time", run_id, began, total=500)
     for _ in range(rng.randint(20, 200)):
         script.finish(rng.expovariate(1 / 10))
-    script.end(rng.choice((Status.COMPLETED, Status.FAILED, Status.CANCELLED)), says_when=False)
+    script.end(rng.choice((Status.COMPLETED, Status.FAILED, Status.CANCELLED)), has_end_time=False)
     script.set(6 * HOUR)
     return script.play()
 
 
-def total_unknown(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """How many records there are turns out at the end."""
+def total_unknown(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The total is unknown until the end."""
     script = Script("total unknown", run_id, began, total=None, concurrency=3)
-    mean = law.uniform(5, 90)
-    return _work(script, rng, rng.randint(50, 300), lambda: rng.expovariate(1 / mean), dies=rng.random() < 0.5)
+    mean = spinner_rng.uniform(5, 90)
+    return _work(script, rng, rng.randint(50, 300), lambda: rng.expovariate(1 / mean), hangs=rng.random() < 0.5)
 
 
-def never_picked_up(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Queued, without a start and without counts; some are taken up in the end, some never."""
+def never_picked_up(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Queued, without a start and without counts; half of the runs are picked up, half never."""
     script = Script("never picked up", run_id, began, total=None, queued=True)
     if rng.random() < 0.5:
         script.pause(rng.uniform(5, 600))
         script.set(status=Status.RUNNING, started_at=script.now)
-        return _work(script, rng, rng.randint(20, 200), lambda: rng.expovariate(1 / 5), dies=False)
+        return _work(script, rng, rng.randint(20, 200), lambda: rng.expovariate(1 / 5), hangs=False)
     script.hang(rng.uniform(30, 90) * MINUTE)
     return script.play()
 
 
-def in_line(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Queued for hours behind a run of its project that works, and then as good as any."""
+def in_line(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Queued for up to hours behind a healthy run of its project, and then a healthy run itself."""
     ahead = Script("in line", f"{run_id}-ahead", began, total=None, concurrency=2)
-    mean = law.uniform(10, 500)
+    mean = spinner_rng.uniform(10, 500)
     for _ in range(30):
         ahead.finish(mean * rng.lognormvariate(0, 0.3))
     ahead.end()
     script = Script("in line", run_id, began, total=None, queued=True)
     script.pause(ahead.now + rng.uniform(1, 60) - began)
     script.set(status=Status.RUNNING, started_at=script.now)
-    history = _work(script, rng, rng.randint(20, 200), lambda: rng.expovariate(1 / 5), dies=False)
+    history = _work(script, rng, rng.randint(20, 200), lambda: rng.expovariate(1 / 5), hangs=False)
     return dataclasses.replace(history, beside=(ahead.play(),))
 
 
-def exporter_restarts(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """The exporter begins anew while a run hangs; half of the runtimes say when it last progressed."""
+def exporter_restarts(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The exporter restarts while a run hangs; half of the runtimes send `lastProgressAt`."""
     script = Script("exporter restarts", run_id, began, total=rng.randint(200, 900))
-    if law.random() < 0.5:
-        script.keep_progress_to_itself()
-    mean = law.uniform(3, 60)
+    if spinner_rng.random() < 0.5:
+        script.omit_last_progress()
+    mean = spinner_rng.uniform(3, 60)
     for _ in range(rng.randint(20, 150)):
         script.finish(rng.expovariate(1 / mean))
     restarted_at = script.now + rng.uniform(1, 25) * MINUTE
-    return dataclasses.replace(_die(script, rng), problem=Trouble(restarted_at=restarted_at))
+    return dataclasses.replace(_hang(script, rng), problem=Problem(restarted_at=restarted_at))
 
 
-def scrape_gap(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """Five minutes without a scrape, somewhere in a hang or in good work."""
+def scrape_gap(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Five minutes without a scrape, during a hang or during normal work."""
     script = Script("scrape gap", run_id, began, total=rng.randint(300, 900))
-    if law.random() < 0.5:
-        script.keep_progress_to_itself()
-    mean = law.uniform(3, 60)
-    dies = rng.random() < 0.6
+    if spinner_rng.random() < 0.5:
+        script.omit_last_progress()
+    mean = spinner_rng.uniform(3, 60)
+    hangs = rng.random() < 0.6
     for _ in range(rng.randint(50, 250)):
         script.finish(rng.expovariate(1 / mean))
-    gap_at = script.now + rng.uniform(0, 20) * MINUTE if dies else rng.uniform(began, script.now)
-    if dies:
-        history = _die(script, rng)
+    gap_at = script.now + rng.uniform(0, 20) * MINUTE if hangs else rng.uniform(began, script.now)
+    if hangs:
+        history = _hang(script, rng)
     else:
         script.end()
         history = script.play()
-    return dataclasses.replace(history, problem=Trouble(unseen=(gap_at, gap_at + 5 * MINUTE)))
+    return dataclasses.replace(history, problem=Problem(unscraped=(gap_at, gap_at + 5 * MINUTE)))
 
 
-def clocks_apart(law: random.Random, rng: random.Random, run_id: str, began: float) -> History:
-    """The runtime's clock and ours differ by a minute and a half, either way."""
+def clocks_apart(spinner_rng: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The runtime's clock is a minute and a half ahead or behind."""
     script = Script("clocks apart", run_id, began, total=rng.randint(300, 900))
-    mean = law.uniform(3, 60)
-    ahead = law.choice((-90.0, 90.0))
-    history = _work(script, rng, rng.randint(50, 250), lambda: rng.expovariate(1 / mean), dies=rng.random() < 0.5)
-    return dataclasses.replace(history, problem=Trouble(ahead=ahead))
+    mean = spinner_rng.uniform(3, 60)
+    ahead = spinner_rng.choice((-90.0, 90.0))
+    history = _work(script, rng, rng.randint(50, 250), lambda: rng.expovariate(1 / mean), hangs=rng.random() < 0.5)
+    return dataclasses.replace(history, problem=Problem(ahead=ahead))
 
 
 def outages(seed: int, count: int) -> Iterator[History]:
-    """Yield runs in the middle of which the worker service goes down, one after the other.
+    """Yield runs during which the worker service goes down.
 
-    Three runs each are under way. Two go on when it returns; the runtime lost the third, which is a stall from then on.
+    Each outage affects three runs. Two continue after it; the runtime lost the third, which is stalled from then on.
     """
     began = 1_764_000_000.0
     for number in range(count):
         rng = random.Random(f"{seed} outage {number}")
-        shows = ("says so", "heartbeat stands still", "no heartbeat")[number % 3]
+        shown_as = ("reported", "old heartbeat", "no heartbeat")[number % 3]
         since = began + rng.uniform(10, 60) * MINUTE
-        outage = Outage(since, since + rng.uniform(10, 300) * MINUTE, shows)
+        outage = Outage(since, since + rng.uniform(10, 300) * MINUTE, shown_as)
         first, second, lost = (
-            _through(outage, f"outage-{number}-{each}", began, rng, goes_on=each < 2) for each in range(3)
+            _through(outage, f"outage-{number}-{each}", began, rng, continues=each < 2) for each in range(3)
         )
         over = max(first.until, second.until, lost.until)
-        whole = dataclasses.replace(first, until=over, problem=Trouble(outage=outage), beside=(second, lost))
+        whole = dataclasses.replace(first, until=over, problem=Problem(outage=outage), beside=(second, lost))
         yield whole
         began = over + HOUR
 
 
-def _through(outage: Outage, run_id: str, began: float, rng: random.Random, *, goes_on: bool) -> History:
-    """A run that stands still while the worker service is down."""
-    script = Script(f"runtime down: {outage.shows}", run_id, began, total=None, concurrency=2)
+def _through(outage: Outage, run_id: str, began: float, rng: random.Random, *, continues: bool) -> History:
+    """A run that makes no progress while the worker service is down."""
+    script = Script(f"runtime down: {outage.shown_as}", run_id, began, total=None, concurrency=2)
     mean = rng.uniform(2, 90)
     while (gap := rng.expovariate(1 / mean)) + script.now < outage.since:
         script.finish(gap)
     script.pause(outage.until - script.now)
-    if not goes_on:
-        return _die(script, rng)
+    if not continues:
+        return _hang(script, rng)
     for _ in range(rng.randint(20, 200)):
         script.finish(rng.expovariate(1 / mean))
     script.end()
@@ -513,22 +513,22 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def _work(script: Script, rng: random.Random, records: int, gap: Callable[[], float], *, dies: bool) -> History:
-    """Let records finish one after the other; a run that dies does so somewhere on the way."""
-    last = rng.randint(0, max(records - 1, 0)) if dies else records
+def _work(script: Script, rng: random.Random, records: int, gap: Callable[[], float], *, hangs: bool) -> History:
+    """Let records finish one after the other; if `hangs`, the run hangs before the end."""
+    last = rng.randint(0, max(records - 1, 0)) if hangs else records
     for _ in range(last):
         script.finish(gap())
-    if dies:
-        return _die(script, rng)
+    if hangs:
+        return _hang(script, rng)
     script.end()
     return script.play()
 
 
-def _die(script: Script, rng: random.Random) -> History:
-    script.hang(_long(script, rng))
+def _hang(script: Script, rng: random.Random) -> History:
+    script.hang(_stall_length(script, rng))
     return script.play()
 
 
-def _long(script: Script, rng: random.Random) -> float:
-    """Return a hang that is a stall for sure: it would be one also if the run were much slower."""
+def _stall_length(script: Script, rng: random.Random) -> float:
+    """Return a length that counts as a stall, with a margin."""
     return max(30 * MINUTE, 9 * script._longest) * rng.uniform(1.0, 1.6)

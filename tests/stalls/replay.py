@@ -1,4 +1,4 @@
-"""Plays labelled histories through the exporter's own store, asks it and three rivals who would page, and keeps score.
+"""Replays labelled histories through the exporter's store, and scores our alerts and three other rules.
 
 `python -m tests.stalls.replay [SEED]` prints the table.
 """
@@ -23,8 +23,8 @@ from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage, corpus
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """One look at a spinner: the time by the runtime's clock and by ours, and all that the exporter knows."""
+class Scrape:
+    """One scrape: the time by the runtime's clock and by ours, and what the exporter knows."""
 
     now: float
     wall: float
@@ -33,22 +33,22 @@ class Look:
     store: Store
 
 
-Verdict = Callable[[ShownRun, Look], bool]
-"""Whether a rule holds for a run; a rule that looks back remembers for itself."""
+Condition = Callable[[ShownRun, Scrape], bool]
+"""Whether a rule's expression holds for a run; one with a range selector keeps its samples itself."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Alert:
-    """A verdict, made anew for each run, and the `for` and `keep_firing_for` of its rule in seconds."""
+    """An alert: makes a condition for each run; with `for` and `keep_firing_for` in seconds."""
 
-    make: Callable[[], Verdict]
+    make: Callable[[], Condition]
     hold: float = 0.0
     keep: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """A way to tell a stall: by one alert or several."""
+    """A way to detect stalls: one or more alerts."""
 
     name: str
     alerts: tuple[Alert, ...]
@@ -56,7 +56,7 @@ class Rule:
 
 @dataclasses.dataclass(slots=True)
 class Score:
-    """What a rule made of some histories."""
+    """How well a rule did on some histories."""
 
     stalls: int = 0
     found: int = 0
@@ -95,7 +95,7 @@ class Score:
             if hits:
                 self.found += 1
                 self.delays.append(hits[0] - stall.since)
-                # The rule sees the run every half minute, so it can't be blamed for one look.
+                # A rule is evaluated every half minute, so a delay of one scrape is not its fault.
                 self.in_time += hits[0] <= stall.due + STEP
         self.false_pages += sum(
             not any(stall.since <= page <= stall.until + STEP for stall in history.stalls) for page in pages
@@ -127,24 +127,24 @@ def score(seed: int, spinners: int, rule: Rule) -> dict[str, Score]:
 
 def play(histories: Iterable[History], rule: Rule) -> Iterable[tuple[History, list[float]]]:
     """Yield each run of a spinner with the times at which it pages."""
-    for _, seen in itertools.groupby(looks(histories), key=lambda look: look.history.run_id):
+    for _, seen in itertools.groupby(scrapes(histories), key=lambda scrape: scrape.history.run_id):
         holds: dict[tuple[str, int], list[tuple[float, bool]]] = {}
-        verdicts: dict[tuple[str, int], Verdict] = {}
-        for look in seen:
-            # At once: a store goes on, and what it says is true at the look only.
-            for each in (look.history, *look.history.beside):
+        conditions: dict[tuple[str, int], Condition] = {}
+        for scrape in seen:
+            # Evaluated now, because the store changes with the next scrape.
+            for each in (scrape.history, *scrape.history.beside):
                 for number, alert in enumerate(rule.alerts):
                     key = each.run_id, number
-                    verdict = verdicts.setdefault(key, alert.make())
-                    shown = look.shown.get(each.run_id)
-                    holds.setdefault(key, []).append((look.now, shown is not None and verdict(shown, look)))
-        for each in (look.history, *look.history.beside):
+                    condition = conditions.setdefault(key, alert.make())
+                    shown = scrape.shown.get(each.run_id)
+                    holds.setdefault(key, []).append((scrape.now, shown is not None and condition(shown, scrape)))
+        for each in (scrape.history, *scrape.history.beside):
             found = (pages(holds[each.run_id, number], alert) for number, alert in enumerate(rule.alerts))
             yield each, sorted(itertools.chain(*found))
 
 
-def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Look]:
-    """Yield a look every `STEP` seconds at each run of a spinner in turn; the store sees them as they come."""
+def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[Scrape]:
+    """Yield a scrape every `STEP` seconds of each run in turn; the store reads the snapshots as they come."""
     store: Store | None = None
     wall = 0.0
 
@@ -164,31 +164,31 @@ def looks(histories: Iterable[History], project: str = "Corpus") -> Iterator[Loo
                 snapshot = upcoming.popleft()[1]
                 newest[snapshot.id] = snapshot
                 fresh.append((snapshot, now))
-            if not problem.unseen[0] <= now < problem.unseen[1]:
+            if not problem.unscraped[0] <= now < problem.unscraped[1]:
                 wall = now - problem.ahead
                 if problem.restarted_at is not None and now - STEP < problem.restarted_at <= now:
                     store, fresh = None, [(each, now) for each in newest.values()]
                 if store is None:
                     store = _store(clock, project)
                 store.clock.begin()
-                store.clock.observe(math.floor(now))  # as an HTTP `Date` says it
+                store.clock.observe(math.floor(now))  # whole seconds, as in an HTTP `Date`
                 store.keep_health(_health(problem.outage, now))
                 read_project(store, "p1", fresh, as_of=now, horizon=0.0)
-                yield Look(now, wall, history, {each.run.id: each for each in store.view.runs()}, store)
+                yield Scrape(now, wall, history, {each.run.id: each for each in store.view.runs()}, store)
             now += STEP
-        # What the product's people do with a run that hangs: it ends, one way or the other.
+        # Somebody ends or removes the hanging runs.
         if store is not None:
             for run_id in newest:
                 store.drop_run("p1", run_id)
 
 
-def pages(verdicts: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
-    """Return when an alert begins to fire, by whether its expression holds at every look."""
+def pages(results: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
+    """Return when an alert starts to fire, from whether its expression holds at each scrape."""
     found: list[float] = []
     pending_since: float | None = None
     held_at = 0.0
     fires = False
-    for now, holds in verdicts:
+    for now, holds in results:
         if holds:
             held_at = now
             pending_since = now if pending_since is None else pending_since
@@ -201,55 +201,57 @@ def pages(verdicts: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
     return found
 
 
-def runtime_down(look: Look) -> bool:
-    """Whether the runtime counts as down: what SpinnerRuntimeDown asks."""
-    health = look.store.view.health
+def runtime_down(scrape: Scrape) -> bool:
+    """Whether the runtime is down: the condition of SpinnerRuntimeDown."""
+    health = scrape.store.view.health
     if health is None:
         return False
     beat = health.last_heartbeat_at
-    return not health.runtime_up or (beat is not None and look.now - beat > _CONFIG.runtime.heartbeat_timeout)
+    return not health.runtime_up or (beat is not None and scrape.now - beat > _CONFIG.runtime.heartbeat_timeout)
 
 
-def _stalled() -> Verdict:
-    def verdict(shown: ShownRun, look: Look) -> bool:
-        return _silent(shown, look) and not runtime_down(look)
+def _stalled() -> Condition:
+    def condition(shown: ShownRun, scrape: Scrape) -> bool:
+        return _silent(shown, scrape) and not runtime_down(scrape)
 
-    return verdict
+    return condition
 
 
-def _not_picked_up() -> Verdict:
-    def verdict(shown: ShownRun, look: Look) -> bool:
-        if shown.run.status is not Status.QUEUED or runtime_down(look):
+def _not_picked_up() -> Condition:
+    def condition(shown: ShownRun, scrape: Scrape) -> bool:
+        if shown.run.status is not Status.QUEUED or runtime_down(scrape):
             return False
-        return not any(each.stall_threshold() is not None and not _silent(each, look) for each in look.shown.values())
+        return not any(
+            each.stall_threshold() is not None and not _silent(each, scrape) for each in scrape.shown.values()
+        )
 
-    return verdict
+    return condition
 
 
-def _silent(shown: ShownRun, look: Look) -> bool:
+def _silent(shown: ShownRun, scrape: Scrape) -> bool:
     threshold, progress = shown.stall_threshold(), shown.run.last_progress_at
-    return threshold is not None and progress is not None and look.now - progress > threshold
+    return threshold is not None and progress is not None and scrape.now - progress > threshold
 
 
-def _no_changes_in_15m() -> Verdict:
-    """`changes(finished[15m]) == 0`: true also of a series that is younger than that."""
+def _no_changes_in_15m() -> Condition:
+    """`changes(finished[15m]) == 0`, which also holds for a series that is younger than that."""
     seen: deque[tuple[float, int]] = deque()
 
-    def verdict(shown: ShownRun, look: Look) -> bool:
-        seen.append((look.now, shown.run.records.finished))
-        while seen[0][0] <= look.now - 15 * MINUTE:
+    def condition(shown: ShownRun, scrape: Scrape) -> bool:
+        seen.append((scrape.now, shown.run.records.finished))
+        while seen[0][0] <= scrape.now - 15 * MINUTE:
             seen.popleft()
         return _in_progress(shown) and len({finished for _, finished in seen}) == 1
 
-    return verdict
+    return condition
 
 
-def _running_for_an_hour() -> Verdict:
-    def verdict(shown: ShownRun, look: Look) -> bool:
+def _running_for_an_hour() -> Condition:
+    def condition(shown: ShownRun, scrape: Scrape) -> bool:
         started_at = shown.run.snapshot.started_at
-        return _in_progress(shown) and started_at is not None and look.now - started_at > HOUR
+        return _in_progress(shown) and started_at is not None and scrape.now - started_at > HOUR
 
-    return verdict
+    return condition
 
 
 def _in_progress(shown: ShownRun) -> bool:
@@ -260,7 +262,7 @@ STALLED = Alert(_stalled, hold=MINUTE, keep=10 * MINUTE)
 NOT_PICKED_UP = Alert(_not_picked_up, hold=15 * MINUTE, keep=10 * MINUTE)
 
 OURS = Rule("by the run's own pace", (STALLED, NOT_PICKED_UP))
-RIVALS = (
+OTHER_RULES = (
     Rule("changes[15m] == 0", (Alert(_no_changes_in_15m),)),
     Rule("changes[15m] == 0, for 10m", (Alert(_no_changes_in_15m, hold=10 * MINUTE),)),
     Rule("running for an hour", (Alert(_running_for_an_hour),)),
@@ -281,10 +283,10 @@ def _health(outage: Outage | None, now: float) -> Health:
     if outage is None or not outage.since <= now < outage.until:
         return Health(runtime_up=True, workers=4, last_heartbeat_at=now)
     return {
-        "says so": Health(runtime_up=False, workers=0, last_heartbeat_at=outage.since),
-        "heartbeat stands still": Health(runtime_up=True, workers=4, last_heartbeat_at=outage.since),
+        "reported": Health(runtime_up=False, workers=0, last_heartbeat_at=outage.since),
+        "old heartbeat": Health(runtime_up=True, workers=4, last_heartbeat_at=outage.since),
         "no heartbeat": Health(runtime_up=False),
-    }[outage.shows]
+    }[outage.shown_as]
 
 
 def overall(scores: dict[str, Score]) -> Score:
@@ -295,11 +297,11 @@ def overall(scores: dict[str, Score]) -> Score:
 
 
 def main() -> None:
-    """Print the score of our rule by kind, then of all rules."""
+    """Print the score of our alerts by kind of history, and then of all rules."""
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     ours = score(seed, SPINNERS, OURS)
     lines = [HEAD, *(each.row(kind) for kind, each in ours.items()), "", HEAD, overall(ours).row(OURS.name)]
-    lines += [overall(score(seed, SPINNERS, rival)).row(rival.name) for rival in RIVALS]
+    lines += [overall(score(seed, SPINNERS, other)).row(other.name) for other in OTHER_RULES]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Jobs for a real Dagster, whose own Python runs this: dagster_story.py JOB executes one, `queue` leaves one queued."""
+"""Jobs for a real Dagster, run by its own Python: `dagster_jobs.py JOB` executes one, `queue` queues one."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def keep(sent: int) -> None: ...
 
 @op
 def wait(text: int) -> None:
-    while not Path(os.environ["STORY_GO"]).exists():
+    while not Path(os.environ["CONTINUE_FILE"]).exists():
         time.sleep(0.05)
 
 
