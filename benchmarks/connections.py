@@ -1,6 +1,6 @@
 """CPU time of a request over TLS: our connections against one httpx client, and kept connections against new ones.
 
-The server is a process of its own (`python -m benchmarks.connections PORT CERTIFICATE`), and counts TLS handshakes.
+The server is a separate process (`python -m benchmarks.connections PORT CERTIFICATE`), and counts TLS handshakes.
 """
 
 import asyncio

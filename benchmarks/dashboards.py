@@ -1,8 +1,7 @@
-"""How much of Prometheus's time the queries of each dashboard take, against a budget of one second.
+"""The time that Prometheus needs for the queries of each dashboard, compared with a budget of one second.
 
-200 runs under way, 5,000 that ended within the last day, scraped every 15 seconds; recorded series of a year. The samples
-are written with promtool's backfill; what no query reads (a run's families beyond the range that a panel shows of them)
-is not written, since Prometheus would not read it either.
+200 open runs and 5,000 that ended within the last day, scraped every 15 seconds, and recorded series of a year. promtool
+writes the samples; those that no query reads are not written.
 
     python -m benchmarks.dashboards [--keep FOLDER]
 """
@@ -13,7 +12,6 @@ import math
 import random
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,7 +34,7 @@ MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 RANGES = {"spinner-jobs": 3 * HOUR, "spinner-live-ops": HOUR, "spinner-health": 14 * DAY, "spinner-exporter": 3 * HOUR}
 CAPACITY_RANGES = {"30 days": 30 * DAY, "a year": YEAR}
 WIDTH = 800
-"""Pixels of a panel, which is how many points Grafana asks for at most."""
+"""Pixels of a panel, and so the most points that Grafana requests."""
 
 PROJECTS = {
     "Clinic": ("Appointment reminders", "Recall calls", "Sales report"),
@@ -82,7 +80,7 @@ def report(url: str, end: int) -> None:
     runs = ",".join(
         sorted(labels["run_id"] for labels, _ in query(url, f"topk(12, spinner_run_created_timestamp_seconds @ {end})"))
     )
-    print(f"{ACTIVE:,} runs under way and {ENDED:,} ended, scraped every {SCRAPE} s; best of {ROUNDS} rounds\n")
+    print(f"{ACTIVE:,} open runs and {ENDED:,} ended runs, scraped every {SCRAPE} s; best of {ROUNDS} rounds\n")
     print(
         f"{'dashboard':<18} {'range':<9} {'queries':>7} {'Prometheus time':>16} {'of the budget':>14}   slowest panel"
     )
@@ -100,7 +98,7 @@ def report(url: str, end: int) -> None:
 
 
 def times(url: str, uid: str, span: int, end: int, run: str) -> Iterator[tuple[str, float]]:
-    """Yield by panel and query how many seconds Prometheus took."""
+    """Yield the name of each panel and query, and the seconds that Prometheus took."""
     board = json.loads((DIST / f"{uid}.json").read_text())
     for panel in board["panels"]:
         for target in panel["targets"]:
@@ -127,7 +125,7 @@ def seconds(duration: str) -> int:
 
 
 def write(folder: Path, end: int) -> None:
-    """Write the samples as OpenMetrics, and let promtool make blocks of them."""
+    """Write the samples as OpenMetrics, and convert them to blocks with promtool."""
     text = folder / "samples.om"
     with text.open("w") as out:
         for name, samples in families(end):
@@ -159,7 +157,7 @@ def families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
 
 def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
-    """The per-run families: those that a panel draws for all runs over its range, the others as long as an instant needs."""
+    """The families of runs: over an hour if a panel draws them for all runs, otherwise as long as an instant query needs."""
     rng = random.Random(1)
     runs = []
     for number in range(ACTIVE + ENDED):
@@ -233,7 +231,7 @@ def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
 
 def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
-    """Per spinner and on the whole: every scrape of the last three hours, and of today for the counters."""
+    """The families of spinners and of the runtime: scrapes of the last three hours, and of a day for counters."""
     spinners = [f'project="{project}",spinner="{name}"' for project, names in PROJECTS.items() for name in names]
 
     def counted(extra: str, rate: float, span: int = DAY) -> list[Series]:
@@ -269,13 +267,13 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
 
 def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
-    """What the recording rules would have made of a year, with days, weeks and growth in it."""
+    """What the recording rules would have recorded over a year, with daily and weekly patterns and growth."""
     rng = random.Random(2)
     spinners = [f'project="{project}",spinner="{name}"' for project, names in PROJECTS.items() for name in names]
     projects = [f'project="{project}"' for project in PROJECTS]
 
     def busy(at: int) -> float:
-        """A working day and week, with growth of a half in a year."""
+        """Return the load at a time: working hours and days, and growth by half in a year."""
         hour, day = at // HOUR % 24, at // DAY % 7
         rhythm = 0.15 + max(math.sin((hour - 6) / 14 * math.pi), 0.0) if 6 <= hour <= 20 else 0.15
         return (
@@ -380,9 +378,9 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
 
 def _month_part(at: int, end: int) -> float:
-    """Return how much of the plan's month is over; the last one began ten days before the end."""
+    """Return the elapsed share of the plan's month; the last one began ten days before the end."""
     return (at - end + 10 * DAY) % (30 * DAY) / (30 * DAY)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

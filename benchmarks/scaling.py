@@ -1,8 +1,8 @@
-"""How cost grows with projects and runs: one exporter and one real Prometheus, for sizes from a team to an organisation.
+"""How cost grows with projects and runs: one exporter and one real Prometheus, for organisations of different sizes.
 
     python -m benchmarks.scaling
 
-It takes some minutes. The table goes into docs/scaling.md.
+It takes some minutes. The table is for docs/scaling.md.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ SIZES = ((1, 10), (1, 1_000), (100, 1_000), (100, 100_000), (1_000, 100_000), (1
 RETENTION = "1h"
 SCRAPES = 4
 INTERVAL = 2
-"""Seconds; what is counted per scrape does not depend on it."""
+"""Seconds between scrapes; the costs per scrape do not depend on it."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     )
     print("| ---: " * 11 + "|")
     for projects, runs in SIZES:
-        # The upstream's runs are those of 12 hours.
+        # `upstream` has the runs of 12 hours.
         with running(projects, max(runs // 2, projects, 5)) as url, tempfile.TemporaryDirectory() as folder:
             print(f"| {projects:,} | {runs:,} | " + " | ".join(_measure(url, Path(folder))) + " |", flush=True)
 
@@ -85,7 +85,7 @@ def _measure(url: str, folder: Path) -> list[str]:
 
 
 def _size(target: str, headers: dict[str, str]) -> int:
-    """Return the bytes of a page as Prometheus asks for it."""
+    """Return the bytes of a page as Prometheus requests it."""
     with httpx.stream("GET", target, headers={"Accept-Encoding": "gzip", **headers}, timeout=120) as answer:
         return sum(map(len, answer.iter_raw()))
 

@@ -1,6 +1,6 @@
-"""What a scrape costs: whole requests over a real connection, side by side with others that serve the same bytes.
+"""The cost of a scrape: whole requests over a real connection, compared with other servers of the same bytes.
 
-The runs are in the exporter's store already, and change between two scrapes; what reading them costs is `sync`'s.
+The runs are in the exporter's store already and change between two scrapes. `sync` measures the cost of reading them.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.generated import GeneratedRuns
 from benchmarks.table import Row, mb, medians, ms
-from benchmarks.world import World
 from exporter.metrics.catalogue import RUN_FAMILIES, RUN_LABELS
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
@@ -45,16 +45,16 @@ def rows() -> list[Row]:
 
 def _against_others() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, _exporter(RUNS) as ours, contextlib.ExitStack() as stack:
-        ours.post("/turn")
+        ours.post("/advance")
         page = ours.body("/metrics")
         node = stack.enter_context(_node_exporter(Path(folder), page))
         gateway = stack.enter_context(_pushgateway(Path(folder), page))
         time_of = medians(
             {
-                "ours": ours.timed("/metrics", turn=True),
+                "ours": ours.timed("/metrics", advance=True),
                 "constant": ours.timed("/constant"),
                 "constant in pieces": ours.timed("/constant-in-pieces"),
-                "gzip": ours.timed("/metrics", turn=True, encoding="gzip"),
+                "gzip": ours.timed("/metrics", advance=True, encoding="gzip"),
                 "client": ours.timed("/prometheus-client"),
                 "node_exporter": node.timed("/metrics"),
                 "pushgateway": gateway.timed("/metrics"),
@@ -81,7 +81,7 @@ def _against_others() -> list[Row]:
 def _growth() -> Row:
     with contextlib.ExitStack() as stack:
         servers = {runs: stack.enter_context(_exporter(runs)) for runs in SIZES}
-        time_of = medians({str(runs): server.timed("/metrics", turn=True) for runs, server in servers.items()})
+        time_of = medians({str(runs): server.timed("/metrics", advance=True) for runs, server in servers.items()})
     per_run = {runs: time_of[str(runs)] / runs for runs in SIZES}
     return Row(
         f"time per run, {SIZES[-1]:,} runs",
@@ -95,14 +95,14 @@ def _growth() -> Row:
 class _Server:
     def __init__(self, port: int) -> None:
         self._port = port
-        self._room = memoryview(bytearray(400_000_000))
+        self._buffer = memoryview(bytearray(400_000_000))
 
-    def timed(self, path: str, *, turn: bool = False, encoding: str = "identity") -> Callable[[], float]:
-        """Return what measures a whole request, from sending it to the last byte."""
+    def timed(self, path: str, *, advance: bool = False, encoding: str = "identity") -> Callable[[], float]:
+        """Return a function that measures a whole request, from sending it to the last byte."""
 
         def measure() -> float:
-            if turn:
-                self.post("/turn")
+            if advance:
+                self.post("/advance")
             started = time.perf_counter()
             self._get(path, encoding)
             return time.perf_counter() - started
@@ -110,7 +110,7 @@ class _Server:
         return measure
 
     def body(self, path: str, *, encoding: str = "identity") -> bytes:
-        return bytes(self._room[: self._get(path, encoding)])
+        return bytes(self._buffer[: self._get(path, encoding)])
 
     def post(self, path: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
@@ -118,15 +118,15 @@ class _Server:
         connection.getresponse().read()
 
     def _get(self, path: str, encoding: str) -> int:
-        # A connection of its own, as each scrape has after 15 seconds.
+        # A new connection for each request.
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         connection.request("GET", path, headers={"Accept-Encoding": encoding, "Accept": "text/plain"})
         answer = connection.getresponse()
         if answer.status != 200:
             raise RuntimeError(f"{path}: HTTP {answer.status}: {answer.read()[:500]!r}")
         size = 0
-        # Read, and not joined: what a client makes of it is not what is measured.
-        while count := answer.readinto(self._room[size:]):
+        # Read without joining, because what a client does with the page is not measured.
+        while count := answer.readinto(self._buffer[size:]):
             size += count
         return size
 
@@ -166,7 +166,7 @@ def _pushgateway(folder: Path, page: bytes) -> Iterator[_Server]:
 
 
 def _without_own(page: bytes) -> bytes:
-    """Leave out what the exporter says of itself as a process: the others say the same of themselves."""
+    """Return the page without the metrics of the exporter's process, which the other servers have too."""
     return page[: page.index(b"# HELP process_")]
 
 
@@ -176,31 +176,31 @@ def _running(command: list[str], port: int, ready: str) -> Iterator[_Server]:
         yield _Server(port)
 
 
-class _Made:
-    """Stands for an exporter whose runtime has been read: its store is made up, all that follows is the product's."""
+class _FakeExporter:
+    """An exporter with a generated store; everything after the store is real."""
 
     ready = True
     timeout_offset = 0.5
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self._exposition = Exposition(ExporterMetrics(version="0", wall=world.clock))
+    def __init__(self, generated: GeneratedRuns) -> None:
+        self.generated = generated
+        self._exposition = Exposition(ExporterMetrics(version="0", wall=generated.clock))
         self.last: MetricsPage | None = None
 
     async def page(self, page_format: Format, *, max_wait: float) -> MetricsPage:
-        self.last = await self._exposition.page({"": self.world.now()}, page_format)
+        self.last = await self._exposition.page({"": self.generated.now()}, page_format)
         return self.last
 
 
 class _Collector:
-    """What one writes with prometheus-client alone."""
+    """The same metrics, written with prometheus-client only."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, generated: GeneratedRuns) -> None:
+        self._generated = generated
 
     def collect(self) -> Iterator[Metric]:
-        now = self._world.now()
-        runs = list(self._world.store.view.runs())
+        now = self._generated.now()
+        runs = list(self._generated.store.view.runs())
         for family in RUN_FAMILIES:
             metric = GaugeMetricFamily(family.name, family.help, labels=(*RUN_LABELS, *family.labels))
             for shown in runs:
@@ -217,21 +217,21 @@ class _Collector:
 def _serve(runs: int, port: int) -> None:
     import asyncio
 
-    world = World(runs)
-    made = _Made(world)
+    generated = GeneratedRuns(runs)
+    exporter = _FakeExporter(generated)
     registry = prometheus_client.CollectorRegistry()
-    registry.register(cast("Any", _Collector(world)))
+    registry.register(cast("Any", _Collector(generated)))
 
-    async def turn(request: Request) -> Response:
-        world.turn()
+    async def advance(request: Request) -> Response:
+        generated.advance()
         return Response()
 
     async def constant(request: Request) -> Response:
-        if made.last is None:
-            await made.page(TEXT, max_wait=1)
-        # Once: what it takes to make them is none of what it takes to send them.
+        if exporter.last is None:
+            await exporter.page(TEXT, max_wait=1)
+        # Built once, because only sending them is measured.
         if not constants:
-            body = bytes(cast("MetricsPage", made.last))
+            body = bytes(cast("MetricsPage", exporter.last))
             pieces = [body[start : start + PIECE] for start in range(0, len(body), PIECE)]
             constants.update(body=body, pieces=pieces)
         return Response(constants["body"])
@@ -244,10 +244,10 @@ def _serve(runs: int, port: int) -> None:
         return Response(generate_latest(registry))
 
     constants: dict[str, Any] = {}
-    app = create_app(cast("Exporter", made))
+    app = create_app(cast("Exporter", exporter))
     app.routes.extend(
         [
-            Route("/turn", turn, methods=["POST"]),
+            Route("/advance", advance, methods=["POST"]),
             Route("/constant", constant),
             Route("/constant-in-pieces", in_pieces),
             Route("/prometheus-client", library),

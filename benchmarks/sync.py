@@ -1,7 +1,7 @@
-"""What reading a runtime costs, against the least that it could: requests, bytes, time, memory, and who has to wait.
+"""The cost of reading a runtime compared with the minimum: requests, bytes, time, memory and delays of other requests.
 
-The runtime is a process of its own that costs next to nothing (`upstream`); the exporter runs in a process of its own
-too where its memory or its turns are measured.
+The runtime is a separate process with almost no cost (`upstream`). So is the exporter where its memory or the delays of
+its event loop are measured.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from exporter.service import Exporter
 from tests.stack import programs
 from tests.stack.programs import EXPORTER, free_port
 
-PATIENCE = 600.0
+MAX_WAIT = 600.0
 MOST_RUNS = 1_000_000
 LOOP_BUDGET = 0.05
 """Seconds that one step may hold the event loop."""
@@ -42,8 +42,8 @@ def rows() -> list[Row]:
         _first_sync(),
         _memory_of_a_list(),
         _memory(),
-        _turns(),
-        _scrapes_until_seen(),
+        _event_loop_delay(),
+        _scrapes_until_visible(),
     ]
 
 
@@ -61,13 +61,13 @@ def _nothing_changed() -> list[Row]:
 
 async def _two_syncs(url: str) -> tuple[dict[str, int], dict[str, int]]:
     async with _exporter(url) as exporter:
-        await exporter.refresh(PATIENCE)
+        await exporter.refresh(MAX_WAIT)
         first = _counted(url)
-        # What the second read finds is the overlap with the first; from then on nothing changes.
-        await exporter.refresh(PATIENCE)
-        await exporter.refresh(PATIENCE)
+        # The second read finds the overlap with the first one; then nothing changes.
+        await exporter.refresh(MAX_WAIT)
+        await exporter.refresh(MAX_WAIT)
         _counted(url)
-        await exporter.refresh(PATIENCE)
+        await exporter.refresh(MAX_WAIT)
         return first, _counted(url)
 
 
@@ -75,10 +75,10 @@ def _some_changed() -> Row:
     async def measure(url: str) -> tuple[int, int]:
         async with _exporter(url) as exporter:
             for _ in range(3):
-                await exporter.refresh(PATIENCE)
+                await exporter.refresh(MAX_WAIT)
             changed = httpx.get(f"{url}/change?share=0.01").json()["bytes"]
             _counted(url)
-            await exporter.refresh(PATIENCE)
+            await exporter.refresh(MAX_WAIT)
             return _counted(url)["bytes"], changed
 
     with running(10, 100_000) as url:
@@ -93,14 +93,14 @@ def _first_sync() -> Row:
     def bare() -> float:
         started = time.perf_counter()
         if asyncio.run(_bare(url, projects)) != runs:
-            raise RuntimeError("the bare loop did not see every run")
+            raise RuntimeError("the bare loop did not read every run")
         return time.perf_counter() - started
 
     def ours() -> float:
         async def measure() -> float:
             started = time.perf_counter()
             async with _exporter(url) as exporter:
-                if not await exporter.refresh(PATIENCE):
+                if not await exporter.refresh(MAX_WAIT):
                     raise RuntimeError("the first sync failed")
                 return time.perf_counter() - started
 
@@ -115,7 +115,7 @@ def _first_sync() -> Row:
 
 
 async def _bare(url: str, projects: int) -> int:
-    decoder = msgspec.json.Decoder(wire.WirePage[wire.WireJob])  # the exporter's own types
+    decoder = msgspec.json.Decoder(wire.WirePage[wire.WireJob])  # the types that the exporter decodes
     seen = 0
     async with httpx.AsyncClient(base_url=url) as client:
         for project in range(projects):
@@ -129,7 +129,7 @@ async def _bare(url: str, projects: int) -> int:
 
 
 def _memory_of_a_list() -> Row:
-    """Compare the peaks of two first reads that keep as many runs, and that are of lists of different lengths."""
+    """Compare the peaks of two first reads that keep the same number of runs, of lists of different lengths."""
     kept = 10_000
     short, long = (_memory_of(runs, limit=kept)["peak"] for runs in (20_000, 200_000))
     return Row(f"peak memory of a first read of 200,000 runs of which {kept:,} are kept", "the same of 20,000 runs",
@@ -137,7 +137,7 @@ def _memory_of_a_list() -> Row:
 
 
 def _memory() -> Row:
-    """Compare what 50,000 runs more take, so that what the process itself takes is none of it."""
+    """Measure what 50,000 additional runs take, so that the process itself is not included."""
     few, many = (_memory_of(runs) for runs in (10_000, 60_000))
     memory = (many["memory"] - few["memory"]) / 50_000
     page = (many["page"] - few["page"]) / 50_000
@@ -155,10 +155,10 @@ def _memory_of(runs: int, *, limit: int = MOST_RUNS) -> dict[str, float]:
 
 async def _measure_memory(url: str, limit: int) -> None:
     async with _exporter(url, limit=limit) as exporter:
-        await exporter.refresh(PATIENCE)
+        await exporter.refresh(MAX_WAIT)
         peak = _status("VmHWM")
         for _ in range(3):
-            page = await exporter.page(max_wait=PATIENCE)
+            page = await exporter.page(max_wait=MAX_WAIT)
             await page.gzip()
         size = page.size
         del page
@@ -172,43 +172,43 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def _turns() -> Row:
-    """Ask for /-/healthy again and again while another reads and scrapes 10,000 runs for the first time."""
+def _event_loop_delay() -> Row:
+    """Request /-/healthy repeatedly during the first read and scrape of 10,000 runs."""
     with running(5, 10_000) as url, _process(url) as port:
         scrape = subprocess.Popen(
             [sys.executable, "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).read()",
              f"http://127.0.0.1:{port}/metrics"]
         )  # fmt: skip
-        longest, asked = 0.0, 0
+        longest, requests = 0.0, 0
         connection = http.client.HTTPConnection("127.0.0.1", port)
         while scrape.poll() is None:
             started = time.perf_counter()
             connection.request("GET", "/-/healthy")
             connection.getresponse().read()
-            longest, asked = max(longest, time.perf_counter() - started), asked + 1
+            longest, requests = max(longest, time.perf_counter() - started), requests + 1
     return Row("longest wait for /-/healthy while 10,000 runs are read and scraped", "50 ms", longest / LOOP_BUDGET, 1.0,
-               {"longest": ms(longest), "asked": f"{asked:,} times"})  # fmt: skip
+               {"longest": ms(longest), "requests": f"{requests:,}"})  # fmt: skip
 
 
-def _scrapes_until_seen() -> Row:
+def _scrapes_until_visible() -> Row:
     async def measure(url: str) -> int:
         async with _exporter(url) as exporter:
             for _ in range(3):
-                await exporter.page(max_wait=PATIENCE)
+                await exporter.page(max_wait=MAX_WAIT)
             done = httpx.get(f"{url}/change?share=1").json()["done"]
             scrapes = 0
             while True:
                 scrapes += 1
-                if f'state="completed"}} {done}\n' in str(await exporter.page(max_wait=PATIENCE)):
+                if f'state="completed"}} {done}\n' in str(await exporter.page(max_wait=MAX_WAIT)):
                     return scrapes
 
     with running(5, 1_000) as url:
         scrapes = asyncio.run(measure(url))
-    return Row("scrapes from a change in the runtime to its sight", "1", scrapes, 1.0, {"scrapes": str(scrapes)})
+    return Row("scrapes until a change in the runtime is visible", "1", scrapes, 1.0, {"scrapes": str(scrapes)})
 
 
 def _counted(url: str) -> dict[str, int]:
-    """Return what the runtime was asked since this was last called."""
+    """Return the requests and bytes of the runtime since the last call."""
     counted: dict[str, int] = httpx.get(f"{url}/count").json()
     return counted
 

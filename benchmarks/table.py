@@ -1,4 +1,4 @@
-"""One table for all benchmarks: what was measured, against what, the ratio and what it should be."""
+"""The table of all benchmarks: what was measured, compared with what, the ratio, and its target."""
 
 import dataclasses
 import json
@@ -10,37 +10,37 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROUNDS = 9
-"""Times that each thing is measured, one after the other in turn: what the machine does meanwhile meets them all."""
+"""Measurements of each thing, taken in turn, so that other load on the machine affects all of them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. `figures` are what it is made of, with their units."""
+    """One comparison. `figures` are the measured values with their units."""
 
     what: str
     against: str
     ratio: float
-    reach: float
+    target: float
     figures: Mapping[str, str]
 
     @property
-    def is_reached(self) -> bool:
-        return self.ratio <= self.reach
+    def is_met(self) -> bool:
+        return self.ratio <= self.target
 
 
 def medians(measures: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """Take each measure once per round, in turn, after one that does not count; return the medians."""
+    """Take each measurement once per round, in turn, after a warm-up round; return the medians."""
     taken: dict[str, list[float]] = {name: [] for name in measures}
-    for turn in range(ROUNDS + 1):
+    for round_number in range(ROUNDS + 1):
         for name, measure in measures.items():
             value = measure()
-            if turn:
+            if round_number:
                 taken[name].append(value)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def machine() -> dict[str, str]:
-    """Name what the figures were measured on."""
+    """Return the machine and the versions that the figures were measured with."""
     cpuinfo = Path("/proc/cpuinfo")
     models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
     libraries = ("prometheus-client", "httpx", "msgspec", "uvicorn", "starlette")
@@ -53,17 +53,17 @@ def machine() -> dict[str, str]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print the table in Markdown, since it goes into docs/performance.md."""
+    """Print the table in Markdown, for docs/performance.md."""
     print("| what | measured against | target | result | figures |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:
-        mark = "" if row.is_reached else " **missed**"
+        mark = "" if row.is_met else " **missed**"
         figures = ", ".join(f"{name} {figure}" for name, figure in row.figures.items())
-        print(f"| {row.what} | {row.against} | ≤ {_ratio(row.reach)} | {_ratio(row.ratio)}{mark} | {figures} |")
+        print(f"| {row.what} | {row.against} | ≤ {_ratio(row.target)} | {_ratio(row.ratio)}{mark} | {figures} |")
 
 
 def save(rows: Iterable[Row], path: Path) -> None:
-    """Write the same as JSON, to be compared with later."""
+    """Write the same as JSON, for later comparisons."""
     path.parent.mkdir(exist_ok=True)
     document = {"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]}
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

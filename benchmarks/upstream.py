@@ -1,7 +1,7 @@
-"""A runtime's API that costs next to nothing: jobs are encoded once, and a page is a join of them.
+"""A runtime's API with almost no cost: jobs are encoded once, and a page joins them.
 
-Started as a process of its own (`python -m benchmarks.upstream PORT PROJECTS RUNS`), so that what is measured is the
-reader and not the server. It counts what it sends.
+It runs as a separate process (`python -m benchmarks.upstream PORT PROJECTS RUNS`), so that the measurements contain the
+reader only. It counts requests and bytes.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ DAY = 86_400
 
 @contextlib.contextmanager
 def running(projects: int, runs: int) -> Iterator[str]:
-    """Run one with so many projects and, together, so many runs, of which one in a hundred has not ended."""
+    """Run it with `projects` projects and `runs` runs in total, of which one in a hundred has not ended."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.upstream", str(port), str(projects), str(runs)]
     url = f"http://127.0.0.1:{port}"
@@ -44,7 +44,7 @@ class _Project:
         self.at: dict[int, float] = {}
         for place, run in enumerate(runs):
             is_open = run % 100 == 7
-            # Evenly over twelve hours, and not at the same moments in each project.
+            # Evenly over twelve hours, at different times in each project.
             share = (place + number * 0.618 % 1) / len(runs)
             self.put(run, now - DAY / 2 + share * (DAY / 2 - 60), is_open=is_open, done=100)
 
@@ -59,7 +59,7 @@ class _Project:
 
 def _job(project: str, run: int, at: float, *, is_open: bool, done: int) -> bytes:
     counts = {"pending": 195 - done, "running": 5} if is_open else {"pending": 0, "running": 0}
-    document = {
+    document: dict[str, object] = {
         "id": f"job_{run:012x}",
         "projectId": project,
         "spinnerId": f"spn_{run % 4}",
@@ -110,7 +110,7 @@ class _Api:
         return status, body, tag
 
     def change(self, share: float) -> int:
-        """Let a share of the runs get further; return how many bytes they are."""
+        """Let a share of the runs make progress; return their size in bytes."""
         self.done += 1
         now, size = time.time(), 0
         for project in self.projects.values():

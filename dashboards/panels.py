@@ -1,4 +1,4 @@
-"""Builders for panels, variables and dashboards in the house style.
+"""Builders for panels, variables and dashboards with the project's conventions.
 
 `grafana` corrects the JSON that grafanalib writes from them.
 """

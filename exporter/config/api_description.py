@@ -1,4 +1,4 @@
-"""The description of an API in a config: paths, paging, and where in the responses the exporter's fields are.
+"""The description of an API in a config: paths, paging, and the location of the exporter's fields in responses.
 
 Pure data: `config` reads it and `runtime` applies it. `presets/contract.yml` describes the contract's API in the same
 format.
@@ -12,12 +12,12 @@ import msgspec
 from exporter.status import Status
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of the description; an unknown key is an error."""
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section of the description; an unknown key is an error."""
 
 
-class FieldSource(_Part, frozen=True):
-    """Where the value of a field comes from, and how it is converted."""
+class FieldSource(_Section, frozen=True):
+    """The source of a field's value, and its conversion."""
 
     path: str | None = None
     """JMESPath from the item to the value."""
@@ -30,7 +30,7 @@ class FieldSource(_Part, frozen=True):
     after: str | None = None
     """For durations: the field that contains the start time."""
     labels: dict[str, str] = {}
-    """From values of the API to those of the contract; other values stay as they are."""
+    """Maps values of the API to those of the contract; other values are unchanged."""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.value is None):
@@ -39,14 +39,14 @@ class FieldSource(_Part, frozen=True):
             raise ValueError("after: required with convert: seconds, milliseconds or clock, and not allowed otherwise")
 
 
-class ListFilter(_Part, frozen=True):
-    """What is added to a request for a part of a list."""
+class ListFilter(_Section, frozen=True):
+    """Query parameters and body keys that restrict a list to some of its items."""
 
     query: dict[str, Any] = {}
     body: dict[str, Any] = {}
 
 
-class Paging(_Part, frozen=True):
+class Paging(_Section, frozen=True):
     """How a list is divided into pages."""
 
     style: Literal["none", "cursor", "page", "offset", "link"] = "none"
@@ -70,7 +70,7 @@ class Paging(_Part, frozen=True):
             raise ValueError("size: expected a whole number, 1 or more")
 
 
-class Resource(_Part, frozen=True):
+class Resource(_Section, frozen=True):
     """One resource of the API. `{project}`, `{run}` and `{ref.NAME}` in its path are replaced by ids."""
 
     path: str
@@ -79,11 +79,11 @@ class Resource(_Part, frozen=True):
     body: dict[str, Any] = {}
     """JSON body of a POST request."""
     changed: ListFilter | None = None
-    """Requests what changed since `{since}`; without it every read requests the whole list."""
+    """Restricts the list to what changed since `{since}`; without it every read requests the whole list."""
     active: ListFilter | None = None
-    """Requests runs that have not ended."""
+    """Restricts the list to runs that have not ended."""
     failed: ListFilter | None = None
-    """Requests records that failed."""
+    """Restricts the list to records that failed."""
     since: Literal["rfc3339", "epoch_s", "epoch_ms"] = "rfc3339"
     """The format of `{since}`."""
     items: str = "items"
@@ -119,7 +119,7 @@ class Resource(_Part, frozen=True):
 Absent = Literal["absent"]
 
 
-class Resources(_Part, frozen=True):
+class Resources(_Section, frozen=True):
     """The resources of the API. Without one that is `absent`, the metrics that need it are not exported."""
 
     health: Resource | Absent
@@ -127,11 +127,11 @@ class Resources(_Part, frozen=True):
     """Absent: all runs belong to one project, named by `runtime.project`."""
     jobs: Resource
     job: Resource | Absent
-    """One run by its id. Absent: a run that is in no list any more counts as gone."""
+    """One run by its id. Absent: a run that is in no list any more counts as deleted."""
     records: Resource | Absent
     usage: Resource | Absent
     counts: Literal["job", "records"] = "job"
-    """Where a run's record counts come from: from the run, or counted from its records."""
+    """The source of a run's record counts: its own fields, or its records, which are then listed and counted."""
 
     def __post_init__(self) -> None:
         if self.counts == "records" and self.records == "absent":

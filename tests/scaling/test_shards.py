@@ -83,8 +83,8 @@ def large_org(tmp_path: Path) -> Iterator[tuple[list[str], list[str], str]]:
 def config(shard: int, exporters: list[str]) -> dict[str, object]:
     """The example with the addresses of this test, for one of the shards."""
     text = EXAMPLE.read_text()
-    assert 'regex: "0"}  # the mark' in text
-    text = text.replace('regex: "0"}  # the mark', f'regex: "{shard}"}}')
+    assert 'regex: "0"}  # shard' in text
+    text = text.replace('regex: "0"}  # shard', f'regex: "{shard}"}}')
     # Here the exporters are on one machine and differ in the port, so one rule for each replaces the pattern.
     rule = '      - {source_labels: [__tmp_exporter], regex: "%d", target_label: __address__, replacement: "%s"}'
     lookup = "\n".join(rule % (n, host(url)) for n, url in enumerate(exporters))

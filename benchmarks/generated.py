@@ -17,8 +17,8 @@ CHANGED = 0.02
 RECORDS = 10_000
 
 
-class World:
-    """The runs of a day, of which one in twenty has not ended; `turn` changes what changes between two scrapes."""
+class GeneratedRuns:
+    """A store with the runs of a day, of which one in twenty has not ended. `advance` changes runs as between scrapes."""
 
     def __init__(self, runs: int) -> None:
         self.clock = Clock(NOON + DAY)
@@ -31,25 +31,28 @@ class World:
         )
         self._random = random.Random(1)
         self._done = 100
-        self._live = [number for number in range(runs) if number % 20 == 7]
+        self._open = [number for number in range(runs) if number % 20 == 7]
         for project in range(len(PROJECTS)):
             of_project = range(project, runs, len(PROJECTS))
-            seen = [(self.run(number, ended=number % 20 != 7), self.clock()) for number in of_project]
-            self._commit(project, seen)
+            snapshots = [(self.run(number, ended=number % 20 != 7), self.clock()) for number in of_project]
+            self._read(project, snapshots)
 
-    def turn(self) -> None:
-        """Let 15 seconds pass, and 2% of the runs get further; of these two end."""
+    def advance(self) -> None:
+        """Advance by 15 seconds, in which 2% of the runs make progress and two of them end."""
         self.clock.advance(15)
         self._done += 1
-        changed = self._random.sample(self._live, max(int(self.runs * CHANGED), 1))
-        for number in changed[:2] if len(self._live) > self.runs // 25 else []:
-            self._live.remove(number)
+        changed = self._random.sample(self._open, max(int(self.runs * CHANGED), 1))
+        for number in changed[:2] if len(self._open) > self.runs // 25 else []:
+            self._open.remove(number)
         for project in range(len(PROJECTS)):
-            mine = [number for number in changed if number % len(PROJECTS) == project]
-            ended = [number not in self._live for number in mine]
-            self._commit(
+            of_project = [number for number in changed if number % len(PROJECTS) == project]
+            ended = [number not in self._open for number in of_project]
+            self._read(
                 project,
-                [(self.run(number, ended=over), self.clock()) for number, over in zip(mine, ended, strict=True)],
+                [
+                    (self.run(number, ended=has_ended), self.clock())
+                    for number, has_ended in zip(of_project, ended, strict=True)
+                ],
             )
 
     def now(self) -> ScrapeContext:
@@ -72,5 +75,5 @@ class World:
             else RecordCounts(RECORDS, RECORDS - self._done - 5, 5, 0, self._done, 0),
         )
 
-    def _commit(self, project: int, seen: list[tuple[RunSnapshot, float]]) -> None:
+    def _read(self, project: int, seen: list[tuple[RunSnapshot, float]]) -> None:
         read_project(self.store, f"p{project}", seen, as_of=self.clock(), horizon=NOON - DAY)
