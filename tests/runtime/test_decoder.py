@@ -291,20 +291,20 @@ def test_a_run_without_the_time_of_its_last_change_gets_that_of_the_response_or_
 
 
 def test_a_run_without_a_creation_has_that_of_its_start_and_one_without_both_is_invalid(tmp_path: Path) -> None:
-    noted = Observer()
-    decoder = described({"id": "id", "status": "status", "spinnerName": "name", "startedAt": "at"}, tmp_path, noted)
+    observer = Observer()
+    decoder = described({"id": "id", "status": "status", "spinnerName": "name", "startedAt": "at"}, tmp_path, observer)
     job = {"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"}
     (started,) = decoder.jobs(page(job)).items
     assert started.created_at == started.started_at == 1_767_603_600.0
     assert not decoder.jobs(page({**job, "at": None})).items
-    assert noted.invalid == [("job", "createdAt: is missing")]
+    assert observer.invalid == [("job", "createdAt: is missing")]
 
 
 def test_a_run_without_a_spinner_has_the_name_of_its_project_and_without_both_is_invalid(tmp_path: Path) -> None:
-    noted = Observer()
-    decoder = described({"id": "id", "status": "status", "createdAt": "at"}, tmp_path, noted)
+    observer = Observer()
+    decoder = described({"id": "id", "status": "status", "createdAt": "at"}, tmp_path, observer)
     body = page({"id": "a", "status": "running", "at": "2026-01-05T09:00:00Z"})
     (run,) = decoder.jobs(body, RunDefaults(project_id="p1", spinner="Flow")).items
     assert (run.spinner, run.project_id) == ("Flow", "p1")
     assert not decoder.jobs(body).items
-    assert noted.invalid == [("job", "spinnerName: is missing")]
+    assert observer.invalid == [("job", "spinnerName: is missing")]
