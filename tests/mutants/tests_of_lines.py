@@ -18,6 +18,9 @@ from tests.mutants.children import Job, run_all
 
 SECONDS_PER_TEST = 300.0
 
+IMPORT = ""
+"""Coverage's context outside of tests."""
+
 
 @dataclass
 class LineMap:
@@ -26,20 +29,29 @@ class LineMap:
     seconds: dict[str, float] = field(default_factory=dict)
     tests: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
+    imports: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """The lines that run before any test, while modules are imported."""
+
     def add(self, measured: dict[str, Any]) -> None:
         for test, of_test in measured.items():
+            if test == IMPORT:
+                for file, lines in of_test["lines"].items():
+                    self.imports[file].update(lines)
+                continue
             self.seconds[test] = of_test["seconds"]
             for file, lines in of_test["lines"].items():
                 for line in lines:
                     self.tests[file][line].add(test)
 
     def of_lines(self, file: str, lines: Iterable[int]) -> set[str]:
-        """Return the tests that run at least one of these lines."""
+        """Return the tests that run at least one of these lines; of lines that an import runs, those of the module."""
+        if self.imports[file].intersection(lines):
+            return self.of_module(file)
         return set().union(*(self.tests[file].get(line, ()) for line in lines))
 
     def of_module(self, file: str) -> set[str]:
         """Return the tests that run a line of the module, other than by importing it."""
-        return self.of_lines(file, self.tests[file])
+        return set().union(*self.tests[file].values())
 
 
 def measured_map(root: Path, workers: int, say: Callable[[str], None]) -> LineMap:
@@ -115,7 +127,7 @@ def measure(root: Path, file: str, report: Callable[[str], None], folder: Path) 
         test: {"seconds": seconds, "lines": defaultdict(list)}
         for test, seconds in plugin.seconds.items()
         if test not in plugin.failed | plugin.start_programs
-    }
+    } | {IMPORT: {"seconds": 0.0, "lines": defaultdict(list)}}
     data = lines.get_data()
     for path in data.measured_files():
         for line, contexts in data.contexts_by_lineno(path).items():
@@ -158,7 +170,7 @@ class Measurement:
             return (yield)
         finally:
             self.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
-            self._lines.switch_context("")
+            self._lines.switch_context(IMPORT)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
