@@ -39,7 +39,7 @@ SCRAPE_TIMEOUT = 10.0
 REQUEST_TIMEOUT = 5.0
 """Seconds for each request: longer than any good response takes, and shorter than each Retry-After in these tests."""
 
-SHORT_REQUEST_TIMEOUT = 0.6
+SHORT_REQUEST_TIMEOUT = 1.0
 """The same for endless responses. The good responses there are small: even a busy machine sends them in time."""
 
 
@@ -382,8 +382,12 @@ async def test_each_failure_mode_of_the_api_has_its_expected_effect_only(mode: M
     faulty = FaultyRuntime(runtime)
     async with faulty.serving() as url:
         bench = Bench(url, faulty, clock, request_timeout=SHORT_REQUEST_TIMEOUT if mode.endless else REQUEST_TIMEOUT)
-        found = await bench.scrape()
-        assert bench.completed(found, "run-0") == bench.completed(found, "other") == bench.moves
+        for _ in range(20):
+            found = await bench.scrape()
+            if bench.completed(found, "run-0") == bench.completed(found, "other") == bench.moves:
+                break  # On a busy machine the short timeout may be over before the first connections are open.
+        else:
+            pytest.fail("without a fault, no scrape showed the current runs; is the machine that busy?")
 
         faulty.fault, faulty.path = mode.fault, mode.path
         before = bench.moves
