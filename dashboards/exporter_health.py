@@ -60,7 +60,7 @@ RUNS = stat(
     Panel(
         4,
         "Runs shown",
-        "Runs with series of their own: runs that have not ended, and runs that ended within the retention.",
+        "Runs that have their own series: runs that have not ended, and runs that ended within the retention.",
         GridPos(x=0, y=3, w=8, h=3),
     ),
     range_query(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))"),

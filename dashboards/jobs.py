@@ -1,6 +1,6 @@
 """Jobs: is a run making progress, how long does it take, which records failed?
 
-The dashboard does not refresh by itself, so that rows do not move while somebody reads them.
+The dashboard does not refresh by itself, so that rows do not move while you read them.
 """
 
 from dashboards.panels import (

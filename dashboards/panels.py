@@ -246,7 +246,7 @@ def bar_gauge(
     colours: dict[str, str] | None = None,
     names_above: bool = False,
 ) -> core.Panel:
-    """Show the current value of each series as a bar. `names_above` makes room for long names."""
+    """Show the current value of each series as a bar. With `names_above`, names are above the bars, for long names."""
     fixed = [by_name(name, {"color": {"mode": "fixed", "fixedColor": each}}) for name, each in (colours or {}).items()]
     return core.BarGauge(
         **_common(panel, [query]),

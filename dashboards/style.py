@@ -1,6 +1,6 @@
 """Colours, units and statuses that all dashboards share.
 
-Colour-blind people can tell the colours apart (after Okabe and Ito). Colour is never the only signal: a status is
+Colour-blind people can distinguish the colours (after Okabe and Ito). Colour is never the only signal: a status is
 always a sign and a word.
 """
 

@@ -1,4 +1,4 @@
-"""The words for how a run is doing, shared by config, runtime and all that follows."""
+"""The statuses of runs and records, shared by all layers."""
 
 import enum
 from typing import Self
@@ -8,7 +8,7 @@ class Status(enum.StrEnum):
     """The ideas behind the many wordings of a run's status."""
 
     ended: bool
-    """Whether a run of this status is over; `UNKNOWN` is not, since nobody knows."""
+    """Whether a run of this status is over; `UNKNOWN` counts as not over."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -18,9 +18,9 @@ class Status(enum.StrEnum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
-    def __new__(cls, word: str) -> Self:
-        """Make a status; whether it is an end is asked too often, of every run of every page, to be worked out anew."""
-        status = str.__new__(cls, word)
-        status._value_ = word
-        status.ended = word in ("completed", "failed", "cancelled")
+    def __new__(cls, value: str) -> Self:
+        """Create a status. `ended` is an attribute, because it is read for every run of every page."""
+        status = str.__new__(cls, value)
+        status._value_ = value
+        status.ended = value in ("completed", "failed", "cancelled")
         return status

@@ -23,7 +23,7 @@ def config(folder: Path, text: str = 'runtime: {base_url: "http://127.0.0.1:9"}\
 
 @pytest.mark.parametrize("command", ["serve", "once"])
 def test_a_bad_config_is_one_line_and_status_2(tmp_path: Path, command: str) -> None:
-    """Also in a process of its own, as `tests/config/test_mistakes.py` is not."""
+    """In a separate process, unlike `tests/config/test_mistakes.py`."""
     ended = spinner_exporter(command, f"--config.file={config(tmp_path, 'runtime: {base_url: 5}')}")
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
@@ -52,15 +52,15 @@ def test_check_config_says_good_or_what_is_wrong(tmp_path: Path) -> None:
 def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = run("once", f"--config.file={config(tmp_path)}")
-    assert dead.returncode == 1
-    assert "\nspinner_api_up 0\n" in dead.stdout
+    without_api = run("once", f"--config.file={config(tmp_path)}")
+    assert without_api.returncode == 1
+    assert "\nspinner_api_up 0\n" in without_api.stdout
     with runtime(tmp_path) as url:
         monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_BASE_URL", url)
-        alive = run("once")
-    assert alive.returncode == 0
-    assert "\nspinner_api_up 1\n" in alive.stdout
-    assert "spinner_run_progress_ratio{" in alive.stdout
+        with_api = run("once")
+    assert with_api.returncode == 0
+    assert "\nspinner_api_up 1\n" in with_api.stdout
+    assert "spinner_run_progress_ratio{" in with_api.stdout
 
 
 def test_metrics_doc_is_what_is_checked_in() -> None:
@@ -100,7 +100,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
     with log.open("wb") as output:
         process = subprocess.Popen([*COMMAND, *arguments], stderr=output, cwd=ROOT)
     try:
-        until(lambda: _healthy(port), f"it answers; see {log}")
+        until(lambda: _healthy(port), f"it responds; see {log}")
         process.send_signal(number)
         assert process.wait(timeout=15) == 0, log.read_text()
     finally:

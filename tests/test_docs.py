@@ -1,4 +1,4 @@
-"""The documentation agrees with the code, wherever a test can check it."""
+"""The documentation agrees with the code, as far as tests can check it."""
 
 import importlib
 import re
@@ -151,7 +151,7 @@ def test_connecting_lists_exactly_the_fields_that_a_description_can_map() -> Non
     documented = {name: fields for names, fields in rows for name in re.findall(r"`(\w+)`", names)}
     assert documented.keys() == FIELDS.keys()
     for name, fields in FIELDS.items():
-        # `records.total`, `.pending` stands for records.pending; values and parts of a field are in brackets.
+        # `records.total`, `.pending` means records.pending; values and parts of a field are in brackets.
         words = re.findall(r"`([\w.]+)`", re.sub(r"\(.*?\)", "", documented[name]))
         listed = {f"records{word}" if word.startswith(".") else word for word in words} - {"ref.NAME"}
         assert listed == fields, f"docs/connecting.md and exporter/runtime/mapping.py differ in the fields of {name}"

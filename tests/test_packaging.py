@@ -1,4 +1,4 @@
-"""What is published: the exporter with all that it reads at run time or hands on in the demo, and nothing else."""
+"""What is published: the exporter and the files that it or the demo uses, and nothing else; and the lock files."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
         "exporter",
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
-    packed = {name for name in names if name.startswith("exporter/")}
+    included = {name for name in names if name.startswith("exporter/")}
     tracked = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "exporter").rglob("*")
@@ -34,7 +34,7 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
     }
-    assert packed == tracked | shared, "a file that the code reads is missing from the wheel, or one too many is in it"
+    assert included == tracked | shared, "the wheel lacks a file that the code reads, or has a file too many"
 
 
 def test_the_locks_hold_every_dependency_with_its_hashes() -> None:

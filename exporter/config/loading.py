@@ -68,7 +68,7 @@ class _ConfigTree:
         for section in (tree.get("runtime"), *(entries if isinstance(entries, list) else ())):
             if isinstance(section, dict) and "token" in section:
                 raise ConfigError(
-                    f"{origin}: runtime.token: a token does not belong in this file; put it into a file of its own "
+                    f"{origin}: runtime.token: a token does not belong in this file; put it into a separate file "
                     "and name that in runtime.token_file"
                 )
 

@@ -60,7 +60,7 @@ EFFECTS = {
     ("jobs", "records.running"): "the last records of a run get no additional time before it counts as stalled",
     ("jobs", "records.pending"): 'no spinner_run_records{state="pending"}',
     ("jobs", "failures"): "no spinner_run_failures: failures are not grouped by step and error code",
-    ("health", "runtime.lastHeartbeatAt"): "a dead runtime is noticed only when the API reports it",
+    ("health", "runtime.lastHeartbeatAt"): "a runtime that is down is noticed only when the API reports it",
     ("health", "runtime.workers"): "no spinner_runtime_workers",
     ("records", "failedStep.name"): "failed records are named without their step",
     ("records", "errorCode"): "failed records are named without their error code",

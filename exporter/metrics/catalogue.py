@@ -20,7 +20,7 @@ Sample = tuple[tuple[str, ...], float]
 """The values of the family's own labels, in order, and the value of the sample."""
 
 Samples = float | Histogram | Sequence[Sample] | None
-"""A family without labels of its own has just a value, or None when there is no sample."""
+"""A family without further labels has just a value, or None when there is no sample."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class ExporterFamily:
     of_runtime: bool = True
     """Whether it is about reading one runtime, rather than about the process."""
     starts_at_zero: bool = True
-    """Whether 0 is the truth before anything happens; otherwise there is no sample until the value is known."""
+    """Whether the value is 0 before anything happens; if not, there is no sample until the value is known."""
 
 
 RUNTIME_LABEL = "runtime"

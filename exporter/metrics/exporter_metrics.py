@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from exporter.metrics.catalogue import EXPORTER_FAMILIES, RUNTIME_LABEL, ExporterFamily
 
 MAX_UNMAPPED_LABELS = 20
-"""Unmapped status labels with a series of their own: a runtime that invents labels must not fill the memory."""
+"""Unmapped status labels that get their own series: a runtime with ever new labels must not fill the memory."""
 
 # `_created` samples would double the series of every counter and histogram.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -124,7 +124,7 @@ class RuntimeMetrics:
         self._at("invalid_items_total", kind).inc()
 
     def unmapped_status(self, label: str) -> bool:
-        """Count a status label without a mapping; return whether it is new and gets a series of its own."""
+        """Count a status label without a mapping; return whether it is new and gets its own series."""
         new = label not in self._unmapped and len(self._unmapped) < MAX_UNMAPPED_LABELS
         if new:
             self._unmapped.add(label)
@@ -168,7 +168,7 @@ class RuntimeMetrics:
 
 
 class _Nothing:
-    """Stands for any metric of a removed runtime."""
+    """Replaces every metric of a removed runtime, and ignores all values."""
 
     def inc(self, amount: float = 1) -> None: ...
 

@@ -1,6 +1,6 @@
 """The lines of one runtime, cached from one page to the next and rendered only when something changes.
 
-Each run that has not ended has lines of its own, since some of them change with time. The lines of a run that has ended
+Each run that has not ended has its own lines, because some of them change with time. The lines of a run that has ended
 stay the same: those of many runs are joined into a chunk, one text per family, and chunks into groups, so that neither
 joining nor compressing a page goes run by run. A run that the store reports as changed is taken out of its chunk.
 """

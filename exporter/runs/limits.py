@@ -18,7 +18,7 @@ class LimitEnforcer:
     """Keeps the projects of one store within the limits."""
 
     def __init__(self, projects: Projects, clock: RuntimeClock, dropped: Callable[[str], None]) -> None:
-        """`dropped` is told `limit` for each run that is dropped or hidden."""
+        """`dropped` is called with `limit` for each run that is dropped or hidden."""
         self._projects = projects
         self._clock = clock
         self._dropped = dropped
@@ -26,7 +26,7 @@ class LimitEnforcer:
         self._applied_since_enforced = 0
 
     def applied(self, count: int, limits: LimitsConfig) -> None:
-        """Note that a read has applied so many snapshots: a list may be much longer than what is kept of it."""
+        """Note that a read has applied `count` snapshots: a list may be much longer than what is kept of it."""
         self._applied_since_enforced += count
         if self._applied_since_enforced > limits.runs / 4:
             self._enforce_runs(limits.runs)
@@ -39,7 +39,7 @@ class LimitEnforcer:
     def _enforce_runs(self, limit: int) -> None:
         """Drop the runs over the limit that ended first; hide the oldest of those that have not ended.
 
-        Runs of first reads in progress have a limit of their own: they must not displace what is shown.
+        Runs of first reads in progress have a separate limit, so that they do not displace runs that are shown.
         """
         self._applied_since_enforced = 0
         read = [project for _, project in self._projects.read()]
@@ -53,9 +53,9 @@ class LimitEnforcer:
             self._drop_tombstones(projects, max(limit, MIN_TOMBSTONES))
 
     def _drop_ended(self, projects: list[ProjectRuns], most: int) -> int:
-        """Drop at most so many runs, those that ended first; return how many were dropped.
+        """Drop at most `most` runs, those that ended first; return how many were dropped.
 
-        The order is that of their ends, not of their starts: people look for what has just ended, however long it took.
+        The order is that of their ends, not of their starts, because users look for runs that have just ended.
         """
         # Visits only runs that are dropped: this is called while a list is read that is longer than what is kept of it.
         endings = [(first, index) for index, project in enumerate(projects) if (first := project.first_end())]
@@ -74,7 +74,7 @@ class LimitEnforcer:
         return count
 
     def _hide_open(self, projects: list[ProjectRuns], count: int) -> None:
-        """Hide exactly so many open runs, the oldest. They are not dropped: each is counted once when it ends."""
+        """Hide exactly `count` open runs, the oldest. They are not dropped: each is counted once when it ends."""
         # With the index of its project, since run ids are unique only within their project.
         runs = (
             (tracked.run.snapshot.created_at, index, run_id)

@@ -1,8 +1,8 @@
 """Which silence counts as a stall: how long a run may go without progress, learned from it and from earlier runs.
 
-A fixed time is wrong in both directions: it pages for a huge slow table and misses a fast run that died. So the longest
-gap between two finished records is learned for each run, and a silence counts as a stall when it is longer than that
-history makes plausible. `docs/alerting.md` says how the constants were measured and how often they are wrong.
+A fixed time is wrong in both directions: it pages for a huge slow table and is late for a fast run that hangs. So the
+longest gap between two finished records is learned for each run, and a silence counts as a stall when it is longer than
+that history makes plausible. `docs/alerting.md` says how the constants were measured and how often they are wrong.
 """
 
 import itertools
@@ -40,7 +40,7 @@ EARLIER_RUNS = 9
 
 
 class SpinnerPace(msgspec.Struct):
-    """What a spinner learned from its earlier runs, for a run without a pace of its own. The newest run is last."""
+    """What a spinner learned from its earlier runs, for a run without its own pace. The newest run is last."""
 
     _first_gaps: list[float] = []
     _recurring_gaps: list[float] = []

@@ -26,7 +26,7 @@ class ProjectMetadata(msgspec.Struct, frozen=True):
 
     name: str
     history: bool
-    """Whether the first list of projects had it: then its first counts are history, which is shown at once."""
+    """Whether the first list of projects had it: then its first counts are history, which is shown immediately."""
     read_as_of: float = float("-inf")
     """Time of the last good read."""
     watermark: float | None = None

@@ -17,7 +17,7 @@ class ProjectRead:
         dropped: Callable[[str], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """`applied` is told how many snapshots each `apply` brought, `dropped` why a run was dropped."""
+        """`applied` receives the number of snapshots of each `apply`, `dropped` the reason for each dropped run."""
         self._project = project
         self._applied = applied
         self._dropped = dropped
@@ -37,7 +37,7 @@ class ProjectRead:
     def complete(self, *, as_of: float, unchanged: bool = False) -> None:
         """Complete the read: the project is now known as of the runtime's time `as_of`.
 
-        `unchanged`: the list of changes is the one of the read before (HTTP 304). It carries no time of its own, so the
+        `unchanged`: the list of changes is the one of the read before (HTTP 304). It has no time, so the
         next read starts where this one did.
         """
         self._begin()

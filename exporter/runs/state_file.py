@@ -39,7 +39,7 @@ PrimaryKey = tuple[str, str, str]
 
 
 class StorageObserver(Protocol):
-    """Is told about writes that fail."""
+    """Receives failures of writes."""
 
     def storage_failed(self) -> None:
         """A write failed; the next one includes its rows."""
@@ -185,7 +185,7 @@ class _ForeignError(Exception):
 
 def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
     """Open a file and read all rows."""
-    # Readable by its owner alone: it contains the names of customers' projects.
+    # Readable by its owner only, because it contains the names of customers' projects.
     path.touch(mode=0o600, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:

@@ -1,7 +1,7 @@
 """Everything known about one runtime. No I/O: `sync` reads and writes here, a page shows `view`.
 
-Runs come in through `reading` alone. A run leaves for one of four reasons: its retention is over, the runtime does not
-have it any more, its project was removed, or there are more runs than `limits.runs`.
+Runs are added through `reading` only. A run is dropped for one of four reasons: its retention is over, the runtime does
+not have it any more, its project was removed, or there are more runs than `limits.runs`.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Store:
         dropped: Callable[[str], None] = lambda reason: None,
         is_saved: bool = False,
     ) -> None:
-        """`dropped` is told the reason for each run that leaves before its retention is over.
+        """`dropped` is called with the reason for each run that is dropped before the end of its retention.
 
         `is_saved`: whether a state file saves what changes; otherwise changes are not noted for one.
         """

@@ -1,4 +1,4 @@
-"""What changed since a reader last asked, so that it need not go through all runs."""
+"""The changes since a reader's last call, so that it need not iterate over all runs."""
 
 from collections.abc import Callable, Iterable
 

@@ -45,7 +45,7 @@ class Token:
 
 
 class Credentials:
-    """The token as request headers: as a bearer token, in a header of its own, or as a password."""
+    """The token as request headers: as a bearer token, in another header, or as a password."""
 
     def __init__(
         self, token: Token, *, kind: str = "bearer", header: str = "Authorization", username: str = ""

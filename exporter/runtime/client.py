@@ -88,7 +88,7 @@ class RuntimeClient:
 
     @property
     def counts_records(self) -> bool:
-        """Whether runs have no record counts of their own, so that their records must be counted."""
+        """Whether runs have no record counts, so that their records must be counted."""
         return self._resources.counts == "records"
 
     async def raw_response(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> RawResponse:

@@ -36,7 +36,7 @@ class NotFoundError(ApiError):
 
 
 class PausedError(ApiError):
-    """The request was not sent: the runtime asked us to wait, or the circuit breaker is open."""
+    """The request was not sent: the runtime sent Retry-After, or the circuit breaker is open."""
 
 
 class RequestObserver(Protocol):

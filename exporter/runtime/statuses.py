@@ -1,4 +1,4 @@
-"""Status labels and the statuses they stand for. Labels vary between deployments, statuses do not."""
+"""The mapping from status labels to statuses. Labels vary between deployments, statuses do not."""
 
 import difflib
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Contact(NamedTuple):
-    """A row of the table. It stands for personal data: only error messages contain it."""
+    """A row of the table. It represents personal data, so only error messages contain it."""
 
     name: str
     email: str

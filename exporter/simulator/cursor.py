@@ -22,8 +22,8 @@ class Cursors:
 
     def write(self, scope: str, position: int) -> str:
         """Return the cursor for a position in a list; `scope` is the list with its filters."""
-        packed = _POSITION.pack(position)
-        return base64.urlsafe_b64encode(packed + self._sign(scope, packed)).decode()
+        encoded = _POSITION.pack(position)
+        return base64.urlsafe_b64encode(encoded + self._sign(scope, encoded)).decode()
 
     def read(self, scope: str, cursor: str) -> int:
         """Return the position. Raises `CursorError` for a cursor of another list or another server."""
@@ -31,11 +31,11 @@ class Cursors:
             raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):
             raise CursorError from None
-        packed, signature = raw[: _POSITION.size], raw[_POSITION.size :]
-        if not hmac.compare_digest(signature, self._sign(scope, packed)):
+        encoded, signature = raw[: _POSITION.size], raw[_POSITION.size :]
+        if not hmac.compare_digest(signature, self._sign(scope, encoded)):
             raise CursorError
-        position: int = _POSITION.unpack(packed)[0]
+        position: int = _POSITION.unpack(encoded)[0]
         return position
 
-    def _sign(self, scope: str, packed: bytes) -> bytes:
-        return hashlib.blake2b(scope.encode() + b"\0" + packed, digest_size=_SIGNATURE_SIZE, key=self._key).digest()
+    def _sign(self, scope: str, encoded: bytes) -> bytes:
+        return hashlib.blake2b(scope.encode() + b"\0" + encoded, digest_size=_SIGNATURE_SIZE, key=self._key).digest()

@@ -108,7 +108,7 @@ class Start(_Section, frozen=True):
         if (self.at is None) == (self.every is None):
             raise ValueError("expected either at or every")
         if self.every is None and self.offset is not None:
-            raise ValueError("offset: expected only beside every")
+            raise ValueError("offset: expected only together with every")
         if self.every is not None and self.every < 1:
             raise ValueError("every: expected 1s or more")
 

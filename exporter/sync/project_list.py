@@ -38,7 +38,7 @@ class ProjectList:
         """The projects that are to be read, id to a name that is unique."""
 
     async def refresh(self, observe: Callable[[float], None] = lambda as_of: None) -> None:
-        """Read the list; `observe` is told the runtime's time of each response.
+        """Read the list; `observe` is called with the runtime's time of each response.
 
         Raises `ApiError`; then the list is the same as before.
         """

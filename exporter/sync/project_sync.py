@@ -138,7 +138,7 @@ class ProjectSync:
                 read.apply(some, response.as_of, horizon=horizon)
 
     async def _count_records(self, project_id: str, responses: list["_Response"], as_of: float) -> list["_Response"]:
-        """Return responses with their records counted, and one for every open run: its records may change alone."""
+        """Return responses with counted records, and one for each open run, whose records can change without it."""
         counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._config.sync.overlap))
         known = self._store.runs_of(project_id)
         newest: dict[str, tuple[RunSnapshot, float | None]]

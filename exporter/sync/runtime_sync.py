@@ -18,7 +18,7 @@ from exporter.sync.project_sync import ProjectSync, together
 
 
 class SyncObserver(Protocol):
-    """Is told about every sync that ended."""
+    """Receives the result of every sync."""
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
         """`ok`: whether the API could be read; `seconds`: how long it took."""

@@ -28,7 +28,7 @@ from exporter.errors import ConfigError
 log = structlog.get_logger(__name__)
 
 MAX_KNOWN_PASSWORDS = 100
-"""Correct passwords that are remembered as a digest, so that a scraper's password is hashed once and not per scrape."""
+"""Correct passwords that are cached as digests, so that a scraper's password is hashed once and not per scrape."""
 
 MAX_CONCURRENT_CHECKS = 2
 """Passwords that are hashed concurrently: a client that guesses passwords must not keep all processors busy."""

@@ -80,7 +80,9 @@ async def test_a_described_deployment_passes_and_the_effect_of_each_missing_fiel
     found = await odd_diagnosis(tmp_path, OddRuntime())
     assert found.ok, found.as_text()
     assert check(found, "usage").finding == "absent: no plan meters, and no alert before PLAN_LIMIT"
-    assert "behind this one; the exporter corrects for it" in check(found, "clocks").finding, "its clock stands still"
+    assert "behind this one; the exporter corrects for it" in check(found, "clocks").finding, (
+        "its clock does not advance"
+    )
     effects = {(each.resource, each.field): each.effect for each in found.fields}
     assert effects["jobs", "records.completed"] == "none: it is counted from the records"
     assert effects["jobs", "endedAt"] == ""

@@ -1,4 +1,4 @@
-"""A limit on memory, whatever the API sends: measured on a real process, by its own process_resident_memory_bytes."""
+"""The limit of memory for any API response: the process_resident_memory_bytes of a real process."""
 
 import gzip
 import json

@@ -99,7 +99,7 @@ async def test_status_labels_that_a_runtime_invents_are_counted_by_name_up_to_a_
     exporter = exporter_of(runtime)
     found = await page(exporter)
     counted = {dict(pairs)["label"]: number for (name, pairs), number in found.items() if name == UNMAPPED}
-    assert len(counted) == MAX_UNMAPPED_LABELS + 1, "every label has a series of its own: they would fill the memory"
+    assert len(counted) == MAX_UNMAPPED_LABELS + 1, "every label has its own series: they would fill the memory"
     others = counted.pop("other")
     assert others == 30 * min(counted.values())
     await exporter.close()

@@ -20,7 +20,7 @@ def test_joined_fragments_keep_their_text_and_share_its_memory() -> None:
     assert whole.text == b"".join(given)
     assert [bytes(part.text) for part in parts] == given
     held = [part.text.obj for part in parts if isinstance(part.text, memoryview)]
-    assert len(held) == len(parts), "a fragment still has a copy of its own"
+    assert len(held) == len(parts), "a fragment still has its own copy"
     assert all(each is whole.text for each in held), "a fragment is not a view of the joined text"
 
 

@@ -100,7 +100,7 @@ class ReplaceException:
 
 
 def ends_with(node: Any, *brackets: str) -> bool:
-    """Tell whether the expression ends with a call, an attribute or an item."""
+    """Return whether the expression ends with a call, an attribute or an item."""
     last = node.children[-1] if node.type in {"atom_expr", "power"} else node
     return last.type == "trailer" and last.children[0].value in brackets
 

@@ -27,7 +27,7 @@ class Watch:
         self.finished = 0
 
     def see(self, *, after: float = 30.0, finished: int = 0, run_id: str = "run-1", **fields: Any) -> None:
-        """Read the run after a while in which so many records finished, the last of them just now."""
+        """Read the run `after` seconds later, in which `finished` records finished, the last one now."""
         self.clock.advance(after)
         self.finished += finished
         self.fields |= {"updated_at": self.clock.now, **fields}
@@ -97,7 +97,7 @@ def test_a_run_without_a_finished_record_has_a_threshold_too() -> None:
     watch.see()
     assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
     watch.clock.advance(20 * MINUTE)
-    assert watch.stalled(), "it died before its first record was done"
+    assert watch.stalled(), "it hangs before its first record has finished"
 
 
 def test_the_threshold_of_a_slow_run_is_a_multiple_of_its_longest_gap() -> None:

@@ -1,4 +1,4 @@
-"""One run: what its snapshots add up to, in whatever order they come."""
+"""One run: the state that its snapshots result in, in any order."""
 
 import pytest
 

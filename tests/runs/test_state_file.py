@@ -1,4 +1,4 @@
-"""The state file: a restart changes nothing that is shown, and an unusable file loses the counters alone."""
+"""The state file: a restart changes nothing that is shown, and with an unusable file only the counters are lost."""
 
 import asyncio
 import shutil
@@ -355,7 +355,7 @@ def scribbled_over(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
         (lambda path: path.write_text("not a database, " * 500), "file is not a database"),
         (another_program_s, "it belongs to another program"),
@@ -380,14 +380,14 @@ def scribbled_over(path: Path) -> None:
     ],
 )
 def test_an_unusable_file_is_renamed_and_logged_and_an_empty_one_is_created(
-    tmp_path: Path, spoil: object, reason: str
+    tmp_path: Path, damage: object, reason: str
 ) -> None:
     made = opened(tmp_path)
     made.close()
     path = made.path
     path.unlink()
-    spoil(path)  # type: ignore[operator]
-    spoilt = path.read_bytes()
+    damage(path)  # type: ignore[operator]
+    damaged = path.read_bytes()
     with structlog.testing.capture_logs() as lines:
         file = opened(tmp_path)
     assert file.load() == []
@@ -396,7 +396,7 @@ def test_an_unusable_file_is_renamed_and_logged_and_an_empty_one_is_created(
     (line,) = lines
     assert line["log_level"] == "error"
     assert reason in line["reason"]
-    assert Path(line["kept"]).read_bytes() == spoilt, "the bad file is kept for a person to look at"
+    assert Path(line["kept"]).read_bytes() == damaged, "the unusable file is kept"
     again = opened(tmp_path)
     assert again.load(), "what was saved after the fresh start is there"
     again.close()
@@ -427,7 +427,7 @@ def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(tmp_path: Path) -> None:
-    """SQLite's own limit on pages stands for the disk; the error is the one that a full disk gives."""
+    """SQLite's limit on pages simulates it: the error is the same as that of a full disk."""
     clock = Clock(NOON + 60)
     file, observer = opened(tmp_path), Observer()
     held = busy(clock)
@@ -524,7 +524,7 @@ def test_every_spelling_of_a_url_has_the_same_file(tmp_path: Path, other: str) -
 def test_a_file_named_after_another_spelling_is_adopted_with_its_write_ahead_log(tmp_path: Path) -> None:
     file = opened(tmp_path / "new")
     save(file, busy(Clock()))
-    # As after kill -9: the write-ahead log is still beside the file.
+    # As after kill -9: the write-ahead log is still next to the file.
     (tmp_path / "old").mkdir()
     for suffix in ("", "-wal"):
         source = file.path.with_name(file.path.name + suffix)

@@ -25,7 +25,7 @@ from tests.transport import FakeTransport
 
 
 class Deployment:
-    """Two runtimes behind one transport, told apart by their hosts."""
+    """Two runtimes behind one transport, which distinguishes them by host."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -204,7 +204,7 @@ def test_a_runtime_s_config_is_merged_from_the_file_its_preset_and_its_entry(tmp
     assert (eu.retention, flows.retention) == (7200.0, 1800.0)
     assert (eu.sync.min_interval, flows.sync.min_interval) == (1.0, 1.0)
     assert (eu.sync.sweep_interval, flows.sync.sweep_interval) == (120.0, 0.0), (
-        "a preset's settings are its runtime's alone"
+        "the settings of a preset apply to its runtime only"
     )
     assert (eu.statuses, flows.statuses) == ({}, {"Parked": "waiting"})
     assert (len(eu.spinners), len(flows.spinners)) == (1, 0)
@@ -264,7 +264,7 @@ def test_once_and_doctor_read_all_runtimes(tmp_path: Path) -> None:
         )
         once = run("once", f"--config.file={config}")
         doctor = run("doctor", f"--config.file={config}")
-        told = json.loads(run("doctor", "--json", f"--config.file={config}").stdout)
+        report = json.loads(run("doctor", "--json", f"--config.file={config}").stdout)
         with exporter_with(config) as exporter_url:
             page = httpx.get(f"{exporter_url}/metrics").text
     assert once.returncode == 1, "one of them could not be read"
@@ -275,4 +275,4 @@ def test_once_and_doctor_read_all_runtimes(tmp_path: Path) -> None:
     assert doctor.returncode == 1
     assert "runtime here\nok    health: responds" in doctor.stdout
     assert "runtime gone\nFAIL  health: no response (ConnectError)" in doctor.stdout
-    assert (told["ok"], told["runtimes"]["here"]["ok"], told["runtimes"]["gone"]["ok"]) == (False, True, False)
+    assert (report["ok"], report["runtimes"]["here"]["ok"], report["runtimes"]["gone"]["ok"]) == (False, True, False)

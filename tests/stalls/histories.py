@@ -69,7 +69,7 @@ class History:
     stalls: Sequence[Stall]
     problem: Problem = Problem()
     beside: Sequence["History"] = ()
-    """Other runs of the same project meanwhile."""
+    """Other runs of the same project at the same time."""
 
     @property
     def run_id(self) -> str:

@@ -176,7 +176,7 @@ def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[S
                 read_project(store, "p1", fresh, as_of=now, horizon=0.0)
                 yield Scrape(now, wall, history, {each.run.id: each for each in store.view.runs()}, store)
             now += STEP
-        # Somebody ends or removes the hanging runs.
+        # Hanging runs are removed from the runtime, as an operator would do.
         if store is not None:
             for run_id in newest:
                 store.drop_run("p1", run_id)

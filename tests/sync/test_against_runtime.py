@@ -1,4 +1,4 @@
-"""Counters against the truth: the embedded runtime's own ledger, after hours of work read over its HTTP API."""
+"""Counters compared with the embedded runtime's ledger, after hours of work that was read over its HTTP API."""
 
 from collections import Counter
 
@@ -49,12 +49,12 @@ async def test_counters_and_gauges_equal_the_runtime_s_own_ledger(scenario: str)
     await bench.scrape()
     await bench.play(4 * 3600)
     await bench.scrape()
-    truth = [run for run in bench.engine.ledger.values() if run.ended_at >= -RETENTION]
+    ledger = [run for run in bench.engine.ledger.values() if run.ended_at >= -RETENTION]
     still_open = [run for run in bench.engine.jobs.values() if run.ended_at is None]
-    assert len(truth) > 10, f"the scenario {scenario} ends too few runs for this test to say anything"
-    finished: Counter[tuple[str, str, str]] = Counter((run.project, run.spinner, run.status) for run in truth)
+    assert len(ledger) > 10, f"the scenario {scenario} ends too few runs for this test to be meaningful"
+    finished: Counter[tuple[str, str, str]] = Counter((run.project, run.spinner, run.status) for run in ledger)
     processed: Counter[tuple[str, str]] = Counter()
-    for ended in truth:
+    for ended in ledger:
         processed[ended.project, "completed"] += ended.completed
         processed[ended.project, "failed"] += ended.failed
     for run in still_open:

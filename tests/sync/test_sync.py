@@ -353,7 +353,7 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     runtime.projects = {}
     clock.advance(15)
     await exporter.refresh()
-    assert set(runs_of(exporter)) == {"run-1"}, "an empty list of projects alone must not resolve an alert"
+    assert set(runs_of(exporter)) == {"run-1"}, "an empty list of projects must not resolve an alert"
     runtime.interfere = lambda request: httpx.Response(404) if "/projects/p1/" in request.url.path else None
     clock.advance(15)
     await exporter.refresh()

@@ -61,15 +61,15 @@ async def test_metrics_have_the_requested_format(accept: str | None, page_format
 
 
 @pytest.mark.parametrize(
-    ("accepts", "packed"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("br", False)]
+    ("accepts", "compressed"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("br", False)]
 )
-async def test_a_page_is_compressed_if_the_client_accepts_it(accepts: str, packed: bool) -> None:
+async def test_a_page_is_compressed_if_the_client_accepts_it(accepts: str, compressed: bool) -> None:
     async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
         request = client.build_request("GET", "/metrics", headers={"Accept-Encoding": accepts})
         answer = await client.send(request, stream=True)
         raw = b"".join([part async for part in answer.aiter_raw()])
-    assert (answer.headers.get("Content-Encoding") == "gzip") is packed
-    assert b"spinner_api_up 1" in (gzip.decompress(raw) if packed else raw)
+    assert (answer.headers.get("Content-Encoding") == "gzip") is compressed
+    assert b"spinner_api_up 1" in (gzip.decompress(raw) if compressed else raw)
 
 
 async def test_head_is_supported_and_unknown_paths_and_methods_are_errors() -> None:
@@ -131,7 +131,7 @@ async def test_the_exporter_is_ready_from_its_first_successful_read_on() -> None
         assert (await client.get("/-/ready")).status_code == 503
         runtime.interfere = lambda request: None
         clock.advance(10)
-        assert (await client.get("/-/ready")).status_code == 200, "a probe reads too: or nobody ever would"
+        assert (await client.get("/-/ready")).status_code == 200, "the probe itself must start a read"
         runtime.interfere = lambda request: httpx.Response(500)
         clock.advance(10)
         assert (await client.get("/-/ready")).status_code == 200

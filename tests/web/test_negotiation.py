@@ -68,7 +68,7 @@ TEXT1, TEXT0 = "text/plain;version=1.0.0", "text/plain;version=0.0.4"
         pytest.param("text/plain;q=0.5, application/openmetrics-text;q=0.4, */*;q=0.9", TEXT,
                      id="specific beats general"),
         pytest.param("text/plain;q=0.1, application/openmetrics-text;q=0.5, text/*;q=0.9", OPENMETRICS,
-                     id="specific beats general, whatever its quality"),
+                     id="a specific range takes precedence over a general one, regardless of quality"),
         pytest.param("text/plain;q=0.2, text/plain;version=0.0.4;q=0.6, application/openmetrics-text;q=0.5", TEXT,
                      id="a version beats none"),
         pytest.param("application/openmetrics-text;q=0, */*", TEXT, id="OpenMetrics excluded"),

@@ -134,7 +134,7 @@ async def test_probes_that_overlap_share_what_they_read() -> None:
     await asyncio.gather(*(bench.probe(project) for project in ("p1", "p1", "p2", "p1", "p3")))
     paths = bench.requested()
     assert (paths.count("/health"), paths.count("/projects")) == (1, 1)
-    # Those under way, and what changed.
+    # The open runs, and what changed.
     assert paths.count("/projects/p1/jobs") == paths.count("/projects/p2/jobs") == 2
     await bench.probe("p1")
     assert bench.requested() == [], "within sync.min_interval a probe is responseed from memory"
@@ -178,7 +178,7 @@ async def test_over_the_limit_the_projects_that_were_probed_least_recently_are_d
         bench.runtime.put(f"more-{number}", projectId="p3")
     found = samples((await bench.probe("p3")).text)
     assert len([name for name, _ in found if name == "spinner_run_info"]) == 3
-    assert set(held) == {"p3"}, "its three runs are all that there is room for"
+    assert set(held) == {"p3"}, "its three runs are the limit"
     assert await dropped_runs(bench) == 2
 
     found = samples((await bench.probe("p2")).text)
