@@ -127,7 +127,7 @@ class Resources(_Section, frozen=True):
     """Absent: all runs belong to one project, named by `runtime.project`."""
     jobs: Resource
     job: Resource | Absent
-    """One run by its id. Absent: a run that is in no list any more counts as deleted."""
+    """One run by its id. Absent: a run that no list contains any longer counts as deleted."""
     records: Resource | Absent
     usage: Resource | Absent
     counts: Literal["job", "records"] = "job"

@@ -73,7 +73,7 @@ EFFECTS = {
 ABSENT_EFFECTS = {
     "health": "no spinner_runtime_up: only runs without progress show that the runtime is down",
     "projects": "all runs belong to one project",
-    "job": "a run that is in no list any more counts as gone",
+    "job": "a run that no list contains any longer counts as deleted",
     "records": "failed records are not named",
     "usage": "no plan meters, and no alert before PLAN_LIMIT",
 }

@@ -64,7 +64,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
             return max(min((time for time in times if time is not None), default=0.0), newer.started_at)
         if swapped:
             return self.last_progress_at
-        # Counts changed and `updatedAt` did not: the time of the read is all that is known.
+        # The counts changed and `updatedAt` did not, so only the time of the read is known.
         return _progress(newer, newer.updated_at if newer.updated_at > older.updated_at else seen_at)
 
     @property

@@ -1,7 +1,7 @@
 """Everything known about one runtime. No I/O: `sync` reads and writes here, a page shows `view`.
 
-Runs are added through `reading` only. A run is dropped for one of four reasons: its retention is over, the runtime does
-not have it any more, its project was removed, or there are more runs than `limits.runs`.
+Runs are added through `reading` only. A run is dropped for one of four reasons: its retention is over, the runtime no
+longer has it, its project was removed, or there are more runs than `limits.runs`.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ class Store:
         self._projects[project_id].keep_failed_records(run, named)
 
     def drop_run(self, project_id: str, run_id: str) -> None:
-        """Drop a run that the runtime does not have any more; it does not count as finished."""
+        """Drop a run that the runtime no longer has; it does not count as finished."""
         if self._projects[project_id].drop(run_id, self.clock.now()):
             self._dropped("gone")
 

@@ -23,7 +23,7 @@ MAX_WAIT = 9.5
 class Exporter:
     """Reads its runtimes concurrently when a page is requested, and responds in time.
 
-    Each request uses the generation that is current when it arrives, and no other.
+    Each request uses only the generation that is current when it arrives.
     """
 
     def __init__(

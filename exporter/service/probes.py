@@ -161,7 +161,7 @@ class Probes:
                 self._observer.run_dropped("limit", count)
 
     def _forget(self, project_id: str) -> None:
-        # A read in progress would report problems of a project that is not probed any more.
+        # A read in progress would report problems of a project that is no longer probed.
         self.held.pop(project_id).shared.cancel()
         self._problems.forget(project_id)
 

@@ -58,7 +58,7 @@ class ProjectSync:
     async def read(self, project_id: str, name: str | None) -> bool:
         """Read one project; return whether it could be read. Raises for no response of the API.
 
-        `name` is its name in the runtime's list; None when it is not listed any more.
+        `name` is its name in the runtime's list; None when it is no longer listed.
         """
         try:
             with self._store.reading(project_id) as read:
@@ -89,7 +89,7 @@ class ProjectSync:
         self._counters.pop(project_id, None)
 
     async def _read_runs(self, read: ProjectRead, project_id: str, name: str) -> list[str]:
-        """Read what changed; return the runs that the runtime does not have any more."""
+        """Read what changed; return the runs that the runtime no longer has."""
         cursor = self._cursors.get(project_id, _Cursor())
         project = Project(project_id, name)
         swept_at = self._monotonic()
@@ -162,7 +162,7 @@ class ProjectSync:
         return [each for each in counted if each is not None]
 
     async def _reread(self, project_id: str, runs: list[Run], active: "_RunList") -> list[str]:
-        """Read one by one the runs that should be open and were in no list; return those that do not exist any more."""
+        """Read one by one the runs that should be open and were in no list; return those that no longer exist."""
         if not self._client.has("job"):
             return [run.id for run in runs]
         gone: list[str] = []
