@@ -31,6 +31,7 @@ from exporter.metrics.page import PIECE, Fragment, MetricsPage
 from exporter.service import Exporter
 from exporter.web.app import PageResponse, create_app
 from exporter.web.server import listen, serve
+from tests.builders import RUNTIME
 from tests.stack import programs
 from tests.stack.programs import free_port, program
 
@@ -188,7 +189,7 @@ class _FakeExporter:
         self.last: MetricsPage | None = None
 
     async def page(self, page_format: Format, *, max_wait: float) -> MetricsPage:
-        self.last = await self._exposition.page({"": self.generated.now()}, page_format)
+        self.last = await self._exposition.page({RUNTIME: self.generated.now()}, page_format)
         return self.last
 
 

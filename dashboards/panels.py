@@ -401,7 +401,7 @@ def query_variable(name: str, label: str, query: str, *, regex: str = "", newest
 
 
 def runtime_variable() -> core.Template:
-    """Return the variable for the runtimes. It has no values if the exporter reads a single runtime."""
+    """Return the variable for the runtimes."""
     return query_variable("runtime", "Runtime", f"label_values({series('spinner_api_up')}, runtime)")
 
 

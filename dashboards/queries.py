@@ -16,7 +16,7 @@ from exporter.metrics import catalogue
 RULES = Path(__file__).parents[1] / "alerts" / "recording.rules.yml"
 
 RUNTIME = 'runtime=~"$runtime"'
-"""An exporter with a single runtime exposes no `runtime` label; All is `.*`, which matches an absent label too."""
+"""All is `.*`: it also matches series that earlier versions recorded of a single runtime, which have no such label."""
 
 PROJECT = f'{RUNTIME}, project=~"$project"'
 """Includes the runtime, because two runtimes can have projects with the same name."""

@@ -6,7 +6,16 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from exporter.config import Config, LimitsConfig, RuntimeConfig, SpinnerConfig, StallsConfig, SyncConfig, load
+from exporter.config import (
+    Config,
+    ExporterConfig,
+    LimitsConfig,
+    RuntimeConfig,
+    SpinnerConfig,
+    StallsConfig,
+    SyncConfig,
+    load,
+)
 from exporter.config.api_description import Resources
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Store
@@ -15,6 +24,10 @@ from exporter.status import Status
 
 NOON = 1_764_000_000.0
 """A time on the runtime's clock, and on ours unless a test sets them apart."""
+
+
+RUNTIME = "runtime.test"
+"""The label `runtime` of `runtime_config`."""
 
 
 class Clock:
@@ -97,7 +110,13 @@ def read_project(
 @functools.cache
 def runtime_config(base_url: str = "http://runtime.test") -> RuntimeConfig:
     """The config of a runtime that follows the contract."""
-    return load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url}).runtimes[""].runtime
+    return only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": base_url})).runtime
+
+
+def only_runtime(settings: ExporterConfig) -> Config:
+    """The config of the single runtime of a config file."""
+    (config,) = settings.runtimes.values()
+    return config
 
 
 def resources() -> Resources:

@@ -15,7 +15,7 @@ import httpx
 from exporter.config import Config, ProjectsConfig, SyncConfig
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
-from tests.builders import NOON, Clock, runtime_config
+from tests.builders import NOON, RUNTIME, Clock, runtime_config
 from tests.transport import FakeTransport
 
 Answer = Callable[[httpx.Request], httpx.Response | None]
@@ -119,7 +119,7 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
         sync=SyncConfig(**sync),
         **settings,
     )
-    return Exporter({"": config}, Dependencies(own, own, runtime.transport(), no_sleep))
+    return Exporter({RUNTIME: config}, Dependencies(own, own, runtime.transport(), no_sleep))
 
 
 async def no_sleep(seconds: float) -> None:

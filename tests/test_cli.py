@@ -54,12 +54,13 @@ def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(
 ) -> None:
     without_api = run("once", f"--config.file={config(tmp_path)}")
     assert without_api.returncode == 1
-    assert "\nspinner_api_up 0\n" in without_api.stdout
+    assert '\nspinner_api_up{runtime="127.0.0.1:9"} 0\n' in without_api.stdout
     with runtime(tmp_path) as url:
         monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_BASE_URL", url)
+        monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_NAME", "here")
         with_api = run("once")
     assert with_api.returncode == 0
-    assert "\nspinner_api_up 1\n" in with_api.stdout
+    assert '\nspinner_api_up{runtime="here"} 1\n' in with_api.stdout
     assert "spinner_run_progress_ratio{" in with_api.stdout
 
 

@@ -12,18 +12,19 @@ from exporter.cli import cli
 from exporter.config import FileConfig, load
 from exporter.config.loading import _leaves
 from exporter.runtime.mapping import FIELDS
+from tests.builders import only_runtime
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 PRESETS = [file.stem for file in (ROOT / "exporter" / "config" / "presets").glob("*.yml")]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-DEFAULTS = load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"}).runtimes[""]
+DEFAULTS = only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090"}))
 
 KEYS = {".".join(path) for path, _ in _leaves(FileConfig) if path[:2] != ("runtime", "resources")} - {"runtime.token"}
 NONE_BY_DEFAULT = {
-    "runtime.base_url", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file", "runtime.tls.cert_file",
-    "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",
+    "runtime.base_url", "runtime.name", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file",
+    "runtime.tls.cert_file", "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",
     "storage.path", "web.config_file",
 }  # fmt: skip
 
@@ -44,7 +45,7 @@ def test_a_documented_default_is_the_default(key: str) -> None:
         actual = getattr(actual, name)
     written = documented()[key].strip("`")
     env = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:8090", _variable(key): written}
-    again: object = load(None, environ=env).runtimes[""]
+    again: object = only_runtime(load(None, environ=env))
     for name in key.split("."):
         again = getattr(again, name)
     assert again == actual, f"docs/configuration.md gives {written} as the default of {key}"

@@ -4,7 +4,6 @@ An invalid setting raises a `ConfigError` that names the source of the setting, 
 """
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -14,7 +13,7 @@ import yaml
 
 from exporter.config import strict
 from exporter.config.api_description import merged
-from exporter.config.schema import Config, ExporterConfig, FileConfig
+from exporter.config.schema import RUNTIME_NAME, RUNTIME_NAME_RULE, Config, ExporterConfig, FileConfig
 from exporter.config.values import Duration, Secret, decode_value
 from exporter.errors import ConfigError
 
@@ -85,7 +84,7 @@ class _ConfigTree:
     def decode(self) -> ExporterConfig:
         if "runtimes" not in self._tree:
             whole = self._convert(self._tree)
-            return self._checked(ExporterConfig({"": whole}, whole.web, whole.log, whole.storage))
+            return self._checked(ExporterConfig({whole.runtime.label: whole}, whole.web, whole.log, whole.storage))
         shared = {key: value for key, value in self._tree.items() if key != "runtimes"}
         if "runtime" in shared:
             origins = (origin for path, origin in self._origins.items() if path[:1] == ("runtime",))
@@ -97,7 +96,6 @@ class _ConfigTree:
             own: dict[str, Any] = {"runtime": {}}
             for key, value in entry.items():
                 (own if key in _RUNTIME_SECTIONS else own["runtime"])[key] = value
-            del own["runtime"]["name"]
             whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
             runtimes[name] = whole
         return self._checked(ExporterConfig(runtimes, whole.web, whole.log, whole.storage))
@@ -121,10 +119,9 @@ class _ConfigTree:
 
     def _name(self, entry: Mapping[str, Any], place: int, taken: Mapping[str, object]) -> str:
         name = entry.get("name")
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,64}", name):
+        if not isinstance(name, str) or not RUNTIME_NAME.fullmatch(name):
             what = "is required" if name is None else f"got {name!r}"
-            expected = "expected up to 64 letters, digits, dots and dashes"
-            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {expected}; {what}")
+            raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: {RUNTIME_NAME_RULE}; {what}")
         if name in taken:
             raise ConfigError(f"{self._origin(('runtimes',))}: runtimes[{place}].name: duplicate name {name}")
         return name

@@ -13,7 +13,7 @@ import msgspec
 
 from exporter.config import strict
 from exporter.config.api_description import Resources
-from exporter.config.values import Duration, Secret, split_address
+from exporter.config.values import Duration, Secret, host_and_path, split_address
 from exporter.status import Status
 
 
@@ -48,6 +48,12 @@ class TlsConfig(strict.Section, frozen=True):
             raise ValueError("key_file: requires cert_file")
 
 
+RUNTIME_NAME = re.compile(r"[\w.:/\[\]-]{1,64}")
+"""Also matches most default names, so that a runtime can keep its label when its URL changes."""
+
+RUNTIME_NAME_RULE = "expected up to 64 letters, digits and characters of .-_:/[]"
+
+
 class RuntimeConfig(strict.Section, frozen=True):
     """The runtime's API: its URL, description and authentication."""
 
@@ -55,6 +61,8 @@ class RuntimeConfig(strict.Section, frozen=True):
     """The API's URL without `/api/v1`."""
     resources: Resources
     """The description of the API; what a config does not set comes from the preset."""
+    name: str | None = None
+    """Value of the label `runtime`; None: the URL without its scheme."""
     preset: str = "contract"
     """The description to start from: the name of one in this package, or a file."""
     project: str = "default"
@@ -96,6 +104,13 @@ class RuntimeConfig(strict.Section, frozen=True):
             raise ValueError("timeout: expected a duration above zero")
         if self.heartbeat_timeout <= 0:
             raise ValueError("heartbeat_timeout: expected a duration above zero")
+        if self.name is not None and not RUNTIME_NAME.fullmatch(self.name):
+            raise ValueError(f"name: {RUNTIME_NAME_RULE}; got {self.name!r}")
+
+    @property
+    def label(self) -> str:
+        """The value of the label `runtime`."""
+        return self.name or host_and_path(self.base_url)
 
 
 class ProjectsConfig(strict.Section, frozen=True):
@@ -302,7 +317,7 @@ class ExporterConfig:
     """All settings of the exporter."""
 
     runtimes: Mapping[str, Config]
-    """The config of each runtime by its name, which is empty for a single runtime without one."""
+    """The config of each runtime by the value of its label `runtime`."""
     web: WebConfig
     log: LogConfig
     storage: StorageConfig

@@ -49,6 +49,15 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def host_and_path(url: str) -> str:
+    """Return the canonical spelling of a URL without its scheme.
+
+    >>> host_and_path("HTTPS://Runtime.example.com:443/api/")
+    'runtime.example.com/api'
+    """
+    return canonical_url(url).partition("://")[2]
+
+
 def canonical_url(url: str) -> str:
     """Return the canonical spelling of a URL.
 

@@ -80,7 +80,11 @@ def exporter_config(runtime_url: str, pace: float) -> str:
     """Return the exporter's config for this speed."""
     scrape = speed.interval(SCRAPE_INTERVAL, pace)
     settings = {
-        "runtime": {"base_url": runtime_url, "heartbeat_timeout": speed.milliseconds(3 * MINUTE / pace)},
+        "runtime": {
+            "name": "demo",
+            "base_url": runtime_url,
+            "heartbeat_timeout": speed.milliseconds(3 * MINUTE / pace),
+        },
         # Ended runs stay in the table for a while at any speed.
         "retention": speed.milliseconds(max(HOUR / pace, 15 * MINUTE)),
         "sync": {

@@ -16,6 +16,7 @@ from rich.text import Text
 from exporter.demo.pages import Alert, as_block
 from exporter.demo.programs import Program
 from exporter.demo.stack import ScenarioOptions
+from exporter.metrics.catalogue import RUN_LABELS, RUNTIME_LABEL
 
 REFRESH = 1.0
 """Seconds between two updates on a terminal."""
@@ -61,7 +62,7 @@ def rows_of(page: str) -> list[RunRow]:
             spinners[run_id] = sample.labels["spinner"]
             if sample.name == "spinner_run_status":
                 statuses[run_id] = sample.labels["status"]
-            elif len(sample.labels) == 3:
+            elif sample.labels.keys() == {RUNTIME_LABEL, *RUN_LABELS}:
                 values.setdefault(run_id, {})[sample.name.removeprefix("spinner_run_")] = sample.value
     rows = [
         RunRow(

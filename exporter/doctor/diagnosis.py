@@ -144,24 +144,21 @@ STATUSES = "one of queued, running, waiting, completed, failed, cancelled"
 
 
 def as_json(diagnoses: Mapping[str, Diagnosis]) -> str:
-    """Return the diagnosis of each runtime as JSON; of a single runtime without a name only its diagnosis."""
-    if "" in diagnoses:
-        return json.dumps(diagnoses[""].as_tree(), indent=2)
+    """Return the diagnosis of each runtime as JSON."""
     trees = {name: diagnosis.as_tree() for name, diagnosis in diagnoses.items()}
     return json.dumps({"ok": all(each.ok for each in diagnoses.values()), "runtimes": trees}, indent=2)
 
 
 def as_text(diagnoses: Mapping[str, Diagnosis]) -> str:
     """Return the same as text."""
-    heads = {name: f"runtime {name}\n" if name else "" for name in diagnoses}
-    return "\n\n".join(heads[name] + diagnosis.as_text() for name, diagnosis in diagnoses.items())
+    return "\n\n".join(f"runtime {name}\n{diagnosis.as_text()}" for name, diagnosis in diagnoses.items())
 
 
 async def examine(config: Config) -> Diagnosis:
     """Check a connection, whatever the API does. Raises `ConfigError` for an invalid config."""
     # The second read follows immediately.
     sync = msgspec.structs.replace(config.sync, min_interval=Duration(0))
-    exporter = Exporter({"": msgspec.structs.replace(config, sync=sync)})
+    exporter = Exporter({config.runtime.label: msgspec.structs.replace(config, sync=sync)})
     try:
         return await _examine(config, exporter)
     finally:
@@ -173,9 +170,10 @@ async def suggest_from_responses(config: Config, config_file: Mapping[str, Any])
 
     `config` is what the file means, with environment and flags. Raises `SuggestError`.
     """
-    exporter = Exporter({"": config})
+    exporter = Exporter({config.runtime.label: config})
     try:
-        client, decoder = exporter.runtimes[""].client, exporter.runtimes[""].decoder
+        (monitored,) = exporter.runtimes.values()
+        client, decoder = monitored.client, monitored.decoder
         responses: dict[str, list[Any]] = {}
         project, run = ONLY_PROJECT, None
         for resource in ("health", "projects", "jobs", "records", "usage"):
@@ -202,7 +200,8 @@ def _first_id(items: list[Any]) -> str:
 
 
 async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
-    examination = _Examination(config, exporter.runtimes[""].client, exporter.runtimes[""].decoder)
+    (monitored,) = exporter.runtimes.values()
+    examination = _Examination(config, monitored.client, monitored.decoder)
     await examination.run()
     checks, series, runs, requests = examination.checks, 0, 0, None
     if all(check.ok for check in checks):

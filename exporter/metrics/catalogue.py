@@ -75,7 +75,7 @@ class ExporterFamily:
 
 
 RUNTIME_LABEL = "runtime"
-"""The first label of every series about a runtime if the exporter reads several runtimes; otherwise absent."""
+"""The first label of every series about a runtime."""
 
 RUN_LABELS = ("project", "spinner", "run_id")
 SPINNER_LABELS = ("project", "spinner")

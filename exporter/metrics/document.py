@@ -25,8 +25,8 @@ Timestamps are Unix times in seconds, durations are in seconds, ratios are from 
 the runtime unless the description says otherwise. An unknown value has no sample; an unknown label value is empty.
 Labels never contain data about a contact.
 
-An exporter that reads several runtimes (`runtimes` in its config) adds a label `runtime` to every series, except to
-those about the exporter's process.
+Every series has a label `runtime` in addition, except those about the exporter's process. Its value is `runtime.name`,
+or the name in `runtimes`, or by default the runtime's URL without its scheme, such as `runtime.example.com`.
 
 `/metrics` serves all metrics. `/probe?project=ID` serves the metrics per run, per spinner and per project of one
 project.

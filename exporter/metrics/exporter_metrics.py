@@ -21,10 +21,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class ExporterMetrics:
     """The metrics about the process; `of` returns those about reading one runtime."""
 
-    def __init__(self, *, version: str, wall: Callable[[], float], named: bool = False) -> None:
-        """`named`: there are several runtimes, and each series about one carries its name."""
+    def __init__(self, *, version: str, wall: Callable[[], float]) -> None:
         self.registry = prometheus_client.CollectorRegistry()
-        self.named = named
         self.wall = wall
         self._of: dict[str, RuntimeMetrics] = {}
         prometheus_client.ProcessCollector(registry=self.registry)
@@ -34,7 +32,7 @@ class ExporterMetrics:
     def of(self, runtime: str) -> "RuntimeMetrics":
         """Return the metrics about reading a runtime; the first call creates its series."""
         if runtime not in self._of:
-            self._of[runtime] = RuntimeMetrics(self._metrics, (runtime,) if self.named else (), self.wall)
+            self._of[runtime] = RuntimeMetrics(self._metrics, runtime, self.wall)
         return self._of[runtime]
 
     def forget(self, runtime: str) -> None:
@@ -48,13 +46,13 @@ class ExporterMetrics:
         self._metrics["spinner_exporter_config_last_reload_successful"].labels().set(float(ok))
 
     def _make(self, family: ExporterFamily) -> Any:
-        labels = (RUNTIME_LABEL, *family.labels) if self.named and family.of_runtime else family.labels
+        labels = (RUNTIME_LABEL, *family.labels) if family.of_runtime else family.labels
         kind = _KINDS[family.type] if family.starts_at_zero else _GaugeOfKnown
         return kind(family.name, family.help, labels, registry=self.registry)
 
 
 class _GaugeOfKnown(Collector):
-    """A gauge without a sample until its value is known; prometheus-client's starts at 0 when it has no labels."""
+    """A gauge without a sample until its value is known; prometheus-client's starts at 0."""
 
     def __init__(self, name: str, documentation: str, labelnames: Sequence[str], registry: CollectorRegistry) -> None:
         self._name, self._help, self._labels = name, documentation, labelnames
@@ -92,9 +90,9 @@ _KINDS: dict[str, type[Counter | Gauge | Histogram]] = {"counter": Counter, "gau
 class RuntimeMetrics:
     """Counts what happens while one runtime is read; the observer of the sync and the HTTP client."""
 
-    def __init__(self, metrics: Mapping[str, Any], labels: tuple[str, ...], wall: Callable[[], float]) -> None:
+    def __init__(self, metrics: Mapping[str, Any], runtime: str, wall: Callable[[], float]) -> None:
         self._metrics = metrics
-        self._labels = labels
+        self._runtime = runtime
         self._wall = wall
         self._unmapped: set[str] = set()
         self._runs_probed = 0
@@ -153,18 +151,14 @@ class RuntimeMetrics:
         self._at("projects_probed").set(projects)
 
     def end(self) -> None:
-        """Remove the series that carry this runtime's name; what is recorded later creates none again."""
+        """Remove the series of this runtime; what is recorded later creates none again."""
         self._is_ended = True
         for family in EXPORTER_FAMILIES:
-            if family.of_runtime and self._labels:
-                self._metrics[family.name].remove_by_labels({RUNTIME_LABEL: self._labels[0]})
+            if family.of_runtime:
+                self._metrics[family.name].remove_by_labels({RUNTIME_LABEL: self._runtime})
 
     def _at(self, name: str, *values: str) -> Any:
-        if self._is_ended:
-            return _NOTHING
-        labels = (*self._labels, *values)
-        metric = self._metrics[_PREFIX + name]
-        return metric.labels(*labels) if labels or isinstance(metric, _GaugeOfKnown) else metric
+        return _NOTHING if self._is_ended else self._metrics[_PREFIX + name].labels(self._runtime, *values)
 
 
 class _Nothing:

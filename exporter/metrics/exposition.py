@@ -38,7 +38,7 @@ class Exposition:
         self._caches: dict[str, LineCache] = {}
 
     async def page(self, contexts: Mapping[str, ScrapeContext], page_format: Format = TEXT) -> MetricsPage:
-        """Return the current page of all runtimes by name; every series carries the name unless it is empty.
+        """Return the current page of all runtimes by name, which every series about one carries as a label.
 
         Yields to other tasks between time slices when much has changed.
         """

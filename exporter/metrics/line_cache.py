@@ -44,9 +44,9 @@ class LineCache:
     """The lines of one runtime's runs and spinners."""
 
     def __init__(self, runtime: str) -> None:
-        """`runtime` is the first label of every series, unless it is empty."""
+        """`runtime` is the first label of every series."""
         self.runtime = runtime
-        self.labels = pairs_of((RUNTIME_LABEL,), (runtime,)) if runtime else ""
+        self.labels = pairs_of((RUNTIME_LABEL,), (runtime,))
         """The first labels of every series, rendered."""
         self._store: Store | None = None
         self._watch: Watch | None = None

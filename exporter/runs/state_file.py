@@ -51,7 +51,7 @@ class StateWriter:
     def __init__(self, file: "StateFile", persistence: Persistence, observer: StorageObserver) -> None:
         self._file = file
         self._persistence = persistence
-        self._observer = observer
+        self.observer = observer
         self._lock = asyncio.Lock()
         self._failing = ""
 
@@ -66,7 +66,7 @@ class StateWriter:
             try:
                 await asyncio.to_thread(self._file.write)
             except StorageError as error:
-                self._observer.storage_failed()
+                self.observer.storage_failed()
                 if str(error) != self._failing:
                     self._failing = str(error)
                     log.error("state not saved; a restart would count again from the last good save", error=str(error))
@@ -83,11 +83,20 @@ class StateWriter:
 class StateFile:
     """One file, opened exclusively by this process."""
 
-    def __init__(self, folder: Path, runtime: str, base_url: str, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        runtime: str,
+        base_url: str,
+        *,
+        shares_url: bool = False,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         """Open or create the file of a runtime. Each URL has its own, so that the counters of two never mix.
 
-        A file that cannot be used is renamed and kept. Raises `ConfigError` when the folder cannot be written, or
-        another process has the file open.
+        The file of a runtime that was renamed is renamed too, unless another runtime `shares_url`. A file that cannot
+        be used is renamed and kept. Raises `ConfigError` when the folder cannot be written, or another process has the
+        file open.
         """
         self.path = folder / file_name(runtime, canonical_url(base_url))
         self._writing = threading.Lock()
@@ -95,8 +104,15 @@ class StateFile:
         self._removed: set[str] = set()
         with _unusable_folder(self.path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for spelling in dict.fromkeys((base_url, canonical_url(base_url) + "/")):
-                _adopt(folder / file_name(runtime, spelling), self.path)
+            earlier = _earlier_file(self.path, runtime, base_url, shares_url=shares_url)
+            if earlier is not None and self.path.exists():
+                log.warning(
+                    "two state files for one runtime; delete the one that is not used",
+                    used=str(self.path),
+                    unused=str(earlier),
+                )
+            elif earlier is not None:
+                _adopt(earlier, self.path)
             try:
                 self._connection, self._rows = _opened(self.path)
             except _ForeignError as error:
@@ -164,8 +180,16 @@ class StateFile:
 
 def file_name(runtime: str, base_url: str) -> str:
     """Return the name of a runtime's file."""
-    readable = re.sub(r"[^\w.-]", "_", runtime) or "runtime"
-    return f"{readable}-{hashlib.sha256(base_url.encode()).hexdigest()[:8]}.db"
+    readable = re.sub(r"[^\w.-]", "_", runtime)[:MAX_READABLE]
+    return readable + _suffix(base_url)
+
+
+def _suffix(base_url: str) -> str:
+    return f"-{hashlib.sha256(base_url.encode()).hexdigest()[:8]}.db"
+
+
+MAX_READABLE = 64
+"""Characters of a runtime's name in the name of its file."""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -238,19 +262,26 @@ def _rows(connection: sqlite3.Connection) -> list[Row]:
     return rows
 
 
-def _adopt(earlier: Path, path: Path) -> None:
-    """Rename a file that an earlier version named after another spelling of the same URL.
+def _earlier_file(path: Path, runtime: str, base_url: str, *, shares_url: bool) -> Path | None:
+    """Return the file of the same URL under another name of the runtime or another spelling of the URL; None: none.
 
-    If both exist, the earlier one stays as it is, and a warning names both. Raises `sqlite3.OperationalError` while
-    another process has it open: its user would lose it.
+    `path` is the file under its present name, which is not an earlier one.
     """
-    if earlier == path or not earlier.exists():
-        return
-    if path.exists():
-        log.warning(
-            "two state files for one runtime; delete the one that is not used", used=str(path), unused=str(earlier)
-        )
-        return
+    spellings = list(dict.fromkeys((canonical_url(base_url), base_url, canonical_url(base_url) + "/")))
+    names = (runtime,) if shares_url else (runtime, _NAME_OF_SINGLE_RUNTIME)
+    known = [path.with_name(file_name(name, spelling)) for name in names for spelling in spellings]
+    if not shares_url:
+        others = [file for spelling in spellings for file in path.parent.glob("*" + _suffix(spelling))]
+        known += others if len(others) == 1 else []
+    return next((file for file in known if file != path and file.exists()), None)
+
+
+_NAME_OF_SINGLE_RUNTIME = "runtime"
+"""The name that earlier versions gave to the file of a single runtime."""
+
+
+def _adopt(earlier: Path, path: Path) -> None:
+    """Rename a file. Raises `sqlite3.OperationalError` while another process has it open: its user would lose it."""
     connection = sqlite3.connect(earlier, timeout=BUSY, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")

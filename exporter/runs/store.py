@@ -38,10 +38,10 @@ class Store:
         self._config = config
         self.clock = clock
         self._monotonic = monotonic
-        self._dropped = dropped
+        self.dropped = dropped
         self._projects = Projects(is_saved=is_saved)
         self._runtime = RuntimeState(clock, monotonic)
-        self._limits = LimitEnforcer(self._projects, clock, dropped)
+        self._limits = LimitEnforcer(self._projects, clock, self._note_dropped)
         self.persistence = Persistence(self._projects, self._runtime)
         self.view = StoreView(self._projects, self._runtime, config=lambda: self._config, monotonic=monotonic)
 
@@ -67,13 +67,16 @@ class Store:
         """
         project = self._projects[project_id]
         try:
-            yield ProjectRead(project, applied=self._applied, dropped=self._dropped, monotonic=self._monotonic)
+            yield ProjectRead(project, applied=self._applied, dropped=self._note_dropped, monotonic=self._monotonic)
         finally:
             if not project.has_been_read:
                 self._projects.discard_first_read(project_id)
 
     def _applied(self, count: int) -> None:
         self._limits.applied(count, self._config.limits)
+
+    def _note_dropped(self, reason: str) -> None:
+        self.dropped(reason)
 
     def fail(self, project_id: str, error: str) -> None:
         """Note why a project could not be read; its data stay until they are stale."""
@@ -114,7 +117,7 @@ class Store:
     def drop_run(self, project_id: str, run_id: str) -> None:
         """Drop a run that the runtime no longer has; it does not count as finished."""
         if self._projects[project_id].drop(run_id, self.clock.now()):
-            self._dropped("gone")
+            self.dropped("gone")
 
     # -- the runtime as a whole ---------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ class Store:
         self.view.remove(project_id)
         project = self._projects.remove(project_id)
         for _ in project.runs if project.has_been_read else ():
-            self._dropped("project_gone")
+            self.dropped("project_gone")
 
     def keep_health(self, health: Health) -> None:
         """Store the state of the worker service."""

@@ -1,11 +1,12 @@
 """The exporter: answers requests from the current generation, which a reload replaces as a whole."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from exporter import __version__
-from exporter.config import Config
+from exporter.config import Config, canonical_url
 from exporter.errors import ConfigError
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.formats import TEXT, Format
@@ -29,7 +30,7 @@ class Exporter:
     def __init__(
         self, configs: Mapping[str, Config], dependencies: Dependencies | None = None, *, storage: Path | None = None
     ) -> None:
-        """`configs` are those of the runtimes by name; the name of a single runtime is empty.
+        """`configs` are those of the runtimes by name, which is the value of the label `runtime`.
 
         `storage` is the folder for state that survives a restart; None keeps none. Opens no connection. Raises
         `ConfigError` if a file that a config names cannot be used.
@@ -37,6 +38,8 @@ class Exporter:
         self._dependencies = dependencies or Dependencies()
         self._storage = storage
         self._reloading = asyncio.Lock()
+        self.own = ExporterMetrics(version=__version__, wall=self._dependencies.wall)
+        """The metrics about the exporter."""
         self._generation = self._build(configs)
         self.own.config_reloaded(ok=True)
 
@@ -44,11 +47,6 @@ class Exporter:
     def runtimes(self) -> Mapping[str, MonitoredRuntime]:
         """The runtimes of the current generation, by name."""
         return self._generation.runtimes
-
-    @property
-    def own(self) -> ExporterMetrics:
-        """The metrics about the exporter of the current generation."""
-        return self._generation.own
 
     @property
     def ready(self) -> bool:
@@ -82,7 +80,7 @@ class Exporter:
         return await self._generation.refresh(max_wait)
 
     async def reload(self, configs: Mapping[str, Config]) -> None:
-        """Replace the generation by one of another config. A runtime's data stay if its name and URL do.
+        """Replace the generation by one of another config. A runtime's data stay if its URL does.
 
         Raises `ConfigError`, with nothing changed, if a file that a config names cannot be used.
         """
@@ -93,7 +91,7 @@ class Exporter:
             await old.stop()
             self._generation = new
             new.take_over(old)
-            new.own.config_reloaded(ok=True)
+            self.own.config_reloaded(ok=True)
             await old.close(successor=new)
 
     async def close(self) -> None:
@@ -102,23 +100,54 @@ class Exporter:
             await self._generation.close()
 
     def _build(self, configs: Mapping[str, Config], current: Generation | None = None) -> Generation:
-        named = "" not in configs
-        if current is not None and current.own.named == named:
-            own = current.own
-        else:
-            # Series get a label or lose it, so no counter can continue.
-            own = ExporterMetrics(version=__version__, wall=self._dependencies.wall, named=named)
         before = {} if current is None else current.runtimes
+        continued = _continued(configs, before)
+        urls = [_url(config) for config in configs.values()]
         runtimes: dict[str, MonitoredRuntime] = {}
         try:
             for name, config in configs.items():
                 runtimes[name] = MonitoredRuntime(
-                    name, config, own.of(name), self._dependencies, after=before.get(name), storage=self._storage
+                    name,
+                    config,
+                    self.own.of(name),
+                    self._dependencies,
+                    after=continued.get(name),
+                    storage=self._storage,
+                    shares_url=urls.count(_url(config)) > 1,
                 )
         except ConfigError:
             for name in configs.keys() - before.keys():
-                own.forget(name)
-            for name, monitored in runtimes.items():
-                monitored.discard(before.get(name))
+                self.own.forget(name)
+            for name in runtimes.keys() - continued.keys():
+                runtimes[name].discard()
             raise
-        return Generation(runtimes, own)
+        return Generation(runtimes, self.own)
+
+
+def _continued(
+    configs: Mapping[str, Config], running: Mapping[str, MonitoredRuntime]
+) -> Mapping[str, MonitoredRuntime]:
+    """Return the runtime that each config continues, by the config's name: one of the same URL.
+
+    Of several with this URL it is the one of the same name. Without one of this name the runtime was renamed, if it is
+    clear which one.
+    """
+    found = {
+        name: running[name]
+        for name, config in configs.items()
+        if name in running and _url(running[name].config) == _url(config)
+    }
+    removed = defaultdict(list)
+    for name in running.keys() - found.keys():
+        removed[_url(running[name].config)].append(running[name])
+    added = defaultdict(list)
+    for name in configs.keys() - found.keys():
+        added[_url(configs[name])].append(name)
+    for url, names in added.items():
+        if len(names) == len(removed[url]) == 1:
+            found[names[0]] = removed[url][0]
+    return found
+
+
+def _url(config: Config) -> str:
+    return canonical_url(config.runtime.base_url)

@@ -17,7 +17,7 @@ class ProbeTarget:
     """A project that can be probed."""
 
     runtime: str
-    """The name of its runtime; empty for a single runtime without a name."""
+    """The name of its runtime."""
     project_id: str
     name: str
 
@@ -70,11 +70,14 @@ class Generation:
         From now on the rules of this generation apply to it.
         """
         for name in predecessor.runtimes.keys() - self.runtimes.keys():
-            predecessor.own.forget(name)
-        for name, monitored in self.runtimes.items():
-            monitored.begin(predecessor.runtimes.get(name))
+            self.own.forget(name)
+        before = {monitored.store: monitored for monitored in predecessor.runtimes.values()}
+        for monitored in self.runtimes.values():
+            if monitored.store in before:
+                monitored.begin(before[monitored.store])
 
     async def close(self, *, successor: "Generation | None" = None) -> None:
         """Stop, and close connections and files, except files that `successor` has taken over."""
-        for name, monitored in self.runtimes.items():
-            await monitored.close(successor=None if successor is None else successor.runtimes.get(name))
+        continued = set() if successor is None else {monitored.store for monitored in successor.runtimes.values()}
+        for monitored in self.runtimes.values():
+            await monitored.close(is_continued=monitored.store in continued)

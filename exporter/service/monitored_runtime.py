@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from exporter.config import Config, canonical_url
+from exporter.config import Config
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import RuntimeMetrics
 from exporter.metrics.formats import Format
@@ -55,12 +55,13 @@ class MonitoredRuntime:
         *,
         after: "MonitoredRuntime | None",
         storage: Path | None,
+        shares_url: bool = False,
     ) -> None:
-        """Opens no connection; log lines carry `name` unless it is empty.
+        """Opens no connection; series and log lines carry `name`.
 
-        `after` is the one that this one replaces: its store is shared if the URL is the same, and not changed before
-        `begin`. `storage` is the folder for state that survives a restart; None keeps none. Raises `ConfigError` if a
-        file that the config names cannot be used.
+        `after` is the one that this one continues: its store is shared, and not changed before `begin`. `storage` is
+        the folder for state that survives a restart; None keeps none. `shares_url`: another runtime has the same URL.
+        Raises `ConfigError` if a file that the config names cannot be used.
         """
         self.config = config
         self._dependencies = dependencies
@@ -95,17 +96,14 @@ class MonitoredRuntime:
             sweep_interval=config.sync.sweep_interval,
             monotonic=dependencies.monotonic,
         )
-        self._follows = after is not None and canonical_url(after.config.runtime.base_url) == canonical_url(
-            config.runtime.base_url
-        )
         self.store: Store
         self.state_writer: StateWriter | None = None
-        if after is not None and self._follows:
+        if after is not None:
             self.store, self.state_writer = after.store, after.state_writer
         else:
             self.store = self._make_store(is_saved=storage is not None)
             if storage is not None:
-                file = StateFile(storage, name, config.runtime.base_url, wall=dependencies.wall)
+                file = StateFile(storage, name, config.runtime.base_url, shares_url=shares_url, wall=dependencies.wall)
                 self.store.persistence.restore(file.load())
                 self.state_writer = StateWriter(file, self.store.persistence, metrics)
         sync = RuntimeSync(self.client, self.store, project_list, config, metrics, monotonic=dependencies.monotonic)
@@ -119,7 +117,7 @@ class MonitoredRuntime:
             monotonic=dependencies.monotonic,
         )
 
-        self._log_context = {"runtime": name} if name else {}
+        self._log_context = {"runtime": name}
 
         async def read() -> bool:
             with structlog.contextvars.bound_contextvars(**self._log_context):
@@ -129,14 +127,15 @@ class MonitoredRuntime:
 
         self._shared = SingleFlight(read, min_interval=config.sync.min_interval, monotonic=dependencies.monotonic)
 
-    def begin(self, predecessor: "MonitoredRuntime | None") -> None:
+    def begin(self, predecessor: "MonitoredRuntime") -> None:
         """Apply the config to the shared store, and take over what else the stopped `predecessor` holds."""
-        if predecessor is None or not self._follows:
-            return
         self._shared.ever_ok = predecessor.ready
         self.probes.take_over(predecessor.probes)
         for store in (self.store, *(probed.store for probed in self.probes.held.values())):
             store.config = self.config
+            store.dropped = self._metrics.run_dropped
+        if self.state_writer is not None:
+            self.state_writer.observer = self._metrics
 
     @property
     def ready(self) -> bool:
@@ -176,17 +175,17 @@ class MonitoredRuntime:
         await self._shared.stop()
         await self.probes.stop()
 
-    async def close(self, *, successor: "MonitoredRuntime | None" = None) -> None:
-        """Stop; close connections, and the state file unless `successor` writes it from now on."""
+    async def close(self, *, is_continued: bool = False) -> None:
+        """Stop; close connections, and the state file unless the one that continues this one writes it from now on."""
         await self.stop()
         await self.client.close()
-        if self.state_writer is not None and (successor is None or successor.state_writer is not self.state_writer):
+        if self.state_writer is not None and not is_continued:
             await self.state_writer.flush()
             self.state_writer.close()
 
-    def discard(self, predecessor: "MonitoredRuntime | None") -> None:
-        """Close the state file unless `predecessor` writes it; for one that was built and has read nothing."""
-        if self.state_writer is not None and (predecessor is None or predecessor.state_writer is not self.state_writer):
+    def discard(self) -> None:
+        """Close the state file of a runtime that was built, continues none and has read nothing."""
+        if self.state_writer is not None:
             self.state_writer.close()
 
     def _make_store(self, *, is_saved: bool = False) -> Store:

@@ -40,6 +40,8 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
         runtime, project_id = (request.query_params.get(name, "") for name in ("runtime", "project"))
         if not project_id:
             return PlainTextResponse("Expected /probe?project=ID; /sd lists the projects.\n", status_code=400)
+        if not runtime and len(exporter.runtimes) == 1:
+            (runtime,) = exporter.runtimes
         if runtime not in exporter.runtimes:
             return PlainTextResponse("Unknown runtime.\n", status_code=404)
         page_format = best_format(request.headers.get("Accept", ""))
@@ -124,12 +126,12 @@ def _target_group(target: ProbeTarget, address: str, scheme: str) -> dict[str, o
     labels = {
         "__scheme__": scheme,
         "__metrics_path__": "/probe",
+        "__param_runtime": target.runtime,
         "__param_project": target.project_id,
+        "__meta_spinner_runtime": target.runtime,
         "__meta_spinner_project": target.name,
         "__meta_spinner_project_id": target.project_id,
     }
-    if target.runtime:
-        labels |= {"__param_runtime": target.runtime, "__meta_spinner_runtime": target.runtime}
     return {"targets": [address], "labels": labels}
 
 
@@ -160,26 +162,24 @@ def _max_wait(timeout: str | None, offset: float) -> float:
 
 
 def _landing(exporter: Exporter) -> str:
-    named = "" not in exporter.runtimes
-    rows = [row for name, monitored in exporter.runtimes.items() for row in _rows(name, monitored, named=named)]
+    rows = [row for name, monitored in exporter.runtimes.items() for row in _rows(name, monitored)]
     urls = [html.escape(monitored.config.runtime.base_url) for monitored in exporter.runtimes.values()]
     page = Template(resources.files(__package__).joinpath("landing.html").read_text(encoding="utf-8"))
     nothing = '<tr><td colspan="6">None yet: the first scrape of <a href="metrics">metrics</a> reads them.</td></tr>'
     return page.substitute(
         version=html.escape(__version__),
         runtimes=", ".join(f"<code>{url}</code>" for url in urls),
-        runtime_heading="<th>Runtime</th>" if named else "",
         rows="\n".join(rows) or nothing,
     )
 
 
-def _rows(runtime: str, monitored: MonitoredRuntime, *, named: bool) -> Iterable[str]:
-    """Yield a row of the landing page for each project of a runtime; with `named` it starts with the runtime's name."""
+def _rows(runtime: str, monitored: MonitoredRuntime) -> Iterable[str]:
+    """Yield a row of the landing page for each project of a runtime."""
     for project in sorted(monitored.store.view.projects(), key=lambda project: project.name):
         age = monitored.store.view.seconds_since_read(project)
         still_open = sum(not held.run.ended for held in project.runs.values())
         cells = (
-            *([("", runtime)] if named else []),
+            ("", runtime),
             ("", project.name),
             ("age", "never" if age is None else f"{age:.0f} s ago"),
             ("count", str(still_open)),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.config import ExporterConfig, ProjectsConfig, canonical_url, load, parse_duration, split_address
 from exporter.errors import ConfigError
+from tests.builders import only_runtime
 
 SMALLEST = 'runtime: {base_url: "http://127.0.0.1:8090"}\n'
 
@@ -29,7 +30,7 @@ def mistake(text: str, folder: Path, environ: dict[str, str] | None = None, **fl
 
 def test_the_smallest_file_serves(tmp_path: Path) -> None:
     made = config('runtime: {base_url: "http://127.0.0.1:8090", token_file: /run/secrets/token}', tmp_path)
-    only = made.runtimes[""]
+    only = only_runtime(made)
     assert only.runtime.token_file == "/run/secrets/token"
     assert (only.retention, only.sync.min_interval, made.web.listen_address) == (3600.0, 5.0, ":10095")
 
@@ -38,7 +39,7 @@ def test_the_environment_overrides_the_file_and_flags_override_both(tmp_path: Pa
     text = SMALLEST + "log: {level: debug}\nretention: 1h\nsync: {min_interval: 1s}\n"
     environ = {"SPINNER_EXPORTER_LOG_LEVEL": "warn", "SPINNER_EXPORTER_RETENTION": "2h"}
     made = config(text, tmp_path, environ, log__level="error")
-    only = made.runtimes[""]
+    only = only_runtime(made)
     assert (made.log.level, only.retention, only.sync.min_interval) == ("error", 7200.0, 1.0)
 
 
@@ -52,7 +53,7 @@ def test_the_environment_alone_is_a_complete_config() -> None:
         "OTHER": "is not ours",
     }
     made = load(None, environ=environ)
-    only = made.runtimes[""]
+    only = only_runtime(made)
     assert only.projects.wanted("Sales EU")
     assert not only.projects.wanted("Support")
     assert only.statuses == {"Parked": "waiting"}
@@ -62,7 +63,7 @@ def test_the_environment_alone_is_a_complete_config() -> None:
 def test_a_token_from_the_environment_is_never_shown() -> None:
     environ = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h", "SPINNER_EXPORTER_RUNTIME_TOKEN": "cxg_secret"}
     made = load(None, environ=environ)
-    token = made.runtimes[""].runtime.token
+    token = only_runtime(made).runtime.token
     assert token is not None
     assert token.reveal() == "cxg_secret"
     assert "cxg_secret" not in repr(made) + str(token)

@@ -50,7 +50,7 @@ async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
     return {
         (
             sample.name,
-            "/".join(value for name, value in sorted(sample.labels.items()) if name != "project"),
+            "/".join(value for name, value in sorted(sample.labels.items()) if name not in ("runtime", "project")),
         ): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples

@@ -13,6 +13,7 @@ from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnos
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
+from tests.builders import only_runtime
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
@@ -32,7 +33,9 @@ def test_a_runtime_that_follows_the_contract_passes(tmp_path: Path) -> None:
 
 def test_json_contains_the_same(tmp_path: Path) -> None:
     with runtime(tmp_path) as url:
-        report = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
+        result = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
+    assert result["ok"] is True
+    report = result["runtimes"][url.removeprefix("http://")]
     assert report["ok"] is True
     assert report["runs"] > 5
     assert report["series"] > 100
@@ -68,7 +71,7 @@ async def odd_diagnosis(folder: Path, odd: OddRuntime, **resources: Any) -> Diag
             },
         }
         (folder / "exporter.yml").write_text(yaml.safe_dump(tree))
-        return await examine(load(folder / "exporter.yml", environ={}).runtimes[""])
+        return await examine(only_runtime(load(folder / "exporter.yml", environ={})))
 
 
 def check(diagnosis: Diagnosis, what: str) -> Any:

@@ -9,6 +9,7 @@ import yaml
 from exporter.config import load, read_file
 from exporter.doctor import from_responses, suggest_from_responses
 from exporter.doctor.suggest import SuggestError, fields_of, from_openapi
+from tests.builders import only_runtime
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
@@ -46,7 +47,7 @@ async def test_fields_are_suggested_from_responses_without_their_content(tmp_pat
         tree = {**EXAMPLE["runtime"], "base_url": f"{url}/automation", "token_file": token, "resources": without}
         (tmp_path / "exporter.yml").write_text(yaml.safe_dump({"runtime": tree}))
         file = tmp_path / "exporter.yml"
-        text = await suggest_from_responses(load(file, environ={}).runtimes[""], read_file(file))
+        text = await suggest_from_responses(only_runtime(load(file, environ={})), read_file(file))
     resources = yaml.safe_load(text)["runtime"]["resources"]
     assert resources["projects"]["fields"] == {"id": "key", "name": "title"}
     assert resources["jobs"]["fields"] == {

@@ -23,7 +23,7 @@ from exporter.config import Config, Duration, LimitsConfig, RuntimeConfig, Secre
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import TIMEOUT_HEADER, create_app
-from tests.builders import NOON, Clock, resources
+from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.faults.server import Exchange, Fault, FaultyRuntime
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, no_sleep, rfc3339
@@ -338,7 +338,7 @@ class Bench:
             sync=SyncConfig(min_interval=Duration(0)),
             limits=LimitsConfig(body_bytes=2_000_000, pages=20),
         )
-        self.exporter = Exporter({"": config}, Dependencies(wall=clock, monotonic=clock, sleep=no_sleep))
+        self.exporter = Exporter({RUNTIME: config}, Dependencies(wall=clock, monotonic=clock, sleep=no_sleep))
         app = httpx.ASGITransport(create_app(self.exporter))
         self._client = httpx.AsyncClient(transport=app, base_url="http://exporter.test")
 

@@ -20,7 +20,7 @@ from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, TlsConf
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import create_app
-from tests.builders import Clock, resources
+from tests.builders import RUNTIME, Clock, resources
 from tests.command_line import run
 from tests.faults.server import Exchange, FaultyRuntime
 from tests.scripted import ScriptedRuntime, no_sleep
@@ -48,7 +48,7 @@ def exporter(url: str, token_file: Path, clock: Clock, ca_file: Path | None = No
         ),
         sync=SyncConfig(min_interval=Duration(0)),
     )
-    return Exporter({"": config}, Dependencies(clock, clock, sleep=no_sleep))
+    return Exporter({RUNTIME: config}, Dependencies(clock, clock, sleep=no_sleep))
 
 
 def served(certificate: trustme.LeafCert) -> ssl.SSLContext:
@@ -82,7 +82,7 @@ async def test_a_server_without_a_valid_certificate_never_receives_the_token(
             page = str(await made.page())
         await made.close()
     assert faulty.requests == 0
-    assert "\nspinner_api_up 0\n" in page
+    assert '\nspinner_api_up{runtime="runtime.test"} 0\n' in page
     assert reason in str(lines)
 
 
@@ -166,7 +166,8 @@ async def test_a_token_in_a_response_is_never_shown(token_file: Path) -> None:
         await made.close()
     logs.configure("error", "logfmt")
     assert "cannot read" in stream.getvalue()
-    for text in (stream.getvalue(), *pages, repr(made.runtimes[""].config), repr(vars(made.runtimes[""].client))):
+    monitored = made.runtimes[RUNTIME]
+    for text in (stream.getvalue(), *pages, repr(monitored.config), repr(vars(monitored.client))):
         assert TOKEN not in text
 
 
@@ -177,7 +178,7 @@ async def test_a_crash_shows_no_token(token_file: Path, monkeypatch: pytest.Monk
     def crash(*_: object, **__: object) -> Any:
         raise RuntimeError("a bug in the exporter")
 
-    monkeypatch.setattr(made.runtimes[""].client._http_client, "_send_once", crash)
+    monkeypatch.setattr(made.runtimes[RUNTIME].client._http_client, "_send_once", crash)
     stream = io.StringIO()
     logs.configure("debug", "json", stream)
     await made.page()

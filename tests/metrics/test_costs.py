@@ -17,7 +17,7 @@ from exporter.metrics.formats import OPENMETRICS
 from exporter.runs.store import Store
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
 
 OPEN = 20
 
@@ -63,7 +63,7 @@ class Bench:
         read_project(self.store, "p1", [(run, now) for run in runs], as_of=now, horizon=NOON - 3600)
 
     def scrape(self) -> None:
-        page = self.exposition.render({"": ScrapeContext(self.store, self.store.clock, api_up=True)}, OPENMETRICS)
+        page = self.exposition.render({RUNTIME: ScrapeContext(self.store, self.store.clock, api_up=True)}, OPENMETRICS)
         self.size = sum(map(len, page.pieces()))
         asyncio.run(page.gzip())
 

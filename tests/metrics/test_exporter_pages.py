@@ -47,7 +47,7 @@ def test_the_config_has_no_reload_result_before_it_is_applied() -> None:
 
 def test_the_last_snapshot_of_a_removed_runtime_is_removed_and_the_others_stay() -> None:
     clock = Clock(NOON)
-    own = ExporterMetrics(version="0", wall=clock, named=True)
+    own = ExporterMetrics(version="0", wall=clock)
     for runtime in ("eu", "us"):
         own.of(runtime).sync_ended(1.0, ok=True)
     own.forget("eu")

@@ -19,7 +19,7 @@ from exporter.metrics.lines import exemplar
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -32,7 +32,7 @@ def exposition(clock: Clock) -> Exposition:
 
 def page(held: Store, page_format: Format = TEXT, *, using: Exposition | None = None) -> str:
     made = using or exposition(Clock())
-    return str(made.render({"": ScrapeContext(held, held.clock, api_up=True)}, page_format))
+    return str(made.render({RUNTIME: ScrapeContext(held, held.clock, api_up=True)}, page_format))
 
 
 def parsed(text: str, page_format: Format) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from exporter.metrics.catalogue import (
     PROJECT_FAMILIES,
     RUN_FAMILIES,
     RUN_LABELS,
+    RUNTIME_LABEL,
     SPINNER_FAMILIES,
     SPINNER_LABELS,
     Family,
@@ -36,7 +37,7 @@ from exporter.runs.counters import Histogram
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
 from tests.metrics.test_exposition import Samples, samples
 
 PROJECTS = {"p1": "Sales", "p2": "Support"}
@@ -146,7 +147,7 @@ async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytes
             getattr(scenario, events[-1][0])(*events[-1][1:])
             if rng.random() < 0.5:
                 continue
-            contexts = {"": ScrapeContext(scenario.store, scenario.store.clock, api_up=True)}
+            contexts = {RUNTIME: ScrapeContext(scenario.store, scenario.store.clock, api_up=True)}
             page_format = rng.choice(FORMATS)
             page = await cached.page(contexts, page_format)
             fresh = Exposition(None).render(contexts, page_format)
@@ -179,14 +180,14 @@ class Theirs(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = ScrapeContext(self.held, self.held.clock, api_up=True)
-        runs = [((s.project, s.run.snapshot.spinner, s.run.id), s) for s in self.held.view.runs()]
-        spinners = [((s.project, s.spinner), s) for s in self.held.view.spinners()]
+        runs = [((RUNTIME, s.project, s.run.snapshot.spinner, s.run.id), s) for s in self.held.view.runs()]
+        spinners = [((RUNTIME, s.project, s.spinner), s) for s in self.held.view.spinners()]
         for family in RUN_FAMILIES:
-            yield self.metric(family, RUN_LABELS, runs, now)
+            yield self.metric(family, (RUNTIME_LABEL, *RUN_LABELS), runs, now)
         for counted in SPINNER_FAMILIES:
-            yield self.metric(counted, SPINNER_LABELS, spinners, now)
+            yield self.metric(counted, (RUNTIME_LABEL, *SPINNER_LABELS), spinners, now)
         for overall in (*PROJECT_FAMILIES, *GLOBAL_FAMILIES):
-            yield self.metric(overall, (), [((), self.held.view)], now)
+            yield self.metric(overall, (RUNTIME_LABEL,), [((RUNTIME,), self.held.view)], now)
 
     def metric(self, family: Family[Any], group: tuple[str, ...], subjects: list[Any], now: ScrapeContext) -> Any:
         kinds: dict[str, Any] = {
@@ -256,7 +257,7 @@ def test_rendered_samples_equal_those_of_prometheus_client(
     registry = CollectorRegistry()
     registry.register(Theirs(held))
     theirs = generate_openmetrics(registry) if page_format == OPENMETRICS else generate_latest(registry)  # type: ignore[no-untyped-call]
-    page = exposition(clock).render({"": ScrapeContext(held, held.clock, api_up=True)}, page_format)
+    page = exposition(clock).render({RUNTIME: ScrapeContext(held, held.clock, api_up=True)}, page_format)
     mine = samples(str(page), page_format)
     assert known(mine) == known(samples(theirs.decode(), page_format))
 

@@ -23,7 +23,7 @@ from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, runtime_config, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, counts, read_project, runtime_config, snapshot, store
 from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
 from tests.scripted import ScriptedRuntime
 from tests.transport import FakeTransport
@@ -40,7 +40,7 @@ class Observer:
 
 
 def opened(folder: Path) -> StateFile:
-    return StateFile(folder, "", URL, wall=lambda: NOON)
+    return StateFile(folder, RUNTIME, URL, wall=lambda: NOON)
 
 
 def save(file: StateFile, held: Store) -> None:
@@ -236,14 +236,16 @@ async def test_what_a_page_shows_is_saved_even_while_the_sync_continues(tmp_path
     runtime.put()
     config = Config(runtime=runtime_config(), sync=SyncConfig(min_interval=Duration(0)))
     exporter = Exporter(
-        {"": config}, Dependencies(clock, time.monotonic, runtime.transport()), storage=tmp_path / "state"
+        {RUNTIME: config}, Dependencies(clock, time.monotonic, runtime.transport()), storage=tmp_path / "state"
     )
     await exporter.page(max_wait=1.5)
     page = str(await exporter.page(max_wait=1.5))
-    assert 'spinner_runs_started_total{project="Sales",spinner="welcome"} 1' in page
-    assert 'spinner_project_up{project="Support"} 0' in page, "the read of the other project continues"
+    assert 'spinner_runs_started_total{runtime="runtime.test",project="Sales",spinner="welcome"} 1' in page
+    assert 'spinner_project_up{runtime="runtime.test",project="Support"} 0' in page, (
+        "the read of the other project continues"
+    )
     shutil.copytree(tmp_path / "state", tmp_path / "copy")  # as kill -9 would leave it
-    file = StateFile(tmp_path / "copy", "", config.runtime.base_url)
+    file = StateFile(tmp_path / "copy", RUNTIME, config.runtime.base_url)
     restored = store(clock, projects={})
     restored.persistence.restore(file.load())
     assert [(each.spinner, each.counters.started) for each in restored.view.spinners()] == [("welcome", 1)]
@@ -277,18 +279,18 @@ async def test_a_reload_continues_with_the_file_and_another_url_has_its_own(tmp_
     runtime = ScriptedRuntime(clock)
     runtime.put()
     config = Config(runtime=runtime_config(), sync=SyncConfig(min_interval=Duration(0)))
-    exporter = Exporter({"": config}, Dependencies(clock, clock, runtime.transport()), storage=tmp_path)
+    exporter = Exporter({RUNTIME: config}, Dependencies(clock, clock, runtime.transport()), storage=tmp_path)
     await exporter.page()
-    await exporter.reload({"": msgspec.structs.replace(config, retention=Duration(60))})
+    await exporter.reload({RUNTIME: msgspec.structs.replace(config, retention=Duration(60))})
     await exporter.page()
     other = Config(runtime=runtime_config("http://other.test"), sync=config.sync)
-    await exporter.reload({"": other})
+    await exporter.reload({RUNTIME: other})
     page = str(await exporter.page())
-    assert "spinner_exporter_storage_failures_total 0.0" in page
+    assert 'spinner_exporter_storage_failures_total{runtime="runtime.test"} 0.0' in page
     assert len(files(tmp_path)) == 2
     await exporter.close()
     for url in (config.runtime.base_url, other.runtime.base_url):
-        file = StateFile(tmp_path, "", url)
+        file = StateFile(tmp_path, RUNTIME, url)
         assert file.load(), f"nothing was saved of {url}"
         file.close()
 
@@ -472,7 +474,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_file_of_an_earlier_release_keeps_its_counts(tmp_path: Path) -> None:
-    written = sqlite3.connect(tmp_path / file_name("", URL))
+    written = sqlite3.connect(tmp_path / file_name(RUNTIME, URL))
     written.executescript((Path(__file__).parent / "state-version-2.sql").read_text())
     written.close()
     file, held = opened(tmp_path), store(Clock(), projects={})
@@ -515,7 +517,7 @@ def test_every_spelling_of_a_url_has_the_same_file(tmp_path: Path, other: str) -
     file = opened(tmp_path)
     save(file, busy(clock))
     file.close()
-    again = StateFile(tmp_path, "", other)
+    again = StateFile(tmp_path, RUNTIME, other)
     assert again.path == file.path
     assert any(kind == "run" for kind, *_ in again.load())
     again.close()
@@ -528,9 +530,9 @@ def test_a_file_named_after_another_spelling_is_adopted_with_its_write_ahead_log
     (tmp_path / "old").mkdir()
     for suffix in ("", "-wal"):
         source = file.path.with_name(file.path.name + suffix)
-        shutil.copy(source, tmp_path / "old" / (file_name("", URL + "/") + suffix))
+        shutil.copy(source, tmp_path / "old" / (file_name("runtime", URL + "/") + suffix))
     file.close()
-    again = StateFile(tmp_path / "old", "", URL + "/")
+    again = StateFile(tmp_path / "old", RUNTIME, URL + "/")
     assert again.path.name == file.path.name
     assert any(kind == "run" for kind, *_ in again.load())
     again.close()
@@ -543,23 +545,61 @@ def test_of_two_files_for_one_url_the_one_with_the_canonical_name_is_used_and_a_
     file = opened(tmp_path)
     save(file, busy(Clock()))
     file.close()
-    other = tmp_path / file_name("", URL + "/")
+    other = tmp_path / file_name(RUNTIME, URL + "/")
     shutil.copy(file.path, other)
     with structlog.testing.capture_logs() as lines:
-        again = StateFile(tmp_path, "", spelling)
+        again = StateFile(tmp_path, RUNTIME, spelling)
     again.close()
     (line,) = lines
     assert (line["log_level"], line["used"], line["unused"]) == ("warning", str(file.path), str(other))
     assert other.exists(), "an unused file is for a person to delete"
     other.unlink()
     with structlog.testing.capture_logs() as lines:
-        StateFile(tmp_path, "", spelling).close()
+        StateFile(tmp_path, RUNTIME, spelling).close()
     assert lines == []
+
+
+def test_a_runtime_that_is_renamed_keeps_its_file(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    save(file, busy(Clock()))
+    file.close()
+    for name in ("runtime", "eu", RUNTIME):
+        # The first is that of a single runtime in earlier versions.
+        file.path.rename(tmp_path / file_name(name, URL))
+        file = StateFile(tmp_path, "europe", URL)
+        assert any(kind == "run" for kind, *_ in file.load()), f"the file of {name} was not found"
+        file.close()
+        assert [each.name for each in files(tmp_path)] == [file_name("europe", URL)]
+
+
+def test_a_runtime_does_not_take_the_file_of_another_with_the_same_url(tmp_path: Path) -> None:
+    """Two runtimes of one URL have different tokens or projects."""
+    file = StateFile(tmp_path, "sales", URL)
+    save(file, busy(Clock()))
+    file.close()
+    other = StateFile(tmp_path, "support", URL, shares_url=True)
+    assert other.load() == []
+    other.close()
+    assert file.path.exists()
+
+
+def test_of_several_files_of_a_url_none_is_taken(tmp_path: Path) -> None:
+    for name in ("sales", "support"):
+        StateFile(tmp_path, name, URL, shares_url=True).close()
+    StateFile(tmp_path, "all", URL).close()
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_long_url_has_a_file(tmp_path: Path) -> None:
+    path = "/x" * 500
+    file = StateFile(tmp_path, "runtime.test" + path, URL + path)
+    file.close()
+    assert file.path.exists()
 
 
 def test_other_apis_have_other_files(tmp_path: Path) -> None:
     urls = [URL, "https://runtime.test", URL + ":8080", URL + "/eu", "http://runtime.test.example"]
-    files = [StateFile(tmp_path, "", url) for url in urls]
+    files = [StateFile(tmp_path, RUNTIME, url) for url in urls]
     assert len({file.path for file in files}) == len(urls)
     for file in files:
         file.close()
@@ -569,22 +609,22 @@ def test_a_file_named_after_another_spelling_is_not_renamed_while_another_proces
     file = opened(tmp_path)
     save(file, busy(Clock()))
     file.close()
-    earlier = file.path.rename(tmp_path / file_name("", URL + "/"))
+    earlier = file.path.rename(tmp_path / file_name("runtime", URL + "/"))
     other = sqlite3.connect(earlier, isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(ConfigError, match="another process has it open"):
-        StateFile(tmp_path, "", URL + "/")
+        StateFile(tmp_path, RUNTIME, URL + "/")
     other.close()
     assert earlier.exists(), "it was renamed under the process that uses it"
-    again = StateFile(tmp_path, "", URL + "/")
+    again = StateFile(tmp_path, RUNTIME, URL + "/")
     assert any(kind == "run" for kind, *_ in again.load())
     again.close()
 
 
 def test_the_name_of_a_file_is_that_of_earlier_releases(tmp_path: Path) -> None:
     """Another name would be another file: after an upgrade all counters would start again."""
-    assert file_name("", "https://runtime.example.com") == "runtime-f92cb2d5.db"
+    assert file_name("runtime.example.com", "https://runtime.example.com") == "runtime.example.com-f92cb2d5.db"
     assert file_name("eu west/1", "https://runtime.example.com") == "eu_west_1-f92cb2d5.db"
 
 

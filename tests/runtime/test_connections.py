@@ -21,6 +21,7 @@ from exporter.config import load
 from exporter.errors import ConfigError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.connections import KEEPALIVE, Connections
+from tests.builders import only_runtime
 
 CA = trustme.CA()
 
@@ -65,7 +66,7 @@ async def listening(context: ssl.SSLContext | None = None) -> AsyncIterator[tupl
 def connections_to(folder: Path, url: str, *, concurrency: int = 1, **runtime: Any) -> Connections:
     file = folder / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": url, **runtime}}))
-    return Connections(load(file, environ={}).runtimes[""].runtime, concurrency=concurrency)
+    return Connections(only_runtime(load(file, environ={})).runtime, concurrency=concurrency)
 
 
 async def get(connections: Connections, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> int:
@@ -367,7 +368,7 @@ def test_an_invalid_connection_config_is_an_error_that_names_the_key(
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", **runtime}}))
     with pytest.raises(ConfigError, match=message):
-        Connections(load(file, environ={}).runtimes[""].runtime, concurrency=1)
+        Connections(only_runtime(load(file, environ={})).runtime, concurrency=1)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from exporter.errors import ConfigError
 from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.mapping import ItemMapping
 from exporter.service import Exporter
+from tests.builders import only_runtime
 from tests.stack.programs import ROOT
 
 
@@ -161,7 +162,7 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
     preset.write_text(yaml.safe_dump({"runtime": {"resources": {**resources, "jobs": {"path": "/runs"}}}}))
     file = tmp_path / "exporter.yml"
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "preset": str(preset)}}))
-    assert load(file, environ={}).runtimes[""].runtime.resources.jobs.path == "/runs"
+    assert only_runtime(load(file, environ={})).runtime.resources.jobs.path == "/runs"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_a_key_overrides_the_preset_and_the_others_stay(tmp_path: Path) -> None:
     file.write_text(
         "runtime: {base_url: 'http://runtime.test', resources: {jobs: {path: '/runs/{project}', changed: ~}}}"
     )
-    jobs = load(file, environ={}).runtimes[""].runtime.resources.jobs
+    jobs = only_runtime(load(file, environ={})).runtime.resources.jobs
     assert (jobs.path, jobs.changed, jobs.paging.next) == ("/runs/{project}", None, "nextCursor")
     assert jobs.active is not None
 

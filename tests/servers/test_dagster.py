@@ -82,7 +82,9 @@ async def samples(exporter: Exporter) -> dict[tuple[str, ...], float]:
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             others = (
-                value for name, value in sorted(sample.labels.items()) if name not in ("project", "run_id", "spinner")
+                value
+                for name, value in sorted(sample.labels.items())
+                if name not in ("runtime", "project", "run_id", "spinner")
             )
             key = (sample.name, sample.labels.get("spinner", ""), *others)
             found[key] = found.get(key, 0) + sample.value

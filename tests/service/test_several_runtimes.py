@@ -87,14 +87,31 @@ async def test_every_series_of_a_runtime_carries_its_name() -> None:
     await exporter.close()
 
 
-async def test_a_single_runtime_without_a_name_has_no_runtime_label() -> None:
-    deployment = Deployment()
-    config = deployment.configs("eu")["eu"]
-    exporter = Exporter(
-        {"": config}, Dependencies(deployment.clock, deployment.clock, FakeTransport(deployment._answer))
-    )
-    assert not [name for name, pairs in await samples(exporter) if "runtime" in dict(pairs)]
-    await exporter.close()
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ("base_url: https://Runtime.example.com:443/", "runtime.example.com"),
+        ("base_url: http://127.0.0.1:8090", "127.0.0.1:8090"),
+        ("base_url: http://host/path/", "host/path"),
+        ("base_url: 'http://[::1]:8090'", "[::1]:8090"),
+        ("base_url: http://host, name: eu", "eu"),
+        ("base_url: http://elsewhere, name: '[::1]:8090/path'", "[::1]:8090/path"),
+    ],
+)
+def test_the_label_of_a_single_runtime_is_its_name_or_its_url_without_the_scheme(
+    settings: str, label: str, tmp_path: Path
+) -> None:
+    assert list(read(f"runtime: {{{settings}}}", tmp_path)) == [label]
+
+
+def test_a_runtime_of_a_list_has_its_name_as_its_label(tmp_path: Path) -> None:
+    made = read(TWO, tmp_path)
+    assert [config.runtime.label for config in made.values()] == list(made)
+
+
+def test_a_single_runtime_cannot_have_any_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.name: expected up to 64 letters.*; got 'e u'"):
+        read('runtime: {base_url: "http://h", name: "e u"}', tmp_path)
 
 
 @pytest.mark.parametrize("way", ["refuses", "hangs"])
@@ -150,6 +167,63 @@ async def test_a_reload_adds_and_removes_runtimes_and_keeps_what_the_others_coun
     found = await samples(exporter)
     assert not [name for name, pairs in found if dict(pairs).get("runtime") == "eu"], "nothing is left of one that went"
     assert value(found, "spinner_exporter_sync_duration_seconds_count", runtime="us") == 2
+    await exporter.close()
+
+
+async def test_a_runtime_that_is_renamed_keeps_its_runs_and_counts_under_its_new_name(tmp_path: Path) -> None:
+    deployment = Deployment()
+    exporter = deployment.exporter(storage=tmp_path)
+    await samples(exporter)
+    await exporter.probe("eu", "p1")
+    deployment.clock.advance(10)
+    deployment.runtimes["eu"].put(status="completed", endedAt=deployment.clock())
+    await samples(exporter)
+    configs = deployment.configs()
+    deployment.runtimes["eu"].interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
+
+    await exporter.reload({"europe": configs["eu"], "us": configs["us"]})
+    found = await samples(exporter)
+    assert value(found, "spinner_runs_finished_total", runtime="europe", status="completed") == 1
+    assert value(found, "spinner_api_up", runtime="europe") == 0
+    probed = parsed_samples(str(await exporter.probe("europe", "p1")))
+    assert value(probed, "spinner_run_status", runtime="europe", run_id="run-1", status="running") == 1
+    assert not [name for name, pairs in found if dict(pairs).get("runtime") == "eu"], "the old name is still there"
+
+    deployment.runtimes["eu"].interfere = lambda request: None
+    deployment.runtimes["eu"].projects = {}
+    deployment.runtimes["eu"].jobs.clear()
+    deployment.clock.advance(200)
+    found = await samples(exporter)
+    assert value(found, "spinner_exporter_runs_dropped_total", runtime="europe", reason="project_gone") == 1
+    assert value(found, "spinner_exporter_storage_failures_total", runtime="europe") == 0
+    await exporter.close()
+
+
+async def test_names_that_are_exchanged_take_their_runs_with_them() -> None:
+    deployment = Deployment()
+    for name, scripted in deployment.runtimes.items():
+        scripted.put(f"run-{name}")
+    exporter = deployment.exporter()
+    await samples(exporter)
+    configs = deployment.configs()
+    for scripted in deployment.runtimes.values():
+        scripted.interfere = lambda request: httpx.Response(500)
+    await exporter.reload({"us": configs["eu"], "eu": configs["us"]})
+    found = await samples(exporter)
+    assert value(found, "spinner_run_status", runtime="us", run_id="run-eu", status="running") == 1
+    assert value(found, "spinner_run_status", runtime="us", run_id="run-us", status="running") is None
+    await exporter.close()
+
+
+async def test_two_runtimes_of_one_url_do_not_continue_one_that_was_renamed(tmp_path: Path) -> None:
+    """Which of the two it is cannot be known."""
+    deployment = Deployment()
+    exporter = deployment.exporter("eu", storage=tmp_path)
+    await samples(exporter)
+    (config,) = deployment.configs("eu").values()
+    deployment.runtimes["eu"].interfere = lambda request: httpx.Response(500)
+    await exporter.reload({"a": config, "b": config})
+    assert not [name for name, pairs in await samples(exporter) if name == "spinner_run_status"]
     await exporter.close()
 
 
@@ -220,7 +294,7 @@ def test_a_runtime_s_config_is_merged_from_the_file_its_preset_and_its_entry(tmp
         ("runtimes: [eu]", "runtimes: expected a list of runtimes such as"),
         (
             'runtimes: [{base_url: "http://h"}]',
-            "runtimes[0].name: expected up to 64 letters, digits, dots and dashes; is",
+            "runtimes[0].name: expected up to 64 letters, digits and characters of .-_:/[]; is required",
         ),
         ('runtimes: [{name: "e u", base_url: "http://h"}]', "runtimes[0].name: expected up to 64 letters"),
         ("runtimes: [{name: 5}]", "runtimes[0].name: expected up to 64 letters"),

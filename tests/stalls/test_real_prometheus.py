@@ -13,6 +13,7 @@ import yaml
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
+from tests.builders import RUNTIME
 from tests.stack.programs import ROOT, program, prometheus
 from tests.stalls.histories import KINDS, MINUTE, STEP, History, corpus, outages
 from tests.stalls.replay import NOT_PICKED_UP, OURS, STALLED, Alert, Score, pages, play, scrapes
@@ -99,7 +100,7 @@ def backfill(folder: Path, spinners: Sequence[Iterable[History]]) -> None:
     for number, histories in enumerate(spinners):
         exposition = Exposition(ExporterMetrics(version="0", wall=lambda: 0.0))
         for scrape in scrapes(histories, project=f"Project {number}"):
-            page = str(exposition.render({"": ScrapeContext(scrape.store, scrape.store.clock, api_up=True)}))
+            page = str(exposition.render({RUNTIME: ScrapeContext(scrape.store, scrape.store.clock, api_up=True)}))
             for line in page.splitlines():
                 name = line.partition("{")[0].partition(" ")[0]
                 if name in SHARED:

@@ -10,7 +10,7 @@ from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.simulator import Engine, ManualTimeline, create_app, load_scenario
 from exporter.status import Status
-from tests.builders import runtime_config
+from tests.builders import RUNTIME, runtime_config
 
 RETENTION = 3600.0
 
@@ -31,7 +31,7 @@ class Bench:
         transport = httpx.ASGITransport(create_app(self.engine, run_engine=False))
         clock = lambda: zero + self.timeline.now() + difference  # noqa: E731
         self.exporter = Exporter(
-            {"": config}, Dependencies(wall=clock, monotonic=self.timeline.now, transport=transport)
+            {RUNTIME: config}, Dependencies(wall=clock, monotonic=self.timeline.now, transport=transport)
         )
 
     async def scrape(self) -> None:
@@ -62,16 +62,16 @@ async def test_counters_and_gauges_equal_the_runtime_s_own_ledger(scenario: str)
         processed[run.project.name, "failed"] += run.failed
     counted: Counter[tuple[str, str, str]] = Counter()
     counted_records: Counter[tuple[str, str]] = Counter()
-    for shown in bench.exporter.runtimes[""].store.view.spinners():
+    for shown in bench.exporter.runtimes[RUNTIME].store.view.spinners():
         for status, number in shown.counters.finished.items():
             counted[shown.project, shown.spinner, status.value] += number
         counted_records[shown.project, "completed"] += shown.counters.completed_records
         counted_records[shown.project, "failed"] += shown.counters.failed_records
     assert +counted == finished
     assert +counted_records == +processed
-    shown_open = {shown.run.id for shown in bench.exporter.runtimes[""].store.view.runs() if not shown.run.ended}
+    shown_open = {shown.run.id for shown in bench.exporter.runtimes[RUNTIME].store.view.runs() if not shown.run.ended}
     assert shown_open == {run.id for run in still_open}
-    assert all(shown.run.status is not Status.UNKNOWN for shown in bench.exporter.runtimes[""].store.view.runs())
+    assert all(shown.run.status is not Status.UNKNOWN for shown in bench.exporter.runtimes[RUNTIME].store.view.runs())
 
 
 async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown() -> None:
@@ -80,11 +80,11 @@ async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown(
         bench = Bench("healthy", scrape_interval=60, difference=difference)
         await bench.scrape()
         await bench.play(1800)
-        now = bench.exporter.runtimes[""].store.clock.now()
+        now = bench.exporter.runtimes[RUNTIME].store.clock.now()
         pages.append(
             {
                 shown.run.id: (shown.run.status, shown.run.duration(now))
-                for shown in bench.exporter.runtimes[""].store.view.runs()
+                for shown in bench.exporter.runtimes[RUNTIME].store.view.runs()
             }
         )
     assert pages[0]

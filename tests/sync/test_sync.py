@@ -16,16 +16,16 @@ from exporter.service import Dependencies, Exporter
 from exporter.status import Status
 from exporter.sync import project_sync
 from exporter.sync.single_flight import SingleFlight
-from tests.builders import NOON, Clock
+from tests.builders import NOON, RUNTIME, Clock
 from tests.scripted import ScriptedRuntime, exporter_of
 
 
 def runs_of(exporter: Exporter) -> dict[str, ShownRun]:
-    return {shown.run.id: shown for shown in exporter.runtimes[""].store.view.runs()}
+    return {shown.run.id: shown for shown in exporter.runtimes[RUNTIME].store.view.runs()}
 
 
 def finished(exporter: Exporter) -> int:
-    return sum(sum(spinner.counters.finished.values()) for spinner in exporter.runtimes[""].store.view.spinners())
+    return sum(sum(spinner.counters.finished.values()) for spinner in exporter.runtimes[RUNTIME].store.view.spinners())
 
 
 def ended(**fields: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ async def test_projects_with_the_same_name_get_unique_names() -> None:
     runtime.projects = {"p1": "Sales", "p2": "Sales", "p3": "Support"}
     exporter = exporter_of(runtime)
     await exporter.refresh()
-    assert [project.name for project in exporter.runtimes[""].store.view.projects()] == [
+    assert [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()] == [
         "Sales (p1)",
         "Sales (p2)",
         "Support",
@@ -213,7 +213,7 @@ async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_a
     await exporter.refresh()
     assert set(runs_of(exporter)) == {"stays"}
     assert finished(exporter) == 0
-    assert 'runs_dropped_total{reason="gone"} 1.0' in str(await exporter.page())
+    assert 'runs_dropped_total{reason="gone",runtime="runtime.test"} 1.0' in str(await exporter.page())
 
 
 async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_does_not_block_others() -> None:
@@ -272,8 +272,8 @@ async def test_a_page_that_fails_changes_nothing(status: int) -> None:
     assert {shown.run.status for shown in runs_of(exporter).values()} == {Status.RUNNING}
     assert finished(exporter) == 0
     page = str(await exporter.page())
-    assert "\nspinner_api_up 0\n" in page
-    assert 'spinner_project_up{project="Sales"} 0' in page
+    assert '\nspinner_api_up{runtime="runtime.test"} 0\n' in page
+    assert 'spinner_project_up{runtime="runtime.test",project="Sales"} 0' in page
     runtime.interfere = lambda request: None
     clock.advance(15)
     assert await exporter.refresh()
@@ -309,7 +309,7 @@ async def test_a_first_read_of_a_long_list_that_fails_is_not_counted_twice(monke
         runtime.put(f"run-{number}", **ended())
     runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("cursor") == "90" else None
     exporter = exporter_of(runtime)
-    store = exporter.runtimes[""].store
+    store = exporter.runtimes[RUNTIME].store
     store.config = msgspec.structs.replace(store.config, limits=LimitsConfig(runs=5))
     assert not await exporter.refresh()
     runtime.interfere = lambda request: None
@@ -339,9 +339,9 @@ async def test_one_broken_project_does_not_hide_the_others() -> None:
     assert await exporter.refresh()
     assert set(runs_of(exporter)) == {"b"}
     page = str(await exporter.page())
-    assert 'spinner_project_up{project="Sales"} 0' in page
-    assert 'spinner_project_up{project="Support"} 1' in page
-    assert "\nspinner_api_up 1\n" in page
+    assert 'spinner_project_up{runtime="runtime.test",project="Sales"} 0' in page
+    assert 'spinner_project_up{runtime="runtime.test",project="Support"} 1' in page
+    assert '\nspinner_api_up{runtime="runtime.test"} 1\n' in page
 
 
 async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until_its_own_list_is_gone() -> None:
@@ -358,7 +358,7 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     clock.advance(15)
     await exporter.refresh()
     assert runs_of(exporter) == {}
-    assert list(exporter.runtimes[""].store.view.projects()) == []
+    assert list(exporter.runtimes[RUNTIME].store.view.projects()) == []
 
 
 async def test_when_health_cannot_be_read_the_api_is_down_and_the_last_health_becomes_stale() -> None:
@@ -368,10 +368,10 @@ async def test_when_health_cannot_be_read_the_api_is_down_and_the_last_health_be
     await exporter.refresh()
     runtime.interfere = lambda request: httpx.Response(500) if request.url.path == "/health" else None
     page = str(await exporter.page())
-    assert "\nspinner_api_up 0\n" in page
-    assert "\nspinner_runtime_up 1\n" in page
+    assert '\nspinner_api_up{runtime="runtime.test"} 0\n' in page
+    assert '\nspinner_runtime_up{runtime="runtime.test"} 1\n' in page
     clock.advance(301)
-    assert "\nspinner_runtime_up 1\n" not in str(await exporter.page())
+    assert '\nspinner_runtime_up{runtime="runtime.test"} 1\n' not in str(await exporter.page())
 
 
 async def test_the_api_is_up_although_the_token_may_not_read_the_plan() -> None:
@@ -393,7 +393,7 @@ async def test_the_api_is_up_although_the_token_may_not_read_the_plan() -> None:
 async def test_a_runtime_without_a_status_or_a_heartbeat_is_down(health: dict[str, Any]) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.health = health
-    assert "\nspinner_runtime_up 0\n" in str(await exporter_of(runtime).page())
+    assert '\nspinner_runtime_up{runtime="runtime.test"} 0\n' in str(await exporter_of(runtime).page())
 
 
 # -- sharing ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from exporter.errors import ConfigError
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.service import Exporter
 from exporter.web.app import create_app
-from tests.builders import Clock
+from tests.builders import RUNTIME, Clock
 from tests.scripted import ScriptedRuntime, exporter_of
 from tests.transport import FakeTransport
 
@@ -69,7 +69,7 @@ async def test_a_page_is_compressed_if_the_client_accepts_it(accepts: str, compr
         answer = await client.send(request, stream=True)
         raw = b"".join([part async for part in answer.aiter_raw()])
     assert (answer.headers.get("Content-Encoding") == "gzip") is compressed
-    assert b"spinner_api_up 1" in (gzip.decompress(raw) if compressed else raw)
+    assert b'spinner_api_up{runtime="runtime.test"} 1' in (gzip.decompress(raw) if compressed else raw)
 
 
 async def test_head_is_supported_and_unknown_paths_and_methods_are_errors() -> None:
@@ -88,17 +88,17 @@ async def test_a_scrape_of_a_slow_runtime_ends_in_time_and_the_sync_continues() 
         hurried = {"X-Prometheus-Scrape-Timeout-Seconds": "0.02"}
         first = await client.get("/metrics", headers=hurried)
         assert first.status_code == 200
-        assert "\nspinner_api_up 0\n" in first.text
+        assert '\nspinner_api_up{runtime="runtime.test"} 0\n' in first.text
         runtime.gate.set()
         second = await client.get("/metrics")
-        assert "\nspinner_api_up 1\n" in second.text
+        assert '\nspinner_api_up{runtime="runtime.test"} 1\n' in second.text
         assert 'run_id="run-1"' in second.text
         assert runtime.paths().count("/api/v1/projects") == 1, "the sync of the first scrape served the second"
         # And again, with data to fall back on.
         runtime.gate.clear()
         clock.advance(10)
         third = await client.get("/metrics", headers=hurried)
-        assert "\nspinner_api_up 0\n" in third.text
+        assert '\nspinner_api_up{runtime="runtime.test"} 0\n' in third.text
         assert 'run_id="run-1"' in third.text, "the last good data are shown"
         runtime.gate.set()
 
@@ -119,7 +119,7 @@ async def test_overlapping_scrapes_and_one_soon_after_share_one_read() -> None:
 async def test_an_invalid_timeout_is_ignored(header: str) -> None:
     async with browser(exporter_of(ScriptedRuntime(Clock()))) as client:
         answer = await client.get("/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": header})
-    assert "\nspinner_api_up 1\n" in answer.text
+    assert '\nspinner_api_up{runtime="runtime.test"} 1\n' in answer.text
 
 
 async def test_the_exporter_is_ready_from_its_first_successful_read_on() -> None:
@@ -172,11 +172,14 @@ async def test_a_reload_keeps_runs_and_counts_and_applies_the_new_settings() -> 
     runtime.put("done", status="completed", endedAt=clock())
     exporter = exporter_of(runtime)
     await exporter.refresh()
-    changed = exporter_of(runtime, statuses={"teleported": "waiting"}).runtimes[""].config
-    await exporter.reload({"": changed})
+    changed = exporter_of(runtime, statuses={"teleported": "waiting"}).runtimes[RUNTIME].config
+    await exporter.reload({RUNTIME: changed})
     assert exporter.ready
     runtime.put(status="teleported")
     clock.advance(1)
     page = str(await exporter.page())
     assert 'run_id="run-1",status="waiting"} 1' in page
-    assert 'spinner_runs_finished_total{project="Sales",spinner="welcome",status="completed"} 1' in page
+    assert (
+        'spinner_runs_finished_total{runtime="runtime.test",project="Sales",spinner="welcome",status="completed"} 1'
+        in page
+    )

@@ -16,7 +16,7 @@ from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.service.probes import IDLE
 from exporter.web.app import create_app
-from tests.builders import NOON, Clock, runtime_config
+from tests.builders import NOON, RUNTIME, Clock, runtime_config
 from tests.metrics.test_exposition import parsed, samples, value
 from tests.scripted import ScriptedRuntime, no_sleep
 from tests.transport import FakeTransport
@@ -32,7 +32,7 @@ class Bench:
         self.runtime.projects = {"p1": "Sales", "p2": "Support", "p3": "Sandbox"}
         self.runtime.put("run-1", projectId="p1")
         self.runtime.put("run-2", projectId="p2")
-        self.exporter = Exporter({"": self.config(min_interval=min_interval, **config)}, self.dependencies())
+        self.exporter = Exporter({RUNTIME: self.config(min_interval=min_interval, **config)}, self.dependencies())
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(create_app(self.exporter)), base_url="http://exporter.test:10095"
         )
@@ -145,15 +145,15 @@ async def test_a_project_that_is_no_longer_probed_is_dropped(bench: Bench) -> No
     await bench.probe("p2")
     bench.clock.advance(IDLE - 1)
     await bench.probe("p1")
-    assert set(bench.exporter.runtimes[""].probes.held) == {"p1", "p2"}
+    assert set(bench.exporter.runtimes[RUNTIME].probes.held) == {"p1", "p2"}
     bench.clock.advance(2)
     await bench.probe("p1")
-    assert set(bench.exporter.runtimes[""].probes.held) == {"p1"}
+    assert set(bench.exporter.runtimes[RUNTIME].probes.held) == {"p1"}
 
 
 async def test_a_dropped_project_is_removed_from_memory(bench: Bench) -> None:
     await bench.probe("p1")
-    store = weakref.ref(bench.exporter.runtimes[""].probes.held["p1"].store)
+    store = weakref.ref(bench.exporter.runtimes[RUNTIME].probes.held["p1"].store)
     bench.clock.advance(IDLE + 1)
     await bench.probe("p2")
     gc.collect()
@@ -171,7 +171,7 @@ async def test_over_the_limit_the_projects_that_were_probed_least_recently_are_d
     for project in ("p1", "p2", "p3", "p1"):
         await bench.probe(project)
         bench.clock.advance(1)
-    held = bench.exporter.runtimes[""].probes.held
+    held = bench.exporter.runtimes[RUNTIME].probes.held
     assert (set(held), await dropped_runs(bench)) == ({"p1", "p2", "p3"}, 0)
 
     for number in range(2):
@@ -193,7 +193,7 @@ async def test_the_read_of_a_project_that_is_dropped_ends_and_its_probe_shows_wh
     bench.clock.advance(1)
     bench.runtime.interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
     await bench.probe("p1")
-    probes = bench.exporter.runtimes[""].probes
+    probes = bench.exporter.runtimes[RUNTIME].probes
     problems = probes._problems._known
     assert {project for _, project in problems} == {"p1"}
     gate = bench.hold("/p1/jobs")
@@ -215,7 +215,7 @@ async def test_a_first_read_in_progress_is_not_dropped_for_the_runs_of_others() 
     await gate.reached.wait()
     bench.clock.advance(1)
     await bench.probe("p2")
-    assert set(bench.exporter.runtimes[""].probes.held) == {"p1", "p2"}
+    assert set(bench.exporter.runtimes[RUNTIME].probes.held) == {"p1", "p2"}
     await bench.exporter.close()
     await waiting
 
@@ -224,8 +224,8 @@ async def test_a_reload_applies_a_lower_limit_to_what_was_probed(bench: Bench) -
     await bench.probe("p1")
     bench.clock.advance(1)
     await bench.probe("p2")
-    await bench.exporter.reload({"": bench.config(limits=LimitsConfig(runs=1))})
-    assert set(bench.exporter.runtimes[""].probes.held) == {"p2"}
+    await bench.exporter.reload({RUNTIME: bench.config(limits=LimitsConfig(runs=1))})
+    assert set(bench.exporter.runtimes[RUNTIME].probes.held) == {"p2"}
 
 
 async def test_a_project_that_is_gone_is_dropped(bench: Bench) -> None:
@@ -233,7 +233,7 @@ async def test_a_project_that_is_gone_is_dropped(bench: Bench) -> None:
     del bench.runtime.projects["p1"]
     bench.clock.advance(300)
     assert (await bench.probe("p1")).status_code == 404
-    assert not bench.exporter.runtimes[""].probes.held
+    assert not bench.exporter.runtimes[RUNTIME].probes.held
 
 
 async def test_a_project_that_cannot_be_read_shows_its_last_data_until_they_are_stale(bench: Bench) -> None:
@@ -277,7 +277,9 @@ async def test_projects_are_listed_in_the_format_of_http_service_discovery(bench
         "labels": {
             "__scheme__": "http",
             "__metrics_path__": "/probe",
+            "__param_runtime": "runtime.test",
             "__param_project": "p1",
+            "__meta_spinner_runtime": "runtime.test",
             "__meta_spinner_project": "Sales",
             "__meta_spinner_project_id": "p1",
         },
@@ -305,7 +307,7 @@ async def test_with_on_probe_metrics_read_no_project() -> None:
 async def test_a_reload_keeps_what_was_probed(bench: Bench) -> None:
     bench.runtime.put("run-1", status="completed", endedAt=bench.clock())
     await bench.probe("p1")
-    await bench.exporter.reload({"": bench.config(retention=Duration(7200))})
+    await bench.exporter.reload({RUNTIME: bench.config(retention=Duration(7200))})
     bench.runtime.interfere = lambda request: httpx.Response(500) if "/p1/" in request.url.path else None
     bench.clock.advance(15)
     found = samples((await bench.probe("p1")).text)
