@@ -65,8 +65,8 @@ def test_a_service_has_a_health_check_and_waits_until_its_dependencies_are_healt
 def test_every_mounted_file_exists() -> None:
     for name, service in SERVICES.items():
         for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
-            assert source in COMPOSE["volumes"] or (ROOT / source).exists(), f"{name} mounts {source}"
+            source, _, target = volume.partition(":")
+            assert not target or source in COMPOSE["volumes"] or (ROOT / source).exists(), f"{name} mounts {source}"
     assert (ROOT / "deploy" / "secrets" / "demo-token").is_file()
 
 
@@ -90,6 +90,23 @@ def test_every_variable_of_the_compose_file_is_in_the_example_and_none_is_a_secr
         check=False,
     )
     assert len(ignored.stdout.splitlines()) == 3, "a secret could be committed"
+
+
+@pytest.mark.parametrize("name", ["exporter", "exporter-demo"])
+def test_an_exporter_keeps_its_state_in_a_volume(name: str) -> None:
+    service = SERVICES[name]
+    folder = service["environment"]["SPINNER_EXPORTER_STORAGE_PATH"]
+    assert folder in [volume.rpartition(":")[2] for volume in service["volumes"]], "a read-only image keeps nothing"
+    assert f"install -d -m 0700 -o 65534 -g 65534 {folder}" in DOCKERFILE, "a new volume belongs to the folder's owner"
+
+
+def test_the_demo_and_your_runtime_have_the_same_services() -> None:
+    """Each profile has one exporter and one Grafana, by the same name for the others."""
+    for name in ("exporter", "grafana"):
+        own, demo = SERVICES[name], SERVICES[f"{name}-demo"]
+        assert (own["profiles"], demo["profiles"]) == (["own"], ["demo"])
+        assert demo["networks"]["default"]["aliases"] == [name]
+        assert demo["ports"] == own["ports"]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -152,6 +169,12 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     )
     assert checked.returncode == 0, checked.stderr
     assert "spinner-exporter.service" not in checked.stderr, checked.stderr
+
+
+def test_the_unit_keeps_the_exporter_s_state_in_its_state_directory() -> None:
+    lines = (ROOT / "deploy" / "spinner-exporter.service").read_text().splitlines()
+    (folder,) = (line.removeprefix("StateDirectory=") for line in lines if line.startswith("StateDirectory="))
+    assert f"Environment=SPINNER_EXPORTER_STORAGE_PATH=%S/{folder}" in lines
 
 
 def test_the_exporter_accepts_its_config_and_every_example_in_it(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def shared(name: str) -> Path:
     raise DemoError(f"{name} is missing: neither in a checkout of the project nor in the installed package")
 
 
-def exporter_config(runtime_url: str, pace: float) -> str:
-    """Return the exporter's config for this speed."""
+def exporter_config(runtime_url: str, pace: float, state: Path) -> str:
+    """Return the exporter's config for this speed; `state` is the folder for what survives its restart."""
     scrape = speed.interval(SCRAPE_INTERVAL, pace)
     settings = {
         "runtime": {
@@ -97,6 +97,7 @@ def exporter_config(runtime_url: str, pace: float) -> str:
             "floor": speed.milliseconds(10 * MINUTE / pace),
             "ceiling": speed.milliseconds(12 * HOUR / pace),
         },
+        "storage": {"path": str(state)},
     }
     return yaml.safe_dump(settings, sort_keys=False)
 
@@ -128,7 +129,8 @@ class _Stack:
         return await self._launch(self._program("runtime", "/api/v1/projects"), command, ready="/health")
 
     async def exporter(self) -> Program:
-        config = self._write("exporter.yml", exporter_config(self._url("runtime"), self._options.speed))
+        text = exporter_config(self._url("runtime"), self._options.speed, self._folder / "exporter")
+        config = self._write("exporter.yml", text)
         command = [*_EXPORTER, "serve", f"--config.file={config}", f"--web.listen-address={self._host('exporter')}"]
         return await self._launch(self._program("exporter", "/metrics"), command, ready="/-/ready")
 

@@ -12,6 +12,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from exporter.config import load
 from tests.stack.programs import ROOT, program, spinner_exporter
 
 CHART = ROOT / "deploy" / "helm" / "spinner-exporter"
@@ -30,6 +31,12 @@ EVERYTHING = (
     "service.annotations.team=sre",
     "podAnnotations.team=sre",
     "podLabels.team=sre",
+)
+RUNTIMES = (
+    "config.runtimes[0].name=eu",
+    "config.runtimes[0].base_url=https://eu.example.com",
+    "config.runtimes[1].name=us",
+    "config.runtimes[1].base_url=https://us.example.com",
 )
 KUBERNETES = "1.31"
 
@@ -104,6 +111,39 @@ def test_the_pod_runs_unprivileged_and_reads_its_token_from_a_secret() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind", "volume"),
+    [
+        ((URL,), "Deployment", {"emptyDir": {"sizeLimit": "1Gi"}}),
+        ((URL, "persistence.enabled=true"), "StatefulSet", None),
+        ((URL, "config.projects.on_probe=true"), "Deployment", None),
+        (RUNTIMES, "Deployment", {"emptyDir": {"sizeLimit": "1Gi"}}),
+        ((*RUNTIMES, "config.runtimes[1].projects.on_probe=true"), "Deployment", None),
+        (EVERYTHING, "StatefulSet", None),
+    ],
+)
+def test_state_survives_a_restart_of_the_container_unless_projects_are_probed(
+    settings: tuple[str, ...], kind: str, volume: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    documents = rendered(*settings)
+    workload = one(documents, kind)["spec"]
+    pod = workload["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {each["name"]: each["value"] for each in container.get("env", ())}
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    volumes = {each.pop("name"): each for each in pod["volumes"]}
+    claims = [each["metadata"]["name"] for each in workload.get("volumeClaimTemplates", ())]
+    folder = environ.get("SPINNER_EXPORTER_STORAGE_PATH")
+    assert volumes.get("state") == volume
+    assert (folder is None) == (volume is None and not claims)
+    if folder is not None:
+        assert mounts[folder] == "state"
+        assert "state" in [*volumes, *claims]
+    (tmp_path / "exporter.yml").write_text(one(documents, "ConfigMap", "spinner-exporter")["data"]["exporter.yml"])
+    storage = {} if folder is None else {"SPINNER_EXPORTER_STORAGE_PATH": folder}
+    assert load(tmp_path / "exporter.yml", environ=storage).storage.path == folder
+
+
 def test_the_flags_of_the_container_exist() -> None:
     arguments = one(rendered(*EVERYTHING), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"]
     help_text = spinner_exporter("serve", "--help").stdout
@@ -163,6 +203,7 @@ def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Pat
         ((URL, "replicas=none"), "replicas"),
         ((URL, "serviceMonitor.interval=often"), "serviceMonitor.interval"),
         ((URL, "scrapeConfig.enabled=true", "persistence.enabled=true"), "persistence.enabled: expected false"),
+        ((URL, "config.projects.on_probe=true", "persistence.enabled=true"), "persistence.enabled: expected false"),
     ],
 )
 def test_invalid_values_are_rejected(settings: tuple[str, ...], message: str) -> None:

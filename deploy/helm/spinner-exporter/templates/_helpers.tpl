@@ -20,11 +20,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if or .Values.persistence.enabled .Values.scrapeConfig.enabled }}yes{{ end }}
 {{- end }}
 
+{{- /* Whether projects are read when they are probed: what is probed cannot be saved. */ -}}
+{{- define "spinner-exporter.probed" -}}
+{{- $probed := or .Values.scrapeConfig.enabled (default dict .Values.config.projects).on_probe }}
+{{- range .Values.config.runtimes }}{{ $probed = or $probed (default dict .projects).on_probe }}{{ end }}
+{{- if $probed }}yes{{ end }}
+{{- end }}
+
 {{- /* The exporter's config. With scrapeConfig each project is its own target, so it is read when it is probed. */ -}}
 {{- define "spinner-exporter.config" -}}
 {{- $config := deepCopy .Values.config }}
 {{- if .Values.scrapeConfig.enabled }}
 {{- $config = mergeOverwrite $config (dict "projects" (mergeOverwrite (dict) (default dict $config.projects) (dict "on_probe" true))) }}
 {{- end }}
+{{- /* The default of runtime.base_url, which is empty. */ -}}
+{{- if $config.runtimes }}{{ $config = omit $config "runtime" }}{{ end }}
 {{- toYaml $config }}
 {{- end }}
