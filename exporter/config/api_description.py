@@ -142,6 +142,12 @@ class Resources(_Section, frozen=True):
             )
 
 
+def reports_heartbeats(resources: Resources) -> bool:
+    """Whether health contains the worker service's last heartbeat."""
+    health = resources.health
+    return isinstance(health, Resource) and (not health.fields or "runtime.lastHeartbeatAt" in health.fields)
+
+
 def present(resources: Resources) -> dict[str, Resource]:
     """Return the resources that are not absent, by name."""
     named = {name: getattr(resources, name) for name in ("health", "projects", "jobs", "job", "records", "usage")}

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
+from exporter.config.api_description import reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
 from exporter.runs.store import Store
@@ -343,10 +344,32 @@ GLOBAL_FAMILIES: tuple[Family[StoreView], ...] = (
         lambda view, now: None if view.health is None else _local(now, view.health.last_heartbeat_at),
     ),
     Family(
+        "spinner_runtime_heartbeat_timeout_seconds",
+        "gauge",
+        "Configured seconds without a heartbeat after which the worker service counts as down; absent if the API "
+        "reports no heartbeats.",
+        lambda view, now: (
+            config.heartbeat_timeout if reports_heartbeats((config := now.store.config.runtime).resources) else None
+        ),
+    ),
+    Family(
+        "spinner_runtime_clock_offset_seconds",
+        "gauge",
+        "Seconds by which the clock of the runtime is ahead of the exporter's; 0 while they agree. Absent before the "
+        "first response of the API.",
+        lambda view, now: now.clock.offset if now.clock.is_known else None,
+    ),
+    Family(
         "spinner_api_up",
         "gauge",
         "1 if the last read of the API succeeded, in time for this scrape, 0 otherwise.",
         lambda view, now: float(now.api_up),
+    ),
+    Family(
+        "spinner_exporter_stale_after_seconds",
+        "gauge",
+        "Configured seconds for which the last data of a project are shown while it cannot be read.",
+        lambda view, now: now.store.config.sync.stale_after,
     ),
 )
 
@@ -400,9 +423,15 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         starts_at_zero=False,
     ),
     ExporterFamily(
+        "spinner_exporter_items_total",
+        "counter",
+        "Total number of items in the lists that were read, valid or not, by kind: job, record, project or meter.",
+        ("kind",),
+    ),
+    ExporterFamily(
         "spinner_exporter_invalid_items_total",
         "counter",
-        "Total number of invalid items that were skipped, by kind: job, record, project or meter.",
+        "Total number of items in these lists that were invalid and therefore skipped, by kind.",
         ("kind",),
     ),
     ExporterFamily(

@@ -101,6 +101,7 @@ class RuntimeMetrics:
         for reason in ("limit", "gone", "project_gone"):
             self._at("runs_dropped_total", reason)
         for kind in ("job", "record", "project", "meter"):
+            self._at("items_total", kind)
             self._at("invalid_items_total", kind)
         for family in EXPORTER_FAMILIES:
             if family.of_runtime and not family.labels:
@@ -116,6 +117,10 @@ class RuntimeMetrics:
         """Count a request to the runtime."""
         self._at("upstream_requests_total", endpoint, code).inc()
         self._at("upstream_request_duration_seconds", endpoint).observe(seconds)
+
+    def decoded_items(self, kind: str, count: int) -> None:
+        """Count the items of a page of a list, valid or not."""
+        self._at("items_total", kind).inc(count)
 
     def invalid_item(self, kind: str) -> None:
         """Count an item that was skipped because it is invalid."""

@@ -18,6 +18,8 @@ class RuntimeClock:
         self._wall = wall
         self._offset = 0.0
         self._best: float | None = None
+        self.is_known = False
+        """Whether the runtime's time has ever been observed; until then the clocks count as equal."""
 
     def begin(self) -> None:
         """Begin a new series of observations: since the last one the clocks may have drifted or been set."""
@@ -30,6 +32,7 @@ class RuntimeClock:
         puts the runtime's clock furthest ahead is the most exact one.
         """
         measured = runtime_time - self._wall()
+        self.is_known = True
         if self._best is not None and measured <= self._best:
             return
         self._best = measured

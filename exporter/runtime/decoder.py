@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from exporter.config.api_description import Resources, present
+from exporter.config.api_description import Resources, present, reports_heartbeats
 from exporter.runtime.labels import MAX_LABELS, LabelCache
 from exporter.runtime.layout import Layout, flat
 from exporter.runtime.mapping import FIELDS
@@ -48,10 +48,13 @@ MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class DecodeObserver(Protocol):
-    """Observes decoding; receives no personal data."""
+    """Observes decoding; receives no personal data. `kind` is job, record, project or meter."""
+
+    def decoded_items(self, kind: str, count: int) -> None:
+        """A page of a list had so many items, valid or not."""
 
     def invalid_item(self, kind: str, reason: str) -> None:
-        """An item was skipped. `kind` is job, record, project or meter; `reason` names the field."""
+        """An item was skipped; `reason` names the field."""
 
     def unmapped_status(self, label: str) -> None:
         """No mapping has this status label."""
@@ -103,6 +106,7 @@ class Decoder:
         self._label_length = label_length
         self._labels = LabelCache(label_length)
         self._run_statuses: dict[str, Status] = {}
+        self._beats = reports_heartbeats(resources)
         described = present(resources)
         if "job" in described and not described["job"].fields:
             described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
@@ -157,24 +161,25 @@ class Decoder:
 
         A description without a heartbeat field does not need one.
         """
-        layout = self._layouts["health"]
-        health: WireHealth = layout.decode(body)
+        health: WireHealth = self._layouts["health"].decode(body)
         runtime = health.runtime or WireRuntimeHealth()
-        beats = not layout.mapping or "runtime.lastHeartbeatAt" in layout.resource.fields
         return Health(
             runtime_up=runtime.status == "up"
-            and (runtime.last_heartbeat_at is not None or not beats)
+            and (runtime.last_heartbeat_at is not None or not self._beats)
             and health.status != "down",
             workers=runtime.workers,
             last_heartbeat_at=epoch(runtime.last_heartbeat_at),
-            beats=beats,
+            beats=self._beats,
         )
 
     def usage(self, body: bytes) -> tuple[Meter, ...]:
         """Decode the plan meters."""
+        layout = self._layouts["usage"]
+        raws = layout.page(body)[0]
+        self._observer.decoded_items(layout.item_type.name, len(raws))
         meters = {}
-        for raw in self._layouts["usage"].page(body)[0]:
-            meter = self._checked(self._layouts["usage"], raw)
+        for raw in raws:
+            meter = self._checked(layout, raw)
             if meter is not None:
                 name = self._labels[meter.name]
                 meters[name] = Meter(name, meter.used, meter.limit, epoch(meter.resets_at))
@@ -190,6 +195,7 @@ class Decoder:
             size = len(raws)
             checked = (self._checked(layout, raw) for raw in raws)
             wires = [wire for wire in checked if wire is not None]
+        self._observer.decoded_items(layout.item_type.name, size)
         items = []
         for wire in wires:
             try:

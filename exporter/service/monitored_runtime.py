@@ -207,11 +207,14 @@ LEAST_FLUSH_TIME = 0.2
 
 
 class _DecodeObserver:
-    """Counts invalid items and unknown labels, and logs each reason once."""
+    """Counts items and unknown labels, and logs each reason why an item is invalid once."""
 
     def __init__(self, metrics: RuntimeMetrics) -> None:
         self._metrics = metrics
         self._logged: set[tuple[str, str]] = set()
+
+    def decoded_items(self, kind: str, count: int) -> None:
+        self._metrics.decoded_items(kind, count)
 
     def invalid_item(self, kind: str, reason: str) -> None:
         self._metrics.invalid_item(kind)

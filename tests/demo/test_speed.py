@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exporter.config import load
 from exporter.demo.speed import LEAST_SECONDS, at_speed
+from exporter.demo.stack import exporter_config
 from tests.stack.programs import ROOT, program
 
 RULE_FILES = sorted((ROOT / "alerts").glob("*.rules.yml"))
@@ -30,6 +32,15 @@ RULE_FILES = sorted((ROOT / "alerts").glob("*.rules.yml"))
 def test_durations_in_expressions_are_divided_by_the_speed(expression: str, at_60: str) -> None:
     assert at_speed({"expr": expression}, 60) == {"expr": at_60}
     assert at_speed({"expr": expression}, 1) == {"expr": expression}
+
+
+@pytest.mark.parametrize("speed", [1, 60, 600])
+def test_the_exporter_accepts_its_config_at_speed(speed: float, tmp_path: Path) -> None:
+    file = tmp_path / "exporter.yml"
+    file.write_text(exporter_config("http://127.0.0.1:8090", speed, tmp_path / "state"))
+    settings = load(file, environ={})
+    assert list(settings.runtimes) == ["demo"]
+    assert settings.storage.path == str(tmp_path / "state")
 
 
 def test_waits_are_divided_by_the_speed_and_intervals_have_a_minimum() -> None:

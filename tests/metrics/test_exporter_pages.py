@@ -1,11 +1,18 @@
 """What the exporter's pages show from one sync to the next: first values, and what is not known yet."""
 
-import httpx
+from pathlib import Path
 
+import httpx
+import msgspec
+import pytest
+import yaml
+
+from exporter.config import Duration, load
+from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import MAX_UNMAPPED_LABELS, ExporterMetrics
 from exporter.metrics.exposition import Exposition
 from exporter.service import Exporter
-from tests.builders import NOON, Clock
+from tests.builders import NOON, RUNTIME, Clock
 from tests.metrics.test_exposition import Samples, value
 from tests.metrics.test_exposition import samples as parsed
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -34,6 +41,69 @@ async def test_the_last_snapshot_and_the_projects_over_the_limit_have_no_sample_
     clock.advance(600)
     failed = await page(exporter)
     assert value(failed, "spinner_exporter_snapshot_timestamp_seconds") == read_at, "a failed read gave a new snapshot"
+    await exporter.close()
+
+
+async def test_the_settings_that_rules_compare_with_are_metrics_and_follow_a_reload() -> None:
+    exporter = exporter_of(ScriptedRuntime(Clock(NOON)))
+    names = ("spinner_runtime_heartbeat_timeout_seconds", "spinner_exporter_stale_after_seconds")
+    found = await page(exporter)
+    assert [value(found, name, runtime=RUNTIME) for name in names] == [180, 300]
+    config = exporter.runtimes[RUNTIME].config
+    runtime = msgspec.structs.replace(config.runtime, heartbeat_timeout=Duration(1800))
+    sync = msgspec.structs.replace(config.sync, stale_after=Duration(60))
+    await exporter.reload({RUNTIME: msgspec.structs.replace(config, runtime=runtime, sync=sync)})
+    found = await page(exporter)
+    assert [value(found, name, runtime=RUNTIME) for name in names] == [1800, 60]
+    await exporter.close()
+
+
+@pytest.mark.parametrize(
+    ("health", "has_timeout"),
+    [
+        (None, True),
+        ("absent", False),
+        ({"runtime.status": "state"}, False),
+        ({"runtime.status": "state", "runtime.lastHeartbeatAt": "beat"}, True),
+    ],
+)
+def test_the_heartbeat_timeout_is_absent_where_there_are_no_heartbeats(
+    health: dict[str, str] | str | None, has_timeout: bool, tmp_path: Path
+) -> None:
+    described = {"path": "/health", "fields": health} if isinstance(health, dict) else health
+    resources = {} if health is None else {"resources": {"health": described}}
+    file = tmp_path / "exporter.yml"
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", **resources}}))
+    exporter = Exporter(load(file, environ={}).runtimes)
+    context = exporter.runtimes[RUNTIME]
+    held = context.store
+    found = parsed(str(Exposition(exporter.own).render({RUNTIME: ScrapeContext(held, held.clock, api_up=False)})))
+    assert (value(found, "spinner_runtime_heartbeat_timeout_seconds") is not None) == has_timeout
+
+
+async def test_the_offset_of_the_runtime_s_clock_is_shown_once_it_is_known() -> None:
+    clock, own = Clock(NOON), Clock(NOON + 5 * 3600)
+    runtime = ScriptedRuntime(clock)
+    runtime.interfere = lambda request: httpx.Response(500)
+    exporter = exporter_of(runtime, own)
+    assert value(await page(exporter), "spinner_runtime_clock_offset_seconds") is None
+    runtime.interfere = lambda request: None
+    own.advance(60)
+    clock.advance(60)
+    assert value(await page(exporter), "spinner_runtime_clock_offset_seconds") == -5 * 3600
+    await exporter.close()
+
+
+async def test_items_are_counted_valid_or_not() -> None:
+    runtime = ScriptedRuntime(Clock(NOON))
+    runtime.put("run-1", status="completed")
+    runtime.put("run-2", status="completed", spinnerName=None)
+    exporter = exporter_of(runtime)
+    found = await page(exporter)
+    items, invalid = "spinner_exporter_items_total", "spinner_exporter_invalid_items_total"
+    assert (value(found, items, kind="job"), value(found, invalid, kind="job")) == (2, 1)
+    assert (value(found, items, kind="project"), value(found, invalid, kind="project")) == (1, 0)
+    assert (value(found, items, kind="meter"), value(found, invalid, kind="meter")) == (0, 0)
     await exporter.close()
 
 

@@ -13,6 +13,15 @@ def test_clocks_that_agree_are_not_corrected_by_the_time_an_answer_took() -> Non
     assert clock.offset == 0.0, "a difference within the tolerance is none"
 
 
+def test_before_the_first_observation_the_difference_is_unknown() -> None:
+    clock = RuntimeClock(Clock())
+    clock.begin()
+    assert not clock.is_known
+    clock.observe(NOON)
+    clock.begin()
+    assert clock.is_known
+
+
 @pytest.mark.parametrize("difference", [90.0, -90.0, 86400.0])
 def test_a_difference_is_taken_out(difference: float) -> None:
     wall = Clock()

@@ -36,6 +36,10 @@ class Observer:
     def __init__(self) -> None:
         self.invalid: list[tuple[str, str]] = []
         self.unmapped: list[str] = []
+        self.items: list[tuple[str, int]] = []
+
+    def decoded_items(self, kind: str, count: int) -> None:
+        self.items.append((kind, count))
 
     def invalid_item(self, kind: str, reason: str) -> None:
         self.invalid.append((kind, reason))
@@ -58,6 +62,18 @@ def test_a_job_with_the_required_fields_only_is_decoded() -> None:
     assert run.created_at == 1767603600.0
     assert run.updated_at == 1767603600.25
     assert (run.started_at, run.records, run.failures, run.parent_id) == (None, None, (), "")
+
+
+def test_every_item_of_a_list_is_reported_valid_or_not() -> None:
+    observer = Observer()
+    decoding = decoder(observer)
+    decoding.jobs(page(JOB, {"id": 5}, {**JOB, "id": ""}))
+    decoding.projects(page({"id": "p1", "name": "Sales"}))
+    decoding.records(page())
+    decoding.failed_records(page({"id": "r1"}))
+    decoding.usage(json.dumps({"meters": [{"name": "jobs_month", "used": 1}, {"name": "records_month"}]}).encode())
+    assert observer.items == [("job", 3), ("project", 1), ("record", 0), ("record", 1), ("meter", 2)]
+    assert [kind for kind, _ in observer.invalid] == ["job", "job", "meter"]
 
 
 def test_null_fields_are_absent_and_unknown_fields_are_ignored() -> None:
