@@ -86,8 +86,9 @@ def store(
     dropped: Callable[[str], None] = lambda reason: None,
     **sections: Any,
 ) -> Store:
-    """A store that knows project `p1` by the name Sales."""
+    """A store that knows project `p1` by the name Sales, and that the runtime's clock is ours."""
     made = Store(config_with(**sections), RuntimeClock(clock), monotonic=clock, dropped=dropped, is_saved=True)
+    made.clock.observe(clock())
     made.name_projects({"p1": "Sales"} if projects is None else projects)
     return made
 

@@ -18,6 +18,7 @@ from exporter.config import Config, Duration
 from exporter.doctor.suggest import fields_of, from_responses
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
+from exporter.runs.clock import TOLERANCE
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.mapping import FIELDS
@@ -27,9 +28,6 @@ from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.service.monitored_runtime import status_map
 from exporter.status import Status
 from exporter.sync.project_list import ONLY_PROJECT
-
-CLOCK_TOLERANCE = 5.0
-"""Seconds of difference between the clocks that are not reported; every difference is corrected."""
 
 EXAMPLE_LENGTH = 40
 """Characters of an example value that are shown."""
@@ -310,7 +308,7 @@ class _Examination:
         difference = sample.date - sample.local_time
         direction = "ahead of" if difference > 0 else "behind"
         finding = f"the API's clock is {abs(difference):.0f} s {direction} this one; the exporter corrects for it"
-        if abs(difference) < CLOCK_TOLERANCE:
+        if abs(difference) <= TOLERANCE:
             finding = "in sync"
         self.checks.append(Check("clocks", True, finding))
         return True

@@ -1,8 +1,8 @@
 """Every metric family of the exporter: name, type, help, labels, and the function that returns its samples.
 
 Names, units and meanings are an interface: dashboards, alert rules and `docs/metrics.md` are built from or checked
-against this module. Timestamps are Unix times in seconds, durations seconds, ratios from 0 to 1. An unknown value has
-no sample.
+against this module. Timestamps are Unix times in seconds, by the exporter's clock, durations seconds, ratios from 0 to
+1. An unknown value has no sample.
 """
 
 import dataclasses
@@ -160,26 +160,24 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_created_timestamp_seconds",
         "gauge",
         "Unix time of the creation of the run.",
-        lambda shown, now: shown.run.snapshot.created_at,
+        lambda shown, now: now.clock.to_local(shown.run.snapshot.created_at),
     ),
     Family(
         "spinner_run_start_timestamp_seconds",
         "gauge",
         "Unix time of the start of the run; absent before it starts.",
-        lambda shown, now: shown.run.snapshot.started_at,
+        lambda shown, now: _local(now, shown.run.snapshot.started_at),
     ),
     Family(
         "spinner_run_end_timestamp_seconds",
         "gauge",
         "Unix time of the end of the run; absent before it ends.",
-        lambda shown, now: shown.run.ended_at,
+        lambda shown, now: _local(now, shown.run.ended_at),
     ),
     Family(
         "spinner_run_last_progress_timestamp_seconds",
         "gauge",
-        "Unix time when the run last made progress: when a record last finished, or when the run started. Corrected "
-        "for the difference between the clocks of the runtime and the exporter, so that time() minus this is the time "
-        "without progress.",
+        "Unix time when the run last made progress: when a record last finished, or when the run started.",
         lambda shown, now: _local(now, shown.run.last_progress_at),
     ),
     Family(
@@ -259,13 +257,13 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_last_start_timestamp_seconds",
         "gauge",
         "Unix time of the last start of a run of the spinner.",
-        lambda spinner, now: spinner.counters.last_start_at,
+        lambda spinner, now: _local(now, spinner.counters.last_start_at),
     ),
     Family(
         "spinner_last_success_timestamp_seconds",
         "gauge",
         "Unix time when a run of the spinner last completed successfully.",
-        lambda spinner, now: spinner.counters.last_success_at,
+        lambda spinner, now: _local(now, spinner.counters.last_success_at),
     ),
     Family(
         "spinner_expected_interval_seconds",
@@ -320,7 +318,9 @@ GLOBAL_FAMILIES: tuple[Family[StoreView], ...] = (
         "spinner_plan_reset_timestamp_seconds",
         "gauge",
         "Unix time of the next reset of the plan meter; absent if it does not reset.",
-        lambda view, now: [((m.name,), m.resets_at) for m in view.meters if m.resets_at is not None],
+        lambda view, now: [
+            ((meter.name,), time) for meter in view.meters if (time := _local(now, meter.resets_at)) is not None
+        ],
         labels=("meter",),
     ),
     Family(
@@ -339,8 +339,7 @@ GLOBAL_FAMILIES: tuple[Family[StoreView], ...] = (
     Family(
         "spinner_runtime_last_heartbeat_timestamp_seconds",
         "gauge",
-        "Unix time of the last heartbeat of the worker service, corrected for the difference between the clocks of the "
-        "runtime and the exporter.",
+        "Unix time of the last heartbeat of the worker service.",
         lambda view, now: None if view.health is None else _local(now, view.health.last_heartbeat_at),
     ),
     Family(
@@ -357,7 +356,7 @@ GLOBAL_FAMILIES: tuple[Family[StoreView], ...] = (
         "gauge",
         "Seconds by which the clock of the runtime is ahead of the exporter's; 0 while they agree. Absent before the "
         "first response of the API.",
-        lambda view, now: now.clock.offset if now.clock.is_known else None,
+        lambda view, now: now.clock.offset,
     ),
     Family(
         "spinner_api_up",

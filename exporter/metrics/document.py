@@ -21,9 +21,9 @@ _HEAD = """\
 For people who write dashboards, alert rules or queries: every metric of spinner-exporter. `make docs` generates this
 page from the catalogue in the code.
 
-Timestamps are Unix times in seconds, durations are in seconds, ratios are from 0 to 1. Timestamps are by the clock of
-the runtime unless the description says otherwise. An unknown value has no sample; an unknown label value is empty.
-Labels never contain data about a contact.
+Timestamps are Unix times in seconds, durations are in seconds, ratios are from 0 to 1. All timestamps are corrected for
+the difference between the clocks of the runtime and the exporter, so that `time()` minus a timestamp is its age. An
+unknown value has no sample; an unknown label value is empty. Labels never contain data about a contact.
 
 Every series has a label `runtime` in addition, except those about the exporter's process. Its value is `runtime.name`,
 or the name in `runtimes`, or by default the runtime's URL without its scheme, such as `runtime.example.com`.

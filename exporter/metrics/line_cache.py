@@ -50,7 +50,7 @@ class LineCache:
         """The first labels of every series, rendered."""
         self._store: Store | None = None
         self._watch: Watch | None = None
-        self._offset = 0.0
+        self._offset: float | None = None
         self._clear()
 
     @property
@@ -296,8 +296,10 @@ class _SpinnerCache:
                     group.remove(key)
             else:
                 labels = join(self._labels, pairs_of(SPINNER_LABELS, (shown.project, shown.spinner)))
+                offset = context.clock.offset or 0.0
                 self._group_for(key)[key] = [
-                    lines(family, labels, family.samples(shown, context), self._exemplar) for family in SPINNER_FAMILIES
+                    lines(family, labels, family.samples(shown, context), self._exemplar, offset)
+                    for family in SPINNER_FAMILIES
                 ]
             limit -= 1
         return not self._changed

@@ -10,31 +10,33 @@ from exporter.runs.counters import Histogram, Observation
 MAX_EXEMPLAR = 128
 """OpenMetrics's limit for the characters of an exemplar's label names and values together."""
 
-Exemplar = Callable[[Observation | None], str]
-"""Renders the exemplar of a bucket, if it has one."""
+Exemplar = Callable[[Observation | None, float], str]
+"""Renders the exemplar of a bucket, if it has one; the number is the offset of the runtime's clock in seconds."""
 
 
-def no_exemplar(observation: Observation | None) -> str:
+def no_exemplar(observation: Observation | None, offset: float) -> str:
     """Return nothing: the format has no exemplars."""
     return ""
 
 
-def exemplar(observation: Observation | None) -> str:
+def exemplar(observation: Observation | None, offset: float) -> str:
     """Return the exemplar of a bucket in OpenMetrics; nothing for one that is too long."""
     if observation is None:
         return ""
     timestamp, value, run_id = observation
     if len("run_id") + len(run_id) > MAX_EXEMPLAR:
         return ""
-    return f" # {_braces(pairs_of(('run_id',), (run_id,)))} {number(value)} {number(timestamp)}"
+    return f" # {_braces(pairs_of(('run_id',), (run_id,)))} {number(value)} {number(timestamp - offset)}"
 
 
-def lines(family: Family[Any], labels: str, samples: Samples, exemplar: Exemplar = no_exemplar) -> str:
+def lines(
+    family: Family[Any], labels: str, samples: Samples, exemplar: Exemplar = no_exemplar, offset: float = 0.0
+) -> str:
     """Return one subject's samples of one family; `labels` are the pairs of its group, already escaped."""
     if samples is None:
         return ""
     if isinstance(samples, Histogram):
-        return "".join(_histogram_lines(family.name, labels, samples, exemplar))
+        return "".join(_histogram_lines(family.name, labels, samples, exemplar, offset))
     if isinstance(samples, NUMBERS):
         return f"{family.name}{_braces(labels)} {number(samples)}\n"
     name, pairs = f"{family.name}{{{labels}," if labels else f"{family.name}{{", _cached_pairs(family.labels)
@@ -93,14 +95,14 @@ def escape(text: str, *, quotes: bool = True) -> str:
     return escaped.replace('"', '\\"') if quotes else escaped
 
 
-def _histogram_lines(name: str, pairs: str, histogram: Histogram, exemplar: Exemplar) -> Iterable[str]:
+def _histogram_lines(name: str, pairs: str, histogram: Histogram, exemplar: Exemplar, offset: float) -> Iterable[str]:
     bounds = (*histogram.buckets, float("inf"))
     count = 0
     for bound, own, observation in zip(bounds, histogram.counts, histogram.exemplars, strict=True):
         count += own
         # Always a float, in both formats: `le="1"` and `le="1.0"` would be two series.
         le = pairs_of(("le",), (number(bound) if bound == float("inf") else repr(float(bound)),))
-        yield f"{name}_bucket{_braces(join(pairs, le))} {count}{exemplar(observation)}\n"
+        yield f"{name}_bucket{_braces(join(pairs, le))} {count}{exemplar(observation, offset)}\n"
     yield f"{name}_count{_braces(pairs)} {count}\n"
     yield f"{name}_sum{_braces(pairs)} {number(histogram.total)}\n"
 

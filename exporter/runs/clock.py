@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-TOLERANCE = 1.5
-"""Seconds by which the clocks may differ before it is corrected.
+TOLERANCE = 5.0
+"""Seconds by which the difference may change before it is corrected; below, the clocks count as equal.
 
-An HTTP `Date` has whole seconds and a response takes time to arrive, so a smaller difference is noise. An offset that
-changes with every read would also change every corrected timestamp at every scrape.
+An HTTP `Date` has whole seconds, and clocks drift. Every corrected timestamp changes with the difference, and so do the
+lines of all runs.
 """
 
 
@@ -16,39 +16,36 @@ class RuntimeClock:
     def __init__(self, wall: Callable[[], float]) -> None:
         """`wall` returns our own time in seconds since the epoch."""
         self._wall = wall
-        self._offset = 0.0
         self._best: float | None = None
-        self.is_known = False
-        """Whether the runtime's time has ever been observed; until then the clocks count as equal."""
+        self.offset: float | None = None
+        """Seconds by which the runtime's clock is ahead of ours; 0 while they agree, None before the first response."""
 
     def begin(self) -> None:
         """Begin a new series of observations: since the last one the clocks may have drifted or been set."""
         self._best = None
 
-    def observe(self, runtime_time: float) -> None:
-        """Note that a response that has just arrived carries `runtime_time`.
+    def observe(self, runtime_time: float, requested_at: float | None = None) -> None:
+        """Note that a response that has arrived carries `runtime_time`; `requested_at` is our time of its request.
 
-        A response that took long to arrive makes the runtime's clock seem behind. So the observation of a series that
-        puts the runtime's clock furthest ahead is the most exact one.
+        The runtime has set it at some time in between. A response that took long makes the runtime's clock seem behind,
+        so the observation of a series that puts the runtime's clock furthest ahead is the most exact one.
         """
-        measured = runtime_time - self._wall()
-        self.is_known = True
-        if self._best is not None and measured <= self._best:
+        least = runtime_time - self._wall()
+        most = least if requested_at is None else runtime_time - requested_at
+        if self._best is not None and least <= self._best:
             return
-        self._best = measured
-        if abs(measured - self._offset) > TOLERANCE:
-            # Below the tolerance the clocks count as equal.
-            self._offset = 0.0 if abs(measured) <= TOLERANCE else measured
-
-    @property
-    def offset(self) -> float:
-        """Seconds by which the runtime's clock is ahead of ours; 0 while they agree."""
-        return self._offset
+        self._best = least
+        before = 0.0 if self.offset is None else self.offset
+        for possible in (before, 0.0):
+            if least - TOLERANCE <= possible <= most + TOLERANCE:
+                self.offset = possible
+                return
+        self.offset = least
 
     def now(self) -> float:
-        """Return the runtime's time."""
-        return self._wall() + self._offset
+        """Return the runtime's time; ours while the difference is unknown."""
+        return self._wall() + (self.offset or 0.0)
 
-    def to_local(self, runtime_time: float) -> float:
-        """Return when, by our clock, the runtime's clock showed `runtime_time`."""
-        return runtime_time - self._offset
+    def to_local(self, runtime_time: float) -> float | None:
+        """Return our time when the runtime's clock showed `runtime_time`; None while the difference is unknown."""
+        return None if self.offset is None else runtime_time - self.offset

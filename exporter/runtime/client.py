@@ -178,9 +178,10 @@ class RuntimeClient:
         before = b""
         number = 1
         while True:
+            requested_at = self._wall()
             response = await self._send(endpoint, request, headers=headers)
             if response.status == 304:
-                yield ListPage((), response.date, etag, not_modified=True)
+                yield ListPage((), response.date, etag, not_modified=True, requested_at=requested_at)
                 return
             await self.time_slices.next()
             listing = self._decode(endpoint.name, functools.partial(decode, now=response.date), response)
@@ -188,7 +189,8 @@ class RuntimeClient:
             page_info = PageInfo(listing.size, listing.next_cursor, response.next_link)
             following = endpoint.next(request, page_info, number)
             whole = number == 1 and following is None
-            yield ListPage(listing.items, as_of, response.headers.get("ETag") if whole else None)
+            etag = response.headers.get("ETag") if whole else None
+            yield ListPage(listing.items, as_of, etag, requested_at=requested_at)
             if following is None:
                 return
             # Also if the server ignores the page parameter.

@@ -105,7 +105,8 @@ class Meter(msgspec.Struct, frozen=True):
 class ListPage(Generic[T]):
     """One page of a list, or the statement that the list has not changed.
 
-    `as_of` is the runtime's time of this response; None without one. `not_modified` means that the list is still the
+    `as_of` is the runtime's time of this response; None without one. `requested_at` is our time of its request.
+    `not_modified` means that the list is still the
     one of the caller's `etag`. `etag` is set only for a list with a single page: the first page of a longer list can
     stay the same while a later one changes.
     """
@@ -114,3 +115,4 @@ class ListPage(Generic[T]):
     as_of: float | None
     etag: str | None = None
     not_modified: bool = False
+    requested_at: float | None = None

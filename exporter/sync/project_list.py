@@ -8,6 +8,9 @@ ONLY_PROJECT = "default"
 """The id of the single project where the API has none."""
 
 
+Observe = Callable[[float, float | None], None]
+
+
 class ProjectList:
     """The list of projects as last read."""
 
@@ -37,8 +40,8 @@ class ProjectList:
         self.wanted: dict[str, str] = {}
         """The projects that are to be read, id to a name that is unique."""
 
-    async def refresh(self, observe: Callable[[float], None] = lambda as_of: None) -> None:
-        """Read the list; `observe` is called with the runtime's time of each response.
+    async def refresh(self, observe: Observe = lambda as_of, requested_at: None) -> None:
+        """Read the list; `observe` is called with the runtime's time of each response and our time of its request.
 
         Raises `ApiError`; then the list is the same as before.
         """
@@ -50,7 +53,7 @@ class ProjectList:
         pages = [page async for page in self._client.projects(etag=etag)]
         for page in pages:
             if page.as_of is not None:
-                observe(page.as_of)
+                observe(page.as_of, page.requested_at)
         if not pages[-1].not_modified:
             self._set({project.id: project.name for page in pages for project in page.items})
             self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now

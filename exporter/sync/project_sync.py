@@ -207,7 +207,7 @@ class ProjectSync:
         """Yield the pages and set the runtime's clock by each."""
         async for page in pages:
             if page.as_of is not None:
-                self._store.clock.observe(page.as_of)
+                self._store.clock.observe(page.as_of, page.requested_at)
             yield page
 
 

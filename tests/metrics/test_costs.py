@@ -14,6 +14,7 @@ from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import OPENMETRICS
+from exporter.runs.clock import TOLERANCE
 from exporter.runs.store import Store
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
@@ -93,6 +94,15 @@ def test_only_what_changes_with_time_is_rendered_again() -> None:
     bench.clock.advance(15)
     moved = calls(bench.scrape) - unchanged
     assert moved < OPEN * 10, f"{moved / OPEN:.0f} more calls for each open run when only time has passed"
+
+
+def test_a_clock_that_seems_to_jitter_renders_nothing_again() -> None:
+    bench = Bench(ended=1024)
+    unchanged = calls(bench.scrape)
+    for jitter in (TOLERANCE, -TOLERANCE, 0.3):
+        bench.store.clock.begin()
+        bench.store.clock.observe(bench.clock() + jitter)
+        assert calls(bench.scrape) == unchanged
 
 
 def test_a_run_that_is_removed_costs_its_chunk_and_no_other() -> None:

@@ -8,14 +8,19 @@ import pytest
 import yaml
 
 from exporter.config import Duration, load
+from exporter.metrics import catalogue
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import MAX_UNMAPPED_LABELS, ExporterMetrics
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.formats import OPENMETRICS
 from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
 from tests.builders import NOON, RUNTIME, Clock
 from tests.metrics.test_exposition import Samples, value
+from tests.metrics.test_exposition import parsed as families_of
 from tests.metrics.test_exposition import samples as parsed
-from tests.scripted import ScriptedRuntime, exporter_of
+from tests.scripted import ScriptedRuntime, at_once, exporter_of, rfc3339
+from tests.transport import Answers
 
 
 async def page(exporter: Exporter) -> Samples:
@@ -92,6 +97,85 @@ async def test_the_offset_of_the_runtime_s_clock_is_shown_once_it_is_known() -> 
     clock.advance(60)
     assert value(await page(exporter), "spinner_runtime_clock_offset_seconds") == -5 * 3600
     await exporter.close()
+
+
+@pytest.mark.parametrize("ahead", [-5 * 3600.0, 90.0, 86400.0 * 3])
+async def test_all_timestamps_are_by_our_clock(ahead: float) -> None:
+    """With another clock the runtime gives other times, and the page shows the same."""
+    same, other = [await timestamps(NOON + offset) for offset in (0.0, ahead)]
+    expected = {name for name in catalogue.names() if name.endswith("_timestamp_seconds")}
+    assert {name for name, _ in same} == expected, "the scenario does not have all timestamps"
+    assert other == same
+    assert {number for (name, _), number in same.items() if name == "spinner_last_start_timestamp_seconds"} == {NOON}
+
+
+class SlowRuntime(ScriptedRuntime):
+    """Sets the time of each response nine seconds before it arrives."""
+
+    def transport(self) -> Answers:
+        def answer(request: httpx.Request) -> httpx.Response:
+            response = self._answer(request)
+            self.clock.advance(9)
+            return response
+
+        return Answers(answer)
+
+
+async def test_slow_responses_do_not_make_the_runtime_s_clock_seem_behind() -> None:
+    exporter = exporter_of(SlowRuntime(Clock(NOON)))
+    for _ in range(3):  # the last ones are 304 with the header Date
+        found = await page(exporter)
+        assert value(found, "spinner_runtime_clock_offset_seconds") == 0
+    await exporter.close()
+
+
+async def test_restored_timestamps_are_absent_while_the_runtime_s_clock_is_unknown(tmp_path: Path) -> None:
+    """They are by its clock, which may be hours off."""
+    clock = Clock(NOON)
+    runtime = ScriptedRuntime(clock)
+    runtime.put()
+    config = exporter_of(runtime).runtimes[RUNTIME].config
+    for is_down in (False, True):
+        runtime.interfere = lambda request, is_down=is_down: httpx.Response(500) if is_down else None  # type: ignore[misc]
+        dependencies = Dependencies(clock, clock, runtime.transport(), at_once)
+        exporter = Exporter({RUNTIME: config}, dependencies, storage=tmp_path)
+        found = await page(exporter)
+        assert value(found, "spinner_runs_started_total", spinner="welcome") == 1
+        last_start = value(found, "spinner_last_start_timestamp_seconds", spinner="welcome")
+        assert last_start == (None if is_down else NOON - 5)
+        await exporter.close()
+
+
+async def timestamps(runtime_time: float) -> Samples:
+    """The timestamps of a page; the exporter's clock shows noon when the runtime's shows `runtime_time`."""
+    clock, own = Clock(runtime_time), Clock(NOON)
+    runtime = ScriptedRuntime(clock)
+    for number, status in enumerate(["in_progress", "completed"]):
+        runtime.put(
+            f"run-{number}",
+            status=status,
+            createdAt=runtime_time - 20,
+            startedAt=runtime_time - 10 * number,
+            endedAt=runtime_time + 15 if status == "completed" else None,
+            lastProgressAt=runtime_time + 5,
+        )
+    meter = {"name": "jobs_month", "used": 1, "limit": None, "resetsAt": rfc3339(runtime_time + 86400)}
+    usage = {"plan": "pro", "meters": [meter]}
+    runtime.interfere = lambda request: httpx.Response(200, json=usage) if request.url.path.endswith("/usage") else None
+    exporter = exporter_of(runtime, own)
+    clock.advance(30)
+    own.advance(30)
+    text = str(await exporter.page(OPENMETRICS))
+    await exporter.close()
+    exemplars = [
+        float(sample.exemplar.timestamp)
+        for family in families_of(text, OPENMETRICS).values()
+        for sample in family.samples
+        if sample.exemplar
+    ]
+    assert sorted(exemplars) == [NOON - 10, NOON, NOON + 15]
+    shown = parsed(text, OPENMETRICS)
+    return {key: number for key, number in shown.items() if key[0].endswith("_timestamp_seconds")}
 
 
 async def test_items_are_counted_valid_or_not() -> None:

@@ -88,7 +88,6 @@ def busy_store(clock: Clock) -> Store:
     waits = snapshot("run-4", Status.WAITING, spinner="on\nboarding", records=counts(0, total=None, waiting=2))
     read_project(held, "p2", [(waits, NOON + 60)], as_of=NOON + 60, horizon=NOON - 3600)
     held.fail("p2", "jobs: HTTP 500")
-    held.clock.observe(clock())
     held.keep_health(Health(runtime_up=True, workers=4, last_heartbeat_at=NOON + 58))
     held.keep_meters((Meter("jobs_month", 12, 500, NOON + 86400), Meter("spinners", 3)))
     return held
