@@ -3,7 +3,8 @@
 Items in the contract's layout are decoded straight into its types (`wire`). All others go through the mapping of their
 API description first (`layout`, `mapping`).
 
-An invalid item is skipped; it never costs the others of its page. Text that becomes a label is cleaned here (`labels`).
+An invalid item is skipped; it never costs the others of its page. A page without a valid item among its items is an
+error, since it must not look like an empty one. Text that becomes a label is cleaned here (`labels`).
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ from exporter.runtime.wire import (
     WireFailure,
     WireHealth,
     WireJob,
+    WireMeter,
     WireProject,
     WireRecord,
     WireRuntimeHealth,
@@ -154,7 +156,17 @@ class Decoder:
 
     def records(self, body: bytes) -> DecodedPage[RecordSnapshot]:
         """Decode a page of a run's records, to count them."""
-        return self._listing(body, self._layouts["records"], self._record)
+        has_status = False
+
+        def record(wire: WireRecord) -> RecordSnapshot:
+            nonlocal has_status
+            has_status = has_status or wire.status is not None
+            return self._record(wire)
+
+        page = self._listing(body, self._layouts["records"], record)
+        if page.items and not has_status:
+            raise ValueError(f"none of the {page.size} items has a status")
+        return page
 
     def health(self, body: bytes) -> Health:
         """Decode the state of the worker service; without a state or a heartbeat it is down.
@@ -174,42 +186,35 @@ class Decoder:
 
     def usage(self, body: bytes) -> tuple[Meter, ...]:
         """Decode the plan meters."""
-        layout = self._layouts["usage"]
-        raws = layout.page(body)[0]
-        self._observer.decoded_items(layout.item_type.name, len(raws))
-        meters = {}
-        for raw in raws:
-            meter = self._checked(layout, raw)
-            if meter is not None:
-                name = self._labels[meter.name]
-                meters[name] = Meter(name, meter.used, meter.limit, epoch(meter.resets_at))
-        return tuple(meters.values())
+        meters = self._listing(body, self._layouts["usage"], self._meter).items
+        return tuple({meter.name: meter for meter in meters}.values())
 
     def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
+        """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""
+        decode: Callable[[Any], Any]
         try:
-            wires, cursor, as_of = layout.typed_page(body)
-            size = len(wires)
+            raws, cursor, as_of = layout.typed_page(body)
+            decode = convert
         except MALFORMED:
             # An invalid item or another layout: decode item by item. An invalid envelope raises here again.
             raws, cursor, as_of = layout.page(body)
-            size = len(raws)
-            checked = (self._checked(layout, raw) for raw in raws)
-            wires = [wire for wire in checked if wire is not None]
-        self._observer.decoded_items(layout.item_type.name, size)
-        items = []
-        for wire in wires:
-            try:
-                items.append(convert(wire))
-            except ValueError as error:
-                self._observer.invalid_item(layout.item_type.name, str(error))
-        return DecodedPage(tuple(items), cursor, as_of, size)
 
-    def _checked(self, layout: Layout, raw: Any) -> Any:
-        try:
-            return layout.item(raw)
-        except MALFORMED as error:
-            self._observer.invalid_item(layout.item_type.name, str(error))
-            return None
+            def decode(raw: Any) -> T:
+                return convert(layout.item(raw))
+
+        kind = layout.item_type.name
+        self._observer.decoded_items(kind, len(raws))
+        items: list[T] = []
+        reason = ""
+        for raw in raws:
+            try:
+                items.append(decode(raw))
+            except MALFORMED as error:
+                reason = reason or str(error)
+                self._observer.invalid_item(kind, str(error))
+        if raws and not items:
+            raise ValueError(f"none of the {len(raws)} items is valid: {reason}")
+        return DecodedPage(tuple(items), cursor, as_of, len(raws))
 
     def _project(self, wire: WireProject) -> Project:
         return Project(self._id(wire.id), self._labels[wire.name])
@@ -271,6 +276,9 @@ class Decoder:
     def _failure(self, wire: WireFailure) -> FailureCount:
         return FailureCount(self._labels[wire.step or ""], self._labels[wire.error_code or ""], wire.count)
 
+    def _meter(self, wire: WireMeter) -> Meter:
+        return Meter(self._labels[wire.name], wire.used, wire.limit, epoch(wire.resets_at))
+
     def _failed_record(self, wire: WireRecord) -> FailedRecord:
         step = wire.failed_step or WireStep()
         return FailedRecord(
@@ -281,10 +289,12 @@ class Decoder:
         )
 
     def _record(self, wire: WireRecord) -> RecordSnapshot:
-        label = self._labels[wire.status or ""]
-        status = self._record_statuses.status_for(label)
-        if status is Status.UNKNOWN:
-            self._observer.unmapped_status(label)
+        status = Status.UNKNOWN
+        if wire.status is not None:
+            label = self._labels[wire.status]
+            status = self._record_statuses.status_for(label)
+            if status is Status.UNKNOWN:
+                self._observer.unmapped_status(label)
         return RecordSnapshot(status, self._failed_record(wire))
 
     def _id(self, text: str) -> str:

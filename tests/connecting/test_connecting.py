@@ -92,6 +92,37 @@ async def test_records_that_change_without_their_run_are_counted_again(exporter:
     assert shown["spinner_run_last_progress_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 1200
 
 
+async def test_records_that_cannot_be_decoded_leave_the_counts_of_their_run(
+    exporter: Exporter, odd: OddRuntime
+) -> None:
+    before = await samples(exporter)
+    rename(odd, "e/1")
+    shown = await samples(exporter)
+    assert counts_of(shown) == counts_of(before)
+    assert error_of(exporter, "Workspace 1") is None, "the records of other runs could be read"
+    rename(odd, "e/2")
+    rename(odd, "e/3")
+    shown = await samples(exporter)
+    assert counts_of(shown) == counts_of(before)
+    assert "none of the 2 items has a status" in (error_of(exporter, "Workspace 1") or "")
+
+
+def rename(odd: OddRuntime, run: str) -> None:
+    """Rename the field that says how each of a run's records is."""
+    odd.contacts[run] = [
+        {("stage" if key == "phase" else key): each[key] for key in each} for each in odd.contacts[run]
+    ]
+
+
+def error_of(exporter: Exporter, project: str) -> str | None:
+    (monitored,) = exporter.runtimes.values()
+    return next(each.error for each in monitored.store.view.projects() if each.name == project)
+
+
+def counts_of(shown: dict[tuple[str, str], float]) -> dict[str, float]:
+    return {labels: value for (name, labels), value in shown.items() if name == "spinner_run_records"}
+
+
 async def test_the_records_of_an_ended_run_are_read_once(exporter: Exporter, odd: OddRuntime) -> None:
     await samples(exporter)
     odd.requests.clear()

@@ -10,7 +10,7 @@ import gzip
 import json
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from enum import Enum
 from typing import Any
@@ -157,6 +157,29 @@ async def truncated(exchange: Exchange) -> None:
     await exchange.send(exchange.response.content[:-40])
 
 
+async def nulls_everywhere(exchange: Exchange) -> None:
+    items = [dict.fromkeys(item) for item in exchange.document["items"]]
+    await exchange.send(json.dumps({**exchange.document, "items": items}).encode())
+
+
+def renamed(field: str) -> Fault:
+    """All items of the list with a field under another name."""
+    return every_item(lambda item: {key + "2" * (key == field): value for key, value in item.items()})
+
+
+def retyped(field: str) -> Fault:
+    """All items of the list with a number instead of the text of a field."""
+    return every_item(lambda item: item | {field: 7} if field in item else item)
+
+
+def every_item(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Fault:
+    def spoilt(exchange: Exchange) -> bytes:
+        items = [change(item) for item in exchange.document["items"]]
+        return json.dumps({**exchange.document, "items": items}).encode()
+
+    return lambda exchange: exchange.send(spoilt(exchange))
+
+
 async def endless_cursors(exchange: Exchange) -> None:
     number = random.randrange(10**9)  # never the same twice
     await exchange.send(json.dumps({**exchange.document, "items": [], "nextCursor": str(number)}).encode())
@@ -274,6 +297,16 @@ MODES = (
         page(asOf="2026-01-05T12:00:00"),
         Affects.PROJECT,
         logged="does not match the API description",
+    ),
+    Mode("a list of nulls", nulls_everywhere, Affects.PROJECT, logged="items is valid"),
+    Mode("a field of all runs renamed", renamed("spinnerName"), Affects.PROJECT, logged="missing required field"),
+    Mode("a field of all runs retyped", retyped("createdAt"), Affects.PROJECT, logged="Expected `datetime`, got `int`"),
+    Mode(
+        "a field of all projects renamed",
+        body(b'{"items": [{"id": "p1", "title": "Sales"}, {"id": "p2", "title": "Support"}]}'),
+        Affects.API,
+        "/projects",
+        "none of the 2 items is valid",
     ),
     Mode("an ETag that does not change", wrong_etag, Affects.NOTHING),
     Mode("every item twice", duplicates, Affects.NOTHING),

@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+import structlog
 import yaml
 
 from exporter.config import Duration, load
@@ -19,8 +20,8 @@ from tests.builders import NOON, RUNTIME, Clock
 from tests.metrics.test_exposition import Samples, value
 from tests.metrics.test_exposition import parsed as families_of
 from tests.metrics.test_exposition import samples as parsed
-from tests.scripted import ScriptedRuntime, at_once, exporter_of, rfc3339
-from tests.transport import Answers
+from tests.scripted import ScriptedRuntime, exporter_of, no_sleep, rfc3339
+from tests.transport import FakeTransport
 
 
 async def page(exporter: Exporter) -> Samples:
@@ -112,13 +113,13 @@ async def test_all_timestamps_are_by_our_clock(ahead: float) -> None:
 class SlowRuntime(ScriptedRuntime):
     """Sets the time of each response nine seconds before it arrives."""
 
-    def transport(self) -> Answers:
+    def transport(self) -> FakeTransport:
         def answer(request: httpx.Request) -> httpx.Response:
             response = self._answer(request)
             self.clock.advance(9)
             return response
 
-        return Answers(answer)
+        return FakeTransport(answer)
 
 
 async def test_slow_responses_do_not_make_the_runtime_s_clock_seem_behind() -> None:
@@ -137,7 +138,7 @@ async def test_restored_timestamps_are_absent_while_the_runtime_s_clock_is_unkno
     config = exporter_of(runtime).runtimes[RUNTIME].config
     for is_down in (False, True):
         runtime.interfere = lambda request, is_down=is_down: httpx.Response(500) if is_down else None  # type: ignore[misc]
-        dependencies = Dependencies(clock, clock, runtime.transport(), at_once)
+        dependencies = Dependencies(clock, clock, runtime.transport(), no_sleep)
         exporter = Exporter({RUNTIME: config}, dependencies, storage=tmp_path)
         found = await page(exporter)
         assert value(found, "spinner_runs_started_total", spinner="welcome") == 1
@@ -176,6 +177,32 @@ async def timestamps(runtime_time: float) -> Samples:
     assert sorted(exemplars) == [NOON - 10, NOON, NOON + 15]
     shown = parsed(text, OPENMETRICS)
     return {key: number for key, number in shown.items() if key[0].endswith("_timestamp_seconds")}
+
+
+async def test_meters_of_which_none_can_be_decoded_are_withdrawn_when_they_are_stale() -> None:
+    """They are not an empty list, which would remove them at once."""
+    clock = Clock(NOON)
+    runtime = ScriptedRuntime(clock)
+    items = [{"name": "jobs_month", "used": 12, "limit": 500}]
+
+    def usage(request: httpx.Request) -> httpx.Response | None:
+        return httpx.Response(200, json={"meters": items}) if request.url.path.endswith("/usage") else None
+
+    runtime.interfere = usage
+    exporter = exporter_of(runtime)
+    assert value(await page(exporter), "spinner_plan_used", meter="jobs_month") == 12
+    items = [{"name": "jobs_month", "consumed": 499, "limit": 500}]
+    with structlog.testing.capture_logs() as lines:
+        for seconds, used in ((15, 12), (290, None)):
+            clock.advance(seconds)
+            found = await page(exporter)
+            assert value(found, "spinner_plan_used", meter="jobs_month") == used
+    assert value(found, "spinner_exporter_invalid_items_total", kind="meter") == 2
+    assert [line["what"] for line in lines if line["event"] == "cannot read"] == ["usage"]
+    items = []
+    clock.advance(15)
+    assert value(await page(exporter), "spinner_plan_used", meter="jobs_month") is None
+    await exporter.close()
 
 
 async def test_items_are_counted_valid_or_not() -> None:

@@ -239,4 +239,4 @@ def test_the_parser_reads_any_label_and_number_as_it_was_written(
 @pytest.mark.parametrize(("length", "has_exemplar"), [(122, True), (123, False)])
 def test_a_run_id_is_an_exemplar_if_openmetrics_allows_its_length(length: int, has_exemplar: bool) -> None:
     """Names and values of an exemplar's labels have 128 characters at most, and `run_id` has six."""
-    assert bool(exemplar((NOON, 1.0, "r" * length))) == has_exemplar
+    assert bool(exemplar((NOON, 1.0, "r" * length), 0.0)) == has_exemplar

@@ -1,6 +1,7 @@
 """Decoding: bodies become values or errors, and an invalid item is skipped."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def decoder(observer: Observer | None = None) -> Decoder:
 
 def page(*items: Any, **envelope: Any) -> bytes:
     return json.dumps({"items": list(items), "nextCursor": None, "asOf": "2026-01-05T09:00:01Z", **envelope}).encode()
+
+
+LISTS: dict[str, Callable[[list[Any]], bytes]] = {
+    "jobs": lambda items: page(*items),
+    "projects": lambda items: page(*items),
+    "records": lambda items: page(*items),
+    "failed_records": lambda items: page(*items),
+    "usage": lambda items: json.dumps({"meters": items}).encode(),
+}
+"""The lists, and how each lays out its items."""
 
 
 def test_a_job_with_the_required_fields_only_is_decoded() -> None:
@@ -111,11 +122,39 @@ def test_an_invalid_item_is_skipped_and_the_others_are_decoded(damage: dict[str,
     assert [kind for kind, _ in observer.invalid] == ["job"]
 
 
+def test_what_is_observer_of_a_bad_item_does_not_quote_it() -> None:
+    observer = Observer()
+    with pytest.raises(ValueError, match="none of the 2 items is valid") as error:
+        decoder(observer).jobs(page(JOB | {"updatedAt": "anna@example.com"}, JOB | {"id": "anna\n@example.com"}))
+    assert len(observer.invalid) == 2
+    assert "anna" not in repr(observer.invalid) + str(error.value)
+
+
+@pytest.mark.parametrize("read", LISTS)
+def test_a_page_of_which_no_item_is_valid_cannot_be_used(read: str) -> None:
+    """Also if there is only one: nothing shows that the others would be valid."""
+    observer = Observer()
+    for count in (1, 2):
+        with pytest.raises(ValueError, match=f"none of the {count} items is valid: .*missing"):
+            getattr(decoder(observer), read)(LISTS[read]([{"id2": "x", "used": 1}] * count))
+    assert (len(observer.items), len(observer.invalid)) == (2, 3)
+    getattr(decoder(), read)(LISTS[read]([]))
+
+
+def test_records_without_a_status_cannot_be_counted() -> None:
+    with pytest.raises(ValueError, match="none of the 2 items has a status"):
+        decoder().records(page({"id": "r1"}, {"id": "r2", "status": None}))
+    observer = Observer()
+    found = decoder(observer).records(page({"id": "r1"}, {"id": "r2", "status": "done"})).items
+    assert [record.status for record in found] == [Status.UNKNOWN, Status.COMPLETED]
+
+
 def test_the_reason_for_skipping_an_item_does_not_quote_it() -> None:
     observer = Observer()
-    decoder(observer).jobs(page(JOB | {"updatedAt": "anna@example.com"}, JOB | {"id": "anna\n@example.com"}))
+    with pytest.raises(ValueError, match="none of the 2 items is valid") as error:
+        decoder(observer).jobs(page(JOB | {"updatedAt": "anna@example.com"}, JOB | {"id": "anna\n@example.com"}))
     assert len(observer.invalid) == 2
-    assert "anna" not in repr(observer.invalid)
+    assert "anna" not in repr(observer.invalid) + str(error.value)
 
 
 def test_names_are_cleaned_and_truncated() -> None:
@@ -312,7 +351,7 @@ def test_a_run_without_a_creation_has_that_of_its_start_and_one_without_both_is_
     job = {"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"}
     (started,) = decoder.jobs(page(job)).items
     assert started.created_at == started.started_at == 1_767_603_600.0
-    assert not decoder.jobs(page({**job, "at": None})).items
+    assert len(decoder.jobs(page(job, {**job, "at": None})).items) == 1
     assert observer.invalid == [("job", "createdAt: is missing")]
 
 
@@ -322,5 +361,6 @@ def test_a_run_without_a_spinner_has_the_name_of_its_project_and_without_both_is
     body = page({"id": "a", "status": "running", "at": "2026-01-05T09:00:00Z"})
     (run,) = decoder.jobs(body, RunDefaults(project_id="p1", spinner="Flow")).items
     assert (run.spinner, run.project_id) == ("Flow", "p1")
-    assert not decoder.jobs(body).items
+    with pytest.raises(ValueError, match="is valid"):
+        decoder.jobs(body)
     assert observer.invalid == [("job", "spinnerName: is missing")]

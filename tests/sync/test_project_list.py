@@ -70,7 +70,9 @@ async def test_no_etag_is_sent_for_a_list_with_several_pages() -> None:
 
 async def test_the_time_of_every_response_is_observed() -> None:
     times: list[float] = []
-    await list_of(Api(page("Sales"), ListPage((), None), ListPage((), NOON + 1)), Clock()).refresh(times.append)
+    await list_of(Api(page("Sales"), ListPage((), None), ListPage((), NOON + 1)), Clock()).refresh(
+        lambda as_of, requested_at: times.append(as_of)
+    )
     assert times == [NOON, NOON + 1]
 
 
