@@ -18,6 +18,10 @@ CONFIG = ROOT / "alerts" / "alertmanager.yml"
 
 RUN = {"project": "Sales", "spinner": "Mails", "run_id": "r1"}
 OTHER_RUN = {"project": "Sales", "spinner": "Mails", "run_id": "r2"}
+EU = {"runtime": "eu"}
+US = {"runtime": "us"}
+SALES = {"runtime": "eu", "project": "Sales"}
+CLINIC = {"runtime": "eu", "project": "Clinic"}
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +38,40 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("SpinnerRuntimeDown", {}), ("SpinnerRunFailed", RUN), False),
         (("SpinnerRuntimeDown", {}), ("SpinnerApiDown", {}), False),
         (("SpinnerApiDown", {}), ("SpinnerRuntimeDown", {}), True),
-        (("SpinnerApiDown", {}), ("SpinnerRunStalled", RUN), True),
-        (("SpinnerApiDown", {}), ("SpinnerExporterDown", {}), False),
-        (("SpinnerApiDown", {"runtime": "eu"}), ("SpinnerRunStalled", {**RUN, "runtime": "eu"}), True),
-        (("SpinnerApiDown", {"runtime": "eu"}), ("SpinnerRunStalled", {**RUN, "runtime": "us"}), False),
-        (("SpinnerRuntimeDown", {"runtime": "eu"}), ("SpinnerRunStalled", {**RUN, "runtime": "us"}), False),
-        (("SpinnerExporterDown", {}), ("SpinnerRunStalled", {**RUN, "runtime": "us"}), True),
-        (("SpinnerRunStalled", {**RUN, "runtime": "eu"}), ("SpinnerRunOverdue", {**RUN, "runtime": "us"}), False),
-        (("SpinnerExporterDown", {}), ("SpinnerRunStalled", RUN), True),
+        # A stall starts only with data, so it is never based on old data.
+        (("SpinnerApiDown", EU), ("SpinnerRunStalled", {**RUN, **EU}), False),
+        (("SpinnerApiDown", EU), ("SpinnerRunNotPickedUp", {**RUN, **EU}), False),
+        (("SpinnerApiDown", EU), ("SpinnerRunFailed", {**RUN, **EU}), True),
+        (("SpinnerApiDown", EU), ("SpinnerRunFailed", {**RUN, **US}), False),
+        (("SpinnerApiDown", EU), ("SpinnerDataStale", SALES), True),
+        (("SpinnerApiDown", EU), ("SpinnerProjectUnreadable", SALES), True),
+        (("SpinnerApiDown", EU), ("SpinnerProjectsNotScraped", EU), True),
+        (("SpinnerApiDown", EU), ("SpinnerInvalidItems", {**EU, "kind": "job"}), True),
+        (("SpinnerApiDown", EU), ("SpinnerExporterDown", EU), False),
+        (("SpinnerApiDown", EU), ("SpinnerTargetDown", {"job": "spinner"}), False),
+        (("SpinnerRuntimeDown", EU), ("SpinnerRunStalled", {**RUN, **US}), False),
+        (("SpinnerRunStalled", {**RUN, **EU}), ("SpinnerRunOverdue", {**RUN, **US}), False),
+        (("SpinnerExporterDown", EU), ("SpinnerRunStalled", {**RUN, **EU}), False),
+        (("SpinnerExporterDown", EU), ("SpinnerRunStalled", {**RUN, **US}), False),
+        (("SpinnerExporterDown", EU), ("SpinnerRunNotPickedUp", {**RUN, **EU}), False),
+        (("SpinnerExporterDown", EU), ("SpinnerApiDown", EU), True),
+        (("SpinnerExporterDown", EU), ("SpinnerApiDown", US), False),
+        (("SpinnerExporterDown", EU), ("SpinnerRuntimeDown", US), False),
+        (("SpinnerExporterDown", EU), ("SpinnerRunFailed", {**RUN, **EU}), True),
+        (("SpinnerExporterDown", EU), ("SpinnerRunFailed", {**RUN, **US}), False),
+        (("SpinnerExporterDown", EU), ("SpinnerTargetDown", {"job": "spinner"}), False),
+        (("SpinnerExporterDown", EU), ("SpinnerWatchdog", {}), False),
+        # Nothing is known about any runtime.
+        (("SpinnerExporterDown", {}), ("SpinnerRunStalled", {**RUN, **US}), False),
+        (("SpinnerExporterDown", {}), ("SpinnerTargetDown", {"job": "spinner"}), True),
         (("SpinnerExporterDown", {}), ("SpinnerWatchdog", {}), False),
+        (("SpinnerProjectsNotScraped", EU), ("SpinnerTargetDown", {"job": "spinner"}), True),
+        (("SpinnerProjectsNotScraped", EU), ("SpinnerRunStalled", {**RUN, **EU}), False),
+        (("SpinnerProjectsNotScraped", EU), ("SpinnerRunFailed", {**RUN, **EU}), False),
+        (("SpinnerProjectUnreadable", SALES), ("SpinnerDataStale", {**SALES, "stale": "project"}), True),
+        (("SpinnerProjectUnreadable", SALES), ("SpinnerDataStale", {**CLINIC, "stale": "project"}), False),
+        (("SpinnerProjectUnreadable", SALES), ("SpinnerDataStale", {**EU, "stale": "plan"}), False),
+        (("SpinnerProjectUnreadable", SALES), ("SpinnerRunStalled", {**RUN, **SALES}), False),
         (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunNotPickedUp", RUN), True),
         (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunStalled", RUN), False),
         (("SpinnerRunStalled", RUN), ("SpinnerRunOverdue", RUN), True),
@@ -52,12 +81,12 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("SpinnerFailedRecordsBurst", {"project": "Sales"}), ("SpinnerRunFailedRecords", RUN), True),
         (("SpinnerFailedRecordsBurst", {"project": "Support"}), ("SpinnerRunFailedRecords", RUN), False),
     ],
-    ids=lambda value: value if isinstance(value, bool) else f"{value[0]}-{value[1].get('run_id', '')}",
+    ids=lambda value: value if isinstance(value, bool) else "-".join([value[0], *value[1].values()]),
 )
 def test_one_cause_is_one_page(
     alertmanager_url: str, source: tuple[str, dict[str, str]], target: tuple[str, dict[str, str]], inhibited: bool
 ) -> None:
-    labels = [{"alertname": name, **more} for name, more in (source, target)]
+    labels = [{"alertname": name, "severity": severity(name), **more} for name, more in (source, target)]
     post(alertmanager_url, labels, firing=True)
     try:
         states = {alert["labels"]["alertname"]: alert["status"] for alert in alerts(alertmanager_url)}
@@ -67,6 +96,12 @@ def test_one_cause_is_one_page(
     finally:
         post(alertmanager_url, labels, firing=False)
         until(lambda: not alerts(alertmanager_url), "Alertmanager has removed the alerts of this case")
+
+
+def severity(name: str) -> str:
+    document = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())
+    (found,) = (rule for group in document["groups"] for rule in group["rules"] if rule.get("alert") == name)
+    return str(found["labels"]["severity"])
 
 
 def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(tmp_path: Path) -> None:
@@ -128,7 +163,9 @@ def at_sixty_times_the_speed(rules: str) -> str:
     The other rules are unchanged: with waits of seconds, alerts such as SpinnerApiDown would fire on a busy machine.
     """
     document = yaml.safe_load(rules)
-    (rule,) = (each for group in document["groups"] for each in group["rules"] if each["alert"] == "SpinnerRunStalled")
+    (rule,) = (
+        each for group in document["groups"] for each in group["rules"] if each.get("alert") == "SpinnerRunStalled"
+    )
     for key in ("for", "keep_firing_for"):
         assert rule[key].endswith("m"), f"{key} of SpinnerRunStalled is no longer minutes: {rule[key]}"
         rule[key] = rule[key].replace("m", "s")
