@@ -1,7 +1,7 @@
 """The time that Prometheus needs for the queries of each dashboard, compared with a budget of one second.
 
-200 open runs and 5,000 that ended within the last day, scraped every 15 seconds, and recorded series of a year. promtool
-writes the samples; those that no query reads are not written.
+100 projects, 200 open runs and 5,000 that ended within the last day, scraped every 15 seconds, and recorded series of a
+year. promtool writes the samples; those that no query reads are not written.
 
     python -m benchmarks.dashboards [--keep FOLDER]
 """
@@ -27,6 +27,7 @@ from tests.stack.programs import program, prometheus, query
 BUDGET = 1.0
 """Seconds of Prometheus's time for all queries of a dashboard together."""
 
+RUNTIME = 'runtime="runtime.example.com"'
 ACTIVE, ENDED = 200, 5_000
 SCRAPE = 15
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
@@ -131,7 +132,7 @@ def write(folder: Path, end: int) -> None:
         for name, samples in families(end):
             out.write(f"# TYPE {name} unknown\n")
             for labels, series in samples:
-                out.writelines(f"{name}{{{labels}}} {value} {at}\n" for at, value in series)
+                out.writelines(f"{name}{{{RUNTIME},{labels}}} {value} {at}\n" for at, value in series)
         out.write("# EOF\n")
     command = [
         program("promtool"),
@@ -183,6 +184,10 @@ def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
     brief = 2 * MINUTE
     yield "spinner_run_last_progress_timestamp_seconds", steady(HOUR, lambda run, at: min(at - at % 20, run[2]))
+    yield (
+        "project_spinner_run:spinner_run_silence:ratio",
+        steady(HOUR, lambda run, at: at % 20 / 600, only_active=True),
+    )
     yield "spinner_run_stall_threshold_seconds", steady(HOUR, lambda run, at: 600, only_active=True)
     yield (
         "spinner_run_status",
@@ -250,11 +255,23 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     )
     yield "spinner_runs_finished_total", counted(',status="completed"', 0.005) + counted(',status="failed"', 0.0001)
     yield "spinner_records_processed_total", counted(',state="completed"', 1.2) + counted(',state="failed"', 0.02)
-    scrapes = range(end - 3 * HOUR, end + 1, SCRAPE)
-    for name in ("spinner_runtime_up", "spinner_api_up"):
-        yield name, [('instance="a"', ((at, 1) for at in scrapes))]
+    scrapes = range(end - DAY, end + 1, SCRAPE)
+    target = 'job="spinner",instance="a"'
+    for name, value in (
+        ("spinner_runtime_heartbeat_timeout_seconds", 180),
+        ("spinner_exporter_stale_after_seconds", 300),
+    ):
+        yield name, [(target, ((at, value) for at in scrapes))]
+    for name in ("up", "spinner_runtime_up", "spinner_api_up", "spinner_exporter_build_info"):
+        yield name, [(target, ((at, 1) for at in scrapes))]
     for name in ("spinner_runtime_last_heartbeat_timestamp_seconds", "spinner_exporter_snapshot_timestamp_seconds"):
-        yield name, [('instance="a"', ((at, at - 3) for at in scrapes))]
+        yield name, [(target, ((at, at - 3) for at in scrapes))]
+    names = [*PROJECTS, *(f"Project {number}" for number in range(100 - len(PROJECTS)))]
+    yield "spinner_project_up", [(f'{target},project="{name}"', ((at, 1) for at in scrapes)) for name in names]
+    yield (
+        "ALERTS",
+        [('alertname="SpinnerWatchdog",alertstate="firing",severity="none"', ((at, 1) for at in scrapes[-240:]))],
+    )
     for name, value in (
         ("used", lambda at: 12000 * _month_part(at, end) * 0.9),
         ("limit", lambda at: 12000),
@@ -302,6 +319,10 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             for state, share in (("completed", 0.97), ("failed", 0.03))
             for each in recorded(spinners, lambda at, share=share: busy(at) * share, 60, DAY, f',state="{state}"')
         ],
+    )
+    yield (
+        "project_spinner_status:spinner_runs:max",
+        recorded(spinners, lambda at: 4, 60, DAY, ',status="running"'),
     )
     yield "project_spinner:spinner_records_processed:rate1h", recorded(spinners, busy, 300, weeks)
     yield (

@@ -14,7 +14,7 @@ from dashboards.panels import (
     table,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, RUNTIME, highest_hour, series
+from dashboards.queries import PROJECT, REPLICAS, RUNTIME, highest_hour, lost_runtimes, series
 from dashboards.style import (
     BLUE,
     GREEN,
@@ -23,13 +23,14 @@ from dashboards.style import (
     PURPLE,
     RED,
     TEXT,
-    null_mapping,
+    UNKNOWN,
     thresholds,
+    value_mapping,
 )
 
 UID = "spinner-capacity"
 
-DAYS = "Needs alerts/recording.rules.yml in Prometheus and one day of data"
+DAYS = "? No data yet: needs alerts/recording.rules.yml in Prometheus and one day of data"
 
 FINISHED = series("project_status:spinner_runs_finished:increase1d", PROJECT)
 STARTED = series("project:spinner_runs_started:increase1d", PROJECT)
@@ -39,9 +40,19 @@ CONCURRENT = f"sum({series('project:spinner_runs_running:max1h', PROJECT)})"
 QUEUE = f"max({series('project:spinner_run_queue_seconds:p95_1h', PROJECT)})"
 PLAN = series("meter:spinner_plan_used:ratio", RUNTIME)
 USED = f"{REPLICAS} ({series('spinner_plan_used', RUNTIME)})"
-LIMIT = f"({REPLICAS} ({series('spinner_plan_limit', RUNTIME)}) < Inf)"
+ANY_LIMIT = f"{REPLICAS} ({series('spinner_plan_limit', RUNTIME)})"
+LIMIT = f"({ANY_LIMIT} < Inf)"
+NO_LIMIT = f"clamp_max({ANY_LIMIT} == Inf, -1)"
+UNLIMITED = value_mapping({"-1": ("unlimited", TEXT)})
 GROWTH = f"clamp_min({REPLICAS} (deriv({series('spinner_plan_used', RUNTIME)}[1d])), 0)"
 RESET = f"{REPLICAS} ({series('spinner_plan_reset_timestamp_seconds', RUNTIME)})"
+# Runtimes that had a plan within the last day, of which nothing is known now.
+PLAN_UNKNOWN = (
+    f"(group by (runtime) (last_over_time({series('spinner_plan_used', RUNTIME)}[1d]) "
+    f"and on (runtime) ({lost_runtimes()} or {series('spinner_api_up', RUNTIME)})) "
+    f"unless on (runtime) {series('spinner_plan_used', RUNTIME)})"
+)
+NEARLY_FULL = 0.8
 
 
 def growth(expression: str) -> str:
@@ -56,13 +67,12 @@ RUN_GROWTH = stat(
         1,
         "Growth of runs",
         "Runs started in the last 30 days, compared with the 30 days before. If they grow faster than the plan's "
-        "limits, you need a larger plan.",
+        "limits, you need a larger plan. Needs 60 days of data.",
         GridPos(x=0, y=0, w=6, h=4),
     ),
     instant_query(growth(STARTED)),
     unit="ratio",
-    colours=thresholds(BLUE),
-    empty="needs 60 days of data",
+    colours=thresholds(GREY, (-1, BLUE)),
     decimals=1,
 )
 
@@ -71,13 +81,12 @@ RECORD_GROWTH = stat(
         2,
         "Growth of records",
         "Records finished in the last 30 days, compared with the 30 days before. This is the amount of work, "
-        "independent of the number of runs.",
+        "independent of the number of runs. Needs 60 days of data.",
         GridPos(x=6, y=0, w=6, h=4),
     ),
     instant_query(growth(RECORDS)),
     unit="ratio",
-    colours=thresholds(BLUE),
-    empty="needs 60 days of data",
+    colours=thresholds(GREY, (-1, BLUE)),
     decimals=1,
 )
 
@@ -90,8 +99,7 @@ PEAK = stat(
         GridPos(x=12, y=0, w=6, h=4),
     ),
     range_query(highest_hour(CONCURRENT), min_step="1h"),
-    colours=thresholds(BLUE),
-    empty="no runs in this range",
+    colours=thresholds(GREY, (0, BLUE)),
     calculation="max",
 )
 
@@ -102,10 +110,9 @@ HIGHEST_USAGE = stat(
         "Usage of the plan meter that is closest to its limit. At 100% the runtime refuses new runs (PLAN_LIMIT).",
         GridPos(x=18, y=0, w=6, h=4),
     ),
-    instant_query(f"max({PLAN})"),
+    instant_query(f"max({PLAN}) >= {NEARLY_FULL} or max({PLAN}) unless on () {PLAN_UNKNOWN}"),
     unit="ratio",
-    colours=thresholds(GREEN, (0.8, ORANGE), (1, RED)),
-    empty="the plan has no limits",
+    colours=thresholds(GREY, (0, GREEN), (NEARLY_FULL, ORANGE), (1, RED)),
     decimals=0,
 )
 
@@ -147,19 +154,22 @@ METERS = table(
         GridPos(x=0, y=12, w=14, h=7),
     ),
     [
-        instant_query(USED),
-        instant_query(LIMIT),
+        instant_query(f'{USED} or label_replace({PLAN_UNKNOWN} * NaN, "meter", "{UNKNOWN[0]}", "", "")'),
+        instant_query(f"{LIMIT} or {NO_LIMIT}"),
         instant_query(f"{USED} / {LIMIT}"),
-        instant_query(f"{RESET} * 1000"),
-        instant_query(f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT}"),
+        instant_query(f"{RESET} * 1000 or clamp_max({USED} unless {RESET}, -1)"),
+        instant_query(
+            f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT} "
+            f"or {NO_LIMIT} or clamp_max({USED} unless {RESET}, -2)"
+        ),
     ],
     [
         Column("runtime", "Runtime"),
-        Column("meter", "Meter"),
+        Column("meter", "Meter", mappings=[value_mapping({UNKNOWN[0]: UNKNOWN})], colours="text"),
         Column("Value #A", "Used", "count", width=75, align="right"),
-        Column("Value #B", "Limit", "count", width=75, align="right", mappings=[null_mapping("unlimited")]),
-        Column("Value #C", "Usage", "ratio", width=95, bar=True),
-        Column("Value #D", "Resets", "time", width=97, mappings=[null_mapping("never")]),
+        Column("Value #B", "Limit", "count", width=75, align="right", mappings=[UNLIMITED]),
+        Column("Value #C", "Usage", "ratio", width=95, bar=True, empty=("", TEXT)),
+        Column("Value #D", "Resets", "time", width=97, mappings=[value_mapping({"-1": ("never", TEXT)})]),
         Column(
             "Value #E",
             "Forecast",
@@ -167,12 +177,13 @@ METERS = table(
             width=82,
             colours="text",
             align="right",
-            mappings=[null_mapping("none")],
-            steps=thresholds(TEXT, (0.8, ORANGE), (1, RED)),
+            mappings=[UNLIMITED, value_mapping({"-2": ("no reset", TEXT)})],
+            steps=thresholds(TEXT, (NEARLY_FULL, ORANGE), (1, RED)),
         ),
     ],
-    empty="The API reports no plan meters",
+    empty="? unknown: no plan meter is reported",
     sort=("Value #C", True),
+    hidden=("job",),
     paginated=False,
 )
 
@@ -185,7 +196,7 @@ PLAN_OVER_TIME = time_series(
     ),
     [range_query(f"max_over_time({PLAN}[$__interval])", "{{meter}}", min_step="1h")],
     unit="ratio",
-    empty="The plan has no limits, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     limit=1,
 )
 
@@ -198,7 +209,7 @@ CONCURRENCY = time_series(
         GridPos(x=0, y=19, w=8, h=8),
     ),
     [range_query(highest_hour(CONCURRENT), "hourly maximum", min_step="1h")],
-    empty="No runs in this range, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"hourly maximum": BLUE},
 )
 
@@ -212,7 +223,7 @@ QUEUE_TIME = time_series(
     ),
     [range_query(highest_hour(QUEUE), "95th percentile", min_step="1h")],
     unit="duration",
-    empty="No run started in this range, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"95th percentile": PURPLE},
 )
 
@@ -226,7 +237,7 @@ BUSIEST = bars_by_hour(
     ),
     # The recording rule has the value at the end of each hour; the chart shows it at the beginning.
     range_query(f"sum({HOURS} offset -1h)", min_step="1h"),
-    empty="Needs alerts/recording.rules.yml in Prometheus and one hour of data",
+    empty="? No data yet: needs alerts/recording.rules.yml in Prometheus and one hour of data",
 )
 
 DASHBOARD = dashboard(

@@ -1,8 +1,9 @@
 """Exporter: can I trust these numbers? How old the data is, what was read, and what was skipped."""
 
 from dashboards.panels import GridPos, Panel, dashboard, instant_query, range_query, runtime_variable, stat, time_series
-from dashboards.queries import RUNTIME, series
-from dashboards.style import BLUE, GREEN, ORANGE, RED, thresholds, value_mapping
+from dashboards.queries import RUNTIME, all_fresh, lost_projects, lost_runtimes, or_zero, series
+from dashboards.runtimes import HEIGHT, runtimes
+from dashboards.style import BLUE, GREEN, GREY, ORANGE, RED, TEXT, UNKNOWN, thresholds, value_mapping
 
 UID = "spinner-exporter"
 
@@ -15,44 +16,21 @@ def process_metric(name: str) -> str:
     return f"max by (instance) ({series(name)} and on (instance) {series('spinner_exporter_build_info')})"
 
 
-API = stat(
-    Panel(
-        1,
-        "API",
-        "Whether the last read of the runtime's API succeeded. If it failed, the exporter's log shows the error.",
-        GridPos(x=0, y=0, w=8, h=3),
-    ),
-    range_query(f"min(max by (runtime) ({series('spinner_api_up', RUNTIME)}))"),
-    colours=thresholds(RED, (1, GREEN)),
-    mappings=[value_mapping({"0": ("✖ DOWN", RED), "1": ("✔ up", GREEN)})],
-    empty="? no exporter is scraped",
-)
+RUNTIMES = runtimes(1)
 
-AGE = stat(
-    Panel(
-        2,
-        "Data age",
-        "Time since the last successful read of the API. If it exceeds a few scrape intervals, all dashboards show "
-        "values of that age.",
-        GridPos(x=8, y=0, w=8, h=3),
-    ),
-    range_query(f"max(time() - max by (runtime) ({series('spinner_exporter_snapshot_timestamp_seconds', RUNTIME)}))"),
-    unit="duration",
-    colours=thresholds(GREEN, (120, ORANGE), (300, RED)),
-    empty="? never read",
-    decimals=0,
-)
+FRESH = all_fresh(RUNTIME)
+PROJECT_UP = f"max by (runtime, project) ({series('spinner_project_up', RUNTIME)})"
 
 PROJECTS = stat(
     Panel(
         3,
         "Projects that cannot be read",
-        "The runs of these projects are not monitored. The exporter's log names each with its error; 403 means that "
-        "the token has no access.",
-        GridPos(x=16, y=0, w=8, h=3),
+        "The runs of these projects are not monitored: they cannot be read, or their exporter is gone. The exporter's "
+        "log names each with its error; 403 means that the token has no access.",
+        GridPos(x=0, y=HEIGHT, w=6, h=3),
     ),
-    range_query(f"count(max by (runtime, project) ({series('spinner_project_up', RUNTIME)}) == 0) or vector(0)"),
-    colours=thresholds(GREEN, (1, RED)),
+    instant_query(or_zero(f"count({PROJECT_UP} == 0 or {lost_projects(RUNTIME)})", FRESH)),
+    colours=thresholds(GREY, (0, GREEN), (1, RED)),
     mappings=[value_mapping({"0": ("✔ none", GREEN)})],
 )
 
@@ -61,12 +39,13 @@ RUNS = stat(
         4,
         "Runs shown",
         "Runs that have their own series: runs that have not ended, and runs that ended within the retention.",
-        GridPos(x=0, y=3, w=8, h=3),
+        GridPos(x=6, y=HEIGHT, w=6, h=3),
     ),
-    range_query(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))"),
-    colours=thresholds(BLUE),
-    empty="none",
+    instant_query(or_zero(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))", FRESH)),
+    colours=thresholds(GREY, (0, BLUE)),
 )
+
+RELOADED = series("spinner_exporter_config_last_reload_successful")
 
 CONFIG = stat(
     Panel(
@@ -74,23 +53,29 @@ CONFIG = stat(
         "Config",
         "Whether the last reload of the config succeeded. If it failed, the exporter keeps the previous config, and "
         "its log shows the error.",
-        GridPos(x=8, y=3, w=8, h=3),
+        GridPos(x=12, y=HEIGHT, w=6, h=3),
     ),
-    range_query(f"min({series('spinner_exporter_config_last_reload_successful')})"),
-    colours=thresholds(RED, (1, GREEN)),
+    instant_query(f"min({RELOADED}) == 0 or min({RELOADED}) unless on () {lost_runtimes()}"),
+    colours=thresholds(GREY, (0, RED), (1, GREEN)),
     mappings=[value_mapping({"0": ("✖ invalid", RED), "1": ("✔ loaded", GREEN)})],
-    empty="? unknown",
 )
+
+BUILD_INFO = series("spinner_exporter_build_info")
 
 VERSION = stat(
     Panel(
         6,
         "Version",
         "The version of the exporter. More than one version means that an upgrade is incomplete.",
-        GridPos(x=16, y=3, w=8, h=3),
+        GridPos(x=18, y=HEIGHT, w=6, h=3),
     ),
-    instant_query(f"max by (version) ({series('spinner_exporter_build_info')})", "{{version}}"),
-    empty="? no exporter is scraped",
+    # The text for no value is not shown in the place of a name.
+    instant_query(
+        f"max by (version) ({BUILD_INFO}) or "
+        f'label_replace(vector(0) unless on () {BUILD_INFO}, "version", "{UNKNOWN[0]}", "", "")',
+        "{{version}}",
+    ),
+    colours=thresholds(GREY, (1, TEXT)),
     show_name=True,
 )
 
@@ -100,14 +85,14 @@ SYNC = time_series(
         "Read duration",
         "How long it takes to read all changes from the API. Near the scrape timeout, scrapes return the data of the "
         "previous read.",
-        GridPos(x=0, y=6, w=8, h=8),
+        GridPos(x=0, y=HEIGHT + 3, w=8, h=8),
     ),
     [
         range_query(f"histogram_quantile(0.5, {READS})", "median"),
         range_query(f"histogram_quantile(0.99, {READS})", "99th percentile"),
     ],
     unit="duration",
-    empty="No read in this range",
+    empty="? No read in this range",
     colours={"median": BLUE, "99th percentile": ORANGE},
 )
 
@@ -117,7 +102,7 @@ REQUESTS = time_series(
         "Requests to the API",
         "Requests per second by HTTP status; error means that there was no response. 401: invalid token. 403: no "
         "access, or a plan limit. 429: too many requests, raise sync.min_interval. 5xx: the API fails.",
-        GridPos(x=8, y=6, w=8, h=8),
+        GridPos(x=8, y=HEIGHT + 3, w=8, h=8),
     ),
     [
         range_query(
@@ -125,7 +110,7 @@ REQUESTS = time_series(
         )
     ],
     unit="rate",
-    empty="No request in this range",
+    empty="? No request in this range",
     colours={"200": GREEN, "304": BLUE, "401": RED, "403": RED, "429": ORANGE, "error": RED},
     stacked=True,
 )
@@ -135,7 +120,7 @@ LATENCY = time_series(
         9,
         "Request duration",
         "90th percentile of the request duration for each endpoint. If it grows, the runtime's API has become slower.",
-        GridPos(x=16, y=6, w=8, h=8),
+        GridPos(x=16, y=HEIGHT + 3, w=8, h=8),
     ),
     [
         range_query(
@@ -145,7 +130,7 @@ LATENCY = time_series(
         )
     ],
     unit="duration",
-    empty="No request in this range",
+    empty="? No request in this range",
 )
 
 SKIPPED = time_series(
@@ -155,7 +140,7 @@ SKIPPED = time_series(
         "Data that the other dashboards do not show. Runs dropped: raise limits.runs. Projects not read: raise "
         "limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: map the "
         "label under statuses in the config.",
-        GridPos(x=0, y=14, w=12, h=8),
+        GridPos(x=0, y=HEIGHT + 11, w=12, h=8),
     ),
     [
         range_query(
@@ -174,7 +159,7 @@ SKIPPED = time_series(
             "unmapped status: {{label}}",
         ),
     ],
-    empty="✔ Nothing skipped in this range",
+    empty="? No data in this range",
 )
 
 SIZE = time_series(
@@ -183,7 +168,7 @@ SIZE = time_series(
         "Series per scrape",
         "Number of series that Prometheus reads in each scrape. It grows with the runs within the retention, up to "
         "limits.runs.",
-        GridPos(x=12, y=14, w=6, h=8),
+        GridPos(x=12, y=HEIGHT + 11, w=6, h=8),
     ),
     [
         range_query(
@@ -191,7 +176,7 @@ SIZE = time_series(
             "{{instance}}",
         )
     ],
-    empty="No scrape in this range",
+    empty="? No scrape in this range",
 )
 
 MEMORY = time_series(
@@ -200,7 +185,7 @@ MEMORY = time_series(
         "Memory",
         "Resident memory of the exporter. It grows with the number of runs shown and does not shrink. If it grows "
         "without more runs, report a leak.",
-        GridPos(x=18, y=14, w=6, h=8),
+        GridPos(x=18, y=HEIGHT + 11, w=6, h=8),
     ),
     [
         range_query(
@@ -209,14 +194,14 @@ MEMORY = time_series(
         )
     ],
     unit="bytes",
-    empty="No exporter is scraped, or its platform has no /proc",
+    empty="? No exporter is scraped, or its platform has no /proc",
 )
 
 DASHBOARD = dashboard(
     UID,
     "Exporter",
     "Can I trust these numbers? How old they are, what was read, and what was skipped.",
-    [API, AGE, PROJECTS, RUNS, CONFIG, VERSION, SYNC, REQUESTS, LATENCY, SKIPPED, SIZE, MEMORY],
+    [RUNTIMES, PROJECTS, RUNS, CONFIG, VERSION, SYNC, REQUESTS, LATENCY, SKIPPED, SIZE, MEMORY],
     variables=[runtime_variable()],
     since="now-3h",
     refresh="1m",

@@ -26,23 +26,30 @@ from dashboards.queries import (
     PROJECT,
     RUN,
     SPINNER,
+    all_fresh,
     display_status,
     display_status_number,
     equals,
+    no_failed_records,
     per_run,
     per_selected_run,
     series,
+    while_read,
     with_selected_status,
 )
+from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import (
+    GREEN,
+    GREY,
     ORANGE,
     PRODUCT_PAGES,
     RECORD_STATES,
     TEXT,
-    null_mapping,
+    UNKNOWN,
     status_name_mappings,
     status_number_mappings,
     thresholds,
+    value_mapping,
 )
 from exporter.status import Status
 
@@ -57,6 +64,12 @@ THIS_RUN = (
     "&${product_url:queryparam}&var-run=${__data.fields.run_id}&${__url_time_range}"
 )
 
+RUNTIMES = runtimes(11)
+
+NO_RUNS = (
+    f'label_replace({all_fresh(PROJECT)} unless on () ({with_selected_status(CREATED)}), "status", "none", "", "")'
+)
+
 RUNS = table(
     Panel(
         1,
@@ -64,12 +77,12 @@ RUNS = table(
         "All runs of the selected projects and spinners, newest first. Click a run to see its records on the right "
         "and its history below. If a run is stalled, follow the runbook of SpinnerRunStalled. A completed run with "
         "failed records is orange, not green.",
-        GridPos(x=0, y=0, w=16, h=21),
+        GridPos(x=0, y=HEIGHT, w=16, h=21),
     ),
     [
         instant_query(with_selected_status(f"{CREATED} * 1000")),
         instant_query(with_selected_status(per_run("spinner_run_progress_ratio"))),
-        instant_query(with_selected_status(display_status())),
+        instant_query(f"{with_selected_status(display_status())} or {NO_RUNS}"),
         instant_query(with_selected_status(f"{per_run('spinner_run_start_timestamp_seconds')} * 1000")),
         instant_query(with_selected_status(f"{ENDED} * 1000")),
         instant_query(with_selected_status(per_run("spinner_run_duration_seconds"))),
@@ -78,10 +91,17 @@ RUNS = table(
     [
         Column("spinner", "Spinner", wrap=True, links=[("Show this run", THIS_RUN, False)]),
         Column("Value #B", "Progress", "ratio", bar=True),
-        Column("status", "Status", width=115, filterable=True, colours="text", mappings=status_name_mappings()),
-        Column("Value #D", "Started", "time", width=97, mappings=[null_mapping("not started")]),
-        Column("Value #E", "Ended", "time", width=97, mappings=[null_mapping("in progress")]),
-        Column("Value #F", "Duration", "duration", width=74, mappings=[null_mapping("none")]),
+        Column(
+            "status",
+            "Status",
+            width=115,
+            filterable=True,
+            colours="text",
+            mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
+        ),
+        Column("Value #D", "Started", "time", width=97, empty=("not started", TEXT)),
+        Column("Value #E", "Ended", "time", width=97, empty=("in progress", TEXT)),
+        Column("Value #F", "Duration", "duration", width=74, empty=("none", TEXT)),
         Column(
             "Value #G",
             "Failed",
@@ -93,26 +113,29 @@ RUNS = table(
         ),
         Column("run_id", "Run", hidden=True),
     ],
-    empty="No runs in this range. Check that the spinner was started and that the exporter reads its project.",
+    empty="? unknown: no run is reported. See the table at the top. Runs that ended leave after the retention.",
     sort=("Value #A", True),
-    hidden=("Value #A", "Value #C", "runtime", "project"),
+    hidden=("Value #A", "Value #C", "Value", "runtime", "project"),
 )
 
 RECORDS = bar_gauge(
     Panel(
         2,
         "Records by state",
-        "Records of the selected run. If many are pending and none is running, no worker processes them: see Runtime "
-        "on Live Ops.",
-        GridPos(x=16, y=0, w=8, h=5),
+        "Records of the selected run. If many are pending and none is running, no worker processes them: see the "
+        "worker service at the top.",
+        GridPos(x=16, y=HEIGHT, w=8, h=5),
     ),
     instant_query(
         f"sum by (state) (max by (runtime, run_id, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))",
         "{{state}}",
     ),
-    empty="The API reports no record counts for this run",
+    empty=UNKNOWN[0],
     colours=RECORD_STATES,
 )
+
+SELECTED = per_selected_run("spinner_run_status")
+NONE_FAILED = no_failed_records(f"group({SELECTED})", RUN)
 
 FAILURES = bar_gauge(
     Panel(
@@ -120,15 +143,17 @@ FAILURES = bar_gauge(
         "Failures by step and error",
         "Failed records of the selected run by step and error code, most frequent first. One error at one step "
         "usually has its cause in a provider or a setting; many errors at many steps usually have it in the data.",
-        GridPos(x=16, y=5, w=8, h=7),
+        GridPos(x=16, y=HEIGHT + 5, w=8, h=7),
     ),
     instant_query(
         "topk(6, sum by (step, error_code) (max by (runtime, run_id, step, error_code) "
-        f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)})))",
+        f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)}))) "
+        f"or 0 * {NONE_FAILED}",
         "{{step}}: {{error_code}}",
     ),
-    empty="No failed records in the selected run",
+    empty=UNKNOWN[0],
     colour=ORANGE,
+    none="✔ none",
     names_above=True,
 )
 
@@ -142,11 +167,18 @@ FAILED_RECORDS = table(
         "Failed records",
         "The newest failed records, up to the exporter's limits. Each links to the product: the record's outcomes, "
         "its journey with the duration of each step, and all records of the run.",
-        GridPos(x=16, y=12, w=8, h=9),
+        GridPos(x=16, y=HEIGHT + 12, w=8, h=9),
     ),
     # Two lines in one column, because three columns would not fit next to the runs on a narrow screen.
-    [instant_query(f'label_join({FAILED_AT}, "record", "\\n", "record_id", "failure")')],
     [
+        instant_query(
+            f'label_join({FAILED_AT}, "record", "\\n", "record_id", "failure") or '
+            f'label_replace({NONE_FAILED}, "none", "none", "", "")'
+        )
+    ],
+    [
+        # A column of its own, because the other column links to a record.
+        Column("none", "Record, step and error", colours="text", mappings=[value_mapping({"none": ("✔ none", GREEN)})]),
         Column(
             "record",
             "Record, step and error",
@@ -156,7 +188,7 @@ FAILED_RECORDS = table(
         Column("record_id", "Record", hidden=True),
         Column("run_id", "Run", hidden=True),
     ],
-    empty="No failed records in the selected run",
+    empty=UNKNOWN[0],
     hidden=("Value", "runtime", "step", "error_code", "failure"),
 )
 
@@ -168,15 +200,16 @@ PROGRESS = time_series(
         "Progress",
         "Progress of the selected run over time. While the line is flat, no record finishes; whether that is a stall "
         "depends on the run's stall threshold.",
-        GridPos(x=0, y=21, w=9, h=9),
+        GridPos(x=0, y=HEIGHT + 21, w=9, h=9),
     ),
     [
         range_query(
-            f"{per_selected_run('spinner_run_progress_ratio')} unless {SELECTED_ENDED}", "{{spinner}} {{run_id}}"
+            f"{while_read(per_selected_run('spinner_run_progress_ratio'))} unless {SELECTED_ENDED}",
+            "{{spinner}} {{run_id}}",
         )
     ],
     unit="ratio",
-    empty="No run with a known total is selected in this range",
+    empty="? No progress reported in this range",
     axis_max=1,
 )
 
@@ -186,21 +219,25 @@ RECORDS_PER_MINUTE = time_series(
         "Records per minute",
         "Records of the selected run that complete or fail per minute. The rate drops near the end of a run, when "
         "fewer records are left than are processed concurrently.",
-        GridPos(x=9, y=21, w=9, h=9),
+        GridPos(x=9, y=HEIGHT + 21, w=9, h=9),
     ),
     [
         range_query(
             "sum by (runtime, spinner, run_id) "
-            f"(max by (runtime, spinner, run_id, state) (deriv({FINISHED}[$__rate_interval]))) * 60 "
+            f"(max by (runtime, spinner, run_id, state) ({while_read(f'deriv({FINISHED}[$__rate_interval])')})) * 60 "
             f"unless on (runtime, run_id) {SELECTED_ENDED}",
             "{{spinner}} {{run_id}}",
         )
     ],
     unit="per minute",
-    empty="No run with record counts is selected in this range",
+    empty="? No record counts reported in this range",
 )
 
 RUNNING = per_selected_run("spinner_run_status", equals("status", "running"))
+
+# -1 stands for selected runs that are known and not running.
+IDLE = f"-1 * (group({SELECTED}) unless on () {RUNNING})"
+NOT_RUNNING = value_mapping({"-1": ("not running", TEXT)})
 
 EXPECTED_END = stat(
     Panel(
@@ -208,16 +245,17 @@ EXPECTED_END = stat(
         "Expected end",
         "When the selected run ends if it continues at its average rate; with several runs selected, the latest end. "
         "If that is too late, look for the cause on Spinner health.",
-        GridPos(x=18, y=21, w=6, h=3),
+        GridPos(x=18, y=HEIGHT + 21, w=6, h=3),
     ),
     instant_query(
         "max((time() + "
         f"{per_selected_run('spinner_run_duration_seconds')} "
-        f"* (1 / {per_selected_run('spinner_run_progress_ratio')} - 1)"
-        f" and on (runtime, run_id) {RUNNING}) < Inf) * 1000"
+        f"* (1 / {while_read(per_selected_run('spinner_run_progress_ratio'))} - 1)"
+        f" and on (runtime, run_id) {RUNNING}) < Inf) * 1000 or {IDLE}"
     ),
     unit="time",
-    empty="not running",
+    colours=thresholds(GREY, (-1, TEXT)),
+    mappings=[NOT_RUNNING],
 )
 
 SINCE_PROGRESS = stat(
@@ -226,14 +264,15 @@ SINCE_PROGRESS = stat(
         "Time since progress",
         "Time since a record of the selected run last finished. The run is stalled when this exceeds the stall "
         "threshold.",
-        GridPos(x=18, y=24, w=6, h=3),
+        GridPos(x=18, y=HEIGHT + 24, w=6, h=3),
     ),
     instant_query(
-        f"max(time() - {per_selected_run('spinner_run_last_progress_timestamp_seconds')} "
-        f"and on (runtime, run_id) {RUNNING})"
+        f"max(time() - {while_read(per_selected_run('spinner_run_last_progress_timestamp_seconds'))} "
+        f"and on (runtime, run_id) {RUNNING}) or {IDLE}"
     ),
     unit="duration",
-    empty="none",
+    colours=thresholds(GREY, (-1, TEXT)),
+    mappings=[NOT_RUNNING],
 )
 
 STALL_THRESHOLD = stat(
@@ -242,12 +281,12 @@ STALL_THRESHOLD = stat(
         "Stall threshold",
         "Time without progress after which the selected run is stalled. The exporter learns it from the run's pace. "
         "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
-        GridPos(x=18, y=27, w=6, h=3),
+        GridPos(x=18, y=HEIGHT + 27, w=6, h=3),
     ),
-    instant_query(f"min({per_selected_run('spinner_run_stall_threshold_seconds')})"),
+    instant_query(f"min({per_selected_run('spinner_run_stall_threshold_seconds')}) or {IDLE}"),
     unit="duration",
-    empty="none",
-    colours=thresholds(TEXT),
+    colours=thresholds(GREY, (-1, TEXT)),
+    mappings=[NOT_RUNNING],
 )
 
 STATUS = state_timeline(
@@ -256,14 +295,14 @@ STATUS = state_timeline(
         "Status",
         "Status of the selected run over time. Queued for long: no worker is free. Waiting: a person has to respond. "
         "Stalled: no progress for longer than the stall threshold.",
-        GridPos(x=0, y=30, w=24, h=9),
+        GridPos(x=0, y=HEIGHT + 30, w=24, h=9),
     ),
     range_query(
         display_status_number(RUN, statuses=tuple(status.value for status in Status)),
         "{{spinner}} {{run_id}}",
     ),
     mappings=status_number_mappings(),
-    empty="No runs in this range",
+    empty="? No run reported in this range",
     rows_per_page=10,
 )
 
@@ -289,6 +328,7 @@ DASHBOARD = dashboard(
     "Is a run making progress, how long does it take, which records failed? Click a run to select it; press refresh to "
     "update.",
     [
+        RUNTIMES,
         RUNS,
         RECORDS,
         FAILURES,

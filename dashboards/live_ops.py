@@ -21,14 +21,19 @@ from dashboards.queries import FIRING as FIRING_NOW
 from dashboards.queries import (
     PROJECT,
     REPLICAS,
-    RUNTIME,
     SPINNER,
+    all_fresh,
     display_status_number,
     equals,
+    no_failed_records,
+    or_zero,
+    outages,
+    scraped_throughout,
     series,
     stalled_runs,
-    sum_or_zero,
+    while_read,
 )
+from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import (
     BLUE,
     GREEN,
@@ -37,6 +42,7 @@ from dashboards.style import (
     ORANGE,
     PURPLE,
     RED,
+    UNKNOWN,
     status_number_mappings,
     thresholds,
     value_mapping,
@@ -52,28 +58,33 @@ JOBS = (
 )
 
 
+FRESH = all_fresh(PROJECT)
+NONE = value_mapping({"0": ("✔ none", GREEN)})
+
+
 def run_count(status: str) -> str:
     """Return the number of runs with a status."""
-    return sum_or_zero(f"{REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, equals('status', status))})")
+    return or_zero(f"sum({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, equals('status', status))}))", FRESH)
 
 
 def increase_in_range(name: str, matcher: str) -> str:
     """Return a counter's increase in the panel's time range."""
-    increase = sum_or_zero(f"{REPLICAS} (increase({series(name, PROJECT, SPINNER, matcher)}[$__range]))")
-    return f"round({increase})"
+    increase = f"sum({REPLICAS} (increase({series(name, PROJECT, SPINNER, matcher)}[$__range])))"
+    return or_zero(f"round({increase})", scraped_throughout(FRESH))
 
+
+RUNTIMES = runtimes(7)
 
 RUNNING = stat(
     Panel(
         1,
         "Running",
         "Runs in progress, including stalled ones. If there are none although there should be, check Queued and "
-        "Runtime.",
-        GridPos(x=0, y=0, w=6, h=4),
+        "the worker service above.",
+        GridPos(x=0, y=HEIGHT, w=6, h=4),
     ),
-    range_query(run_count("running"), "running"),
-    colours=thresholds(BLUE),
-    graph=True,
+    instant_query(run_count("running"), "running"),
+    colours=thresholds(GREY, (0, BLUE)),
 )
 
 WAITING = stat(
@@ -82,11 +93,10 @@ WAITING = stat(
         "Waiting",
         "Runs that wait for a person or an external event. They are not stalled; SpinnerRunWaitingLong opens a ticket"
         " after a day.",
-        GridPos(x=6, y=0, w=6, h=4),
+        GridPos(x=6, y=HEIGHT, w=6, h=4),
     ),
-    range_query(run_count("waiting"), "waiting"),
-    colours=thresholds(PURPLE),
-    graph=True,
+    instant_query(run_count("waiting"), "waiting"),
+    colours=thresholds(GREY, (0, PURPLE)),
 )
 
 QUEUED = stat(
@@ -95,24 +105,23 @@ QUEUED = stat(
         "Queued",
         "Runs that no worker has picked up. If this grows while few runs are running, the workers are down or "
         "occupied by stalled runs.",
-        GridPos(x=12, y=0, w=6, h=4),
+        GridPos(x=12, y=HEIGHT, w=6, h=4),
     ),
-    range_query(run_count("queued"), "queued"),
-    colours=thresholds(GREY),
-    graph=True,
+    instant_query(run_count("queued"), "queued"),
+    colours=thresholds(GREY, (0, GREY)),
 )
 
 STALLED = stat(
     Panel(
         4,
         "Stalled",
-        "Runs without progress for longer than their stall threshold. SpinnerRunStalled pages for them. Click to list"
-        " them on Jobs.",
-        GridPos(x=18, y=0, w=6, h=4),
+        "Runs without progress for longer than their stall threshold: SpinnerRunStalled pages for them. During an "
+        "outage of the worker service no run is stalled by itself. Click to list them on Jobs.",
+        GridPos(x=18, y=HEIGHT, w=6, h=4),
     ),
-    instant_query(f"count({stalled_runs()}) or vector(0)"),
-    colours=thresholds(GREEN, (1, MAGENTA)),
-    mappings=[value_mapping({"0": ("✔ none", GREEN)})],
+    instant_query(or_zero(f"count({stalled_runs()})", f"({FRESH} unless on () {outages()})")),
+    colours=thresholds(GREY, (0, GREEN), (1, MAGENTA)),
+    mappings=[NONE],
     links=[("Show running runs", f"{JOBS}&var-status=running")],
 )
 
@@ -120,12 +129,13 @@ FAILED_TODAY = stat(
     Panel(
         5,
         "Runs failed today",
-        "Runs with the status failed since midnight UTC. Click to list failed runs on Jobs.",
-        GridPos(x=0, y=4, w=6, h=3),
+        "Runs with the status failed since midnight UTC. None is certain only if Prometheus "
+        "watched the exporter since then. Click to list failed runs on Jobs.",
+        GridPos(x=0, y=HEIGHT + 4, w=8, h=3),
     ),
     instant_query(increase_in_range("spinner_runs_finished_total", equals("status", "failed"))),
-    colours=thresholds(GREEN, (1, RED)),
-    mappings=[value_mapping({"0": ("✔ none", GREEN)})],
+    colours=thresholds(GREY, (0, GREEN), (1, RED)),
+    mappings=[NONE],
     since="now/d",
     links=[("Show failed runs", f"{JOBS}&var-status=failed")],
 )
@@ -136,43 +146,32 @@ FAILED_RECORDS_TODAY = stat(
         "Records failed today",
         "Records that failed since midnight UTC, including those of completed runs. Top failing steps shows where "
         "they failed.",
-        GridPos(x=6, y=4, w=6, h=3),
+        GridPos(x=8, y=HEIGHT + 4, w=8, h=3),
     ),
     instant_query(increase_in_range("spinner_records_processed_total", equals("state", "failed"))),
-    colours=thresholds(GREEN, (1, ORANGE)),
-    mappings=[value_mapping({"0": ("✔ none", GREEN)})],
+    colours=thresholds(GREY, (0, GREEN), (1, ORANGE)),
+    mappings=[NONE],
     since="now/d",
 )
 
-RUNTIME = stat(
-    Panel(
-        7,
-        "Runtime",
-        "Whether the worker service of every selected runtime is up and has sent a heartbeat within 3 minutes. If it "
-        "is down, runs are created but not processed: see the runbook of SpinnerRuntimeDown.",
-        GridPos(x=12, y=4, w=6, h=3),
-    ),
-    range_query(
-        f"min(max by (runtime) ({series('spinner_runtime_up', RUNTIME)}) * (time() - "
-        f"max by (runtime) ({series('spinner_runtime_last_heartbeat_timestamp_seconds', RUNTIME)}) < bool 180))"
-    ),
-    colours=thresholds(RED, (1, GREEN)),
-    mappings=[value_mapping({"0": ("✖ DOWN", RED), "1": ("✔ up", GREEN)})],
-    empty="? unknown",
+FIRING_ALERTS = f"max by (alertname, severity, runtime, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})"
+# SpinnerWatchdog always fires: without it Prometheus does not evaluate the rules. No rule fires for what is not known.
+NOTHING_FIRES = (
+    f"(group({series('ALERTS', equals('alertname', 'SpinnerWatchdog'))}) and on () {FRESH} "
+    f"unless on () {series('ALERTS', *FIRING_NOW)})"
 )
 
 FIRING = stat(
     Panel(
         8,
         "Firing alerts",
-        "Number of pages and tickets from alerts/alerts.rules.yml that are firing now. The table below lists them.",
-        GridPos(x=18, y=4, w=6, h=3),
+        "Number of pages and tickets from alerts/alerts.rules.yml that are firing now. The table below lists them. "
+        "None is certain only if Prometheus evaluates the rules and the data are fresh.",
+        GridPos(x=16, y=HEIGHT + 4, w=8, h=3),
     ),
-    instant_query(
-        f"count(max by (alertname, runtime, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})) or vector(0)"
-    ),
-    colours=thresholds(GREEN, (1, RED)),
-    mappings=[value_mapping({"0": ("✔ none", GREEN)})],
+    instant_query(or_zero(f"count({FIRING_ALERTS})", NOTHING_FIRES)),
+    colours=thresholds(GREY, (0, GREEN), (1, RED)),
+    mappings=[NONE],
 )
 
 TIMELINE = state_timeline(
@@ -180,14 +179,14 @@ TIMELINE = state_timeline(
         9,
         "Active runs",
         "Status over time of all runs that were active in this range. A run that turns to STALLED needs attention.",
-        GridPos(x=0, y=7, w=14, h=14),
+        GridPos(x=0, y=HEIGHT + 7, w=14, h=14),
     ),
     range_query(
         f"({display_status_number(statuses=('queued', 'running', 'waiting', 'unknown'))})",
         "{{spinner}} {{run_id}}",
     ),
     mappings=status_number_mappings(),
-    empty="No active runs in this range",
+    empty="? No active run reported in this range",
 )
 
 ALERTS = table(
@@ -196,20 +195,18 @@ ALERTS = table(
         "Alerts",
         "Alerts that are firing now, pages first. The runbook of each alert (alerts/runbooks) says what it means and "
         "what to do.",
-        GridPos(x=14, y=7, w=10, h=7),
+        GridPos(x=14, y=HEIGHT + 7, w=10, h=7),
     ),
-    [
-        instant_query(
-            f"max by (alertname, severity, runtime, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})"
-        )
-    ],
+    [instant_query(f'{FIRING_ALERTS} or label_replace({NOTHING_FIRES}, "severity", "none", "", "")')],
     [
         Column(
             "severity",
             "Severity",
             width=85,
             colours="text",
-            mappings=[value_mapping({"page": ("✖ page", RED), "ticket": ("▲ ticket", ORANGE)})],
+            mappings=[
+                value_mapping({"page": ("✖ page", RED), "ticket": ("▲ ticket", ORANGE), "none": ("✔ none", GREEN)})
+            ],
         ),
         Column("alertname", "Alert", wrap=True),
         Column(
@@ -220,7 +217,7 @@ ALERTS = table(
         ),
         Column("run_id", "Run", hidden=True),
     ],
-    empty="✔ No alerts are firing",
+    empty="? unknown: the rules are not evaluated, or the data are not fresh",
     sort=("severity", False),
     hidden=("Value", "runtime", "project"),
 )
@@ -231,15 +228,16 @@ STEPS = bar_gauge(
         "Top failing steps",
         "Failed records of all runs that the exporter shows, by step and error code. If one error dominates, its "
         "cause is usually a provider or a setting.",
-        GridPos(x=14, y=14, w=10, h=7),
+        GridPos(x=14, y=HEIGHT + 14, w=10, h=7),
     ),
     instant_query(
         "topk(6, sum by (step, error_code) (max by (runtime, project, spinner, run_id, step, error_code) "
-        f"({series('spinner_run_failures', PROJECT, SPINNER)})))",
+        f"({series('spinner_run_failures', PROJECT, SPINNER)}))) or 0 * {no_failed_records(FRESH)}",
         "{{step}}: {{error_code}}",
     ),
-    empty="✔ No failed records",
+    empty=UNKNOWN[0],
     colour=ORANGE,
+    none="✔ none",
     names_above=True,
 )
 
@@ -248,17 +246,17 @@ THROUGHPUT = time_series(
         12,
         "Records per minute",
         "Records that finish per minute, by state. If the rate drops to zero while runs are running, check the "
-        "runtime. If the failed part grows, check the providers.",
-        GridPos(x=0, y=21, w=24, h=8),
+        "worker service. If the failed part grows, check the providers.",
+        GridPos(x=0, y=HEIGHT + 21, w=24, h=8),
     ),
     [
         range_query(
-            f"sum by (state) ({FINISHED}) * 60",
+            f"sum by (state) ({while_read(FINISHED)}) * 60",
             "{{state}}",
         )
     ],
     unit="per minute",
-    empty="No records finished in this range, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"completed": GREEN, "failed": RED},
     stacked=True,
 )
@@ -268,13 +266,13 @@ DASHBOARD = dashboard(
     "Live Ops",
     "The current state of all runs: counts by status, firing alerts, failing steps. Refreshes every 30 seconds.",
     [
+        RUNTIMES,
         RUNNING,
         WAITING,
         QUEUED,
         STALLED,
         FAILED_TODAY,
         FAILED_RECORDS_TODAY,
-        RUNTIME,
         FIRING,
         TIMELINE,
         ALERTS,

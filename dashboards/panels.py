@@ -11,7 +11,21 @@ from grafanalib import core
 
 from dashboards.grafana import ALERT_ANNOTATIONS, SCHEMA_VERSION, Query, extra
 from dashboards.queries import PROJECT, RUNTIME, series
-from dashboards.style import BLUE, DATASOURCE, PRODUCT_URL, RED, TAG, TEXT, UNITS, thresholds
+from dashboards.style import (
+    BLUE,
+    DATASOURCE,
+    GREEN,
+    GREY,
+    PRODUCT_URL,
+    RED,
+    TAG,
+    TEXT,
+    UNITS,
+    UNKNOWN,
+    null_mapping,
+    thresholds,
+    value_mapping,
+)
 
 
 class GridPos(NamedTuple):
@@ -57,6 +71,8 @@ class Column:
     bar: bool = False
     """Draw the value, from 0 to 1, as a bar."""
     mappings: Sequence[dict[str, Any]] = ()
+    empty: tuple[str, str] = UNKNOWN
+    """Text and colour of a cell without a value."""
     steps: dict[str, Any] | None = None
     links: Sequence[tuple[str, str, bool]] = ()
     """Title, URL, and whether the link opens in a new tab."""
@@ -88,8 +104,9 @@ class Column:
             properties["custom.hideFrom.viz"] = True
         if self.align:
             properties["custom.align"] = self.align
-        if self.mappings:
-            properties["mappings"] = list(self.mappings)
+        properties["mappings"] = [*self.mappings, null_mapping(*self.empty)]
+        # An empty label is known, and must not show the text for a table without rows.
+        properties["noValue"] = ""
         if self.steps:
             properties["thresholds"] = self.steps
             properties["color"] = {"mode": "thresholds"}
@@ -107,34 +124,32 @@ def stat(
     unit: str = "count",
     colours: dict[str, Any] | None = None,
     mappings: Sequence[dict[str, Any]] = (),
-    empty: str = "none",
-    graph: bool = False,
     decimals: int | None = None,
     since: str | None = None,
     links: Sequence[tuple[str, str]] = (),
     show_name: bool = False,
     calculation: str = "lastNotNull",
 ) -> core.Panel:
-    """Show one number, or with `show_name` the name of the series.
+    """Show one number, or with `show_name` the name of the series; "? unknown" in grey if the query returns nothing.
 
-    `calculation` reduces the range to that number; the default is the last value. `since` replaces the dashboard's time
-    range, for example `now/d` for today.
+    A card about the present has an instant query: the last value of a range can be hours old. `calculation` reduces
+    the range of other cards to a number. `since` replaces the dashboard's time range, for example `now/d` for today.
     """
     return core.Stat(
         **_common(panel, [query]),
         format=UNITS[unit],
         reduceCalc=calculation,
         colorMode="value",
-        graphMode="area" if graph else "none",
+        graphMode="none",
         textMode="name" if show_name else "value",
         mappings=list(mappings),
-        noValue=empty,
+        noValue=UNKNOWN[0],
         decimals=decimals,
         timeFrom=since,
         hideTimeOverride=since is not None,
         extraJson=extra(
             defaults={
-                "thresholds": colours or thresholds(TEXT),
+                "thresholds": colours or thresholds(GREY, (0, TEXT)),
                 "color": {"mode": "thresholds"},
                 "links": [{"title": name, "url": url} for name, url in links],
             },
@@ -187,6 +202,9 @@ def time_series(
     )
 
 
+_LOWEST = "lowest"
+
+
 def table(
     panel: Panel,
     queries: Sequence[Query],
@@ -194,15 +212,30 @@ def table(
     *,
     empty: str,
     sort: tuple[str, bool] | None = None,
+    lowest_of: Sequence[str] = (),
     hidden: Sequence[str] = (),
     paginated: bool = True,
 ) -> core.Panel:
     """Show one row for each label set. `sort` is a field and whether to sort in descending order.
 
-    `hidden` names fields to leave out, for example those that only sort.
+    `lowest_of` sorts by the lowest of several fields instead. `hidden` names fields to leave out, for example those
+    that only sort. `empty` is the text of a table without rows.
     """
     queries = [dataclasses.replace(query, format="table") for query in queries]
     transformations: list[dict[str, Any]] = [{"id": "merge", "options": {}}]
+    if lowest_of:
+        transformations.append(
+            {
+                "id": "calculateField",
+                "options": {
+                    "mode": "reduceRow",
+                    "reduce": {"reducer": "min", "include": list(lowest_of)},
+                    "alias": _LOWEST,
+                    "timeSeries": False,
+                },
+            }
+        )
+        sort, hidden = (_LOWEST, False), (*hidden, _LOWEST)
     if sort is not None:
         transformations.append({"id": "sortBy", "options": {"sort": [{"field": sort[0], "desc": sort[1]}]}})
     order = [column.field for column in columns]
@@ -244,9 +277,13 @@ def bar_gauge(
     empty: str,
     colour: str = BLUE,
     colours: dict[str, str] | None = None,
+    none: str = "",
     names_above: bool = False,
 ) -> core.Panel:
-    """Show the current value of each series as a bar. With `names_above`, names are above the bars, for long names."""
+    """Show the current value of each series as a bar. With `names_above`, names are above the bars, for long names.
+
+    `none` is the text, in green, of the value 0; `empty` is that of no value.
+    """
     fixed = [by_name(name, {"color": {"mode": "fixed", "fixedColor": each}}) for name, each in (colours or {}).items()]
     return core.BarGauge(
         **_common(panel, [query]),
@@ -256,8 +293,9 @@ def bar_gauge(
                 "min": 0,
                 "decimals": 0,
                 "noValue": empty,
-                "thresholds": thresholds(colour),
-                "color": {"mode": "fixed", "fixedColor": colour},
+                "mappings": [value_mapping({"0": (none, GREEN)})] if none else [],
+                "thresholds": thresholds(GREY, (0, colour)),
+                "color": {"mode": "thresholds"},
             },
             overrides=fixed,
             options={

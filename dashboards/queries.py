@@ -10,13 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from dashboards.style import status_number
+from dashboards.style import UNKNOWN_NUMBER, status_number
 from exporter.metrics import catalogue
 
 RULES = Path(__file__).parents[1] / "alerts" / "recording.rules.yml"
 
 RUNTIME = 'runtime=~"$runtime"'
 """All is `.*`: it also matches series that earlier versions recorded of a single runtime, which have no such label."""
+
+NAMED = 'runtime!=""'
+"""Leaves out the series that earlier versions exposed of a single runtime: an upgrade replaced them."""
 
 PROJECT = f'{RUNTIME}, project=~"$project"'
 """Includes the runtime, because two runtimes can have projects with the same name."""
@@ -63,11 +66,30 @@ def with_selected_status(expression: str) -> str:
     return f"({expression}) and on (runtime, project, spinner, run_id) {status}"
 
 
+def outages() -> str:
+    """Return the selected runtimes whose worker service is down: it says so, or its heartbeat is too old."""
+    up = f"max by (runtime) ({series('spinner_runtime_up', RUNTIME)})"
+    heartbeat = f"max by (runtime) ({series('spinner_runtime_last_heartbeat_timestamp_seconds', RUNTIME)})"
+    timeout = f"max by (runtime) ({series('spinner_runtime_heartbeat_timeout_seconds', RUNTIME)})"
+    return f"({up} == 0 or time() - {heartbeat} > {timeout})"
+
+
 def stalled_runs(*matchers: str) -> str:
     """Return the stalled runs and their seconds without progress: the condition of SpinnerRunStalled."""
     progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
     threshold = per_run("spinner_run_stall_threshold_seconds", *matchers)
-    return f"(time() - {progress} > {threshold})"
+    return _to_blame(f"(time() - {progress} > {threshold})")
+
+
+def _to_blame(stalled: str) -> str:
+    """Leave out the runs of projects that cannot be read, and of runtimes that are down."""
+    return f"({while_read(stalled)} unless on (runtime) {outages()})"
+
+
+def while_read(expression: str) -> str:
+    """Leave out what belongs to a project while it cannot be read: what was read last would look like no progress."""
+    read = f"max by (runtime, project) ({series('spinner_project_up', PROJECT)}) == 1"
+    return f"({expression} and on (runtime, project) {read})"
 
 
 def completed_with_failures(*matchers: str) -> str:
@@ -94,7 +116,12 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     # A range query reads the recorded ratio: it has the active runs only, while the exporter's own series also include
     # thousands of runs that have ended.
     silence = series("project_spinner_run:spinner_run_silence:ratio", PROJECT, SPINNER, *matchers)
-    parts = [f"({silence} > 1) * 0 + {status_number('stalled')}"]
+    rules = series("project_spinner_status:spinner_runs:max", PROJECT)
+    parts = [
+        f"{_to_blame(f'({silence} > 1)')} * 0 + {status_number('stalled')}",
+        # Without the recording rules nobody knows which of the runs that should make progress are stalled.
+        f"({per_run('spinner_run_stall_threshold_seconds', *matchers)} unless on () {rules}) * 0 + {UNKNOWN_NUMBER}",
+    ]
     if "completed" in statuses:
         parts.append(f"{completed_with_failures(*matchers)} * 0 + {status_number('failures')}")
     parts += [
@@ -114,9 +141,64 @@ def highest_hour(expression: str) -> str:
     return f"max_over_time({expression}[$__interval:1h] offset -30m)"
 
 
-def sum_or_zero(expression: str) -> str:
-    """Return the sum of an expression, or 0 if it is empty."""
-    return f"sum({expression}) or vector(0)"
+def lost_runtimes() -> str:
+    """Return the selected runtimes that nobody reports, although they were not removed from a config.
+
+    An exporter reported them that is down, or has vanished within an hour; or SpinnerExporterDown pages for them. What
+    an exporter that is up no longer reports was removed.
+    """
+    up = series("spinner_api_up", RUNTIME, NAMED)
+    pages = series("ALERTS", RUNTIME, NAMED, equals("alertname", "SpinnerExporterDown"), FIRING[0])
+    return (
+        f"(group by (runtime) (last_over_time({up}[1d]) and on (job, instance) {series('up')} == 0 "
+        f"or last_over_time({up}[1h]) unless on (job, instance) {series('up')} or {pages}) unless on (runtime) {up})"
+    )
+
+
+def lost_projects(*matchers: str) -> str:
+    """Return the projects that nobody reports, although they were not removed.
+
+    An exporter reported them that is down, or has vanished within an hour. A project was removed if its own target has
+    vanished, or if an exporter that is up no longer reports it.
+    """
+    up = series("spinner_project_up", NAMED, *matchers)
+    vanished = f"last_over_time({series('spinner_exporter_build_info')}[1h]) unless on (job, instance) {series('up')}"
+    return (
+        f"(group by (runtime, project) (last_over_time({up}[1d]) and on (job, instance) {series('up')} == 0 or "
+        f"last_over_time({up}[1h]) and on (job, instance) ({vanished})) unless on (runtime, project) {up})"
+    )
+
+
+def all_fresh(*matchers: str) -> str:
+    """Return one sample if every selected runtime and project was read in its last scrape; otherwise nothing."""
+    project = f"max by (runtime, project) ({series('spinner_project_up', *matchers)})"
+    return (
+        f"(group({project} == 1) unless on () {project} == 0 "
+        f"unless on () max by (runtime) ({series('spinner_api_up', RUNTIME)}) == 0 "
+        f"unless on () {lost_runtimes()} unless on () {lost_projects(*matchers)})"
+    )
+
+
+def or_zero(expression: str, known: str) -> str:
+    """Return a number if it is positive, 0 if `known` has a sample, and otherwise nothing: it is unknown."""
+    return f"({expression} > 0) or 0 * {known}"
+
+
+def no_failed_records(known: str, *matchers: str) -> str:
+    """Return `known` if the failed records of all runs are known to be none."""
+    failed = per_run("spinner_run_failed_records", *matchers)
+    uncounted = f"{per_run('spinner_run_status', *matchers)} unless on (runtime, project, spinner, run_id) {failed}"
+    return f"({known} unless on () ({failed} > 0) unless on () ({uncounted}))"
+
+
+def scraped_throughout(known: str) -> str:
+    """Return `known` if the exporters of the selected runtimes were scraped during the whole range of the panel.
+
+    Gaps of up to 6 minutes are accepted: the exporter counts what happened in a short gap when it is over.
+    """
+    runtimes = f"max by (runtime) ({series('spinner_api_up', RUNTIME)})"
+    scraped = f"count_over_time({runtimes}[$__range:1m]) >= $__range_s / 60 - 6"
+    return f"({known} unless on () ({runtimes} unless on (runtime) {scraped}))"
 
 
 @functools.cache
@@ -125,5 +207,5 @@ def _labels() -> dict[str, tuple[str, ...]]:
     recorded = {rule["record"]: () for group in groups for rule in group["rules"]}
     # ALERTS and the process metrics come from Prometheus and from the client library.
     alerts = {"ALERTS": ("alertname", "alertstate", "severity", "runtime", "project", "spinner", "run_id")}
-    process = dict.fromkeys(("process_resident_memory_bytes", "scrape_samples_scraped", "scrape_duration_seconds"), ())
+    process = dict.fromkeys(("up", "process_resident_memory_bytes", "scrape_samples_scraped"), ())
     return {**catalogue.names(), **recorded, **alerts, **process}

@@ -12,7 +12,7 @@ from dashboards.panels import (
     stat,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, SPINNER, series
+from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_fresh, or_zero, series
 from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresholds
 
 UID = "spinner-health"
@@ -46,8 +46,7 @@ DURATION_CHANGE = stat(
     ),
     instant_query(week_on_week(P50)),
     unit="ratio",
-    colours=thresholds(GREEN, (0.2, ORANGE)),
-    empty="no runs one week earlier",
+    colours=thresholds(GREY, (-1, GREEN), (0.2, ORANGE)),
     decimals=1,
 )
 
@@ -61,8 +60,7 @@ RECORD_CHANGE = stat(
     ),
     instant_query(week_on_week(RECORD_SECONDS)),
     unit="ratio",
-    colours=thresholds(GREEN, (0.2, ORANGE)),
-    empty="no runs one week earlier",
+    colours=thresholds(GREY, (-1, GREEN), (0.2, ORANGE)),
     decimals=1,
 )
 
@@ -75,8 +73,7 @@ FAILURE_RATIO = stat(
     ),
     instant_query(f"sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0)"),
     unit="ratio",
-    colours=thresholds(GREEN, (0.05, ORANGE), (0.2, RED)),
-    empty="no records finished in this range",
+    colours=thresholds(GREY, (0, GREEN), (0.05, ORANGE), (0.2, RED)),
     decimals=1,
 )
 
@@ -84,12 +81,18 @@ RUNS = stat(
     Panel(
         4,
         "Runs finished",
-        "Number of runs that ended in this range. The fewer they are, the less reliable the other numbers are.",
+        "Number of runs that ended in this range. The fewer they are, the less reliable the other numbers are. Zero is "
+        "certain only if the whole range was recorded.",
         GridPos(x=18, y=0, w=6, h=4),
     ),
-    instant_query(f"round(sum(sum_over_time({FINISHED}[$__range])) / 12)"),
-    colours=thresholds(BLUE),
-    empty="no runs ended in this range",
+    instant_query(
+        or_zero(
+            f"round(sum(sum_over_time({FINISHED}[$__range])) / 12)",
+            f"({all_fresh(PROJECT)} and on () "
+            f"count_over_time(group({FINISHED})[$__range:1h]) >= $__range_s / 3600 - 2)",
+        )
+    ),
+    colours=thresholds(GREY, (0, BLUE)),
 )
 
 DURATIONS = time_series(
@@ -106,7 +109,7 @@ DURATIONS = time_series(
         range_query(f"max(quantile_over_time(0.5, {P50}[1h] offset 1w))", "median one week earlier", min_step=EVERY),
     ],
     unit="duration",
-    empty="No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"median": BLUE, "95th percentile": ORANGE, "median one week earlier": GREY},
 )
 
@@ -120,7 +123,7 @@ PER_RECORD = time_series(
     ),
     [range_query(RECORD_SECONDS, "{{spinner}}", min_step=EVERY)],
     unit="duration",
-    empty="No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 
 BY_STEP = time_series(
@@ -133,7 +136,7 @@ BY_STEP = time_series(
     ),
     [range_query(f"max by (spinner, step) ({STEPS})", "{{spinner}}: {{step}}")],
     unit="ratio",
-    empty="No failed records in this range",
+    empty="? No failed record reported in this range",
 )
 
 THROUGHPUT = time_series(
@@ -146,7 +149,7 @@ THROUGHPUT = time_series(
     ),
     [range_query(f"sum by (spinner) ({RATE}) * 60", "{{spinner}}", min_step=EVERY)],
     unit="per minute",
-    empty="No records finished in this range, or Prometheus does not load alerts/recording.rules.yml",
+    empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 
 STARTS = {

@@ -15,6 +15,9 @@ PURPLE: Final = "#9A7BD0"
 GREY: Final = "#8E96A3"
 TEXT: Final = "text"
 
+UNKNOWN: Final = ("? unknown", GREY)
+"""Text and colour of what is not known. No other state has this sign; nothing that is unknown has another colour."""
+
 STATUSES: Final = {
     "stalled": ("✖ STALLED", MAGENTA),
     "failed": ("✖ failed", RED),
@@ -24,10 +27,11 @@ STATUSES: Final = {
     "queued": ("○ queued", GREY),
     "completed": ("✔ completed", GREEN),
     "cancelled": ("⊘ cancelled", GREY),
-    "unknown": ("? unknown", ORANGE),
+    "unknown": ("▲ unmapped", ORANGE),
 }
 """Text and colour of each display status: the status of a run, `stalled` for a run without progress, and `failures` for
-a completed run with failed records, which must never be green. The worst come first; timelines use the position."""
+a completed run with failed records, which must never be green. `unknown` is the status of a run whose label has no
+mapping. The worst come first; timelines use the position."""
 
 RECORD_STATES: Final = {
     "completed": GREEN,
@@ -64,6 +68,10 @@ PRODUCT_PAGES: Final = {
 """The product's pages for a record: its outcomes, its journey with the timing of each step, and the run's records."""
 
 
+UNKNOWN_NUMBER: Final = 0
+"""The number on a timeline for a run of which nobody knows whether it is stalled."""
+
+
 def status_number(status: str) -> int:
     """Return the number of a status on a timeline."""
     return list(STATUSES).index(status) + 1
@@ -76,7 +84,8 @@ def status_name_mappings() -> list[dict[str, Any]]:
 
 def status_number_mappings() -> list[dict[str, Any]]:
     """Return the value mappings for a timeline of status numbers."""
-    return [value_mapping({str(status_number(status)): shown for status, shown in STATUSES.items()})]
+    numbers = {str(status_number(status)): shown for status, shown in STATUSES.items()}
+    return [value_mapping({**numbers, str(UNKNOWN_NUMBER): UNKNOWN})]
 
 
 def value_mapping(shown: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -90,13 +99,17 @@ def value_mapping(shown: dict[str, tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def null_mapping(text: str) -> dict[str, Any]:
+def null_mapping(text: str, colour: str = TEXT) -> dict[str, Any]:
     """Return a value mapping for an absent value."""
-    return {"type": "special", "options": {"match": "null+nan", "result": {"index": 0, "text": text, "color": TEXT}}}
+    return {"type": "special", "options": {"match": "null+nan", "result": {"index": 0, "text": text, "color": colour}}}
 
 
 def thresholds(base: str, *steps: tuple[float, str]) -> dict[str, Any]:
-    """Return thresholds: `base` is the lowest colour, and each step starts at its value."""
+    """Return thresholds: `base` is the lowest colour, and each step starts at its value.
+
+    An absent value has the base colour, so where a value can be absent the base is grey and the first step starts at
+    the lowest value.
+    """
     return {
         "mode": "absolute",
         "steps": [{"value": None, "color": base}, *({"value": value, "color": colour} for value, colour in steps)],

@@ -22,6 +22,8 @@ MARKS = {
         "tests/alerts/test_rules.py::test_amtool_",
         "tests/alerts/test_rules.py::test_a_message_contains_summary_description_and_links",
         "tests/alerts/test_rules.py::test_the_receivers_in_the_documentation_are_valid",
+        "tests/dashboards/test_blind.py",
+        "tests/dashboards/test_freshness.py",
         "tests/dashboards/test_queries.py",
         "tests/demo/test_speed.py::test_promtool_",
         "tests/scaling/test_helm.py::test_promtool_accepts_the_rendered_rules",

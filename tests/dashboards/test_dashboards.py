@@ -14,8 +14,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards import queries, spinner_health
 from dashboards.__main__ import DASHBOARDS, DIST
 from dashboards.grafana import as_json
-from dashboards.style import STATUSES, TAG
+from dashboards.style import GREY, STATUSES, TAG, TEXT, UNKNOWN, thresholds
 from exporter.status import Status
+from tests.dashboards.display import Mark, Verdict, display
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import ROOT
 
@@ -100,11 +101,53 @@ def test_panel_ids_are_stable() -> None:
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_a_panel_has_a_description_and_a_text_for_no_data(uid: str, panel: dict[str, Any]) -> None:
-    assert len(panel["description"]) > 60, "the description is too short to say what to do"
+def test_a_panel_has_a_title_and_a_description(uid: str, panel: dict[str, Any]) -> None:
     assert panel["title"]
-    if "or vector(0)" not in "".join(expressions(panel)):
-        assert panel["fieldConfig"]["defaults"].get("noValue"), "the panel has no text for missing data"
+    assert len(panel["description"]) > 60, "the description is too short to say what to do"
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_panel_without_data_says_that_it_does_not_know(uid: str, panel: dict[str, Any]) -> None:
+    text = panel["fieldConfig"]["defaults"]["noValue"]
+    assert text.startswith("? "), f"{text!r} claims to know why there are no data"
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_no_query_turns_missing_data_into_a_number(uid: str, panel: dict[str, Any]) -> None:
+    for expression in expressions(panel):
+        assert not re.search(r"or vector|absent", expression), expression
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_panel_about_the_present_asks_for_the_present(uid: str, panel: dict[str, Any]) -> None:
+    """The last value of a range can be hours old."""
+    if panel["type"] in ("table", "bargauge") or "lastNotNull" in panel["options"].get("reduceOptions", {}).get(
+        "calcs", ()
+    ):
+        assert all(target["instant"] and not target["range"] for target in panel["targets"])
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_no_value_is_grey(uid: str, panel: dict[str, Any]) -> None:
+    if panel["type"] in ("stat", "bargauge"):
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["color"] == {"mode": "thresholds"}
+        assert display(None, defaults) == Mark(defaults["noValue"], GREY)
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_an_empty_cell_has_a_text_of_its_own(uid: str, panel: dict[str, Any]) -> None:
+    """Otherwise it has the text for a table without rows."""
+    if panel["type"] != "table":
+        return
+    for override in panel["fieldConfig"]["overrides"]:
+        properties = {each["id"]: each["value"] for each in override["properties"]}
+        assert properties["noValue"] == ""
+        assert properties["mappings"][-1]["type"] == "special"
+        assert display(None, {"thresholds": thresholds(TEXT), **properties}).verdict in (
+            Verdict.UNKNOWN,
+            Verdict.NEUTRAL,
+        )
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
@@ -150,12 +193,13 @@ def test_a_query_never_mixes_runs_of_different_runtimes(uid: str, panel: dict[st
 @pytest.mark.parametrize("uid", ["spinner-capacity", "spinner-health"])
 def test_dashboards_with_long_ranges_use_recording_rules(uid: str) -> None:
     recorded = re.compile(r"\w+:spinner_\w+:\w+")
+    # Other series are read of the present and of the last day, to see whether the data are fresh.
+    present = re.compile(r"spinner_\w+(\{[^}]*\})?(?! offset)(\[1[dh]\]|[^\w\[{])")
     for panel in BOARDS[uid]["panels"]:
-        if panel["type"] == "table":
-            continue  # it shows the current state of the plan
-        for expression in expressions(panel):
-            rest = recorded.sub("", interpolate(expression, {}))
-            assert "spinner_" not in rest, f"{panel['title']} reads {expression}, which is too slow over a year"
+        for target in panel["targets"]:
+            expression = recorded.sub("", interpolate(target["expr"], {}))
+            rest = present.sub("", expression) if target["instant"] else expression
+            assert "spinner_" not in rest, f"{panel['title']} reads {rest}, which is too slow over a year"
 
 
 def test_recording_rules_are_evaluated_within_the_lookback_time() -> None:
@@ -175,12 +219,19 @@ def test_an_unknown_metric_or_label_fails_the_build() -> None:
 
 def test_every_status_has_its_own_text_and_colour() -> None:
     assert set(STATUSES) == {status.value for status in Status} | {"stalled", "failures"}
-    texts = [text for text, _ in STATUSES.values()]
+    texts = [text for text, _ in (*STATUSES.values(), UNKNOWN)]
     assert len(set(texts)) == len(texts)
     assert all(not text[0].isalnum() for text in texts), (
         "each text starts with a symbol, because colour alone is not enough"
     )
     assert STATUSES["failures"][1] != STATUSES["completed"][1], "a run with failed records must not be green"
+
+
+def test_only_what_is_unknown_has_a_question_mark() -> None:
+    """A status without a mapping is a warning: the exporter knows the run, and somebody has to map the status."""
+    assert [status for status, (text, _) in STATUSES.items() if text.startswith("?")] == []
+    assert Mark(*UNKNOWN).verdict == Verdict.UNKNOWN
+    assert Mark(*STATUSES["unknown"]).verdict == Verdict.BAD
 
 
 def test_dashboards_and_the_alert_define_a_stall_in_the_same_way() -> None:

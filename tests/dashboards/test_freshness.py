@@ -1,0 +1,595 @@
+"""Checks in which situations the dashboards take the data for fresh, on series that promtool feeds to Prometheus."""
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dashboards.__main__ import DASHBOARDS, DIST
+from dashboards.queries import PROJECT, all_fresh, or_zero, outages, scraped_throughout, stalled_runs
+from dashboards.style import UNKNOWN_NUMBER, status_number
+from tests.dashboards.grafana import interpolate
+from tests.stack.programs import ROOT, program
+
+NOW = 60
+"""Minutes since the first sample; there is one for each minute."""
+
+BOARDS = {uid: json.loads((DIST / f"{uid}.json").read_text()) for uid in DASHBOARDS}
+
+Series = dict[str, str]
+"""Values over time, in promtool's notation, by selector."""
+
+
+def values(value: str, until: int = NOW) -> str:
+    """A series that has the same value, or the time as its value, until a minute at which it ends.
+
+    A value in promtool's notation is the series itself.
+    """
+    if not value.isalnum() or "x" in value:
+        return value
+    steps = f"0+60x{until}" if value == "time" else f"{value}x{until}"
+    return steps if until == NOW else f"{steps} stale"
+
+
+def target(instance: str, up: str = "1", *, job: str = "spinner", until: int = NOW) -> Series:
+    return {f'up{{job="{job}", instance="{instance}"}}': values(up, until)}
+
+
+def exporter(
+    instance: str,
+    runtime: str = "shop",
+    *projects: str,
+    until: int = NOW,
+    job: str = "spinner",
+    **other: str,
+) -> Series:
+    """What an exporter exposes of a runtime, without its `up`; `other` has values that differ, by metric."""
+    own = f'job="{job}", instance="{instance}"'
+    of_runtime = f'{own}, runtime="{runtime}"'
+    exposed = {
+        f"spinner_exporter_build_info{{{own}}}": "1",
+        f"spinner_api_up{{{of_runtime}}}": "1",
+        f"spinner_runtime_up{{{of_runtime}}}": "1",
+        f"spinner_runtime_last_heartbeat_timestamp_seconds{{{of_runtime}}}": "time",
+        f"spinner_runtime_heartbeat_timeout_seconds{{{of_runtime}}}": "180",
+        f"spinner_exporter_stale_after_seconds{{{of_runtime}}}": "300",
+        f"spinner_exporter_snapshot_timestamp_seconds{{{of_runtime}}}": "time",
+        **{f'spinner_project_up{{{of_runtime}, project="{each}"}}': "1" for each in projects},
+    }
+    return {key: values(other.get(key.partition("{")[0], value), until) for key, value in exposed.items()}
+
+
+def probed(project: str, *, until: int = NOW) -> Series:
+    """What the probe of a project exposes."""
+    labels = f'job="spinner", instance="{project}", runtime="shop", project="{project}"'
+    return {f"spinner_project_up{{{labels}}}": values("1", until)}
+
+
+DOWN, UNKNOWN, WARNING, UP = 0, 1, 2, 3
+DOWN_SINCE_57 = target("a", "1x56 0x4")
+MINUTES_AGO_4 = 4 * 60
+"""Age of data that were read at minute 56."""
+
+# For each situation: the series; API, worker service, data and age of the data for each runtime; whether all is fresh.
+SITUATIONS: dict[str, tuple[Series, Mapping[str, tuple[int, int, int, int]], bool]] = {
+    "one exporter": (
+        target("a") | exporter("a", "shop", "Clinic"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "Prometheus is empty": ({}, {}, False),
+    "no project was read yet": (
+        target("a") | exporter("a", "shop"),
+        {"shop": (UP, UP, UNKNOWN, 0)},
+        False,
+    ),
+    "the exporter is down": (
+        DOWN_SINCE_57 | exporter("a", "shop", "Clinic", until=56),
+        {"shop": (UNKNOWN, UNKNOWN, UNKNOWN, MINUTES_AGO_4)},
+        False,
+    ),
+    "the exporter has vanished from the targets": (
+        target("a", until=56) | exporter("a", "shop", "Clinic", until=56),
+        {"shop": (UNKNOWN, UNKNOWN, UNKNOWN, MINUTES_AGO_4)},
+        False,
+    ),
+    "the exporter of one of two runtimes is down": (
+        DOWN_SINCE_57
+        | exporter("a", "shop", "Clinic", until=56)
+        | target("b")
+        | exporter("b", "clinic", "Ward"),
+        {"shop": (UNKNOWN, UNKNOWN, UNKNOWN, MINUTES_AGO_4), "clinic": (UP, UP, UP, 0)},
+        False,
+    ),
+    "the exporter of one of two runtimes has vanished": (
+        target("a", until=56)
+        | exporter("a", "shop", "Clinic", until=56)
+        | target("b")
+        | exporter("b", "clinic", "Ward"),
+        {"shop": (UNKNOWN, UNKNOWN, UNKNOWN, MINUTES_AGO_4), "clinic": (UP, UP, UP, 0)},
+        False,
+    ),
+    "one of a pair is down": (
+        DOWN_SINCE_57
+        | exporter("a", "shop", "Clinic", until=56)
+        | target("b")
+        | exporter("b", "shop", "Clinic"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "one of a pair cannot read the API": (
+        target("a")
+        | exporter("a", "shop", "Clinic", spinner_api_up="1x56 0x4", spinner_project_up="1x56 0x4")
+        | target("b")
+        | exporter("b", "shop", "Clinic"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "a rollout replaced the exporter": (
+        target("a", until=56)
+        | exporter("a", "shop", "Clinic", until=56)
+        | target("b")
+        | exporter("b", "shop", "Clinic"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "an upgrade replaced an exporter whose series had no runtime": (
+        target("a", until=56) | exporter("a", "", "Clinic", until=56) | target("b") | exporter("b", "shop", "Clinic"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "a reload removed one of two runtimes": (
+        target("a") | exporter("a", "shop", "Clinic", until=56) | exporter("a", "clinic", "Ward"),
+        {"clinic": (UP, UP, UP, 0)},
+        True,
+    ),
+    "a project was removed": (
+        target("a") | exporter("a", "shop", "Clinic") | {
+            'spinner_project_up{job="spinner", instance="a", runtime="shop", project="Old"}': values("1", 56)
+        },
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "one of two shards with different projects is down": (
+        DOWN_SINCE_57
+        | exporter("a", "shop", "Clinic", until=56)
+        | target("b")
+        | exporter("b", "shop", "Ward"),
+        {"shop": (UP, UP, WARNING, 0)},
+        False,
+    ),
+    "one of two shards with different projects has vanished": (
+        target("a", until=56)
+        | exporter("a", "shop", "Clinic", until=56)
+        | target("b")
+        | exporter("b", "shop", "Ward"),
+        {"shop": (UP, UP, WARNING, 0)},
+        False,
+    ),
+    "probed projects": (
+        target("a") | exporter("a", "shop") | target("Clinic") | probed("Clinic") | target("Ward") | probed("Ward"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "a probe fails": (
+        target("a")
+        | exporter("a", "shop")
+        | target("Clinic", "1x56 0x4")
+        | probed("Clinic", until=56)
+        | target("Ward")
+        | probed("Ward"),
+        {"shop": (UP, UP, WARNING, 0)},
+        False,
+    ),
+    "a probed project was removed": (
+        target("a")
+        | exporter("a", "shop")
+        | target("Clinic", until=56)
+        | probed("Clinic", until=56)
+        | target("Ward")
+        | probed("Ward"),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "the API has been down for four minutes": (
+        target("a")
+        | exporter(
+            "a",
+            "shop",
+            "Clinic",
+            spinner_api_up="1x56 0x4",
+            spinner_project_up="1x56 0x4",
+            # The last heartbeat that was read grows old without anybody knowing of a later one.
+            spinner_runtime_last_heartbeat_timestamp_seconds="0+60x56 3360x4",
+            spinner_exporter_snapshot_timestamp_seconds="0+60x56 3360x4",
+        ),
+        {"shop": (DOWN, UNKNOWN, WARNING, MINUTES_AGO_4)},
+        False,
+    ),
+    "the API has been down for an hour": (
+        target("a")
+        | exporter(
+            "a",
+            "shop",
+            "Clinic",
+            spinner_api_up="0x60",
+            spinner_project_up="0x60",
+            spinner_runtime_up="_",
+            spinner_runtime_last_heartbeat_timestamp_seconds="_",
+            spinner_exporter_snapshot_timestamp_seconds="0x60",
+        ),
+        {"shop": (DOWN, UNKNOWN, DOWN, 3600)},
+        False,
+    ),
+    "the health of the runtime cannot be read": (
+        target("a")
+        | exporter(
+            "a",
+            "shop",
+            "Clinic",
+            spinner_api_up="0x60",
+            spinner_runtime_up="_",
+            spinner_runtime_last_heartbeat_timestamp_seconds="_",
+            spinner_exporter_snapshot_timestamp_seconds="0x60",
+        ),
+        {"shop": (DOWN, UNKNOWN, WARNING, 3600)},
+        False,
+    ),
+    "SpinnerExporterDown pages for an exporter that has vanished long ago": (
+        target("b") | exporter("b", "clinic", "Ward") | {
+            'spinner_exporter_snapshot_timestamp_seconds{job="spinner", instance="a", runtime="shop"}': "0x1 _x59",
+            'ALERTS{alertname="SpinnerExporterDown", alertstate="firing", severity="page", runtime="shop"}': "1x60",
+        },
+        {"shop": (UNKNOWN, UNKNOWN, UNKNOWN, 3600), "clinic": (UP, UP, UP, 0)},
+        False,
+    ),
+    "one of two projects cannot be read": (
+        target("a") | exporter("a", "shop", "Clinic") | {
+            'spinner_project_up{job="spinner", instance="a", runtime="shop", project="Ward"}': "1x56 0x4"
+        },
+        {"shop": (UP, UP, WARNING, 0)},
+        False,
+    ),
+    "the worker service says that it is down": (
+        target("a") | exporter("a", "shop", "Clinic", spinner_runtime_up="1x56 0x4"),
+        {"shop": (UP, DOWN, UP, 0)},
+        True,
+    ),
+    "the worker service sends no heartbeats": (
+        target("a")
+        | exporter("a", "shop", "Clinic", spinner_runtime_last_heartbeat_timestamp_seconds="0+60x56 3360x4"),
+        {"shop": (UP, DOWN, UP, 0)},
+        True,
+    ),
+    "the configured timeout of heartbeats is longer": (
+        target("a")
+        | exporter(
+            "a",
+            "shop",
+            "Clinic",
+            spinner_runtime_last_heartbeat_timestamp_seconds="0+60x56 3360x4",
+            spinner_runtime_heartbeat_timeout_seconds="1800x60",
+        ),
+        {"shop": (UP, UP, UP, 0)},
+        True,
+    ),
+    "the API says nothing of the worker service": (
+        target("a")
+        | exporter(
+            "a",
+            "shop",
+            "Clinic",
+            spinner_runtime_up="_",
+            spinner_runtime_last_heartbeat_timestamp_seconds="_",
+            spinner_runtime_heartbeat_timeout_seconds="_",
+        ),
+        {"shop": (UP, UNKNOWN, UP, 0)},
+        True,
+    ),
+    "Prometheus was down for ten minutes and has not scraped yet": (
+        {key: series.replace("x60", "x49 _x11") for key, series in (
+            target("a") | exporter("a", "shop", "Clinic")
+        ).items()},
+        {"shop": (UNKNOWN, UNKNOWN, UNKNOWN, 11 * 60)},
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_each_runtime_has_a_row_that_says_what_is_known_of_it(situation: str, tmp_path: Path) -> None:
+    series, rows, _ = SITUATIONS[situation]
+    columns = expressions("spinner-jobs", "Runtimes")
+    assert len(columns) == 4
+    expected = {
+        expression: {f'{{runtime="{runtime}"}}': row[index] for runtime, row in rows.items()}
+        for index, expression in enumerate(columns)
+    }
+    check(tmp_path, series, expected)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_a_zero_is_shown_only_if_everything_is_fresh(situation: str, tmp_path: Path) -> None:
+    series, _, is_fresh = SITUATIONS[situation]
+    number = {"spinner_runs": values("0"), 'spinner_runs{status="failed"}': values("2")}
+    known = all_fresh(PROJECT)
+    check(
+        tmp_path,
+        series | number,
+        {
+            or_zero('sum(spinner_runs{status=""})', known): {"{}": 0} if is_fresh else {},
+            or_zero("sum(nothing)", known): {"{}": 0} if is_fresh else {},
+            or_zero("sum(spinner_runs)", known): {"{}": 2},
+        },
+    )
+
+
+def test_the_table_is_the_same_on_each_dashboard() -> None:
+    tables = [
+        panel["targets"] for board in BOARDS.values() for panel in board["panels"] if panel["title"] == "Runtimes"
+    ]
+    assert len(tables) == 3
+    assert tables[0] == tables[1] == tables[2]
+
+
+HEALTHY = SITUATIONS["one exporter"][0]
+
+UNREADABLE = HEALTHY | {
+    'spinner_project_up{job="spinner", instance="a", runtime="shop", project="Clinic"}': "0x60",
+    'spinner_project_up{job="spinner", instance="a", runtime="shop", project="Ward"}': "1x60",
+}
+
+
+@pytest.mark.parametrize(
+    ("api_up", "is_known"),
+    [
+        ("1x60", True),
+        ("1x20 _x3 1x36", True),
+        ("1x20 stale _x10 1x28", False),
+        ("_x20 1x40", False),
+    ],
+    ids=["all the time", "with a short gap", "with a long gap", "since later"],
+)
+def test_none_in_a_range_is_certain_only_if_the_whole_range_was_scraped(
+    api_up: str, is_known: bool, tmp_path: Path
+) -> None:
+    series = HEALTHY | {'spinner_api_up{job="spinner", instance="a", runtime="shop"}': api_up}
+    expression = or_zero("sum(nothing)", scraped_throughout(all_fresh(PROJECT)))
+    check(tmp_path, series, {expression: {"{}": 0} if is_known else {}})
+
+
+RUN = 'runtime="shop", project="Clinic", spinner="Recall", run_id="1"'
+
+
+def run(status: str = "running", *, failed: str = "0", labels: str = RUN) -> Series:
+    """A run that has made no progress for 20 minutes."""
+    own = f'job="spinner", instance="a", {labels}'
+    return {
+        f'spinner_run_status{{{own}, status="{status}"}}': "1x60",
+        f"spinner_run_failed_records{{{own}}}": values(failed),
+        f"spinner_run_last_progress_timestamp_seconds{{{own}}}": "2400x60",
+        f"spinner_run_stall_threshold_seconds{{{own}}}": "600x60",
+    }
+
+
+@pytest.mark.parametrize(
+    ("situation", "is_stalled"),
+    [
+        ("one exporter", True),
+        ("the API says nothing of the worker service", True),
+        ("the configured timeout of heartbeats is longer", True),
+        ("the worker service says that it is down", False),
+        ("the worker service sends no heartbeats", False),
+        ("the API has been down for four minutes", False),
+        ("the project cannot be read", False),
+    ],
+)
+def test_stalled_is_what_the_alert_pages_for(situation: str, is_stalled: bool, tmp_path: Path) -> None:
+    series = (SITUATIONS[situation][0] if situation in SITUATIONS else UNREADABLE) | run()
+    groups = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())["groups"]
+    alert = next(rule for group in groups for rule in group["rules"] if rule.get("alert") == "SpinnerRunStalled")
+    runs = {'{run_id="1"}': 1} if is_stalled else {}
+    check(tmp_path, series, {f"group by (run_id) ({each})": runs for each in (stalled_runs(), alert["expr"])})
+
+
+def test_during_an_outage_it_is_not_certain_that_no_run_is_stalled(tmp_path: Path) -> None:
+    series = SITUATIONS["the worker service says that it is down"][0]
+    (stalled,) = expressions("spinner-live-ops", "Stalled")
+    check(tmp_path, series, {stalled: {}, f"count({outages()})": {"{}": 1}})
+    check(tmp_path, HEALTHY, {stalled: {"{}": 0}})
+
+
+RULES = {'project_spinner_status:spinner_runs:max{runtime="shop", project="Clinic", status="running"}': "1x60"}
+SILENT = {f"project_spinner_run:spinner_run_silence:ratio{{{RUN}}}": "2x60"}
+
+
+@pytest.mark.parametrize(
+    ("series", "number"),
+    [
+        (HEALTHY | run() | RULES, status_number("running")),
+        (HEALTHY | run() | RULES | SILENT, status_number("stalled")),
+        (UNREADABLE | run() | RULES | SILENT, status_number("running")),
+        (HEALTHY | run(), UNKNOWN_NUMBER),
+    ],
+    ids=["running", "stalled", "stalled in a project that cannot be read", "rules are not loaded"],
+)
+def test_a_timeline_says_whether_it_is_known_that_a_run_is_not_stalled(
+    series: Series, number: int, tmp_path: Path
+) -> None:
+    (timeline,) = expressions("spinner-live-ops", "Active runs")
+    check(tmp_path, series, {timeline: {f"{{{RUN}}}": number}})
+
+
+def test_a_rate_is_not_drawn_while_the_project_cannot_be_read(tmp_path: Path) -> None:
+    rate = 'project_spinner_state:spinner_records_processed:rate5m{runtime="shop", project="Clinic", state="completed"}'
+    (drawn,) = expressions("spinner-live-ops", "Records per minute")
+    check(tmp_path, HEALTHY | {rate: "2x60"}, {drawn: {'{state="completed"}': 120}})
+    check(tmp_path, UNREADABLE | {rate: "2x60"}, {drawn: {}})
+
+
+OTHER = RUN.replace("1", "2")
+FAILURE = {f'spinner_run_failures{{{RUN}, step="Call", error_code="BUSY"}}': "3x60"}
+UNCOUNTED = {key: value for key, value in run(labels=OTHER).items() if "failed" not in key}
+
+
+@pytest.mark.parametrize(
+    ("series", "shown"),
+    [
+        (HEALTHY | run() | run(labels=OTHER), {"{}": 0}),
+        (HEALTHY | run(failed="3") | FAILURE, {'{step="Call", error_code="BUSY"}': 3}),
+        (HEALTHY | run(failed="3"), {}),
+        (HEALTHY | run() | UNCOUNTED, {}),
+    ],
+    ids=["none", "some", "some without steps", "not counted"],
+)
+def test_no_failed_records_is_certain_only_if_each_run_counts_them(
+    series: Series, shown: Mapping[str, float], tmp_path: Path
+) -> None:
+    panels = ("spinner-jobs", "Failures by step and error"), ("spinner-live-ops", "Top failing steps")
+    check(tmp_path, series, {expression: shown for panel in panels for expression in expressions(*panel)})
+
+
+@pytest.mark.parametrize("title", ["Expected end", "Time since progress", "Stall threshold"])
+def test_a_run_is_not_running_only_if_it_is_reported(title: str, tmp_path: Path) -> None:
+    (card,) = expressions("spinner-jobs", title)
+    ended = {key: value for key, value in run("completed").items() if "threshold" not in key}
+    check(tmp_path, HEALTHY | ended, {card: {"{}": -1}})
+    check(tmp_path, HEALTHY, {card: {}})
+
+
+def test_what_a_run_does_is_not_known_while_its_project_cannot_be_read(tmp_path: Path) -> None:
+    since, end = expressions("spinner-jobs", "Time since progress") + expressions("spinner-jobs", "Expected end")
+    half = {f"spinner_run_progress_ratio{{{RUN}}}": "0.5x60", f"spinner_run_duration_seconds{{{RUN}}}": "600x60"}
+    check(tmp_path, HEALTHY | run() | half, {since: {"{}": 1200}, end: {"{}": (3600 + 600) * 1000}})
+    check(tmp_path, UNREADABLE | run() | half, {since: {}, end: {}})
+
+
+FINISHED = 'project_spinner_status:spinner_runs_finished:increase1h{runtime="shop", project="Clinic", status="failed"}'
+
+
+@pytest.mark.parametrize(
+    ("series", "shown"),
+    [
+        (HEALTHY | {FINISHED: "0x60"}, {"{}": 0}),
+        (HEALTHY | {FINISHED: "12x60"}, {"{}": 61}),
+        (HEALTHY, {}),
+        (SITUATIONS["the exporter is down"][0] | {FINISHED: "0x60"}, {}),
+    ],
+    ids=["none", "some", "no rules", "the exporter is down"],
+)
+def test_no_finished_runs_are_certain_only_if_they_are_recorded(
+    series: Series, shown: Mapping[str, float], tmp_path: Path
+) -> None:
+    (card,) = expressions("spinner-health", "Runs finished")
+    check(tmp_path, series, {card: shown})
+
+
+def plan(runtime: str, used: str, until: int = NOW) -> Series:
+    """What is known of a runtime's plan, and what the rules record of it."""
+    return {
+        f'spinner_plan_used{{job="spinner", instance="{runtime}", runtime="{runtime}", meter="jobs"}}': values(
+            "5", until
+        ),
+        f'meter:spinner_plan_used:ratio{{job="spinner", runtime="{runtime}", meter="jobs"}}': values(used, until),
+    }
+
+
+@pytest.mark.parametrize(
+    ("series", "highest", "unknown"),
+    [
+        (target("a") | exporter("a", "shop") | plan("shop", "0.5x60"), 0.5, None),
+        (target("a") | exporter("a", "shop") | plan("shop", "_x60", 50), None, "shop"),
+        (target("a") | exporter("a", "shop") | exporter("a", "clinic", until=50) | plan("shop", "0.5x60")
+         | plan("clinic", "0.5x50 stale", 50), 0.5, None),
+        (target("a", "0x60") | exporter("a", "clinic", until=50) | target("b") | exporter("b", "shop")
+         | plan("shop", "0.5x60") | plan("clinic", "0.5x50 stale", 50), None, "clinic"),
+        (target("a", "0x60") | exporter("a", "clinic", until=50) | target("b") | exporter("b", "shop")
+         | plan("shop", "0.9x60") | plan("clinic", "0.5x50 stale", 50), 0.9, "clinic"),
+        ({}, None, None),
+    ],
+    ids=["known", "no longer reported", "removed", "an exporter is down", "nearly full", "Prometheus is empty"],
+)  # fmt: skip
+def test_the_highest_usage_is_not_known_while_that_of_a_plan_is_not(
+    series: Series, highest: float | None, unknown: str | None, tmp_path: Path
+) -> None:
+    (card,) = expressions("spinner-capacity", "Highest plan usage")
+    used, *_ = expressions("spinner-capacity", "Plan")
+    meter = 'label_replace(vector(1), "meter", "? unknown", "", "")'
+    unknown_rows = f"group by (runtime, meter) ({used}) and on (meter) {meter}"
+    rows = {f'{{runtime="{unknown}", meter="? unknown"}}': 1} if unknown else {}
+    check(tmp_path, series, {card: {} if highest is None else {"{}": highest}, unknown_rows: rows})
+
+
+def test_a_plan_is_unlimited_only_if_the_api_says_so(tmp_path: Path) -> None:
+    used = {'spinner_plan_used{runtime="shop", meter="jobs"}': "5x60"}
+    _, limit, *_ = expressions("spinner-capacity", "Plan")
+    meter = '{runtime="shop", meter="jobs"}'
+    for value, shown in (("100x60", 100), ("Inf " * (NOW + 1), -1)):
+        check(tmp_path, used | {'spinner_plan_limit{runtime="shop", meter="jobs"}': value}, {limit: {meter: shown}})
+    check(tmp_path, used, {limit: {}})
+
+
+WATCHDOG = {'ALERTS{alertname="SpinnerWatchdog", alertstate="firing", severity="none"}': values("1")}
+PAGE = {'ALERTS{alertname="SpinnerRunStalled", alertstate="firing", severity="page", runtime="shop"}': values("1")}
+
+
+@pytest.mark.parametrize(
+    ("series", "count"),
+    [
+        (HEALTHY | WATCHDOG, 0),
+        (HEALTHY | WATCHDOG | PAGE, 1),
+        (PAGE, 1),
+        (HEALTHY, None),
+        (SITUATIONS["the exporter is down"][0] | WATCHDOG, None),
+    ],
+    ids=["nothing fires", "a page fires", "a page fires and nothing is known", "no rules", "the exporter is down"],
+)
+def test_no_alert_is_certain_only_if_rules_are_evaluated_on_fresh_data(
+    series: Series, count: int | None, tmp_path: Path
+) -> None:
+    (card,) = expressions("spinner-live-ops", "Firing alerts")
+    check(tmp_path, series, {card: {} if count is None else {"{}": count}})
+
+
+def expressions(uid: str, title: str) -> list[str]:
+    """The queries of a panel."""
+    (panel,) = (each for each in BOARDS[uid]["panels"] if each["title"] == title)
+    return [each["expr"] for each in panel["targets"]]
+
+
+def check(folder: Path, series: Series, expected: Mapping[str, Mapping[str, float]]) -> None:
+    """Let promtool compare the results of expressions now: the value of each sample by its labels."""
+    tests = [
+        {
+            "expr": interpolate(expression, {}),
+            "eval_time": f"{NOW}m",
+            "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+        }
+        for expression, samples in expected.items()
+    ]
+    run_promtool(folder, series, tests)
+
+
+def run_promtool(folder: Path, series: Series, tests: Sequence[Mapping[str, Any]]) -> None:
+    content = {
+        "rule_files": [],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": key, "values": each} for key, each in series.items()],
+                "promql_expr_test": tests,
+            }
+        ],
+    }
+    file = folder / "test.yml"
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, re.sub(r"\n +", "\n", done.stdout + done.stderr)
