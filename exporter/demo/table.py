@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,7 +24,7 @@ REFRESH = 1.0
 PLAIN_REFRESH = 15.0
 """Seconds between two updates if standard output is not a terminal and tables are printed one below the other."""
 
-BAR = 10
+BAR = 8
 """Width of a progress bar, in characters."""
 
 PLAIN_ROWS = 20
@@ -41,7 +41,8 @@ class RunRow:
     created_at: float
     progress: float | None
     duration: float | None
-    failed: int
+    failed: int | None
+    """None while the runtime does not say how many records failed."""
 
     @property
     def ended(self) -> bool:
@@ -63,20 +64,22 @@ def rows_of(page: str) -> list[RunRow]:
             if sample.name == "spinner_run_status":
                 statuses[run_id] = sample.labels["status"]
             elif sample.labels.keys() == {RUNTIME_LABEL, *RUN_LABELS}:
-                values.setdefault(run_id, {})[sample.name.removeprefix("spinner_run_")] = sample.value
-    rows = [
-        RunRow(
-            spinners[run_id],
-            run_id,
-            status,
-            values.get(run_id, {}).get("created_timestamp_seconds", 0.0),
-            values.get(run_id, {}).get("progress_ratio"),
-            values.get(run_id, {}).get("duration_seconds"),
-            int(values.get(run_id, {}).get("failed_records", 0)),
-        )
-        for run_id, status in statuses.items()
-    ]
+                values.setdefault(run_id, {})[sample.name] = sample.value
+    rows = [_row(spinners[run_id], run_id, status, values.get(run_id, {})) for run_id, status in statuses.items()]
     return sorted(rows, key=lambda row: (row.ended, -row.created_at))
+
+
+def _row(spinner: str, run_id: str, status: str, values: Mapping[str, float]) -> RunRow:
+    failed = values.get("spinner_run_failed_records")
+    return RunRow(
+        spinner,
+        run_id,
+        status,
+        values.get("spinner_run_created_timestamp_seconds", 0.0),
+        values.get("spinner_run_progress_ratio"),
+        values.get("spinner_run_duration_seconds"),
+        None if failed is None else int(failed),
+    )
 
 
 async def show(programs: Sequence[Program], options: ScenarioOptions, console: Console, ended: asyncio.Event) -> None:
@@ -149,7 +152,7 @@ def as_table(rows: Sequence[RunRow], most: int, width: int) -> Table:
         title=title, title_justify="left", title_style="bold", header_style="underline", box=None, padding=(0, 1, 0, 0)
     )
     # All columns except the name have a fixed width, so that the table fits into 80 columns.
-    table.add_column("spinner", no_wrap=True, overflow="ellipsis", width=max(min(width - 62, 28), 8))
+    table.add_column("spinner", no_wrap=True, overflow="ellipsis", width=max(min(width - 58, 28), 8))
     table.add_column("run", no_wrap=True, overflow="ellipsis", style="dim", width=16)
     table.add_column("progress", no_wrap=True, width=BAR + 5)
     table.add_column("status", no_wrap=True, width=9)
@@ -162,7 +165,7 @@ def as_table(rows: Sequence[RunRow], most: int, width: int) -> Table:
             _bar(row.progress),
             Text(row.status, style=_style_of(row)),
             "" if row.duration is None else _human(row.duration),
-            Text(str(row.failed), style="red bold" if row.failed else "dim"),
+            Text("" if row.failed is None else str(row.failed), style="red bold" if row.failed else "dim"),
         )
     if len(rows) > most:
         table.caption = f"and {len(rows) - most} more"

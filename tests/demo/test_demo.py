@@ -1,5 +1,6 @@
 """The demo: what it prints, which programs it starts, and that it stops them."""
 
+import inspect
 import io
 import json
 import os
@@ -15,7 +16,9 @@ import httpx
 import pytest
 from rich.console import Console
 
+from exporter.demo import table
 from exporter.demo.table import _human, as_table, rows_of
+from exporter.metrics import catalogue
 from tests.stack.programs import ROOT, until
 
 PAGE = (ROOT / "tests" / "golden" / "page.prom").read_text()
@@ -45,14 +48,23 @@ def test_the_table_has_active_runs_first() -> None:
         1,
     )
     assert rows["run-3"].duration is None, "a queued run has no duration"
+    assert rows["run-3"].failed is None, "without counts it is not known whether records failed"
     assert rows["run-4"].progress is None, "without a total there is no progress"
 
 
+def test_the_table_has_only_metrics_of_the_catalogue() -> None:
+    """A name that the exporter does not have would leave a column empty."""
+    names = set(re.findall(r'"(spinner_\w+)"', inspect.getsource(table)))
+    assert names
+    assert names <= {family.name for family in catalogue.RUN_FAMILIES}
+
+
 def test_the_table_fits_into_eighty_columns() -> None:
+    page = PAGE.replace('spinner="welcome"', 'spinner="Appointment reminders"')
     console = Console(width=80, file=io.StringIO())
-    console.print(as_table(rows_of(PAGE), 10, 80))
+    console.print(as_table(rows_of(page), 10, 80))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for word in ("failed", "duration", "completed", "total unknown", "█████░░░░░  50%"):
+    for word in ("failed", "duration", "completed", "total unknown", "████░░░░  50%", "Appointment reminders"):
         assert word in text, f"{word!r} is cut off:\n{text}"
 
 
