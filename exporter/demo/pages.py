@@ -31,9 +31,11 @@ class Alert(msgspec.Struct, frozen=True):
         """Return the other lines as names and texts; none for a resolved alert."""
         if self.status == "resolved":
             return []
+        dashboard = self.annotations.get("dashboard_url", "")
         parts = (
             ("what", self.annotations.get("description", "")),
-            ("dashboard", self.annotations.get("dashboard_url", "")),
+            # Without the external label `grafana_url` it is a path, which cannot be opened.
+            ("dashboard", "" if dashboard.startswith("/") else dashboard),
             ("runbook", self.annotations.get("runbook_url", "")),
         )
         return [(name, _plain(text)) for name, text in parts if text]

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,20 @@ def shared(name: str) -> Path:
     raise DemoError(f"{name} is missing: neither in a checkout of the project nor in the installed package")
 
 
+async def with_web_page(program: Program, paths: Sequence[str]) -> Program:
+    """Return a program whose page is the first of these that it has; its API's page stays if it has none.
+
+    Debian's builds lack web pages: Prometheus responds with an error there, Alertmanager with a text without script.
+    """
+    async with httpx.AsyncClient(follow_redirects=True) as client:
+        for path in paths:
+            with contextlib.suppress(httpx.HTTPError):
+                response = await client.get(program.url.replace("localhost", "127.0.0.1") + path)
+                if response.status_code == 200 and "<script" in response.text:
+                    return dataclasses.replace(program, page=path)
+    return program
+
+
 def exporter_config(runtime_url: str, pace: float, state: Path) -> str:
     """Return the exporter's config for this speed; `state` is the folder for what survives its restart."""
     scrape = speed.interval(SCRAPE_INTERVAL, pace)
@@ -135,7 +149,7 @@ class _Stack:
         return await self._launch(self._program("exporter", "/metrics"), command, ready="/-/ready")
 
     async def alertmanager(self) -> Program:
-        program = self._program("alertmanager", "/#/alerts", "apt-get install prometheus-alertmanager")
+        program = self._program("alertmanager", "/api/v2/alerts", "apt-get install prometheus-alertmanager")
         executable = find("alertmanager", "prometheus-alertmanager")
         if executable is None:
             return program
@@ -152,10 +166,10 @@ class _Stack:
             "--cluster.listen-address=",
             "--log.level=warn",
         ]
-        return await self._launch(program, command, ready="/-/ready")
+        return await with_web_page(await self._launch(program, command, ready="/-/ready"), ["/#/alerts"])
 
     async def prometheus(self, alertmanager: Program, grafana: Program) -> Program:
-        program = self._program("prometheus", "/alerts", "apt-get install prometheus")
+        program = self._program("prometheus", "/api/v1/alerts", "apt-get install prometheus")
         executable = find("prometheus")
         if executable is None:
             return program
@@ -195,7 +209,7 @@ class _Stack:
             self._write(file.name, yaml.safe_dump(speed.at_speed(yaml.safe_load(file.read_text()), pace)))
         if running.process is not None:
             running.process.send_signal(signal.SIGHUP)
-        return running
+        return await with_web_page(running, ["/alerts", "/classic/alerts"])
 
     async def grafana(self) -> Program:
         program = self._program("grafana", "/d/spinner-live-ops", "https://grafana.com/grafana/download")

@@ -1,5 +1,6 @@
 """The demo: what it prints, which programs it starts, and that it stops them."""
 
+import asyncio
 import inspect
 import io
 import json
@@ -8,8 +9,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -17,6 +20,8 @@ import pytest
 from rich.console import Console
 
 from exporter.demo import table
+from exporter.demo.programs import Program
+from exporter.demo.stack import with_web_page
 from exporter.demo.table import _human, as_table, rows_of
 from exporter.metrics import catalogue
 from tests.stack.programs import ROOT, until
@@ -85,6 +90,32 @@ def test_ctrl_c_stops_all_programs_of_the_demo(tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 0
     assert "no program is left running" in output.read_text()
     assert not any(responds(port) for port in urls), "a program of the demo is still running"
+
+
+@pytest.mark.parametrize(
+    ("pages", "shown"),
+    [
+        ({"/alerts": "<script src=ui.js></script>"}, "/alerts"),
+        ({"/classic/alerts": "<script src=ui.js></script>", "/alerts": ""}, "/classic/alerts"),
+        # Debian's Alertmanager responds with a text that says so; its unpacked Prometheus with an error.
+        ({"/alerts": "<p>The Debian package does not include a web application.</p>"}, "/api/v1/alerts"),
+        ({}, "/api/v1/alerts"),
+    ],
+)
+def test_the_link_to_a_program_without_web_pages_is_its_api(pages: dict[str, str], shown: str) -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in pages else 500)
+            self.end_headers()
+            self.wfile.write(pages.get(self.path, "").encode())
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        program = Program("prometheus", f"http://localhost:{server.server_port}", "/api/v1/alerts")
+        assert asyncio.run(with_web_page(program, ["/alerts", "/classic/alerts"])).page == shown
+        server.shutdown()
 
 
 def test_grafana_is_started_with_the_dashboards_and_without_login(tmp_path: Path) -> None:

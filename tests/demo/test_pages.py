@@ -49,6 +49,16 @@ PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.
     until(lambda: block in log.read_text(), f"the page is printed; the output is\n{log.read_text()}")
 
 
+def test_a_link_to_the_dashboard_is_printed_if_it_is_absolute(receiver: tuple[str, Path]) -> None:
+    url, log = receiver
+    for number, link in enumerate(("/d/spinner-jobs?var-run=", "https://grafana.example.com/d/spinner-jobs?var-run=")):
+        annotations = {"summary": f"Page {number}.", "dashboard_url": f"{link}{number}"}
+        send(url, {**FIRING, "annotations": annotations})
+    until(lambda: "https://grafana.example.com/d/spinner-jobs?var-run=1" in log.read_text(), "the second is printed")
+    assert "Page 0." in log.read_text()
+    assert "var-run=0" not in log.read_text()
+
+
 def test_a_resolved_alert_is_printed_in_one_line(receiver: tuple[str, Path]) -> None:
     url, log = receiver
     send(url, {**FIRING, "status": "resolved"})
