@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import random
 import shutil
 import socket
 import time
@@ -18,6 +19,11 @@ START_TIMEOUT = 60.0
 
 STOP_TIMEOUT = 10.0
 """Longest time for a program to end after SIGTERM, in seconds."""
+
+
+OTHER_PORTS = range(20_000, 32_000)
+"""Ports to choose from at random. The system gives connections higher ones, which can be in use when a program starts
+although they were free before."""
 
 
 class DemoError(ExporterError):
@@ -112,8 +118,8 @@ def free_ports(preferred: Sequence[int]) -> list[int]:
 
 
 def reserve(port: int) -> socket.socket:
-    """Listen on this loopback port, or on any other if it is in use."""
-    try:
-        return socket.create_server(("127.0.0.1", port))
-    except OSError:
-        return socket.create_server(("127.0.0.1", 0))
+    """Listen on this loopback port, or on any other if it is 0 or in use."""
+    for candidate in filter(None, (port, *random.sample(OTHER_PORTS, 20))):
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", candidate))
+    return socket.create_server(("127.0.0.1", 0))

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from exporter.demo import table
-from exporter.demo.programs import Program
+from exporter.demo.programs import OTHER_PORTS, Program, reserve
 from exporter.demo.stack import with_web_page
 from exporter.demo.table import _human, as_table, rows_of
 from exporter.metrics import catalogue
@@ -116,6 +116,13 @@ def test_the_link_to_a_program_without_web_pages_is_its_api(pages: dict[str, str
         program = Program("prometheus", f"http://localhost:{server.server_port}", "/api/v1/alerts")
         assert asyncio.run(with_web_page(program, ["/alerts", "/classic/alerts"])).page == shown
         server.shutdown()
+
+
+def test_a_port_in_use_is_replaced_by_one_that_the_system_gives_to_no_connection() -> None:
+    with reserve(0) as taken, reserve(taken.getsockname()[1]) as other:
+        ports = [taken.getsockname()[1], other.getsockname()[1]]
+        assert len(set(ports)) == 2
+        assert set(ports) <= set(OTHER_PORTS)
 
 
 def test_grafana_is_started_with_the_dashboards_and_without_login(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 import yaml
+
+from exporter.demo.programs import reserve
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +60,8 @@ def spinner_exporter(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    """Return a port below those that the system gives to connections, so that it stays free until a program uses it."""
+    with reserve(0) as listener:
         port: int = listener.getsockname()[1]
         return port
 
