@@ -13,6 +13,8 @@ export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 DEMO_FLAGS ?=
 # Three workers for two processors, because many tests wait for a program. A worker without tests takes some from others.
 PYTEST_FLAGS ?= -n 3 --dist worksteal
+# The real servers that presets are tested with.
+SERVERS := prefect dagster
 
 .PHONY: help
 help: ## List the targets
@@ -35,7 +37,7 @@ test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a rea
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev $(VENV)/.mutants test-programs .servers/.prefect .servers/.dagster .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: test-programs
@@ -88,10 +90,11 @@ lock: $(VENV)/.dev ## Resolve the dependencies and write the lock files
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
 .PHONY: servers-lock
-servers-lock: $(VENV)/.dev ## Resolve the versions of Prefect and Dagster that presets are tested with
+servers-lock: $(VENV)/.dev ## Resolve the versions of the servers that presets are tested with (of one: SERVERS=prefect)
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras tests/servers/prefect.in -o tests/servers/prefect.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras tests/servers/dagster.in -o tests/servers/dagster.lock
+	@for server in $(SERVERS); do \
+		$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras "tests/servers/$$server.in" -o "tests/servers/$$server.lock"; \
+	done
 
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
