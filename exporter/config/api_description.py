@@ -53,7 +53,7 @@ class Paging(_Section, frozen=True):
     parameter: str = ""
     """Query parameter that selects the page; with POST the dotted path in the body."""
     next: str | None = None
-    """For `cursor`: JMESPath from the response to the next page's cursor."""
+    """JMESPath from the response to the next page's cursor (`cursor`) or URL (`link`; without it, the header Link)."""
     first: int = 1
     """For `page`: the number of the first page."""
     size: int = 500

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from exporter.config.api_description import ListFilter, Resource, merged
 from exporter.errors import ApiError, ConfigError
@@ -27,7 +27,7 @@ class PageInfo:
 
     items: int
     cursor: str | None
-    """The cursor in the body."""
+    """What `paging.next` finds in the body: a cursor or, for the style `link`, a URL."""
     link: str | None
     """The URL of `rel=next` in the header Link."""
 
@@ -84,7 +84,7 @@ class Endpoint:
         if paging.style == "cursor":
             return _with(request, paging.parameter, page.cursor) if page.cursor else None
         if paging.style == "link":
-            return _linked(request, page.link)
+            return _linked(request, page.link if paging.next is None else page.cursor)
         # Without a cursor, the last page is the one that is not full.
         if paging.style == "none" or page.items < paging.size:
             return None
@@ -136,7 +136,7 @@ def _with(request: Request, parameter: str, value: Any) -> Request:
 
 
 def _linked(request: Request, link: str | None) -> Request | None:
-    if link is None:
+    if not link:
         return None
-    # Only the link's query is used: its host and path could send the token elsewhere.
-    return dataclasses.replace(request, query=dict(parse_qsl(urlsplit(link).query, keep_blank_values=True)))
+    # Only the link's query is used: its host and path could send the token elsewhere. A parameter can occur repeatedly.
+    return dataclasses.replace(request, query=dict(parse_qs(urlsplit(link).query, keep_blank_values=True)))

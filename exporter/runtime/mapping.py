@@ -85,11 +85,12 @@ class _Field:
         if value is None:
             return None
         if self.source.labels:
-            value = self.source.labels.get(str(value), value)
+            # Also with True and False, as descriptions had to be written for earlier versions.
+            value = self.source.labels.get(_text(value), self.source.labels.get(str(value), value))
         if self.source.convert is not None:
             return self._converted(value, values)
         if self.name in TEXTS or self.name.startswith("ref."):
-            return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
+            return _text(value) if isinstance(value, str | int | float) else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def _converted(self, value: Any, values: Mapping[str, Any]) -> datetime | None:
@@ -132,6 +133,11 @@ def _duration(kind: str | None, value: Any) -> timedelta:
             days=int(days.split()[0]) if days else 0, hours=int(hours), minutes=int(minutes), seconds=float(seconds)
         )
     return timedelta(seconds=float(value) / (1 if kind == "seconds" else 1000))
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; true and false as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

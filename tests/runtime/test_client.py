@@ -292,8 +292,9 @@ async def test_every_request_except_health_carries_the_token() -> None:
         {"style": "offset", "parameter": "skip", "size": 2},
         {"style": "page", "parameter": "page", "size": 2},
         {"style": "link"},
+        {"style": "link", "next": "links.next"},
     ],
-    ids=lambda paging: paging["style"],
+    ids=lambda paging: "-".join(map(str, paging.values())),
 )
 async def test_a_page_that_repeats_is_an_error(paging: dict[str, object]) -> None:
     runtime = runtime_config()
@@ -302,13 +303,37 @@ async def test_a_page_that_repeats_is_an_error(paging: dict[str, object]) -> Non
     links = iter(["</projects?x=1>; rel=next", "</projects?x=2>; rel=next", "</projects?x=1>; rel=next"] * 3)
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=a_list("a", "b"), headers={"Link": next(links)})
+        link = next(links)
+        in_body = {"links": {"next": link.removeprefix("<").partition(">")[0]}} if "next" in paging else {}
+        body = {**a_list("a", "b"), **in_body}
+        return httpx.Response(200, json=body, headers={"Link": link})
 
     observed = Observed()
     api = client(answer, observed=observed, resources=resources)
     with pytest.raises(ApiError, match="does not end"):
         await read(api.projects())
     assert len(observed.requests) <= 3
+
+
+@pytest.mark.parametrize("end", [{"links": {"next": None}}, {"links": {"next": ""}}, {"links": {}}, {}], ids=str)
+async def test_the_url_of_the_next_page_can_be_in_the_body(end: dict[str, object]) -> None:
+    runtime = runtime_config()
+    paging = {"style": "link", "next": "links.next"}
+    projects = msgspec.convert({"path": "/projects", "query": {"tag": "x"}, "paging": paging}, Resource)
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        following = {"links": {"next": "https://elsewhere.test/p?after=a%20b&tag=x&tag=y"}}
+        # A header is not used if the body has the URL.
+        headers = {"Link": "</projects?after=wrong>; rel=next"}
+        more = following if len(seen) == 1 else end
+        return httpx.Response(200, json={**a_list(f"p{len(seen)}"), **more}, headers=headers)
+
+    api = client(answer, resources=msgspec.structs.replace(runtime.resources, projects=projects))
+    assert await read(api.projects()) == ["p1", "p2"]
+    base = seen[0].removesuffix("?tag=x")
+    assert seen == [f"{base}?tag=x", f"{base}?after=a+b&tag=x&tag=y"], "the path and host are the described ones"
 
 
 async def test_a_list_with_more_pages_than_the_limit_is_an_error() -> None:

@@ -89,6 +89,15 @@ def test_fields_are_nested_labels_replaced_and_numbers_in_text_fields_become_tex
     }
 
 
+@pytest.mark.parametrize(("value", "expected"), [(True, "running"), (False, "completed")])
+def test_labels_of_true_and_false_are_written_as_in_json(value: bool, expected: str) -> None:
+    labels = {"true": "running", "false": "completed"}
+    assert mapped({"busy": value}, status={"path": "busy", "labels": labels}) == {"status": expected}
+    earlier = {str(key).capitalize(): label for key, label in labels.items()}
+    assert mapped({"busy": value}, status={"path": "busy", "labels": earlier}) == {"status": expected}
+    assert mapped({"busy": value}, status="busy") == {"status": str(value).lower()}
+
+
 def test_failures_can_be_mapped_from_a_list() -> None:
     found = mapped({"e": [{"at": "Send", "n": 2}]}, failures="e[].{step: at, errorCode: 'X', count: n}")
     assert found == {"failures": [{"step": "Send", "errorCode": "X", "count": 2}]}
