@@ -6,6 +6,7 @@ Requests a page of each resource, then reads twice as the exporter does. For eac
 import dataclasses
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,10 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
-from exporter.doctor.suggest import fields_of, from_responses
+from exporter.doctor.suggest import SuggestError, fields_of, from_responses
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
+from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.mapping import FIELDS
@@ -42,6 +44,12 @@ REQUIRED = {
 """Fields without which an item cannot be used."""
 
 EFFECTS = {
+    ("health", "status"): "none",
+    ("jobs", "projectId"): "none: the project whose list it is in is used",
+    ("jobs", "trigger"): "the label trigger is empty",
+    ("jobs", "parentJobId"): "the label parent_run_id is empty",
+    ("records", "startedAt"): "none",
+    ("records", "status"): "records cannot be counted, and failed ones cannot be selected from all records",
     ("jobs", "startedAt"): "no duration and no queue time",
     ("jobs", "endedAt"): "updatedAt is used, or the time at which the exporter first sees the end",
     ("jobs", "updatedAt"): "each read of a run counts as a change",
@@ -66,7 +74,7 @@ EFFECTS = {
     ("usage", "resetsAt"): "no forecast of when a meter reaches its limit",
     ("usage", "limit"): "the meter is shown as unlimited",
 }
-"""The effect when a field is missing; without an entry there is none."""
+"""The effect when a field that is not required is missing."""
 
 ABSENT_EFFECTS = {
     "health": "no spinner_runtime_up: only runs without progress show that the runtime is down",
@@ -83,7 +91,8 @@ class Check:
     """The result of one check."""
 
     what: str
-    ok: bool
+    ok: bool | None
+    """None if there was nothing to check."""
     finding: str
 
 
@@ -97,7 +106,7 @@ class FieldFinding:
     items: int
     example: str
     effect: str
-    """The effect of its absence; empty if it was found, or if there is none."""
+    """The effect of its absence; empty if it was found, or if no item should have it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ class Diagnosis:
     @property
     def ok(self) -> bool:
         """Whether the exporter could serve metrics."""
-        return all(check.ok for check in self.checks)
+        return all(check.ok is not False for check in self.checks)
 
     def as_tree(self) -> dict[str, Any]:
         """Return it as values for JSON."""
@@ -123,7 +132,7 @@ class Diagnosis:
 
     def as_text(self) -> str:
         """Return it as text."""
-        lines = [f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.finding}" for check in self.checks]
+        lines = [f"{_MARKS[check.ok]}  {check.what}: {check.finding}" for check in self.checks]
         for resource, findings in itertools.groupby(self.fields, key=lambda each: each.resource):
             lines += ["", *_table(resource, list(findings))]
         if self.labels:
@@ -137,6 +146,8 @@ class Diagnosis:
             ]
         return "\n".join(lines)
 
+
+_MARKS = {True: "ok  ", False: "FAIL", None: "skip"}
 
 STATUSES = "one of queued, running, waiting, completed, failed, cancelled"
 
@@ -173,6 +184,7 @@ async def suggest_from_responses(config: Config, config_file: Mapping[str, Any])
         (monitored,) = exporter.runtimes.values()
         client, decoder = monitored.client, monitored.decoder
         responses: dict[str, list[Any]] = {}
+        errors: list[str] = []
         project, run = ONLY_PROJECT, None
         for resource in ("health", "projects", "jobs", "records", "usage"):
             if not client.has(resource) or (resource == "records" and run is None):
@@ -180,12 +192,19 @@ async def suggest_from_responses(config: Config, config_file: Mapping[str, Any])
             try:
                 sample = await client.raw_response(resource, run if resource == "records" else None, project_id=project)
                 responses[resource] = decoder.raw_items(resource, sample.body)
-            except (ApiError, *MALFORMED):
+            except (ApiError, *MALFORMED) as error:
+                line = client.request_line(resource, run, project_id=project)
+                errors.append(f"{str(error).removeprefix(f'{resource}: ')} ({line})")
                 continue  # `examine` reports it
             if resource == "projects":
                 project = _first_id(responses[resource]) or ONLY_PROJECT
             elif resource == "jobs" and (run_id := _first_id(responses[resource])):
                 run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, 0.0, 0.0)
+        if not responses:
+            raise SuggestError(
+                f"no resource responds as described: {'; '.join(errors)}. Describe the paths under runtime.resources "
+                "first, or guess them with --openapi"
+            )
         return from_responses(config.runtime.base_url, responses, config_file)
     finally:
         await exporter.close()
@@ -202,16 +221,33 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
     examination = _Examination(config, monitored.client, monitored.decoder)
     await examination.run()
     checks, series, runs, requests = examination.checks, 0, 0, None
-    if all(check.ok for check in checks):
+    if all(check.ok is not False for check in checks):
         first = _samples(await exporter.page(max_wait=float("inf")))
         second = _samples(await exporter.page(max_wait=float("inf")))
-        api_up = any(sample.name == "spinner_api_up" and sample.value == 1 for sample in second)
-        checks.append(Check("full read", api_up, "succeeded" if api_up else "failed; see the log above"))
-        series = len(second)
-        runs = sum(sample.name == "spinner_run_status" for sample in second)
-        steady = _requests(second) - _requests(first)
-        requests = steady * 3600 / max(SCRAPE_INTERVAL, config.sync.min_interval)
+        full_read = _full_read(second, monitored.store)
+        checks.append(full_read)
+        # The first page of a list need not have all labels.
+        examination.note_labels(
+            sample.labels["label"] for sample in second if sample.name == "spinner_exporter_unmapped_status_total"
+        )
+        # A read that failed shows only some of the series and of the requests.
+        if full_read.ok:
+            series = len(second)
+            runs = sum(sample.name == "spinner_run_status" for sample in second)
+            steady = _requests(second) - _requests(first)
+            requests = steady * 3600 / max(SCRAPE_INTERVAL, config.sync.min_interval)
     return Diagnosis(checks, examination.fields, examination.labels, series, runs, requests)
+
+
+def _full_read(samples: Iterable[MetricSample], store: Store) -> Check:
+    """Return whether everything could be read. The API counts as up even if some projects cannot be read."""
+    errors = {project.name: project.error for project in store.view.projects() if project.error}
+    if errors:
+        name, error = min(errors.items())
+        others = f"; so do {len(errors) - 1} other projects" if len(errors) > 1 else ""
+        return Check("full read", False, f"project {name} fails{others}: {error}")
+    api_up = any(sample.name == "spinner_api_up" and sample.value == 1 for sample in samples)
+    return Check("full read", api_up, "succeeded" if api_up else "failed; `spinner-exporter once` logs why")
 
 
 class _Examination:
@@ -223,6 +259,7 @@ class _Examination:
         self.checks: list[Check] = []
         self.fields: list[FieldFinding] = []
         self.labels: dict[str, str | None] = {}
+        self._expects_heartbeats = False
 
     async def run(self) -> None:
         clock_seen = False
@@ -231,18 +268,24 @@ class _Examination:
             if sample is not None and not clock_seen:
                 clock_seen = self._clock(sample)
         run = None
-        for project_id, name in await self._projects():
+        projects = await self._projects()
+        if not projects:
+            self._skip("the projects cannot be read" if projects is None else "there is no project to read", "jobs")
+        for project_id, name in projects or ():
             run = await self._jobs(project_id, name)
-            if run is not None or not self.checks[-1].ok:
+            if run is not None or self.checks[-1].ok is False:
                 break
-        if run is None:
-            for resource in ("job", "records"):
-                if self._client.has(resource):
-                    self.checks.append(Check(resource, True, "not requested: there is no run"))
-        else:
+        if run is not None:
             await self._check("job", run)
             await self._check("records", run)
+        elif projects is None or self.checks[-1].ok is False:
+            self._skip("no run can be read", "job", "records")
+        else:
+            self._skip("there is no run", "job", "records")
         await self._check("usage")
+
+    def _skip(self, why: str, *resources: str) -> None:
+        self.checks += [Check(each, None, f"not requested: {why}") for each in resources if self._client.has(each)]
 
     async def _check(
         self, resource: str, run: RunSnapshot | None = None, *, project_id: str = ""
@@ -254,30 +297,45 @@ class _Examination:
         try:
             sample = await self._client.raw_response(resource, run, project_id=project_id)
             explanation = self._decoder.explain(resource, sample.body)
-        except ApiError as error:
-            self.checks.append(Check(resource, False, str(error).removeprefix(f"{resource}: ")))
-            return None
-        except MALFORMED as error:
-            self.checks.append(Check(resource, False, f"the response does not match its description: {error}"))
+        except (ApiError, *MALFORMED) as error:
+            what = str(error).removeprefix(f"{resource}: ")
+            if not isinstance(error, ApiError):
+                what = f"the response does not match its description: {what}"
+            line = self._client.request_line(resource, run, project_id=project_id)
+            self.checks.append(Check(resource, False, f"{what} ({line})"))
             return None
         items, skipped = explanation.items, explanation.skipped
         finding = "responds" if resource in ("health", "job") else f"{len(items)} items in the first response"
         if skipped:
             finding += f"; {len(skipped)} would be skipped: {skipped[0]}"
-        self.checks.append(Check(resource, not skipped or len(skipped) < max(len(items), 1), finding))
+        ok = not skipped or len(skipped) < max(len(items), 1)
+        if resource == "health" and ok:
+            ok, finding = self._health(sample, items)
+        if self._client.pages_by_cursor(resource) and _URL.match(explanation.next_cursor or ""):
+            ok, finding = False, f"{finding}; the next page is a URL: use paging: {{style: link, next: …}}"
+        self.checks.append(Check(resource, ok, finding))
         if resource != "job":
             self.fields += self._findings(resource, items)
         if resource == "jobs":
-            self._note_labels(str(item["status"]) for item in items if "status" in item)
+            self.note_labels(str(item["status"]) for item in items if "status" in item)
         return sample
+
+    def _health(self, sample: RawResponse, items: list[dict[str, Any]]) -> tuple[bool, str]:
+        """Return whether health can be used, and the finding. Without its required field the runtime is always down."""
+        health = self._decoder.health(sample.body)
+        self._expects_heartbeats = health.beats
+        missing = [field for field in REQUIRED["health"] if not any(field in item for item in items)]
+        if missing:
+            return False, f"responds without {', '.join(missing)}, so the runtime counts as down"
+        return True, f"responds; the runtime is {'up' if health.runtime_up else 'down'}"
 
     def _findings(self, resource: str, items: list[dict[str, Any]]) -> Iterator[FieldFinding]:
         for field in sorted(FIELDS[resource], key=lambda each: (each not in REQUIRED[resource], each)):
             values = [item[field] for item in items if field in item]
             expected = [item for item in items if self._should_have(resource, field, item)]
-            effect = "" if values or not expected else EFFECTS.get((resource, field), "")
-            if not values and items and field in REQUIRED[resource]:
-                effect = "required"
+            effect = "" if values or not expected else EFFECTS.get((resource, field), "required")
+            if effect and field == "runtime.lastHeartbeatAt" and self._expects_heartbeats:
+                effect = "the runtime counts as down"
             if not values and (substitute := self._substitute(resource, field)):
                 effect = substitute
             yield FieldFinding(resource, field, len(values), len(items), _example(values), effect)
@@ -313,7 +371,8 @@ class _Examination:
         self.checks.append(Check("clocks", True, finding))
         return True
 
-    async def _projects(self) -> list[tuple[str, str]]:
+    async def _projects(self) -> list[tuple[str, str]] | None:
+        """Return id and name of the projects to read; None if their list cannot be read."""
         if not self._client.has("projects"):
             return [(ONLY_PROJECT, self._config.runtime.project)]
         found: list[tuple[str, str]] = []
@@ -321,7 +380,7 @@ class _Examination:
             async for page in self._client.projects():
                 found += [(project.id, project.name) for project in page.items]
         except ApiError:
-            return []  # `_check` has reported it
+            return None  # `_check` has reported it
         wanted = [(each, name) for each, name in found if self._config.projects.wanted(name)]
         self.checks.append(Check("projects to read", bool(wanted), f"{len(wanted)} of {len(found)}"))
         return wanted[:_PROJECTS_TRIED]
@@ -343,12 +402,15 @@ class _Examination:
             return None
         return max(runs, key=lambda run: run.records.failed if run.records else 0, default=None)
 
-    def _note_labels(self, labels: Iterable[str]) -> None:
-        for label in sorted(set(labels)):
+    def note_labels(self, labels: Iterable[str]) -> None:
+        """Note the unknown ones of these status labels."""
+        for label in sorted({*labels} - {"other"}):
             if self._statuses.status_for(label) is Status.UNKNOWN:
                 proposed = propose(label)
                 self.labels[label] = None if proposed is None else proposed.value
 
+
+_URL = re.compile(r"https?://|/[^?\s]*\?")
 
 _PROJECTS_TRIED = 20
 """Projects whose runs are requested until one has some."""
@@ -365,7 +427,10 @@ def _requests(samples: Iterable[MetricSample]) -> float:
 def _example(values: list[Any]) -> str:
     if not values:
         return ""
-    common = Counter(str(value) for value in values).most_common(1)[0][0]
+    texts = (
+        json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value) for value in values
+    )
+    common = Counter(texts).most_common(1)[0][0]
     plain = "".join(character if character.isprintable() else " " for character in common)
     return plain if len(plain) <= EXAMPLE_LENGTH else plain[: EXAMPLE_LENGTH - 1] + "…"
 

@@ -6,6 +6,7 @@ The result can be wrong: it is meant to be reviewed, corrected and checked with 
 import asyncio
 import copy
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -123,19 +124,38 @@ def from_openapi(document: Any, base_url: str) -> str:
 def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]], config_file: Mapping[str, Any]) -> str:
     """Return the content of a config file with the fields that raw items seem to have, by resource.
 
-    What the file says is kept, its own fields too. Raises `SuggestError`.
+    What the file says is kept, its own fields too. Comments list the names that are left on both sides, for a person to
+    match. Raises `SuggestError` if there are none.
     """
-    found = {name: fields for name, items in responses.items() if (fields := fields_of(name, items))}
-    if not found:
-        raise SuggestError("no field of the responses has a known name")
+    if not any(map(_names, responses.values())):
+        raise SuggestError("the responses contain no items to guess fields from")
+    found = {name: fields_of(name, items) for name, items in responses.items()}
     tree = copy.deepcopy(dict(config_file))
     runtime = tree.setdefault("runtime", {})
     runtime.setdefault("base_url", base_url)
     resources = runtime.setdefault("resources", {})
+    left: list[str] = []
     for name, fields in found.items():
-        resource = resources.setdefault(name, {})
-        resource["fields"] = {**fields, **resource.get("fields", {})}
-    return _as_yaml(tree)
+        if fields:
+            resource = resources.setdefault(name, {})
+            resource["fields"] = {**fields, **resource.get("fields", {})}
+        left += _left(name, responses[name], resources.get(name, {}).get("fields", {}))
+    return _as_yaml(tree, left)
+
+
+def _left(resource: str, items: Iterable[Any], fields: Mapping[str, Any]) -> list[str]:
+    """Return comments with the fields that were not found, and the names in the responses that no field uses."""
+    sources = " ".join(str(each.get("path", "") if isinstance(each, dict) else each) for each in fields.values())
+    unused = [name for name in _names(items) if not re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", sources)]
+    missing = [field for field in WORDS[resource] if field not in fields]
+    if not unused or not missing:
+        return []
+    return [f"{resource}: not found: {', '.join(missing)}", f"{resource}: not used: {', '.join(unused)}"]
+
+
+def _names(items: Iterable[Any]) -> list[str]:
+    """Return the paths of all values in some items, each once."""
+    return list(dict.fromkeys(path for item in items for path, _ in _leaves(item)))
 
 
 def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
@@ -328,12 +348,21 @@ _SINCE = ("updatedsince", "updatedafter", "updatedatgte", "modifiedsince", "modi
 _NEXT = ("nextcursor", "nextpagetoken", "next", "nextpage", "endcursor")
 
 
-def _as_yaml(tree: Mapping[str, Any]) -> str:
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
-    return (
-        "# Guessed. Review and correct it, then check it: spinner-exporter doctor --config.file=THIS\n"
-        "# docs/connecting.md explains each key. Fields that were not found are not listed.\n" + text
+def _as_yaml(tree: Mapping[str, Any], comments: Iterable[str] = ()) -> str:
+    head = (
+        "Guessed. Review and correct it, then check it: spinner-exporter doctor --config.file=THIS",
+        "docs/connecting.md explains each key.",
     )
+    # Names come from responses, so control characters are removed.
+    printable = ("".join(each if each.isprintable() else "?" for each in comment) for comment in comments)
+    lines = [
+        line
+        for comment in (*head, *printable)
+        for line in textwrap.wrap(
+            comment, 108, initial_indent="# ", subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
+    return "\n".join(lines) + "\n" + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _without_empty(resource: Mapping[str, Any]) -> dict[str, Any]:

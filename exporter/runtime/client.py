@@ -95,8 +95,21 @@ class RuntimeClient:
         """Request one resource, of a list its first page, and return the undecoded response."""
         endpoint = self._endpoints[resource]
         started = self._wall()
-        response = await self._send(endpoint, endpoint.request({"project": project_id} if run is None else _ids(run)))
+        response = await self._send(endpoint, endpoint.request(_ids_of(run, project_id)))
         return RawResponse(response.body, response.date, (started + self._wall()) / 2)
+
+    def pages_by_cursor(self, resource: str) -> bool:
+        """Whether a cursor from each page selects the next one."""
+        return self._endpoints[resource].resource.paging.style == "cursor"
+
+    def request_line(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> str:
+        """Return the method and path of the request that `raw_response` sends, for messages."""
+        endpoint = self._endpoints[resource]
+        try:
+            path = endpoint.request(_ids_of(run, project_id)).path
+        except ApiError:
+            path = endpoint.resource.path
+        return f"{endpoint.resource.method} {path}"
 
     async def health(self) -> Health:
         """Read the state of the worker service."""
@@ -233,6 +246,10 @@ class RuntimeClient:
             if kind and kind[0] != "application/json":
                 raise ApiError(f"{endpoint}: expected JSON, got {kind[0][:40]}; check runtime.base_url") from None
             raise ApiError(f"{endpoint}: the response does not match the API description: {error}") from None
+
+
+def _ids_of(run: RunSnapshot | None, project_id: str) -> dict[str, str]:
+    return {"project": project_id} if run is None else _ids(run)
 
 
 def _ids(run: RunSnapshot) -> dict[str, str]:

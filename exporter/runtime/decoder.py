@@ -49,6 +49,10 @@ MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding an arbitrary body can raise."""
 
 
+_SINGLE = ("health", "job")
+"""Resources that are one item, not a list."""
+
+
 class DecodeObserver(Protocol):
     """Observes decoding; receives no personal data. `kind` is job, record, project or meter."""
 
@@ -92,6 +96,8 @@ class DecodeReport:
     """Each item's fields that have a value, by their names in the contract, dotted where nested."""
     skipped: list[str]
     """Why items would be skipped."""
+    next_cursor: str | None
+    """What leads to the next page of a list."""
 
 
 class Decoder:
@@ -119,7 +125,7 @@ class Decoder:
     def raw_items(self, resource: str, body: bytes) -> list[Any]:
         """Return a response's items undecoded, to search them for fields. Raises one of `MALFORMED`."""
         layout = self._layouts[resource]
-        raws = [layout.single(body)] if resource in ("health", "job") else list(layout.page(body)[0])
+        raws = [layout.single(body)] if resource in _SINGLE else list(layout.page(body)[0])
         return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws]
 
     def explain(self, resource: str, body: bytes) -> DecodeReport:
@@ -136,7 +142,8 @@ class Decoder:
                 layout.item(item)
             except MALFORMED as error:
                 skipped.append(str(error))
-        return DecodeReport(found, skipped)
+        cursor = None if resource in _SINGLE else layout.page(body)[1]
+        return DecodeReport(found, skipped, cursor)
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
         """Decode a page of the list of projects."""

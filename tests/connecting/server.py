@@ -30,6 +30,10 @@ class OddRuntime:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
+        self.fails_from_page: int | None = None
+        """The number of the first page of runs, from 0, that responds with 404; None: no page fails."""
+        self.next_link: str | None = None
+        """What the list of runs has as the key `next`."""
         self.workspaces = [{"key": f"w{n}", "title": f"Workspace {n}"} for n in range(1, 6)]
         self.executions = [
             execution(1, "RUN"),
@@ -71,8 +75,11 @@ class OddRuntime:
             after = body["filter"].get("touchedAfter", 0)
             assert isinstance(after, int), "since is a number of milliseconds"
             found = [each for each in found if each["t"]["touched"] * 1000 >= after]
-            page = body["page"]
-            return JSONResponse({"result": {"rows": found[page["skip"] : page["skip"] + page["take"]]}})
+            page = body.get("page", {"skip": 0, "take": 2})
+            if self.fails_from_page is not None and page["skip"] >= 2 * self.fails_from_page:
+                return Response(status_code=404)
+            rows = found[page["skip"] : page["skip"] + page["take"]]
+            return JSONResponse({"result": {"rows": rows}, "next": self.next_link})
 
         async def one(request: Request) -> Response:
             self._note(request, None)

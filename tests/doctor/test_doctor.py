@@ -25,7 +25,7 @@ def test_a_runtime_that_follows_the_contract_passes(tmp_path: Path) -> None:
         checked = run("doctor", "--runtime.base-url", url)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "FAIL" not in checked.stdout
-    for line in ("ok    health: responds", "ok    clocks: in sync", "ok    full read: succeeded"):
+    for line in ("ok    health: responds; the runtime is up", "ok    clocks: in sync", "ok    full read: succeeded"):
         assert line in checked.stdout, f"{line!r} is not in\n{checked.stdout}"
     assert "records.completed" in checked.stdout
     assert "API requests per hour" in checked.stdout
@@ -117,26 +117,108 @@ async def test_unknown_labels_are_listed_with_a_proposed_status(tmp_path: Path) 
     assert proposed == {"statuses": {"Completed-ish": "completed", "Zurückgestellt": None}}
 
 
+async def test_labels_that_only_later_pages_have_are_listed(tmp_path: Path) -> None:
+    odd = OddRuntime()
+    odd.executions[4]["state"] = "jammed"
+    found = await odd_diagnosis(tmp_path, odd)
+    assert found.labels == {"jammed": None}
+
+
 async def test_a_wrong_path_and_a_wrong_field_fail(tmp_path: Path) -> None:
     found = await odd_diagnosis(
         tmp_path, OddRuntime(), projects={"path": "/nowhere"}, health={"fields": {"status": "x"}}
     )
     assert not found.ok
-    assert check(found, "projects").finding == "HTTP 404: not found"
+    assert check(found, "projects").finding == "HTTP 404: not found (GET /nowhere)"
+    assert check(found, "health").ok is False
+    assert check(found, "health").finding == "responds without runtime.status, so the runtime counts as down"
+
+
+async def test_what_could_not_be_checked_is_not_ok(tmp_path: Path) -> None:
+    found = await odd_diagnosis(tmp_path, OddRuntime(), projects={"path": "/nowhere"})
+    skipped = {each.what: each.finding for each in found.checks if each.ok is None}
+    assert skipped == {
+        "jobs": "not requested: the projects cannot be read",
+        "job": "not requested: no run can be read",
+        "records": "not requested: no run can be read",
+    }
+    assert "skip  jobs: not requested" in found.as_text()
+
+
+async def test_a_runtime_without_runs_passes_and_skips_what_needs_one(tmp_path: Path) -> None:
+    odd = OddRuntime()
+    odd.executions.clear()
+    found = await odd_diagnosis(tmp_path, odd)
+    assert found.ok, found.as_text()
+    assert [each.what for each in found.checks if each.ok is None] == ["job", "records"]
+    assert check(found, "job").finding == "not requested: there is no run"
+
+
+async def test_runs_that_cannot_be_read_are_not_reported_as_no_runs(tmp_path: Path) -> None:
+    found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"path": "/executions/lost"})
+    assert "HTTP 404: not found (POST /executions/lost)" in check(found, "jobs").finding
+    assert check(found, "records").finding == "not requested: no run can be read"
+
+
+async def test_a_project_that_cannot_be_read_fails_with_its_name_and_reason(tmp_path: Path) -> None:
+    # The first page, of two items, is the only one that is checked alone.
+    odd = OddRuntime()
+    odd.executions[3]["state"] = odd.executions[4]["state"] = "RUN"
+    odd.fails_from_page = 1
+    found = await odd_diagnosis(tmp_path, odd)
+    assert check(found, "full read").finding == "project Workspace 1 fails: jobs: HTTP 404: not found"
+    assert found.requests_per_hour is None, "the costs of a partial read would be too low"
+    assert not found.ok
+
+
+async def test_a_url_in_place_of_a_cursor_fails_with_the_style_to_use(tmp_path: Path) -> None:
+    paging = {"style": "cursor", "parameter": "page.skip", "next": "next"}
+    odd = OddRuntime()
+    for link in ("https://jobs.example.com/search?skip=2", "/search?skip=2"):
+        odd.next_link = link
+        jobs = check(await odd_diagnosis(tmp_path, odd, jobs={"paging": paging}), "jobs")
+        assert (jobs.ok, jobs.finding.partition("; ")[2]) == (
+            False,
+            "the next page is a URL: use paging: {style: link, next: …}",
+        )
+
+
+async def test_a_heartbeat_that_is_expected_and_missing_has_the_effect_that_the_runtime_counts_as_down(
+    tmp_path: Path,
+) -> None:
+    described = EXAMPLE["runtime"]["resources"]["health"]["fields"]
+    without = {key: value for key, value in described.items() if key != "runtime.lastHeartbeatAt"}
+    effects = {}
+    for fields in (without, {**without, "runtime.lastHeartbeatAt": "nothing"}):
+        found = await odd_diagnosis(tmp_path, OddRuntime(), health={"fields": fields})
+        (effect,) = (each.effect for each in found.fields if each.field == "runtime.lastHeartbeatAt")
+        effects[check(found, "health").finding] = effect
+    assert effects == {
+        "responds; the runtime is up": "a runtime that is down is noticed only when the API reports it",
+        "responds; the runtime is down": "the runtime counts as down",
+    }
 
 
 @pytest.mark.parametrize(
     ("label", "status"),
-    [("Runing", "running"), ("step_failed_hard", "failed"), ("is waiting for customer", "waiting"), ("purple", None)],
+    [
+        ("Runing", "running"),
+        ("step_failed_hard", "failed"),
+        ("is waiting for customer", "waiting"),
+        ("purple", None),
+        ("shipped", None),
+    ],
 )
 def test_the_proposed_status_is_the_most_similar_one(label: str, status: str | None) -> None:
     proposed = propose(label)
     assert (proposed and proposed.value) == status
 
 
-def test_effects_and_required_fields_name_existing_fields() -> None:
-    for resource, field in [*EFFECTS, *((name, each) for name, fields in REQUIRED.items() for each in fields)]:
-        assert field in FIELDS[resource]
+def test_every_field_is_required_or_has_an_effect_when_missing() -> None:
+    required = {(resource, field) for resource, fields in REQUIRED.items() for field in fields}
+    known = {(resource, field) for resource, fields in FIELDS.items() if resource != "job" for field in fields}
+    assert not required & EFFECTS.keys()
+    assert required | EFFECTS.keys() == known
 
 
 def test_effects_name_existing_metrics() -> None:

@@ -79,6 +79,36 @@ def test_a_suggestion_keeps_what_the_config_says() -> None:
     }
 
 
+def test_names_that_match_nothing_are_listed_next_to_the_fields_that_were_not_found() -> None:
+    jobs = [{"id": 1, "made_on": "2026-01-01", "sheets": {"good": 1, "good_enough": 2}}, {"fase\x1b\n#": None}]
+    config = {"runtime": {"resources": {"jobs": {"path": "/runs", "fields": {"records.completed": "sheets.good"}}}}}
+    text = from_responses("http://127.0.0.1:8090", {"jobs": jobs, "usage": [{"name": "a"}], "health": [{}]}, config)
+    comments = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    assert "jobs: not found: spinnerName, status, trigger," in comments
+    assert 'jobs: not used: made_on, sheets.good_enough, "fase??#"' in comments
+    assert "usage: " not in comments, "all names are used"
+    assert "health: " not in comments, "there is no name to match"
+    assert yaml.safe_load(text)["runtime"]["resources"]["jobs"]["fields"] == {
+        "id": "id",
+        "records.completed": "sheets.good",
+    }
+
+
+def test_responses_without_items_are_an_error() -> None:
+    with pytest.raises(SuggestError, match="no items to guess fields from"):
+        from_responses("http://127.0.0.1:8090", {"jobs": [], "health": [{}]}, {})
+
+
+async def test_without_a_response_the_error_names_each_request(tmp_path: Path) -> None:
+    file = tmp_path / "exporter.yml"
+    with serving(OddRuntime().app()) as url:
+        file.write_text(yaml.safe_dump({"runtime": {"base_url": f"{url}/nowhere"}}))
+        with pytest.raises(SuggestError) as error:
+            await suggest_from_responses(only_runtime(load(file, environ={})), read_file(file))
+    assert str(error.value).startswith("no resource responds as described: HTTP 404: not found (GET /health); ")
+    assert "HTTP 404: not found (GET /api/v1/projects); " in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("item", "fields"),
     [
