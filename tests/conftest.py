@@ -38,6 +38,7 @@ MARKS = {
         "tests/test_deploy.py::test_prometheus_",
         "tests/test_deploy.py::test_alertmanager_",
         "tests/test_deploy.py::test_systemd_",
+        "tests/unknown/",
         "tests/web/test_access.py::test_a_real_prometheus_",
     ),
     # Need what only `make test-all` installs: Prefect, Dagster, Helm or cosmic-ray.

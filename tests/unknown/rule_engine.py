@@ -1,0 +1,110 @@
+"""Evaluates the project's rules at simulated times. A fake: Prometheus evaluates rules at the present time only.
+
+A real Prometheus evaluates every expression; `for`, `keep_firing_for` and the series `ALERTS` follow Prometheus's
+documentation. `tests/unknown/test_matrix.py` compares the result with that of promtool.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.unknown.remote_write import STALE, Labels, RemoteWriter, labels_of
+
+
+@dataclass
+class Alert:
+    """An active alert. Times are seconds."""
+
+    name: str
+    labels: dict[str, str]
+    since: float
+    fired_at: float | None = None
+    seen_at: float = 0.0
+    """When the expression last returned it."""
+    absent_since: float | None = None
+    """Since when the expression does not return it; None while it does."""
+
+    @property
+    def firing(self) -> bool:
+        return self.fired_at is not None
+
+
+class RuleEngine:
+    """The rules of some files, with the state of their alerts."""
+
+    def __init__(self, prometheus_url: str, writer: RemoteWriter, *files: Path) -> None:
+        self._url = prometheus_url
+        self._writer = writer
+        self._client = httpx.Client(timeout=60)
+        self._rules = [
+            rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
+        ]
+        self._active: dict[Labels, Alert] = {}
+        self._written: dict[int, set[Labels]] = {}
+
+    def evaluate(self, now: float) -> None:
+        """Evaluate all rules at one time, in their order, and write their series."""
+        for index, rule in enumerate(self._rules):
+            found = self._query(rule["expr"], now)
+            series = self._recorded(rule, found) if "record" in rule else self._alerts(rule, found, now)
+            for labels in self._written.get(index, set()) - series.keys():
+                self._writer.add(labels, now, STALE)
+            for labels, value in series.items():
+                self._writer.add(labels, now, value)
+            self._written[index] = set(series)
+            self._writer.flush()
+
+    def firing(self) -> list[Alert]:
+        """Return the alerts that fire now."""
+        return [alert for alert in self._active.values() if alert.firing]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _query(self, expression: str, now: float) -> list[tuple[dict[str, str], float]]:
+        answer = self._client.get(f"{self._url}/api/v1/query", params={"query": expression, "time": f"{now:.3f}"})
+        body = answer.json()
+        assert body["status"] == "success", f"{expression}: {body}"
+        return [(each["metric"], float(each["value"][1])) for each in body["data"]["result"]]
+
+    def _recorded(self, rule: dict[str, Any], found: list[tuple[dict[str, str], float]]) -> dict[Labels, float]:
+        return {
+            labels_of(rule["record"], {**_plain(metric), **rule.get("labels", {})}): value for metric, value in found
+        }
+
+    def _alerts(
+        self, rule: dict[str, Any], found: list[tuple[dict[str, str], float]], now: float
+    ) -> dict[Labels, float]:
+        name = rule["alert"]
+        wait, keep = seconds(rule.get("for", "0s")), seconds(rule.get("keep_firing_for", "0s"))
+        for metric, _ in found:
+            labels = {**_plain(metric), **rule["labels"]}
+            alert = self._active.setdefault(labels_of(name, labels), Alert(name, labels, now))
+            alert.seen_at, alert.absent_since = now, None
+            if alert.fired_at is None and now - alert.since >= wait:
+                alert.fired_at = now
+        for key, alert in list(self._active.items()):
+            if alert.name == name and alert.seen_at < now:
+                alert.absent_since = now if alert.absent_since is None else alert.absent_since
+                if not alert.firing or now - alert.absent_since >= keep:
+                    del self._active[key]
+        return {
+            labels_of(
+                "ALERTS", {**alert.labels, "alertname": name, "alertstate": "firing" if alert.firing else "pending"}
+            ): 1.0
+            for alert in self._active.values()
+            if alert.name == name
+        }
+
+
+def seconds(duration: str) -> float:
+    """Return a duration of one number and one unit."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[duration[-1]]
+
+
+def _plain(metric: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in metric.items() if name != "__name__"}
