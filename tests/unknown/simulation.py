@@ -61,8 +61,12 @@ class _Ahead(ManualTimeline):
     """The shared timeline with another wall clock."""
 
     def __init__(self, timeline: ManualTimeline, ahead: float) -> None:
-        super().__init__(zero=timeline.start() + ahead)
+        super().__init__()
         self._shared = timeline
+        self._ahead = ahead
+
+    def start(self) -> float:
+        return self._shared.start() + self._ahead
 
     def now(self) -> float:
         return self._shared.now()
