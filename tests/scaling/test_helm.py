@@ -176,12 +176,14 @@ def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Pat
     headless = replicas["spec"]["serviceName"]
     assert to == f"{replicas['metadata']['name']}-${{1}}.{headless}.monitoring.svc:10095"
     assert one(documents, "Service", headless)["spec"]["clusterIP"] == "None"
+    lists = [each["url"] for each in scraping["httpSDConfigs"]]
+    assert lists == [f"http://{to.replace('${1}', str(replica))}/sd" for replica in range(2)]
     # As the operator does: camelCase keys become the snake_case keys of Prometheus.
     config = {
         "scrape_configs": [
             {
                 "job_name": "projects",
-                "http_sd_configs": [{"url": scraping["httpSDConfigs"][0]["url"]}],
+                "http_sd_configs": [{"url": url} for url in lists],
                 "relabel_configs": [
                     {re.sub("([A-Z])", r"_\1", key).lower(): value for key, value in each.items()}
                     for each in scraping["relabelings"]

@@ -27,7 +27,7 @@ def test_each_project_is_scraped_exactly_once(tmp_path: Path) -> None:
         for server in servers:
             until(functools.partial(probes_are_up, server), "every project of a shard is scraped without an error")
             found = targets(server)
-            scraped.update(target["labels"]["instance"] for target in found)
+            scraped.update(target["labels"]["instance"].rpartition("/")[2] for target in found)
             addresses = Counter(target["scrapeUrl"].partition("/probe")[0] for target in found)
             assert len(found) > PROJECTS / 4, f"a shard has {len(found)} of {PROJECTS} projects"
             assert min(addresses[url] for url in exporters) > PROJECTS / 10, (
