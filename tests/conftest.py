@@ -28,6 +28,7 @@ MARKS = {
         "tests/demo/test_speed.py::test_promtool_",
         "tests/scaling/test_helm.py::test_promtool_accepts_the_rendered_rules",
         "tests/scaling/test_helm.py::test_promtool_accepts_the_scrape_config_and_its_replicas_exist",
+        "tests/scaling/test_lost_exporters.py",
         "tests/scaling/test_pair.py",
         "tests/scaling/test_remote_write.py",
         "tests/scaling/test_shards.py",
@@ -47,6 +48,7 @@ MARKS = {
     "slow": (
         "tests/faults/test_kills.py",
         "tests/faults/test_memory.py",
+        "tests/scaling/test_lost_exporters.py",
         "tests/scaling/test_pair.py",
         "tests/scaling/test_remote_write.py",
         "tests/scaling/test_shards.py",

@@ -1,0 +1,238 @@
+"""Exporters that die, restart under another name, or are reconfigured: who is paged, in real programs.
+
+All durations of the rules are divided by SPEED, and what the rules look back for is shorter still, so that a minute is
+longer than all of it.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from exporter.demo.speed import at_speed
+from tests.scaling.test_pair import folder
+from tests.stack.programs import (
+    ROOT,
+    alertmanager,
+    exporter_with,
+    host,
+    kill,
+    number,
+    prometheus_with,
+    query,
+    runtime,
+    until,
+)
+from tests.stack.test_alertmanager import firing, pager, resolved, write_routes
+
+SPEED = 20
+
+LOOKED_BACK = 60.0
+"""Seconds that the rules look back at most, in this test."""
+
+QUIET = """
+summary: Two projects at work; nothing goes wrong.
+projects:
+  - name: Clinic
+    id: clinic
+    spinners:
+      - name: Reminders
+        id: reminders
+        records: 30000
+        runs: [{at: 0s}]
+        steps: [{name: Send, type: email, latency: 10s..20s}]
+  - name: Sales
+    id: sales
+    spinners:
+      - name: Newsletter
+        id: newsletter
+        records: 30000
+        runs: [{at: 0s}]
+        steps: [{name: Send, type: email, latency: 10s..20s}]
+"""
+
+HANGS = """
+summary: One run hangs at second 5, as it appears at 60 times the speed, and does not continue.
+projects:
+  - name: Clinic
+    id: clinic
+    spinners:
+      - name: Hangs
+        id: hangs
+        records: 300
+        runs: [{at: 0s}]
+        steps: [{name: Send, type: whatsapp, latency: 10s..20s}]
+incidents:
+  - {kind: stall, at: 5m, spinner: Hangs, lasts: 1d}
+"""
+
+
+def rules(folder: Path) -> Path:
+    """Write the alert rules with shorter durations."""
+    text = (ROOT / "alerts" / "alerts.rules.yml").read_text()
+    for looked_back in ("[1d]", "[1d:1m]", "[1h]"):
+        assert looked_back in text, f"the rules no longer look back for {looked_back}"
+        text = text.replace(looked_back, looked_back.replace("1d", "20m").replace("1h", "20m"))
+    file = folder / "alerts.rules.yml"
+    file.write_text(yaml.safe_dump(at_speed(yaml.safe_load(text), SPEED)))
+    return file
+
+
+@dataclass
+class World:
+    """A Prometheus with an Alertmanager, and the exporters that it scrapes."""
+
+    folder: Path
+    stack: contextlib.ExitStack
+    messages: list[dict[str, Any]]
+    prometheus: str = ""
+
+    def exporter(self, name: str, settings: dict[str, Any]) -> str:
+        """Start an exporter, or write its config again."""
+        file = folder(self.folder, name) / "exporter.yml"
+        file.write_text(yaml.safe_dump({"sync": {"min_interval": "0s"}, **settings}))
+        return self.stack.enter_context(exporter_with(file, flags=["--web.enable-lifecycle"]))
+
+    def reload(self, name: str, url: str, settings: dict[str, Any]) -> None:
+        (self.folder / name / "exporter.yml").write_text(yaml.safe_dump({"sync": {"min_interval": "0s"}, **settings}))
+        httpx.post(f"{url}/-/reload").raise_for_status()
+
+    def scrape(self, *urls: str) -> None:
+        """Write the list of targets, as service discovery does."""
+        file = self.folder / "targets.json"
+        file.with_suffix(".new").write_text(json.dumps([{"targets": [host(url) for url in urls]}]))
+        file.with_suffix(".new").rename(file)
+
+    def config(self, alertmanager_url: str) -> dict[str, Any]:
+        return {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(rules(self.folder))],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [host(alertmanager_url)]}]}]},
+            "scrape_configs": [
+                {"job_name": "spinner", "file_sd_configs": [{"files": [str(self.folder / "targets.json")]}]}
+            ],
+        }
+
+    def pages(self) -> set[tuple[str, str]]:
+        """Return name and runtime of everything that paged."""
+        return {(each["labels"]["alertname"], each["labels"].get("runtime", "")) for each in firing(self.messages)}
+
+    def tickets(self) -> set[str]:
+        return {each["labels"]["alertname"] for each in self.messages if each["receiver"] == "ticket"}
+
+    def up(self) -> int:
+        return len(query(self.prometheus, "up == 1"))
+
+
+@contextlib.contextmanager
+def world(tmp_path: Path, *flags: str) -> Iterator[World]:
+    """Yield the programs without exporters, and without targets."""
+    with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
+        made = World(tmp_path, stack, messages)
+        alertmanager_url = stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url)))
+        made.scrape()
+        made.prometheus = stack.enter_context(prometheus_with(tmp_path, made.config(alertmanager_url), *flags))
+        yield made
+
+
+def reads(*names: str, url: str, **more: Any) -> dict[str, Any]:
+    return {"runtimes": [{"name": name, "base_url": url} for name in names], **more}
+
+
+@pytest.fixture(scope="module")
+def afterwards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Everything happens at the same time, so that the page that is expected ends the wait for those that are not."""
+    tmp_path = tmp_path_factory.mktemp("world")
+    (tmp_path / "quiet.yaml").write_text(QUIET)
+    (tmp_path / "hangs.yaml").write_text(HANGS)
+    with world(tmp_path) as made:
+        url = made.stack.enter_context(runtime(folder(tmp_path, "quiet"), scenario=tmp_path / "quiet.yaml", speed=60))
+        killed = made.exporter("killed", reads("eu", url=url))
+        reloaded = made.exporter("reloaded", reads("us", "removed-by-reload", url=url))
+        pair = [made.exporter(f"pair-{n}", reads("pair", url=url)) for n in (0, 1)]
+        old = made.exporter("old", reads("rolled-out", "removed-by-rollout", url=url))
+        made.scrape(killed, reloaded, *pair, old)
+        until(lambda: made.up() == 5, "Prometheus scrapes all exporters")
+        # Longer ago than the rules compare the number of exporters with.
+        settled = f"count(spinner_exporter_build_info offset {2 * 600 // SPEED}s)"
+        until(lambda: number(made.prometheus, settled) == 5, "the exporters have been up for a while", timeout=120)
+        assert not made.pages(), f"paged before anything happened: {made.pages()}"
+
+        new = made.exporter("new", reads("rolled-out", url=url))
+        made.scrape(killed, reloaded, *pair, old, new)
+        until(lambda: made.up() == 6, "Prometheus scrapes the new exporter")
+        made.scrape(killed, reloaded, *pair, new)
+        made.reload("reloaded", reloaded, reads("us", url=url, projects={"exclude": ["Sales"]}))
+        kill(killed)
+        kill(pair[0])
+        until(lambda: made.pages(), "the dead exporter of a runtime pages")
+
+        hangs_url = made.stack.enter_context(
+            runtime(folder(tmp_path, "hangs"), scenario=tmp_path / "hangs.yaml", speed=60)
+        )
+        stalls = {"stalls": {"floor": "4s", "ceiling": "6s"}}
+        late = made.exporter("late", reads("stalls", url=hangs_url, **stalls))
+        made.scrape(killed, reloaded, *pair, new, late)
+        until(lambda: len(made.pages()) > 1, "the stalled run pages")
+        down_for = "time() - max(instance:spinner_target:down_since)"
+        until(
+            lambda: (number(made.prometheus, down_for) or 0) > LOOKED_BACK + 10,
+            "the exporter is dead for longer than the rules look back",
+            timeout=180,
+        )
+        yield made
+
+
+def test_the_dead_exporter_of_one_runtime_of_several_pages_for_that_runtime_only(afterwards: World) -> None:
+    assert [page for page in afterwards.pages() if page[0] == "SpinnerExporterDown"] == [("SpinnerExporterDown", "eu")]
+
+
+def test_a_stalled_run_that_a_living_exporter_sees_pages_in_spite_of_the_dead_one(afterwards: World) -> None:
+    assert ("SpinnerRunStalled", "stalls") in afterwards.pages()
+
+
+def test_the_page_continues_while_the_exporter_is_dead(afterwards: World) -> None:
+    assert not resolved(afterwards.messages)
+    expression = 'ALERTS{alertname="SpinnerExporterDown",alertstate="firing",runtime="eu"}'
+    assert number(afterwards.prometheus, expression) == 1
+
+
+def test_a_dead_exporter_of_a_pair_opens_a_ticket(afterwards: World) -> None:
+    assert "SpinnerTargetDown" in afterwards.tickets()
+    (ticket, *_) = (each for each in afterwards.messages if each["labels"]["alertname"] == "SpinnerTargetDown")
+    assert ticket["annotations"]["summary"] == "Prometheus cannot scrape a target of the job spinner."
+
+
+def test_a_rollout_a_reload_and_a_project_that_is_excluded_do_not_page(afterwards: World) -> None:
+    assert afterwards.pages() == {("SpinnerExporterDown", "eu"), ("SpinnerRunStalled", "stalls")}
+
+
+def test_a_restart_of_prometheus_does_not_resolve_a_page(tmp_path: Path) -> None:
+    """With the flag that docs/alerting.md names: by default, alerts with a short `for` start to wait again."""
+    (tmp_path / "quiet.yaml").write_text(QUIET)
+    # An alert that Prometheus does not send again ends after four times this.
+    flags = [f"--rules.alert.for-grace-period={60 // SPEED}s", "--rules.alert.resend-delay=3s"]
+    with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
+        made = World(tmp_path, stack, messages)
+        url = stack.enter_context(runtime(folder(tmp_path, "quiet"), scenario=tmp_path / "quiet.yaml", speed=60))
+        killed, other = (made.exporter(name, reads(name, url=url)) for name in ("eu", "us"))
+        made.scrape(killed, other)
+        alertmanager_url = stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url)))
+        with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
+            until(lambda: made.up() == 2, "Prometheus scrapes both exporters")
+            kill(killed)
+            until(lambda: made.pages(), "the dead exporter pages")
+        with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
+            since = number(made.prometheus, "vector(time())")
+            assert since is not None
+            expired = functools.partial(number, made.prometheus, f"vector(time() - {since})")
+            until(lambda: (expired() or 0) > 4 * 3 + 5, "an alert that is not sent again would have ended")
+            assert made.pages() == {("SpinnerExporterDown", "eu")}
+            assert not resolved(messages)
