@@ -58,8 +58,11 @@ EFFECTS = {
         "jobs",
         "lastProgressAt",
     ): "the exporter's own observations are used; after its restart an alert can be late by one stall threshold",
-    ("jobs", "records.completed"): "no progress and no stall detection; if records can be listed, set "
-    "resources.counts: records",
+    (
+        "jobs",
+        "records.completed",
+    ): "no progress, and without lastProgressAt no stall detection; if records can be listed, "
+    "set resources.counts: records",
     ("jobs", "records.total"): "no spinner_run_progress_ratio",
     ("jobs", "records.failed"): "failed records are not counted",
     ("jobs", "records.waiting"): "only the run's status shows that it waits for a person",
@@ -400,7 +403,7 @@ class _Examination:
             del self.fields[before[0] :]
             self.checks[before[1] :] = [Check("jobs", True, f"no runs in {name}")]
             return None
-        return max(runs, key=lambda run: run.records.failed if run.records else 0, default=None)
+        return max(runs, key=lambda run: (run.records.failed or 0) if run.records else 0, default=None)
 
     def note_labels(self, labels: Iterable[str]) -> None:
         """Note the unknown ones of these status labels."""

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
-from exporter.config.api_description import reports_heartbeats
+from exporter.config.api_description import reports, reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
 from exporter.runs.store import Store
@@ -99,6 +99,27 @@ def _failures(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
     return tuple(named.items())
 
 
+def _records(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
+    records = shown.run.snapshot.records
+    if records is None:
+        return ()
+    numbers = (
+        (("pending",), records.pending),
+        (("running",), records.running),
+        (("waiting",), records.waiting),
+        (("completed",), records.completed),
+        (("failed",), records.failed),
+    )
+    return [(state, number) for state, number in numbers if number is not None]
+
+
+def _processed(spinner: ShownSpinner, now: ScrapeContext) -> Sequence[Sample]:
+    # A count that no run can have would stay 0, which looks like "none failed".
+    resources = now.store.config.runtime.resources
+    numbers = (("completed", spinner.counters.completed_records), ("failed", spinner.counters.failed_records))
+    return [((state,), number) for state, number in numbers if reports(resources, f"records.{state}")]
+
+
 def _local(now: ScrapeContext, time: float | None) -> float | None:
     return None if time is None else now.clock.to_local(time)
 
@@ -136,18 +157,9 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_records",
         "gauge",
-        "Number of records of the run by state: pending, running, waiting, completed or failed.",
-        lambda shown, now: (
-            [
-                (("pending",), records.pending),
-                (("running",), records.running),
-                (("waiting",), records.waiting),
-                (("completed",), records.completed),
-                (("failed",), records.failed),
-            ]
-            if (records := shown.run.snapshot.records)
-            else ()
-        ),
+        "Number of records of the run by state: pending, running, waiting, completed or failed. A number that the API "
+        "does not give is absent.",
+        _records,
         labels=("state",),
     ),
     Family(
@@ -191,7 +203,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "gauge",
         "Seconds without progress after which the run counts as stalled: learned from the pace of the run and of "
         "earlier runs of its spinner, within the configured floor and ceiling. Absent while no progress is expected: "
-        "when the run is queued, waiting for a person, or has ended.",
+        "when the run is queued, waiting for a person, or has ended; and if the API shows no progress of runs.",
         lambda shown, now: shown.stall_threshold(),
     ),
     Family(
@@ -235,10 +247,7 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         "spinner_records_processed_total",
         "counter",
         "Total number of records that finished, by state: completed or failed.",
-        lambda spinner, now: [
-            (("completed",), spinner.counters.completed_records),
-            (("failed",), spinner.counters.failed_records),
-        ],
+        _processed,
         labels=("state",),
     ),
     Family(

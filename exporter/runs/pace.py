@@ -90,7 +90,7 @@ class RunPace(msgspec.Struct, gc=False):
     def first(cls, run: Run) -> Self:
         """Return the pace of a run at its first snapshot. If records have finished before, its gaps are estimates."""
         records, started_at = run.records, run.snapshot.started_at
-        pace = cls(_most_running=records.running, _quiet_since=run.last_progress_at)
+        pace = cls(_most_running=records.running or 0, _quiet_since=run.last_progress_at)
         finished = records.finished
         if finished and started_at is not None and run.last_progress_at is not None:
             pace._add_gap(run.last_progress_at - started_at, finished)
@@ -114,9 +114,9 @@ class RunPace(msgspec.Struct, gc=False):
         since, until = self._quiet_since, after.last_progress_at
         if since is None or until is None or before.restarted_by(after):
             return self.first(after)
-        self._most_running = max(self._most_running, after.records.running)
-        finished = after.records.finished - self._finished
-        self._finished = after.records.finished
+        self._most_running = max(self._most_running, after.records.running or 0)
+        finished_before, self._finished = self._finished, after.records.finished or 0
+        finished = self._finished - finished_before
         if not at_work(before):
             # A person has answered or a worker has continued it: the silence before does not count.
             self._quiet_since = max(until, after.snapshot.updated_at) if at_work(after) else until
@@ -165,7 +165,7 @@ class RunPace(msgspec.Struct, gc=False):
     def _straggler(self, run: Run) -> float:
         """Return how long the last records may take: the mean gap times the records worked on concurrently."""
         records = run.records
-        if records.total is None or records.total - records.finished > self._most_running:
+        if records.total is None or records.finished is None or records.total - records.finished > self._most_running:
             return 0.0
         return (self.interval() or 0.0) * self._most_running
 

@@ -200,7 +200,7 @@ class ProjectRuns:
             heapq.heappush(self._ends, RunEnd(ended_at, run_id))
         if run.failed_records:
             self._with_failed_records[run_id] = tracked
-        if (0 if records is None else records.failed) != tracked.records_read_for:
+        if (0 if records is None else records.failed or 0) != tracked.records_read_for:
             self._new_failures.add(run_id)
 
     def _count(self) -> None:
@@ -307,8 +307,8 @@ class ProjectRuns:
         if tracked is None:
             return
         self._set_failed_records(tracked, records)
-        tracked.records_read_for = run.records.failed
-        if tracked.run.records.failed == run.records.failed:
+        tracked.records_read_for = run.records.failed or 0
+        if (tracked.run.records.failed or 0) == tracked.records_read_for:
             self._new_failures.discard(run.id)
 
     def trim_failed_records(self, run_id: str, records: tuple[FailedRecord, ...]) -> None:

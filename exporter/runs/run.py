@@ -84,7 +84,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def records(self) -> RecordCounts:
-        """Record counts; all zero while the runtime has none."""
+        """Record counts; all zero while the runtime gives none."""
         return self.snapshot.records or _NO_RECORDS
 
     @property
@@ -93,8 +93,8 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return self.snapshot.started_at is not None or self.status in _STARTED
 
     def progress_ratio(self) -> float | None:
-        """Return the share of records that are finished, 0 to 1; None while the total is unknown or 0."""
-        if not self.records.total:
+        """Return the share of records that are finished, 0 to 1; None while it is unknown or the total is 0."""
+        if not self.records.total or self.records.finished is None:
             return None
         return min(self.records.finished / self.records.total, 1.0)
 
@@ -119,7 +119,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     def restarted_by(self, newer: Self) -> bool:
         """Whether `newer` is a restart of this run under the same id: its counts are lower and its start is another."""
         again = newer.snapshot.started_at is None or newer.snapshot.started_at != self.snapshot.started_at
-        return again and newer.records.finished < self.records.finished
+        return again and _finished(newer.snapshot) < _finished(self.snapshot)
 
 
 _NO_RECORDS = RecordCounts()
@@ -135,7 +135,7 @@ def _newer(one: RunSnapshot, seen: float, other: RunSnapshot, other_seen: float)
 
 
 def _finished(snapshot: RunSnapshot) -> int:
-    return snapshot.records.finished if snapshot.records else 0
+    return (snapshot.records.finished or 0) if snapshot.records else 0
 
 
 def _end(snapshot: RunSnapshot) -> float | None:

@@ -110,10 +110,10 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     teachers.append(tracked)
             records = snapshot.records
             if records is not None:
-                if records.completed > tracked.counted_completed:
+                if records.completed is not None and records.completed > tracked.counted_completed:
                     completed += records.completed - tracked.counted_completed
                     tracked.counted_completed = records.completed
-                if records.failed > tracked.counted_failed:
+                if records.failed is not None and records.failed > tracked.counted_failed:
                     failed += records.failed - tracked.counted_failed
                     tracked.counted_failed = records.failed
         counters.last_start_at = None if last_start_at == -math.inf else last_start_at

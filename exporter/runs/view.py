@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from exporter.config import Config, SpinnerPolicy
+from exporter.config.api_description import reports_progress
 from exporter.runs.counters import Counters
 from exporter.runs.pace import RunPace, SpinnerPace, at_work
 from exporter.runs.project import ProjectRuns
@@ -28,15 +29,17 @@ class ShownRun(msgspec.Struct, frozen=True):
     policy: SpinnerPolicy
     excused_until: float
     """The runtime's time until which no silence counts, because the worker service was down."""
+    reports_progress: bool = True
+    """Whether the runtime can show that the run makes progress."""
 
     def stall_threshold(self) -> float | None:
-        """Return the seconds of silence after which the run counts as stalled; None while it need not progress.
+        """Return the seconds of silence after which the run counts as stalled; None while it need not show progress.
 
         Silence is counted from `Run.last_progress_at`. Time for which the run waited for a person, or the worker
         service was down, is added to the threshold.
         """
         since, quiet_since = self.run.last_progress_at, self.pace.quiet_since()
-        if since is None or quiet_since is None or not at_work(self.run):
+        if since is None or quiet_since is None or not self.reports_progress or not at_work(self.run):
             return None
         excused = max(quiet_since, self.excused_until) - since
         return max(excused, 0.0) + self.pace.stall_threshold(self.run, self.earlier, self.policy)
@@ -121,9 +124,16 @@ class StoreView:
                     yield shown
 
     def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
-        policy = self._config().spinner_policy(project.name, tracked.run.snapshot.spinner)
-        earlier = project.earlier(tracked)
-        return ShownRun(tracked.run, project.name, tracked.pace, earlier, policy, self._runtime.outage.excused_until)
+        config = self._config()
+        return ShownRun(
+            tracked.run,
+            project.name,
+            tracked.pace,
+            project.earlier(tracked),
+            config.spinner_policy(project.name, tracked.run.snapshot.spinner),
+            self._runtime.outage.excused_until,
+            reports_progress(config.runtime.resources),
+        )
 
     # -- projects and runtime -----------------------------------------------------------------------------
 

@@ -261,11 +261,11 @@ class Decoder:
             if counts is None
             else RecordCounts(
                 total=counts.total,
-                pending=counts.pending or 0,
-                running=counts.running or 0,
-                waiting=counts.waiting or 0,
-                completed=counts.completed or 0,
-                failed=counts.failed or 0,
+                pending=counts.pending,
+                running=counts.running,
+                waiting=counts.waiting,
+                completed=counts.completed,
+                failed=counts.failed,
             ),
             failures=tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
             refs=refs,

@@ -23,19 +23,19 @@ class Project(msgspec.Struct, frozen=True):
 
 
 class RecordCounts(msgspec.Struct, frozen=True, gc=False):
-    """A run's records by state. `total` is None while the runtime does not know it."""
+    """A run's records by state; None for a number that the runtime does not give."""
 
     total: int | None = None
-    pending: int = 0
-    running: int = 0
-    waiting: int = 0
-    completed: int = 0
-    failed: int = 0
+    pending: int | None = 0
+    running: int | None = 0
+    waiting: int | None = 0
+    completed: int | None = 0
+    failed: int | None = 0
 
     @property
-    def finished(self) -> int:
-        """Records that are done: completed or failed."""
-        return self.completed + self.failed
+    def finished(self) -> int | None:
+        """Records that are done, completed or failed; None if it is not known how many completed."""
+        return None if self.completed is None else self.completed + (self.failed or 0)
 
 
 class FailureCount(msgspec.Struct, frozen=True, gc=False):

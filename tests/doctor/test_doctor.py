@@ -94,7 +94,7 @@ async def test_a_described_deployment_passes_and_the_effect_of_each_missing_fiel
 async def test_the_effect_of_runs_without_counts_is_shown(tmp_path: Path) -> None:
     found = await odd_diagnosis(tmp_path, OddRuntime(), counts="job")
     effects = {(each.resource, each.field): each.effect for each in found.fields}
-    assert effects["jobs", "records.completed"].startswith("no progress and no stall detection")
+    assert effects["jobs", "records.completed"].startswith("no progress, and without lastProgressAt no stall detection")
     assert effects["jobs", "lastProgressAt"].startswith("the exporter's own observations are used")
 
 

@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter.config.api_description import Resource
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
@@ -17,9 +19,9 @@ from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.metrics.lines import exemplar
 from exporter.runs.store import Store
-from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
+from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, RecordCounts
 from exporter.status import Status
-from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, counts, read_project, runtime_config, snapshot, store
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -145,6 +147,56 @@ def test_an_unknown_value_has_no_sample() -> None:
     assert value(found, "spinner_run_failed_records", run_id="run-3") is None
     assert value(found, "spinner_plan_limit", meter="spinners") == math.inf
     assert value(found, "spinner_plan_reset_timestamp_seconds", meter="spinners") is None
+
+
+def test_counts_that_the_runtime_does_not_give_have_no_samples() -> None:
+    held = store(Clock(NOON + 60))
+    completed_only = RecordCounts(10, pending=None, running=None, waiting=None, completed=4, failed=None)
+    failed_only = RecordCounts(10, pending=None, running=None, waiting=None, completed=None, failed=1)
+    runs = [snapshot("run-1", records=completed_only), snapshot("run-2", records=failed_only)]
+    read_project(held, "p1", [(run, NOON + 60) for run in runs], as_of=NOON + 60, horizon=NOON)
+    found = samples(page(held))
+    states = ("pending", "running", "waiting", "completed", "failed")
+    shown = {
+        run.id: [value(found, "spinner_run_records", run_id=run.id, state=state) for state in states] for run in runs
+    }
+    assert shown == {"run-1": [None, None, None, 4, None], "run-2": [None, None, None, None, 1]}
+    assert value(found, "spinner_run_failed_records", run_id="run-1") is None
+    assert value(found, "spinner_run_failed_records", run_id="run-2") == 1
+    assert value(found, "spinner_run_progress_ratio", run_id="run-1") == 0.4
+    assert value(found, "spinner_run_progress_ratio", run_id="run-2") is None, "how many completed is not known"
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts_from", "shown"),
+    [
+        ([], "job", {"threshold", "completed", "failed"}),
+        (["records.completed"], "job", {"threshold", "completed"}),
+        (["records.failed"], "job", {"failed"}),
+        (["lastProgressAt"], "job", {"threshold"}),
+        (["records.total"], "job", set()),
+        (["id"], "records", {"threshold", "completed", "failed"}),
+    ],
+)
+def test_what_an_api_cannot_show_of_its_runs_has_no_samples(
+    fields: list[str], counts_from: str, shown: set[str]
+) -> None:
+    """A count would stay 0 and look like "none failed", and every long run would count as stalled."""
+    described = {"path": "/jobs", "fields": dict.fromkeys(fields, "x")}
+    runtime = runtime_config()
+    jobs = msgspec.convert(described, Resource)
+    changed = msgspec.structs.replace(runtime.resources, jobs=jobs, counts=counts_from)
+    held = store(Clock(NOON + 60))
+    held.config = msgspec.structs.replace(held.config, runtime=msgspec.structs.replace(runtime, resources=changed))
+    read_project(held, "p1", [(snapshot(records=None), NOON + 60)], as_of=NOON + 60, horizon=NOON)
+    found = samples(page(held))
+    processed = {
+        state
+        for state in ("completed", "failed")
+        if value(found, "spinner_records_processed_total", state=state) is not None
+    }
+    threshold = value(found, "spinner_run_stall_threshold_seconds", run_id="run-1")
+    assert processed | ({"threshold"} if threshold is not None else set()) == shown
 
 
 def test_a_clock_difference_shifts_neither_durations_nor_silences() -> None:

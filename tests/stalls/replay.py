@@ -235,7 +235,7 @@ def _silent(shown: ShownRun, scrape: Scrape) -> bool:
 
 def _no_changes_in_15m() -> Condition:
     """`changes(finished[15m]) == 0`, which also holds for a series that is younger than that."""
-    seen: deque[tuple[float, int]] = deque()
+    seen: deque[tuple[float, int | None]] = deque()
 
     def condition(shown: ShownRun, scrape: Scrape) -> bool:
         seen.append((scrape.now, shown.run.records.finished))
