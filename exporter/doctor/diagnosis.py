@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
+from exporter.config.api_description import reports
 from exporter.doctor.suggest import SuggestError, fields_of, from_responses
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
@@ -339,6 +340,8 @@ class _Examination:
             effect = "" if values or not expected else EFFECTS.get((resource, field), "required")
             if effect and field == "runtime.lastHeartbeatAt" and self._expects_heartbeats:
                 effect = "the runtime counts as down"
+            if effect and field == "records.completed" and reports(self._config.runtime.resources, field):
+                effect = "no progress; without lastProgressAt every run counts as stalled after a while"
             if not values and (substitute := self._substitute(resource, field)):
                 effect = substitute
             yield FieldFinding(resource, field, len(values), len(items), _example(values), effect)

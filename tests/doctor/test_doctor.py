@@ -96,6 +96,10 @@ async def test_the_effect_of_runs_without_counts_is_shown(tmp_path: Path) -> Non
     effects = {(each.resource, each.field): each.effect for each in found.fields}
     assert effects["jobs", "records.completed"].startswith("no progress, and without lastProgressAt no stall detection")
     assert effects["jobs", "lastProgressAt"].startswith("the exporter's own observations are used")
+    fields = {**EXAMPLE["runtime"]["resources"]["jobs"]["fields"], "records.completed": "nothing"}
+    found = await odd_diagnosis(tmp_path, OddRuntime(), counts="job", jobs={"fields": fields})
+    effects = {(each.resource, each.field): each.effect for each in found.fields}
+    assert effects["jobs", "records.completed"].endswith("every run counts as stalled after a while")
 
 
 async def test_a_missing_required_field_fails(tmp_path: Path) -> None:
