@@ -281,6 +281,13 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         lambda spinner, now: spinner.policy.expected_interval,
     ),
     Family(
+        "spinner_watched_since_timestamp_seconds",
+        "gauge",
+        "Unix time of the first read of the spinner's project: no later start was missed. Absent without an expected "
+        "interval.",
+        lambda spinner, now: None if spinner.policy.expected_interval is None else _local(now, spinner.watched_since),
+    ),
+    Family(
         "spinner_stall_floor_seconds",
         "gauge",
         "Configured lower limit of the stall threshold of the spinner's runs, in seconds.",

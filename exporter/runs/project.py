@@ -31,6 +31,8 @@ class ProjectMetadata(msgspec.Struct, frozen=True):
     """Time of the last good read."""
     watermark: float | None = None
     """Time up to which the project's list has been read; None before the first read."""
+    watched_since: float | None = None
+    """Time of the first good read: no run that started later was missed. None before it."""
 
 
 class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -89,7 +91,10 @@ class ProjectRuns:
         Returns how many runs were dropped over the limit during a first read.
         """
         watermark = self.metadata.watermark if unchanged else as_of
-        self.metadata = msgspec.structs.replace(self.metadata, read_as_of=as_of, watermark=watermark)
+        watched_since = as_of if self.metadata.watched_since is None else self.metadata.watched_since
+        self.metadata = msgspec.structs.replace(
+            self.metadata, read_as_of=as_of, watermark=watermark, watched_since=watched_since
+        )
         self.read_at = at
         self.error = None
         self.is_committing = False

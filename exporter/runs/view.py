@@ -54,6 +54,8 @@ class ShownSpinner(msgspec.Struct, frozen=True):
     policy: SpinnerPolicy
     runs: dict[Status, int]
     """Runs in the list now, by status; empty while the list is stale."""
+    watched_since: float | None
+    """The runtime's time since when no run of its project was missed."""
 
 
 class StoreView:
@@ -113,7 +115,8 @@ class StoreView:
             return None
         counters, present = project.spinner(name)
         policy = self._config().spinner_policy(project.name, name)
-        return ShownSpinner(project.name, name, counters, policy, present if self.is_fresh(project) else {})
+        runs = present if self.is_fresh(project) else {}
+        return ShownSpinner(project.name, name, counters, policy, runs, project.metadata.watched_since)
 
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner to show."""

@@ -32,7 +32,12 @@ READ = (
 )
 
 # One series for all projects.
-SHARED = ("spinner_api_up", "spinner_runtime_last_heartbeat_timestamp_seconds", "spinner_runtime_up")
+SHARED = (
+    "spinner_api_up",
+    "spinner_runtime_heartbeat_timeout_seconds",
+    "spinner_runtime_last_heartbeat_timestamp_seconds",
+    "spinner_runtime_up",
+)
 
 RUN_PAGES = ("SpinnerRunStalled", "SpinnerRunNotPickedUp")
 
