@@ -99,7 +99,7 @@ def timing(name: str) -> Alert:
 
 def backfill(folder: Path, spinners: Sequence[Iterable[History]]) -> None:
     """Write what the exporter exposes at each scrape into the data folder of a Prometheus."""
-    samples: dict[str, list[str]] = {name: [] for name in READ}
+    samples: dict[str, list[str]] = {name: [] for name in {*READ, *SHARED}}
     # The spinners of the corpus overlap in time; their common series are written once.
     shared: dict[tuple[str, int], str] = {}
     for number, histories in enumerate(spinners):
