@@ -165,7 +165,7 @@ METERS = table(
     ],
     [
         Column("runtime", "Runtime"),
-        Column("meter", "Meter", mappings=[value_mapping({UNKNOWN[0]: UNKNOWN})], colours="text"),
+        Column("meter", "Meter"),
         Column("Value #A", "Used", "count", width=75, align="right"),
         Column("Value #B", "Limit", "count", width=75, align="right", mappings=[UNLIMITED]),
         Column("Value #C", "Usage", "ratio", width=95, bar=True, empty=("", TEXT)),

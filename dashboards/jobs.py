@@ -101,7 +101,7 @@ RUNS = table(
         ),
         Column("Value #D", "Started", "time", width=97, empty=("not started", TEXT)),
         Column("Value #E", "Ended", "time", width=97, empty=("in progress", TEXT)),
-        Column("Value #F", "Duration", "duration", width=74, empty=("none", TEXT)),
+        Column("Value #F", "Duration", "duration", width=84, empty=("none", TEXT)),
         Column(
             "Value #G",
             "Failed",

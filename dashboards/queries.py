@@ -78,10 +78,10 @@ def stalled_runs(*matchers: str) -> str:
     """Return the stalled runs and their seconds without progress: the condition of SpinnerRunStalled."""
     progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
     threshold = per_run("spinner_run_stall_threshold_seconds", *matchers)
-    return _to_blame(f"(time() - {progress} > {threshold})")
+    return _outside_outages(f"(time() - {progress} > {threshold})")
 
 
-def _to_blame(stalled: str) -> str:
+def _outside_outages(stalled: str) -> str:
     """Leave out the runs of projects that cannot be read, and of runtimes that are down."""
     return f"({while_read(stalled)} unless on (runtime) {outages()})"
 
@@ -118,7 +118,7 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     silence = series("project_spinner_run:spinner_run_silence:ratio", PROJECT, SPINNER, *matchers)
     rules = series("project_spinner_status:spinner_runs:max", PROJECT)
     parts = [
-        f"{_to_blame(f'({silence} > 1)')} * 0 + {status_number('stalled')}",
+        f"{_outside_outages(f'({silence} > 1)')} * 0 + {status_number('stalled')}",
         # Without the recording rules nobody knows which of the runs that should make progress are stalled.
         f"({per_run('spinner_run_stall_threshold_seconds', *matchers)} unless on () {rules}) * 0 + {UNKNOWN_NUMBER}",
     ]

@@ -116,6 +116,8 @@ def test_panel_ids_are_stable() -> None:
     assert ids["spinner-jobs"]["Runs"] == 1
     assert ids["spinner-live-ops"]["Stalled"] == 4
     assert ids["spinner-capacity"]["Plan"] == 7
+    assert [ids[uid]["Runtimes"] for uid in ("spinner-jobs", "spinner-live-ops", "spinner-exporter")] == [11, 7, 1]
+    assert 2 not in ids["spinner-exporter"].values(), "it was the age of the data"
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
