@@ -9,7 +9,7 @@ error, since it must not look like an empty one. Text that becomes a label is cl
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -124,9 +124,7 @@ class Decoder:
 
     def raw_items(self, resource: str, body: bytes) -> list[Any]:
         """Return a response's items undecoded, to search them for fields. Raises one of `MALFORMED`."""
-        layout = self._layouts[resource]
-        raws = [layout.single(body)] if resource in _SINGLE else list(layout.page(body)[0])
-        return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws]
+        return self._raw_page(resource, body)[0]
 
     def explain(self, resource: str, body: bytes) -> DecodeReport:
         """Return what a description finds in a response, field by field.
@@ -136,13 +134,13 @@ class Decoder:
         layout = self._layouts[resource]
         found: list[dict[str, Any]] = []
         skipped: list[str] = []
-        for item in self.raw_items(resource, body):
+        items, cursor = self._raw_page(resource, body)
+        for item in items:
             try:
                 found.append(flat(layout.mapping(item) if layout.mapping else item, FIELDS[resource]))
                 layout.item(item)
             except MALFORMED as error:
                 skipped.append(str(error))
-        cursor = None if resource in _SINGLE else layout.page(body)[1]
         return DecodeReport(found, skipped, cursor)
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
@@ -195,6 +193,16 @@ class Decoder:
         """Decode the plan meters."""
         meters = self._listing(body, self._layouts["usage"], self._meter).items
         return tuple({meter.name: meter for meter in meters}.values())
+
+    def _raw_page(self, resource: str, body: bytes) -> tuple[list[Any], str | None]:
+        """Return a response's items undecoded, and what leads to the next page of a list."""
+        layout = self._layouts[resource]
+        raws: Sequence[Any]
+        if resource in _SINGLE:
+            raws, cursor = [layout.single(body)], None
+        else:
+            raws, cursor, _ = layout.page(body)
+        return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws], cursor
 
     def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
         """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""
