@@ -115,6 +115,10 @@ class Resource(_Section, frozen=True):
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
 
+    def can_have(self, field: str) -> bool:
+        """Whether items can have a field: it is described, or items have the contract's format."""
+        return not self.fields or field in self.fields
+
 
 Absent = Literal["absent"]
 
@@ -144,8 +148,7 @@ class Resources(_Section, frozen=True):
 
 def reports_heartbeats(resources: Resources) -> bool:
     """Whether health contains the worker service's last heartbeat."""
-    health = resources.health
-    return isinstance(health, Resource) and (not health.fields or "runtime.lastHeartbeatAt" in health.fields)
+    return isinstance(resources.health, Resource) and resources.health.can_have("runtime.lastHeartbeatAt")
 
 
 def present(resources: Resources) -> dict[str, Resource]:
@@ -158,7 +161,7 @@ def reports(resources: Resources, field: str) -> bool:
     """Whether runs can have this field of `jobs`: it is described, in the contract's format or counted from records."""
     if resources.counts == "records" and (field.startswith("records.") or field == "lastProgressAt"):
         return True
-    return not resources.jobs.fields or field in resources.jobs.fields
+    return resources.jobs.can_have(field)
 
 
 def reports_progress(resources: Resources) -> bool:

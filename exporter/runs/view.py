@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from exporter.config import Config, SpinnerPolicy
-from exporter.config.api_description import reports_progress
 from exporter.runs.counters import Counters
 from exporter.runs.pace import RunPace, SpinnerPace, at_work
 from exporter.runs.project import ProjectRuns
@@ -135,7 +134,7 @@ class StoreView:
             project.earlier(tracked),
             config.spinner_policy(project.name, tracked.run.snapshot.spinner),
             self._runtime.outage.excused_until,
-            reports_progress(config.runtime.resources),
+            config.reports_progress,
         )
 
     # -- projects and runtime -----------------------------------------------------------------------------
