@@ -13,17 +13,11 @@ import yaml
 
 from exporter.metrics import catalogue
 from exporter.status import Status
+from tests.alerts.rule_files import RULE_FILES, rules
 from tests.stack.programs import ROOT, program
 
 ALERTS = ROOT / "alerts"
-RULE_FILES = sorted(ALERTS.glob("*.rules.yml"))
 TEST_FILES = sorted((ALERTS / "tests").glob("*.yml"))
-
-
-def rules() -> Iterator[dict[str, Any]]:
-    for file in RULE_FILES:
-        for group in yaml.safe_load(file.read_text())["groups"]:
-            yield from group["rules"]
 
 
 ALERT_RULES = [rule for rule in rules() if "alert" in rule]

@@ -18,6 +18,7 @@ from dashboards.__main__ import DASHBOARDS, DIST
 from dashboards.grafana import as_json
 from dashboards.style import GREY, STATUSES, TAG, TEXT, UNKNOWN, thresholds
 from exporter.status import Status
+from tests.alerts.rule_files import alert_rule
 from tests.dashboards.display import Mark, Verdict, display
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import ROOT
@@ -255,7 +256,6 @@ def test_only_what_is_unknown_has_a_question_mark() -> None:
 
 
 def test_dashboards_and_the_alert_define_a_stall_in_the_same_way() -> None:
-    groups = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())["groups"]
-    alert = next(rule for group in groups for rule in group["rules"] if rule.get("alert") == "SpinnerRunStalled")
+    alert = alert_rule("SpinnerRunStalled")
     condition = re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", queries.stalled_runs())
     assert condition in re.sub(r"max (by|without) \([^)]*\)|[\s()]", "", alert["expr"])

@@ -13,8 +13,9 @@ import yaml
 from dashboards.__main__ import DASHBOARDS, DIST
 from dashboards.queries import PROJECT, all_fresh, or_zero, outages, scraped_throughout, stalled_runs
 from dashboards.style import UNKNOWN_NUMBER, status_number
+from tests.alerts.rule_files import alert_rule
 from tests.dashboards.grafana import interpolate
-from tests.stack.programs import ROOT, program
+from tests.stack.programs import program
 
 NOW = 60
 """Minutes since the first sample; there is one for each minute."""
@@ -391,8 +392,7 @@ def run(status: str = "running", *, failed: str = "0", labels: str = RUN) -> Ser
 )
 def test_stalled_is_what_the_alert_pages_for(situation: str, is_stalled: bool, tmp_path: Path) -> None:
     series = (SITUATIONS[situation][0] if situation in SITUATIONS else UNREADABLE) | run()
-    groups = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())["groups"]
-    alert = next(rule for group in groups for rule in group["rules"] if rule.get("alert") == "SpinnerRunStalled")
+    alert = alert_rule("SpinnerRunStalled")
     runs = {'{run_id="1"}': 1} if is_stalled else {}
     check(tmp_path, series, {f"group by (run_id) ({each})": runs for each in (stalled_runs(), alert["expr"])})
 

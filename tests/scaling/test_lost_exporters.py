@@ -95,13 +95,14 @@ class World:
     prometheus: str = ""
 
     def exporter(self, name: str, settings: dict[str, Any]) -> str:
-        """Start an exporter, or write its config again."""
-        file = folder(self.folder, name) / "exporter.yml"
-        file.write_text(yaml.safe_dump({"sync": {"min_interval": "0s"}, **settings}))
+        """Start an exporter."""
+        folder(self.folder, name)
+        file = self._write(name, settings)
         return self.stack.enter_context(exporter_with(file, flags=["--web.enable-lifecycle"]))
 
     def reload(self, name: str, url: str, settings: dict[str, Any]) -> None:
-        (self.folder / name / "exporter.yml").write_text(yaml.safe_dump({"sync": {"min_interval": "0s"}, **settings}))
+        """Give a running exporter another config."""
+        self._write(name, settings)
         httpx.post(f"{url}/-/reload").raise_for_status()
 
     def scrape(self, *urls: str) -> None:
@@ -130,15 +131,20 @@ class World:
     def up(self) -> int:
         return len(query(self.prometheus, "up == 1"))
 
+    def _write(self, name: str, settings: dict[str, Any]) -> Path:
+        file = self.folder / name / "exporter.yml"
+        file.write_text(yaml.safe_dump({"sync": {"min_interval": "0s"}, **settings}))
+        return file
+
 
 @contextlib.contextmanager
-def world(tmp_path: Path, *flags: str) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[World]:
     """Yield the programs without exporters, and without targets."""
     with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
         made = World(tmp_path, stack, messages)
         alertmanager_url = stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url)))
         made.scrape()
-        made.prometheus = stack.enter_context(prometheus_with(tmp_path, made.config(alertmanager_url), *flags))
+        made.prometheus = stack.enter_context(prometheus_with(tmp_path, made.config(alertmanager_url)))
         yield made
 
 

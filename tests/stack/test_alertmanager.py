@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.alerts.rule_files import alert_rule
 from tests.stack.programs import ROOT, alertmanager, exporter, prometheus, runtime, until
 
 CONFIG = ROOT / "alerts" / "alertmanager.yml"
@@ -86,7 +87,10 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_one_cause_is_one_page(
     alertmanager_url: str, source: tuple[str, dict[str, str]], target: tuple[str, dict[str, str]], inhibited: bool
 ) -> None:
-    labels = [{"alertname": name, "severity": severity(name), **more} for name, more in (source, target)]
+    labels = [
+        {"alertname": name, "severity": alert_rule(name)["labels"]["severity"], **more}
+        for name, more in (source, target)
+    ]
     post(alertmanager_url, labels, firing=True)
     try:
         states = {alert["labels"]["alertname"]: alert["status"] for alert in alerts(alertmanager_url)}
@@ -96,12 +100,6 @@ def test_one_cause_is_one_page(
     finally:
         post(alertmanager_url, labels, firing=False)
         until(lambda: not alerts(alertmanager_url), "Alertmanager has removed the alerts of this case")
-
-
-def severity(name: str) -> str:
-    document = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())
-    (found,) = (rule for group in document["groups"] for rule in group["rules"] if rule.get("alert") == name)
-    return str(found["labels"]["severity"])
 
 
 def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(tmp_path: Path) -> None:

@@ -4,17 +4,16 @@ import math
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
+from tests.alerts.rule_files import alert_rule
 from tests.builders import RUNTIME
-from tests.stack.programs import ROOT, program, prometheus
+from tests.stack.programs import program, prometheus
 from tests.stalls.histories import KINDS, MINUTE, STEP, History, corpus, outages
 from tests.stalls.replay import NOT_PICKED_UP, OURS, STALLED, Alert, Score, pages, play, scrapes
 
@@ -86,14 +85,9 @@ def test_every_kind_of_history_is_replayed() -> None:
     assert len(list(corpus(SEED, 1, runs=1))) == len(KINDS)
 
 
-def rule(name: str) -> dict[str, Any]:
-    document = yaml.safe_load((ROOT / "alerts" / "alerts.rules.yml").read_text())
-    return next(rule for group in document["groups"] for rule in group["rules"] if rule.get("alert") == name)
-
-
 def timing(name: str) -> Alert:
     """Return an alert's `for` and `keep_firing_for`."""
-    minutes = [int(rule(name)[each].removesuffix("m")) for each in ("for", "keep_firing_for")]
+    minutes = [int(alert_rule(name)[each].removesuffix("m")) for each in ("for", "keep_firing_for")]
     return Alert(lambda: lambda shown, scrape: False, hold=minutes[0] * MINUTE, keep=minutes[1] * MINUTE)
 
 
@@ -146,7 +140,7 @@ def evaluate(url: str, name: str, history: History) -> dict[str, list[tuple[floa
         chunk = times[first : first + 10_000]
         answer = httpx.post(
             f"{url}/api/v1/query_range",
-            data={"query": rule(name)["expr"], "start": f"{chunk[0]}", "end": f"{chunk[-1]}", "step": f"{STEP}"},
+            data={"query": alert_rule(name)["expr"], "start": f"{chunk[0]}", "end": f"{chunk[-1]}", "step": f"{STEP}"},
             timeout=60,
         ).json()
         assert answer["status"] == "success", answer

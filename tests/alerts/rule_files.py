@@ -1,0 +1,23 @@
+"""The project's rule files, for tests that compare something with a rule."""
+
+import functools
+from typing import Any
+
+import yaml
+
+from tests.stack.programs import ROOT
+
+RULE_FILES = sorted((ROOT / "alerts").glob("*.rules.yml"))
+
+
+@functools.cache
+def rules() -> tuple[dict[str, Any], ...]:
+    """Return every rule of every group, which a test must not change."""
+    groups = [group for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"]]
+    return tuple(rule for group in groups for rule in group["rules"])
+
+
+def alert_rule(name: str) -> dict[str, Any]:
+    """Return the rule of an alert; there is exactly one."""
+    (found,) = (rule for rule in rules() if rule.get("alert") == name)
+    return found
