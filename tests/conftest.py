@@ -54,6 +54,7 @@ MARKS = {
         "tests/scaling/test_shards.py",
         "tests/stack/test_scenarios.py::test_a_scenario_ends_",
         "tests/stalls/test_real_prometheus.py",
+        "tests/unknown/test_alerts.py",
     ),
 }
 """The marks of tests, by the beginning of their ids. A test that starts a program without its mark fails."""

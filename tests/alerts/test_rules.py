@@ -11,6 +11,7 @@ import promql_parser
 import pytest
 import yaml
 
+from exporter.config import parse_duration
 from exporter.metrics import catalogue
 from exporter.status import Status
 from tests.alerts.rule_files import RULE_FILES, rules
@@ -250,11 +251,7 @@ def test_series_of_ended_runs_exist_for_longer_than_any_for() -> None:
     retention = 3600.0
     for rule in ALERT_RULES:
         if "spinner_run_end_timestamp_seconds" in rule["expr"]:
-            assert seconds(rule.get("for", "0s")) + 120 < retention, rule["alert"]
-
-
-def seconds(duration: str) -> float:
-    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+            assert parse_duration(rule.get("for", "0s")) + 120 < retention, rule["alert"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Evaluates the project's rules at simulated times. A fake: Prometheus evaluates rules at the present time only.
 
 A real Prometheus evaluates every expression; `for`, `keep_firing_for` and the series `ALERTS` follow Prometheus's
-documentation. `tests/unknown/test_matrix.py` compares the result with that of promtool.
+documentation. `tests/unknown/test_rule_engine.py` compares the result with that of promtool.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
+from exporter.config import parse_duration
 from tests.unknown.remote_write import STALE, Labels, RemoteWriter, labels_of
 
 
@@ -80,7 +81,7 @@ class RuleEngine:
         self, rule: dict[str, Any], found: list[tuple[dict[str, str], float]], now: float
     ) -> dict[Labels, float]:
         name = rule["alert"]
-        wait, keep = seconds(rule.get("for", "0s")), seconds(rule.get("keep_firing_for", "0s"))
+        wait, keep = parse_duration(rule.get("for", "0s")), parse_duration(rule.get("keep_firing_for", "0s"))
         for metric, _ in found:
             labels = {**_plain(metric), **rule["labels"]}
             alert = self._active.setdefault(labels_of(name, labels), Alert(name, labels, now))
@@ -99,11 +100,6 @@ class RuleEngine:
             for alert in self._active.values()
             if alert.name == name
         }
-
-
-def seconds(duration: str) -> float:
-    """Return a duration of one number and one unit."""
-    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[duration[-1]]
 
 
 def _plain(metric: dict[str, str]) -> dict[str, str]:
