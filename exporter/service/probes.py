@@ -50,7 +50,7 @@ class Probes:
         self._observer = observer
         self._make_store = make_store
         self._monotonic = monotonic
-        self._problems = ProblemLog(monotonic)
+        self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._health: Health | None = None
         self._shared = SingleFlight(self._read_shared, min_interval=config.sync.min_interval, monotonic=monotonic)
         self._is_stopped = False

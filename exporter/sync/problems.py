@@ -18,8 +18,10 @@ class ProblemLog:
     A thousand projects that fail for the same reason are one line, and so is an hour of failures.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], *, name_of: Callable[[str], str]) -> None:
+        """`name_of` returns a project's name for its id."""
         self._monotonic = monotonic
+        self._name_of = name_of
         self._known: dict[_Key, _Problem] = {}
         self._new: dict[_Key, None] = {}
         self._resolved: dict[_Key, _Problem] = {}
@@ -62,7 +64,7 @@ class ProblemLog:
             if (what, project) in self._known:
                 alike[what, self._known[what, project].error].append(project)
         for (what, error), projects in alike.items():
-            log.warning("cannot read", what=what, error=error, **_project_fields(projects))
+            log.warning("cannot read", what=what, error=error, **self._project_fields(projects))
         recovered: dict[str, list[str]] = defaultdict(list)
         for what, project in self._resolved:
             recovered[what].append(project)
@@ -71,10 +73,20 @@ class ProblemLog:
             seconds = self._monotonic() - min(problem.since for problem in problems)
             times = max(problem.times for problem in problems)
             log.info(
-                "recovered", what=what, failed_times=times, failed_seconds=round(seconds), **_project_fields(projects)
+                "recovered",
+                what=what,
+                failed_times=times,
+                failed_seconds=round(seconds),
+                **self._project_fields(projects),
             )
         self._new.clear()
         self._resolved.clear()
+
+    def _project_fields(self, projects: Iterable[str]) -> dict[str, object]:
+        named = sorted(self._name_of(project_id) for project_id in projects if project_id)
+        if len(named) > 1:
+            return {"projects": len(named), "such_as": named[0]}
+        return {"project": named[0]} if named else {}
 
 
 _Key = tuple[str, str]
@@ -87,10 +99,3 @@ class _Problem:
     since: float
     logged_at: float
     times: int = 1
-
-
-def _project_fields(projects: Iterable[str]) -> dict[str, object]:
-    named = sorted(filter(None, projects))
-    if len(named) > 1:
-        return {"projects": len(named), "such_as": named[0]}
-    return {"project": named[0]} if named else {}

@@ -58,6 +58,10 @@ class ProjectList:
             self._set({project.id: project.name for page in pages for project in page.items})
             self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now
 
+    def name_of(self, project_id: str) -> str:
+        """Return the name of a project; the id of one that is not in the list."""
+        return self.names.get(project_id, project_id)
+
     def _set(self, names: dict[str, str]) -> None:
         # Computed here and not on access: every probe reads it.
         self.names = names

@@ -46,7 +46,7 @@ class RuntimeSync:
         self._observer = observer
         self._monotonic = monotonic
         self._project_list = project_list
-        self._problems = ProblemLog(monotonic)
+        self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._project_sync = ProjectSync(client, store, config, self._problems, monotonic=monotonic)
 
     async def run(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -38,6 +39,8 @@ def listen(address: str) -> socket.socket:
         listener = _listener(*split_address(address))
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        if error.errno == errno.EADDRINUSE:
+            reason += "; choose another address with --web.listen-address"
         raise ConfigError(f"web.listen_address: cannot listen on {address}: {reason}") from None
     # Inherited by every connection. asyncio sets it only on sockets that were created with a protocol number. Without
     # it, the last bytes of a response wait 40 ms until the client acknowledges those before.

@@ -160,7 +160,8 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run("serve", f"--config.file={tmp_path / 'exporter.yml'}", f"--web.listen-address={address}")
     assert ended.returncode == 2
-    assert f"web.listen_address: cannot listen on {address}: Address already in use" in ended.stderr
+    where = f"web.listen_address: cannot listen on {address}: Address already in use"
+    assert f"{where}; choose another address with --web.listen-address" in ended.stderr
 
 
 @pytest.mark.parametrize(

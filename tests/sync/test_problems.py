@@ -12,7 +12,7 @@ class Log:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.problems = ProblemLog(self.clock)
+        self.problems = ProblemLog(self.clock, name_of=lambda project_id: {"s1": "Sales"}.get(project_id, project_id))
 
     def lines(self) -> list[dict[str, object]]:
         with structlog.testing.capture_logs() as captured:
@@ -52,6 +52,15 @@ def test_projects_that_fail_for_the_same_reason_are_one_line(log: Log) -> None:
     assert (together["error"], together["projects"], together["such_as"]) == ("HTTP 403", 2, "a")
     assert (alone["error"], alone["project"]) == ("HTTP 500", "c")
     assert "projects" not in alone
+
+
+def test_a_project_is_logged_by_its_name(log: Log) -> None:
+    log.problems.report("project", "HTTP 500", project="s1")
+    (line,) = log.lines()
+    assert line["project"] == "Sales"
+    log.problems.resolve("project", project="s1")
+    (line,) = log.lines()
+    assert line["project"] == "Sales"
 
 
 def test_another_error_of_a_known_problem_is_logged_after_a_while_only(log: Log) -> None:
