@@ -68,6 +68,8 @@ class Record:
     status: RecordStatus = RecordStatus.RUNNING
     step: int = 0
     """Index of its current step, or of the step at which it failed."""
+    step_started_at: float = dataclasses.field(init=False)
+    """When its first attempt at that step started."""
     attempts: int = 1
     """Attempts at that step."""
     wait_ends_at: float | None = None
@@ -76,6 +78,9 @@ class Record:
     error_code: str | None = None
     error_message: str | None = None
     """Personal data."""
+
+    def __post_init__(self) -> None:
+        self.step_started_at = self.started_at
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -73,6 +73,12 @@ class StepView(_Wire, frozen=True):
     name: str
 
 
+class CurrentStepView(StepView, frozen=True):
+    """The step at which a record in progress is."""
+
+    started_at: str
+
+
 class RecordView(_Wire, frozen=True):
     """A record."""
 
@@ -85,6 +91,7 @@ class RecordView(_Wire, frozen=True):
     started_at: str | None
     ended_at: str | None
     attempts: int
+    step: CurrentStepView | None
 
 
 class Page(_Wire, frozen=True):
@@ -186,10 +193,15 @@ def job_view(run: Run, wall_ms: WallMs) -> Job:
 
 def record_view(run: Run, record: Record, wall_ms: WallMs) -> RecordView:
     """Return the JSON object of a record that has started."""
-    failed_step = None
-    if record.status is RecordStatus.FAILED:
-        step = run.spinner.spec.steps[record.step]
-        failed_step = StepView(record.step, step.type, step.name)
+    steps, failed_step, current_step = run.spinner.spec.steps, None, None
+    # A record whose steps are all done is completed in a moment.
+    if record.step < len(steps):
+        step = steps[record.step]
+        if record.status is RecordStatus.FAILED:
+            failed_step = StepView(record.step, step.type, step.name)
+        elif record.status in (RecordStatus.RUNNING, RecordStatus.WAITING):
+            started_at = rfc3339(wall_ms(record.step_started_at))
+            current_step = CurrentStepView(record.step, step.type, step.name, started_at)
     return RecordView(
         id=record_id(run, record.index),
         job_id=run.id,
@@ -200,12 +212,13 @@ def record_view(run: Run, record: Record, wall_ms: WallMs) -> RecordView:
         started_at=_time(record.started_at, wall_ms),
         ended_at=_time(record.ended_at, wall_ms),
         attempts=record.attempts,
+        step=current_step,
     )
 
 
 def pending_record_view(run: Run, index: int) -> RecordView:
     """Return the JSON object of a pending record."""
-    return RecordView(record_id(run, index), run.id, RecordStatus.PENDING.value, None, None, None, None, None, 0)
+    return RecordView(record_id(run, index), run.id, RecordStatus.PENDING.value, None, None, None, None, None, 0, None)
 
 
 def record_id(run: Run, index: int) -> str:

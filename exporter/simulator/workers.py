@@ -130,7 +130,7 @@ class Workers:
             if latency or error_code or step.wait:
                 self._later(latency, self._end_attempt, run, record, step, error_code, draws.third)
                 return
-            record.step += 1
+            self._next_step(record)
         # Not immediately, because each such record would add a level of recursion.
         self._later(0, self._end_record, run, record, None)
 
@@ -165,12 +165,16 @@ class Workers:
             self._finish_step(run, record)
 
     def _finish_step(self, run: Run, record: Record) -> None:
-        record.step += 1
-        record.attempts = 1
+        self._next_step(record)
         if record.step < len(run.spinner.spec.steps):
             self._start_step(run, record)
         else:
             self._end_record(run, record, None)
+
+    def _next_step(self, record: Record) -> None:
+        record.step += 1
+        record.step_started_at = self._events.now
+        record.attempts = 1
 
     def _wait_for_person(self, run: Run, record: Record, wait: scenario.Wait, draw: float) -> None:
         record.status = RecordStatus.WAITING

@@ -103,7 +103,33 @@ async def test_failed_records_have_their_step_and_personal_data_only_in_the_mess
         "startedAt": "2026-01-05T09:00:01.000Z",
         "endedAt": "2026-01-05T09:00:21.000Z",
         "attempts": 2,
+        "step": None,
     }
+
+
+async def test_a_record_in_progress_has_the_step_at_which_it_is(tmp_path: Path) -> None:
+    steps = [
+        {"name": "Note", "type": "log"},
+        {"name": "Write", "type": "ai_agent", "latency": "10s"},
+        {"name": "Ask", "type": "human_call", "latency": "5s", "wait": {"answer": "1h", "timeout": "2h"}},
+    ]
+    simulation = Simulation(scenario(tmp_path, spinner={"steps": steps, "records": 1}))
+    job = simulation.engine.trigger("mail")
+    seen = []
+    async with simulation.client() as client:
+        for seconds in (5, 7, 60, 4000):
+            await simulation.after(seconds)
+            (record,) = (await client.get(f"/api/v1/jobs/{job}/records")).json()["items"]
+            step = record["step"]
+            seen.append(
+                (record["status"], step and (step["index"], step["type"], step["name"], step["startedAt"][14:19]))
+            )
+    assert seen == [
+        ("running", (1, "ai_agent", "Write", "00:01")),
+        ("running", (2, "human_call", "Ask", "00:11")),
+        ("waiting", (2, "human_call", "Ask", "00:11")),
+        ("completed", None),
+    ]
 
 
 async def test_records_are_listed_completely_and_by_status(tmp_path: Path) -> None:
