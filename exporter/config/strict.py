@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -71,15 +71,23 @@ def decode(tree: Any, kind: type[T], hook: Callable[[type, object], object] | No
 
 def keys_at(kind: type, path: tuple[str, ...]) -> list[str]:
     """Return the keys that a type has at a path."""
+    section = _section_at(kind, path)
+    return [] if section is None else list(get_type_hints(section))
+
+
+def _section_at(kind: type, path: tuple[str, ...]) -> Any:
     section: Any = kind
     for key in path:
-        hint: Any = get_type_hints(section).get(key)
-        # Of a union, the member that has keys; of a mapping or a list, its values.
-        kinds = (hint, *get_args(hint), *(each for inner in get_args(hint) for each in get_args(inner)))
+        kinds = _kinds(get_type_hints(section).get(key))
         section = next((each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)), None)
         if section is None:
-            return []
-    return list(get_type_hints(section))
+            return None
+    return section
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """Return a type, of a union its members, and of a mapping or a list its values."""
+    return (hint, *get_args(hint), *(each for inner in get_args(hint) for each in get_args(inner)))
 
 
 def unknown_key(key: str, known: list[str]) -> str:
@@ -91,6 +99,9 @@ def unknown_key(key: str, known: list[str]) -> str:
 def _misfit(message: str, kind: type) -> MisfitError:
     """Split msgspec's message into the path and what is expected."""
     what, _, at = message.partition(" - at `$")
+    if key_of := re.search(r" - at `key` in `\$(.*)`$", message):
+        # YAML reads true, yes, on and no without quotes as true and false, and 5 as a number.
+        what, at = "expected keys that are text; put true, yes, on, no, off and numbers in quotes", key_of[1]
     path = tuple(part for part in at.replace("[...]", "").rstrip("`").split(".") if part)
     if key := re.match(r"([\w.]+): ", what):
         path, what = (*path, *key[1].split(".")), what[key.end() :]
@@ -98,9 +109,20 @@ def _misfit(message: str, kind: type) -> MisfitError:
         return MisfitError((*path, unknown[1]), unknown_key(unknown[1], keys_at(kind, path)))
     if missing := re.search(r"missing required field `(.+)`", what):
         return MisfitError((*path, missing[1]), "is required")
+    if wrong := re.match(r"Invalid enum value (.+)", what):
+        what = f"{_choices(kind, path)}got {wrong[1]}"
     for pattern, words in _PLAIN_WORDS:
         what = re.sub(pattern, words, what)
     return MisfitError(path, what)
+
+
+def _choices(kind: type, path: tuple[str, ...]) -> str:
+    section = _section_at(kind, path[:-1])
+    kinds = _kinds(get_type_hints(section).get(path[-1])) if section is not None and path else ()
+    choices = [str(each) for kind in kinds if get_origin(kind) is Literal for each in get_args(kind)]
+    if choices and any(isinstance(kind, type) and issubclass(kind, msgspec.Struct) for kind in kinds):
+        choices.append("a mapping of keys")
+    return f"expected one of {', '.join(choices)}, " if choices else "not one of the known values: "
 
 
 _PLAIN_WORDS = (

@@ -118,6 +118,22 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         runtime(resources={"jobs": {"path": "/jobs/{nothing}"}}),
         "runtime.resources.jobs.path: {nothing} is unknown",
     ),
+    "a paging style that does not exist": (
+        runtime(resources={"jobs": {"path": "/x", "paging": {"style": "next"}}}),
+        "runtime.resources.jobs.paging.style: expected one of none, cursor, page, offset, link, got 'next'",
+    ),
+    "a resource that is misspelt": (
+        runtime(resources={"usage": "absnt"}),
+        "runtime.resources.usage: expected one of absent, a mapping of keys, got 'absnt'",
+    ),
+    "a converter that does not exist": (
+        runtime(resources={"jobs": {"path": "/x", "fields": {"createdAt": {"path": "t", "convert": "unix"}}}}),
+        "convert: expected one of rfc3339, epoch_s, epoch_ms, local, seconds, milliseconds, clock, got 'unix'",
+    ),
+    "a key that YAML reads as true": (
+        text("runtime: {base_url: http://h, resources: {job: {path: /x, fields: {id: {path: a, labels: {on: up}}}}}}"),
+        "labels: expected keys that are text; put true, yes, on, no, off and numbers in quotes",
+    ),
     "an expression that is none": (
         runtime(resources={"jobs": {"items": "a["}}),
         "runtime.resources.jobs.items: ",
