@@ -1,6 +1,7 @@
 """The example config of docs/connecting.md, with a server whose API differs from the contract in every way."""
 
 import re
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from tests.builders import Clock
 from tests.connecting.server import EPOCH, NOW, TOKEN, OddRuntime, contact, serving
 from tests.stack.programs import ROOT
 
-EXAMPLE: dict[str, Any] = yaml.safe_load(
-    re.findall(r"```yaml\n(runtime:\n.+?)```", (ROOT / "docs" / "connecting.md").read_text(), re.DOTALL)[0]
-)
+EXAMPLES = [
+    textwrap.dedent(text)
+    for text in re.findall(r"```yaml\n( *runtime:.+?)```", (ROOT / "docs" / "connecting.md").read_text(), re.DOTALL)
+]
+EXAMPLE: dict[str, Any] = yaml.safe_load(max(EXAMPLES, key=len))
 
 
 @pytest.fixture
@@ -55,6 +58,13 @@ async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
+async def test_every_example_is_a_valid_config(text: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "exporter.yml").write_text(re.sub(r"token_file: \S+", f"token_file: {tmp_path / 'token'}", text))
+    await Exporter(load(tmp_path / "exporter.yml", environ={}).runtimes).close()
 
 
 async def test_every_described_field_is_read(exporter: Exporter) -> None:
