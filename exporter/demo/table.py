@@ -141,7 +141,7 @@ def introduce(programs: Iterable[Program], options: ScenarioOptions) -> Table:
 def _pace(speed: float) -> str:
     if speed == 1:
         return "real time"
-    return f"one minute shows {_human(60 * speed)} of the scenario; rules run {speed:g} times faster"
+    return f"one minute is {_human(60 * speed)} of the scenario; rules run {speed:g} times faster"
 
 
 def as_table(rows: Sequence[RunRow], most: int, width: int) -> Table:
