@@ -137,17 +137,6 @@ class World:
         return file
 
 
-@contextlib.contextmanager
-def world(tmp_path: Path) -> Iterator[World]:
-    """Yield the programs without exporters, and without targets."""
-    with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
-        made = World(tmp_path, stack, messages)
-        alertmanager_url = stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url)))
-        made.scrape()
-        made.prometheus = stack.enter_context(prometheus_with(tmp_path, made.config(alertmanager_url)))
-        yield made
-
-
 def reads(*names: str, url: str, **more: Any) -> dict[str, Any]:
     return {"runtimes": [{"name": name, "base_url": url} for name in names], **more}
 
@@ -158,13 +147,16 @@ def afterwards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     tmp_path = tmp_path_factory.mktemp("world")
     (tmp_path / "quiet.yaml").write_text(QUIET)
     (tmp_path / "hangs.yaml").write_text(HANGS)
-    with world(tmp_path) as made:
-        url = made.stack.enter_context(runtime(folder(tmp_path, "quiet"), scenario=tmp_path / "quiet.yaml", speed=60))
+    with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
+        made = World(tmp_path, stack, messages)
+        url = stack.enter_context(runtime(folder(tmp_path, "quiet"), scenario=tmp_path / "quiet.yaml", speed=60))
         killed = made.exporter("killed", reads("eu", url=url))
         reloaded = made.exporter("reloaded", reads("us", "removed-by-reload", url=url))
         pair = [made.exporter(f"pair-{n}", reads("pair", url=url)) for n in (0, 1)]
         old = made.exporter("old", reads("rolled-out", "removed-by-rollout", url=url))
         made.scrape(killed, reloaded, *pair, old)
+        alertmanager_url = stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url)))
+        made.prometheus = stack.enter_context(prometheus_with(tmp_path, made.config(alertmanager_url)))
         until(lambda: made.up() == 5, "Prometheus scrapes all exporters")
         # Longer ago than the rules compare the number of exporters with.
         settled = f"count(spinner_exporter_build_info offset {2 * 600 // SPEED}s)"
@@ -180,9 +172,7 @@ def afterwards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         kill(pair[0])
         until(lambda: made.pages(), "the dead exporter of a runtime pages")
 
-        hangs_url = made.stack.enter_context(
-            runtime(folder(tmp_path, "hangs"), scenario=tmp_path / "hangs.yaml", speed=60)
-        )
+        hangs_url = stack.enter_context(runtime(folder(tmp_path, "hangs"), scenario=tmp_path / "hangs.yaml", speed=60))
         stalls = {"stalls": {"floor": "4s", "ceiling": "6s"}}
         late = made.exporter("late", reads("stalls", url=hangs_url, **stalls))
         made.scrape(killed, reloaded, *pair, new, late)

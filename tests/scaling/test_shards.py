@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from tests.metrics.test_exposition import samples, value
+from tests.scaling.test_lost_exporters import rules
 from tests.scaling.test_pair import folder
-from tests.stack.programs import ROOT, exporter, host, prometheus_with, query, runtime, until
+from tests.stack.programs import ROOT, exporter, host, kill, prometheus_with, query, runtime, until
 
 EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-sharded.yml"
 PROJECTS = 200
@@ -52,6 +53,29 @@ def test_each_project_is_scraped_exactly_once(tmp_path: Path) -> None:
         assert sum(held) == PROJECTS, f"the exporters have {held} projects: some are in both"
 
 
+def test_a_dead_exporter_pages_for_its_projects_in_each_shard(tmp_path: Path) -> None:
+    """The first exporter is also the first one that lists the projects."""
+    with large_org(tmp_path) as (exporters, servers, _):
+        for server in servers:
+            until(functools.partial(probes_are_up, server), "every project of a shard is scraped without an error")
+        shares = [sum(target["scrapeUrl"].startswith(exporters[0]) for target in targets(server)) for server in servers]
+        kill(exporters[0])
+        for server, share in zip(servers, shares, strict=True):
+            expected = {"SpinnerProjectsNotScraped", "SpinnerTargetDown"}
+            until(
+                lambda server=server, expected=expected: firing(server) >= expected,  # type: ignore[misc]
+                "the projects page, and the exporter opens a ticket",
+            )
+            assert firing(server) == {*expected, "SpinnerWatchdog"}
+            assert query(server, "count(project:spinner_project_up:not_scraped)")[0][1] == share
+
+
+def firing(server: str) -> set[str]:
+    """Return the names of the alerts on missing data that fire; others depend on the scenario."""
+    names = {labels["alertname"] for labels, _ in query(server, 'ALERTS{alertstate="firing"}')}
+    return {name for name in names if not name.startswith("SpinnerRun")}
+
+
 def probes_are_up(server: str) -> bool:
     found = targets(server)
     return bool(found) and all(target["health"] == "up" for target in found)
@@ -74,13 +98,15 @@ def large_org(tmp_path: Path) -> Iterator[tuple[list[str], list[str], str]]:
         settings = "projects: {on_probe: true}\n"
         exporters = [stack.enter_context(exporter(folder(tmp_path, n), runtime_url, settings)) for n in "ab"]
         servers = [
-            stack.enter_context(prometheus_with(folder(tmp_path, f"shard-{shard}"), config(shard, exporters)))
+            stack.enter_context(
+                prometheus_with(folder(tmp_path, f"shard-{shard}"), config(shard, exporters, rules(tmp_path)))
+            )
             for shard in (0, 1)
         ]
         yield exporters, servers, runtime_url
 
 
-def config(shard: int, exporters: list[str]) -> dict[str, object]:
+def config(shard: int, exporters: list[str], rules: Path) -> dict[str, object]:
     """The example with the addresses of this test, for one of the shards."""
     text = EXAMPLE.read_text()
     assert 'regex: "0"}  # shard' in text
@@ -93,7 +119,8 @@ def config(shard: int, exporters: list[str]) -> dict[str, object]:
     for n, url in enumerate(exporters):
         text = text.replace(f"exporter-{n}:10095", host(url))
     made: dict[str, object] = yaml.safe_load(text.replace("15s", "2s").replace("10s", "2s"))
-    return {key: value for key, value in made.items() if key not in ("rule_files", "alerting")}
+    del made["alerting"]
+    return made | {"rule_files": [str(rules)]}
 
 
 @pytest.mark.parametrize("name", ["prometheus-sharded.yml", "prometheus-pair.yml"])
