@@ -5,8 +5,8 @@ longer than all of it.
 """
 
 import contextlib
-import functools
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,23 +212,45 @@ def test_a_rollout_a_reload_and_a_project_that_is_excluded_do_not_page(afterward
 
 def test_a_restart_of_prometheus_does_not_resolve_a_page(tmp_path: Path) -> None:
     """With the flag that docs/alerting.md names: by default, alerts with a short `for` start to wait again."""
-    (tmp_path / "quiet.yaml").write_text(QUIET)
-    # An alert that Prometheus does not send again ends after four times this.
-    flags = [f"--rules.alert.for-grace-period={60 // SPEED}s", "--rules.alert.resend-delay=3s"]
-    with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
-        made = World(tmp_path, stack, messages)
-        url = stack.enter_context(runtime(folder(tmp_path, "quiet"), scenario=tmp_path / "quiet.yaml", speed=60))
-        killed, other = (made.exporter(name, reads(name, url=url)) for name in ("eu", "us"))
-        made.scrape(killed, other)
-        alertmanager_url = stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url)))
+    # An alert that Prometheus does not send again ends after four times the delay.
+    flags = (f"--rules.alert.for-grace-period={60 // SPEED}s", "--rules.alert.resend-delay=3s")
+    with two_exporters(tmp_path) as (made, alertmanager_url, killed, _):
         with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
             until(lambda: made.up() == 2, "Prometheus scrapes both exporters")
             kill(killed)
             until(lambda: made.pages(), "the dead exporter pages")
         with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
-            since = number(made.prometheus, "vector(time())")
-            assert since is not None
-            expired = functools.partial(number, made.prometheus, f"vector(time() - {since})")
-            until(lambda: (expired() or 0) > 4 * 3 + 5, "an alert that is not sent again would have ended")
+            started = time.monotonic()
+            until(lambda: time.monotonic() > started + 4 * 3 + 5, "an alert that is not sent again would have ended")
             assert made.pages() == {("SpinnerExporterDown", "eu")}
-            assert not resolved(messages)
+            assert not resolved(made.messages)
+
+
+def test_exporters_that_die_before_and_during_an_outage_of_prometheus_page_after_it(tmp_path: Path) -> None:
+    lookback = 5.0
+    flags = (f"--query.lookback-delta={lookback:.0f}s",)
+    with two_exporters(tmp_path) as (made, alertmanager_url, killed_before, killed_meanwhile):
+        with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
+            until(lambda: made.up() == 2, "Prometheus scrapes both exporters")
+            kill(killed_before)
+            lost = 'instance_runtime:spinner_api_up:lost{runtime="eu"}'
+            until(lambda: number(made.prometheus, lost) == 1, "Prometheus notices it")
+        kill(killed_meanwhile)
+        stopped = time.monotonic()
+        until(lambda: time.monotonic() > stopped + lookback + 1, "Prometheus is down for longer than it looks back")
+        with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
+            expected = {("SpinnerExporterDown", "eu"), ("SpinnerExporterDown", "us")}
+            until(lambda: made.pages() >= expected, "both exporters page")
+            assert made.pages() == expected
+
+
+@contextlib.contextmanager
+def two_exporters(tmp_path: Path) -> Iterator[tuple[World, str, str, str]]:
+    """Yield a world without a Prometheus, and the URLs of Alertmanager and of the exporters of `eu` and `us`."""
+    (tmp_path / "quiet.yaml").write_text(QUIET)
+    with pager() as (messages, pager_url), contextlib.ExitStack() as stack:
+        made = World(tmp_path, stack, messages)
+        url = stack.enter_context(runtime(folder(tmp_path, "quiet"), scenario=tmp_path / "quiet.yaml", speed=60))
+        eu, us = (made.exporter(name, reads(name, url=url)) for name in ("eu", "us"))
+        made.scrape(eu, us)
+        yield made, stack.enter_context(alertmanager(tmp_path, write_routes(tmp_path, pager_url))), eu, us
