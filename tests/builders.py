@@ -62,8 +62,12 @@ def snapshot(run_id: str = "run-1", status: Status = Status.RUNNING, **fields: A
     return RunSnapshot(**(values | fields))
 
 
-def counts(completed: int = 0, failed: int = 0, total: int | None = 10, **others: int) -> RecordCounts:
-    return RecordCounts(total=total, completed=completed, failed=failed, **others)
+def counts(
+    completed: int | None = 0, failed: int | None = 0, total: int | None = 10, **others: int | None
+) -> RecordCounts:
+    """Record counts of all states; None is a count that the runtime does not tell."""
+    given = {"pending": 0, "running": 0, "waiting": 0} | others
+    return RecordCounts(total=total, completed=completed, failed=failed, **given)
 
 
 def config_with(**sections: Any) -> Config:

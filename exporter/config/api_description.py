@@ -157,18 +157,6 @@ def present(resources: Resources) -> dict[str, Resource]:
     return {name: resource for name, resource in named.items() if isinstance(resource, Resource)}
 
 
-def reports(resources: Resources, field: str) -> bool:
-    """Whether runs can have this field of `jobs`: it is described, in the contract's format or counted from records."""
-    if resources.counts == "records" and (field.startswith("records.") or field == "lastProgressAt"):
-        return True
-    return resources.jobs.can_have(field)
-
-
-def reports_progress(resources: Resources) -> bool:
-    """Whether runs can show that they make progress. Otherwise a silence means nothing."""
-    return reports(resources, "records.completed") or reports(resources, "lastProgressAt")
-
-
 def merged(under: Mapping[str, Any], over: Mapping[str, Any], *, depth: int = 100) -> dict[str, Any]:
     """Merge `over` into `under`: `depth` levels of mappings are merged, other values replaced; None removes a key."""
     result = dict(under)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from exporter.config import strict
-from exporter.config.api_description import Resources, reports_progress
+from exporter.config.api_description import Resources
 from exporter.config.values import Duration, Secret, host_and_path, split_address
 from exporter.status import Status
 
@@ -282,12 +282,6 @@ class Config(strict.Section, frozen=True, dict=True):
     def spinner_policy(self, project: str, spinner: str) -> SpinnerPolicy:
         """Return what holds for a spinner, by the name of its project and its own."""
         return self._spinner_policies(project, spinner)
-
-    @functools.cached_property
-    def reports_progress(self) -> bool:
-        """Whether the API can show that a run makes progress."""
-        # Cached like the policies: it is read for every run that is rendered.
-        return reports_progress(self.runtime.resources)
 
     @functools.cached_property
     def _spinner_policies(self) -> Callable[[str, str], SpinnerPolicy]:

@@ -165,7 +165,7 @@ def as_table(rows: Sequence[RunRow], most: int, width: int) -> Table:
             _bar(row.progress),
             Text(row.status, style=_style_of(row)),
             "" if row.duration is None else _human(row.duration),
-            Text("" if row.failed is None else str(row.failed), style="red bold" if row.failed else "dim"),
+            Text("?" if row.failed is None else str(row.failed), style="red bold" if row.failed else "dim"),
         )
     if len(rows) > most:
         table.caption = f"and {len(rows) - most} more"
@@ -186,7 +186,7 @@ _STYLES = {
 
 def _bar(progress: float | None) -> str:
     if progress is None:
-        return "total unknown"
+        return "? unknown"
     full = math.floor(progress * BAR)
     return "█" * full + "░" * (BAR - full) + f" {math.floor(progress * 100):3d}%"
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
-from exporter.config.api_description import reports
 from exporter.doctor.suggest import SuggestError, fields_of, from_responses
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
@@ -59,15 +58,15 @@ EFFECTS = {
         "jobs",
         "lastProgressAt",
     ): "the exporter's own observations are used; after its restart an alert can be late by one stall threshold",
+    ("jobs", "records.completed"): "no spinner_run_progress_ratio, and no stall detection without lastProgressAt; if "
+    "records can be listed, set resources.counts: records",
+    ("jobs", "records.total"): "no spinner_run_progress_ratio",
+    ("jobs", "records.failed"): "no spinner_run_failed_records, and only completed records count as finished",
+    ("jobs", "records.waiting"): "only the run's status shows that it waits for a person",
     (
         "jobs",
-        "records.completed",
-    ): "no progress, and without lastProgressAt no stall detection; if records can be listed, "
-    "set resources.counts: records",
-    ("jobs", "records.total"): "no spinner_run_progress_ratio",
-    ("jobs", "records.failed"): "failed records are not counted",
-    ("jobs", "records.waiting"): "only the run's status shows that it waits for a person",
-    ("jobs", "records.running"): "the last records of a run get no additional time before it counts as stalled",
+        "records.running",
+    ): "a run that waits for a person can count as stalled, and the last records of a run get no additional time",
     ("jobs", "records.pending"): 'no spinner_run_records{state="pending"}',
     ("jobs", "failures"): "no spinner_run_failures: failures are not grouped by step and error code",
     ("health", "runtime.lastHeartbeatAt"): "a runtime that is down is noticed only when the API reports it",
@@ -340,8 +339,6 @@ class _Examination:
             effect = "" if values or not expected else EFFECTS.get((resource, field), "required")
             if effect and field == "runtime.lastHeartbeatAt" and self._expects_heartbeats:
                 effect = "the runtime counts as down"
-            if effect and field == "records.completed" and reports(self._config.runtime.resources, field):
-                effect = "no progress; without lastProgressAt every run counts as stalled after a while"
             if not values and (substitute := self._substitute(resource, field)):
                 effect = substitute
             yield FieldFinding(resource, field, len(values), len(items), _example(values), effect)
@@ -401,7 +398,9 @@ class _Examination:
             runs = self._decoder.jobs(sample.body, RunDefaults(project_id, name, sample.date)).items
         except MALFORMED:
             return None
-        if not runs and self.checks[-1].ok:
+        if runs and not self._client.counts_records:
+            self.checks.append(stall_detection(runs))
+        elif not runs and self.checks[-1].ok:
             # The next project may have runs.
             del self.fields[before[0] :]
             self.checks[before[1] :] = [Check("jobs", True, f"no runs in {name}")]
@@ -417,6 +416,29 @@ class _Examination:
 
 
 _URL = re.compile(r"https?://|/[^?\s]*\?")
+
+
+def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
+    """Say for which runs nothing tells whether they make progress."""
+    blind = [
+        run for run in runs if run.last_progress_at is None and not (run.records and run.records.finished is not None)
+    ]
+    # What a queued run does not tell it may tell once it has started.
+    blind = [run for run in blind if run.started_at is not None]
+    if not blind:
+        return Check("stall detection", True, "possible")
+    names = sorted({run.spinner for run in blind})
+    more = f" and {len(names) - NAMED_SPINNERS} more" if len(names) > NAMED_SPINNERS else ""
+    spinners = ", ".join(names[:NAMED_SPINNERS]) + more
+    finding = (
+        f"no record counts: no progress and no stall detection for {len(blind)} of {len(runs)} runs in the first "
+        f"response, of {spinners}; their status, duration and expected interval are watched"
+    )
+    return Check("stall detection", True, finding)
+
+
+NAMED_SPINNERS = 3
+"""Spinners that a finding names."""
 
 _PROJECTS_TRIED = 20
 """Projects whose runs are requested until one has some."""

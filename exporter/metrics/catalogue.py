@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
-from exporter.config.api_description import reports, reports_heartbeats
+from exporter.config.api_description import reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
 from exporter.runs.store import Store
@@ -103,21 +103,11 @@ def _records(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
     records = shown.run.snapshot.records
     if records is None:
         return ()
-    numbers = (
-        (("pending",), records.pending),
-        (("running",), records.running),
-        (("waiting",), records.waiting),
-        (("completed",), records.completed),
-        (("failed",), records.failed),
-    )
-    return [(state, number) for state, number in numbers if number is not None]
+    by_state = (records.pending, records.running, records.waiting, records.completed, records.failed)
+    return [(state, count) for state, count in zip(_RECORD_STATES, by_state, strict=True) if count is not None]
 
 
-def _processed(spinner: ShownSpinner, now: ScrapeContext) -> Sequence[Sample]:
-    # A count that no run can have would stay 0, which looks like "none failed".
-    resources = now.store.config.runtime.resources
-    numbers = (("completed", spinner.counters.completed_records), ("failed", spinner.counters.failed_records))
-    return [((state,), number) for state, number in numbers if reports(resources, f"records.{state}")]
+_RECORD_STATES = (("pending",), ("running",), ("waiting",), ("completed",), ("failed",))
 
 
 def _local(now: ScrapeContext, time: float | None) -> float | None:
@@ -143,8 +133,8 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_progress_ratio",
         "gauge",
-        "Ratio of finished records (completed or failed) to all records of the run; absent while the total is unknown "
-        "or 0.",
+        "Ratio of finished records (completed or failed) to all records of the run; absent while either is unknown, or "
+        "the total is 0.",
         lambda shown, now: shown.run.progress_ratio(),
     ),
     Family(
@@ -157,16 +147,22 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_records",
         "gauge",
-        "Number of records of the run by state: pending, running, waiting, completed or failed. A number that the API "
-        "does not give is absent.",
+        "Number of records of the run by state: pending, running, waiting, completed or failed. A state of which the "
+        "runtime tells nothing is absent, so the sum can be less than spinner_run_total_records.",
         _records,
         labels=("state",),
     ),
     Family(
         "spinner_run_failed_records",
         "gauge",
-        "Number of failed records of the run; a completed run can have failed records.",
-        lambda shown, now: records.failed if (records := shown.run.snapshot.records) else None,
+        "Number of failed records of the run; a completed run can have failed records. Absent while unknown.",
+        lambda shown, now: shown.run.records.failed,
+    ),
+    Family(
+        "spinner_run_total_records",
+        "gauge",
+        "Number of all records of the run; absent while unknown.",
+        lambda shown, now: shown.run.records.total,
     ),
     Family(
         "spinner_run_created_timestamp_seconds",
@@ -189,7 +185,8 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_last_progress_timestamp_seconds",
         "gauge",
-        "Unix time when the run last made progress: when a record last finished, or when the run started.",
+        "Unix time when the run last made progress: when a record last finished, or when the run started. Absent if "
+        "the runtime tells neither this time nor how many records have finished.",
         lambda shown, now: _local(now, shown.run.last_progress_at),
     ),
     Family(
@@ -203,7 +200,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "gauge",
         "Seconds without progress after which the run counts as stalled: learned from the pace of the run and of "
         "earlier runs of its spinner, within the configured floor and ceiling. Absent while no progress is expected: "
-        "when the run is queued, waiting for a person, or has ended; and if the API shows no progress of runs.",
+        "when the run is queued, waiting for a person, or has ended; and while its last progress is unknown.",
         lambda shown, now: shown.stall_threshold(),
     ),
     Family(
@@ -246,8 +243,16 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
     Family(
         "spinner_records_processed_total",
         "counter",
-        "Total number of records that finished, by state: completed or failed.",
-        _processed,
+        "Total number of records that finished, by state: completed or failed. A state of which the runtime has never "
+        "told anything for a run of the spinner is absent.",
+        lambda spinner, now: [
+            (state, count)
+            for state, count in (
+                (("completed",), spinner.counters.completed_records),
+                (("failed",), spinner.counters.failed_records),
+            )
+            if count is not None
+        ],
         labels=("state",),
     ),
     Family(

@@ -51,8 +51,10 @@ class Counters(msgspec.Struct):
 
     started: int = 0
     finished: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(ENDED, 0))
-    completed_records: int = 0
-    failed_records: int = 0
+    completed_records: int | None = None
+    """None: the runtime has not told it of any run."""
+    failed_records: int | None = None
+    """The same."""
     durations: Histogram = msgspec.field(default_factory=Histogram)
     queue_times: Histogram = msgspec.field(default_factory=Histogram)
     last_start_at: float | None = None

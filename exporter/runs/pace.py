@@ -15,6 +15,7 @@ import msgspec
 
 from exporter.config import SpinnerPolicy
 from exporter.runs.run import Run
+from exporter.runtime.model import RecordCounts
 from exporter.status import Status
 
 GAP_FACTOR = 2.6
@@ -115,8 +116,7 @@ class RunPace(msgspec.Struct, gc=False):
         if since is None or until is None or before.restarted_by(after):
             return self.first(after)
         self._most_running = max(self._most_running, after.records.running or 0)
-        finished_before, self._finished = self._finished, after.records.finished or 0
-        finished = self._finished - finished_before
+        finished = self._newly_finished(before, after)
         if not at_work(before):
             # A person has answered or a worker has continued it: the silence before does not count.
             self._quiet_since = max(until, after.snapshot.updated_at) if at_work(after) else until
@@ -126,6 +126,15 @@ class RunPace(msgspec.Struct, gc=False):
             self._watched += max(until - since, 0.0)
             self._quiet_since = until
         return self
+
+    def _newly_finished(self, before: Run, after: Run) -> int:
+        """Return how many records have finished since the last change, 1 for some if their number is unknown."""
+        known = after.records.finished
+        if known is None or before.records.finished is None:
+            self._finished = known or 0
+            return int(after.last_progress_at != before.last_progress_at)
+        finished, self._finished = known - self._finished, known
+        return finished
 
     def quiet_since(self) -> float | None:
         """Return since when the run has been silent while at work; None before it starts."""
@@ -164,8 +173,8 @@ class RunPace(msgspec.Struct, gc=False):
 
     def _straggler(self, run: Run) -> float:
         """Return how long the last records may take: the mean gap times the records worked on concurrently."""
-        records = run.records
-        if records.total is None or records.finished is None or records.total - records.finished > self._most_running:
+        total, finished = run.records.total, run.records.finished
+        if total is None or finished is None or total - finished > self._most_running:
             return 0.0
         return (self.interval() or 0.0) * self._most_running
 
@@ -177,4 +186,11 @@ def at_work(run: Run) -> bool:
     """
     if run.ended or run.status not in (Status.RUNNING, Status.UNKNOWN) or not run.started:
         return False
-    return not (run.records.waiting and not run.records.running)
+    return not (run.records.waiting and _running(run.records) == 0)
+
+
+def _running(records: RecordCounts) -> int | None:
+    """Return how many records are worked on; None if unknown and not all others wait."""
+    if records.running is not None or records.total is None or records.finished is None:
+        return records.running
+    return 0 if records.total - records.finished <= (records.waiting or 0) else None

@@ -113,8 +113,7 @@ class ProjectRuns:
         failed run. So a new spinner shows zeros first, and its counts with the next read.
         """
         for name, spinner in self._spinners.items():
-            if spinner.withheld:
-                spinner.withheld = False
+            if spinner.publish():
                 self._note_spinner(name)
 
     def spinner_names(self) -> Iterable[str]:
@@ -124,7 +123,7 @@ class ProjectRuns:
     def spinner(self, name: str) -> tuple[Counters, dict[Status, int]]:
         """Return a spinner's counters, or zeros while it is new, and its number of runs by status."""
         spinner = self._spinners[name]
-        return Counters() if spinner.withheld else spinner.counters, spinner.present
+        return spinner.shown, spinner.present
 
     def earlier(self, tracked: TrackedRun) -> SpinnerPace:
         """Return what the spinner of a run learned from earlier runs."""
@@ -217,6 +216,8 @@ class ProjectRuns:
                 spinner.withheld = self.has_been_read or not self.metadata.history
             if spinner.count(changed):
                 self._learned.add(name)
+            if not self.has_been_read and self.metadata.history:
+                spinner.new_states = ()  # a history is shown at once
             self._note_spinner(name)
         self._uncounted.clear()
 
@@ -313,7 +314,7 @@ class ProjectRuns:
             return
         self._set_failed_records(tracked, records)
         tracked.records_read_for = run.records.failed or 0
-        if (tracked.run.records.failed or 0) == tracked.records_read_for:
+        if tracked.run.records.failed == run.records.failed:
             self._new_failures.discard(run.id)
 
     def trim_failed_records(self, run_id: str, records: tuple[FailedRecord, ...]) -> None:

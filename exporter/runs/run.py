@@ -23,7 +23,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     ended_at: float | None
     """When the run ended; from its first ended snapshot's `updatedAt` where the runtime does not say."""
     last_progress_at: float | None
-    """When a record last finished, or the run started; None before it started."""
+    """When a record last finished, or the run started; None before it started, and while nothing tells."""
     failed_records: tuple[FailedRecord, ...] = ()
     """The newest failed records, at most `limits.failed_records_per_run`."""
 
@@ -56,7 +56,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return type(self)(newer, kept, ended_at, progress, self.failed_records)
 
     def _fold_progress(self, older: RunSnapshot, newer: RunSnapshot, seen_at: float, *, swapped: bool) -> float | None:
-        if newer.last_progress_at is not None or newer.started_at is None:
+        if newer.last_progress_at is not None or newer.started_at is None or _finished(newer) is None:
             return _progress(newer, newer.updated_at)
         if _finished(older) == _finished(newer):
             # Nothing finished between the two: the earlier snapshot of this count is nearer to the moment.
@@ -84,7 +84,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def records(self) -> RecordCounts:
-        """Record counts; all zero while the runtime gives none."""
+        """Record counts; all None while the runtime has none."""
         return self.snapshot.records or _NO_RECORDS
 
     @property
@@ -93,10 +93,9 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return self.snapshot.started_at is not None or self.status in _STARTED
 
     def progress_ratio(self) -> float | None:
-        """Return the share of records that are finished, 0 to 1; None while it is unknown or the total is 0."""
-        if not self.records.total or self.records.finished is None:
-            return None
-        return min(self.records.finished / self.records.total, 1.0)
+        """Return the share of records that are finished, 0 to 1; None while either is unknown or the total is 0."""
+        total, finished = self.records.total, self.records.finished
+        return min(finished / total, 1.0) if total and finished is not None else None
 
     def duration(self, now: float) -> float | None:
         """Return the seconds from start to end, or to `now`; None before the start."""
@@ -119,7 +118,8 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     def restarted_by(self, newer: Self) -> bool:
         """Whether `newer` is a restart of this run under the same id: its counts are lower and its start is another."""
         again = newer.snapshot.started_at is None or newer.snapshot.started_at != self.snapshot.started_at
-        return again and _finished(newer.snapshot) < _finished(self.snapshot)
+        before, after = self.records.finished, newer.records.finished
+        return again and before is not None and after is not None and after < before
 
 
 _NO_RECORDS = RecordCounts()
@@ -130,12 +130,12 @@ def _newer(one: RunSnapshot, seen: float, other: RunSnapshot, other_seen: float)
     """Whether `one` is the newer of two snapshots; ties are broken by content, so that the order does not matter."""
     if (one.updated_at, seen) != (other.updated_at, other_seen):
         return (one.updated_at, seen) > (other.updated_at, other_seen)
-    mine, theirs = ((s.status.ended, _finished(s), repr(s)) for s in (one, other))
+    mine, theirs = ((s.status.ended, _finished(s) or 0, repr(s)) for s in (one, other))
     return mine > theirs
 
 
-def _finished(snapshot: RunSnapshot) -> int:
-    return (snapshot.records.finished or 0) if snapshot.records else 0
+def _finished(snapshot: RunSnapshot) -> int | None:
+    return snapshot.records.finished if snapshot.records else None
 
 
 def _end(snapshot: RunSnapshot) -> float | None:
@@ -150,6 +150,7 @@ def _progress(snapshot: RunSnapshot, finished_by: float) -> float | None:
     reported, started_at = snapshot.last_progress_at, snapshot.started_at
     if reported is not None:
         return reported if started_at is None or reported > started_at else started_at
-    if started_at is None:
+    finished = _finished(snapshot)
+    if started_at is None or finished is None:
         return None
-    return max(finished_by, started_at) if _finished(snapshot) else started_at
+    return max(finished_by, started_at) if finished else started_at

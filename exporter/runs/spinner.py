@@ -64,13 +64,36 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
     present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
     withheld: bool = False
     """Whether it was new in the last read: then it shows zeros until the next."""
+    new_states: tuple[str, ...] = ()
+    """The counters of records that were told for the first time in the last read: they show zero until the next."""
+
+    @property
+    def shown(self) -> Counters:
+        """The counters to show: an increase from nothing to a number would be none to `increase()`."""
+        if self.withheld:
+            return msgspec.structs.replace(Counters(), **dict.fromkeys(self._told(), 0))
+        if not self.new_states:
+            return self.counters
+        return msgspec.structs.replace(self.counters, **dict.fromkeys(self.new_states, 0))
+
+    def _told(self) -> tuple[str, ...]:
+        """Return the counters of records that the runtime has told of any run."""
+        names = ("completed_records", "failed_records")
+        return tuple(name for name in names if getattr(self.counters, name) is not None)
+
+    def publish(self) -> bool:
+        """Show the counters from now on; return whether any has shown zero so far."""
+        changed = self.withheld or bool(self.new_states)
+        self.withheld, self.new_states = False, ()
+        return changed
 
     def count(self, changed: Sequence[TrackedRun]) -> bool:
         """Count what is new about runs that were just added or changed; return whether the pace learned from them."""
         counters, present, finished = self.counters, self.present, self.counters.finished
         last_start_at = -math.inf if counters.last_start_at is None else counters.last_start_at
         last_success_at = -math.inf if counters.last_success_at is None else counters.last_success_at
-        started = completed = failed = 0
+        started = 0
+        completed = failed = None
         queue_times: list[Observation] = []
         durations: list[Observation] = []
         teachers: list[TrackedRun] = []
@@ -110,17 +133,21 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     teachers.append(tracked)
             records = snapshot.records
             if records is not None:
-                if records.completed is not None and records.completed > tracked.counted_completed:
-                    completed += records.completed - tracked.counted_completed
-                    tracked.counted_completed = records.completed
-                if records.failed is not None and records.failed > tracked.counted_failed:
-                    failed += records.failed - tracked.counted_failed
-                    tracked.counted_failed = records.failed
+                if records.completed is not None:
+                    completed = (completed or 0) + max(records.completed - tracked.counted_completed, 0)
+                    tracked.counted_completed = max(records.completed, tracked.counted_completed)
+                if records.failed is not None:
+                    failed = (failed or 0) + max(records.failed - tracked.counted_failed, 0)
+                    tracked.counted_failed = max(records.failed, tracked.counted_failed)
         counters.last_start_at = None if last_start_at == -math.inf else last_start_at
         counters.last_success_at = None if last_success_at == -math.inf else last_success_at
         counters.started += started
-        counters.completed_records += completed
-        counters.failed_records += failed
+        told = self._told()
+        if completed is not None:
+            counters.completed_records = (counters.completed_records or 0) + completed
+        if failed is not None:
+            counters.failed_records = (counters.failed_records or 0) + failed
+        self.new_states += tuple(name for name in self._told() if name not in told)
         counters.queue_times.observe(queue_times)
         counters.durations.observe(durations)
         return self.pace.learn(tracked.pace for tracked in reversed(teachers))

@@ -28,8 +28,6 @@ class ShownRun(msgspec.Struct, frozen=True):
     policy: SpinnerPolicy
     excused_until: float
     """The runtime's time until which no silence counts, because the worker service was down."""
-    reports_progress: bool = True
-    """Whether the runtime can show that the run makes progress."""
 
     def stall_threshold(self) -> float | None:
         """Return the seconds of silence after which the run counts as stalled; None while it need not show progress.
@@ -38,7 +36,7 @@ class ShownRun(msgspec.Struct, frozen=True):
         service was down, is added to the threshold.
         """
         since, quiet_since = self.run.last_progress_at, self.pace.quiet_since()
-        if since is None or quiet_since is None or not self.reports_progress or not at_work(self.run):
+        if since is None or quiet_since is None or not at_work(self.run):
             return None
         excused = max(quiet_since, self.excused_until) - since
         return max(excused, 0.0) + self.pace.stall_threshold(self.run, self.earlier, self.policy)
@@ -134,7 +132,6 @@ class StoreView:
             project.earlier(tracked),
             config.spinner_policy(project.name, tracked.run.snapshot.spinner),
             self._runtime.outage.excused_until,
-            config.reports_progress,
         )
 
     # -- projects and runtime -----------------------------------------------------------------------------

@@ -23,18 +23,21 @@ class Project(msgspec.Struct, frozen=True):
 
 
 class RecordCounts(msgspec.Struct, frozen=True, gc=False):
-    """A run's records by state; None for a number that the runtime does not give."""
+    """A run's records by state; None: the runtime does not tell how many."""
 
     total: int | None = None
-    pending: int | None = 0
-    running: int | None = 0
-    waiting: int | None = 0
-    completed: int | None = 0
-    failed: int | None = 0
+    pending: int | None = None
+    running: int | None = None
+    waiting: int | None = None
+    completed: int | None = None
+    failed: int | None = None
 
     @property
     def finished(self) -> int | None:
-        """Records that are done, completed or failed; None if it is not known how many completed."""
+        """Records that are done, completed or failed; at least the completed ones if the failed ones are unknown.
+
+        None without completed records: from the failed ones alone nothing follows.
+        """
         return None if self.completed is None else self.completed + (self.failed or 0)
 
 

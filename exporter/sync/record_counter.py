@@ -62,17 +62,21 @@ def _with_counts(snapshot: RunSnapshot, records: Mapping[str, RecordSnapshot]) -
     failed = [each.record for each in records.values() if each.status is Status.FAILED]
     ends = [each.record.ended_at for each in records.values() if each.status.ended and each.record.ended_at]
     groups = Counter((record.step, record.error_code) for record in failed)
+    counts = RecordCounts(
+        total=len(records),
+        pending=states[Status.QUEUED],
+        running=states[Status.RUNNING],
+        waiting=states[Status.WAITING],
+        # A record that was cancelled or skipped is finished and did not fail.
+        completed=states[Status.COMPLETED] + states[Status.CANCELLED],
+        failed=states[Status.FAILED],
+    )
+    if records and states[Status.UNKNOWN] == len(records):
+        # No label has a mapping, so none of these zeros is known.
+        counts = RecordCounts(total=len(records))
     return msgspec.structs.replace(
         snapshot,
-        records=RecordCounts(
-            total=len(records),
-            pending=states[Status.QUEUED] + states[Status.UNKNOWN],
-            running=states[Status.RUNNING],
-            waiting=states[Status.WAITING],
-            # A record that was cancelled or skipped is finished and did not fail.
-            completed=states[Status.COMPLETED] + states[Status.CANCELLED],
-            failed=states[Status.FAILED],
-        ),
+        records=counts,
         failures=tuple(FailureCount(step, code, count) for (step, code), count in sorted(groups.items())),
         last_progress_at=max([*ends, *filter(None, [snapshot.last_progress_at])], default=None),
     )

@@ -117,6 +117,17 @@ async def test_records_that_cannot_be_decoded_leave_the_counts_of_their_run(
     assert "none of the 2 items has a status" in (error_of(exporter, "Workspace 1") or "")
 
 
+async def test_records_whose_labels_have_no_mapping_are_in_no_state(exporter: Exporter, odd: OddRuntime) -> None:
+    odd.contacts["e/1"] = [each | {"phase": "elsewhere"} for each in odd.contacts["e/1"]]
+    odd.contacts["e/2"].append(contact(10, "elsewhere"))
+    shown = await samples(exporter)
+    states = {labels: value for labels, value in counts_of(shown).items() if labels.startswith(("e/1", "e/2"))}
+    expected = {"pending": 0, "running": 0, "waiting": 1, "completed": 0, "failed": 0}
+    assert states == {f"e/2/Flow 2/{state}": value for state, value in expected.items()}
+    totals = [shown["spinner_run_total_records", f"e/{number}/Flow {number}"] for number in (1, 2)]
+    assert totals == [5, 2]
+
+
 def rename(odd: OddRuntime, run: str) -> None:
     """Rename the field that says how each of a run's records is."""
     odd.contacts[run] = [

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from exporter.config import load
-from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine
+from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine, stall_detection
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
-from tests.builders import only_runtime
+from exporter.status import Status
+from tests.builders import NOON, counts, only_runtime, snapshot
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
@@ -27,6 +28,7 @@ def test_a_runtime_that_follows_the_contract_passes(tmp_path: Path) -> None:
     assert "FAIL" not in checked.stdout
     for line in ("ok    health: responds; the runtime is up", "ok    clocks: in sync", "ok    full read: succeeded"):
         assert line in checked.stdout, f"{line!r} is not in\n{checked.stdout}"
+    assert "ok    stall detection: possible" in checked.stdout
     assert "records.completed" in checked.stdout
     assert "API requests per hour" in checked.stdout
 
@@ -94,12 +96,12 @@ async def test_a_described_deployment_passes_and_the_effect_of_each_missing_fiel
 async def test_the_effect_of_runs_without_counts_is_shown(tmp_path: Path) -> None:
     found = await odd_diagnosis(tmp_path, OddRuntime(), counts="job")
     effects = {(each.resource, each.field): each.effect for each in found.fields}
-    assert effects["jobs", "records.completed"].startswith("no progress, and without lastProgressAt no stall detection")
+    assert effects["jobs", "records.completed"].startswith("no spinner_run_progress_ratio, and no stall detection")
+    assert check(found, "stall detection").finding == (
+        "no record counts: no progress and no stall detection for 2 of 2 runs in the first response, of Flow 1, "
+        "Flow 2; their status, duration and expected interval are watched"
+    )
     assert effects["jobs", "lastProgressAt"].startswith("the exporter's own observations are used")
-    fields = {**EXAMPLE["runtime"]["resources"]["jobs"]["fields"], "records.completed": "nothing"}
-    found = await odd_diagnosis(tmp_path, OddRuntime(), counts="job", jobs={"fields": fields})
-    effects = {(each.resource, each.field): each.effect for each in found.fields}
-    assert effects["jobs", "records.completed"].endswith("every run counts as stalled after a while")
 
 
 async def test_a_missing_required_field_fails(tmp_path: Path) -> None:
@@ -126,6 +128,18 @@ async def test_labels_that_only_later_pages_have_are_listed(tmp_path: Path) -> N
     odd.executions[4]["state"] = "jammed"
     found = await odd_diagnosis(tmp_path, odd)
     assert found.labels == {"jammed": None}
+
+
+def test_the_spinners_without_stall_detection_are_named() -> None:
+    runs = [snapshot(f"run-{number}", spinner=f"Flow {number}") for number in range(5)]
+    runs += [
+        snapshot("queued", Status.QUEUED),
+        snapshot("counted", records=counts()),
+        snapshot("says", last_progress_at=NOON),
+    ]
+    finding = stall_detection(runs).finding
+    assert "for 5 of 8 runs in the first response, of Flow 0, Flow 1, Flow 2 and 2 more;" in finding
+    assert stall_detection(runs[5:]).finding == "possible"
 
 
 async def test_a_wrong_path_and_a_wrong_field_fail(tmp_path: Path) -> None:

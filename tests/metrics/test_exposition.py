@@ -4,14 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.config.api_description import Resource
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
@@ -21,7 +19,7 @@ from exporter.metrics.lines import exemplar
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, RecordCounts
 from exporter.status import Status
-from tests.builders import NOON, RUNTIME, Clock, counts, read_project, runtime_config, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -165,38 +163,6 @@ def test_counts_that_the_runtime_does_not_give_have_no_samples() -> None:
     assert value(found, "spinner_run_failed_records", run_id="run-2") == 1
     assert value(found, "spinner_run_progress_ratio", run_id="run-1") == 0.4
     assert value(found, "spinner_run_progress_ratio", run_id="run-2") is None, "how many completed is not known"
-
-
-@pytest.mark.parametrize(
-    ("fields", "counts_from", "shown"),
-    [
-        ([], "job", {"threshold", "completed", "failed"}),
-        (["records.completed"], "job", {"threshold", "completed"}),
-        (["records.failed"], "job", {"failed"}),
-        (["lastProgressAt"], "job", {"threshold"}),
-        (["records.total"], "job", set()),
-        (["id"], "records", {"threshold", "completed", "failed"}),
-    ],
-)
-def test_what_an_api_cannot_show_of_its_runs_has_no_samples(
-    fields: list[str], counts_from: str, shown: set[str]
-) -> None:
-    """A count would stay 0 and look like "none failed", and every long run would count as stalled."""
-    described = {"path": "/jobs", "fields": dict.fromkeys(fields, "x")}
-    runtime = runtime_config()
-    jobs = msgspec.convert(described, Resource)
-    changed = msgspec.structs.replace(runtime.resources, jobs=jobs, counts=counts_from)
-    held = store(Clock(NOON + 60))
-    held.config = msgspec.structs.replace(held.config, runtime=msgspec.structs.replace(runtime, resources=changed))
-    read_project(held, "p1", [(snapshot(records=None), NOON + 60)], as_of=NOON + 60, horizon=NOON)
-    found = samples(page(held))
-    processed = {
-        state
-        for state in ("completed", "failed")
-        if value(found, "spinner_records_processed_total", state=state) is not None
-    }
-    threshold = value(found, "spinner_run_stall_threshold_seconds", run_id="run-1")
-    assert processed | ({"threshold"} if threshold is not None else set()) == shown
 
 
 def test_a_clock_difference_shifts_neither_durations_nor_silences() -> None:

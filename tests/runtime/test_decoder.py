@@ -91,7 +91,7 @@ def test_null_fields_are_absent_and_unknown_fields_are_ignored() -> None:
     job = JOB | {"startedAt": None, "records": {"total": None, "completed": None}, "failures": None, "colour": "red"}
     (run,) = decoder().jobs(page(job)).items
     assert run.records is not None
-    assert (run.records.total, run.records.completed, run.records.failed) == (None, None, None)
+    assert (run.records.total, run.records.completed, run.records.failed) == (None, None, None), "null is not 0"
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ async def test_counters_and_gauges_equal_the_runtime_s_own_ledger(scenario: str)
     for shown in bench.exporter.runtimes[RUNTIME].store.view.spinners():
         for status, number in shown.counters.finished.items():
             counted[shown.project, shown.spinner, status.value] += number
-        counted_records[shown.project, "completed"] += shown.counters.completed_records
-        counted_records[shown.project, "failed"] += shown.counters.failed_records
+        counted_records[shown.project, "completed"] += shown.counters.completed_records or 0
+        counted_records[shown.project, "failed"] += shown.counters.failed_records or 0
     assert +counted == finished
     assert +counted_records == +processed
     shown_open = {shown.run.id for shown in bench.exporter.runtimes[RUNTIME].store.view.runs() if not shown.run.ended}

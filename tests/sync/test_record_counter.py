@@ -7,10 +7,10 @@ import pytest
 
 from exporter.errors import ApiError
 from exporter.runs.run import Run
-from exporter.runtime.model import FailedRecord, FailureCount, ListPage, RecordCounts, RecordSnapshot, RunSnapshot
+from exporter.runtime.model import FailedRecord, FailureCount, ListPage, RecordSnapshot, RunSnapshot
 from exporter.status import Status
 from exporter.sync.record_counter import RecordCounter
-from tests.builders import NOON, snapshot
+from tests.builders import NOON, counts, snapshot
 
 OVERLAP = 60.0
 
@@ -46,7 +46,7 @@ def counter_of(records: Records) -> RecordCounter:
     return RecordCounter(records, overlap=OVERLAP)  # type: ignore[arg-type]
 
 
-async def test_every_record_is_in_one_state_and_one_with_an_unmapped_status_counts_as_pending() -> None:
+async def test_every_record_is_in_one_state_and_one_with_an_unmapped_status_in_the_total_only() -> None:
     records = Records()
     statuses = {
         "q": Status.QUEUED,
@@ -61,7 +61,7 @@ async def test_every_record_is_in_one_state_and_one_with_an_unmapped_status_coun
     }
     records.pages = [page(NOON, **statuses)]
     counted = await counter_of(records).count(snapshot(last_progress_at=None), None)
-    assert counted.records == RecordCounts(total=9, pending=2, running=3, waiting=1, completed=2, failed=1)
+    assert counted.records == counts(total=9, pending=1, running=3, waiting=1, completed=2, failed=1)
     assert counted.failures == (FailureCount("call", "busy", 1),)
     assert counted.last_progress_at == NOON + 10
 
@@ -73,7 +73,7 @@ async def test_later_reads_request_what_changed_and_keep_the_other_records() -> 
     await counter.count(snapshot(), None)
     records.pages = [page(NOON + 30, a=Status.COMPLETED)]
     counted = await counter.count(snapshot(), None)
-    assert counted.records == RecordCounts(total=3, pending=1, running=1, completed=1)
+    assert counted.records == counts(total=3, pending=1, running=1, completed=1)
     records.pages = []
     await counter.count(snapshot(), None)
     # The time of the first page: what changed while the others were read is requested again.
@@ -87,7 +87,7 @@ async def test_an_api_that_cannot_list_changes_is_asked_for_all_records_each_tim
     await counter.count(snapshot(), None)
     records.pages = [page(NOON + 30, a=Status.COMPLETED)]
     counted = await counter.count(snapshot(), None)
-    assert counted.records == RecordCounts(total=1, completed=1)
+    assert counted.records == counts(total=1, completed=1)
     assert records.requested == [None, None]
 
 
@@ -99,7 +99,7 @@ async def test_a_run_that_has_ended_is_counted_once_more_and_then_never_again() 
     known = Run.first(await counter.count(ended, Run.first(snapshot(), NOON)), NOON)
     assert len(records.requested) == 1
     again = await counter.count(ended, known)
-    assert (again.records, len(records.requested)) == (RecordCounts(total=1, completed=1), 1)
+    assert (again.records, len(records.requested)) == (counts(total=1, completed=1), 1)
     await counter.count(snapshot(status=Status.COMPLETED, ended_at=NOON + 90), known)
     assert records.requested == [None, None], "it was restarted and ended again; nothing of the first time is kept"
 
@@ -114,7 +114,7 @@ async def test_a_read_that_fails_forgets_nothing() -> None:
         await counter.count(snapshot(), None)
     records.fails, records.pages = False, []
     counted = await counter.count(snapshot(), None)
-    assert counted.records == RecordCounts(total=1, running=1)
+    assert counted.records == counts(total=1, running=1)
 
 
 async def test_the_records_of_runs_that_left_are_forgotten() -> None:
