@@ -109,7 +109,7 @@ def read_project(
     with target.reading(project_id) as read:
         for seen_at, response in itertools.groupby(snapshots, key=operator.itemgetter(1)):
             read.apply([each for each, _ in response], seen_at, horizon=horizon)
-        read.complete(as_of=as_of)
+        read.complete(as_of=as_of, since=horizon)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import msgspec
 
 from exporter.config import strict
 from exporter.config.api_description import Resources
-from exporter.config.values import Duration, Secret, host_and_path, split_address
+from exporter.config.values import Duration, Secret, host_and_path, literal, split_address
 from exporter.status import Status
 
 
@@ -209,9 +209,17 @@ class SpinnerConfig(strict.Section, frozen=True):
 
     def matches(self, project: str, spinner: str) -> bool:
         """Return whether the entry applies to this spinner of this project."""
-        if self.project is not None and not self.project.fullmatch(project):
-            return False
-        return self.spinner is None or self.spinner.fullmatch(spinner) is not None
+        return self.matches_project(project) and (self.spinner is None or self.spinner.fullmatch(spinner) is not None)
+
+    def matches_project(self, project: str) -> bool:
+        """Return whether the entry can apply to spinners of this project."""
+        return self.project is None or self.project.fullmatch(project) is not None
+
+    def named_in(self, project: str) -> str | None:
+        """Return the spinner that the entry names in this project; None if project or spinner are not one name."""
+        if self.project is None or self.spinner is None or literal(self.project) != project:
+            return None
+        return literal(self.spinner)
 
 
 class WebConfig(strict.Section, frozen=True):
@@ -283,6 +291,33 @@ class Config(strict.Section, frozen=True, dict=True):
         """Return what holds for a spinner, by the name of its project and its own."""
         return self._spinner_policies(project, spinner)
 
+    def expected_spinners(self, project: str) -> tuple[str, ...]:
+        """Return the spinners of a project that the config names and expects to run, whether they ever ran or not."""
+        return self._expectations(project)[0]
+
+    def history(self, project: str) -> float:
+        """Return how many seconds of runs the first read of a project asks for.
+
+        So far that the last start and the last success of every spinner that should run are among them, if they are not
+        overdue already.
+        """
+        return self._expectations(project)[1]
+
+    @functools.cached_property
+    def _expectations(self) -> Callable[[str], tuple[tuple[str, ...], float]]:
+        # Without a reference to the config, as below.
+        entries, retention, policy = self.spinners, self.retention, self._spinner_policies
+
+        @functools.lru_cache(maxsize=CACHED_POLICIES)
+        def expectations(project: str) -> tuple[tuple[str, ...], float]:
+            named = dict.fromkeys(name for entry in entries if (name := entry.named_in(project)))
+            expected = tuple(name for name in named if policy(project, name).expected_interval is not None)
+            intervals = (entry.expected_interval or 0.0 for entry in entries if entry.matches_project(project))
+            longest = min(EXPECTED_INTERVALS_READ * max(intervals, default=0.0), MAX_HISTORY)
+            return expected, max(longest, retention)
+
+        return expectations
+
     @functools.cached_property
     def _spinner_policies(self) -> Callable[[str, str], SpinnerPolicy]:
         # The policy is read for every run of every page. The cache refers to two sections and not to the config, so
@@ -301,7 +336,13 @@ class Config(strict.Section, frozen=True, dict=True):
 
 
 CACHED_POLICIES = 10_000
-"""Spinners whose policy a config caches."""
+"""Spinners whose policy a config caches, and projects whose expected spinners."""
+
+EXPECTED_INTERVALS_READ = 2.5
+"""Expected intervals of history that a first read asks for: alerts/alerts.rules.yml waits so long for a success."""
+
+MAX_HISTORY = 8 * 86400.0
+"""Seconds of history that a first read asks for at most, unless `retention` is longer: a week and a day."""
 
 
 class FileConfig(Config, frozen=True):

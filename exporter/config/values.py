@@ -72,6 +72,17 @@ def canonical_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
+def literal(pattern: re.Pattern[str]) -> str | None:
+    """Return the only text that a pattern matches; None if it is not written as one.
+
+    >>> literal(re.compile(r"Report \\(EU\\)"))
+    'Report (EU)'
+    """
+    if not re.fullmatch(r"(?:[^\\.^$*+?{}\[\]|()]|\\[^0-9A-Za-z])+", pattern.pattern):
+        return None
+    return re.sub(r"\\(.)", r"\1", pattern.pattern, flags=re.DOTALL)
+
+
 _UNITS = ("y", "w", "d", "h", "m", "s", "ms")
 _SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS))

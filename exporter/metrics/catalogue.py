@@ -282,14 +282,15 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
     Family(
         "spinner_expected_interval_seconds",
         "gauge",
-        "Configured seconds between two runs of the spinner; absent if not configured.",
+        "Configured seconds between two runs of the spinner; absent if not configured. A spinner that the config names "
+        "has it, and counters of 0, before its first run.",
         lambda spinner, now: spinner.policy.expected_interval,
     ),
     Family(
         "spinner_watched_since_timestamp_seconds",
         "gauge",
-        "Unix time of the first read of the spinner's project: no later start was missed. Absent without an expected "
-        "interval.",
+        "Unix time since which the exporter has seen every run of the spinner; only of spinners with an expected "
+        "interval. Without a last start, no run has started since then.",
         lambda spinner, now: None if spinner.policy.expected_interval is None else _local(now, spinner.watched_since),
     ),
     Family(

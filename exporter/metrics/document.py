@@ -46,6 +46,9 @@ _SPINNERS = """
 Counters and histograms count each run once, however often it is read. The first read also counts runs that ended
 within the `retention` before it. A spinner that appears later has zeros on the first page and its counts on the next,
 so that `increase()` sees its first run. A restart of the exporter resets the counters unless `storage.path` is set.
+
+If a spinner of the project has an expected interval, the first read goes back 2.5 such intervals, at most 8 days. Runs
+that ended before the `retention` are not counted and not shown; they tell the last start and the last success.
 """
 
 _PROJECTS = """

@@ -32,7 +32,7 @@ class ProjectMetadata(msgspec.Struct, frozen=True):
     watermark: float | None = None
     """Time up to which the project's list has been read; None before the first read."""
     watched_since: float | None = None
-    """Time of the first good read: no run that started later was missed. None before it."""
+    """Time since which every run has been seen: where the first read began. None before it."""
 
 
 class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -85,13 +85,17 @@ class ProjectRuns:
             self.is_committing = True
             self._publish()
 
-    def complete(self, *, as_of: float, unchanged: bool, at: float) -> int:
-        """Note a good read: of the runtime's time `as_of`, at our monotonic time `at`.
+    def complete(self, *, as_of: float, since: float, unchanged: bool, at: float) -> int:
+        """Note a good read: of changes from the runtime's time `since` to `as_of`, at our monotonic time `at`.
 
         Returns how many runs were dropped over the limit during a first read.
         """
         watermark = self.metadata.watermark if unchanged else as_of
-        watched_since = as_of if self.metadata.watched_since is None else self.metadata.watched_since
+        watched_since = self.metadata.watched_since
+        if watched_since is None:
+            # Also of a project that an earlier version saved.
+            watched_since = since
+            self._changed_spinners.update(self._spinners)
         self.metadata = msgspec.structs.replace(
             self.metadata, read_as_of=as_of, watermark=watermark, watched_since=watched_since
         )
@@ -149,11 +153,16 @@ class ProjectRuns:
         self._changed_runs.update(self.runs)
         self._changed_spinners.update(self._spinners)
 
+    def mark_spinners_changed(self, names: Iterable[str]) -> None:
+        """Mark spinners as changed, also some that are not known."""
+        self._changed_spinners.update(names)
+
     def apply(self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float) -> None:
         """Merge snapshots into the runs they belong to, and count what is new about them.
 
         `seen_at` is the runtime's time of the response; without one, each run's own `updatedAt` is used. Earlier reads
-        were complete up to `horizon`: an unknown run that ended before it was counted then.
+        were complete up to `horizon`: an unknown run that ended before it was counted then. In a first read it is only
+        learned from: after a restart, `increase()` would count it again.
         """
         for snapshot in snapshots:
             at = snapshot.updated_at if seen_at is None else seen_at
@@ -163,8 +172,10 @@ class ProjectRuns:
                 if self._tombstones and snapshot.id in self._tombstones:
                     tracked = self._readmit(run)
                 elif run.ended_at is None or run.ended_at >= horizon:
-                    # Otherwise an earlier read has counted it, or it ended before the first.
+                    # Otherwise an earlier read has counted it, or it ended long before the first.
                     tracked = TrackedRun(run)
+                elif not self.has_been_read:
+                    self._learn_from_history(run)
                 if tracked is None:
                     continue
             else:
@@ -178,6 +189,12 @@ class ProjectRuns:
             self._add_to_indexes(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
+
+    def _learn_from_history(self, run: Run) -> None:
+        name = run.snapshot.spinner
+        if self._spinner(name).learn_from_history(run):
+            self._learned.add(name)
+        self._note_spinner(name)
 
     def _readmit(self, run: Run) -> TrackedRun | None:
         """Return the tracked run of a tombstone, which is removed; None when the snapshot brings nothing new."""
@@ -210,16 +227,21 @@ class ProjectRuns:
     def _count(self) -> None:
         """Count what was added or changed, grouped by spinner: one by one it would take twice as long."""
         for name, changed in self._uncounted.items():
-            spinner = self._spinners.get(name)
-            if spinner is None:
-                spinner = self._spinners[name] = Spinner()
-                spinner.withheld = self.has_been_read or not self.metadata.history
+            spinner = self._spinner(name)
             if spinner.count(changed):
                 self._learned.add(name)
             if not self.has_been_read and self.metadata.history:
                 spinner.new_states = ()  # a history is shown at once
             self._note_spinner(name)
         self._uncounted.clear()
+
+    def _spinner(self, name: str) -> Spinner:
+        """Return a spinner; a new one is added."""
+        spinner = self._spinners.get(name)
+        if spinner is None:
+            spinner = self._spinners[name] = Spinner()
+            spinner.withheld = self.has_been_read or not self.metadata.history
+        return spinner
 
     def _note_run(self, run_id: str) -> None:
         if not self.has_been_read:

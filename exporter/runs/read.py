@@ -34,14 +34,14 @@ class ProjectRead:
         self._project.apply(snapshots, seen_at, horizon)
         self._applied(len(snapshots))
 
-    def complete(self, *, as_of: float, unchanged: bool = False) -> None:
-        """Complete the read: the project is now known as of the runtime's time `as_of`.
+    def complete(self, *, as_of: float, since: float, unchanged: bool = False) -> None:
+        """Complete the read of changes since the runtime's time `since`: the project is now known as of `as_of`.
 
         `unchanged`: the list of changes is the one of the read before (HTTP 304). It has no time, so the
         next read starts where this one did.
         """
         self._begin()
-        for _ in range(self._project.complete(as_of=as_of, unchanged=unchanged, at=self._monotonic())):
+        for _ in range(self._project.complete(as_of=as_of, since=since, unchanged=unchanged, at=self._monotonic())):
             self._dropped("limit")
 
     def _begin(self) -> None:

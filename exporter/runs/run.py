@@ -138,6 +138,12 @@ def _finished(snapshot: RunSnapshot) -> int | None:
     return snapshot.records.finished if snapshot.records else None
 
 
+def ended_before(snapshot: RunSnapshot, time: float) -> bool:
+    """Whether the run had ended by a time of the runtime's clock."""
+    ended_at = _end(snapshot)
+    return ended_at is not None and ended_at < time
+
+
 def _end(snapshot: RunSnapshot) -> float | None:
     """Return when the run ended. The status decides; an unknown status ends with `endedAt`."""
     if snapshot.status.ended:

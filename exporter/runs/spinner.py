@@ -151,3 +151,12 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
         counters.queue_times.observe(queue_times)
         counters.durations.observe(durations)
         return self.pace.learn(tracked.pace for tracked in reversed(teachers))
+
+    def learn_from_history(self, run: Run) -> bool:
+        """Learn from a run that ended too long ago to be counted; return whether the pace learned from it."""
+        counters, started_at, ended_at = self.counters, run.snapshot.started_at, run.ended_at
+        if started_at is not None and started_at > (counters.last_start_at or -math.inf):
+            counters.last_start_at = started_at
+        if run.status is Status.COMPLETED and ended_at is not None:
+            counters.last_success_at = max(ended_at, counters.last_success_at or -math.inf)
+        return RunPace.first_is_known(run) and self.pace.learn([RunPace.first(run)])

@@ -52,7 +52,7 @@ class ShownSpinner(msgspec.Struct, frozen=True):
     runs: dict[Status, int]
     """Runs in the list now, by status; empty while the list is stale."""
     watched_since: float | None
-    """The runtime's time since when no run of its project was missed."""
+    """The runtime's time since which every run of the spinner has been seen; None while unknown."""
 
 
 class StoreView:
@@ -73,6 +73,8 @@ class StoreView:
         self._monotonic = monotonic
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._fresh: set[str] = set()
+        self._expected: dict[str, tuple[str, ...]] = {}
+        """By project, the expected spinners that the watches know of."""
 
     # -- runs and spinners --------------------------------------------------------------------------------
 
@@ -101,27 +103,41 @@ class StoreView:
         return None if tracked is None else tracked.run.ended_at
 
     def spinner(self, key: Key) -> ShownSpinner | None:
-        """Return a spinner; a new one shows zeros until the next sync.
+        """Return a spinner; a new one shows zeros until the next sync, and so does an expected one that never ran.
 
         None for an unknown one, and before the first read of its project completes: half of a history would be
         followed by a jump.
         """
         project_id, name = key
         project = self._projects.get(project_id)
-        if project is None or not project.has_been_read or name not in project.spinner_names():
+        if project is None or not project.has_been_read:
             return None
-        counters, present = project.spinner(name)
-        policy = self._config().spinner_policy(project.name, name)
-        runs = present if self.is_fresh(project) else {}
-        return ShownSpinner(project.name, name, counters, policy, runs, project.metadata.watched_since)
+        if name in project.spinner_names():
+            counters, present = project.spinner(name)
+        elif name in self._config().expected_spinners(project.name):
+            # That no run was seen is known, and `increase()` needs a zero to see the first one.
+            counters, present = Counters(), dict.fromkeys(Status, 0)
+        else:
+            return None
+        return ShownSpinner(
+            project.name,
+            name,
+            counters,
+            self._config().spinner_policy(project.name, name),
+            present if self.is_fresh(project) else {},
+            project.metadata.watched_since,
+        )
 
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner to show."""
         for project_id, project in self._projects.items():
-            for name in project.spinner_names():
+            for name in {**dict.fromkeys(project.spinner_names()), **dict.fromkeys(self._expected_in(project))}:
                 shown = self.spinner((project_id, name))
                 if shown is not None:
                     yield shown
+
+    def _expected_in(self, project: ProjectRuns) -> tuple[str, ...]:
+        return self._config().expected_spinners(project.name) if project.has_been_read else ()
 
     def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
         config = self._config()
@@ -177,22 +193,29 @@ class StoreView:
         for project_id, project in self._projects.items():
             watch.note(
                 ((project_id, run_id) for run_id in project.runs),
-                ((project_id, spinner) for spinner in project.spinner_names()),
+                ((project_id, spinner) for spinner in (*project.spinner_names(), *self._expected_in(project))),
             )
         return watch
 
     def remove(self, project_id: str) -> None:
         """Report everything of a project as changed before the project is removed."""
         self._projects[project_id].mark_all_changed()
+        self._projects[project_id].mark_spinners_changed(self._expected.get(project_id, ()))
         self._collect_changes()
         self._fresh.discard(project_id)
+        self._expected.pop(project_id, None)
 
     def _collect_changes(self) -> None:
-        """Report to every watch what reads changed, and the projects that became fresh or stale."""
+        """Report to every watch what reads changed, the projects that became fresh or stale, and other expectations."""
         for project_id, project in self._projects.read():
             if self.is_fresh(project) != (project_id in self._fresh):
                 self._fresh ^= {project_id}
                 project.mark_all_changed()
+                project.mark_spinners_changed(self._expected.get(project_id, ()))
+            expected = self._expected_in(project)
+            if expected != self._expected.get(project_id, ()):
+                project.mark_spinners_changed((*expected, *self._expected.get(project_id, ())))
+                self._expected[project_id] = expected
             runs, spinners = project.collect_changes()
             if runs or spinners:
                 for watch in self._watches:

@@ -6,13 +6,14 @@ The pages of a read are collected and applied after the last one; a read that fa
 import asyncio
 import dataclasses
 import heapq
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TypeVar
 
 from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.read import ProjectRead
-from exporter.runs.run import Run
+from exporter.runs.run import Run, ended_before
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.http_client import NotFoundError
@@ -53,6 +54,8 @@ class ProjectSync:
         self._problems = problems
         self._monotonic = monotonic
         self._cursors: dict[str, _Cursor] = {}
+        self._begun_first_reads: defaultdict[str, int] = defaultdict(int)
+        """How many first reads of a project received a page and did not complete."""
         self._counters: dict[str, RecordCounter] = {}
 
     async def read(self, project_id: str, name: str | None) -> bool:
@@ -86,6 +89,7 @@ class ProjectSync:
         self._store.drop_project(project_id)
         self._problems.forget(project_id)
         self._cursors.pop(project_id, None)
+        self._begun_first_reads.pop(project_id, None)
         self._counters.pop(project_id, None)
 
     async def _read_runs(self, read: ProjectRead, project_id: str, name: str) -> list[str]:
@@ -99,22 +103,20 @@ class ProjectSync:
         if sweeps and self._client.can_list_active:
             async for page in self._observed(self._client.jobs(project, active=True)):
                 active.add(page)
-        watermark = self._store.watermark(project_id)
-        if watermark is not None:
-            horizon = watermark - self._config.sync.overlap
-        elif self._client.can_list_active:
-            horizon = active.as_of() - self._config.retention
-        else:
-            horizon = self._store.clock.now() - self._config.retention
+        is_first = self._store.watermark(project_id) is None
+        since, horizon = self._range(project, active)
         changed = _RunList(active.unseen)
         # A sweep sends no ETag: a wrong one would hide every change for ever.
         etag = None if sweeps else cursor.etag
-        async for page in self._observed(self._client.jobs(project, updated_since=horizon, etag=etag)):
+        async for page in self._observed(self._client.jobs(project, updated_since=since, etag=etag)):
             changed.add(page)
-            if watermark is None and not self._client.counts_records:
+            if is_first:
                 # Nothing of a project is shown or saved before its first read completes. So its pages are applied as
                 # they arrive, and the whole history is never in memory.
-                await self._apply(read, [*active.drain(), *changed.drain()], horizon)
+                self._begun_first_reads[project_id] += changed.pages == 1
+                counts = self._client.counts_records
+                ready = changed.drain_ended(horizon) if counts else [*active.drain(), *changed.drain()]
+                await self._apply(read, ready, horizon)
         gone: list[str] = []
         if sweeps:
             lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
@@ -126,9 +128,21 @@ class ProjectSync:
         if self._client.counts_records:
             responses = await self._count_records(project_id, responses, as_of)
         await self._apply(read, responses, horizon)
-        read.complete(as_of=as_of, unchanged=changed.not_modified)
+        read.complete(as_of=as_of, since=since, unchanged=changed.not_modified)
+        self._begun_first_reads.pop(project_id, None)
         self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
         return gone
+
+    def _range(self, project: Project, active: "_RunList") -> tuple[float, float]:
+        """Return since when changes are read, and the end before which a run that is not known is not counted."""
+        watermark = self._store.watermark(project.id)
+        if watermark is not None:
+            return watermark - self._config.sync.overlap, watermark - self._config.sync.overlap
+        now = active.as_of() if self._client.can_list_active else self._store.clock.now()
+        # Half as much after each first read that did not complete: its list may have more than `limits.pages`, or take
+        # too long.
+        history = self._config.history(project.name) * 0.5 ** self._begun_first_reads[project.id]
+        return now - max(history, self._config.retention), now - self._config.retention
 
     async def _apply(self, read: ProjectRead, responses: list["_Response"], horizon: float) -> None:
         for response in responses:
@@ -243,6 +257,7 @@ class _RunList:
         """Expected runs that were on no page so far."""
         self.etag: str | None = None
         self.not_modified = False
+        self.pages = 0
         self._responses: list[_Response] = []
         self._first_as_of: float | None = None
 
@@ -250,6 +265,7 @@ class _RunList:
         """Add the next page."""
         self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
         self.etag, self.not_modified = page.etag, page.not_modified
+        self.pages += 1
         self._responses.append(_Response(page.items, page.as_of))
         if self.unseen:
             self.unseen.difference_update([snapshot.id for snapshot in page.items])
@@ -262,6 +278,14 @@ class _RunList:
         """Return what was added since the last call."""
         drained, self._responses = self._responses, []
         return drained
+
+    def drain_ended(self, before: float) -> list[_Response]:
+        """Return the runs of the last page that ended before a time of the runtime's clock; the others stay."""
+        page = self._responses.pop()
+        ended = [run for run in page.runs if ended_before(run, before)]
+        others = [run for run in page.runs if not ended_before(run, before)]
+        self._responses.append(_Response(others, page.as_of))
+        return [_Response(ended, page.as_of)]
 
     def as_of(self) -> float:
         """Return the runtime's time of the first page: what changed after it may be missing from the list."""

@@ -163,7 +163,7 @@ async def timestamps(runtime_time: float) -> Samples:
     meter = {"name": "jobs_month", "used": 1, "limit": None, "resetsAt": rfc3339(runtime_time + 86400)}
     usage = {"plan": "pro", "meters": [meter]}
     runtime.interfere = lambda request: httpx.Response(200, json=usage) if request.url.path.endswith("/usage") else None
-    exporter = exporter_of(runtime, own, spinners=(SpinnerConfig(expected_interval=Duration(3600)),))
+    exporter = exporter_of(runtime, own, spinners=(SpinnerConfig(expected_interval=Duration(60)),))
     clock.advance(30)
     own.advance(30)
     text = str(await exporter.page(OPENMETRICS))

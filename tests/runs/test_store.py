@@ -311,9 +311,12 @@ def test_a_restarted_run_is_not_dropped_because_of_its_earlier_end() -> None:
 
 def test_a_run_that_ended_before_the_first_horizon_is_neither_shown_nor_counted() -> None:
     held = store(Clock(NOON + 60))
-    commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON - 7200, updated_at=NOON + 50), horizon=NOON - 3600)
+    old = snapshot(status=Status.COMPLETED, started_at=NOON - 8000, ended_at=NOON - 7200, updated_at=NOON + 50)
+    commit(held, old, horizon=NOON - 3600)
     assert shown_ids(held) == []
-    assert list(held.view.spinners()) == []
+    counters = tally_of(held).counters
+    assert (counters.started, sum(counters.finished.values()), sum(counters.durations.counts)) == (0, 0, 0)
+    assert (counters.last_start_at, counters.last_success_at) == (NOON - 8000, NOON - 7200), "but it is learned from"
 
 
 def test_a_run_that_is_gone_counts_as_dropped_and_never_as_finished() -> None:
@@ -401,7 +404,7 @@ def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> N
             read.apply(page, NOON + 60, horizon=NOON - 3600)
             here = sum(len(project.runs) for project in held.view.projects())
             assert here <= 150, "memory must be bounded by what is kept and a page, not by the list"
-        read.complete(as_of=NOON + 60)
+        read.complete(as_of=NOON + 60, since=NOON - 3600)
     held.expire()
     assert held.view.run_count == 100
     assert finished(held) == 10_000

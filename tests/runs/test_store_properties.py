@@ -147,7 +147,7 @@ def test_one_response_with_all_runs_equals_one_response_for_each(data: st.DataOb
         with apart.reading("p1") as one_by_one:
             for each in read:
                 one_by_one.apply([each], NOON + 600, horizon=HORIZON)
-            one_by_one.complete(as_of=NOON + 600)
+            one_by_one.complete(as_of=NOON + 600, since=HORIZON)
     assert gauges(together) == gauges(apart)
     assert spinners_in_full(together) == spinners_in_full(apart), "look at ProjectRuns.apply: what is counted, and when"
 
