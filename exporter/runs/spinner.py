@@ -133,12 +133,18 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     teachers.append(tracked)
             records = snapshot.records
             if records is not None:
-                if records.completed is not None:
-                    completed = (completed or 0) + max(records.completed - tracked.counted_completed, 0)
-                    tracked.counted_completed = max(records.completed, tracked.counted_completed)
-                if records.failed is not None:
-                    failed = (failed or 0) + max(records.failed - tracked.counted_failed, 0)
-                    tracked.counted_failed = max(records.failed, tracked.counted_failed)
+                known = records.completed
+                if known is not None:
+                    completed = completed or 0
+                    if known > tracked.counted_completed:
+                        completed += known - tracked.counted_completed
+                        tracked.counted_completed = known
+                known = records.failed
+                if known is not None:
+                    failed = failed or 0
+                    if known > tracked.counted_failed:
+                        failed += known - tracked.counted_failed
+                        tracked.counted_failed = known
         counters.last_start_at = None if last_start_at == -math.inf else last_start_at
         counters.last_success_at = None if last_success_at == -math.inf else last_success_at
         counters.started += started
