@@ -56,6 +56,8 @@ class ProjectSync:
         self._cursors: dict[str, _Cursor] = {}
         self._begun_first_reads: defaultdict[str, int] = defaultdict(int)
         """How many first reads of a project received a page and did not complete."""
+        self._unlisted_since: dict[str, float] = {}
+        """Our monotonic time since when a project has been missing from the list of projects."""
         self._counters: dict[str, RecordCounter] = {}
 
     async def read(self, project_id: str, name: str | None) -> bool:
@@ -77,12 +79,24 @@ class ProjectSync:
         for run_id in gone:
             self._store.drop_run(project_id, run_id)
         self._problems.resolve("project", project=project_id)
-        if name is None and not self._store.open_runs(project_id):
+        if self._is_over(project_id, is_listed=name is not None):
             self.drop(project_id)
             return True
         if self._client.has("records"):
             await self._read_failed_records(project_id)
         return True
+
+    def _is_over(self, project_id: str, *, is_listed: bool) -> bool:
+        """Whether an idle project has been missing from the list of projects for so long that it is not by mistake.
+
+        Dropping it would also drop its counters, and what was saved of it.
+        """
+        if is_listed:
+            self._unlisted_since.pop(project_id, None)
+            return False
+        now = self._monotonic()
+        since = self._unlisted_since.setdefault(project_id, now)
+        return now - since >= self._config.sync.stale_after and not self._store.open_runs(project_id)
 
     def drop(self, project_id: str) -> None:
         """Drop a project, in the store too."""
@@ -90,6 +104,7 @@ class ProjectSync:
         self._problems.forget(project_id)
         self._cursors.pop(project_id, None)
         self._begun_first_reads.pop(project_id, None)
+        self._unlisted_since.pop(project_id, None)
         self._counters.pop(project_id, None)
 
     async def _read_runs(self, read: ProjectRead, project_id: str, name: str) -> list[str]:

@@ -189,7 +189,7 @@ async def test_a_runtime_that_is_renamed_keeps_its_runs_and_counts_under_its_new
     assert value(probed, "spinner_run_status", runtime="europe", run_id="run-1", status="running") == 1
     assert not [name for name, pairs in found if dict(pairs).get("runtime") == "eu"], "the old name is still there"
 
-    deployment.runtimes["eu"].interfere = lambda request: None
+    deployment.runtimes["eu"].interfere = lambda request: httpx.Response(404) if "/p1/" in request.url.path else None
     deployment.runtimes["eu"].projects = {}
     deployment.runtimes["eu"].jobs.clear()
     deployment.clock.advance(200)

@@ -361,6 +361,23 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     assert list(exporter.runtimes[RUNTIME].store.view.projects()) == []
 
 
+async def test_an_idle_project_is_dropped_only_when_it_has_been_missing_for_a_while() -> None:
+    """A list that is empty for a moment must not reset counters."""
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put(status="completed", endedAt=NOON)
+    exporter = exporter_of(runtime)
+    projects = runtime.projects
+    for listed, seconds in ((True, 15), (False, 15), (False, 290), (True, 15), (False, 15), (False, 299)):
+        runtime.projects = projects if listed else {}
+        clock.advance(seconds)
+        await exporter.refresh()
+        assert finished(exporter) == 1
+    clock.advance(1)
+    await exporter.refresh()
+    assert list(exporter.runtimes[RUNTIME].store.view.projects()) == []
+
+
 async def test_when_health_cannot_be_read_the_api_is_down_and_the_last_health_becomes_stale() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
