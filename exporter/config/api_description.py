@@ -115,6 +115,13 @@ class Resource(_Section, frozen=True):
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
 
+    @property
+    def lists_all_projects(self) -> bool:
+        """Whether the list is the same for each project, because no part of the request contains its id."""
+        filters = (each for each in (self.changed, self.active) if each is not None)
+        parts = (self.path, self.query, self.body, *(part for each in filters for part in (each.query, each.body)))
+        return not any("{project}" in str(part) for part in parts)
+
     def can_have(self, field: str) -> bool:
         """Whether items can have a field: it is described, or items have the contract's format."""
         return not self.fields or field in self.fields
@@ -138,6 +145,11 @@ class Resources(_Section, frozen=True):
     """The source of a run's record counts: its own fields, or its records, which are then listed and counted."""
 
     def __post_init__(self) -> None:
+        if self.projects != "absent" and self.jobs.lists_all_projects and not self.jobs.can_have("projectId"):
+            raise ValueError(
+                "jobs.fields.projectId: is required if the request for jobs does not contain {project}, since one list "
+                "then has the runs of all projects; without several projects, set projects: absent"
+            )
         if self.counts == "records" and self.records == "absent":
             raise ValueError("counts: expected job, since records is absent")
         if self.job == "absent" and self.jobs.active is None and self.jobs.changed is not None:

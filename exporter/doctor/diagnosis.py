@@ -46,6 +46,7 @@ REQUIRED = {
 EFFECTS = {
     ("health", "status"): "none",
     ("jobs", "projectId"): "none: the project whose list it is in is used",
+    ("jobs", "spinnerId"): "none, unless two spinners of a project have the same name: they would be one",
     ("jobs", "trigger"): "the label trigger is empty",
     ("jobs", "parentJobId"): "the label parent_run_id is empty",
     ("records", "startedAt"): "none",
@@ -228,7 +229,7 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
         first = _samples(await exporter.page(max_wait=float("inf")))
         second = _samples(await exporter.page(max_wait=float("inf")))
         full_read = _full_read(second, monitored.store)
-        checks.append(full_read)
+        checks += [full_read, _ids(second)] if full_read.ok else [full_read]
         # The first page of a list need not have all labels.
         examination.note_labels(
             sample.labels["label"] for sample in second if sample.name == "spinner_exporter_unmapped_status_total"
@@ -251,6 +252,23 @@ def _full_read(samples: Iterable[MetricSample], store: Store) -> Check:
         return Check("full read", False, f"project {name} fails{others}: {error}")
     api_up = any(sample.name == "spinner_api_up" and sample.value == 1 for sample in samples)
     return Check("full read", api_up, "succeeded" if api_up else "failed; `spinner-exporter once` logs why")
+
+
+def _ids(samples: Iterable[MetricSample]) -> Check:
+    """Return whether each run of a project has an id of its own."""
+    shared = sum(
+        sample.value
+        for sample in samples
+        if sample.name == "spinner_exporter_runs_dropped_total" and sample.labels["reason"] == "shared_id"
+    )
+    if not shared:
+        return Check("ids of runs", True, "unique in each project")
+    return Check(
+        "ids of runs",
+        False,
+        f"{shared:.0f} ids are those of several runs of a project, of which only one is read; make the id of several "
+        "fields, such as join('/', [spinner, id]), and use ref.NAME in paths",
+    )
 
 
 class _Examination:
@@ -434,7 +452,7 @@ def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
         f"no record counts: no progress and no stall detection for {len(blind)} of {len(runs)} runs in the first "
         f"response, of {spinners}; their status, duration and expected interval are watched"
     )
-    return Check("stall detection", True, finding)
+    return Check("stall detection", None, finding)
 
 
 NAMED_SPINNERS = 3

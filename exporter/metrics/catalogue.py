@@ -431,7 +431,8 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "spinner_exporter_runs_dropped_total",
         "counter",
         "Total number of runs whose series were removed before the end of the retention, by reason: limit (more runs "
-        "than limits.runs), gone (the runtime no longer lists the run), or project_gone (nor the project).",
+        "than limits.runs), gone (the runtime no longer lists the run), project_gone (nor the project), or shared_id "
+        "(another run of the project has the same id).",
         ("reason",),
     ),
     ExporterFamily(

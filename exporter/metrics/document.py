@@ -28,6 +28,10 @@ unknown value has no sample; an unknown label value is empty. Labels never conta
 Every series has a label `runtime` in addition, except those about the exporter's process. Its value is `runtime.name`,
 or the name in `runtimes`, or by default the runtime's URL without its scheme, such as `runtime.example.com`.
 
+Projects and spinners are labelled with their names. If two projects, or two spinners of a project, have the same name,
+the one that was seen first has it, and the other one has its id behind it, as in `Report (17)`. Patterns for `spinners`
+in the config are matched with these names.
+
 `/metrics` serves all metrics. `/probe?project=ID` serves the metrics per run, per spinner and per project of one
 project.
 """

@@ -1,12 +1,14 @@
 """One project: its runs, its spinners, and the tombstones of runs that were dropped."""
 
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from exporter.runs.counters import Counters
+from exporter.runs.names import candidates
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
@@ -61,6 +63,11 @@ class ProjectRuns:
         self.error: str | None = None
         """Why the last read failed; None when it did not."""
         self._spinners: dict[str, Spinner] = {}
+        """By their unique names."""
+        self.shared_ids: set[str] = set()
+        """Ids that two runs have; the second one is not tracked."""
+        self._spinner_ids: dict[str, str] = {}
+        """Which spinner has a unique name, where the runtime has ids of spinners."""
         self.open: dict[str, TrackedRun] = {}
         """Those of `runs` that have not ended."""
         self._changed_runs: set[str] = set()
@@ -157,7 +164,9 @@ class ProjectRuns:
         """Mark spinners as changed, also some that are not known."""
         self._changed_spinners.update(names)
 
-    def apply(self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float) -> None:
+    def apply(
+        self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float, *, label_length: int
+    ) -> None:
         """Merge snapshots into the runs they belong to, and count what is new about them.
 
         `seen_at` is the runtime's time of the response; without one, each run's own `updatedAt` is used. Earlier reads
@@ -165,6 +174,8 @@ class ProjectRuns:
         learned from: after a restart, `increase()` would count it again.
         """
         for snapshot in snapshots:
+            if self._spinner_ids.get(snapshot.spinner, "") != snapshot.spinner_id:
+                snapshot = self._with_unique_spinner(snapshot, label_length)
             at = snapshot.updated_at if seen_at is None else seen_at
             tracked = self.runs.get(snapshot.id)
             if tracked is None:
@@ -179,16 +190,51 @@ class ProjectRuns:
                 if tracked is None:
                     continue
             else:
-                newer = tracked.run.fold(snapshot, at)
-                if newer is tracked.run:
+                is_another = self._is_another_run(tracked.run.snapshot, snapshot)
+                newer = Run.first(snapshot, at) if is_another else tracked.run.fold(snapshot, at)
+                if newer is tracked.run or (is_another and (newer.ended or not tracked.run.ended)):
                     continue
                 # The previous state must be counted before this one replaces it.
                 self._count()
                 self._remove_from_indexes(tracked)
-                tracked.change(newer, self.metadata.read_as_of)
+                if is_another:
+                    tracked = TrackedRun(newer)
+                else:
+                    tracked.change(newer, self.metadata.read_as_of)
             self._add_to_indexes(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
+
+    def _is_another_run(self, known: RunSnapshot, snapshot: RunSnapshot) -> bool:
+        """Whether two snapshots with the same id are of two runs: of another spinner, and created at another time.
+
+        A renamed spinner, or a run that was restarted, changes only one of them. Of the two, one that has not ended is
+        tracked: it can stall.
+        """
+        if snapshot.created_at == known.created_at or snapshot.spinner == known.spinner:
+            return False
+        if len(self.shared_ids) < MAX_SHARED_IDS:
+            self.shared_ids.add(known.id)
+        return True
+
+    def _with_unique_spinner(self, snapshot: RunSnapshot, label_length: int) -> RunSnapshot:
+        """Return a snapshot with the unique name of its spinner, which no other spinner of this id has."""
+        if not snapshot.spinner_id:
+            return snapshot
+        endless = candidates(snapshot.spinner, snapshot.spinner_id, length=label_length)
+        names = list(itertools.islice(endless, NAMESAKES))
+        holders = [self._spinner_ids.get(name) for name in names]
+        # Whoever has a name keeps it, also if a better one is free by now.
+        if snapshot.spinner_id in holders:
+            name = names[holders.index(snapshot.spinner_id)]
+        else:
+            name = next((name for name, holder in zip(names, holders, strict=True) if holder is None), names[-1])
+            self._spinner_ids[name] = snapshot.spinner_id
+            if name in self._spinners:
+                # An earlier version saved it without its id.
+                self._spinners[name].id = snapshot.spinner_id
+                self._note_spinner(name)
+        return msgspec.structs.replace(snapshot, spinner=name)
 
     def _learn_from_history(self, run: Run) -> None:
         name = run.snapshot.spinner
@@ -199,6 +245,9 @@ class ProjectRuns:
     def _readmit(self, run: Run) -> TrackedRun | None:
         """Return the tracked run of a tombstone, which is removed; None when the snapshot brings nothing new."""
         tombstone = self._tombstones[run.id]
+        if self._is_another_run(tombstone.run.snapshot, run.snapshot):
+            del self._tombstones[run.id]
+            return TrackedRun(run)
         late = run.snapshot.updated_at <= tombstone.run.snapshot.updated_at
         if tombstone.run.ended and (late or run.ends_like(tombstone.run)):
             return None
@@ -239,7 +288,7 @@ class ProjectRuns:
         """Return a spinner; a new one is added."""
         spinner = self._spinners.get(name)
         if spinner is None:
-            spinner = self._spinners[name] = Spinner()
+            spinner = self._spinners[name] = Spinner(id=self._spinner_ids.get(name, ""))
             spinner.withheld = self.has_been_read or not self.metadata.history
         return spinner
 
@@ -365,6 +414,7 @@ class ProjectRuns:
     def restore(self, runs: Iterable[TrackedRun], spinners: dict[str, Spinner]) -> None:
         """Restore what an earlier process saved; this project must be new."""
         self._spinners = spinners
+        self._spinner_ids = {name: spinner.id for name, spinner in spinners.items() if spinner.id}
         for spinner in spinners.values():
             spinner.present = dict.fromkeys(Status, 0)
         for tracked in sorted(runs, key=lambda each: each.left_at or 0.0):
@@ -375,6 +425,12 @@ class ProjectRuns:
             else:
                 self._tombstones[tracked.run.id] = tracked
 
+
+MAX_SHARED_IDS = 1000
+"""Ids of one project that are noted as those of several runs."""
+
+NAMESAKES = 20
+"""Spinners of one project with the same name that are told apart."""
 
 RUN = "run"
 SPINNER = "spinner"

@@ -13,12 +13,17 @@ class ProjectRead:
         self,
         project: ProjectRuns,
         *,
+        label_length: int,
         applied: Callable[[int], None],
         dropped: Callable[[str], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """`applied` receives the number of snapshots of each `apply`, `dropped` the reason for each dropped run."""
+        """Unique names of spinners have at most `label_length` characters.
+
+        `applied` receives the number of snapshots of each `apply`, `dropped` the reason for each dropped run.
+        """
         self._project = project
+        self._label_length = label_length
         self._applied = applied
         self._dropped = dropped
         self._monotonic = monotonic
@@ -31,8 +36,16 @@ class ProjectRead:
         `horizon`: a run that ended before it and is not in the store was counted then, and does not return.
         """
         self._begin()
-        self._project.apply(snapshots, seen_at, horizon)
+        shared = len(self._project.shared_ids)
+        self._project.apply(snapshots, seen_at, horizon, label_length=self._label_length)
         self._applied(len(snapshots))
+        for _ in range(len(self._project.shared_ids) - shared):
+            self._dropped("shared_id")
+
+    @property
+    def shared_ids(self) -> int:
+        """How many ids are those of several runs of the project, of which only one is tracked."""
+        return len(self._project.shared_ids)
 
     def complete(self, *, as_of: float, since: float, unchanged: bool = False) -> None:
         """Complete the read of changes since the runtime's time `since`: the project is now known as of `as_of`.

@@ -64,6 +64,8 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
     present: dict[Status, int] = msgspec.field(default_factory=lambda: dict.fromkeys(Status, 0))
     withheld: bool = False
     """Whether it was new in the last read: then it shows zeros until the next."""
+    id: str = ""
+    """The runtime's id of the spinner; empty where it has none."""
     new_states: tuple[str, ...] = ()
     """The counters of records that were told for the first time in the last read: they show zero until the next."""
 

@@ -67,7 +67,13 @@ class Store:
         """
         project = self._projects[project_id]
         try:
-            yield ProjectRead(project, applied=self._applied, dropped=self._note_dropped, monotonic=self._monotonic)
+            yield ProjectRead(
+                project,
+                label_length=self._config.limits.label_length,
+                applied=self._applied,
+                dropped=self._note_dropped,
+                monotonic=self._monotonic,
+            )
         finally:
             if not project.has_been_read:
                 self._projects.discard_first_read(project_id)
@@ -124,6 +130,10 @@ class Store:
     def project_ids(self) -> list[str]:
         """Return the ids of all projects."""
         return list(self._projects)
+
+    def project_names(self) -> dict[str, str]:
+        """Return the names of all projects by their ids."""
+        return {project_id: project.name for project_id, project in self._projects.items()}
 
     def name_projects(self, names: Mapping[str, str]) -> None:
         """Add the projects of a list, id to name, and rename those that are known; none is removed."""

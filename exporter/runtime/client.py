@@ -87,6 +87,11 @@ class RuntimeClient:
         return self._resources.jobs.active is not None
 
     @property
+    def lists_all_projects(self) -> bool:
+        """Whether the list of a project's runs is one of all projects, of which each run tells its own."""
+        return self.has("projects") and self._resources.jobs.lists_all_projects
+
+    @property
     def counts_records(self) -> bool:
         """Whether runs have no record counts, so that their records must be counted."""
         return self._resources.counts == "records"
@@ -129,14 +134,18 @@ class RuntimeClient:
         active: bool = False,
         etag: str | None = None,
     ) -> AsyncIterator[ListPage[RunSnapshot]]:
-        """Read a project's runs: updated since a time of the runtime's clock, or only those that have not ended."""
+        """Read a project's runs: updated since a time of the runtime's clock, or only those that have not ended.
+
+        With `lists_all_projects` there are runs of other projects among them.
+        """
         endpoint = self._endpoints["jobs"]
         list_filter = endpoint.resource.active if active else endpoint.resource.changed
         request = endpoint.request({"project": project.id}, list_filter, since=updated_since)
+        project_id = None if self.lists_all_projects else project.id
         return self._pages(
             endpoint,
             request,
-            lambda body, now: self._decoder.jobs(body, RunDefaults(project.id, project.name, now)),
+            lambda body, now: self._decoder.jobs(body, RunDefaults(project_id, project.name, now)),
             etag=etag,
         )
 

@@ -81,7 +81,8 @@ class DecodedPage(Generic[T]):
 class RunDefaults:
     """Values for fields that a run does not have."""
 
-    project_id: str = ""
+    project_id: str | None = ""
+    """None: the list is of all projects, so that each run must tell its own."""
     spinner: str = ""
     """For a list the project's name; for a single run the spinner that an earlier read found."""
     now: float | None = None
@@ -248,10 +249,13 @@ class Decoder:
         if not spinner:
             raise ValueError("spinnerName: is missing")
         counts = wire.records
-        project_id: str = known.project_id
+        project_id = known.project_id
         refs: tuple[tuple[str, str], ...] = ()
-        if isinstance(wire, MappedJob):
+        if isinstance(wire, MappedJob) or project_id is None:
             project_id = wire.project_id or project_id
+        if project_id is None:
+            raise ValueError("projectId: is missing")
+        if isinstance(wire, MappedJob):
             refs = tuple((wire.ref or {}).items())
         return RunSnapshot(
             id=self._id(wire.id),
@@ -276,6 +280,7 @@ class Decoder:
                 failed=counts.failed,
             ),
             failures=tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
+            spinner_id="" if wire.spinner_id is None else self._id(str(wire.spinner_id)),
             refs=refs,
         )
 

@@ -13,8 +13,8 @@ from exporter.errors import ConfigError
 
 _RUN = frozenset(
     {
-        "id", "projectId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt", "endedAt",
-        "updatedAt", "lastProgressAt", "records.total", "records.pending",
+        "id", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt",
+        "endedAt", "updatedAt", "lastProgressAt", "records.total", "records.pending",
         "records.running", "records.waiting", "records.completed", "records.failed", "failures",
     }
 )  # fmt: skip
@@ -31,8 +31,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
 
 TEXTS = frozenset(
     {
-        "id", "name", "projectId", "spinnerName", "status", "trigger", "parentJobId", "failedStep.name", "errorCode",
-        "runtime.status",
+        "id", "name", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "failedStep.name",
+        "errorCode", "runtime.status",
     }
 )  # fmt: skip
 """Text fields; a number in one, such as an id, becomes text."""

@@ -55,6 +55,7 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     id: str
     project_id: str
     spinner: str
+    """Its name, which is unique in its project once the run is in the store."""
     trigger: str
     parent_id: str
     status: Status
@@ -65,6 +66,8 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     last_progress_at: float | None = None
     records: RecordCounts | None = None
     failures: tuple[FailureCount, ...] = ()
+    spinner_id: str = ""
+    """Empty where the runtime has no ids of spinners."""
     refs: tuple[tuple[str, str], ...] = ()
     """Values that an API description needs for paths, by name (`ref.NAME` there)."""
 

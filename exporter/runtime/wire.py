@@ -50,6 +50,7 @@ class WireFailure(WireStruct, frozen=True):
 class _AnyJob(WireStruct, frozen=True, kw_only=True):
     id: str
     status: str
+    spinner_id: str | int | None = None
     trigger: str | None = None
     parent_job_id: str | None = None
     started_at: Time | None = None
@@ -60,8 +61,9 @@ class _AnyJob(WireStruct, frozen=True, kw_only=True):
 
 
 class WireJob(_AnyJob, frozen=True, kw_only=True):
-    """A run in the contract's format. The request says which project it belongs to."""
+    """A run in the contract's format. The request for its project's list says which project it belongs to."""
 
+    project_id: str | None = None
     spinner_name: str
     created_at: Time
     updated_at: Time

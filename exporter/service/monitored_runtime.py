@@ -94,6 +94,7 @@ class MonitoredRuntime:
             wanted=config.projects.wanted,
             only_project=config.runtime.project,
             sweep_interval=config.sync.sweep_interval,
+            label_length=config.limits.label_length,
             monotonic=dependencies.monotonic,
         )
         self.store: Store

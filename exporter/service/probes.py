@@ -100,7 +100,14 @@ class Probes:
         return self.held[project_id]
 
     def _probe(self, project_id: str, store: Store, *, asked_at: float) -> "ProbedProject":
-        project_sync = ProjectSync(self._client, store, self._config, self._problems, monotonic=self._monotonic)
+        project_sync = ProjectSync(
+            self._client,
+            store,
+            self._config,
+            self._problems,
+            is_listed=self._project_list.has,
+            monotonic=self._monotonic,
+        )
 
         async def read() -> bool:
             started, runs_before = self._monotonic(), store.view.run_count
@@ -126,7 +133,7 @@ class Probes:
     async def _read_shared(self) -> bool:
         self._client.begin_sync()
         try:
-            await self._project_list.refresh()
+            await self._project_list.refresh(held=self._names())
         except ApiError as error:
             self._problems.report("projects", str(error))
             return False
@@ -140,6 +147,9 @@ class Probes:
         if self._client.has("health"):
             self._health = await read_health(self._client, self._problems)
         return True
+
+    def _names(self) -> dict[str, str]:
+        return {each: name for probed in self.held.values() for each, name in probed.store.project_names().items()}
 
     def _forget_idle(self) -> None:
         long_ago = self._monotonic() - IDLE

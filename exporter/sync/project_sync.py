@@ -46,12 +46,15 @@ class ProjectSync:
         config: Config,
         problems: ProblemLog,
         *,
+        is_listed: Callable[[str], bool],
         monotonic: Callable[[], float],
     ) -> None:
+        """`is_listed` returns whether the runtime's list of projects has a project of this id."""
         self._client = client
         self._store = store
         self._config = config
         self._problems = problems
+        self._is_listed = is_listed
         self._monotonic = monotonic
         self._cursors: dict[str, _Cursor] = {}
         self._begun_first_reads: defaultdict[str, int] = defaultdict(int)
@@ -68,6 +71,7 @@ class ProjectSync:
         try:
             with self._store.reading(project_id) as read:
                 gone = await self._read_runs(read, project_id, name or "")
+                shared_ids = read.shared_ids
         except ApiError as error:
             # A 404 alone does not remove a project: it must be missing from the list of projects too.
             if isinstance(error, NotFoundError) and name is None:
@@ -79,6 +83,10 @@ class ProjectSync:
         for run_id in gone:
             self._store.drop_run(project_id, run_id)
         self._problems.resolve("project", project=project_id)
+        if shared_ids:
+            self._problems.report(
+                "some runs", f"{shared_ids} ids are those of several runs, of which one is read", project=project_id
+            )
         if self._is_over(project_id, is_listed=name is not None):
             self.drop(project_id)
             return True
@@ -116,14 +124,14 @@ class ProjectSync:
         open_before = self._store.open_runs(project_id) if sweeps else {}
         active = _RunList(open_before)
         if sweeps and self._client.can_list_active:
-            async for page in self._observed(self._client.jobs(project, active=True)):
+            async for page in self._runs_of(project, active=True):
                 active.add(page)
         is_first = self._store.watermark(project_id) is None
         since, horizon = self._range(project, active)
         changed = _RunList(active.unseen)
         # A sweep sends no ETag: a wrong one would hide every change for ever.
         etag = None if sweeps else cursor.etag
-        async for page in self._observed(self._client.jobs(project, updated_since=since, etag=etag)):
+        async for page in self._runs_of(project, updated_since=since, etag=etag):
             changed.add(page)
             if is_first:
                 # Nothing of a project is shown or saved before its first read completes. So its pages are applied as
@@ -232,12 +240,25 @@ class ProjectSync:
         self._problems.resolve("failed records", project=project_id)
         self._store.keep_failed_records(project_id, run, newest)
 
-    async def _observed(self, pages: AsyncIterator[ListPage[T]]) -> AsyncIterator[ListPage[T]]:
-        """Yield the pages and set the runtime's clock by each."""
-        async for page in pages:
+    async def _runs_of(
+        self, project: Project, *, updated_since: float | None = None, active: bool = False, etag: str | None = None
+    ) -> AsyncIterator[ListPage[RunSnapshot]]:
+        """Yield the pages of a project's runs, without those of other projects; set the runtime's clock by each."""
+        async for page in self._client.jobs(project, updated_since=updated_since, active=active, etag=etag):
             if page.as_of is not None:
                 self._store.clock.observe(page.as_of, page.requested_at)
+            if any(run.project_id != project.id for run in page.items):
+                page = dataclasses.replace(
+                    page, items=tuple(run for run in page.items if self._belongs_to(run, project))
+                )
             yield page
+
+    def _belongs_to(self, run: RunSnapshot, project: Project) -> bool:
+        """Whether a run of a project's list belongs to it: a list can be one of all projects, or ignore a filter."""
+        if run.project_id == project.id:
+            return True
+        # Some APIs have another id of the project in its runs, so a run of its own list is only excluded for another.
+        return not self._client.lists_all_projects and not self._is_listed(run.project_id)
 
 
 async def together(*coroutines: Coroutine[None, None, T]) -> list[T]:

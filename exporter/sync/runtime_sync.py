@@ -47,7 +47,9 @@ class RuntimeSync:
         self._monotonic = monotonic
         self._project_list = project_list
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
-        self._project_sync = ProjectSync(client, store, config, self._problems, monotonic=monotonic)
+        self._project_sync = ProjectSync(
+            client, store, config, self._problems, is_listed=project_list.has, monotonic=monotonic
+        )
 
     async def run(self) -> bool:
         """Read what changed; return whether the API could be read. No response of the API makes it raise."""
@@ -106,7 +108,7 @@ class RuntimeSync:
         return not reads or any(reads)
 
     async def _list_projects(self) -> None:
-        await self._project_list.refresh(self._store.clock.observe)
+        await self._project_list.refresh(self._store.clock.observe, held=self._store.project_names())
         if self._config.projects.on_probe:
             return
         wanted = self._project_list.wanted

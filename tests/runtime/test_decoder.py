@@ -321,7 +321,7 @@ def test_any_json_is_decoded_or_rejected(body: Any, items: list[Any]) -> None:
 def described(fields: dict[str, Any], folder: Path, observer: Observer | None = None) -> Decoder:
     """A decoder of an API whose runs have these fields only."""
     file = folder / "exporter.yml"
-    resources = {"jobs": {"path": "/runs", "fields": fields}, "job": "absent", "records": "absent"}
+    resources = {"jobs": {"path": "/{project}/runs", "fields": fields}, "job": "absent", "records": "absent"}
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://h", "resources": resources}}))
     (config,) = load(file, environ={}).runtimes.values()
     return Decoder(StatusMap(), observer or Observer(), config.runtime.resources, label_length=40)

@@ -10,6 +10,7 @@ from exporter.sync.project_list import ProjectList
 from tests.builders import NOON, Clock
 
 SWEEP = 120.0
+LENGTH = 40
 
 
 class Api:
@@ -38,6 +39,7 @@ def list_of(api: Api, clock: Clock) -> ProjectList:
         wanted=lambda name: name != "Secret",
         only_project="default",
         sweep_interval=SWEEP,
+        label_length=LENGTH,
         monotonic=clock,
     )
 
@@ -96,3 +98,48 @@ async def test_only_wanted_projects_are_read() -> None:
     await projects.refresh()
     assert projects.wanted == {"sales": "Sales"}
     assert set(projects.names) == {"sales", "secret"}
+
+
+def named(**names: str) -> ListPage[Project]:
+    return ListPage(tuple(Project(project_id, name) for project_id, name in names.items()), NOON)
+
+
+async def test_a_namesake_that_appears_later_renames_nobody() -> None:
+    api = Api(named(p9="Clinic"))
+    projects = list_of(api, Clock())
+    await projects.refresh()
+    api.pages = [named(p1="Clinic", p9="Clinic")]
+    await projects.refresh()
+    assert projects.wanted == {"p9": "Clinic", "p1": "Clinic (p1)"}
+    api.pages = [named(p1="Clinic")]
+    await projects.refresh()
+    assert projects.wanted == {"p1": "Clinic (p1)"}, "the other one may return"
+
+
+async def test_the_names_that_are_in_use_stay_after_a_restart_and_while_the_list_is_empty() -> None:
+    api = Api(named(p1="Clinic", p9="Clinic"))
+    projects = list_of(api, Clock())
+    held = {"p9": "Clinic", "p1": "Clinic (p1)"}
+    await projects.refresh(held=held)
+    assert projects.wanted == held
+    api.pages = [named()]
+    await projects.refresh(held=held)
+    api.pages = [named(p1="Clinic", p2="Clinic", p9="Clinic")]
+    await projects.refresh(held=held)
+    assert projects.wanted == {**held, "p2": "Clinic (p2)"}
+
+
+async def test_a_project_that_left_the_list_keeps_its_name_while_it_is_shown() -> None:
+    projects = list_of(Api(named(p2="Clinic")), Clock())
+    await projects.refresh(held={"p1": "Clinic"})
+    assert projects.wanted == {"p2": "Clinic (p2)"}
+
+
+async def test_projects_that_swap_their_names_are_renamed() -> None:
+    api = Api(named(p1="Clinic", p2="Sales"))
+    projects = list_of(api, Clock())
+    await projects.refresh()
+    held = dict(projects.wanted)
+    api.pages = [named(p1="Sales", p2="Clinic")]
+    await projects.refresh(held=held)
+    assert projects.wanted == {"p1": "Sales", "p2": "Clinic"}

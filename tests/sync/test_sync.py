@@ -101,7 +101,7 @@ async def test_projects_with_the_same_name_get_unique_names() -> None:
     exporter = exporter_of(runtime)
     await exporter.refresh()
     assert [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()] == [
-        "Sales (p1)",
+        "Sales",
         "Sales (p2)",
         "Support",
     ]

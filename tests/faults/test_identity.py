@@ -1,0 +1,288 @@
+"""Whose numbers are these: projects and spinners with equal names, runs with equal ids, lists of several projects.
+
+Each over real HTTP. A page that has a series twice is refused by Prometheus as a whole.
+"""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import yaml
+
+from exporter.config import Config, Duration, SyncConfig, load
+from exporter.doctor.diagnosis import examine
+from exporter.errors import ConfigError
+from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
+from tests.builders import NOON, RUNTIME, Clock, only_runtime, runtime_config
+from tests.faults.server import FaultyRuntime
+from tests.metrics.test_exposition import Samples, samples, value
+from tests.scripted import ScriptedRuntime, no_sleep
+
+DROPPED = "spinner_exporter_runs_dropped_total"
+
+FIELDS = {name: name for name in
+          ("id", "projectId", "spinnerName", "status", "createdAt", "startedAt", "updatedAt")}  # fmt: skip
+"""A description of runs that has the ids of their projects."""
+
+
+class Reading:
+    """An exporter that reads a scripted runtime."""
+
+    def __init__(self, url: str, clock: Clock, storage: Path | None, description: dict[str, Any]) -> None:
+        runtime = runtime_config(url)
+        tree = msgspec.to_builtins(runtime.resources)
+        for name, changes in description.items():
+            tree[name] = {**tree[name], **changes}
+        described = msgspec.convert(tree, type(runtime.resources))
+        config = Config(
+            runtime=msgspec.structs.replace(runtime, resources=described), sync=SyncConfig(min_interval=Duration(0))
+        )
+        self.exporter = Exporter({RUNTIME: config}, Dependencies(clock, clock, None, no_sleep), storage=storage)
+
+    async def page(self) -> Samples:
+        """Return a page's samples; no series may be on it twice."""
+        text = str(await self.exporter.page(max_wait=30))
+        series = Counter(line.rsplit(" ", 1)[0] for line in text.splitlines() if not line.startswith("#"))
+        assert [each for each, count in series.items() if count > 1] == [], "Prometheus refuses this page"
+        return samples(text)
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    runtime: ScriptedRuntime, storage: Path | None = None, **description: dict[str, Any]
+) -> AsyncIterator[Reading]:
+    async with FaultyRuntime(runtime).serving() as url:
+        made = Reading(url, runtime.clock, storage, description)
+        yield made
+        await made.exporter.close()
+
+
+def names(found: Samples, label: str) -> set[str]:
+    return {dict(labels)[label] for name, labels in found if name == "spinner_runs_started_total"}
+
+
+def lists_all(runtime: ScriptedRuntime) -> None:
+    """Answer with the jobs of all projects, whatever was asked for."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("/jobs"):
+            return None
+        every = [job for project in {job["projectId"] for job in runtime.jobs.values()} for job in
+                 runtime._jobs(project, request.url.params)]  # fmt: skip
+        return runtime._list(request, every)
+
+    runtime.interfere = answer
+
+
+# -- names -------------------------------------------------------------------------------------------------
+
+
+async def test_projects_with_equal_names_have_series_of_their_own() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"1": "Report", "2": "Report", "x": "Report (2)"}
+    for number, project in enumerate(runtime.projects):
+        for run in range(number + 1):
+            runtime.put(f"{project}-{run}", projectId=project)
+    async with reading(runtime) as exporter:
+        found = await exporter.page()
+    started = [value(found, "spinner_runs_started_total", project=each) for each in
+               ("Report", "Report (2) (2)", "Report (2)")]  # fmt: skip
+    assert started == [1, 2, 3]
+
+
+async def test_a_namesake_that_appears_later_does_not_rename_the_first() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"9": "Clinic"}
+    runtime.put(projectId="9")
+    async with reading(runtime) as exporter:
+        assert names(await exporter.page(), "project") == {"Clinic"}
+        runtime.projects = {"1": "Clinic", "9": "Clinic"}
+        runtime.put("newer", projectId="1")
+        await exporter.page()
+        runtime.put(status="completed", endedAt=NOON, projectId="9")
+        found = await exporter.page()
+    assert names(found, "project") == {"Clinic", "Clinic (1)"}
+    assert value(found, "spinner_runs_finished_total", project="Clinic", status="completed") == 1
+
+
+async def test_names_that_were_given_survive_a_restart(tmp_path: Path) -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"9": "Clinic"}
+    runtime.put(projectId="9")
+    async with FaultyRuntime(runtime).serving() as url:
+        for _ in range(2):
+            restarted = Reading(url, runtime.clock, tmp_path, {})
+            await restarted.page()
+            await restarted.exporter.close()
+            runtime.projects = {"1": "Clinic", "9": "Clinic"}
+            runtime.put("newer", projectId="1")
+        restarted = Reading(url, runtime.clock, tmp_path, {})
+        found = await restarted.page()
+        await restarted.exporter.close()
+    pairs = {dict(labels)["run_id"]: dict(labels)["project"] for name, labels in found if name == "spinner_run_info"}
+    assert pairs == {"run-1": "Clinic", "newer": "Clinic (1)"}
+
+
+async def test_two_spinners_of_a_project_with_equal_names_are_counted_apart(tmp_path: Path) -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("a", spinnerId="s1", spinnerName="Nightly")
+    async with FaultyRuntime(runtime).serving() as url:
+        exporter = Reading(url, runtime.clock, tmp_path, {})
+        await exporter.page()
+        runtime.put("b", spinnerId="s2", spinnerName="Nightly")
+        runtime.put("c", spinnerId=7, spinnerName="Weekly")
+        await exporter.page()
+        runtime.put("b", status="failed", endedAt=NOON)
+        await exporter.page()
+        await exporter.exporter.close()
+        runtime.put("d", spinnerId="s2", spinnerName="Nightly")
+        runtime.put("e", spinnerId="s1", spinnerName="Nightly")
+        restarted = Reading(url, runtime.clock, tmp_path, {})
+        await restarted.page()
+        found = await restarted.page()
+        await restarted.exporter.close()
+    started = {name: value(found, "spinner_runs_started_total", spinner=name) for name in names(found, "spinner")}
+    assert started == {"Nightly": 2, "Nightly (s2)": 2, "Weekly": 1}
+    assert value(found, "spinner_runs_finished_total", spinner="Nightly", status="failed") == 0
+    assert value(found, "spinner_runs_finished_total", spinner="Nightly (s2)", status="failed") == 1
+
+
+# -- ids ---------------------------------------------------------------------------------------------------
+
+
+async def test_runs_of_two_projects_with_the_same_id_are_two_runs() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    for project, done in (("p1", 3), ("p2", 8)):
+        runtime.put(f"of {project}", id="1", projectId=project, records={"total": 10, "completed": done, "failed": 0})
+    async with reading(runtime) as exporter:
+        found = await exporter.page()
+        ratios = [value(found, "spinner_run_progress_ratio", project=name) for name in ("Sales", "Support")]
+        assert ratios == [0.3, 0.8]
+        runtime.put("of p2", status="completed", endedAt=NOON)
+        found = await exporter.page()
+    assert value(found, "spinner_run_status", project="Sales", status="running") == 1
+    assert value(found, "spinner_run_status", project="Support", status="completed") == 1
+    assert value(found, DROPPED, reason="shared_id") == 0
+
+
+async def test_runs_of_one_project_with_the_same_id_are_counted_and_one_that_can_stall_is_read() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("of a", id="12", spinnerName="A", createdAt=NOON - 400)
+    runtime.put("of b", id="12", spinnerName="B", createdAt=NOON - 60)
+    async with reading(runtime) as exporter:
+        for _ in range(3):
+            found = await exporter.page()
+            assert value(found, "spinner_run_status", run_id="12", spinner="A", status="running") == 1
+            assert value(found, "spinner_run_status", run_id="12", spinner="B", status="running") is None
+        assert value(found, DROPPED, reason="shared_id") == 1, "once, however often it is read"
+        runtime.put("of a", status="completed", endedAt=NOON)
+        await exporter.page()
+        runtime.put("of b")
+        for _ in range(2):
+            found = await exporter.page()
+            assert value(found, "spinner_run_status", run_id="12", spinner="B", status="running") == 1
+    assert value(found, "spinner_runs", spinner="A", status="completed") == 0
+
+
+async def test_doctor_says_that_ids_are_not_unique(tmp_path: Path) -> None:
+    now = time.time()  # doctor compares the runtime's clock with the real one
+    runtime = ScriptedRuntime(Clock(now))
+    findings = []
+    for key, spinner, age in (("12", "A", 400), ("other", "B", 60)):
+        runtime.put(key, id="12", spinnerName=spinner, createdAt=now - age, startedAt=now - age)
+        async with FaultyRuntime(runtime).serving() as url:
+            (tmp_path / "exporter.yml").write_text(yaml.safe_dump({"runtime": {"base_url": url}}))
+            diagnosis = await examine(only_runtime(load(tmp_path / "exporter.yml", environ={})))
+        findings += [(each.ok, each.finding) for each in diagnosis.checks if each.what == "ids of runs"]
+    unique, shared = findings
+    assert unique == (True, "unique in each project")
+    assert not shared[0]
+    assert shared[1].startswith("1 ids are those of several runs of a project, of which only one is read; make the id")
+
+
+# -- lists -------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_of_all_projects_counts_each_run_once() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.put("a", projectId="p1")
+    runtime.put("b", projectId="p2")
+    runtime.put("c", projectId="of nobody")
+    lists_all(runtime)
+    async with reading(runtime, jobs={"path": "/api/v1/jobs"}) as exporter:
+        for _ in range(2):
+            found = await exporter.page()
+    started = [value(found, "spinner_runs_started_total", project=name) for name in ("Sales", "Support")]
+    assert started == [1, 1]
+    shown = {dict(labels)["run_id"] for name, labels in found if name == "spinner_run_info"}
+    assert shown == {"a", "b"}
+
+
+async def test_a_run_of_such_a_list_that_does_not_tell_its_project_is_invalid() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.put("a", projectId="p1")
+    runtime.put("b", projectId=None)
+    lists_all(runtime)
+    async with reading(runtime, jobs={"path": "/api/v1/jobs"}) as exporter:
+        found = await exporter.page()
+    assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 4, "in two lists of two projects"
+    assert names(found, "project") == {"Sales"}
+
+
+async def test_a_project_s_list_that_ignores_the_project_counts_each_run_once() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.put("a", projectId="p1")
+    runtime.put("b", projectId="p2")
+    lists_all(runtime)
+    async with reading(runtime, jobs={"fields": FIELDS}) as exporter:
+        found = await exporter.page()
+    assert [value(found, "spinner_runs_started_total", project=name) for name in ("Sales", "Support")] == [1, 1]
+
+
+async def test_a_run_with_another_id_of_its_project_stays_in_the_project_s_list() -> None:
+    """Some APIs have a number in the list and a key in the path."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("a", projectId="p1")
+    runtime.interfere = lambda request: (
+        runtime._list(request, [{**job, "projectId": "4711"} for job in runtime._jobs("p1", request.url.params)])
+        if request.url.path.endswith("/jobs")
+        else None
+    )
+    async with reading(runtime, jobs={"fields": FIELDS}) as exporter:
+        found = await exporter.page()
+    assert value(found, "spinner_runs_started_total", project="Sales") == 1
+
+
+def test_a_list_of_all_projects_without_their_ids_is_refused(tmp_path: Path) -> None:
+    jobs = {"path": "/jobs", "fields": {"id": "id", "spinnerName": "name", "status": "state", "createdAt": "t"}}
+    tree = {"runtime": {"base_url": "http://runtime.test", "resources": {"jobs": jobs}}}
+    (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=r"projectId: is required if the request for jobs does not contain"):
+        load(tmp_path / "exporter.yml", environ={})
+
+
+async def test_a_list_of_projects_that_is_empty_once_resets_no_counter() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put(status="completed", endedAt=NOON - 1)
+    async with reading(runtime) as exporter:
+        await exporter.page()
+        listed, runtime.projects = runtime.projects, {}
+        counts = []
+        for _ in range(2):
+            runtime.clock.advance(15)
+            counts.append(value(await exporter.page(), "spinner_runs_started_total", project="Sales"))
+        runtime.projects = listed
+        runtime.clock.advance(15)
+        counts.append(value(await exporter.page(), "spinner_runs_started_total", project="Sales"))
+    assert counts == [1, 1, 1]

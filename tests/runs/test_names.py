@@ -1,0 +1,49 @@
+"""Unique names for whatever the runtime calls things."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.runs.names import unique_names
+
+LENGTH = 16
+NAMES = st.sampled_from(
+    ["Report", "Report (1)", "Report (2)", "Report (1) (2)", "A very long name", "A very long  (1)", "A very l (1) (2)"]
+)
+IDS = st.sampled_from(["1", "2", "9", "10", "a-very-long-identifier"])
+
+
+@given(lists=st.lists(st.dictionaries(IDS, NAMES), min_size=1, max_size=5), keeps=st.booleans())
+def test_whatever_the_names_are_they_become_unique_and_nobody_is_renamed_by_others(
+    lists: list[dict[str, str]], keeps: bool
+) -> None:
+    held: dict[str, str] = {}
+    called: dict[str, str] = {}
+    for names in lists:
+        found = unique_names(names, held, length=LENGTH)
+        assert found.keys() == names.keys()
+        shown = {**held, **found} if keeps else found
+        assert len(set(shown.values())) == len(shown), "two have the same name"
+        assert all(len(name) <= LENGTH for name in found.values())
+        for each in names.keys() & held.keys():
+            if called[each] == names[each]:
+                assert found[each] == held[each], f"{each} was renamed, and is still called {names[each]}"
+        held = shown
+        called = {**called, **names}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"1": "Report", "2": "Report", "x": "Report (2)"}, {"1": "Report", "2": "Report (2) (2)", "x": "Report (2)"}),
+        ({"10": "Report", "9": "Report"}, {"9": "Report", "10": "Report (10)"}),
+        ({"1": "A very long name", "2": "A very long name"}, {"1": "A very long name", "2": "A very long  (2)"}),
+        (
+            {"1": "Report", "a-very-long-identifier": "Report"},
+            {"1": "Report", "a-very-long-identifier": "Report (2)"},
+        ),
+    ],
+)
+def test_a_plain_name_goes_to_one_that_is_called_so(names: dict[str, str], expected: dict[str, str]) -> None:
+    assert unique_names(names, {}, length=LENGTH) == expected
+    assert unique_names(dict(reversed(names.items())), {}, length=LENGTH) == expected, "the order of the list decides"
