@@ -470,6 +470,12 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "write.",
     ),
     ExporterFamily(
+        "spinner_exporter_time_seconds",
+        "gauge",
+        "Unix time of the page, by the exporter's clock. All timestamps are by this clock.",
+        of_runtime=False,
+    ),
+    ExporterFamily(
         "spinner_exporter_config_last_reload_successful",
         "gauge",
         "1 if the last start or reload of the config succeeded, 0 otherwise.",

@@ -28,6 +28,7 @@ class ExporterMetrics:
         prometheus_client.ProcessCollector(registry=self.registry)
         self._metrics = {family.name: self._make(family) for family in EXPORTER_FAMILIES}
         self._metrics["spinner_exporter_build_info"].labels(version, platform.python_version()).set(1)
+        self._metrics["spinner_exporter_time_seconds"].set_function(wall)
 
     def of(self, runtime: str) -> "RuntimeMetrics":
         """Return the metrics about reading a runtime; the first call creates its series."""

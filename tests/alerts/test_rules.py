@@ -235,7 +235,7 @@ def test_rule_tests_cover_that_what_an_alert_reads_becomes_unknown(rule: dict[st
     name = rule["alert"]
     if name == "SpinnerWatchdog":
         return  # it reads nothing
-    files = ("unknown.yml", "lost.yml", "lost-for-days.yml")
+    files = ("unknown.yml", "lost.yml", "lost-for-days.yml", "clocks.yml")
     texts = [sample["labels"] for file in files for sample in expected_samples(ALERTS / "tests" / file)]
     assert any(f'alertname="{name}"' in text for text in texts)
 
