@@ -4,10 +4,11 @@ Prometheus scrapes at the present time only. What it would have scraped over hou
 staleness markers that it would have added, so that its answers are those to a history of hours.
 """
 
+import functools
 import struct
 from collections.abc import Iterable, Mapping
 
-import httpx
+from tests.unknown.connection import Connection
 
 STALE: float = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
 """The value with which Prometheus marks the end of a series (`value.StaleNaN`)."""
@@ -20,8 +21,7 @@ class RemoteWriter:
     """Collects samples; `flush` sends them."""
 
     def __init__(self, prometheus_url: str) -> None:
-        self._url = f"{prometheus_url}/api/v1/write"
-        self._client = httpx.Client(timeout=60)
+        self._connection = Connection(prometheus_url)
         self._pending: dict[Labels, list[tuple[int, float]]] = {}
 
     def add(self, labels: Labels, time: float, value: float) -> None:
@@ -34,20 +34,20 @@ class RemoteWriter:
             return
         body = _snappy(b"".join(_field(1, _series(labels, samples)) for labels, samples in self._pending.items()))
         self._pending.clear()
-        response = self._client.post(
-            self._url,
-            content=body,
-            headers={
+        status, answer = self._connection.post(
+            "/api/v1/write",
+            body,
+            {
                 "Content-Type": "application/x-protobuf",
                 "Content-Encoding": "snappy",
                 "X-Prometheus-Remote-Write-Version": "0.1.0",
             },
         )
-        assert response.is_success, f"Prometheus refuses samples: {response.status_code} {response.text}"
+        assert status in (200, 204), f"Prometheus refuses samples: {status} {answer!r}"
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._connection.close()
 
 
 def labels_of(name: str, labels: Mapping[str, str]) -> Labels:
@@ -56,11 +56,15 @@ def labels_of(name: str, labels: Mapping[str, str]) -> Labels:
 
 
 def _series(labels: Labels, samples: Iterable[tuple[int, float]]) -> bytes:
-    pairs = b"".join(_field(1, _field(1, name.encode()) + _field(2, value.encode())) for name, value in labels)
     points = b"".join(
         _field(2, b"\x09" + struct.pack("<d", value) + b"\x10" + _varint(time)) for time, value in samples
     )
-    return pairs + points
+    return _encoded(labels) + points
+
+
+@functools.lru_cache(maxsize=100_000)
+def _encoded(labels: Labels) -> bytes:
+    return b"".join(_field(1, _field(1, name.encode()) + _field(2, value.encode())) for name, value in labels)
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -4,14 +4,16 @@ A real Prometheus evaluates every expression; `for`, `keep_firing_for` and the s
 documentation. `tests/unknown/test_rule_engine.py` compares the result with that of promtool.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-import httpx
 import yaml
 
 from exporter.config import parse_duration
+from tests.unknown.connection import Connection
 from tests.unknown.remote_write import STALE, Labels, RemoteWriter, labels_of
 
 
@@ -37,9 +39,8 @@ class RuleEngine:
     """The rules of some files, with the state of their alerts."""
 
     def __init__(self, prometheus_url: str, writer: RemoteWriter, *files: Path) -> None:
-        self._url = prometheus_url
         self._writer = writer
-        self._client = httpx.Client(timeout=60)
+        self._connection = Connection(prometheus_url)
         self._rules = [
             rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
         ]
@@ -64,11 +65,12 @@ class RuleEngine:
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._connection.close()
 
     def _query(self, expression: str, now: float) -> list[tuple[dict[str, str], float]]:
-        answer = self._client.get(f"{self._url}/api/v1/query", params={"query": expression, "time": f"{now:.3f}"})
-        body = answer.json()
+        form = urlencode({"query": expression, "time": f"{now:.3f}"}).encode()
+        _, answer = self._connection.post("/api/v1/query", form, {"Content-Type": "application/x-www-form-urlencoded"})
+        body = json.loads(answer)
         assert body["status"] == "success", f"{expression}: {body}"
         return [(each["metric"], float(each["value"][1])) for each in body["data"]["result"]]
 

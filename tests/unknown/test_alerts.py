@@ -21,8 +21,8 @@ async def settled(made: World) -> World:
 async def test_a_dead_exporter_and_an_api_that_is_down_page_for_their_own_runtime(tmp_path: Path) -> None:
     with world(tmp_path) as made:
         await settled(made)
-        made.targets["a:10095"].exporter = None
-        made.down.add("us")
+        made.kill("a:10095")
+        made.runtimes["us"].is_down = True
         await made.advance(20)
         assert made.fired == {**ALWAYS, ("SpinnerExporterDown", "eu"): 6.0, ("SpinnerApiDown", "us"): 6.0}
 
