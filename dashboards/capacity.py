@@ -52,6 +52,7 @@ PLAN_UNKNOWN = (
     f"and on (runtime) ({lost_runtimes()} or {series('spinner_api_up', RUNTIME)})) "
     f"unless on (runtime) {series('spinner_plan_used', RUNTIME)})"
 )
+API_DOWN = f"(max by (runtime) ({series('spinner_api_up', RUNTIME)}) == 0)"
 NEARLY_FULL = 0.8
 
 
@@ -110,7 +111,9 @@ HIGHEST_USAGE = stat(
         "Usage of the plan meter that is closest to its limit. At 100% the runtime refuses new runs (PLAN_LIMIT).",
         GridPos(x=18, y=0, w=6, h=4),
     ),
-    instant_query(f"max({PLAN}) >= {NEARLY_FULL} or max({PLAN}) unless on () {PLAN_UNKNOWN}"),
+    instant_query(
+        f"max({PLAN}) >= {NEARLY_FULL} or max({PLAN}) unless on () {PLAN_UNKNOWN} unless on () {API_DOWN}",
+    ),
     unit="ratio",
     colours=thresholds(GREY, (0, GREEN), (NEARLY_FULL, ORANGE), (1, RED)),
     decimals=0,

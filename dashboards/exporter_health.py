@@ -1,7 +1,7 @@
 """Exporter: can I trust these numbers? How old the data is, what was read, and what was skipped."""
 
 from dashboards.panels import GridPos, Panel, dashboard, instant_query, range_query, runtime_variable, stat, time_series
-from dashboards.queries import RUNTIME, all_fresh, lost_projects, lost_runtimes, or_zero, series
+from dashboards.queries import RUNTIME, all_fresh, lost_projects, lost_runtimes, or_zero, series, targets_down
 from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import BLUE, GREEN, GREY, ORANGE, RED, TEXT, UNKNOWN, thresholds, value_mapping
 
@@ -52,10 +52,12 @@ CONFIG = stat(
         5,
         "Config",
         "Whether the last reload of the config succeeded. If it failed, the exporter keeps the previous config, and "
-        "its log shows the error.",
+        "its log shows the error. Unknown while an exporter is down.",
         GridPos(x=12, y=HEIGHT, w=6, h=3),
     ),
-    instant_query(f"min({RELOADED}) == 0 or min({RELOADED}) unless on () {lost_runtimes()}"),
+    instant_query(
+        f"min({RELOADED}) == 0 or min({RELOADED}) unless on () {lost_runtimes()} unless on () {targets_down()}"
+    ),
     colours=thresholds(GREY, (0, RED), (1, GREEN)),
     mappings=[value_mapping({"0": ("✖ invalid", RED), "1": ("✔ loaded", GREEN)})],
 )

@@ -28,9 +28,11 @@ from dashboards.queries import (
     no_failed_records,
     or_zero,
     outages,
+    runs_without_progress_time,
     scraped_throughout,
     series,
     stalled_runs,
+    uncounted_runs,
     while_read,
 )
 from dashboards.runtimes import HEIGHT, runtimes
@@ -67,10 +69,10 @@ def run_count(status: str) -> str:
     return or_zero(f"sum({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, equals('status', status))}))", FRESH)
 
 
-def increase_in_range(name: str, matcher: str) -> str:
-    """Return a counter's increase in the panel's time range."""
+def increase_in_range(name: str, matcher: str, *, known: str = FRESH) -> str:
+    """Return a counter's increase in the panel's time range; zero is certain only with `known`."""
     increase = f"sum({REPLICAS} (increase({series(name, PROJECT, SPINNER, matcher)}[$__range])))"
-    return or_zero(f"round({increase})", scraped_throughout(FRESH))
+    return or_zero(f"round({increase})", scraped_throughout(known))
 
 
 RUNTIMES = runtimes(7)
@@ -115,11 +117,17 @@ STALLED = stat(
     Panel(
         4,
         "Stalled",
-        "Runs without progress for longer than their stall threshold: SpinnerRunStalled pages for them. During an "
-        "outage of the worker service no run is stalled by itself. Click to list them on Jobs.",
+        "Runs without progress for longer than their stall threshold: SpinnerRunStalled pages for them. Unknown during "
+        "an outage of the worker service, and while the progress of a running run is not known. Click to list running "
+        "runs on Jobs.",
         GridPos(x=18, y=HEIGHT, w=6, h=4),
     ),
-    instant_query(or_zero(f"count({stalled_runs()})", f"({FRESH} unless on () {outages()})")),
+    instant_query(
+        or_zero(
+            f"count({stalled_runs()})",
+            f"({FRESH} unless on () {outages()} unless on () {runs_without_progress_time()})",
+        )
+    ),
     colours=thresholds(GREY, (0, GREEN), (1, MAGENTA)),
     mappings=[NONE],
     links=[("Show running runs", f"{JOBS}&var-status=running")],
@@ -148,7 +156,13 @@ FAILED_RECORDS_TODAY = stat(
         "they failed.",
         GridPos(x=8, y=HEIGHT + 4, w=8, h=3),
     ),
-    instant_query(increase_in_range("spinner_records_processed_total", equals("state", "failed"))),
+    instant_query(
+        increase_in_range(
+            "spinner_records_processed_total",
+            equals("state", "failed"),
+            known=f"({FRESH} unless on () ({uncounted_runs()}))",
+        )
+    ),
     colours=thresholds(GREY, (0, GREEN), (1, ORANGE)),
     mappings=[NONE],
     since="now/d",

@@ -185,10 +185,35 @@ def or_zero(expression: str, known: str) -> str:
 
 
 def no_failed_records(known: str, *matchers: str) -> str:
-    """Return `known` if the failed records of all runs are known to be none."""
+    """Return `known` if the failed records of all runs are known to be none.
+
+    Of a run that has not ended they are known only while its project is read.
+    """
     failed = per_run("spinner_run_failed_records", *matchers)
-    uncounted = f"{per_run('spinner_run_status', *matchers)} unless on (runtime, project, spinner, run_id) {failed}"
-    return f"({known} unless on () ({failed} > 0) unless on () ({uncounted}))"
+    active = per_run("spinner_run_status", 'status!~"completed|failed|cancelled"', *matchers)
+    return (
+        f"({known} unless on () ({failed} > 0) unless on () ({uncounted_runs(*matchers)}) "
+        f"unless on () ({active} unless on (runtime, project, spinner, run_id) {while_read(active)}))"
+    )
+
+
+def uncounted_runs(*matchers: str) -> str:
+    """Return the runs of which nobody knows how many records have failed."""
+    failed = per_run("spinner_run_failed_records", *matchers)
+    return f"{per_run('spinner_run_status', *matchers)} unless on (runtime, project, spinner, run_id) {failed}"
+
+
+def runs_without_progress_time(*matchers: str) -> str:
+    """Return the running runs of which nobody knows when they last made progress, so whether they are stalled."""
+    running = per_run("spinner_run_status", equals("status", "running"), *matchers)
+    progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
+    return f"({running} unless on (runtime, project, spinner, run_id) {progress})"
+
+
+def targets_down() -> str:
+    """Return the exporters of which Prometheus has the target and no metrics."""
+    info = series("spinner_exporter_build_info")
+    return f"(last_over_time({info}[1d]) and on (job, instance) {series('up')} == 0)"
 
 
 def scraped_throughout(known: str) -> str:

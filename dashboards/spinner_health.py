@@ -17,6 +17,12 @@ from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresho
 
 UID = "spinner-health"
 
+WORSE = 0.2
+"""A relative change from which on a duration is shown in orange."""
+
+MANY_FAILED = 0.05
+"""A share of failed records from which on it is shown in orange."""
+
 EVERY = "5m"
 """Evaluation interval of the recording rules over one hour, which are evaluated 12 times per hour."""
 
@@ -30,10 +36,18 @@ STEPS = series("project_spinner_step:spinner_run_failures:ratio", PROJECT, SPINN
 FINISHED = series("project_spinner_status:spinner_runs_finished:increase1h", PROJECT, SPINNER)
 
 
+FRESH = all_fresh(PROJECT)
+
+
 def week_on_week(expression: str) -> str:
     """Return the relative change of a mean against the same range one week earlier."""
     mean = f"avg(avg_over_time({expression}[$__range]))"
-    return f"{mean} / avg(avg_over_time({expression}[$__range] offset 1w)) - 1"
+    return well_only_if_fresh(f"({mean} / avg(avg_over_time({expression}[$__range] offset 1w)) - 1)", WORSE)
+
+
+def well_only_if_fresh(expression: str, bad: float) -> str:
+    """Return a number from `bad` on, and a lower one only while all data are fresh: the rest may be worse."""
+    return f"{expression} >= {bad} or {expression} and on () {FRESH}"
 
 
 DURATION_CHANGE = stat(
@@ -46,7 +60,7 @@ DURATION_CHANGE = stat(
     ),
     instant_query(week_on_week(P50)),
     unit="ratio",
-    colours=thresholds(GREY, (-1, GREEN), (0.2, ORANGE)),
+    colours=thresholds(GREY, (-1, GREEN), (WORSE, ORANGE)),
     decimals=1,
 )
 
@@ -60,7 +74,7 @@ RECORD_CHANGE = stat(
     ),
     instant_query(week_on_week(RECORD_SECONDS)),
     unit="ratio",
-    colours=thresholds(GREY, (-1, GREEN), (0.2, ORANGE)),
+    colours=thresholds(GREY, (-1, GREEN), (WORSE, ORANGE)),
     decimals=1,
 )
 
@@ -71,9 +85,14 @@ FAILURE_RATIO = stat(
         "Percentage of the records that finished in this range and failed. Failed records by step shows where.",
         GridPos(x=12, y=0, w=6, h=4),
     ),
-    instant_query(f"sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0)"),
+    instant_query(
+        well_only_if_fresh(
+            f"(sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0))",
+            MANY_FAILED,
+        )
+    ),
     unit="ratio",
-    colours=thresholds(GREY, (0, GREEN), (0.05, ORANGE), (0.2, RED)),
+    colours=thresholds(GREY, (0, GREEN), (MANY_FAILED, ORANGE), (0.2, RED)),
     decimals=1,
 )
 
@@ -88,8 +107,7 @@ RUNS = stat(
     instant_query(
         or_zero(
             f"round(sum(sum_over_time({FINISHED}[$__range])) / 12)",
-            f"({all_fresh(PROJECT)} and on () "
-            f"count_over_time(group({FINISHED})[$__range:1h]) >= $__range_s / 3600 - 2)",
+            f"({FRESH} and on () count_over_time(group({FINISHED})[$__range:1h]) >= $__range_s / 3600 - 2)",
         )
     ),
     colours=thresholds(GREY, (0, BLUE)),
