@@ -108,6 +108,8 @@ class Resource(_Section, frozen=True):
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
             raise ValueError("path: expected a path that begins with /")
+        if not self.path.isprintable():
+            raise ValueError("path: expected one line of text")
         known = [status.value for status in Status if status is not Status.UNKNOWN]
         for label, status in self.statuses.items():
             if status not in known:

@@ -7,13 +7,22 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult
 
 import msgspec
 
 from exporter.config import strict
 from exporter.config.api_description import Resources
-from exporter.config.values import Duration, Secret, host_and_path, literal, split_address
+from exporter.config.values import (
+    Duration,
+    Secret,
+    host_and_path,
+    is_header_name,
+    is_header_value,
+    literal,
+    split_address,
+    split_url,
+)
 from exporter.status import Status
 
 
@@ -27,10 +36,18 @@ class AuthConfig(strict.Section, frozen=True):
 
     def __post_init__(self) -> None:
         _one_of("type", self.type, ("bearer", "header", "basic"))
-        if not re.fullmatch(r"[A-Za-z0-9-]+", self.header):
+        if not is_header_name(self.header) or self.header.casefold() in _FRAMING:
             raise ValueError("header: expected the name of a header such as X-Api-Key")
         if (self.type == "basic") != bool(self.username):
             raise ValueError("username: required with type: basic, and not allowed otherwise")
+        if ":" in self.username or not self.username.isprintable():
+            raise ValueError("username: expected one line of text without a colon")
+
+
+_FRAMING = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
+"""Headers that say where a request goes or ends, which the HTTP client writes by itself."""
+
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class TlsConfig(strict.Section, frozen=True):
@@ -47,6 +64,9 @@ class TlsConfig(strict.Section, frozen=True):
         if self.key_file is not None and self.cert_file is None:
             raise ValueError("key_file: requires cert_file")
 
+
+NO_PROXY = "none"
+"""The value of `runtime.proxy` that turns off the proxy of the environment."""
 
 RUNTIME_NAME = re.compile(r"[\w.:/\[\]-]{1,64}")
 """Also matches most default names, so that a runtime can keep its label when its URL changes."""
@@ -70,7 +90,7 @@ class RuntimeConfig(strict.Section, frozen=True):
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     tls: TlsConfig = msgspec.field(default_factory=TlsConfig)
     proxy: str | None = None
-    """URL of a proxy for requests to the API."""
+    """URL of a proxy for requests to the API; `none`: no proxy; None: the one that the environment names."""
     headers: dict[str, str] = {}
     """Headers of every request."""
     query: dict[str, str] = {}
@@ -85,21 +105,18 @@ class RuntimeConfig(strict.Section, frozen=True):
     """Time without a heartbeat after which the worker service counts as down, whatever status the API reports."""
 
     def __post_init__(self) -> None:
-        try:
-            url = urlsplit(self.base_url)
-            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        except ValueError:
-            usable = False  # an invalid port, half an IPv6 address
-        if not usable:
-            raise ValueError("base_url: expected a URL such as http://127.0.0.1:8090")
+        url = _url(self.base_url, ("http", "https"))
+        if url is None:
+            raise ValueError("base_url: expected a URL such as http://127.0.0.1:8090, without spaces")
         if url.username or url.password:
             raise ValueError("base_url: must not contain a user or password; use token_file")
         if url.query or url.fragment:
             raise ValueError("base_url: expected a URL without a query or fragment")
-        if self.proxy is not None and urlsplit(self.proxy).scheme not in ("http", "https", "socks5"):
-            raise ValueError("proxy: expected a URL such as http://proxy.example.com:3128")
-        if any(name.casefold() in ("authorization", "cookie") for name in self.headers):
-            raise ValueError("headers: a secret does not belong in this file; use token_file and auth")
+        if self.proxy not in (None, NO_PROXY) and _url(self.proxy, ("http", "https", "socks5")) is None:
+            raise ValueError("proxy: expected a URL such as http://proxy.example.com:3128, or none")
+        _check_headers(self.headers)
+        if self.token is not None:
+            _check_token(self.token.reveal(), self.auth.type)
         if self.timeout <= 0:
             raise ValueError("timeout: expected a duration above zero")
         if self.heartbeat_timeout <= 0:
@@ -335,6 +352,9 @@ class Config(strict.Section, frozen=True, dict=True):
         return policy
 
 
+MAX_TOKEN = 65_536
+"""Bytes of a token and of its file: servers accept far less in a header."""
+
 CACHED_POLICIES = 10_000
 """Spinners whose policy a config caches, and projects whose expected spinners."""
 
@@ -362,6 +382,39 @@ class ExporterConfig:
     web: WebConfig
     log: LogConfig
     storage: StorageConfig
+
+
+def _url(text: str, schemes: Iterable[str]) -> SplitResult | None:
+    try:
+        url = split_url(text)
+    except ValueError:
+        return None
+    return url if url.scheme in schemes else None
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not is_header_name(name):
+            raise ValueError(f"headers: expected the name of a header such as X-Tenant, got {name!r}")
+        if name.casefold() in _SECRET_HEADERS:
+            raise ValueError("headers: a secret does not belong in this file; use token_file and auth")
+        if name.casefold() in _FRAMING:
+            raise ValueError(f"headers: {name} is not allowed: the exporter sets it itself")
+        if not is_header_value(value):
+            # Without the value, which may be a secret nevertheless.
+            raise ValueError(f"headers: {name}: expected one line of printable ASCII text")
+
+
+def _check_token(token: str, auth_type: str) -> None:
+    """Check a token of the environment. A password is encoded before it is sent, so it may have any printable text."""
+    if len(token) > MAX_TOKEN:
+        raise ValueError(f"token: expected at most {MAX_TOKEN:,} characters")
+    if not token.isprintable():
+        raise ValueError("token: expected one token, without line breaks and control characters")
+    if auth_type != "basic" and not is_header_value(token):
+        raise ValueError("token: expected a token of ASCII characters, without spaces at its ends")
+    if auth_type == "bearer" and " " in token:
+        raise ValueError("token: expected one token, without spaces")
 
 
 def _floor_below_ceiling(floor: float, ceiling: float) -> None:

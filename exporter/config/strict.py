@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from exporter.config.files import UnreadableFileError, read_bytes
 from exporter.errors import ConfigError
 
 T = TypeVar("T")
@@ -38,12 +39,9 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 def read(file: Path, *, example: str) -> dict[str, Any]:
     """Return a file's mapping. Raises a `ConfigError` with file and line; `example` is part of it for an empty file."""
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_FILE + 1)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_FILE:
-        raise ConfigError(f"{file}: expected settings, not more than {MAX_FILE:,} bytes")
+        content = read_bytes(file, limit=MAX_FILE, what="settings")
+    except UnreadableFileError as error:
+        raise ConfigError(f"{file}: {error}") from None
     try:
         tree = yaml.load(content.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, only stricter
     except UnicodeDecodeError:
@@ -63,10 +61,32 @@ def read(file: Path, *, example: str) -> dict[str, Any]:
 
 def decode(tree: Any, kind: type[T], hook: Callable[[type, object], object] | None = None) -> T:
     """Decode a tree; raises `MisfitError`. The checks of a section raise errors that start with a key ("floor: …")."""
+    _check_texts(tree, ())
     try:
         return msgspec.convert(tree, kind, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise _misfit(str(error), kind) from None
+
+
+def _check_texts(value: Any, path: tuple[str, ...]) -> None:
+    """Reject texts that can become neither a path nor a label nor a part of a request, wherever they are.
+
+    YAML escapes and undecodable bytes of the environment become lone surrogates, which have no encoding.
+    """
+    if isinstance(value, dict):
+        for key, below in value.items():
+            _check_texts(key, path)
+            _check_texts(below, (*path, str(key)))
+    elif isinstance(value, list):
+        for below in value:
+            _check_texts(below, path)
+    elif isinstance(value, str):
+        if "\0" in value:
+            raise MisfitError(path, "expected text without NUL")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise MisfitError(path, "expected text that UTF-8 can encode") from None
 
 
 def keys_at(kind: type, path: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """Types of settings that YAML does not have: durations, secrets, regular expressions, addresses."""
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 
 class Duration(float):
@@ -38,6 +38,35 @@ def parse_duration(text: str) -> Duration:
     if not text or match is None:
         raise ValueError(f"expected a duration such as 5s or 1h30m, got {text!r}")
     return Duration(sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text)))
+
+
+def is_header_name(text: str) -> bool:
+    """Whether a text can be the name of an HTTP header (RFC 9110, section 5.1)."""
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text) is not None
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a text can be the value of an HTTP header: printable ASCII, without spaces at its ends.
+
+    A line break would begin another header. Other characters have no encoding that all servers agree on.
+    """
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def split_url(text: str) -> SplitResult:
+    """Split an absolute URL of any scheme; raises `ValueError`, without the URL, if it is not one.
+
+    `urlsplit` alone drops line breaks and accepts spaces.
+    """
+    url = urlsplit(text)
+    # Reading the port checks it, and encoding the host the length of its labels.
+    if not _URL.fullmatch(text) or not text.isprintable() or not (url.hostname or "").encode("idna") or url.port == 0:
+        raise ValueError("expected an absolute URL")
+    return url
+
+
+_URL = re.compile(r"(?:[^\x00-\x7f]|[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-])+")
+"""The characters of RFC 3986, and those outside ASCII, which are encoded in a request."""
 
 
 def split_address(address: str) -> tuple[str, int]:

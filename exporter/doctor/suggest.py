@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from exporter.config.files import UnreadableFileError, read_bytes
 from exporter.errors import ExporterError
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -73,6 +74,10 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
 TIMES = {field for fields in WORDS.values() for field in fields if field.endswith("At")}
 
 
+MAX_OPENAPI = 1 << 26
+"""Bytes of a file with an OpenAPI document."""
+
+
 class SuggestError(ExporterError):
     """There is no basis for a suggestion."""
 
@@ -88,12 +93,13 @@ async def read_openapi(location: str) -> Any:
                 raise SuggestError(f"{location}: HTTP {response.status_code}")
             text = response.text
         else:
-            text = await asyncio.to_thread(Path(location).read_text, encoding="utf-8")
+            content = await asyncio.to_thread(read_bytes, Path(location), limit=MAX_OPENAPI, what="a document")
+            text = content.decode()
         return yaml.safe_load(text)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SuggestError(f"{location}: no response ({type(error).__name__})") from None
-    except OSError as error:
-        raise SuggestError(f"{location}: cannot be read: {error.strerror}") from None
+    except UnreadableFileError as error:
+        raise SuggestError(f"{location}: {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         raise SuggestError(f"{location}: neither JSON nor YAML") from None
 

@@ -4,6 +4,8 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
+from exporter.config.files import UnreadableFileError, read_bytes, stamp
+from exporter.config.schema import MAX_TOKEN
 from exporter.errors import ConfigError
 
 
@@ -14,7 +16,7 @@ class Token:
         """Without a file or value no token is sent. Raises `ConfigError` if the file cannot be used."""
         self._file = file
         self._value = value
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: object = None
         if file is not None:
             self.value()
 
@@ -22,26 +24,26 @@ class Token:
         """Return the current token. Raises `ConfigError` if the file cannot be read or is empty."""
         if self._file is None:
             return self._value
-        try:
-            status = self._file.stat()
-            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if stamp != self._stamp:
-                self._value = self._clean(self._file.read_text(encoding="ascii"))
-                self._stamp = stamp
-        except OSError as error:
-            raise ConfigError(f"runtime.token_file: {self._file}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"runtime.token_file: {self._file}: expected a token in ASCII") from None
+        current = stamp(self._file)
+        if current != self._stamp:
+            self._value = _token_in(self._file)
+            self._stamp = current
         return self._value
-
-    def _clean(self, text: str) -> str:
-        token = text.strip()
-        if not token or not token.isprintable() or " " in token:
-            raise ConfigError(f"runtime.token_file: {self._file}: expected one token and nothing else")
-        return token
 
     def __repr__(self) -> str:
         return "Token(***)"
+
+
+def _token_in(file: Path) -> str:
+    try:
+        token = read_bytes(file, limit=MAX_TOKEN, what="a token").decode("ascii").strip()
+    except UnreadableFileError as error:
+        raise ConfigError(f"runtime.token_file: {file}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"runtime.token_file: {file}: expected a token in ASCII") from None
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError(f"runtime.token_file: {file}: expected one token and nothing else")
+    return token
 
 
 class Credentials:

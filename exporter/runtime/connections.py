@@ -34,6 +34,11 @@ class Connections:
 
     def __init__(self, runtime: RuntimeConfig, *, concurrency: int, transport: Transport | None = None) -> None:
         """Opens no connection yet. Raises `ConfigError` for TLS files or a proxy that cannot be used."""
+        try:
+            # The HTTP client rejects some hosts that `config` cannot check, such as those with an emoji.
+            httpx.URL(runtime.base_url)
+        except httpx.InvalidURL:
+            raise ConfigError("runtime.base_url: expected a URL such as http://127.0.0.1:8090") from None
         self._transport = transport
         self._verify = _ssl_context(runtime)
         self._proxy = runtime.proxy or _proxy_from_environment(runtime.base_url)

@@ -23,6 +23,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.config import strict
+from exporter.config.files import stamp
+from exporter.config.values import is_header_value
 from exporter.errors import ConfigError
 
 log = structlog.get_logger(__name__)
@@ -71,8 +73,8 @@ class HttpServer(strict.Section, frozen=True):
         for name, value in self.headers.items():
             if name not in _HEADERS:
                 raise ValueError(f"headers.{name}: expected one of {', '.join(_HEADERS)}")
-            if not value.isprintable():
-                raise ValueError(f"headers.{name}: expected one line of text")
+            if not is_header_value(value):
+                raise ValueError(f"headers.{name}: expected one line of printable ASCII text")
 
 
 class WebSettings(strict.Section, frozen=True):
@@ -131,7 +133,7 @@ class WebConfigFile:
 
     def refresh(self) -> None:
         """Read the files again if one of them changed."""
-        if {path: _stamp(path) for path in self._stamps} == self._stamps:
+        if {path: stamp(path) for path in self._stamps} == self._stamps:
             return
         try:
             settings, tls = self._load()
@@ -147,7 +149,7 @@ class WebConfigFile:
 
     def _load(self) -> tuple[WebSettings, ssl.SSLContext | None]:
         # Before the files are read, so that a change in between is noticed the next time.
-        self._stamps = {self._file: _stamp(self._file)}
+        self._stamps = {self._file: stamp(self._file)}
         tree = strict.read(self._file, example="basic_auth_users: {prometheus: $2y$10$…}")
         try:
             settings = strict.decode(tree, WebSettings)
@@ -162,7 +164,7 @@ class WebConfigFile:
             for key in ("cert_file", "key_file", "client_ca_file")
             if (name := getattr(tls, key)) is not None
         }
-        self._stamps |= {path: _stamp(path) for path in files.values()}
+        self._stamps |= {path: stamp(path) for path in files.values()}
         return settings, self._context(tls, files)
 
     def _context(self, tls: TlsServer, files: dict[str, Path]) -> ssl.SSLContext:
@@ -274,11 +276,3 @@ def _credentials(header: str) -> tuple[str, bytes]:
         return user.decode(), password
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return "", b""
-
-
-def _stamp(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError as error:
-        return error.errno
-    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -3,6 +3,7 @@
 `test_config.py` and `tests/web/test_access.py` have more mistakes within a file.
 """
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,25 @@ def token(content: bytes | None) -> Callable[[Path], None]:
         if content is not None:
             (folder / "token").write_bytes(content)
         config(folder, runtime={**GOOD["runtime"], "token_file": str(folder / "token")})
+
+    return write
+
+
+def pipe(key: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        os.mkfifo(folder / "pipe")
+        config(folder, runtime={**GOOD["runtime"], key: str(folder / "pipe")})
+
+    return write
+
+
+def terabyte(key: str) -> Callable[[Path], None]:
+    """A sparse file."""
+
+    def write(folder: Path) -> None:
+        with (folder / "sparse").open("wb") as file:
+            file.truncate(2**40)
+        config(folder, runtime={**GOOD["runtime"], key: str(folder / "sparse")})
 
     return write
 
@@ -108,6 +128,90 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a token's file that is empty": (token(b"\n"), "expected one token and nothing else"),
     "a token's file with more": (token(b"a b"), "expected one token and nothing else"),
     "a token that is binary": (token(b"\xff"), "expected a token in ASCII"),
+    "a token's file that is a folder": (
+        runtime(token_file="/"),
+        "runtime.token_file: /: cannot be read: Is a directory",
+    ),
+    "a token's file that never ends": (
+        runtime(token_file="/dev/zero"),
+        "runtime.token_file: /dev/zero: expected a regular file, not a pipe or a device",
+    ),
+    "a token's file that is a pipe": (pipe("token_file"), "pipe: expected a regular file, not a pipe or a device"),
+    "a token's file of a terabyte": (terabyte("token_file"), "sparse: expected a token, not more than 65,536 bytes"),
+    "a token's file with NUL in its name": (
+        runtime(token_file="a\0b"),
+        "runtime.token_file: expected text without NUL",
+    ),
+    "a config file that is a pipe": (
+        lambda folder: os.mkfifo(folder / "exporter.yml"),
+        "exporter.yml: expected a regular file, not a pipe or a device",
+    ),
+    "half a character": (
+        text('runtime: {base_url: http://h}\nprojects: {include: ["\\ud800"]}'),
+        "projects.include: expected text that UTF-8 can encode",
+    ),
+    "a URL with a space": (runtime(base_url="http://h/a b"), "runtime.base_url: expected a URL such as"),
+    "a host with a space": (runtime(base_url="http://a b"), "runtime.base_url: expected a URL such as"),
+    "a URL with a space at its end": (runtime(base_url="http://h "), "runtime.base_url: expected a URL such as"),
+    "a URL with a line break": (runtime(base_url="http://h\n"), "runtime.base_url: expected a URL such as"),
+    "a URL with a tab": (runtime(base_url="http://h\t/x"), "runtime.base_url: expected a URL such as"),
+    "a URL with a space of no width": (
+        runtime(base_url="http://h/\u200b"),
+        "runtime.base_url: expected a URL such as",
+    ),
+    "a host with an empty part": (runtime(base_url="http://a..b"), "runtime.base_url: expected a URL such as"),
+    "a host that is too long": (
+        runtime(base_url=f"http://{'a' * 64}.test"),
+        "runtime.base_url: expected a URL such as",
+    ),
+    "a host that no name server knows": (
+        runtime(base_url="http://\N{GRINNING FACE}.test"),
+        "runtime.base_url: expected a URL such as",
+    ),
+    "a path with a line break": (
+        runtime(resources={"jobs": {"path": "/a\nb"}}),
+        "runtime.resources.jobs.path: expected one line of text",
+    ),
+    "a header with a line break": (
+        runtime(headers={"X-Tenant": "hunter2\r\nX-More: 1"}),
+        "runtime.headers: X-Tenant: expected one line of printable ASCII text",
+    ),
+    "a header outside ASCII": (
+        runtime(headers={"X-Tenant": "hunter2 \N{EURO SIGN}"}),
+        "runtime.headers: X-Tenant: expected one line of printable ASCII text",
+    ),
+    "a header with a space at its end": (
+        runtime(headers={"X-Tenant": "hunter2 "}),
+        "runtime.headers: X-Tenant: expected one line of printable ASCII text",
+    ),
+    "a header whose name has a space": (
+        runtime(headers={"X Tenant": "hunter2"}),
+        "runtime.headers: expected the name of a header such as X-Tenant, got 'X Tenant'",
+    ),
+    "a header without a name": (
+        runtime(headers={"": "hunter2"}),
+        "runtime.headers: expected the name of a header such as X-Tenant, got ''",
+    ),
+    "a header that ends the request": (
+        runtime(headers={"Content-Length": "5"}),
+        "runtime.headers: Content-Length is not allowed",
+    ),
+    "a proxy's password as a header": (
+        runtime(headers={"Proxy-Authorization": "hunter2"}),
+        "runtime.headers: a secret does not belong in this file",
+    ),
+    "a user with a colon": (
+        runtime(auth={"type": "basic", "username": "a:b"}),
+        "runtime.auth.username: expected one line of text without a colon",
+    ),
+    "a user with a line break": (
+        runtime(auth={"type": "basic", "username": "a\nb"}),
+        "runtime.auth.username: expected one line of text without a colon",
+    ),
+    "a token in a header that ends the request": (
+        runtime(auth={"type": "header", "header": "Transfer-Encoding"}),
+        "runtime.auth.header: expected the name of a header",
+    ),
     "an authority that is not there": (
         runtime(tls={"ca_file": "/x.pem"}),
         "runtime.tls.ca_file: /x.pem: cannot be used",
@@ -147,8 +251,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: config(folder, web={"config_file": "/x.yml"}),
         "/x.yml: cannot be read: No such file",
     ),
+    "a header of responses outside ASCII": (
+        web("http_server_config: {headers: {X-Frame-Options: \N{EURO SIGN}}}"),
+        "headers.X-Frame-Options: expected one line of printable ASCII text",
+    ),
     "a password that is not hashed": (
-        web("basic_auth_users: {a: secret}"),
+        web("basic_auth_users: {a: hunter2}"),
         "basic_auth_users.a: expected a bcrypt hash",
     ),
 }
@@ -162,8 +270,37 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, mistake: str) -> Non
     assert ended.returncode == 2, ended.stderr
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1, f"more than a line: {ended.stderr}"
-    assert "secret" not in ended.stderr
+    assert "hunter2" not in ended.stderr
     assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "more", "says"),
+    [
+        ("TOKEN", "hunter2\n", {}, "runtime.token: expected one token, without line breaks"),
+        ("TOKEN", "hunter2\nX-More: 1", {}, "runtime.token: expected one token, without line breaks"),
+        ("TOKEN", "hunter2\t", {}, "runtime.token: expected one token, without line breaks"),
+        ("TOKEN", "hunter2\N{EURO SIGN}", {}, "runtime.token: expected a token of ASCII characters"),
+        ("TOKEN", "hunter2 \N{EURO SIGN}", {"type": "header"}, "runtime.token: expected a token of ASCII characters"),
+        ("TOKEN", " hunter2", {"type": "header"}, "runtime.token: expected a token of ASCII characters"),
+        ("TOKEN", "two hunter2", {}, "runtime.token: expected one token, without spaces"),
+        ("TOKEN", "hunter2\n", {"type": "basic", "username": "u"}, "runtime.token: expected one token, without line"),
+        ("TOKEN", "hunter2\udcff", {}, "runtime.token: expected text that UTF-8 can encode"),
+        ("TOKEN", "hunter2" * 20_000, {}, "runtime.token: expected at most 65,536 characters"),
+        ("BASE_URL", "http://h ", {}, "runtime.base_url: expected a URL such as"),
+        ("PROXY", "http://user:hunter2@a b:3128", {}, "runtime.proxy: expected a URL such as"),
+        ("HEADERS", 'X-Tenant: "hunter2\\n"', {}, "runtime.headers: X-Tenant: expected one line of printable ASCII"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_one_line_and_status_2_and_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, more: dict[str, str], says: str
+) -> None:
+    runtime(auth=more)(tmp_path)
+    monkeypatch.setenv(f"SPINNER_EXPORTER_RUNTIME_{name}", value)
+    ended = serve(tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert f"SPINNER_EXPORTER_RUNTIME_{name}: {says}" in ended.stderr
+    assert "hunter2" not in ended.stderr
 
 
 def serve(folder: Path) -> Ended:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import io
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ import structlog
 import trustme
 
 from exporter import logs
-from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, TlsConfig
+from exporter.config import Config, Duration, RuntimeConfig, SyncConfig, TlsConfig, load
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.web.app import create_app
@@ -24,7 +25,7 @@ from tests.builders import RUNTIME, Clock, resources
 from tests.command_line import run
 from tests.faults.server import Exchange, FaultyRuntime
 from tests.scripted import ScriptedRuntime, no_sleep
-from tests.stack.programs import exporter_with, free_port
+from tests.stack.programs import exporter_with, free_port, spinner_exporter
 
 TOKEN = "cxg_0123456789_secret"
 CA = trustme.CA()
@@ -209,6 +210,88 @@ async def test_the_token_is_read_again_when_its_file_changes(token_file: Path) -
         assert await made.refresh()
         await made.close()
     assert shown == [f"Bearer {TOKEN}", "Bearer cxg_another", "Bearer cxg_third"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("TOKEN", f"{TOKEN}\n", "runtime.token: expected one token, without line breaks"),
+        ("TOKEN", f"{TOKEN}\N{EURO SIGN}", "runtime.token: expected a token of ASCII characters"),
+        ("HEADERS", f'X-Tenant: "{TOKEN}\\nX-More: 1"', "runtime.headers: X-Tenant: expected one line of printable"),
+        ("HEADERS", f"X-Tenant: {TOKEN}\N{EURO SIGN}", "runtime.headers: X-Tenant: expected one line of printable"),
+    ],
+)
+async def test_what_cannot_be_a_header_is_refused_at_the_start_and_not_with_each_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(f"SPINNER_EXPORTER_RUNTIME_{variable}", value)
+    faulty = FaultyRuntime(ScriptedRuntime(Clock()))
+    async with faulty.serving() as url:
+        ended = await asyncio.to_thread(spinner_exporter, "once", f"--runtime.base-url={url}")
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert f"SPINNER_EXPORTER_RUNTIME_{variable}: {says}" in ended.stderr
+    assert TOKEN not in ended.stdout + ended.stderr
+    assert faulty.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("auth", "token", "sent"),
+    [
+        ({"type": "header", "header": "Authorization"}, "Token x_y", b"Authorization: Token x_y"),
+        # A password is encoded before it is sent.
+        ({"type": "basic", "username": "user"}, "p\N{EURO SIGN} s", b"Authorization: Basic dXNlcjpw4oKsIHM="),
+    ],
+)
+async def test_a_token_of_the_environment_is_sent_as_it_is(auth: dict[str, str], token: str, sent: bytes) -> None:
+    seen: list[str] = []
+
+    async def note(exchange: Exchange) -> None:
+        seen.append(exchange.token)
+        await exchange.send()
+
+    async with FaultyRuntime(ScriptedRuntime(Clock()), fault=note, path="/usage").serving() as url:
+        environ = {
+            "SPINNER_EXPORTER_RUNTIME_BASE_URL": url,
+            "SPINNER_EXPORTER_RUNTIME_TOKEN": token,
+            "SPINNER_EXPORTER_RUNTIME_AUTH_TYPE": auth["type"],
+            "SPINNER_EXPORTER_RUNTIME_AUTH_HEADER": auth.get("header", "X-Api-Key"),
+            "SPINNER_EXPORTER_RUNTIME_AUTH_USERNAME": auth.get("username", ""),
+        }
+        made = Exporter(load(None, environ=environ).runtimes)
+        assert await made.refresh()
+        await made.close()
+    assert [f"Authorization: {each}".encode() for each in seen] == [sent]
+
+
+async def test_a_token_file_that_never_ends_or_is_too_large_is_not_read(tmp_path: Path, token_file: Path) -> None:
+    """Also if it becomes so while the exporter runs."""
+    clock = Clock()
+    async with FaultyRuntime(ScriptedRuntime(clock)).serving() as url:
+        made = exporter(url, token_file, clock)
+        assert await made.refresh()
+        for kind, says in (
+            ("device", "expected a regular file"),
+            ("terabyte", "expected a token, not more than 65,536 bytes"),
+            ("pipe", "expected a regular file"),
+        ):
+            clock.advance(400)  # a problem that changes is logged again after this time
+            token_file.unlink()
+            if kind == "device":
+                token_file.symlink_to("/dev/zero")
+            elif kind == "pipe":
+                os.mkfifo(token_file)
+            else:
+                with token_file.open("wb") as sparse:
+                    sparse.truncate(2**40)
+            with structlog.testing.capture_logs() as lines:
+                async with asyncio.timeout(10):
+                    assert not await made.refresh()
+            assert f"runtime.token_file: {token_file}: {says}" in str(lines)
+        token_file.unlink()
+        token_file.write_text(TOKEN)
+        assert await made.refresh()
+        await made.close()
 
 
 @contextlib.asynccontextmanager
