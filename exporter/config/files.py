@@ -1,4 +1,4 @@
-"""Files that the config names: read up to a limit, and only if they have an end."""
+"""Reads the files that the config names: up to a limit, since one may have no end."""
 
 import os
 import stat
@@ -9,14 +9,14 @@ class UnreadableFileError(Exception):
     """A file cannot be read. The text says why, without the file's name and content."""
 
 
-def read_bytes(file: Path, *, limit: int, what: str) -> bytes:
+def read_bytes(file: Path, *, limit: int, what: str, regular: bool = True) -> bytes:
     """Return the content of a file of at most `limit` bytes. Raises `UnreadableFileError`; `what` is for its text.
 
-    Only regular files are read: a pipe or a device may have no end.
+    With `regular`, pipes and devices are refused, since one may never write anything.
     """
     try:
-        with open(file, "rb", opener=_without_waiting) as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        with open(file, "rb", opener=_without_waiting if regular else None) as opened:
+            if regular and not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise UnreadableFileError("expected a regular file, not a pipe or a device")
             content = opened.read(limit + 1)
     except OSError as error:

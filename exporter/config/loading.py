@@ -45,7 +45,8 @@ def load(
 
 def read_file(file: Path) -> dict[str, Any]:
     """Return the settings of a file as they are written. Raises `ConfigError`."""
-    return strict.read(file, example=_EXAMPLE)
+    # A shell's `<(command)` is a pipe.
+    return strict.read(file, example=_EXAMPLE, regular=False)
 
 
 def flag_of(dotted: str) -> str:

@@ -36,10 +36,13 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A section of a file; an unknown key is an error."""
 
 
-def read(file: Path, *, example: str) -> dict[str, Any]:
-    """Return a file's mapping. Raises a `ConfigError` with file and line; `example` is part of it for an empty file."""
+def read(file: Path, *, example: str, regular: bool = True) -> dict[str, Any]:
+    """Return a file's mapping. Raises a `ConfigError` with file and line; `example` is part of it for an empty file.
+
+    With `regular`, pipes and devices are refused.
+    """
     try:
-        content = read_bytes(file, limit=MAX_FILE, what="settings")
+        content = read_bytes(file, limit=MAX_FILE, what="settings", regular=regular)
     except UnreadableFileError as error:
         raise ConfigError(f"{file}: {error}") from None
     try:

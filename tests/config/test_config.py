@@ -1,5 +1,6 @@
 """Settings: their sources, which of them applies, and a one-line error for each mistake."""
 
+import os
 import re
 from pathlib import Path
 
@@ -199,3 +200,14 @@ def test_an_invalid_address_is_an_error(address: str) -> None:
 )
 def test_spellings_of_a_url_have_one_canonical_form(url: str, canonical: str) -> None:
     assert canonical_url(url) == canonical
+
+
+def test_a_config_can_come_through_a_pipe() -> None:
+    """As from `check-config <(command)` in a shell."""
+    reading, writing = os.pipe()
+    os.write(writing, b"runtime: {base_url: 'http://runtime.test'}")
+    os.close(writing)
+    try:
+        assert only_runtime(load(Path(f"/dev/fd/{reading}"), environ={})).runtime.base_url == "http://runtime.test"
+    finally:
+        os.close(reading)

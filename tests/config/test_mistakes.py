@@ -142,9 +142,13 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         runtime(token_file="a\0b"),
         "runtime.token_file: expected text without NUL",
     ),
-    "a config file that is a pipe": (
-        lambda folder: os.mkfifo(folder / "exporter.yml"),
-        "exporter.yml: expected a regular file, not a pipe or a device",
+    "a config file that never ends": (
+        lambda folder: (folder / "exporter.yml").symlink_to("/dev/zero"),
+        "expected settings, not more than 1,000,000 bytes",
+    ),
+    "a web config file that never ends": (
+        lambda folder: config(folder, web={"config_file": "/dev/zero"}),
+        "/dev/zero: expected a regular file, not a pipe or a device",
     ),
     "half a character": (
         text('runtime: {base_url: http://h}\nprojects: {include: ["\\ud800"]}'),
