@@ -65,7 +65,7 @@ class TlsConfig(strict.Section, frozen=True):
             raise ValueError("key_file: requires cert_file")
 
 
-NO_PROXY = "none"
+DIRECT = "none"
 """The value of `runtime.proxy` that turns off the proxy of the environment."""
 
 RUNTIME_NAME = re.compile(r"[\w.:/\[\]-]{1,64}")
@@ -112,7 +112,7 @@ class RuntimeConfig(strict.Section, frozen=True):
             raise ValueError("base_url: must not contain a user or password; use token_file")
         if url.query or url.fragment:
             raise ValueError("base_url: expected a URL without a query or fragment")
-        if self.proxy not in (None, NO_PROXY) and _url(self.proxy, ("http", "https", "socks5")) is None:
+        if self.proxy not in (None, DIRECT) and _url(self.proxy, ("http", "https", "socks5")) is None:
             raise ValueError("proxy: expected a URL such as http://proxy.example.com:3128, or none")
         _check_headers(self.headers)
         if self.token is not None:

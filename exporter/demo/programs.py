@@ -92,7 +92,7 @@ async def launch(
 
     async def is_ready() -> bool:
         running.check()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(trust_env=False) as client:
             return (await client.get(program.url.replace("localhost", "127.0.0.1") + ready)).status_code == 200
 
     await wait_until(is_ready, ended, f"{program.name} responds at {program.url}{ready}")

@@ -81,7 +81,7 @@ async def with_web_page(program: Program, paths: Sequence[str]) -> Program:
 
     Debian's builds lack web pages: Prometheus responds with an error there, Alertmanager with a text without script.
     """
-    async with httpx.AsyncClient(follow_redirects=True) as client:
+    async with httpx.AsyncClient(follow_redirects=True, trust_env=False) as client:
         for path in paths:
             with contextlib.suppress(httpx.HTTPError):
                 response = await client.get(program.url.replace("localhost", "127.0.0.1") + path)
@@ -97,6 +97,7 @@ def exporter_config(runtime_url: str, pace: float, state: Path) -> str:
         "runtime": {
             "name": "demo",
             "base_url": runtime_url,
+            "proxy": "none",
             "heartbeat_timeout": speed.milliseconds(3 * MINUTE / pace),
         },
         # Ended runs stay in the table for a while at any speed.
@@ -242,7 +243,7 @@ class _Stack:
 
     async def _has_scraped(self, prometheus: Program) -> bool:
         prometheus.check()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(trust_env=False) as client:
             url = f"http://{self._host('prometheus')}/api/v1/query"
             response = await client.get(url, params={"query": "spinner_exporter_build_info"})
         return response.status_code == 200 and bool(response.json()["data"]["result"])

@@ -87,7 +87,7 @@ async def show(programs: Sequence[Program], options: ScenarioOptions, console: C
     introduction = introduce(programs, options)
     exporter = next(program for program in programs if program.name == "exporter")
     url = exporter.url.replace("localhost", "127.0.0.1") + exporter.page
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         if live is None:
             console.print(introduction)

@@ -6,6 +6,7 @@ The result can be wrong: it is meant to be reviewed, corrected and checked with 
 import asyncio
 import copy
 import re
+import ssl
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -17,6 +18,7 @@ import yaml
 
 from exporter.config.files import UnreadableFileError, read_bytes
 from exporter.errors import ExporterError
+from exporter.runtime.proxies import proxy_from_environment
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "health": {
@@ -87,8 +89,7 @@ async def read_openapi(location: str) -> Any:
     try:
         if location.startswith(("http://", "https://")):
             # Without the token: the document may be on another host.
-            async with httpx.AsyncClient(timeout=30) as http:
-                response = await http.get(location)
+            response = await _get(location)
             if response.status_code != 200:
                 raise SuggestError(f"{location}: HTTP {response.status_code}")
             text = response.text
@@ -96,12 +97,29 @@ async def read_openapi(location: str) -> Any:
             content = await asyncio.to_thread(read_bytes, Path(location), limit=MAX_OPENAPI, what="a document")
             text = content.decode()
         return yaml.safe_load(text)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, _UnusableUrlError) as error:
         raise SuggestError(f"{location}: no response ({type(error).__name__})") from None
     except UnreadableFileError as error:
         raise SuggestError(f"{location}: {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         raise SuggestError(f"{location}: neither JSON nor YAML") from None
+
+
+class _UnusableUrlError(Exception):
+    """The URL, or that of its proxy, is not one."""
+
+
+async def _get(url: str) -> httpx.Response:
+    try:
+        # `trust_env` would read NO_PROXY in another way than the exporter.
+        proxy = proxy_from_environment(url)
+        client = httpx.AsyncClient(
+            timeout=30, proxy=proxy, verify=await asyncio.to_thread(ssl.create_default_context), trust_env=False
+        )
+    except (ValueError, ImportError):
+        raise _UnusableUrlError from None
+    async with client:
+        return await client.get(url)
 
 
 def from_openapi(document: Any, base_url: str) -> str:

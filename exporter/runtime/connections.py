@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import ssl
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,7 +11,9 @@ import anyio.lowlevel
 import httpx
 
 from exporter.config import RuntimeConfig
+from exporter.config.schema import DIRECT
 from exporter.errors import ConfigError
+from exporter.runtime.proxies import proxy_from_environment
 
 Transport = httpx.AsyncBaseTransport
 """Sends requests; tests pass their own."""
@@ -41,7 +41,7 @@ class Connections:
             raise ConfigError("runtime.base_url: expected a URL such as http://127.0.0.1:8090") from None
         self._transport = transport
         self._verify = _ssl_context(runtime)
-        self._proxy = runtime.proxy or _proxy_from_environment(runtime.base_url)
+        self._proxy = _proxy(runtime)
         self._headers = httpx.Headers(
             {
                 "Accept": "application/json",
@@ -151,16 +151,10 @@ async def warm_up() -> None:
     await anyio.lowlevel.checkpoint()
 
 
-def _proxy_from_environment(base_url: str) -> str | None:
-    """Return the proxy for a URL from HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; None if NO_PROXY lists its host."""
-    parts = urllib.parse.urlsplit(base_url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    host = parts.hostname or ""
-    # NO_PROXY entries can include a port.
-    if proxy is None or any(map(urllib.request.proxy_bypass, (host, f"{host}:{parts.port}"))):
+def _proxy(runtime: RuntimeConfig) -> str | None:
+    if runtime.proxy == DIRECT:
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    return runtime.proxy or proxy_from_environment(runtime.base_url)
 
 
 def _ssl_context(runtime: RuntimeConfig) -> ssl.SSLContext:

@@ -329,3 +329,34 @@ def test_no_endpoint_accepts_a_url(tmp_path: Path) -> None:
         ).text
     assert "evil" not in with_parameters
     assert plain.count("\n") == with_parameters.count("\n")
+
+
+async def test_the_token_never_reaches_a_proxy_for_a_host_that_no_proxy_names(
+    tmp_path: Path, token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own; `tests/runtime/test_connections.py` tries more spellings."""
+    faulty = FaultyRuntime(ScriptedRuntime(Clock()))
+    async with faulty.serving() as url, other_host() as (proxy, proxied):
+        address = url.replace("localhost", "127.0.0.1")
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        arguments = (f"--runtime.base-url={address}", f"--runtime.token-file={token_file}")
+        for entry in ("127.0.0.0/8", ".internal, 127.0.0.1:{port}", "[::1],http://127.0.0.1/"):
+            monkeypatch.setenv("NO_PROXY", entry.format(port=url.rpartition(":")[2]))
+            ended = await asyncio.to_thread(spinner_exporter, "once", *arguments)
+            assert (ended.returncode, proxied) == (0, []), f"{entry}: {ended.stderr}"
+        assert faulty.requests > 5
+        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+        ended = await asyncio.to_thread(spinner_exporter, "once", *arguments)
+        assert proxied
+        proxied.clear()
+        ended = await asyncio.to_thread(spinner_exporter, "doctor", *arguments)
+        assert proxied
+        proxied.clear()
+        monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_PROXY", "none")
+        ended = await asyncio.to_thread(spinner_exporter, "once", *arguments)
+        assert (ended.returncode, proxied) == (0, [])
+        monkeypatch.delenv("SPINNER_EXPORTER_RUNTIME_PROXY")
+        monkeypatch.setenv("NO_PROXY", "10/8")
+        ended = await asyncio.to_thread(spinner_exporter, "once", *arguments)
+        assert (ended.returncode, ended.stderr.count("\n"), proxied) == (2, 1, [])
+        assert "NO_PROXY: '10/8': expected an address or a network such as 10.0.0.0/8" in ended.stderr

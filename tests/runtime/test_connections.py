@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import gc
+import re
 import socket
 import ssl
 import struct
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
+import requests
 import trustme
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.config import load
 from exporter.errors import ConfigError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.connections import KEEPALIVE, Connections
+from exporter.runtime.proxies import proxy_from_environment
 from tests.builders import only_runtime
 
 CA = trustme.CA()
@@ -48,7 +54,9 @@ async def https(*, name: str = "localhost", request_certificates: bool = False) 
 
 
 @contextlib.asynccontextmanager
-async def listening(context: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def listening(
+    context: ssl.SSLContext | None = None, *, host: str = "127.0.0.1"
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     seen: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,7 +66,7 @@ async def listening(context: ssl.SSLContext | None = None) -> AsyncIterator[tupl
             await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(answer, host, 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1], seen
 
@@ -342,6 +350,180 @@ async def test_the_environment_can_name_a_proxy_and_exceptions(
             with pytest.raises(httpx.ConnectError):
                 await status(files, "http://runtime.test:80/x")
     assert bool(seen) == through_proxy
+
+
+IS_NAMED = [
+    ("127.9.8.7", "127.0.0.0/8"),
+    ("127.9.8.7", "127.9.8.7/32"),
+    ("127.9.8.7", "127.1.2.3/8"),
+    ("127.9.8.7", "127.0.0.0/255.0.0.0"),
+    ("127.9.8.7", "10.0.0.0/8, 127.9.0.0/16"),
+    ("127.9.8.7", "localhost 127.9.0.0/16"),
+    ("127.9.8.7", "http://127.9.8.7"),
+    ("127.9.8.7", "127.9.8.7:{port}"),
+    ("127.9.8.7", "127.9.*"),
+    ("127.9.8.7", '"127.9.8.7"'),
+    ("127.9.8", "127.9.0.8"),
+    ("0x7f000009", "127.0.0.0/8"),
+    ("localhost", "127.0.0.0/8"),
+    ("[::1]", "::1"),
+    ("[::1]", "0:0:0:0:0:0:0:1"),
+    ("[::1]", "[::1]"),
+    ("[::1]", "[::1]:{port}"),
+    ("[::1]", "http://[::1]:{port}"),
+    ("[::1]", "::/64"),
+    ("[::1]", "[::]/64"),
+    ("[::1]", "[::/64]"),
+    ("[::ffff:127.0.0.1]", "127.0.0.0/8"),
+    ("runtime.test", "runtime.test"),
+    ("runtime.test", "RUNTIME.Test"),
+    ("Runtime.TEST", "runtime.test"),
+    ("runtime.test", "runtime.test."),
+    ("runtime.test", ".test"),
+    ("runtime.test", "test"),
+    ("runtime.test", ".runtime.test"),
+    ("eu.runtime.test", ".runtime.test"),
+    ("eu.runtime.test", "*.runtime.test"),
+    ("runtime.test", "https://runtime.test"),
+    ("runtime.test", "http://runtime.test:{port}/"),
+    ("runtime.test", "runtime.test/api"),
+    ("runtime.test", "runtime.test:{port}"),
+    ("runtime.test", ".test:{port}"),
+    ("runtime.test", "runtime.test:*"),
+    ("runtime.test", "other.test;runtime.test"),
+    ("runtime.test", "*"),
+    ("runtime.test", "other.test,*"),
+    ("b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.test", "xn--bcher-kva.test"),
+    ("xn--bcher-kva.test", ".b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.test"),
+]
+IS_NOT_NAMED = [
+    ("127.9.8.7", "10.0.0.0/8"),
+    ("127.9.8.7", "127.9.8.7:1"),
+    ("127.9.8.7", "::/0"),
+    ("[::1]", "fd00::/8"),
+    ("[::1]", "[::1]:1"),
+    ("[::1]", "127.0.0.1"),
+    ("runtime.test", "10.0.0.0/8"),
+    ("runtime.test", "10/8"),
+    ("runtime.test", "time.test"),
+    ("runtime.test", "runtime.test:1"),
+    ("runtime.test", "https://runtime.test:443"),
+    ("runtime.test", "eu.runtime.test"),
+    ("runtime.test", "*.runtime.test"),
+    ("runtime.test", "runtime.test.example"),
+    ("runtime.test", ""),
+    ("runtime.test", " , "),
+]
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize(
+    ("host", "excepted", "through_proxy"),
+    [*((*case, False) for case in IS_NAMED), *((*case, True) for case in IS_NOT_NAMED)],
+)
+async def test_a_proxy_never_sees_the_token_for_a_host_that_no_proxy_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, host: str, excepted: str, through_proxy: bool
+) -> None:
+    address = {"[::1]": "::1", "127.9.8.7": "127.9.8.7", "127.9.8": "127.9.0.8", "0x7f000009": "127.0.0.9"}
+    name_everything_this_machine(monkeypatch)
+    async with (
+        listening(host=address.get(host, "127.0.0.1")) as (port, direct),
+        listening() as (proxy_port, proxied),
+    ):
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy_port}")
+        monkeypatch.setenv(variable, excepted.format(port=port))
+        connections = connections_to(tmp_path, f"http://{host}:{port}")
+        assert await get(connections, f"http://{host}:{port}/x", {"Authorization": "Bearer t"}) == 200
+        await connections.close()
+    reached, not_reached = (proxied, direct) if through_proxy else (direct, proxied)
+    assert b"Authorization: Bearer t" in reached[0]
+    assert not_reached == []
+
+
+def name_everything_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a name server know every name of the domain `test`."""
+    real = socket.getaddrinfo
+
+    def here(host: Any, *arguments: Any, **named: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return real("127.0.0.1" if name.lower().endswith("test") else host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+
+
+async def test_both_spellings_of_the_variable_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go reads NO_PROXY first, curl no_proxy."""
+    name_everything_this_machine(monkeypatch)
+    monkeypatch.setenv("NO_PROXY", "a.test")
+    monkeypatch.setenv("no_proxy", "b.test")
+    async with listening() as (port, _), listening() as (proxy_port, proxied):
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy_port}")
+        for host in ("a.test", "b.test"):
+            assert await status(tmp_path, f"http://{host}:{port}") == 200
+        assert proxied == []
+        assert await status(tmp_path, f"http://c.test:{port}") == 200
+        assert len(proxied) == 1
+
+
+@pytest.mark.parametrize(("url", "port"), [("http://127.9.8.7", 80), ("https://127.9.8.7", 443)])
+def test_an_entry_with_the_default_port_names_a_url_without_one(
+    monkeypatch: pytest.MonkeyPatch, url: str, port: int
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", f"127.9.8.7:{port}")
+    assert proxy_from_environment(url) is None
+    monkeypatch.setenv("NO_PROXY", f"127.9.8.7:{523 - port}")
+    assert proxy_from_environment(url) == "http://proxy.test:3128"
+
+
+@pytest.mark.parametrize("entry", ["10/8", "10.0.0.0/33", "127.9.8.7/x", "fd00::/129", "[::1"])
+def test_a_network_that_cannot_be_read_is_an_error_if_it_may_name_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", entry)
+    with pytest.raises(ConfigError, match=f"^NO_PROXY: '{re.escape(entry)}': expected an address or a network such as"):
+        connections_to(tmp_path, "http://127.9.8.7")
+
+
+@given(
+    host=st.sampled_from(("runtime.test", "eu.runtime.test", "10.1.2.3", "::1", "localhost")),
+    entries=st.lists(
+        st.one_of(
+            st.sampled_from((".test", "runtime.test:8090", "10.0.0.0/8", "10.1.2.3", "::1", "*", "localhost", "test")),
+            st.text("runtime.test*:/[]1028", max_size=14),
+        ),
+        max_size=3,
+    ),
+)
+def test_no_request_goes_through_a_proxy_that_requests_or_urllib_would_avoid(host: str, entries: list[str]) -> None:
+    url, no_proxy = f"http://{f'[{host}]' if ':' in host else host}:8090", ",".join(entries)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+        monkeypatch.setenv("no_proxy", no_proxy)
+        try:
+            proxy = proxy_from_environment(url)
+        except ConfigError:
+            return
+        assert proxy is None or not requests.utils.should_bypass_proxies(url, no_proxy=no_proxy)
+        assert proxy is None or not urllib.request.proxy_bypass(f"{host}:8090")
+
+
+@pytest.mark.parametrize("source", ["config", "environment"])
+async def test_no_proxy_is_used_if_the_config_says_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    async with listening() as (port, seen), listening() as (proxy_port, proxied):
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy_port}")
+        environ = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": f"http://127.0.0.1:{port}"}
+        if source == "environment":
+            environ["SPINNER_EXPORTER_RUNTIME_PROXY"] = "none"
+        (tmp_path / "exporter.yml").write_text("runtime: {proxy: none}" if source == "config" else "retention: 1h")
+        config = only_runtime(load(tmp_path / "exporter.yml", environ=environ))
+        connections = Connections(config.runtime, concurrency=1)
+        assert await get(connections, f"http://127.0.0.1:{port}/") == 200
+        await connections.close()
+    assert (len(seen), len(proxied)) == (1, 0)
 
 
 @pytest.mark.parametrize(
