@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UnreadableFileError(Exception):
-    """A file cannot be read. The text says why, without the file's name and content."""
+    """A file cannot be read. The text is the reason, without the file's name and content."""
 
 
 def read_bytes(file: Path, *, limit: int, what: str, regular: bool = True) -> bytes:
@@ -20,7 +20,7 @@ def read_bytes(file: Path, *, limit: int, what: str, regular: bool = True) -> by
                 raise UnreadableFileError("expected a regular file, not a pipe or a device")
             content = opened.read(limit + 1)
     except OSError as error:
-        raise UnreadableFileError(f"cannot be read: {error.strerror}") from None
+        raise UnreadableFileError(error.strerror) from None
     if len(content) > limit:
         raise UnreadableFileError(f"expected {what}, not more than {limit:,} bytes")
     return content

@@ -44,7 +44,7 @@ def read(file: Path, *, example: str, regular: bool = True) -> dict[str, Any]:
     try:
         content = read_bytes(file, limit=MAX_FILE, what="settings", regular=regular)
     except UnreadableFileError as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
     try:
         tree = yaml.load(content.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, only stricter
     except UnicodeDecodeError:

@@ -100,7 +100,7 @@ async def read_openapi(location: str) -> Any:
     except (httpx.HTTPError, httpx.InvalidURL, _UnusableUrlError) as error:
         raise SuggestError(f"{location}: no response ({type(error).__name__})") from None
     except UnreadableFileError as error:
-        raise SuggestError(f"{location}: {error}") from None
+        raise SuggestError(f"{location}: cannot be read: {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         raise SuggestError(f"{location}: neither JSON nor YAML") from None
 

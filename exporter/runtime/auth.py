@@ -38,7 +38,7 @@ def _token_in(file: Path) -> str:
     try:
         token = read_bytes(file, limit=MAX_TOKEN, what="a token").decode("ascii").strip()
     except UnreadableFileError as error:
-        raise ConfigError(f"runtime.token_file: {file}: {error}") from None
+        raise ConfigError(f"runtime.token_file: {file}: cannot be read: {error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"runtime.token_file: {file}: expected a token in ASCII") from None
     if not token or not token.isprintable() or " " in token:

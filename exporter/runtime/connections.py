@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from exporter.config import RuntimeConfig
 from exporter.config.schema import DIRECT
 from exporter.errors import ConfigError
 from exporter.runtime.proxies import proxy_from_environment
+from exporter.runtime.tls import ClientTls
 
 Transport = httpx.AsyncBaseTransport
 """Sends requests; tests pass their own."""
@@ -40,7 +40,8 @@ class Connections:
         except httpx.InvalidURL:
             raise ConfigError("runtime.base_url: expected a URL such as http://127.0.0.1:8090") from None
         self._transport = transport
-        self._verify = _ssl_context(runtime)
+        self._tls = ClientTls(runtime.tls)
+        self._verify = self._tls.context()
         self._proxy = _proxy(runtime)
         self._headers = httpx.Headers(
             {
@@ -80,6 +81,8 @@ class Connections:
         httpcore 1.0 never reuses a connection whose request was cancelled at certain steps, and counts it against the
         pool's limit for ever, so the pool of a cancelled request is dropped.
         """
+        self._follow_tls_files()
+        verify = self._verify
         # The most recently used: it is the least likely to have been closed by the server.
         transport = self._idle.pop() if self._idle else self._new_transport()
         self._busy.add(transport)
@@ -95,7 +98,7 @@ class Connections:
             raise
         finally:
             self._busy.discard(transport)
-            if cancelled and transport is not self._transport:
+            if (cancelled or verify is not self._verify) and transport is not self._transport:
                 self._close_soon(transport)
             else:
                 self._idle.append(transport)
@@ -118,6 +121,15 @@ class Connections:
                 # read, so they can be repeated; each repetition uses up one kept connection.
                 if not trace.used_kept_connection:
                     raise
+
+    def _follow_tls_files(self) -> None:
+        """After a certificate was replaced, use no connection any more that was made with the previous one."""
+        verify = self._tls.context()
+        if verify is not self._verify and self._transport is None:
+            self._verify = verify
+            for transport in self._idle:
+                self._close_soon(transport)
+            self._idle.clear()
 
     def _new_transport(self) -> Transport:
         return self._transport or httpx.AsyncHTTPTransport(
@@ -155,21 +167,3 @@ def _proxy(runtime: RuntimeConfig) -> str | None:
     if runtime.proxy == DIRECT:
         return None
     return runtime.proxy or proxy_from_environment(runtime.base_url)
-
-
-def _ssl_context(runtime: RuntimeConfig) -> ssl.SSLContext:
-    tls = runtime.tls
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"runtime.tls.ca_file: {tls.ca_file}: cannot be used: {_reason(error)}") from None
-    if tls.cert_file is not None:
-        try:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"runtime.tls.cert_file: {tls.cert_file}: cannot be used: {_reason(error)}") from None
-    return context
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__

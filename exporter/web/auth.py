@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.config import strict
+from exporter.config.certificates import CertificateError, load_certificate, load_client_authorities
 from exporter.config.files import stamp
 from exporter.config.values import is_header_value
 from exporter.errors import ConfigError
@@ -173,16 +174,13 @@ class WebConfigFile:
         context.verify_mode = _CLIENT_AUTH[tls.client_auth_type]
         if tls.prefer_server_cipher_suites:
             context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-        place = "cert_file"
         try:
-            context.load_cert_chain(files["cert_file"], files["key_file"])
+            load_certificate(context, files["cert_file"], files["key_file"])
             if "client_ca_file" in files:
-                place = "client_ca_file"
-                context.load_verify_locations(files["client_ca_file"])
-        except (OSError, ssl.SSLError) as error:
-            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+                load_client_authorities(context, files["client_ca_file"])
+        except CertificateError as error:
             raise ConfigError(
-                f"{self._file}: tls_server_config.{place}: {files[place]}: cannot be used: {reason}"
+                f"{self._file}: tls_server_config.{error.key}: {files[error.key]}: cannot be used: {error}"
             ) from None
         return context
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 import yaml
+from cryptography.hazmat.primitives import serialization
 
 from tests.command_line import Ended, run
 
@@ -89,6 +90,37 @@ def foreign_key(folder: Path) -> None:
     )
 
 
+def encrypted_key(*, web: bool) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        own = trustme.CA().issue_cert("localhost")
+        own.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+        key = serialization.load_pem_private_key(own.private_key_pem.bytes(), password=None)
+        (folder / "key.pem").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"hunter2"),
+            )
+        )
+        files = {"cert_file": str(folder / "cert.pem"), "key_file": str(folder / "key.pem")}
+        if web:
+            (folder / "web.yml").write_text(yaml.safe_dump({"tls_server_config": files}))
+            config(folder, web={"config_file": str(folder / "web.yml")})
+        else:
+            config(folder, runtime={**GOOD["runtime"], "tls": files})
+
+    return write
+
+
+def endless_client_authority(folder: Path) -> None:
+    own = trustme.CA().issue_cert("localhost")
+    own.private_key_and_cert_chain_pem.write_to_path(str(folder / "own.pem"))
+    web(
+        "tls_server_config: {cert_file: own.pem, key_file: own.pem, "
+        "client_auth_type: RequireAndVerifyClientCert, client_ca_file: /dev/zero}"
+    )(folder)
+
+
 def occupied(folder: Path) -> None:
     (folder / "state").write_text("a file")
     config(folder, storage={"path": str(folder / "state")})
@@ -134,10 +166,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a token's file that never ends": (
         runtime(token_file="/dev/zero"),
-        "runtime.token_file: /dev/zero: expected a regular file, not a pipe or a device",
+        "runtime.token_file: /dev/zero: cannot be read: expected a regular file, not a pipe or a device",
     ),
-    "a token's file that is a pipe": (pipe("token_file"), "pipe: expected a regular file, not a pipe or a device"),
-    "a token's file of a terabyte": (terabyte("token_file"), "sparse: expected a token, not more than 65,536 bytes"),
+    "a token's file that is a pipe": (
+        pipe("token_file"),
+        "pipe: cannot be read: expected a regular file, not a pipe or a device",
+    ),
+    "a token's file of a terabyte": (
+        terabyte("token_file"),
+        "sparse: cannot be read: expected a token, not more than 65,536 bytes",
+    ),
     "a token's file with NUL in its name": (
         runtime(token_file="a\0b"),
         "runtime.token_file: expected text without NUL",
@@ -148,7 +186,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a web config file that never ends": (
         lambda folder: config(folder, web={"config_file": "/dev/zero"}),
-        "/dev/zero: expected a regular file, not a pipe or a device",
+        "/dev/zero: cannot be read: expected a regular file, not a pipe or a device",
     ),
     "half a character": (
         text('runtime: {base_url: http://h}\nprojects: {include: ["\\ud800"]}'),
@@ -219,6 +257,34 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an authority that is not there": (
         runtime(tls={"ca_file": "/x.pem"}),
         "runtime.tls.ca_file: /x.pem: cannot be used",
+    ),
+    "an authority that never ends": (
+        runtime(tls={"ca_file": "/dev/zero"}),
+        "runtime.tls.ca_file: /dev/zero: cannot be used: expected a regular file",
+    ),
+    "an authority that is a token": (
+        runtime(tls={"ca_file": __file__}),
+        f"runtime.tls.ca_file: {__file__}: cannot be used: NO_CERTIFICATE_OR_CRL_FOUND",
+    ),
+    "a certificate that never ends": (
+        runtime(tls={"cert_file": "/dev/zero"}),
+        "runtime.tls.cert_file: /dev/zero: cannot be used: expected a regular file",
+    ),
+    "a key with a password": (
+        encrypted_key(web=False),
+        "key.pem: cannot be used: expected a key without a password",
+    ),
+    "a server's key with a password": (
+        encrypted_key(web=True),
+        "key.pem: cannot be used: expected a key without a password",
+    ),
+    "a server's certificate that never ends": (
+        web("tls_server_config: {cert_file: /dev/zero, key_file: /dev/zero}"),
+        "tls_server_config.cert_file: /dev/zero: cannot be used: expected a regular file",
+    ),
+    "a server's authority that never ends": (
+        endless_client_authority,
+        "tls_server_config.client_ca_file: /dev/zero: cannot be used: expected a regular file",
     ),
     "the key of another certificate": (foreign_key, "runtime.tls.cert_file: "),
     "a proxy that is no URL": (runtime(proxy="proxy"), "runtime.proxy: expected a URL such as"),

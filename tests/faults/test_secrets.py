@@ -287,7 +287,7 @@ async def test_a_token_file_that_never_ends_or_is_too_large_is_not_read(tmp_path
             with structlog.testing.capture_logs() as lines:
                 async with asyncio.timeout(10):
                     assert not await made.refresh()
-            assert f"runtime.token_file: {token_file}: {says}" in str(lines)
+            assert f"runtime.token_file: {token_file}: cannot be read: {says}" in str(lines)
         token_file.unlink()
         token_file.write_text(TOKEN)
         assert await made.refresh()

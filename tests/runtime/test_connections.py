@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
+import structlog
 import trustme
 import yaml
 from hypothesis import given
@@ -149,7 +150,8 @@ class Server:
         self.release = asyncio.Event()
         self.release.set()
         self.requested = asyncio.Event()
-        """Set when three requests have arrived."""
+        """Set when so many requests have arrived."""
+        self.expected: tuple[int, ...] = (3,)
 
     @contextlib.asynccontextmanager
     async def serving(self, *, tls: bool = False) -> AsyncIterator[str]:
@@ -170,7 +172,7 @@ class Server:
             first = True
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-                if len(self.heads) == 3:
+                if len(self.heads) in self.expected:
                     self.requested.set()
                 if self.fail and not first:
                     if self.resets:
@@ -302,6 +304,139 @@ async def test_a_cancelled_request_closes_its_own_connection_only(files: Path) -
         assert await asyncio.gather(*others) == [200, 200]
         assert await asyncio.gather(*(get(connections, url) for _ in range(2))) == [200, 200]
         assert len(server.writers) == 3
+        await connections.close()
+
+
+# -- files with certificates --------------------------------------------------------------------------------
+
+
+class Authenticated(Server):
+    """Requires client certificates, and lists the common name of each request's client."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        super().__init__()
+        self.clients: list[str] = []
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(self.context)
+        CA.configure_trust(self.context)
+        self.context.verify_mode = ssl.CERT_REQUIRED
+
+    @contextlib.asynccontextmanager
+    async def serving(self, *, tls: bool = True) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self.context)
+        async with server:
+            yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
+            for writer in self.writers:
+                writer.transport.abort()
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        subject = dict(pair for (pair,) in writer.get_extra_info("peercert")["subject"])
+        self.clients.append(subject["commonName"])
+        await super()._connection(reader, writer)
+
+
+def write_client_certificate(folder: Path, name: str) -> None:
+    own = CA.issue_cert(common_name=name)
+    own.private_key_pem.write_to_path(str(folder / "new-key.pem"))
+    own.cert_chain_pems[0].write_to_path(str(folder / "new-cert.pem"))
+
+
+def replace(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f"new-{name}").replace(folder / name)
+
+
+def client_tls(folder: Path) -> dict[str, str]:
+    return {key: str(folder / f"{key.removesuffix('_file')}.pem") for key in ("ca_file", "cert_file", "key_file")}
+
+
+async def test_a_client_certificate_is_read_again_when_it_changes_and_no_connection_keeps_the_old_one(
+    files: Path,
+) -> None:
+    server = Authenticated(CA)
+    write_client_certificate(files, "first")
+    replace(files, "cert.pem", "key.pem")
+    async with server.serving() as url:
+        connections = connections_to(files, url, concurrency=2, tls=client_tls(files))
+        await asyncio.gather(*(get(connections, url) for _ in range(2)))
+        write_client_certificate(files, "second")
+        replace(files, "cert.pem", "key.pem")
+        await asyncio.gather(*(get(connections, url) for _ in range(4)))
+        await connections.close()
+    assert server.clients == ["first"] * 2 + ["second"] * 2
+
+
+async def test_a_request_that_lasts_while_its_certificate_changes_ends_and_its_connection_is_closed(
+    files: Path,
+) -> None:
+    server = Authenticated(CA)
+    write_client_certificate(files, "first")
+    replace(files, "cert.pem", "key.pem")
+    async with server.serving() as url:
+        connections = connections_to(files, url, concurrency=2, tls=client_tls(files))
+        server.release.clear()
+        server.expected = (1, 2)
+        first = asyncio.create_task(get(connections, url))
+        await server.requested.wait()
+        server.requested.clear()
+        write_client_certificate(files, "second")
+        replace(files, "cert.pem", "key.pem")
+        second = asyncio.create_task(get(connections, url))
+        await server.requested.wait()
+        server.release.set()
+        assert list(await asyncio.gather(first, second)) == [200, 200]
+        await asyncio.gather(*(get(connections, url) for _ in range(2)))
+        await connections.close()
+    assert server.clients == ["first", "second", "second"]
+
+
+async def test_a_half_replaced_client_certificate_changes_nothing_and_is_logged_once(files: Path) -> None:
+    server = Authenticated(CA)
+    write_client_certificate(files, "first")
+    replace(files, "cert.pem", "key.pem")
+    async with server.serving() as url:
+        connections = connections_to(files, url, tls=client_tls(files))
+        await get(connections, url)
+        write_client_certificate(files, "second")
+        replace(files, "cert.pem")
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                assert await get(connections, url) == 200
+        assert [line["event"] for line in lines] == ["certificates not reloaded; keeping the previous ones"]
+        assert f"runtime.tls.cert_file: {files / 'cert.pem'}: cannot be used: KEY_VALUES_MISMATCH" in lines[0]["error"]
+        replace(files, "key.pem")
+        await get(connections, url)
+        await connections.close()
+    assert server.clients == ["first", "second"]
+
+
+@pytest.mark.parametrize("named_by", ["config", "SSL_CERT_FILE"])
+async def test_authorities_are_read_again_when_their_file_changes(
+    files: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
+) -> None:
+    other = trustme.CA()
+    server = Authenticated(other)
+    if named_by == "SSL_CERT_FILE":
+        monkeypatch.setenv("SSL_CERT_FILE", str(files / "ca.pem"))
+    write_client_certificate(files, "first")
+    replace(files, "cert.pem", "key.pem")
+    tls = client_tls(files)
+    if named_by == "SSL_CERT_FILE":
+        del tls["ca_file"]
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # the server's handshake fails too
+    async with server.serving() as url:
+        connections = connections_to(files, url, tls=tls)
+        with pytest.raises(httpx.ConnectError):
+            await get(connections, url)
+        other.cert_pem.write_to_path(str(files / "new-ca.pem"))
+        replace(files, "ca.pem")
+        assert await get(connections, url) == 200
+        CA.cert_pem.write_to_path(str(files / "new-ca.pem"))
+        replace(files, "ca.pem")
+        with pytest.raises(httpx.ConnectError):
+            await get(connections, url)
         await connections.close()
 
 
