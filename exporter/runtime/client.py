@@ -211,7 +211,7 @@ class RuntimeClient:
             page_info = PageInfo(listing.size, listing.next_cursor, response.next_link)
             following = endpoint.next(request, page_info, number)
             whole = number == 1 and following is None
-            etag = response.headers.get("ETag") if whole else None
+            etag = _usable_etag(response) if whole else None
             yield ListPage(listing.items, as_of, etag, requested_at=requested_at)
             if following is None:
                 return
@@ -255,6 +255,12 @@ class RuntimeClient:
             if kind and kind[0] != "application/json":
                 raise ApiError(f"{endpoint}: expected JSON, got {kind[0][:40]}; check runtime.base_url") from None
             raise ApiError(f"{endpoint}: the response does not match the API description: {error}") from None
+
+
+def _usable_etag(response: ApiResponse) -> str | None:
+    """Return the ETag; None without one, or if a request cannot carry it."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.isascii() and etag.isprintable() and etag else None
 
 
 def _ids_of(run: RunSnapshot | None, project_id: str) -> dict[str, str]:

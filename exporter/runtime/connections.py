@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -21,6 +21,10 @@ Transport = httpx.AsyncBaseTransport
 
 KEEPALIVE = 75.0
 """Seconds that an idle connection is kept: longer than a scrape interval, so that scrapes share their connections."""
+
+
+class BrokenConnectionError(httpx.ReadError):
+    """An error that httpx does not map, such as one of TLS after the handshake; its `__cause__` is the original."""
 
 
 class Connections:
@@ -69,7 +73,10 @@ class Connections:
     def request(
         self, method: str, url: str, *, query: Mapping[str, Any], body: Any, headers: Mapping[str, str]
     ) -> httpx.Request:
-        """Build a request with the configured query and headers. Raises `httpx.InvalidURL`."""
+        """Build a request with the configured query and headers.
+
+        Raises `httpx.InvalidURL`, or `ValueError` for text that a URL or a header cannot contain.
+        """
         merged = self._headers.copy()
         merged.update(headers)
         return httpx.Request(method, url, params={**self._query, **query}, headers=merged, json=body)
@@ -89,10 +96,11 @@ class Connections:
         cancelled = False
         try:
             response = await self._response(transport, request)
-            try:
-                yield response
-            finally:
-                await response.aclose()
+            with _mapped_errors():
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
         except asyncio.CancelledError:
             cancelled = True
             raise
@@ -115,7 +123,8 @@ class Connections:
             trace = _Trace()
             request.extensions = {"timeout": self._timeout, "trace": trace}
             try:
-                return await transport.handle_async_request(request)
+                with _mapped_errors():
+                    return await transport.handle_async_request(request)
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
                 # The server may have closed the kept connection while the request was on its way. All our requests
                 # read, so they can be repeated; each repetition uses up one kept connection.
@@ -142,6 +151,27 @@ class Connections:
         task = asyncio.create_task(transport.aclose(), name="close connection")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+@contextlib.contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """Raise what a socket raises as `httpx.HTTPError`.
+
+    httpcore 1.0 maps `ssl.SSLError` in the handshake only. With TLS 1.3 a refused client certificate comes after it.
+    """
+    try:
+        yield
+    except (OSError, EOFError, UnicodeError, httpx.StreamError, *_ANYIO_ERRORS) as error:
+        raise BrokenConnectionError(type(error).__name__) from error
+
+
+_ANYIO_ERRORS = (
+    anyio.BrokenResourceError,
+    anyio.BusyResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+)
 
 
 class _Trace:

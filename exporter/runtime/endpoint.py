@@ -92,7 +92,8 @@ class Endpoint:
         return _with(request, paging.parameter, where)
 
     def _id(self, ids: Mapping[str, str], place: str) -> str:
-        if place not in ids or ids[place] in (".", ".."):
+        usable = place in ids and ids[place] not in (".", "..") and not _SURROGATE.search(ids[place])
+        if not usable:
             raise ApiError(f"{self.name}: no usable {place} for the path")
         return ids[place]
 
@@ -105,6 +106,7 @@ class Endpoint:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACEHOLDERS = re.compile(r"\{([\w.]+)\}")
 
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import email.utils
 import random
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import httpx
 import msgspec
 
 from exporter.errors import ApiError
-from exporter.runtime.connections import Connections
+from exporter.runtime.connections import BrokenConnectionError, Connections
 
 RETRIES = 2
 """Retries of one request, while its timeout lasts. After that the next scrape tries again."""
@@ -111,7 +112,7 @@ class HttpClient:
         give_up: float | None = None
         try:
             request = self._connections.request(method, url, query=query, body=body, headers=headers)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:
             raise ApiError(f"{endpoint}: not requested ({_kind(error)})") from None
         tries = 0
         while True:
@@ -290,14 +291,16 @@ async def _read_body(response: httpx.Response, limit: int) -> bytes:
 
 
 def _kind(error: Exception) -> str:
-    """Return an error's class, with the reason if it rejects a certificate."""
-    cause: BaseException | None = error
+    """Return an error's class, with OpenSSL's reason if it is one of TLS."""
+    cause: BaseException | None = error.__cause__ if isinstance(error, BrokenConnectionError) else error
+    kind = type(cause).__name__
     while cause is not None:
-        reason = getattr(cause, "verify_message", None)
-        if isinstance(reason, str):
-            return f"{type(error).__name__}: certificate: {reason}"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"{kind}: certificate: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError) and cause.reason:
+            return f"{kind}: TLS: {cause.reason.lower().replace('_', ' ')}"
         cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+    return kind
 
 
 def _parse_http_date(text: str) -> float | None:

@@ -18,7 +18,7 @@ from exporter.metrics.page import MetricsPage
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
-from exporter.sync.problems import ProblemLog
+from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
 from exporter.sync.runtime_sync import SyncObserver, read_health
@@ -133,9 +133,10 @@ class Probes:
     async def _read_shared(self) -> bool:
         self._client.begin_sync()
         try:
-            await self._project_list.refresh(held=self._names())
+            with one_read():
+                await self._project_list.refresh(held=self._names())
         except ApiError as error:
-            self._problems.report("projects", str(error))
+            self._problems.report("projects", error)
             return False
         finally:
             self._forget_idle()

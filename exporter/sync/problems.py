@@ -1,15 +1,40 @@
 """Log lines about what cannot be read: one when a problem begins, one when it changes, one when it is over."""
 
+import contextlib
 import dataclasses
+import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import structlog
+
+from exporter.errors import ApiError
 
 log = structlog.get_logger(__name__)
 
 QUIET = 300.0
 """Seconds for which a changed error of a known problem is not logged: some errors name another item each time."""
+
+
+class UnforeseenError(ApiError):
+    """A bug, or an error that no code handles; its `__cause__` is the original."""
+
+
+@contextlib.contextmanager
+def one_read() -> Iterator[None]:
+    """Raise whatever a read raises as `ApiError`, so that it costs this read alone and never the others of its sync."""
+    try:
+        yield
+    except ApiError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other reads of the sync must go on
+        cause: Exception = error
+        while isinstance(cause, ExceptionGroup):
+            cause = cause.exceptions[0]
+        place = traceback.extract_tb(cause.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        raise UnforeseenError(f"unforeseen {type(cause).__name__} in {where}") from cause
 
 
 class ProblemLog:
@@ -25,10 +50,14 @@ class ProblemLog:
         self._known: dict[_Key, _Problem] = {}
         self._new: dict[_Key, None] = {}
         self._resolved: dict[_Key, _Problem] = {}
+        self._causes: dict[str, BaseException | None] = {}
+        """Of each unforeseen error, the original until its traceback is logged."""
 
-    def report(self, what: str, error: str, *, project: str = "") -> None:
-        """Note that something could not be read; `error` must not contain a token or data about a contact."""
-        key, now = (what, project), self._monotonic()
+    def report(self, what: str, reason: str | ApiError, *, project: str = "") -> None:
+        """Note that something could not be read; `reason` must not contain a token or data about a contact."""
+        key, now, error = (what, project), self._monotonic(), str(reason)
+        if isinstance(reason, UnforeseenError):
+            self._causes.setdefault(error, reason.__cause__)
         problem = self._known.get(key)
         if problem is None:
             self._known[key] = _Problem(error, now, now)
@@ -45,7 +74,7 @@ class ProblemLog:
         if problem is not None and self._new.pop((what, project), self) is self:
             self._resolved[what, project] = problem
 
-    def settle(self, what: str, errors: list[str], *, project: str) -> None:
+    def settle(self, what: str, errors: Sequence[str | ApiError], *, project: str) -> None:
         """Report the first error of several reads, or resolve the problem when there is none."""
         if errors:
             self.report(what, errors[0], project=project)
@@ -64,7 +93,10 @@ class ProblemLog:
             if (what, project) in self._known:
                 alike[what, self._known[what, project].error].append(project)
         for (what, error), projects in alike.items():
-            log.warning("cannot read", what=what, error=error, **self._project_fields(projects))
+            fields = self._project_fields(projects)
+            if (cause := self._causes.get(error)) is not None:
+                fields["exc_info"], self._causes[error] = cause, None
+            log.warning("cannot read", what=what, error=error, **fields)
         recovered: dict[str, list[str]] = defaultdict(list)
         for what, project in self._resolved:
             recovered[what].append(project)

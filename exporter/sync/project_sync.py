@@ -18,7 +18,7 @@ from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.http_client import NotFoundError
 from exporter.runtime.model import FailedRecord, ListPage, Project, RunSnapshot
-from exporter.sync.problems import ProblemLog
+from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.record_counter import RecordCounter
 
 T = TypeVar("T")
@@ -69,17 +69,22 @@ class ProjectSync:
         `name` is its name in the runtime's list; None when it is no longer listed.
         """
         try:
-            with self._store.reading(project_id) as read:
-                gone = await self._read_runs(read, project_id, name or "")
-                shared_ids = read.shared_ids
+            with one_read():
+                await self._read(project_id, name)
         except ApiError as error:
             # A 404 alone does not remove a project: it must be missing from the list of projects too.
             if isinstance(error, NotFoundError) and name is None:
                 self.drop(project_id)
                 return True
             self._store.fail(project_id, str(error))
-            self._problems.report("project", str(error), project=project_id)
+            self._problems.report("project", error, project=project_id)
             return False
+        return True
+
+    async def _read(self, project_id: str, name: str | None) -> None:
+        with self._store.reading(project_id) as read:
+            gone = await self._read_runs(read, project_id, name or "")
+            shared_ids = read.shared_ids
         for run_id in gone:
             self._store.drop_run(project_id, run_id)
         self._problems.resolve("project", project=project_id)
@@ -89,10 +94,8 @@ class ProjectSync:
             )
         if self._is_over(project_id, is_listed=name is not None):
             self.drop(project_id)
-            return True
-        if self._client.has("records"):
+        elif self._client.has("records"):
             await self._read_failed_records(project_id)
-        return True
 
     def _is_over(self, project_id: str, *, is_listed: bool) -> bool:
         """Whether an idle project has been missing from the list of projects for so long that it is not by mistake.
@@ -181,21 +184,22 @@ class ProjectSync:
         newest: dict[str, tuple[RunSnapshot, float | None]]
         newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
         newest |= {snapshot.id: (snapshot, response.as_of) for response in responses for snapshot in response.runs}
-        problems: list[str] = []
+        problems: list[ApiError] = []
 
         async def count(snapshot: RunSnapshot, seen_at: float | None) -> _Response | None:
             try:
-                return _Response([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
+                with one_read():
+                    return _Response([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
             except ApiError as error:
                 # The run stays as it was: without its records it would lose its counts.
-                problems.append(str(error))
+                problems.append(error)
                 return None
 
         counted = await together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
         counter.keep_only(newest)
         self._problems.settle("records", problems, project=project_id)
         if problems and len(problems) == len(counted):
-            raise ApiError(problems[0])
+            raise problems[0]
         return [each for each in counted if each is not None]
 
     async def _reread(self, project_id: str, runs: list[Run], active: "_RunList") -> list[str]:
@@ -203,16 +207,17 @@ class ProjectSync:
         if not self._client.has("job"):
             return [run.id for run in runs]
         gone: list[str] = []
-        problems: list[str] = []
+        problems: list[ApiError] = []
 
         async def read(run: Run) -> None:
             try:
-                active.add_single(await self._client.job(run.snapshot), self._store.clock.now())
+                with one_read():
+                    active.add_single(await self._client.job(run.snapshot), self._store.clock.now())
             except NotFoundError:
                 gone.append(run.id)
             except ApiError as error:
                 # It keeps its last state until the next sweep; the rest of the project is read.
-                problems.append(str(error))
+                problems.append(error)
 
         await together(*map(read, runs))
         self._problems.settle("job", problems, project=project_id)
@@ -227,15 +232,16 @@ class ProjectSync:
         newest: list[FailedRecord] = []
         pages = 0
         try:
-            if run.records.failed:
-                async for page in self._client.failed_records(run.snapshot):
-                    newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
-                    pages += 1
-                    if pages == MAX_RECORD_PAGES:
-                        break
+            with one_read():
+                if run.records.failed:
+                    async for page in self._client.failed_records(run.snapshot):
+                        newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
+                        pages += 1
+                        if pages == MAX_RECORD_PAGES:
+                            break
         except ApiError as error:
             # The next sync requests them again: the count still differs from the one that was read.
-            self._problems.report("failed records", str(error), project=project_id)
+            self._problems.report("failed records", error, project=project_id)
             return
         self._problems.resolve("failed records", project=project_id)
         self._store.keep_failed_records(project_id, run, newest)

@@ -12,7 +12,7 @@ from exporter.errors import ApiError
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
-from exporter.sync.problems import ProblemLog
+from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync, together
 
@@ -88,18 +88,20 @@ class RuntimeSync:
         if not self._client.has("usage"):
             return True
         try:
-            self._store.keep_meters(await self._client.usage())
+            with one_read():
+                self._store.keep_meters(await self._client.usage())
         except ApiError as error:
-            self._problems.report("usage", str(error))
+            self._problems.report("usage", error)
             return False
         self._problems.resolve("usage")
         return True
 
     async def _read_projects(self) -> bool:
         try:
-            await self._list_projects()
+            with one_read():
+                await self._list_projects()
         except ApiError as error:
-            self._problems.report("projects", str(error))
+            self._problems.report("projects", error)
             for project_id in self._store.project_ids():
                 self._store.fail(project_id, str(error))
             return False
@@ -134,9 +136,10 @@ class RuntimeSync:
 async def read_health(client: RuntimeClient, problems: ProblemLog) -> Health | None:
     """Return the state of the worker service; None, with a report to `problems`, when it cannot be read."""
     try:
-        health = await client.health()
+        with one_read():
+            health = await client.health()
     except ApiError as error:
-        problems.report("health", str(error))
+        problems.report("health", error)
         return None
     problems.resolve("health")
     return health

@@ -23,6 +23,7 @@ class SingleFlight:
         self._task: asyncio.Task[None] | None = None
         self._ended_at: float | None = None
         self._is_stopped = False
+        self._failure: str | None = None
         self.min_interval = min_interval
         self.ok = False
         """Whether the last sync could read the API."""
@@ -59,11 +60,14 @@ class SingleFlight:
     async def _run(self) -> None:
         try:
             self.ok = await self._sync()
-        except Exception:
-            # A bug must not stop the scrapes: it shows as an API that is down, and in the log.
+        except Exception as error:
+            # A bug must not stop the scrapes: it shows as an API that is down, and once in the log.
             self.ok = False
-            log.exception("sync failed")
+            if repr(error) != self._failure:
+                log.exception("sync failed")
+            self._failure = repr(error)
         else:
+            self._failure = None
             self.ever_ok = self.ever_ok or self.ok
         finally:
             self._ended_at = self._monotonic()

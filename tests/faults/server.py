@@ -50,6 +50,7 @@ class Exchange:
         named = {
             "Date": self.response.headers.get("Date", ""),
             "ETag": self.response.headers.get("ETag", ""),
+            "Link": self.response.headers.get("Link", ""),
             "Content-Type": self.response.headers.get("Content-Type", "application/json"),
             "Content-Length": str(len(body) if length is None else length),
             **{name.replace("_", "-"): value for name, value in (headers or {}).items()},
