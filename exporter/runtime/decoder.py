@@ -9,12 +9,14 @@ error, since it must not look like an empty one. Text that becomes a label is cl
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from exporter.config.api_description import Resources, present, reports_heartbeats
+from exporter.runtime.almost_json import document
 from exporter.runtime.labels import MAX_LABELS, LabelCache
 from exporter.runtime.layout import Layout, flat
 from exporter.runtime.mapping import FIELDS
@@ -185,7 +187,7 @@ class Decoder:
             runtime_up=runtime.status == "up"
             and (runtime.last_heartbeat_at is not None or not self._beats)
             and health.status != "down",
-            workers=runtime.workers,
+            workers=_whole(runtime.workers),
             last_heartbeat_at=epoch(runtime.last_heartbeat_at),
             beats=self._beats,
         )
@@ -203,7 +205,7 @@ class Decoder:
             raws, cursor = [layout.single(body)], None
         else:
             raws, cursor, _ = layout.page(body)
-        return [msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws], cursor
+        return [document(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws], cursor
 
     def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
         """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""
@@ -297,6 +299,9 @@ class Decoder:
         return FailureCount(self._labels[wire.step or ""], self._labels[wire.error_code or ""], wire.count)
 
     def _meter(self, wire: WireMeter) -> Meter:
+        for field, number in (("used", wire.used), ("limit", wire.limit)):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{field}: expected a finite number")
         return Meter(self._labels[wire.name], wire.used, wire.limit, epoch(wire.resets_at))
 
     def _failed_record(self, wire: WireRecord) -> FailedRecord:
@@ -322,3 +327,8 @@ class Decoder:
         if not text or not text.isprintable() or len(text) > self._label_length or text in (".", ".."):
             raise ValueError("id: expected printable characters, and not more than limits.label_length")
         return text
+
+
+def _whole(number: float | None) -> int | None:
+    """Return a number as a whole one; None for what is none, such as NaN."""
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else None

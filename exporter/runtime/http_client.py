@@ -9,7 +9,6 @@ import dataclasses
 import email.utils
 import random
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -17,6 +16,8 @@ import httpx
 import msgspec
 
 from exporter.errors import ApiError
+from exporter.runtime.almost_json import TypedDecoder
+from exporter.runtime.body import BodyError, read_body
 from exporter.runtime.connections import BrokenConnectionError, Connections
 
 RETRIES = 2
@@ -144,7 +145,7 @@ class HttpClient:
                 asyncio.timeout(max(give_up - started, 0.0)),
                 self._connections.send(request) as response,
             ):
-                body = await _read_body(response, self._max_body)
+                body = await read_body(response, self._max_body)
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
             # The timeout covers all retries, so there is no time left for one.
@@ -152,7 +153,7 @@ class HttpClient:
         except httpx.HTTPError as error:
             # The error's own text can quote what a server sent; the name of its class cannot.
             raise _TransientError(f"{endpoint}: no response ({_kind(error)})", counts=True) from None
-        except _BodyError as error:
+        except BodyError as error:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:
             self._observer.request_sent(endpoint, code, self._monotonic() - started)
@@ -199,7 +200,7 @@ class _ErrorBody(msgspec.Struct):
     code: str | None = msgspec.field(default=None, name="errorCode")
 
 
-_ERROR = msgspec.json.Decoder(_ErrorBody)
+_ERROR = TypedDecoder(_ErrorBody)
 
 
 class _TransientError(ApiError):
@@ -260,34 +261,6 @@ class _CircuitBreaker:
             raise
         else:
             self._failures = 0
-
-
-class _BodyError(Exception):
-    """A body that cannot be read completely."""
-
-
-async def _read_body(response: httpx.Response, limit: int) -> bytes:
-    """Read and decompress a body up to `limit` bytes: a small one can decompress to any size."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip", ""):
-        raise _BodyError("the response has an encoding that was not requested")
-    gzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if encoding == "gzip" else None
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_raw():
-        part = chunk
-        if gzip is not None:
-            try:
-                part = gzip.decompress(chunk, limit - size + 1)
-            except zlib.error:
-                raise _BodyError("the response is not valid gzip") from None
-        size += len(part)
-        if size > limit:
-            raise _BodyError(f"the response is larger than limits.body_bytes ({limit})")
-        parts.append(part)
-    if gzip is not None and not gzip.eof and parts:
-        raise _BodyError("the response is truncated")
-    return b"".join(parts)
 
 
 def _kind(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """Where a response has its items, its cursor and its time: decodes bodies into the types of `wire`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import msgspec
 from jmespath.exceptions import JMESPathError
 
 from exporter.config.api_description import Resource
+from exporter.runtime.almost_json import TypedDecoder, document
 from exporter.runtime.mapping import ItemMapping, compiled
 from exporter.runtime.wire import (
     MappedJob,
@@ -60,7 +60,7 @@ class Layout:
         self._item = compiled(resource.item, f"{where}.item") if resource.item is not None else None
         as_in_contract = (resource.items, paging.next or "nextCursor", resource.as_of or "asOf")
         self._is_typed = not self.mapping and as_in_contract == ("items", "nextCursor", "asOf")
-        self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.item_type.contract)
+        self._one: TypedDecoder[Any] = TypedDecoder(self.item_type.contract)
         self._page: msgspec.json.Decoder[WirePage[Any]] = msgspec.json.Decoder(WirePage[self.item_type.contract])  # type: ignore[name-defined]
 
     def typed_page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
@@ -73,21 +73,16 @@ class Layout:
     def page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
         """Return any page's raw items, next cursor and the API's time."""
         if self._is_typed:
-            try:
-                raw = _RAW_PAGE.decode(body)
-            except msgspec.ValidationError:
-                raise
-            except msgspec.DecodeError:
-                raw = msgspec.convert(_lenient(body), WirePage[Any])
+            raw = _raw_page(body)
             return raw.items, raw.next_cursor, epoch(raw.as_of)
-        document = _document(body)
-        items = _search(self._items, document)
+        tree = document(body)
+        items = _search(self._items, tree)
         if isinstance(items, dict):
             items = list(items.values())
         if not isinstance(items, list):
             raise ValueError(f"no list at {self.resource.items}")
-        cursor = _search(self._next, document) if self._next else None
-        as_of = _search(self._as_of, document) if self._as_of else None
+        cursor = _search(self._next, tree) if self._next else None
+        as_of = _search(self._as_of, tree) if self._as_of else None
         return items, None if cursor is None else str(cursor), epoch(msgspec.convert(as_of, Time | None))
 
     def item(self, raw: Any) -> Any:
@@ -106,10 +101,10 @@ class Layout:
 
     def single(self, body: bytes) -> Any:
         """Return the one raw item in a body. Raises `MissingError` without one."""
-        document = _document(body)
+        tree = document(body)
         if self._item is None:
-            return document
-        item = _search(self._item, document)
+            return tree
+        item = _search(self._item, tree)
         if item is None:
             raise MissingError(f"nothing at {self.resource.item}")
         return item
@@ -127,23 +122,22 @@ def flat(item: Any, fields: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _search(expression: Any, document: Any) -> Any:
+def _search(expression: Any, tree: Any) -> Any:
     try:
-        return expression.search(document)
+        return expression.search(tree)
     except JMESPathError:
         raise ValueError("an expression of runtime.resources does not fit the response") from None
 
 
-def _document(body: bytes) -> Any:
+def _raw_page(body: bytes) -> WirePage[Any]:
+    """Return a page in the contract's layout with undecoded items, so that an invalid one does not cost the others."""
     try:
-        return msgspec.json.decode(body)
+        return _RAW_PAGE.decode(body)
+    except msgspec.ValidationError:
+        raise
     except msgspec.DecodeError:
-        return _lenient(body)
-
-
-def _lenient(body: bytes) -> Any:
-    """Decode almost valid JSON: some servers write NaN or half of a surrogate pair in one item."""
-    return json.loads(body)
+        # One item is not valid JSON, and there is no telling where it ends.
+        return msgspec.convert(document(body), WirePage[Any])
 
 
 _RAW_PAGE = msgspec.json.Decoder(WirePage[msgspec.Raw])

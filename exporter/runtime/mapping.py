@@ -1,5 +1,6 @@
 """Converts items of any API to the contract's format, with the fields of an API description."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -90,7 +91,8 @@ class _Field:
         if self.source.convert is not None:
             return self._converted(value, values)
         if self.name in TEXTS or self.name.startswith("ref."):
-            return _text(value) if isinstance(value, str | int | float) else None
+            is_nothing = isinstance(value, float) and not math.isfinite(value)
+            return _text(value) if isinstance(value, str | int | float) and not is_nothing else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def _converted(self, value: Any, values: Mapping[str, Any]) -> datetime | None:

@@ -101,7 +101,7 @@ class WireRuntimeHealth(WireStruct, frozen=True):
 
     status: str | None = None
     last_heartbeat_at: Time | None = None
-    workers: Count | None = None
+    workers: Count | float | None = None
 
 
 class WireHealth(WireStruct, frozen=True):

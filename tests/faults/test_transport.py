@@ -16,10 +16,12 @@ import structlog
 import trustme
 
 from exporter.config import Config, Duration, RuntimeConfig, Secret, SyncConfig, TlsConfig
+from exporter.config.api_description import Resources
 from exporter.runtime.decoder import Decoder
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
-from tests.builders import RUNTIME, Clock, resources
+from tests.builders import RUNTIME, Clock
+from tests.builders import resources as contract
 from tests.faults.server import FaultyRuntime
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, no_sleep
@@ -28,11 +30,11 @@ CA = trustme.CA()
 OTHER_CA = trustme.CA()
 
 
-def exporter(url: str, clock: Clock, *, tls: TlsConfig | None = None) -> Exporter:
+def exporter(url: str, clock: Clock, *, tls: TlsConfig | None = None, resources: Resources | None = None) -> Exporter:
     config = Config(
         runtime=RuntimeConfig(
             base_url=url,
-            resources=resources(),
+            resources=resources or contract(),
             token=Secret("cxg_a_secret_of_the_test"),
             timeout=Duration(5),
             tls=tls or TlsConfig(),
