@@ -1,14 +1,14 @@
 """One request and its whole response: bounded in time and in size, and retried where a retry can help.
 
-All requests to one runtime share a concurrency limit, the pause that a `Retry-After` demands, and a circuit breaker.
+All requests to one runtime share a concurrency limit, the pause that the runtime demands, and a circuit breaker.
 """
 
 import asyncio
 import contextlib
 import dataclasses
-import email.utils
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from exporter.errors import ApiError
 from exporter.runtime.almost_json import TypedDecoder
 from exporter.runtime.body import BodyError, read_body
 from exporter.runtime.connections import BrokenConnectionError, Connections
+from exporter.runtime.rate_limits import http_date, is_rate_limit, pause
 
 RETRIES = 2
 """Retries of one request, while its timeout lasts. After that the next scrape tries again."""
@@ -27,7 +28,7 @@ BACKOFF = 0.3
 """Average seconds before the first retry; doubled before the second."""
 
 MAX_PAUSE = 300.0
-"""Longest pause in seconds that a `Retry-After` can cause, so that no server can stop the exporter for a day."""
+"""Longest pause in seconds that a response can cause, so that no server can stop the exporter for a day."""
 
 OPEN_AFTER = 5
 """Failures in a row that open the circuit breaker."""
@@ -38,7 +39,7 @@ class NotFoundError(ApiError):
 
 
 class PausedError(ApiError):
-    """The request was not sent: the runtime sent Retry-After, or the circuit breaker is open."""
+    """The request was not sent: the runtime asked us to wait, or the circuit breaker is open."""
 
 
 class RequestObserver(Protocol):
@@ -61,7 +62,7 @@ class ApiResponse:
     @property
     def date(self) -> float | None:
         """The header Date in seconds since the epoch; None without a valid one."""
-        return _parse_http_date(self.headers.get("Date", ""))
+        return http_date(self.headers.get("Date", ""))
 
 
 class HttpClient:
@@ -76,6 +77,7 @@ class HttpClient:
         observer: RequestObserver,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """`timeout` in seconds covers a request and its retries; `max_body` in bytes limits a decompressed body."""
         self._connections = connections
@@ -84,8 +86,10 @@ class HttpClient:
         self._observer = observer
         self._monotonic = monotonic
         self._sleep = sleep
+        self._wall = wall
         self._breaker = _CircuitBreaker()
         self._paused_until = float("-inf")
+        self._pause_reason = ""
 
     def begin_sync(self) -> None:
         """Allow one trial request if the circuit breaker is open."""
@@ -138,7 +142,7 @@ class HttpClient:
         started = self._monotonic()
         if started < self._paused_until:
             # Without the number of seconds, which would make it a new problem with every scrape.
-            raise PausedError(f"{endpoint}: not requested: the runtime asked us to wait (Retry-After)")
+            raise PausedError(f"{endpoint}: not requested: {self._pause_reason} asked us to wait")
         code = "error"
         try:
             async with (
@@ -161,11 +165,18 @@ class HttpClient:
 
     def _refused(self, endpoint: str, response: ApiResponse) -> ApiError:
         error = refusal(endpoint, response)
-        if error_code(response) == "PLAN_LIMIT" or response.status not in _TRANSIENT:
+        limited = is_rate_limit(response.status, response.headers)
+        if error_code(response) == "PLAN_LIMIT" or not (limited or response.status in _TRANSIENT):
             return error
-        wait = _retry_after(response) if response.status in (429, 503) else None
+        wait = None
+        if limited or response.status == 503:
+            wait = pause(
+                response.status, response.headers, now=self._wall() if response.date is None else response.date
+            )
         if wait is not None:
+            wait = min(wait, MAX_PAUSE)
             self._paused_until = max(self._paused_until, self._monotonic() + wait)
+            self._pause_reason = "rate limited: the runtime" if limited else "the runtime"
         return _TransientError(str(error), wait=wait, counts=response.status >= 500)
 
 
@@ -180,8 +191,10 @@ def refusal(endpoint: str, response: ApiResponse) -> ApiError:
     meaning = {
         401: ": the token is missing, wrong or expired",
         403: ": the token may not read this",
-        429: ": too many requests",
+        429: ": too many requests (rate limited)",
     }.get(code, "")
+    if code != 429 and is_rate_limit(code, response.headers):
+        meaning = ": rate limited"
     if error_code(response) == "PLAN_LIMIT":
         meaning = ": the plan is full (PLAN_LIMIT)"
     elif code in (301, 302, 303, 307, 308):
@@ -274,21 +287,3 @@ def _kind(error: Exception) -> str:
             return f"{kind}: TLS: {cause.reason.lower().replace('_', ' ')}"
         cause = cause.__cause__ or cause.__context__
     return kind
-
-
-def _parse_http_date(text: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-
-
-def _retry_after(response: ApiResponse) -> float | None:
-    """Return the seconds of a `Retry-After`; None without a valid one."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), MAX_PAUSE)
-    until = _parse_http_date(text)
-    if until is None or response.date is None:
-        return None
-    return min(max(until - response.date, 0.0), MAX_PAUSE)

@@ -79,6 +79,7 @@ class MonitoredRuntime:
             observer=metrics,
             monotonic=dependencies.monotonic,
             sleep=dependencies.sleep,
+            wall=dependencies.wall,
         )
         self.client = RuntimeClient(
             http_client,

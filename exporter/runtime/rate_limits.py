@@ -1,0 +1,114 @@
+"""How long a response asks us to wait, and whether that is because of a rate limit. There is no one way to say it.
+
+`Retry-After` (RFC 9110) is the standard. GitHub and many others send 403 or 429 with `X-RateLimit-Remaining: 0` and the
+time of the reset in `X-RateLimit-Reset`, in seconds since the epoch; others the seconds until then. The IETF's drafts
+for `RateLimit` say both in one header.
+"""
+
+import email.utils
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+_REMAINING = ("X-RateLimit-Remaining", "X-Rate-Limit-Remaining", "RateLimit-Remaining")
+
+_RESET = (
+    "X-RateLimit-Reset-After",
+    "RateLimit-Reset",
+    "X-RateLimit-Reset",
+    "X-Rate-Limit-Reset",
+)
+
+_EPOCH = 1e9
+"""Numbers from here are times since the epoch in seconds, and from 100 times of it in milliseconds."""
+
+
+def is_rate_limit(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether a response is a refusal because there were too many requests."""
+    if status == 429:
+        return True
+    if status == 403 and _retry_after(headers, now=0.0) is not None:
+        return True
+    return status in (403, 503) and (_is_exhausted(headers) or bool(_exhausted_policies(headers)))
+
+
+def pause(status: int, headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return for how many seconds a response asks us to wait; None if it does not, or not understandably.
+
+    `now` is the time by the server's clock, or by ours if the response has none.
+    """
+    wait = _retry_after(headers, now=now)
+    if wait is None and is_rate_limit(status, headers):
+        wait = _until_reset(headers, now=now)
+    return None if wait is None else max(wait, 0.0)
+
+
+def http_date(text: str) -> float | None:
+    """Return the time of an HTTP header in seconds since the epoch; None for an invalid one."""
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
+        return None
+
+
+def _retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    text = headers.get("Retry-After", "").strip()
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    until = http_date(text)
+    return None if until is None else until - now
+
+
+def _is_exhausted(headers: Mapping[str, str]) -> bool:
+    remaining = [_number(headers[name]) for name in _REMAINING if name in headers]
+    return any(number is not None and number <= 0 for number in remaining)
+
+
+def _exhausted_policies(headers: Mapping[str, str]) -> list[float | None]:
+    """Return the seconds until the reset of each exhausted policy in the header `RateLimit`.
+
+    `limit=100, remaining=0, reset=5` in older drafts, `"hour";r=0;t=5, "day";r=40;t=9000` in newer ones.
+    """
+    header = headers.get("RateLimit", "")
+    policies = header.split(",") if ";" in header else [header]
+    found: list[dict[str, str]] = [
+        dict(re.findall(r"\b(r|t|remaining|reset)\s*=\s*(\d+)", policy)) for policy in policies
+    ]
+    return [
+        _number(policy.get("t", policy.get("reset", "")))
+        for policy in found
+        if _number(policy.get("r", policy.get("remaining", ""))) == 0
+    ]
+
+
+def _until_reset(headers: Mapping[str, str], *, now: float) -> float | None:
+    waits = [each for each in _exhausted_policies(headers) if each is not None]
+    if waits:
+        return max(waits)
+    for name in _RESET:
+        text = headers.get(name, "").strip()
+        at = _number(text)
+        if at is None:
+            at = http_date(text) or _rfc3339(text)
+        if at is None:
+            continue
+        if at >= _EPOCH * 100:
+            at /= 1000
+        # A reset in the past is one by another clock, or has just been.
+        return at if at < _EPOCH else max(at - now, 1.0)
+    return None
+
+
+def _rfc3339(text: str) -> float | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if time.tzinfo is None else time.timestamp()
+
+
+def _number(text: str) -> float | None:
+    """Return the number at the beginning of a header, which can have parameters; None if there is none."""
+    found = re.match(r"\s*(\d{1,30}(?:\.\d+)?)\s*(?:[,;]|$)", text, re.ASCII)
+    return float(found[1]) if found else None
