@@ -90,6 +90,8 @@ class Resource(_Section, frozen=True):
     """JMESPath from the response to the list of items, or to a mapping whose values are the items."""
     item: str | None = None
     """For a single item: JMESPath from the response to it; without it, the response is the item."""
+    gone: str | None = None
+    """For `job`: JMESPath to what is true in a response that says that the run no longer exists, as 404 and 410 do."""
     as_of: str | None = None
     """JMESPath to the API's time of the response; without it, the header Date is used."""
     paging: Paging = Paging()
@@ -152,6 +154,9 @@ class Resources(_Section, frozen=True):
                 "jobs.fields.projectId: is required if the request for jobs does not contain {project}, since one list "
                 "then has the runs of all projects; without several projects, set projects: absent"
             )
+        for name, resource in present(self).items():
+            if resource.gone is not None and name != "job":
+                raise ValueError(f"{name}.gone: only job can have it")
         if self.counts == "records" and self.records == "absent":
             raise ValueError("counts: expected job, since records is absent")
         if self.job == "absent" and self.jobs.active is None and self.jobs.changed is not None:

@@ -16,7 +16,7 @@ from exporter.runtime.auth import Credentials
 from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
 from exporter.runtime.endpoint import Endpoint, PageInfo, Request
 from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, refusal
-from exporter.runtime.layout import MissingError
+from exporter.runtime.layout import GoneError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
 from exporter.runtime.time_slices import TimeSlices
 from exporter.status import Status
@@ -246,7 +246,7 @@ class RuntimeClient:
     def _decode(self, endpoint: str, decode: Callable[[bytes], T], response: ApiResponse) -> T:
         try:
             return decode(response.body)
-        except MissingError as error:
+        except GoneError as error:
             raise NotFoundError(f"{endpoint}: {error}") from None
         except MALFORMED as error:
             if response.status != 200:

@@ -35,7 +35,7 @@ OPEN_AFTER = 5
 
 
 class NotFoundError(ApiError):
-    """The runtime does not have the resource, or no longer has it (404)."""
+    """The runtime does not have the resource, or no longer has it: 404, 410, or as the API description says."""
 
 
 class PausedError(ApiError):
@@ -186,8 +186,8 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 def refusal(endpoint: str, response: ApiResponse) -> ApiError:
     """Explain a status as an error. It never quotes the body, since some servers echo the token there."""
     code = response.status
-    if code == 404:
-        return NotFoundError(f"{endpoint}: HTTP 404: not found")
+    if code in (404, 410):
+        return NotFoundError(f"{endpoint}: HTTP {code}: {'not found' if code == 404 else 'gone'}")
     meaning = {
         401: ": the token is missing, wrong or expired",
         403: ": the token may not read this",

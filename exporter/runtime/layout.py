@@ -22,8 +22,8 @@ from exporter.runtime.wire import (
 )
 
 
-class MissingError(ValueError):
-    """The response is valid, but does not contain the requested item."""
+class GoneError(ValueError):
+    """The response is valid, and says that the item no longer exists."""
 
 
 class _ItemType:
@@ -59,6 +59,7 @@ class Layout:
         self._as_of = compiled(resource.as_of, f"{where}.as_of") if resource.as_of is not None else None
         self._item = compiled(resource.item, f"{where}.item") if resource.item is not None else None
         as_in_contract = (resource.items, paging.next or "nextCursor", resource.as_of or "asOf")
+        self._gone = compiled(resource.gone, f"{where}.gone") if resource.gone is not None else None
         self._is_typed = not self.mapping and as_in_contract == ("items", "nextCursor", "asOf")
         self._one: TypedDecoder[Any] = TypedDecoder(self.item_type.contract)
         self._page: msgspec.json.Decoder[WirePage[Any]] = msgspec.json.Decoder(WirePage[self.item_type.contract])  # type: ignore[name-defined]
@@ -68,12 +69,14 @@ class Layout:
         if not self._is_typed:
             raise msgspec.ValidationError("not in the contract's layout")
         page = self._page.decode(body)
+        _refuse_error(page.items, page.error, page.errors)
         return page.items, page.next_cursor, epoch(page.as_of)
 
     def page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
         """Return any page's raw items, next cursor and the API's time."""
         if self._is_typed:
             raw = _raw_page(body)
+            _refuse_error(raw.items, raw.error, raw.errors)
             return raw.items, raw.next_cursor, epoch(raw.as_of)
         tree = document(body)
         items = _search(self._items, tree)
@@ -81,6 +84,8 @@ class Layout:
             items = list(items.values())
         if not isinstance(items, list):
             raise ValueError(f"no list at {self.resource.items}")
+        if isinstance(tree, dict):
+            _refuse_error(items, tree.get("error"), tree.get("errors"))
         cursor = _search(self._next, tree) if self._next else None
         as_of = _search(self._as_of, tree) if self._as_of else None
         return items, None if cursor is None else str(cursor), epoch(msgspec.convert(as_of, Time | None))
@@ -95,18 +100,20 @@ class Layout:
 
     def decode(self, body: bytes) -> Any:
         """Decode a body that is one item."""
-        if not self.mapping and self._item is None:
+        if not self.mapping and self._item is None and self._gone is None:
             return self._one.decode(body)
         return self.item(self.single(body))
 
     def single(self, body: bytes) -> Any:
-        """Return the one raw item in a body. Raises `MissingError` without one."""
+        """Return the one raw item in a body. Raises `GoneError` if the body says that it no longer exists."""
         tree = document(body)
+        if self._gone and _search(self._gone, tree):
+            raise GoneError(f"gone, as {self.resource.gone} says")
         if self._item is None:
             return tree
         item = _search(self._item, tree)
         if item is None:
-            raise MissingError(f"nothing at {self.resource.item}")
+            raise ValueError(f"nothing at {self.resource.item}")
         return item
 
 
@@ -120,6 +127,12 @@ def flat(item: Any, fields: Iterable[str]) -> dict[str, Any]:
         if value is not None:
             found[field] = value
     return found
+
+
+def _refuse_error(items: Sequence[Any], *errors: Any) -> None:
+    """Raise for a list that is empty since it could not be read: some APIs send such an error with status 200."""
+    if not items and any(errors):
+        raise ValueError("the list is empty and names an error")
 
 
 def _search(expression: Any, tree: Any) -> Any:

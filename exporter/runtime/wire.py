@@ -1,7 +1,7 @@
 """The contract's items and pages as JSON has them, for msgspec to decode and check."""
 
 from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -126,3 +126,5 @@ class WirePage(WireStruct, Generic[T], frozen=True):
     items: tuple[T, ...]
     next_cursor: str | None = None
     as_of: Time | None = None
+    error: Any = None
+    errors: Any = None

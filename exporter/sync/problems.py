@@ -1,9 +1,12 @@
-"""Log lines about what cannot be read: one when a problem begins, one when it changes, one when it is over."""
+"""Log lines about what cannot be read: one when a problem begins, one when it changes, one when it is over.
+
+And one for the runs that a sync found gone.
+"""
 
 import contextlib
 import dataclasses
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -50,6 +53,7 @@ class ProblemLog:
         self._known: dict[_Key, _Problem] = {}
         self._new: dict[_Key, None] = {}
         self._resolved: dict[_Key, _Problem] = {}
+        self._gone: Counter[str] = Counter()
         self._causes: dict[str, BaseException | None] = {}
         """Of each unforeseen error, the original until its traceback is logged."""
 
@@ -81,6 +85,11 @@ class ProblemLog:
         else:
             self.resolve(what, project=project)
 
+    def note_gone(self, runs: int, *, project: str) -> None:
+        """Note that the runtime no longer has so many runs of a project."""
+        if runs:
+            self._gone[project] += runs
+
     def forget(self, project: str) -> None:
         """Forget the problems of a project that was removed."""
         for key in [key for key in self._known if key[1] == project]:
@@ -111,8 +120,11 @@ class ProblemLog:
                 failed_seconds=round(seconds),
                 **self._project_fields(projects),
             )
+        if self._gone:
+            log.info("runs are gone", runs=self._gone.total(), **self._project_fields(self._gone))
         self._new.clear()
         self._resolved.clear()
+        self._gone.clear()
 
     def _project_fields(self, projects: Iterable[str]) -> dict[str, object]:
         named = sorted(self._name_of(project_id) for project_id in projects if project_id)

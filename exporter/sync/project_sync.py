@@ -87,6 +87,7 @@ class ProjectSync:
             shared_ids = read.shared_ids
         for run_id in gone:
             self._store.drop_run(project_id, run_id)
+        self._problems.note_gone(len(gone), project=project_id)
         self._problems.resolve("project", project=project_id)
         if shared_ids:
             self._problems.report(
