@@ -175,6 +175,10 @@ class LimitsConfig(strict.Section, frozen=True):
 
     runs: int = 20_000
     """Runs that have their own series. Runs that have not ended are kept first, then those that ended last."""
+    spinners: int = 10_000
+    """Spinners that have their own series; the runs of others are counted as spinner `other` of their project."""
+    spinners_per_project: int = 1_000
+    """The same for each project."""
     failed_records_per_run: int = 10
     """Failed records named per run: the newest."""
     failed_records: int = 1_000
@@ -191,7 +195,8 @@ class LimitsConfig(strict.Section, frozen=True):
     """Decompressed bytes of one response."""
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("failed_records_per_run", 0), ("failed_records", 0),
+        for name, least in (("runs", 1), ("spinners", 1), ("spinners_per_project", 1),
+                            ("failed_records_per_run", 0), ("failed_records", 0),
                             ("failure_groups", 1), ("label_length", 16), ("projects", 1),
                             ("pages", 1), ("body_bytes", 1024)):  # fmt: skip
             if getattr(self, name) < least:
@@ -292,6 +297,8 @@ class Config(strict.Section, frozen=True, dict=True):
     projects: ProjectsConfig = msgspec.field(default_factory=ProjectsConfig)
     retention: Duration = Duration(3600)
     """How long a run keeps its series after its end."""
+    spinner_retention: Duration = Duration(30 * 86400)
+    """How long a spinner keeps its series and counters after its last run left."""
     sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
     statuses: dict[str, str] = {}
     """The status of further status labels of this deployment."""
@@ -300,6 +307,8 @@ class Config(strict.Section, frozen=True, dict=True):
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
+        if self.spinner_retention <= 0:
+            raise ValueError("spinner_retention: expected a duration above zero")
         known = [status.value for status in Status if status is not Status.UNKNOWN]
         for label, status in self.statuses.items():
             _one_of(f"statuses.{label}", status, known)

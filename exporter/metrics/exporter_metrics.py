@@ -99,7 +99,7 @@ class RuntimeMetrics:
         self._runs_probed = 0
         self._is_ended = False
         # Created at 0, so that increase() sees the first increment.
-        for reason in ("limit", "gone", "project_gone", "shared_id"):
+        for reason in ("limit", "spinner_limit", "gone", "project_gone", "shared_id"):
             self._at("runs_dropped_total", reason)
         for kind in ("job", "record", "project", "meter"):
             self._at("items_total", kind)

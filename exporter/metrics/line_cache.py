@@ -30,6 +30,9 @@ RUNS_PER_CHUNK = 128
 CHUNKS_PER_GROUP = 16
 """The chunks of a group are joined and compressed as one."""
 
+MIN_CHANGED = 10_000
+"""Changed spinners of a format from which on it is looked whether there still are such."""
+
 _Renderer = tuple[int, str, Callable[[ShownRun, ScrapeContext], Samples], Family[ShownRun]]
 
 _ALL: tuple[_Renderer, ...] = tuple(
@@ -68,7 +71,7 @@ class LineCache:
         runs, spinners = self._watch.changed()
         self._runs.observe(runs, context)
         for cached in self._spinners.values():
-            cached.observe(spinners)
+            cached.observe(spinners, context)
 
     def update(self, context: ScrapeContext, page_format: Format, limit: int) -> bool:
         """Render about `limit` of the changed runs and spinners; return whether those were all."""
@@ -280,20 +283,25 @@ class _SpinnerCache:
         self._labels = labels
         self._exemplar = page_format.exemplar
         self._changed: dict[Key, None] = {}
+        self._most_changed = MIN_CHANGED
         self._groups: list[_SpinnerGroup] = []
         self._group_of: dict[Key, _SpinnerGroup] = {}
 
-    def observe(self, changed: Iterable[Key]) -> None:
+    def observe(self, changed: Iterable[Key], context: ScrapeContext) -> None:
         self._changed.update(dict.fromkeys(changed))
+        if len(self._changed) > self._most_changed:
+            # Nobody requests this format, and spinners have left in the meantime.
+            for key in [key for key in self._changed if context.store.view.spinner(key) is None]:
+                del self._changed[key]
+                self._remove(key)
+            self._most_changed = max(2 * len(self._changed), MIN_CHANGED)
 
     def update(self, context: ScrapeContext, limit: int) -> bool:
         while self._changed and limit > 0:
             key, _ = self._changed.popitem()
             shown = context.store.view.spinner(key)
             if shown is None:
-                group = self._group_of.pop(key, None)
-                if group is not None:
-                    group.remove(key)
+                self._remove(key)
             else:
                 labels = join(self._labels, pairs_of(SPINNER_LABELS, (shown.project, shown.spinner)))
                 offset = context.clock.offset or 0.0
@@ -306,6 +314,11 @@ class _SpinnerCache:
 
     def column(self, place: int) -> list[Fragment]:
         return [group.columns()[place] for group in self._groups]
+
+    def _remove(self, key: Key) -> None:
+        group = self._group_of.pop(key, None)
+        if group is not None:
+            group.remove(key)
 
     def _group_for(self, key: Key) -> "_SpinnerGroup":
         group = self._group_of.get(key)

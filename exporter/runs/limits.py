@@ -18,7 +18,10 @@ class LimitEnforcer:
     """Keeps the projects of one store within the limits."""
 
     def __init__(self, projects: Projects, clock: RuntimeClock, dropped: Callable[[str], None]) -> None:
-        """`dropped` is called with `limit` for each run that is dropped or hidden."""
+        """`dropped` is called with `limit` for each run that is dropped or hidden, and with `spinner_limit`.
+
+        The latter for each run that is counted as spinner `other`, and each spinner that loses its place.
+        """
         self._projects = projects
         self._clock = clock
         self._dropped = dropped
@@ -34,6 +37,7 @@ class LimitEnforcer:
     def enforce(self, limits: LimitsConfig) -> None:
         """Enforce all limits."""
         self._enforce_runs(limits.runs)
+        self._enforce_spinners(limits)
         self._trim_failed_records(limits.failed_records)
 
     def _enforce_runs(self, limit: int) -> None:
@@ -89,6 +93,29 @@ class LimitEnforcer:
             for _ in range(project.hide(by_project[index])):
                 self._dropped("limit")
         self._hides = bool(hidden)
+
+    def _enforce_spinners(self, limits: LimitsConfig) -> None:
+        """Take the places that are too many, after a restart or a reload: otherwise none are given.
+
+        From spinners without runs first, and from the projects with the most.
+        """
+        read = [project for _, project in self._projects.read()]
+        for project in read:
+            self._displace(project, project.spinners.placed_count - limits.spinners_per_project)
+        if self._projects.places.taken > limits.spinners:
+            read.sort(key=lambda project: project.spinners.placed_count, reverse=True)
+            for with_runs in (False, True):
+                for project in read:
+                    excess = self._projects.places.taken - limits.spinners
+                    project.spinners.displace(project.name, max(excess, 0), with_runs=with_runs)
+        for project in read:
+            for _ in range(project.spinners.collect_not_shown()):
+                self._dropped("spinner_limit")
+
+    def _displace(self, project: ProjectRuns, count: int) -> None:
+        for with_runs in (False, True):
+            if count > 0:
+                count -= project.spinners.displace(project.name, count, with_runs=with_runs)
 
     def _drop_tombstones(self, projects: list[ProjectRuns], most: int) -> None:
         """Drop the oldest tombstones over the limit.

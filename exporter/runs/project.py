@@ -1,19 +1,16 @@
 """One project: its runs, its spinners, and the tombstones of runs that were dropped."""
 
 import heapq
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from exporter.runs.counters import Counters
-from exporter.runs.names import candidates
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
+from exporter.runs.spinners import ProjectSpinners
 from exporter.runtime.model import FailedRecord, RunSnapshot
-from exporter.status import Status
 
 TOMBSTONE_RETENTION = 6 * 3600.0
 """Seconds for which a tombstone is kept, unless there are too many.
@@ -47,9 +44,10 @@ class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
 class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
-    def __init__(self, metadata: ProjectMetadata, *, is_saved: bool) -> None:
-        """`is_saved`: whether changes are noted for `unsaved`."""
+    def __init__(self, metadata: ProjectMetadata, spinners: ProjectSpinners, *, is_saved: bool) -> None:
+        """`spinners` are none yet; `is_saved`: whether changes are noted for `unsaved`."""
         self.metadata = metadata
+        self.spinners = spinners
         self.has_been_read = metadata.watermark is not None
         """Whether a read has ever completed; before that nothing is shown or saved."""
         self.is_committing = False
@@ -62,16 +60,11 @@ class ProjectRuns:
         """Our monotonic time of the last good read."""
         self.error: str | None = None
         """Why the last read failed; None when it did not."""
-        self._spinners: dict[str, Spinner] = {}
-        """By their unique names."""
         self.shared_ids: set[str] = set()
         """Ids that two runs have; the second one is not tracked."""
-        self._spinner_ids: dict[str, str] = {}
-        """Which spinner has a unique name, where the runtime has ids of spinners."""
         self.open: dict[str, TrackedRun] = {}
         """Those of `runs` that have not ended."""
         self._changed_runs: set[str] = set()
-        self._changed_spinners: set[str] = set()
         self._uncounted: defaultdict[str, list[TrackedRun]] = defaultdict(list)
         self._learned: set[str] = set()
         self._with_failed_records: dict[str, TrackedRun] = {}
@@ -79,7 +72,6 @@ class ProjectRuns:
         self._ends: list[RunEnd] = []
         self._new_failures: set[str] = set()
         self._unsaved_runs: set[str] = set()
-        self._unsaved_spinners: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -90,7 +82,7 @@ class ProjectRuns:
         """Begin to apply a read; nothing of a first one is shown before it completes."""
         if self.has_been_read:
             self.is_committing = True
-            self._publish()
+            self.spinners.publish()
 
     def complete(self, *, as_of: float, since: float, unchanged: bool, at: float) -> int:
         """Note a good read: of changes from the runtime's time `since` to `as_of`, at our monotonic time `at`.
@@ -102,7 +94,7 @@ class ProjectRuns:
         if watched_since is None:
             # Also of a project that an earlier version saved.
             watched_since = since
-            self._changed_spinners.update(self._spinners)
+            self.spinners.mark_changed(self.spinners)
         self.metadata = msgspec.structs.replace(
             self.metadata, read_as_of=as_of, watermark=watermark, watched_since=watched_since
         )
@@ -117,28 +109,9 @@ class ProjectRuns:
         dropped, self.dropped_unseen = self.dropped_unseen, 0
         return dropped
 
-    def _publish(self) -> None:
-        """Show the counts of the spinners that have shown zeros so far.
-
-        `increase()` misses the first value of a counter that begins at 1, and so would every alert on a spinner's first
-        failed run. So a new spinner shows zeros first, and its counts with the next read.
-        """
-        for name, spinner in self._spinners.items():
-            if spinner.publish():
-                self._note_spinner(name)
-
-    def spinner_names(self) -> Iterable[str]:
-        """Return the spinners that are known."""
-        return self._spinners.keys()
-
-    def spinner(self, name: str) -> tuple[Counters, dict[Status, int]]:
-        """Return a spinner's counters, or zeros while it is new, and its number of runs by status."""
-        spinner = self._spinners[name]
-        return spinner.shown, spinner.present
-
     def earlier(self, tracked: TrackedRun) -> SpinnerPace:
         """Return what the spinner of a run learned from earlier runs."""
-        return self._spinners[tracked.run.snapshot.spinner].pace
+        return self.spinners.pace(tracked.run.snapshot.spinner)
 
     def collect_changes(self) -> tuple[set[str], set[str]]:
         """Return the runs and the spinners that changed or were removed since the last call."""
@@ -148,8 +121,7 @@ class ProjectRuns:
             self._changed_runs.update(run_id for run_id, spinner in others if spinner in self._learned)
             self._learned.clear()
         runs, self._changed_runs = self._changed_runs, set()
-        spinners, self._changed_spinners = self._changed_spinners, set()
-        return runs, spinners
+        return runs, self.spinners.collect_changes()
 
     def mark_open_changed(self) -> None:
         """Mark all open runs as changed."""
@@ -158,11 +130,7 @@ class ProjectRuns:
     def mark_all_changed(self) -> None:
         """Mark all runs and spinners as changed."""
         self._changed_runs.update(self.runs)
-        self._changed_spinners.update(self._spinners)
-
-    def mark_spinners_changed(self, names: Iterable[str]) -> None:
-        """Mark spinners as changed, also some that are not known."""
-        self._changed_spinners.update(names)
+        self.spinners.mark_changed(self.spinners)
 
     def apply(
         self, snapshots: Iterable[RunSnapshot], seen_at: float | None, horizon: float, *, label_length: int
@@ -174,8 +142,8 @@ class ProjectRuns:
         learned from: after a restart, `increase()` would count it again.
         """
         for snapshot in snapshots:
-            if self._spinner_ids.get(snapshot.spinner, "") != snapshot.spinner_id:
-                snapshot = self._with_unique_spinner(snapshot, label_length)
+            if not self.spinners.is_named(snapshot):
+                snapshot = self.spinners.named(snapshot, label_length)
             at = snapshot.updated_at if seen_at is None else seen_at
             tracked = self.runs.get(snapshot.id)
             if tracked is None:
@@ -217,30 +185,9 @@ class ProjectRuns:
             self.shared_ids.add(known.id)
         return True
 
-    def _with_unique_spinner(self, snapshot: RunSnapshot, label_length: int) -> RunSnapshot:
-        """Return a snapshot with the unique name of its spinner, which no other spinner of this id has."""
-        if not snapshot.spinner_id:
-            return snapshot
-        endless = candidates(snapshot.spinner, snapshot.spinner_id, length=label_length)
-        names = list(itertools.islice(endless, NAMESAKES))
-        holders = [self._spinner_ids.get(name) for name in names]
-        # Whoever has a name keeps it, also if a better one is free by now.
-        if snapshot.spinner_id in holders:
-            name = names[holders.index(snapshot.spinner_id)]
-        else:
-            name = next((name for name, holder in zip(names, holders, strict=True) if holder is None), names[-1])
-            self._spinner_ids[name] = snapshot.spinner_id
-            if name in self._spinners:
-                # An earlier version saved it without its id.
-                self._spinners[name].id = snapshot.spinner_id
-                self._note_spinner(name)
-        return msgspec.structs.replace(snapshot, spinner=name)
-
     def _learn_from_history(self, run: Run) -> None:
-        name = run.snapshot.spinner
-        if self._spinner(name).learn_from_history(run):
-            self._learned.add(name)
-        self._note_spinner(name)
+        if self.spinners.learn_from_history(self.name, run, at_once=self._shows_at_once):
+            self._learned.add(run.snapshot.spinner)
 
     def _readmit(self, run: Run) -> TrackedRun | None:
         """Return the tracked run of a tombstone, which is removed; None when the snapshot brings nothing new."""
@@ -276,21 +223,14 @@ class ProjectRuns:
     def _count(self) -> None:
         """Count what was added or changed, grouped by spinner: one by one it would take twice as long."""
         for name, changed in self._uncounted.items():
-            spinner = self._spinner(name)
-            if spinner.count(changed):
+            if self.spinners.count(self.name, name, changed, at_once=self._shows_at_once):
                 self._learned.add(name)
-            if not self.has_been_read and self.metadata.history:
-                spinner.new_states = ()  # a history is shown at once
-            self._note_spinner(name)
         self._uncounted.clear()
 
-    def _spinner(self, name: str) -> Spinner:
-        """Return a spinner; a new one is added."""
-        spinner = self._spinners.get(name)
-        if spinner is None:
-            spinner = self._spinners[name] = Spinner(id=self._spinner_ids.get(name, ""))
-            spinner.withheld = self.has_been_read or not self.metadata.history
-        return spinner
+    @property
+    def _shows_at_once(self) -> bool:
+        """Whether the counts of a new spinner are history."""
+        return not self.has_been_read and self.metadata.history
 
     def _note_run(self, run_id: str) -> None:
         if not self.has_been_read:
@@ -299,16 +239,10 @@ class ProjectRuns:
         if self._is_saved:
             self._unsaved_runs.add(run_id)
 
-    def _note_spinner(self, name: str) -> None:
-        self._changed_spinners.add(name)
-        if self._is_saved:
-            self._unsaved_spinners.add(name)
-
     def _remove_from_indexes(self, tracked: TrackedRun) -> None:
         run = tracked.run
         self._note_run(run.id)
-        self._changed_spinners.add(run.snapshot.spinner)
-        self._spinners[run.snapshot.spinner].present[run.status] -= 1
+        self.spinners.remove(run.snapshot.spinner, run.status)
         self.open.pop(run.id, None)
         self._with_failed_records.pop(run.id, None)
         self._new_failures.discard(run.id)
@@ -319,6 +253,7 @@ class ProjectRuns:
         if tracked is None:
             return False
         self._remove_from_indexes(tracked)
+        self.spinners.note_dropped(tracked.run.snapshot.spinner, now)
         tracked.run = tracked.run.with_failed_records(())
         tracked.records_read_for = 0
         tracked.hidden = False
@@ -401,36 +336,31 @@ class ProjectRuns:
 
     def unsaved(self) -> Iterator[tuple[str, str, TrackedRun | Spinner | None]]:
         """Yield kind, key and value of what changed since `saved`; a value of None deletes the row."""
-        for name in self._unsaved_spinners:
-            yield SPINNER, name, self._spinners[name]
+        for name, spinner in self.spinners.unsaved():
+            yield SPINNER, name, spinner
         for run_id in self._unsaved_runs:
             yield RUN, run_id, self.runs.get(run_id) or self._tombstones.get(run_id)
 
     def saved(self) -> None:
         """Note that what changed is saved."""
         self._unsaved_runs.clear()
-        self._unsaved_spinners.clear()
+        self.spinners.saved()
 
     def restore(self, runs: Iterable[TrackedRun], spinners: dict[str, Spinner]) -> None:
         """Restore what an earlier process saved; this project must be new."""
-        self._spinners = spinners
-        self._spinner_ids = {name: spinner.id for name, spinner in spinners.items() if spinner.id}
-        for spinner in spinners.values():
-            spinner.present = dict.fromkeys(Status, 0)
-        for tracked in sorted(runs, key=lambda each: each.left_at or 0.0):
+        tombstones: list[TrackedRun] = []
+        for tracked in runs:
             tracked.hidden = False  # the first read decides
             if tracked.left_at is None:
-                spinners[tracked.run.snapshot.spinner].present[tracked.run.status] += 1
                 self._add_to_indexes(tracked)
             else:
-                self._tombstones[tracked.run.id] = tracked
+                tombstones.append(tracked)
+        self._tombstones = {each.run.id: each for each in sorted(tombstones, key=lambda each: each.left_at or 0.0)}
+        self.spinners.restore(spinners, self.runs.values(), self.metadata.read_as_of)
 
 
 MAX_SHARED_IDS = 1000
 """Ids of one project that are noted as those of several runs."""
-
-NAMESAKES = 20
-"""Spinners of one project with the same name that are told apart."""
 
 RUN = "run"
 SPINNER = "spinner"

@@ -1,18 +1,25 @@
 """The projects of one runtime by id: which there are, and what each was called last."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
+from exporter.config import Config
 from exporter.runs.project import ProjectMetadata, ProjectRuns
 from exporter.runs.spinner import Spinner, TrackedRun
+from exporter.runs.spinners import ProjectSpinners, SpinnerPlaces
 
 
 class Projects(Mapping[str, ProjectRuns]):
     """Owns every `ProjectRuns` of a store."""
 
-    def __init__(self, *, is_saved: bool) -> None:
-        """`is_saved`: whether the projects note their changes for a state file."""
+    def __init__(self, places: SpinnerPlaces, config: Callable[[], Config], *, is_saved: bool) -> None:
+        """`places` are those of all spinners, `config` returns the current config.
+
+        `is_saved`: whether the projects note their changes for a state file.
+        """
+        self.places = places
+        self._config = config
         self._is_saved = is_saved
         self._by_id: dict[str, ProjectRuns] = {}
         self._listed = False
@@ -45,11 +52,15 @@ class Projects(Mapping[str, ProjectRuns]):
 
     def discard_first_read(self, project_id: str) -> None:
         """Discard what a first read has applied."""
-        self._add(project_id, self._by_id[project_id].metadata)
+        discarded = self._by_id[project_id]
+        discarded.spinners.release()
+        self._add(project_id, discarded.metadata)
 
     def remove(self, project_id: str) -> ProjectRuns:
         """Remove a project and return it."""
-        return self._by_id.pop(project_id)
+        project = self._by_id.pop(project_id)
+        project.spinners.release()
+        return project
 
     def restore(
         self,
@@ -64,4 +75,5 @@ class Projects(Mapping[str, ProjectRuns]):
         self._listed = bool(metadata)
 
     def _add(self, project_id: str, metadata: ProjectMetadata) -> None:
-        self._by_id[project_id] = ProjectRuns(metadata, is_saved=self._is_saved)
+        spinners = ProjectSpinners(self.places, self._config, is_saved=self._is_saved)
+        self._by_id[project_id] = ProjectRuns(metadata, spinners, is_saved=self._is_saved)

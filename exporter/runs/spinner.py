@@ -37,6 +37,11 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
     """Its pace as learned from its changes; None before the first, as for most runs: they are first read when ended."""
 
     @property
+    def is_new(self) -> bool:
+        """Whether it has not changed since it was first seen."""
+        return self.learned is None
+
+    @property
     def pace(self) -> RunPace:
         """Its pace so far."""
         return RunPace.first(self.run) if self.learned is None else self.learned
@@ -68,6 +73,22 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
     """The runtime's id of the spinner; empty where it has none."""
     new_states: tuple[str, ...] = ()
     """The counters of records that were told for the first time in the last read: they show zero until the next."""
+    idle_since: float | None = None
+    """The runtime's time since which it has had no run; None while it has one."""
+    sums_others: bool = False
+    """Whether it has counted runs of other spinners, beyond the limit."""
+
+    @property
+    def ran_once(self) -> bool:
+        """Whether a single run was counted."""
+        return max(self.counters.started, sum(self.counters.finished.values())) == 1
+
+    @property
+    def last_known_at(self) -> float | None:
+        """The runtime's time of the last start or success; None before the first."""
+        return max(
+            (at for at in (self.counters.last_start_at, self.counters.last_success_at) if at is not None), default=None
+        )
 
     @property
     def shown(self) -> Counters:
@@ -89,8 +110,12 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
         self.withheld, self.new_states = False, ()
         return changed
 
-    def count(self, changed: Sequence[TrackedRun]) -> bool:
-        """Count what is new about runs that were just added or changed; return whether the pace learned from them."""
+    def count(self, changed: Sequence[TrackedRun], *, is_own: bool = True) -> bool:
+        """Count what is new about runs that were just added or changed; return whether the pace learned from them.
+
+        `is_own`: whether they are its own. Runs of other spinners are counted only: their times and their pace say
+        nothing about one spinner.
+        """
         counters, present, finished = self.counters, self.present, self.counters.finished
         last_start_at = -math.inf if counters.last_start_at is None else counters.last_start_at
         last_success_at = -math.inf if counters.last_success_at is None else counters.last_success_at
@@ -147,8 +172,9 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     if known > tracked.counted_failed:
                         failed += known - tracked.counted_failed
                         tracked.counted_failed = known
-        counters.last_start_at = None if last_start_at == -math.inf else last_start_at
-        counters.last_success_at = None if last_success_at == -math.inf else last_success_at
+        if is_own:
+            counters.last_start_at = None if last_start_at == -math.inf else last_start_at
+            counters.last_success_at = None if last_success_at == -math.inf else last_success_at
         counters.started += started
         told = self._told()
         if completed is not None:
@@ -158,7 +184,8 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
         self.new_states += tuple(name for name in self._told() if name not in told)
         counters.queue_times.observe(queue_times)
         counters.durations.observe(durations)
-        return self.pace.learn(tracked.pace for tracked in reversed(teachers))
+        self.sums_others = self.sums_others or not is_own
+        return is_own and self.pace.learn(tracked.pace for tracked in reversed(teachers))
 
     def learn_from_history(self, run: Run) -> bool:
         """Learn from a run that ended too long ago to be counted; return whether the pace learned from it."""

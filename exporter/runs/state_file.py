@@ -21,7 +21,9 @@ import structlog
 from exporter.config import canonical_url
 from exporter.errors import ConfigError, StorageError
 from exporter.runs.persistence import KINDS, Persistence, Row
+from exporter.runs.project import SPINNER
 from exporter.runs.spinner import TrackedRun
+from exporter.runs.spinners import OTHER
 
 log = structlog.get_logger(__name__)
 
@@ -257,8 +259,11 @@ def _rows(connection: sqlite3.Connection) -> list[Row]:
     rows: list[Row] = [(kind, project, key, _DECODERS[kind].decode(value)) for kind, project, key, value in found]
     keys = {(project, kind, key) for kind, project, key, _ in rows}
     for _, project, key, value in rows:
-        if isinstance(value, TrackedRun) and (project, "spinner", value.run.snapshot.spinner) not in keys:
-            raise _ForeignError(f"the spinner of run {key} is missing")
+        # Tombstones can outlive their spinner.
+        if isinstance(value, TrackedRun) and value.left_at is None:
+            counted_by = (value.run.snapshot.spinner, OTHER)
+            if not any((project, SPINNER, name) in keys for name in counted_by):
+                raise _ForeignError(f"the spinner of run {key} is missing")
     return rows
 
 

@@ -1,7 +1,8 @@
 """Everything known about one runtime. No I/O: `sync` reads and writes here, a page shows `view`.
 
 Runs are added through `reading` only. A run is dropped for one of four reasons: its retention is over, the runtime no
-longer has it, its project was removed, or there are more runs than `limits.runs`.
+longer has it, its project was removed, or there are more runs than `limits.runs`. A spinner leaves when it has had no
+run for `spinner_retention`.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from exporter.runs.projects import Projects
 from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
 from exporter.runs.runtime_state import RuntimeState
+from exporter.runs.spinners import SpinnerPlaces
 from exporter.runs.view import StoreView
 from exporter.runtime.model import FailedRecord, Health, Meter
 
@@ -30,16 +32,18 @@ class Store:
         monotonic: Callable[[], float],
         dropped: Callable[[str], None] = lambda reason: None,
         is_saved: bool = False,
+        places: SpinnerPlaces | None = None,
     ) -> None:
         """`dropped` is called with the reason for each run that is dropped before the end of its retention.
 
-        `is_saved`: whether a state file saves what changes; otherwise changes are not noted for one.
+        `is_saved`: whether a state file saves what changes; otherwise changes are not noted for one. `places` are those
+        of the spinners if several stores share them.
         """
         self._config = config
         self.clock = clock
         self._monotonic = monotonic
         self.dropped = dropped
-        self._projects = Projects(is_saved=is_saved)
+        self._projects = Projects(places or SpinnerPlaces(), lambda: self._config, is_saved=is_saved)
         self._runtime = RuntimeState(clock, monotonic)
         self._limits = LimitEnforcer(self._projects, clock, self._note_dropped)
         self.persistence = Persistence(self._projects, self._runtime)
@@ -158,8 +162,15 @@ class Store:
         self._runtime.keep_meters(meters)
 
     def expire(self) -> None:
-        """Drop the runs whose retention is over, then enforce the limits."""
+        """Drop the runs and the spinners whose retention is over, then enforce the limits."""
         now = self.clock.now()
         for project in self._projects.values():
             project.expire(now, self.config.retention)
+            if self.view.is_fresh(project):
+                project.spinners.expire(project.name, now)
         self._limits.enforce(self.config.limits)
+
+    def release(self) -> None:
+        """Free the places of the spinners: the store is no longer used, and others share them."""
+        for project in self._projects.values():
+            project.spinners.release()

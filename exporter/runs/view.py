@@ -1,5 +1,6 @@
 """What a page shows of a store: fresh data within the limits, and what changed since the last page."""
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -112,8 +113,12 @@ class StoreView:
         project = self._projects.get(project_id)
         if project is None or not project.has_been_read:
             return None
-        if name in project.spinner_names():
-            counters, present = project.spinner(name)
+        policy = self._config().spinner_policy(project.name, name)
+        if name in project.spinners:
+            counters, present = project.spinners.shown(name)
+            if project.spinners.is_sum(name):
+                # That some of many ran does not mean that one did.
+                policy = dataclasses.replace(policy, expected_interval=None)
         elif name in self._config().expected_spinners(project.name):
             # That no run was seen is known, and `increase()` needs a zero to see the first one.
             counters, present = Counters(), dict.fromkeys(Status, 0)
@@ -123,7 +128,7 @@ class StoreView:
             project.name,
             name,
             counters,
-            self._config().spinner_policy(project.name, name),
+            policy,
             present if self.is_fresh(project) else {},
             project.metadata.watched_since,
         )
@@ -131,7 +136,7 @@ class StoreView:
     def spinners(self) -> Iterator[ShownSpinner]:
         """Yield every spinner to show."""
         for project_id, project in self._projects.items():
-            for name in {**dict.fromkeys(project.spinner_names()), **dict.fromkeys(self._expected_in(project))}:
+            for name in {**dict.fromkeys(project.spinners), **dict.fromkeys(self._expected_in(project))}:
                 shown = self.spinner((project_id, name))
                 if shown is not None:
                     yield shown
@@ -193,14 +198,14 @@ class StoreView:
         for project_id, project in self._projects.items():
             watch.note(
                 ((project_id, run_id) for run_id in project.runs),
-                ((project_id, spinner) for spinner in (*project.spinner_names(), *self._expected_in(project))),
+                ((project_id, spinner) for spinner in (*project.spinners, *self._expected_in(project))),
             )
         return watch
 
     def remove(self, project_id: str) -> None:
         """Report everything of a project as changed before the project is removed."""
         self._projects[project_id].mark_all_changed()
-        self._projects[project_id].mark_spinners_changed(self._expected.get(project_id, ()))
+        self._projects[project_id].spinners.mark_changed(self._expected.get(project_id, ()))
         self._collect_changes()
         self._fresh.discard(project_id)
         self._expected.pop(project_id, None)
@@ -211,10 +216,10 @@ class StoreView:
             if self.is_fresh(project) != (project_id in self._fresh):
                 self._fresh ^= {project_id}
                 project.mark_all_changed()
-                project.mark_spinners_changed(self._expected.get(project_id, ()))
+                project.spinners.mark_changed(self._expected.get(project_id, ()))
             expected = self._expected_in(project)
             if expected != self._expected.get(project_id, ()):
-                project.mark_spinners_changed((*expected, *self._expected.get(project_id, ())))
+                project.spinners.mark_changed((*expected, *self._expected.get(project_id, ())))
                 self._expected[project_id] = expected
             runs, spinners = project.collect_changes()
             if runs or spinners:

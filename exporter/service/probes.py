@@ -15,6 +15,7 @@ from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
+from exporter.runs.spinners import SpinnerPlaces
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
@@ -39,16 +40,18 @@ class Probes:
         observer: "ProbeObserver",
         *,
         runtime: str,
-        make_store: Callable[[], Store],
+        make_store: "MakeStore",
         monotonic: Callable[[], float],
     ) -> None:
-        """`runtime` is its name. `limits.runs` limits the runs of all probed projects together."""
+        """`runtime` is its name. `limits.runs` and `limits.spinners` limit what all probed projects have together."""
         self._runtime = runtime
         self._client = client
         self._project_list = project_list
         self._config = config
         self._observer = observer
         self._make_store = make_store
+        self.places = SpinnerPlaces()
+        """The places of the spinners of all probed projects."""
         self._monotonic = monotonic
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._health: Health | None = None
@@ -82,6 +85,7 @@ class Probes:
 
     def take_over(self, predecessor: "Probes") -> None:
         """Continue with the stores of a stopped predecessor."""
+        self.places = predecessor.places
         for project_id, probed in predecessor.held.items():
             self.held[project_id] = self._probe(project_id, probed.store, asked_at=probed.asked_at)
         self._limit_runs()
@@ -96,7 +100,9 @@ class Probes:
     def _begin(self, project_id: str) -> "ProbedProject":
         if self._is_stopped:
             raise UnreadableError("The config was reloaded before this project was read; the next probe reads it.")
-        self.held[project_id] = self._probe(project_id, self._make_store(), asked_at=self._monotonic())
+        self.held[project_id] = self._probe(
+            project_id, self._make_store(places=self.places), asked_at=self._monotonic()
+        )
         return self.held[project_id]
 
     def _probe(self, project_id: str, store: Store, *, asked_at: float) -> "ProbedProject":
@@ -173,8 +179,17 @@ class Probes:
 
     def _forget(self, project_id: str) -> None:
         # A read in progress would report problems of a project that is no longer probed.
-        self.held.pop(project_id).shared.cancel()
+        forgotten = self.held.pop(project_id)
+        forgotten.shared.cancel()
+        forgotten.store.release()
         self._problems.forget(project_id)
+
+
+class MakeStore(Protocol):
+    """Makes the store of a project."""
+
+    def __call__(self, *, places: SpinnerPlaces) -> Store:
+        """`places` are shared by all."""
 
 
 class ProbeObserver(SyncObserver, Protocol):

@@ -11,6 +11,8 @@ BASE = 'runtime: {base_url: "http://127.0.0.1:8090"%s}\n'
 
 LEAST = {
     "limits.runs": 1,
+    "limits.spinners": 1,
+    "limits.spinners_per_project": 1,
     "limits.failed_records_per_run": 0,
     "limits.failed_records": 0,
     "limits.failure_groups": 1,

@@ -27,7 +27,7 @@ PER_TOMBSTONE = 1_000
 PER_SPINNER = 30_000
 """Bytes of a spinner: its counters, its histograms and its lines."""
 
-SPINNERS = 2_000
+SPINNERS = LimitsConfig().spinners_per_project
 
 CONCURRENT = 8
 """Responses at a time, each of `limits.body_bytes` at most: the default of `sync.concurrency`."""
@@ -85,9 +85,14 @@ BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
             id="200,000 ended runs",
         ),
         pytest.param(
-            runs(2 * SPINNERS, spinners=SPINNERS),
-            EMPTY + 2 * SPINNERS * PER_RUN + SPINNERS * PER_SPINNER,
+            runs(SPINNERS, spinners=SPINNERS),
+            EMPTY + SPINNERS * (PER_RUN + PER_SPINNER),
             id=f"{SPINNERS:,} spinners",
+        ),
+        pytest.param(
+            runs(20_000, spinners=20_000),
+            EMPTY + 20_000 * PER_RUN + LimitsConfig().spinners_per_project * PER_SPINNER,
+            id="20,000 names of spinners",
         ),
         pytest.param(endless_body, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="an endless body"),
         pytest.param(gzip_bomb, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="a gzip bomb of a gigabyte"),

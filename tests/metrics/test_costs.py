@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from exporter.metrics.catalogue import ScrapeContext
@@ -126,3 +127,19 @@ def test_a_sync_of_a_few_runs_costs_the_same_however_many_there_are() -> None:
 
         costs.append(calls(sync))
     assert costs[1] <= 1.1 * costs[0], f"{costs[0]:,} calls of 256 ended runs, {costs[1]:,} of 4,096"
+
+
+def test_a_scrape_and_a_sync_cost_the_same_however_many_spinners_have_no_run() -> None:
+    costs = []
+    for idle in (64, 960):
+        bench = Bench(ended=0)
+        for number in range(idle):
+            bench.commit([msgspec.structs.replace(bench.run(OPEN + number, over=True), spinner=f"Import {number}")])
+        bench.clock.advance(7200)
+        bench.commit([])
+        bench.store.expire()
+        bench.scrape()
+        bench.clock.advance(15)
+        costs.append(calls(bench.scrape_with_changes))
+        assert len(list(bench.store.view.spinners())) == idle + 1
+    assert costs[1] < 1.5 * costs[0], f"{costs[0]:,} calls of 64 spinners without runs, {costs[1]:,} of 960"

@@ -266,3 +266,29 @@ def known(found: Samples) -> dict[Any, str]:
     """Samples that compare, a NaN with a NaN and -0 with 0, without what the exporter says of itself."""
     own = ("spinner_exporter_", "process_")
     return {key: repr(float(value) + 0.0) for key, value in found.items() if not key[0].startswith(own)}
+
+
+def test_a_format_that_is_not_requested_does_not_remember_the_spinners_that_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(line_cache, "MIN_CHANGED", 20)
+    clock = Clock(NOON)
+    held = store(clock, retention=10.0, spinner_retention=20.0)
+    cached = exposition(clock)
+    for number in range(100):
+        clock.advance(5)
+        ended = snapshot(f"run-{number}", Status.COMPLETED, spinner=f"Import {number}", ended_at=clock())
+        read_project(held, "p1", [(ended, clock())], as_of=clock(), horizon=NOON)
+        held.expire()
+        # Requested once, and never again.
+        for page_format in (OPENMETRICS, *([TEXT] if number == 3 else [])):
+            cached.render({RUNTIME: ScrapeContext(held, held.clock, api_up=True)}, page_format)
+    idle = cached._caches[RUNTIME]._spinners[TEXT]
+    assert len(idle._changed) <= 20
+    assert len(idle._group_of) <= 4, "lines of spinners that left"
+    context = {RUNTIME: ScrapeContext(held, held.clock, api_up=True)}
+    fresh = str(exposition(clock).render(context, TEXT))
+    own = "spinner_exporter_"
+    assert [line for line in lines(str(cached.render(context, TEXT))) if own not in line] == [
+        line for line in lines(fresh) if own not in line
+    ]

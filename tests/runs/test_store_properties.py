@@ -183,3 +183,37 @@ def test_the_limit_on_runs_holds_after_every_read_and_changes_no_count(data: st.
         assert len(list(held.view.runs())) <= limit
     (spinner,) = spinners_in_full(held)
     assert sum(spinner.counters.finished.values()) == distinct_finished(world)
+
+
+def totals(held: Store) -> list[object]:
+    """What all spinners have counted together."""
+    counted = [each.counters for each in spinners_in_full(held)]
+    return [
+        sum(each.started for each in counted),
+        [sum(each.finished[status] for each in counted) for status in counted[0].finished],
+        sum(each.completed_records or 0 for each in counted),
+        sum(each.failed_records or 0 for each in counted),
+        [sum(numbers) for numbers in zip(*(each.durations.counts for each in counted), strict=True)],
+        [sum(each.runs.get(status, 0) for each in held.view.spinners()) for status in Status],
+    ]
+
+
+@settings(max_examples=200)
+@given(st.data(), st.integers(1, 3))
+def test_the_limit_on_spinners_holds_after_every_read_and_changes_no_sum(data: st.DataObject, limit: int) -> None:
+    """Some spinners are really called `other`; some get a place in between, when others leave."""
+    names = st.sampled_from(("Import", "Mails", "Report", "Renewals", "other"))
+    world = []
+    for history in data.draw(worlds()):
+        name = data.draw(names)
+        world.append([msgspec.structs.replace(each, spinner=name) for each in history])
+    clock = Clock(NOON + 600)
+    limited, unlimited = store(clock, limits={"spinners": limit}), store(clock)
+    for read in data.draw(readings(world)):
+        for held in (limited, unlimited):
+            read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
+            held.expire()
+        shown = [each.spinner for each in limited.view.spinners()]
+        assert len(set(shown) - {"other"}) <= limit
+        assert len(shown) == len(set(shown))
+    assert totals(limited) == totals(unlimited)

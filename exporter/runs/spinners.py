@@ -1,0 +1,398 @@
+"""The spinners of one project: those with counters of their own, and the rest, which is summed as spinner `other`.
+
+Names of spinners come and go: one with a date or an id in it runs once. So a spinner that has no more runs leaves after
+a while, and the number of those with counters of their own is limited.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from exporter.config import Config
+from exporter.runs.counters import Counters
+from exporter.runs.names import candidates
+from exporter.runs.pace import SpinnerPace
+from exporter.runs.run import Run
+from exporter.runs.spinner import Spinner, TrackedRun
+from exporter.runtime.model import RunSnapshot
+from exporter.status import Status
+
+OTHER = "other"
+"""The spinner that sums the rest. The runs of a spinner that is really called so are counted with it."""
+
+ONE_OFF_RETENTION = 86400.0
+"""Seconds without a run after which a spinner that ran once leaves while the limit is reached.
+
+If it were shorter, a stream of new names would create new series all the time; if it were longer, a new spinner that
+stays would have to wait longer for its place.
+"""
+
+NAMESAKES = 20
+"""Spinners of one project with the same name that are told apart."""
+
+_STRANGER = SpinnerPace()
+"""The pace of a spinner without a place: it never learns."""
+
+
+class SpinnerPlaces:
+    """Counts the spinners with counters of their own, of which there are at most `limits.spinners`."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+
+class ProjectSpinners:
+    """The spinners of one project by name.
+
+    A run is counted by the spinner of its name; by `other` while that has no place. What was counted stays where it is:
+    a spinner that gets a place begins at zero, so that `increase()` counts nothing twice.
+    """
+
+    def __init__(self, places: SpinnerPlaces, config: Callable[[], Config], *, is_saved: bool) -> None:
+        """`config` returns the current config; `is_saved`: whether changes are noted for `unsaved`."""
+        self._places = places
+        self._config = config
+        self._is_saved = is_saved
+        self._placed: dict[str, Spinner] = {}
+        self._ids: dict[str, str] = {}
+        """The id of the spinner that has a unique name, where the runtime has ids of spinners."""
+        self._other: Spinner | None = None
+        self._rest: dict[str, dict[Status, int]] = {}
+        """The runs that `other` has of each spinner without a place, by status; spinners without runs are not in it."""
+        self._idle: dict[str, float] = {}
+        """The spinners without runs, each with the runtime's time since when; the longest first."""
+        self._idle_one_offs: dict[str, float] = {}
+        """Those of them that ran once."""
+        self._unpublished: set[str] = set()
+        self._not_shown = 0
+        self._changed: set[str] = set()
+        self._unsaved: set[str] = set()
+
+    # -- what is shown ------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._placed
+        if self._other is not None:
+            yield OTHER
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._placed or (name == OTHER and self._other is not None)
+
+    @property
+    def placed_count(self) -> int:
+        """How many spinners have a place."""
+        return len(self._placed)
+
+    def shown(self, name: str) -> tuple[Counters, dict[Status, int]]:
+        """Return a spinner's counters, or zeros while it is new, and its number of runs by status."""
+        spinner = self._counting(name)
+        return spinner.shown, spinner.present
+
+    def is_sum(self, name: str) -> bool:
+        """Whether a spinner is nothing but the sum of others: none that is called so is known to have run."""
+        if name != OTHER or self._other is None:
+            return False
+        counters = self._other.counters
+        return self._other.sums_others and counters.last_start_at is None and counters.last_success_at is None
+
+    def pace(self, name: str) -> SpinnerPace:
+        """Return what a spinner learned from its earlier runs: nothing while it has no place."""
+        spinner = self._other if name == OTHER else self._placed.get(name)
+        return _STRANGER if spinner is None else spinner.pace
+
+    def mark_changed(self, names: Iterable[str]) -> None:
+        """Mark spinners as changed, also some that are not known."""
+        self._changed.update(names)
+
+    def collect_changes(self) -> set[str]:
+        """Return the spinners that changed or left since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    # -- names --------------------------------------------------------------------------------------------
+
+    def is_named(self, snapshot: RunSnapshot) -> bool:
+        """Whether the name of a run's spinner is the unique one already."""
+        return self._ids.get(snapshot.spinner, "") == snapshot.spinner_id
+
+    def named(self, snapshot: RunSnapshot, label_length: int) -> RunSnapshot:
+        """Return a snapshot with the unique name of its spinner, which has at most `label_length` characters."""
+        if not snapshot.spinner_id:
+            return snapshot
+        endless = candidates(snapshot.spinner, snapshot.spinner_id, length=label_length)
+        names = list(itertools.islice(endless, NAMESAKES))
+        holders = [self._ids.get(name) for name in names]
+        # Whoever has a name keeps it, also if a better one is free by now.
+        if snapshot.spinner_id in holders:
+            name = names[holders.index(snapshot.spinner_id)]
+        else:
+            name = next((name for name, holder in zip(names, holders, strict=True) if holder is None), names[-1])
+            self._ids[name] = snapshot.spinner_id
+            if name in self._placed:
+                # An earlier version saved it without its id.
+                self._placed[name].id = snapshot.spinner_id
+                self._note(name)
+        return msgspec.structs.replace(snapshot, spinner=name)
+
+    # -- what runs do -------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Show the counts of the spinners that have shown zeros so far.
+
+        `increase()` misses the first value of a counter that begins at 1, and so would every alert on a spinner's first
+        failed run. So a new spinner shows zeros first, and its counts with the next read.
+        """
+        for name in self._unpublished:
+            if name in self and self._counting(name).publish():
+                self._note(name)
+        self._unpublished.clear()
+
+    def count(self, project: str, name: str, changed: Sequence[TrackedRun], *, at_once: bool) -> bool:
+        """Count what is new about runs of one spinner that were just added or changed.
+
+        `project` is the project's name; `at_once`: whether the counts of a new spinner are shown at once. Returns
+        whether the spinner learned from them.
+        """
+        has_place = self._has_place(project, name, at_once=at_once)
+        key = name if has_place else OTHER
+        spinner = self._counting(key) if has_place else self._sum(at_once=at_once)
+        if not has_place:
+            self._not_shown += sum(tracked.is_new for tracked in changed)
+            present = self._rest.setdefault(name, dict.fromkeys(Status, 0))
+            for tracked in changed:
+                present[tracked.run.status] += 1
+        learned = spinner.count(changed, is_own=has_place)
+        if at_once:
+            spinner.new_states = ()
+        self._note_active(key)
+        self._unpublished.add(key)
+        self._note(key)
+        return learned
+
+    def learn_from_history(self, project: str, run: Run, *, at_once: bool) -> bool:
+        """Learn from a run that ended too long ago to be counted; return whether the pace learned from it."""
+        name = run.snapshot.spinner
+        if not self._has_place(project, name, at_once=at_once):
+            return False
+        spinner = self._counting(name)
+        learned = spinner.learn_from_history(run)
+        if not any(spinner.present.values()):
+            self._note_idle(name, max(run.ended_at or 0.0, spinner.idle_since or 0.0))
+        self._unpublished.add(name)
+        self._note(name)
+        return learned
+
+    def remove(self, name: str, status: Status) -> None:
+        """Note that a run of a spinner is removed, or will be counted again with another status."""
+        key = name if name in self else OTHER
+        self._counting(key).present[status] -= 1
+        if key != name:
+            self._rest[name][status] -= 1
+            if not any(self._rest[name].values()):
+                del self._rest[name]
+        self._changed.add(key)
+
+    def note_dropped(self, name: str, now: float) -> None:
+        """Note that a run of a spinner was dropped at the runtime's time `now`: it may have been the last one."""
+        key = name if name in self else OTHER
+        if key in self and not any(self._counting(key).present.values()):
+            self._note_idle(key, now)
+            self._note(key)
+
+    def _has_place(self, project: str, name: str, *, at_once: bool) -> bool:
+        """Whether a spinner has counters of its own; gives it a place if there is one, also while it has runs."""
+        if name == OTHER:
+            self._sum(at_once=at_once)
+            return True
+        if name in self._placed:
+            return True
+        if self._is_full() and name not in self._config().expected_spinners(project):
+            return False
+        spinner = self._placed[name] = Spinner(withheld=not at_once, id=self._ids.get(name, ""))
+        self._places.taken += 1
+        for status, count in self._rest.pop(name, {}).items():
+            spinner.present[status] += count
+            self._counting(OTHER).present[status] -= count
+            self._changed.add(OTHER)
+        return True
+
+    def _sum(self, *, at_once: bool) -> Spinner:
+        if self._other is None:
+            self._other = Spinner(withheld=not at_once)
+        return self._other
+
+    def _counting(self, key: str) -> Spinner:
+        if key == OTHER and self._other is not None:
+            return self._other
+        return self._placed[key]
+
+    def _is_full(self) -> bool:
+        limits = self._config().limits
+        return len(self._placed) >= limits.spinners_per_project or self._places.taken >= limits.spinners
+
+    def _note(self, key: str) -> None:
+        self._changed.add(key)
+        if self._is_saved:
+            self._unsaved.add(key)
+
+    def _note_active(self, key: str) -> None:
+        spinner = self._counting(key)
+        if spinner.idle_since is not None:
+            spinner.idle_since = None
+            self._idle.pop(key, None)
+            self._idle_one_offs.pop(key, None)
+
+    def _note_idle(self, key: str, since: float) -> None:
+        spinner = self._counting(key)
+        spinner.idle_since = since
+        self._idle.pop(key, None)
+        self._idle[key] = since
+        if spinner.ran_once and key != OTHER:
+            self._idle_one_offs[key] = since
+        else:
+            self._idle_one_offs.pop(key, None)
+
+    # -- what leaves --------------------------------------------------------------------------------------
+
+    def expire(self, project: str, now: float) -> None:
+        """Drop the spinners that have had no run for too long, except those that the config expects.
+
+        `project` is the project's name, `now` the runtime's time. The project must have been read recently: whether a
+        spinner has had a run is unknown otherwise.
+        """
+        config = self._config()
+        if len(self._ids) > len(self._placed) + len(self._rest):
+            self._ids = {name: own for name, own in self._ids.items() if name in self._placed or name in self._rest}
+        if self._rest:
+            self._place(project, (name for name in config.expected_spinners(project) if name in self._rest))
+        if self._other is not None and self._other.idle_since is None and not any(self._other.present.values()):
+            self._note_idle(OTHER, now)
+            self._note(OTHER)
+        left = self._drop_idle(self._idle, project, now, config.spinner_retention)
+        if self._is_full():
+            one_offs = self._drop_idle(self._idle_one_offs, project, now, ONE_OFF_RETENTION)
+            self._not_shown += one_offs
+            left += one_offs
+        if left:
+            # Otherwise the next new names would take all the places, and one that runs regularly would get none.
+            self._place(project, [name for name, present in self._rest.items() if sum(present.values()) > 1])
+
+    def displace(self, project: str, most: int, *, with_runs: bool) -> int:
+        """Take their place from at most `most` spinners and return from how many.
+
+        Those without runs, the longest first; if `with_runs`, any that the config does not name, the least used first.
+        """
+        candidates: Iterable[str]
+        if with_runs:
+            named = self._config().expected_spinners(project)
+            used = sorted(self._placed, key=lambda name: self._placed[name].counters.started)
+            candidates = (name for name in used if name not in named)
+        else:
+            idle = dict.fromkeys((*self._idle_one_offs, *self._idle))
+            candidates = (name for name in idle if name != OTHER and not self._is_expected(project, name))
+        names = list(itertools.islice(candidates, most))
+        for name in names:
+            present = self._drop(name).present
+            if any(present.values()):
+                # Its runs are counted as `other` from now on.
+                self._rest[name] = present
+                other = self._sum(at_once=False)
+                other.sums_others = True
+                for status, count in present.items():
+                    other.present[status] += count
+                self._note_active(OTHER)
+                self._unpublished.add(OTHER)
+                self._note(OTHER)
+        self._not_shown += len(names)
+        return len(names)
+
+    def collect_not_shown(self) -> int:
+        """Return how many runs were counted as `other` and how many spinners lost their place since the last call."""
+        count, self._not_shown = self._not_shown, 0
+        return count
+
+    def release(self) -> None:
+        """Free all places: the project is removed."""
+        self._places.taken -= len(self._placed)
+        self._placed = {}
+
+    def _place(self, project: str, names: Iterable[str]) -> None:
+        """Give places to spinners that have runs, as long as there are any."""
+        for name in names:
+            if self._has_place(project, name, at_once=False):
+                self._unpublished.add(name)
+                self._note(name)
+
+    def _drop_idle(self, idle: dict[str, float], project: str, now: float, retention: float) -> int:
+        """Drop the spinners of `idle`, which is one of the two, after `retention` seconds; return how many."""
+        dropped = 0
+        while idle:
+            name, since = next(iter(idle.items()))
+            if since > now - retention:
+                break
+            if self._is_expected(project, name):
+                # Looked at again after the same time, in case the config no longer expects it.
+                self._idle_one_offs.pop(name, None)
+                del self._idle[name]
+                self._idle[name] = now
+            else:
+                self._drop(name)
+                dropped += 1
+        return dropped
+
+    def _drop(self, name: str) -> Spinner:
+        if name == OTHER:
+            spinner, self._other = self._counting(OTHER), None
+        else:
+            spinner = self._placed.pop(name)
+            self._places.taken -= 1
+        self._idle.pop(name, None)
+        self._idle_one_offs.pop(name, None)
+        self._note(name)
+        return spinner
+
+    def _is_expected(self, project: str, name: str) -> bool:
+        return not self.is_sum(name) and self._config().spinner_policy(project, name).expected_interval is not None
+
+    # -- what is saved ------------------------------------------------------------------------------------
+
+    def unsaved(self) -> Iterator[tuple[str, Spinner | None]]:
+        """Yield name and value of what changed since `saved`; the value is None for a spinner that left."""
+        for name in self._unsaved:
+            yield name, self._counting(name) if name in self else None
+
+    def saved(self) -> None:
+        """Note that what changed is saved."""
+        self._unsaved.clear()
+
+    def restore(self, spinners: dict[str, Spinner], runs: Iterable[TrackedRun], read_as_of: float) -> None:
+        """Restore what an earlier process saved: the spinners, and the runs that they have.
+
+        `read_as_of` is the runtime's time of the last read: earlier releases did not save since when a spinner has had
+        no run.
+        """
+        self._other = spinners.get(OTHER)
+        self._placed = {name: spinner for name, spinner in spinners.items() if name != OTHER}
+        self._ids = {name: spinner.id for name, spinner in self._placed.items() if spinner.id}
+        self._places.taken += len(self._placed)
+        for spinner in spinners.values():
+            spinner.present = dict.fromkeys(Status, 0)
+        for run in (tracked.run for tracked in runs):
+            name = run.snapshot.spinner
+            if name not in self:
+                self._rest.setdefault(name, dict.fromkeys(Status, 0))[run.status] += 1
+            self._counting(name if name in self else OTHER).present[run.status] += 1
+        self._unpublished.update(self)
+        idle: dict[str, float] = {}
+        for name in self:
+            spinner = self._counting(name)
+            if any(spinner.present.values()):
+                spinner.idle_since = None
+                continue
+            if spinner.idle_since is None:
+                spinner.idle_since = read_as_of if spinner.last_known_at is None else spinner.last_known_at
+                self._note(name)
+            idle[name] = spinner.idle_since
+        for name in sorted(idle, key=idle.__getitem__):
+            self._note_idle(name, idle[name])
