@@ -57,9 +57,13 @@ class Paging(_Section, frozen=True):
     first: int = 1
     """For `page`: the number of the first page."""
     size: int = 500
-    """Items per page."""
+    """Items per page that are requested. A server may send fewer; the real number is learned."""
     size_parameter: str | None = None
     """Like `parameter`, for the size; without it, requests contain no size."""
+    total: str | None = None
+    """JMESPath from the response to the number of items of the whole list."""
+    more: str | None = None
+    """JMESPath from the response to whether there is another page."""
 
     def __post_init__(self) -> None:
         if self.style in ("cursor", "page", "offset") and not self.parameter:

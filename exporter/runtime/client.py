@@ -14,10 +14,11 @@ from exporter.config.api_description import ListFilter, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
 from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
-from exporter.runtime.endpoint import Endpoint, PageInfo, Request
-from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, refusal
-from exporter.runtime.layout import GoneError
+from exporter.runtime.endpoint import Endpoint
+from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, error_code, refusal
+from exporter.runtime.layout import GoneError, NullListError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
+from exporter.runtime.paging import PageInfo, Request, next_link
 from exporter.runtime.time_slices import TimeSlices
 from exporter.status import Status
 
@@ -33,6 +34,10 @@ class RawResponse:
     """The API's time, from the header Date."""
     local_time: float
     """The exporter's time, half way between request and response."""
+
+
+class _NullListError(ApiError):
+    """A response with null where a list should be."""
 
 
 class _DecodePage(Protocol[T]):
@@ -196,37 +201,56 @@ class RuntimeClient:
         etag: str | None = None,
     ) -> AsyncIterator[ListPage[T]]:
         headers = {"If-None-Match": etag} if etag else {}
-        requested = {repr(request)}
-        before = b""
-        number = 1
+        pages = endpoint.pages(request)
+        before: tuple[bytes, tuple[T, ...]] = b"", ()
         while True:
             requested_at = self._wall()
-            response = await self._send(endpoint, request, headers=headers)
+            response = await self._send(endpoint, pages.request, headers=headers, accept=pages.ends_with)
             if response.status == 304:
                 yield ListPage((), response.date, etag, not_modified=True, requested_at=requested_at)
                 return
-            await self.time_slices.next()
-            listing = self._decode(endpoint.name, functools.partial(decode, now=response.date), response)
-            as_of = listing.as_of if listing.as_of is not None else response.date
-            page_info = PageInfo(listing.size, listing.next_cursor, response.next_link)
-            following = endpoint.next(request, page_info, number)
-            whole = number == 1 and following is None
-            etag = _usable_etag(response) if whole else None
-            yield ListPage(listing.items, as_of, etag, requested_at=requested_at)
-            if following is None:
+            if response.status not in endpoint.resource.accept:
+                if error_code(response) == "PLAN_LIMIT":
+                    raise refusal(endpoint.name, response)
+                pages.end()
                 return
-            # Also if the server ignores the page parameter.
-            if repr(following) in requested or response.body == before:
-                raise ApiError(f"{endpoint.name}: the list does not end: the next page is one that was already read")
-            if number == self._max_pages:
+            await self.time_slices.next()
+            try:
+                listing = self._decode(endpoint.name, functools.partial(decode, now=response.date), response)
+            except _NullListError:
+                if not pages.is_counted or pages.number == 1:
+                    raise
+                pages.end()
+                return
+            as_of = listing.as_of if listing.as_of is not None else response.date
+            has_next = pages.next(
+                PageInfo(
+                    listing.size,
+                    listing.next_cursor,
+                    next_link(response.headers),
+                    listing.total,
+                    listing.more,
+                    # Also if the server ignores the page parameter.
+                    repeats=response.body == before[0] or listing.items == before[1] != (),
+                )
+            )
+            etag = _usable_etag(response) if pages.number == 1 else None
+            yield ListPage(listing.items, as_of, etag, requested_at=requested_at)
+            if not has_next:
+                return
+            if pages.number > self._max_pages:
                 raise ApiError(f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})")
-            requested.add(repr(following))
-            request, headers, before, number = following, {}, response.body, number + 1
+            headers, before = {}, (response.body, listing.items)
 
     async def _send(
-        self, endpoint: Endpoint, request: Request, *, headers: Mapping[str, str] | None = None
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        *,
+        headers: Mapping[str, str] | None = None,
+        accept: Callable[[int], bool] = lambda status: False,
     ) -> ApiResponse:
-        """Send a request; with an `If-None-Match` header, 304 is accepted too."""
+        """Send a request. Statuses that `accept` returns true for are accepted too, and 304 to an `If-None-Match`."""
         return await self._http_client.send(
             endpoint.name,
             request.method,
@@ -234,7 +258,9 @@ class RuntimeClient:
             query=request.query,
             body=request.body,
             headers={**(headers or {}), **(self._authorization() if endpoint.resource.token else {})},
-            accept=(*endpoint.resource.accept, 304) if headers else endpoint.resource.accept,
+            accept=lambda status: (
+                status in endpoint.resource.accept or (bool(headers) and status == 304) or accept(status)
+            ),
         )
 
     def _authorization(self) -> Mapping[str, str]:
@@ -248,6 +274,8 @@ class RuntimeClient:
             return decode(response.body)
         except GoneError as error:
             raise NotFoundError(f"{endpoint}: {error}") from None
+        except NullListError as error:
+            raise _NullListError(f"{endpoint}: the response does not match the API description: {error}") from None
         except MALFORMED as error:
             if response.status != 200:
                 raise refusal(endpoint, response) from None

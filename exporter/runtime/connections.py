@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -18,6 +18,9 @@ from exporter.runtime.tls import ClientTls
 Transport = httpx.AsyncBaseTransport
 """Sends requests; tests pass their own."""
 
+
+Query = Mapping[str, Any] | Sequence[tuple[str, str]]
+"""The parameters of a URL. In pairs their order stays, and so do all values of a parameter that occurs repeatedly."""
 
 KEEPALIVE = 75.0
 """Seconds that an idle connection is kept: longer than a scrape interval, so that scrapes share their connections."""
@@ -70,16 +73,19 @@ class Connections:
             raise ConfigError(f"{where}: expected a URL such as http://proxy.example.com:3128") from None
         self._busy: set[Transport] = set()
 
-    def request(
-        self, method: str, url: str, *, query: Mapping[str, Any], body: Any, headers: Mapping[str, str]
-    ) -> httpx.Request:
+    def request(self, method: str, url: str, *, query: Query, body: Any, headers: Mapping[str, str]) -> httpx.Request:
         """Build a request with the configured query and headers.
 
         Raises `httpx.InvalidURL`, or `ValueError` for text that a URL or a header cannot contain.
         """
         merged = self._headers.copy()
         merged.update(headers)
-        return httpx.Request(method, url, params={**self._query, **query}, headers=merged, json=body)
+        if isinstance(query, Mapping):
+            return httpx.Request(method, url, params={**self._query, **query}, headers=merged, json=body)
+        # httpx would move the values of one parameter together. Links can be signed, in the order of their parameters.
+        given = {name for name, _ in query}
+        pairs = [*(each for each in self._query.items() if each[0] not in given), *query]
+        return httpx.Request(method, f"{url}?{urllib.parse.urlencode(pairs)}", headers=merged, json=body)
 
     @contextlib.asynccontextmanager
     async def send(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:

@@ -76,7 +76,11 @@ class DecodedPage(Generic[T]):
     next_cursor: str | None
     as_of: float | None
     size: int
-    """Items of the page, including skipped ones."""
+    """Items that the server sent: also those that are skipped, or that `items` does not select."""
+    total: int | None = None
+    """How many items the whole list has, if the response says so."""
+    more: bool | None = None
+    """Whether there is another page, if the response says so."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ class Decoder:
 
         page = self._listing(body, self._layouts["records"], record)
         if page.items and not has_status:
-            raise ValueError(f"none of the {page.size} items has a status")
+            raise ValueError(f"none of the {len(page.items)} items has a status")
         return page
 
     def health(self, body: bytes) -> Health:
@@ -204,23 +208,24 @@ class Decoder:
         if resource in _SINGLE:
             raws, cursor = [layout.single(body)], None
         else:
-            raws, cursor, _ = layout.page(body)
+            page = layout.page(body)
+            raws, cursor = page.items, page.cursor
         return [document(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws], cursor
 
     def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
         """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""
         decode: Callable[[Any], Any]
         try:
-            raws, cursor, as_of = layout.typed_page(body)
+            page = layout.typed_page(body)
             decode = convert
         except MALFORMED:
             # An invalid item or another layout: decode item by item. An invalid envelope raises here again.
-            raws, cursor, as_of = layout.page(body)
+            page = layout.page(body)
 
             def decode(raw: Any) -> T:
                 return convert(layout.item(raw))
 
-        kind = layout.item_type.name
+        kind, raws = layout.item_type.name, page.items
         self._observer.decoded_items(kind, len(raws))
         items: list[T] = []
         reason = ""
@@ -232,7 +237,7 @@ class Decoder:
                 self._observer.invalid_item(kind, str(error))
         if raws and not items:
             raise ValueError(f"none of the {len(raws)} items is valid: {reason}")
-        return DecodedPage(tuple(items), cursor, as_of, len(raws))
+        return DecodedPage(tuple(items), page.cursor, page.as_of, page.count, page.total, page.more)
 
     def _project(self, wire: WireProject) -> Project:
         return Project(self._id(wire.id), self._labels[wire.name])

@@ -1,35 +1,14 @@
-"""Requests for resources and their pages, built from a `Resource` of the API description."""
+"""Requests for resources and the first pages of lists, built from a `Resource` of the API description."""
 
-import dataclasses
 import re
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from exporter.config.api_description import ListFilter, Resource, merged
 from exporter.errors import ApiError, ConfigError
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """One request: `body` is None for GET."""
-
-    method: str
-    path: str
-    query: dict[str, Any]
-    body: dict[str, Any] | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PageInfo:
-    """What a response says about the next page."""
-
-    items: int
-    cursor: str | None
-    """What `paging.next` finds in the body: a cursor or, for the style `link`, a URL."""
-    link: str | None
-    """The URL of `rel=next` in the header Link."""
+from exporter.runtime.paging import Pages, PageSizes, Request, with_parameter
 
 
 class Endpoint:
@@ -38,6 +17,7 @@ class Endpoint:
     def __init__(self, name: str, resource: Resource) -> None:
         self.name = name
         self.resource = resource
+        self._sizes = PageSizes()
         unknown = set(_PLACEHOLDERS.findall(resource.path)) - {"project", "run"}
         unknown = {name for name in unknown if not name.startswith("ref.")}
         if unknown:
@@ -71,25 +51,19 @@ class Endpoint:
         )
         paging = self.resource.paging
         if paging.size_parameter is not None:
-            request = _with(request, paging.size_parameter, paging.size)
+            request = with_parameter(request, paging.size_parameter, paging.size)
         if paging.style == "page":
-            request = _with(request, paging.parameter, paging.first)
+            request = with_parameter(request, paging.parameter, paging.first)
         elif paging.style == "offset":
-            request = _with(request, paging.parameter, 0)
+            request = with_parameter(request, paging.parameter, 0)
         return request
 
-    def next(self, request: Request, page: PageInfo, number: int) -> Request | None:
-        """Return the request for the page after `number` (from 1), or None after the last."""
-        paging = self.resource.paging
-        if paging.style == "cursor":
-            return _with(request, paging.parameter, page.cursor) if page.cursor else None
-        if paging.style == "link":
-            return _linked(request, page.link if paging.next is None else page.cursor)
-        # Without a cursor, the last page is the one that is not full.
-        if paging.style == "none" or page.items < paging.size:
-            return None
-        where = paging.first + number if paging.style == "page" else number * paging.size
-        return _with(request, paging.parameter, where)
+    def pages(self, first: Request, *, sizes: PageSizes | None = None) -> Pages:
+        """Begin to read a list whose first page is at a request.
+
+        What is learned about the pages is used for the next lists, unless it goes into other `sizes`.
+        """
+        return Pages(self.name, self.resource.paging, first, self._sizes if sizes is None else sizes)
 
     def _id(self, ids: Mapping[str, str], place: str) -> str:
         usable = place in ids and ids[place] not in (".", "..") and not _SURROGATE.search(ids[place])
@@ -126,19 +100,3 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
 
 def _plain(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
-
-
-def _with(request: Request, parameter: str, value: Any) -> Request:
-    if request.body is None:
-        return dataclasses.replace(request, query={**request.query, parameter: value})
-    tree: Any = value
-    for key in reversed(parameter.split(".")):
-        tree = {key: tree}
-    return dataclasses.replace(request, body=merged(request.body, tree))
-
-
-def _linked(request: Request, link: str | None) -> Request | None:
-    if not link:
-        return None
-    # Only the link's query is used: its host and path could send the token elsewhere. A parameter can occur repeatedly.
-    return dataclasses.replace(request, query=dict(parse_qs(urlsplit(link).query, keep_blank_values=True)))

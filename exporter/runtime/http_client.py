@@ -9,7 +9,7 @@ import dataclasses
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -18,7 +18,7 @@ import msgspec
 from exporter.errors import ApiError
 from exporter.runtime.almost_json import TypedDecoder
 from exporter.runtime.body import BodyError, read_body
-from exporter.runtime.connections import BrokenConnectionError, Connections
+from exporter.runtime.connections import BrokenConnectionError, Connections, Query
 from exporter.runtime.rate_limits import http_date, is_rate_limit, pause
 
 RETRIES = 2
@@ -56,8 +56,6 @@ class ApiResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    next_link: str | None
-    """The URL of `rel=next` in the header Link."""
 
     @property
     def date(self) -> float | None:
@@ -105,12 +103,12 @@ class HttpClient:
         method: str,
         url: str,
         *,
-        query: Mapping[str, Any],
+        query: Query,
         body: Mapping[str, Any] | None,
         headers: Mapping[str, str],
-        accept: Container[int],
+        accept: Callable[[int], bool],
     ) -> ApiResponse:
-        """Return the response if its status is in `accept`; raises `ApiError` otherwise.
+        """Return the response if `accept` returns true for its status; raises `ApiError` otherwise.
 
         The timeout starts when the request gets its slot, so that it does not include other requests' time.
         """
@@ -126,7 +124,7 @@ class HttpClient:
                     async with self._connections.slots:
                         give_up = self._monotonic() + self._timeout if give_up is None else give_up
                         response = await self._send_once(endpoint, request, give_up)
-                    if response.status not in accept:
+                    if not accept(response.status):
                         raise self._refused(endpoint, response)
                     return response
             except _TransientError as error:
@@ -161,7 +159,7 @@ class HttpClient:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:
             self._observer.request_sent(endpoint, code, self._monotonic() - started)
-        return ApiResponse(response.status_code, response.headers, body, response.links.get("next", {}).get("url"))
+        return ApiResponse(response.status_code, response.headers, body)
 
     def _refused(self, endpoint: str, response: ApiResponse) -> ApiError:
         error = refusal(endpoint, response)

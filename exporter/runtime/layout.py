@@ -1,5 +1,6 @@
 """Where a response has its items, its cursor and its time: decodes bodies into the types of `wire`."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from jmespath.exceptions import JMESPathError
 
 from exporter.config.api_description import Resource
 from exporter.runtime.almost_json import TypedDecoder, document
-from exporter.runtime.mapping import ItemMapping, compiled
+from exporter.runtime.mapping import ItemMapping, compiled, sources
 from exporter.runtime.wire import (
     MappedJob,
     Time,
@@ -22,8 +23,25 @@ from exporter.runtime.wire import (
 )
 
 
+class NullListError(ValueError):
+    """The response has null where a list should be, as some languages write an empty list."""
+
+
 class GoneError(ValueError):
     """The response is valid, and says that the item no longer exists."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RawPage:
+    """A page whose items are not converted yet."""
+
+    items: Sequence[Any]
+    count: int
+    """Items that the server sent, before `items` selects some."""
+    cursor: str | None
+    as_of: float | None
+    total: int | None = None
+    more: bool | None = None
 
 
 class _ItemType:
@@ -60,35 +78,70 @@ class Layout:
         self._item = compiled(resource.item, f"{where}.item") if resource.item is not None else None
         as_in_contract = (resource.items, paging.next or "nextCursor", resource.as_of or "asOf")
         self._gone = compiled(resource.gone, f"{where}.gone") if resource.gone is not None else None
-        self._is_typed = not self.mapping and as_in_contract == ("items", "nextCursor", "asOf")
+        self._total = compiled(paging.total, f"{where}.paging.total") if paging.total is not None else None
+        self._more = compiled(paging.more, f"{where}.paging.more") if paging.more is not None else None
+        self._sources = sources(self._items)
+        is_plain = not self.mapping and self._total is None and self._more is None
+        self._is_typed = is_plain and as_in_contract == ("items", "nextCursor", "asOf")
         self._one: TypedDecoder[Any] = TypedDecoder(self.item_type.contract)
         self._page: msgspec.json.Decoder[WirePage[Any]] = msgspec.json.Decoder(WirePage[self.item_type.contract])  # type: ignore[name-defined]
 
-    def typed_page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
+    def typed_page(self, body: bytes) -> RawPage:
         """Decode a page in the contract's layout; raises `ValidationError` for any other."""
         if not self._is_typed:
             raise msgspec.ValidationError("not in the contract's layout")
         page = self._page.decode(body)
         _refuse_error(page.items, page.error, page.errors)
-        return page.items, page.next_cursor, epoch(page.as_of)
+        return RawPage(page.items, len(page.items), page.next_cursor, epoch(page.as_of))
 
-    def page(self, body: bytes) -> tuple[Sequence[Any], str | None, float | None]:
-        """Return any page's raw items, next cursor and the API's time."""
+    def page(self, body: bytes) -> RawPage:
+        """Return any page with its raw items."""
         if self._is_typed:
-            raw = _raw_page(body)
+            try:
+                raw = _raw_page(body)
+            except msgspec.ValidationError:
+                self._refuse_null(document(body))
+                raise
             _refuse_error(raw.items, raw.error, raw.errors)
-            return raw.items, raw.next_cursor, epoch(raw.as_of)
+            return RawPage(raw.items, len(raw.items), raw.next_cursor, epoch(raw.as_of))
         tree = document(body)
         items = _search(self._items, tree)
         if isinstance(items, dict):
             items = list(items.values())
         if not isinstance(items, list):
+            self._refuse_null(tree)
             raise ValueError(f"no list at {self.resource.items}")
         if isinstance(tree, dict):
             _refuse_error(items, tree.get("error"), tree.get("errors"))
         cursor = _search(self._next, tree) if self._next else None
         as_of = _search(self._as_of, tree) if self._as_of else None
-        return items, None if cursor is None else str(cursor), epoch(msgspec.convert(as_of, Time | None))
+        return RawPage(
+            items,
+            self._count(tree, len(items)),
+            # False, like null, says that there is no next page.
+            None if cursor is None or cursor is False else _plain(cursor),
+            epoch(msgspec.convert(as_of, Time | None)),
+            _number(_search(self._total, tree)) if self._total else None,
+            _flag(_search(self._more, tree)) if self._more else None,
+        )
+
+    def _count(self, tree: Any, selected: int) -> int:
+        """Return how many items the server sent, of which `items` selects some."""
+        try:
+            counts = [source.count(tree) for source in self._sources]
+        except JMESPathError:
+            counts = []
+        # Of nested lists, either level can be what is divided into pages.
+        size = self.resource.paging.size
+        return size if size in counts else max([selected, *counts])
+
+    def _refuse_null(self, tree: Any) -> None:
+        """Raise `NullListError` if there is null where the list should be."""
+        *path, last = self.resource.items.split(".")
+        for key in path:
+            tree = tree.get(key) if isinstance(tree, dict) else None
+        if isinstance(tree, dict) and tree.get(last, self) is None:
+            raise NullListError(f"null instead of a list at {self.resource.items}")
 
     def item(self, raw: Any) -> Any:
         """Convert one raw item of a page to its type."""
@@ -140,6 +193,34 @@ def _search(expression: Any, tree: Any) -> Any:
         return expression.search(tree)
     except JMESPathError:
         raise ValueError("an expression of runtime.resources does not fit the response") from None
+
+
+def _plain(cursor: Any) -> str:
+    return str(int(cursor) if isinstance(cursor, float) and cursor.is_integer() else cursor)
+
+
+def _number(value: Any) -> int | None:
+    """Return a number of items; None if the response has none there."""
+    if value is None:
+        return None
+    try:
+        number = -1 if isinstance(value, bool) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = -1
+    if number < 0:
+        raise ValueError("paging.total: expected a number of items")
+    return number
+
+
+def _flag(value: Any) -> bool | None:
+    """Return whether there are more pages; None if the response does not say so."""
+    if value is None:
+        return None
+    said = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+    flag = said.get(str(value).lower())
+    if flag is None:
+        raise ValueError("paging.more: expected true or false")
+    return flag
 
 
 def _raw_page(body: bytes) -> WirePage[Any]:

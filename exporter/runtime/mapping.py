@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import jmespath
 from jmespath.exceptions import JMESPathError
+from jmespath.parser import ParsedResult
 
 from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
@@ -125,6 +126,48 @@ def compiled(expression: str, where: str) -> Any:
     except JMESPathError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{where}: invalid JMESPath: {reason[:200]}") from None
+
+
+def sources(expression: Any) -> list["Source"]:
+    """Return where a compiled expression selects or rearranges items: `a.b` for `a.b[?c].d`; empty if nowhere."""
+    return [Source(expression.expression, nodes, in_values=each) for nodes, each in _sources(expression.parsed)]
+
+
+class Source:
+    """An expression to a list, or with `in_values` to a mapping, of which a part or another order is used."""
+
+    def __init__(self, text: str, nodes: tuple[Any, ...], *, in_values: bool) -> None:
+        self._steps = [ParsedResult(text, node) for node in nodes]
+        self._kinds = (list, dict) if in_values else (list,)
+
+    def count(self, tree: Any) -> int:
+        """Return the number of its items in a response. Raises `JMESPathError`."""
+        for step in self._steps:
+            tree = step.search(tree)
+        return len(tree) if isinstance(tree, self._kinds) else 0
+
+
+def _sources(node: Any) -> list[tuple[tuple[Any, ...], bool]]:
+    kind, children = node["type"], node["children"]
+    if kind == "subexpression":
+        left, right = children
+        return [*_sources(left), *(((left, *nodes), each) for nodes, each in _sources(right))]
+    if kind in _CHAINS:
+        children = children[:1]
+    elif kind not in _CHOICES:
+        return []
+    found: list[tuple[tuple[Any, ...], bool]] = []
+    for child in children:
+        if child["type"] not in ("literal", "expref"):
+            found += [((child,), kind != "pipe"), *_sources(child)]
+    return found
+
+
+_CHAINS = ("projection", "value_projection", "filter_projection", "flatten", "pipe")
+"""Expressions of which only the first part is applied to the whole document."""
+
+_CHOICES = ("function_expression", "or_expression", "and_expression", "multi_select_list")
+"""Expressions whose parts are all applied to the whole document."""
 
 
 def _duration(kind: str | None, value: Any) -> timedelta:
