@@ -23,8 +23,10 @@ from exporter.runs.clock import TOLERANCE
 from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
+from exporter.runtime.layout import NullListError, RawPage
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import RunSnapshot
+from exporter.runtime.paging import PageInfo
 from exporter.runtime.statuses import propose
 from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.service.monitored_runtime import status_map
@@ -332,14 +334,51 @@ class _Examination:
         ok = not skipped or len(skipped) < max(len(items), 1)
         if resource == "health" and ok:
             ok, finding = self._health(sample, items)
-        if self._client.pages_by_cursor(resource) and _URL.match(explanation.next_cursor or ""):
+        if self._client.paging(resource).style == "cursor" and _URL.match(explanation.page.cursor or ""):
             ok, finding = False, f"{finding}; the next page is a URL: use paging: {{style: link, next: …}}"
+        elif resource in ("projects", "jobs", "records"):
+            goes_on, more = await self._second_page(resource, run, sample, explanation.page, project_id=project_id)
+            ok, finding = ok and goes_on, finding + more
         self.checks.append(Check(resource, ok, finding))
         if resource != "job":
             self.fields += self._findings(resource, items)
         if resource == "jobs":
             self.note_labels(str(item["status"]) for item in items if "status" in item)
         return sample
+
+    async def _second_page(
+        self, resource: str, run: RunSnapshot | None, first: RawResponse, page: RawPage, *, project_id: str
+    ) -> tuple[bool, str]:
+        """Return whether the list can be read further, and what the second page shows about its paging."""
+        info = PageInfo(page.count, page.cursor, first.link, page.total, page.more)
+        try:
+            second = await self._client.second_page(resource, run, info, project_id=project_id)
+            if second is None:
+                return True, ""
+            if isinstance(second, int):
+                return True, f"; the second page is HTTP {second}, which ends the list"
+            following = self._decoder.explain(resource, second.body).page
+        except NullListError:
+            return True, "; the second page is empty"
+        except ApiError as error:
+            return False, f"; the second page fails: {str(error).removeprefix(f'{resource}: ')}"
+        except MALFORMED as error:
+            return False, f"; the second page does not match its description: {error}"
+        return self._compare(resource, page, following)
+
+    def _compare(self, resource: str, first: RawPage, second: RawPage) -> tuple[bool, str]:
+        paging = self._client.paging(resource)
+        is_counted = paging.style in ("page", "offset")
+        if not second.count:
+            return True, "; the second page is empty"
+        if first.items == second.items:
+            ignored = f"; the second page repeats the first: the API ignores {paging.parameter or 'what selects it'}"
+            is_whole = is_counted and first.count < paging.size
+            return is_whole, ignored + (", or there is only one" if is_whole else "")
+        finding = f", {second.count} in the second"
+        if is_counted and first.count < paging.size:
+            finding += f"; its pages have {first.count} items, not {paging.size} (paging.size)"
+        return True, finding
 
     def _health(self, sample: RawResponse, items: list[dict[str, Any]]) -> tuple[bool, str]:
         """Return whether health can be used, and the finding. Without its required field the runtime is always down."""

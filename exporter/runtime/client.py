@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol, TypeVar
 
-from exporter.config.api_description import ListFilter, Resources, present
+from exporter.config.api_description import ListFilter, Paging, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
 from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
@@ -18,7 +18,7 @@ from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, error_code, refusal
 from exporter.runtime.layout import GoneError, NullListError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
-from exporter.runtime.paging import PageInfo, Request, next_link
+from exporter.runtime.paging import PageInfo, PageSizes, Request, next_link
 from exporter.runtime.time_slices import TimeSlices
 from exporter.status import Status
 
@@ -34,6 +34,8 @@ class RawResponse:
     """The API's time, from the header Date."""
     local_time: float
     """The exporter's time, half way between request and response."""
+    link: str | None = None
+    """The URL of the next page in the header Link."""
 
 
 class _NullListError(ApiError):
@@ -106,11 +108,28 @@ class RuntimeClient:
         endpoint = self._endpoints[resource]
         started = self._wall()
         response = await self._send(endpoint, endpoint.request(_ids_of(run, project_id)))
-        return RawResponse(response.body, response.date, (started + self._wall()) / 2)
+        return RawResponse(response.body, response.date, (started + self._wall()) / 2, next_link(response.headers))
 
-    def pages_by_cursor(self, resource: str) -> bool:
-        """Whether a cursor from each page selects the next one."""
-        return self._endpoints[resource].resource.paging.style == "cursor"
+    async def second_page(
+        self, resource: str, run: RunSnapshot | None, first: PageInfo, *, project_id: str
+    ) -> RawResponse | int | None:
+        """Request the second page of a list, also if the first one is not full, and return the undecoded response.
+
+        Instead of it, returns a status that means that the first page is the last, or None if nothing leads further.
+        Raises `ApiError`, also if the first page contradicts itself.
+        """
+        endpoint = self._endpoints[resource]
+        pages = endpoint.pages(endpoint.request(_ids_of(run, project_id)), sizes=PageSizes())
+        if not pages.next(first):
+            return None
+        response = await self._send(endpoint, pages.request, accept=pages.ends_with)
+        if response.status not in endpoint.resource.accept:
+            return response.status
+        return RawResponse(response.body, response.date, self._wall())
+
+    def paging(self, resource: str) -> Paging:
+        """Return how a list is divided into pages, as the API description says."""
+        return self._endpoints[resource].resource.paging
 
     def request_line(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> str:
         """Return the method and path of the request that `raw_response` sends, for messages."""

@@ -10,7 +10,7 @@ error, since it must not look like an empty one. Text that becomes a label is cl
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from exporter.config.api_description import Resources, present, reports_heartbeats
 from exporter.runtime.almost_json import document
 from exporter.runtime.labels import MAX_LABELS, LabelCache
-from exporter.runtime.layout import Layout, flat
+from exporter.runtime.layout import Layout, RawPage, flat
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import (
     FailedRecord,
@@ -103,8 +103,8 @@ class DecodeReport:
     """Each item's fields that have a value, by their names in the contract, dotted where nested."""
     skipped: list[str]
     """Why items would be skipped."""
-    next_cursor: str | None
-    """What leads to the next page of a list."""
+    page: RawPage
+    """The undecoded items, and what the response says about further pages."""
 
 
 class Decoder:
@@ -131,7 +131,7 @@ class Decoder:
 
     def raw_items(self, resource: str, body: bytes) -> list[Any]:
         """Return a response's items undecoded, to search them for fields. Raises one of `MALFORMED`."""
-        return self._raw_page(resource, body)[0]
+        return list(self._raw_page(resource, body).items)
 
     def explain(self, resource: str, body: bytes) -> DecodeReport:
         """Return what a description finds in a response, field by field.
@@ -141,14 +141,14 @@ class Decoder:
         layout = self._layouts[resource]
         found: list[dict[str, Any]] = []
         skipped: list[str] = []
-        items, cursor = self._raw_page(resource, body)
-        for item in items:
+        page = self._raw_page(resource, body)
+        for item in page.items:
             try:
                 found.append(flat(layout.mapping(item) if layout.mapping else item, FIELDS[resource]))
                 layout.item(item)
             except MALFORMED as error:
                 skipped.append(str(error))
-        return DecodeReport(found, skipped, cursor)
+        return DecodeReport(found, skipped, page)
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
         """Decode a page of the list of projects."""
@@ -201,16 +201,14 @@ class Decoder:
         meters = self._listing(body, self._layouts["usage"], self._meter).items
         return tuple({meter.name: meter for meter in meters}.values())
 
-    def _raw_page(self, resource: str, body: bytes) -> tuple[list[Any], str | None]:
-        """Return a response's items undecoded, and what leads to the next page of a list."""
+    def _raw_page(self, resource: str, body: bytes) -> RawPage:
+        """Return a response with its items undecoded; of a single item, a page with it alone."""
         layout = self._layouts[resource]
-        raws: Sequence[Any]
         if resource in _SINGLE:
-            raws, cursor = [layout.single(body)], None
-        else:
-            page = layout.page(body)
-            raws, cursor = page.items, page.cursor
-        return [document(raw) if isinstance(raw, msgspec.Raw) else raw for raw in raws], cursor
+            return RawPage([layout.single(body)], 1, None, None)
+        page = layout.page(body)
+        items = [document(raw) if isinstance(raw, msgspec.Raw) else raw for raw in page.items]
+        return dataclasses.replace(page, items=items)
 
     def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
         """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""

@@ -31,7 +31,7 @@ class OddRuntime:
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
         self.fails_from_page: int | None = None
-        """The number of the first page of runs, from 0, that responds with 404; None: no page fails."""
+        """The number of the first page of runs, from 0, that responds with 403; None: no page fails."""
         self.next_link: str | None = None
         """What the list of runs has as the key `next`."""
         self.workspaces = [{"key": f"w{n}", "title": f"Workspace {n}"} for n in range(1, 6)]
@@ -77,7 +77,7 @@ class OddRuntime:
             found = [each for each in found if each["t"]["touched"] * 1000 >= after]
             page = body.get("page", {"skip": 0, "take": 2})
             if self.fails_from_page is not None and page["skip"] >= 2 * self.fails_from_page:
-                return Response(status_code=404)
+                return Response(status_code=403)
             rows = found[page["skip"] : page["skip"] + page["take"]]
             return JSONResponse({"result": {"rows": rows}, "next": self.next_link})
 

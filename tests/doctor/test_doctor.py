@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.config import load
+from exporter.config import Config, RuntimeConfig, load
 from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine, stall_detection
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.statuses import propose
 from exporter.status import Status
-from tests.builders import NOON, counts, only_runtime, snapshot
+from tests.builders import NOON, Clock, counts, only_runtime, snapshot
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
+from tests.faults.server import FaultyRuntime
+from tests.faults.test_paging import NUMBERS, OFFSETS, Server, described
+from tests.scripted import ScriptedRuntime
 from tests.stack.programs import free_port, runtime
 
 
@@ -179,12 +182,12 @@ async def test_runs_that_cannot_be_read_are_not_reported_as_no_runs(tmp_path: Pa
 
 
 async def test_a_project_that_cannot_be_read_fails_with_its_name_and_reason(tmp_path: Path) -> None:
-    # The first page, of two items, is the only one that is checked alone.
+    # The first two pages, of two items each, are the only ones that are checked alone.
     odd = OddRuntime()
     odd.executions[3]["state"] = odd.executions[4]["state"] = "RUN"
-    odd.fails_from_page = 1
+    odd.fails_from_page = 2
     found = await odd_diagnosis(tmp_path, odd)
-    assert check(found, "full read").finding == "project Workspace 1 fails: jobs: HTTP 404: not found"
+    assert check(found, "full read").finding == "project Workspace 1 fails: jobs: HTTP 403: the token may not read this"
     assert found.requests_per_hour is None, "the costs of a partial read would be too low"
     assert not found.ok
 
@@ -215,6 +218,51 @@ async def test_a_heartbeat_that_is_expected_and_missing_has_the_effect_that_the_
         "responds; the runtime is up": "a runtime that is down is noticed only when the API reports it",
         "responds; the runtime is down": "the runtime counts as down",
     }
+
+
+@pytest.mark.parametrize(
+    ("server", "paging", "ok", "finding"),
+    [
+        (Server(7), NUMBERS, True, "; the second page is empty"),
+        (Server(7, beyond="null"), OFFSETS, True, "; the second page is empty"),
+        (Server(7, beyond=404), NUMBERS, True, "; the second page is HTTP 404, which ends the list"),
+        (Server(25), NUMBERS, True, ", 10 in the second; its pages have 10 items, not 50 (paging.size)"),
+        (Server(25), NUMBERS | {"size": 10}, True, ", 10 in the second"),
+        (
+            Server(7, beyond="last"),
+            NUMBERS,
+            True,
+            "; the second page repeats the first: the API ignores page, or there is only one",
+        ),
+        (
+            Server(25, ignores=True),
+            OFFSETS | {"size": 10},
+            False,
+            "; the second page repeats the first: the API ignores skip",
+        ),
+        (Server(25, beyond=403), NUMBERS | {"parameter": "p"}, True, "or there is only one"),
+        (Server(10, beyond=403), NUMBERS, False, "; the second page fails: HTTP 403: the token may not read this"),
+        (
+            Server(10, rest=lambda end, items: {"more": True}),
+            {"style": "none", "more": "more"},
+            False,
+            "; the second page fails: the list has more pages, as paging.more says, and none could be read",
+        ),
+        (Server(7, rest=lambda end, items: {"total": items}), NUMBERS | {"total": "total"}, True, "first response"),
+    ],
+)
+async def test_the_second_page_of_a_list_is_read_and_said_what_it_shows(
+    server: Server, paging: dict[str, Any], ok: bool, finding: str
+) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.interfere = server
+    async with FaultyRuntime(runtime).serving() as url:
+        config = Config(runtime=RuntimeConfig(base_url=url, resources=described(paging)))
+        found = check(await examine(config), "projects")
+    assert found.ok is ok, found
+    assert found.finding.endswith(finding)
+    assert "items in the first response" in found.finding
 
 
 @pytest.mark.parametrize(
