@@ -7,6 +7,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ import structlog
 
 from exporter import __version__, logs
 from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file
-from exporter.errors import ConfigError, ExporterError
+from exporter.errors import ConfigError, ExporterError, OutputError
 from exporter.metrics.document import as_markdown
+from exporter.output import checked_output, print_error
 from exporter.runtime.connections import warm_up
 from exporter.service import Exporter
 from exporter.web.app import create_app
@@ -37,13 +39,15 @@ EXIT_CONFIG = 2
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the one of the process: the console script `spinner-exporter`."""
     try:
-        cli(arguments, standalone_mode=False)
+        with checked_output():
+            cli(arguments, standalone_mode=False)
     except ConfigError as error:
         _fail(str(error), EXIT_CONFIG)
     except ExporterError as error:
         _fail(str(error), EXIT_FAILED)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
@@ -245,8 +249,14 @@ def pages_command(address: str) -> None:
     """Receive notifications from Alertmanager and print them: a pager to try the alerts."""
     from exporter.demo import pages
 
+    def show(alert: pages.Alert) -> None:
+        try:
+            click.echo(pages.as_block(alert))
+        except OutputError:
+            signal.raise_signal(signal.SIGTERM)  # ends the server, and `checked_output` raises the error again
+
     logs.configure("info", "logfmt")
-    asyncio.run(serve(pages.create_app(lambda alert: click.echo(pages.as_block(alert))), listen(address)))
+    asyncio.run(serve(pages.create_app(show), listen(address)))
 
 
 @cli.command("metrics-doc")
@@ -321,5 +331,5 @@ async def _once(settings: ExporterConfig) -> int:
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo(f"spinner-exporter: {message}", err=True)
+    print_error(f"spinner-exporter: {message}")
     sys.exit(status)

@@ -17,5 +17,9 @@ class ApiError(ExporterError):
     """The runtime's API could not be read. The text names the endpoint and never contains a token or a body."""
 
 
+class OutputError(ExporterError):
+    """The result of a command could not be printed. The text says why."""
+
+
 class UnreadableError(ExporterError):
     """There is nothing to show yet, since the runtime or the project has not been read."""

@@ -11,8 +11,10 @@ import signal
 import tempfile
 from pathlib import Path
 
+from exporter.demo.pages import Alert
 from exporter.demo.programs import DemoError
 from exporter.demo.stack import ScenarioOptions, start
+from exporter.errors import OutputError
 
 __all__ = ["DemoError", "ScenarioOptions", "run_demo"]
 
@@ -33,11 +35,15 @@ async def run_demo(options: ScenarioOptions, duration: float | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     console = Console()
+
+    def receive(page: Alert) -> None:
+        # Standard output that fails once fails for the table too, which ends the demo.
+        with contextlib.suppress(OutputError):
+            table.show_page(console, page)
+
     with tempfile.TemporaryDirectory(prefix="spinner-demo-") as folder:
         async with contextlib.AsyncExitStack() as exits:
-            programs = await start(
-                options, Path(folder), exits, ended, receive=lambda page: table.show_page(console, page)
-            )
+            programs = await start(options, Path(folder), exits, ended, receive=receive)
             if duration is not None:
                 loop.call_later(duration / options.speed, ended.set)
             if not ended.is_set():
