@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -306,18 +306,25 @@ async def _respond(
         except ConfigError:
             return  # logged; a signal has no response
 
-    reloads: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[None]] = set()
 
-    def on_hangup() -> None:
-        task = asyncio.create_task(reload_or_stay(), name="reload")
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
+    def start(work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     app = create_app(exporter, reload=reload if settings.web.enable_lifecycle else None)
     urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
     scheme = "https" if web_config_file is not None and web_config_file.has_tls else "http"
     log.info("listening", url=url_of(listener, scheme), version=__version__, reads=urls)
-    await serve(app, listener, on_hangup=on_hangup, web_config_file=web_config_file)
+    await serve(
+        app,
+        listener,
+        on_hangup=lambda: start(reload_or_stay(), "reload"),
+        # Scrapes that wait for a read are answered at once.
+        on_end=lambda: start(exporter.stop(), "stop"),
+        web_config_file=web_config_file,
+    )
 
 
 async def _once(settings: ExporterConfig) -> int:

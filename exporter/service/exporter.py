@@ -94,6 +94,11 @@ class Exporter:
             self.own.config_reloaded(ok=True)
             await old.close(successor=new)
 
+    async def stop(self) -> None:
+        """Cancel reads in progress and start no more. Requests are still answered, from the last successful reads."""
+        async with self._reloading:
+            await self._generation.stop()
+
     async def close(self) -> None:
         """Cancel reads in progress; close connections and files."""
         async with self._reloading:

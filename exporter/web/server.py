@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exporter.config import split_address
@@ -69,18 +70,25 @@ async def serve(
     listener: socket.socket,
     *,
     on_hangup: Callable[[], None] | None = None,
+    on_end: Callable[[], None] | None = None,
     date_header: bool = True,
     web_config_file: WebConfigFile | None = None,
 ) -> None:
     """Respond to requests until SIGTERM or SIGINT; then let responses in progress end, and return.
 
-    `on_hangup` is called at every SIGHUP. Without `date_header` the application sets the header. Without
-    `web_config_file` there is no TLS and no authentication.
+    `on_hangup` is called at every SIGHUP, `on_end` at SIGTERM and SIGINT. Without `date_header` the application sets
+    the header. Without `web_config_file` there is no TLS and no authentication.
     """
     server = _server(app, date_header=date_header, web_config_file=web_config_file)
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        server.end()
+        if on_end is not None:
+            on_end()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.end)
+        loop.add_signal_handler(number, end)
     if on_hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
     await server.serve(sockets=[listener])
@@ -102,7 +110,7 @@ async def running_server(
 
 def _server(app: ASGIApp, *, date_header: bool, web_config_file: WebConfigFile | None = None) -> "_Server":
     config = uvicorn.Config(
-        app if web_config_file is None else AuthMiddleware(app, web_config_file),
+        _EndMiddleware(app if web_config_file is None else AuthMiddleware(app, web_config_file)),
         http=_Protocol,
         log_config=None,
         access_log=False,
@@ -115,6 +123,30 @@ def _server(app: ASGIApp, *, date_header: bool, web_config_file: WebConfigFile |
         config.load()
         config.ssl = CurrentContext.of(web_config_file)
     return _Server(config)
+
+
+class _EndMiddleware:
+    """Responds with 503 to a request that is cancelled: it has not ended `GRACE` seconds after SIGTERM."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_started = False
+
+        async def note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            # Of a response that has started, uvicorn closes the connection.
+            if not has_started:
+                await PlainTextResponse("The exporter is ending.\n", 503)(scope, receive, send)
 
 
 class ResponseWatch:
