@@ -183,6 +183,10 @@ class LimitsConfig(strict.Section, frozen=True):
     """Failed records named per run: the newest."""
     failed_records: int = 1_000
     """Failed records named over all runs."""
+    failed_record_requests: int = 50
+    """Requests for failed records in one sync, of all projects together."""
+    rereads: int = 200
+    """Runs that one sync reads one by one, because they should be in a list and are not."""
     failure_groups: int = 10
     """Pairs of step and error code named per run: the largest; the rest is summed as `other`."""
     label_length: int = 128
@@ -197,6 +201,7 @@ class LimitsConfig(strict.Section, frozen=True):
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("spinners", 1), ("spinners_per_project", 1),
                             ("failed_records_per_run", 0), ("failed_records", 0),
+                            ("failed_record_requests", 1), ("rereads", 1),
                             ("failure_groups", 1), ("label_length", 16), ("projects", 1),
                             ("pages", 1), ("body_bytes", 1024)):  # fmt: skip
             if getattr(self, name) < least:

@@ -15,7 +15,7 @@ from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
 from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
 from exporter.runtime.endpoint import Endpoint
-from exporter.runtime.http_client import ApiResponse, HttpClient, NotFoundError, error_code, refusal
+from exporter.runtime.http_client import RETRIES, ApiResponse, HttpClient, NotFoundError, error_code, refusal
 from exporter.runtime.layout import GoneError, NullListError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
 from exporter.runtime.paging import PageInfo, PageSizes, Request, next_link
@@ -181,14 +181,20 @@ class RuntimeClient:
         return self._decode("job", lambda body: self._decoder.job(body, known), response)
 
     async def failed_records(self, run: RunSnapshot) -> AsyncIterator[ListPage[FailedRecord]]:
-        """Read a run's failed records; an API that cannot filter them is read whole."""
+        """Read a run's failed records; an API that cannot filter them is read whole.
+
+        Each page is a single request: one that fails is not retried.
+        """
         endpoint = self._endpoints["records"]
         if endpoint.resource.failed is not None:
             request = endpoint.request(_ids(run), endpoint.resource.failed)
-            async for page in self._pages(endpoint, request, lambda body, now: self._decoder.failed_records(body)):
+            pages = self._pages(endpoint, request, lambda body, now: self._decoder.failed_records(body), retries=False)
+            async for page in pages:
                 yield page
             return
-        async for all_records in self.records(run):
+        request = endpoint.request(_ids(run))
+        whole = self._pages(endpoint, request, lambda body, now: self._decoder.records(body), retries=False)
+        async for all_records in whole:
             failed = tuple(each.record for each in all_records.items if each.status is Status.FAILED)
             yield ListPage(failed, all_records.as_of)
 
@@ -218,13 +224,16 @@ class RuntimeClient:
         decode: "_DecodePage[T]",
         *,
         etag: str | None = None,
+        retries: bool = True,
     ) -> AsyncIterator[ListPage[T]]:
         headers = {"If-None-Match": etag} if etag else {}
         pages = endpoint.pages(request)
         before: tuple[bytes, tuple[T, ...]] = b"", ()
         while True:
             requested_at = self._wall()
-            response = await self._send(endpoint, pages.request, headers=headers, accept=pages.ends_with)
+            response = await self._send(
+                endpoint, pages.request, headers=headers, accept=pages.ends_with, retries=retries
+            )
             if response.status == 304:
                 yield ListPage((), response.date, etag, not_modified=True, requested_at=requested_at)
                 return
@@ -268,6 +277,7 @@ class RuntimeClient:
         *,
         headers: Mapping[str, str] | None = None,
         accept: Callable[[int], bool] = lambda status: False,
+        retries: bool = True,
     ) -> ApiResponse:
         """Send a request. Statuses that `accept` returns true for are accepted too, and 304 to an `If-None-Match`."""
         return await self._http_client.send(
@@ -280,6 +290,7 @@ class RuntimeClient:
             accept=lambda status: (
                 status in endpoint.resource.accept or (bool(headers) and status == 304) or accept(status)
             ),
+            retries=RETRIES if retries else 0,
         )
 
     def _authorization(self) -> Mapping[str, str]:

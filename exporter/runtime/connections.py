@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import urllib.parse
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -107,6 +107,7 @@ class HttpClient:
         body: Mapping[str, Any] | None,
         headers: Mapping[str, str],
         accept: Callable[[int], bool],
+        retries: int = RETRIES,
     ) -> ApiResponse:
         """Return the response if `accept` returns true for its status; raises `ApiError` otherwise.
 
@@ -132,7 +133,7 @@ class HttpClient:
                 wait = jitter * BACKOFF * 2**tries if error.wait is None else error.wait
                 tries += 1
                 too_late = give_up is not None and self._monotonic() + wait >= give_up
-                if tries > RETRIES or self._breaker.is_open or too_late:
+                if tries > retries or self._breaker.is_open or too_late:
                     raise
                 await self._sleep(wait)
 

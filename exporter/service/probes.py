@@ -19,6 +19,8 @@ from exporter.runs.spinners import SpinnerPlaces
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
+from exporter.sync.budget import Budget
+from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
@@ -27,6 +29,10 @@ from exporter.sync.single_flight import SingleFlight
 
 IDLE = 900.0
 """Seconds after its last probe until a project is dropped: longer than the replacement of a Prometheus takes."""
+
+
+PROBE_SHARE = 0.5
+"""The part of the budget of failed records, as far as it is left, that the read of one project may use."""
 
 
 class Probes:
@@ -54,6 +60,8 @@ class Probes:
         """The places of the spinners of all probed projects."""
         self._monotonic = monotonic
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
+        self._failed_records = FailedRecordReader(client, config, self._problems)
+        self._rereads = Budget(config.limits.rereads)
         self._health: Health | None = None
         self._shared = SingleFlight(self._read_shared, min_interval=config.sync.min_interval, monotonic=monotonic)
         self._is_stopped = False
@@ -111,6 +119,8 @@ class Probes:
             store,
             self._config,
             self._problems,
+            failed_records=self._failed_records,
+            rereads=self._rereads,
             is_listed=self._project_list.has,
             monotonic=self._monotonic,
         )
@@ -124,6 +134,9 @@ class Probes:
             try:
                 async with asyncio.timeout(self._config.sync.stale_after):
                     ok = await project_sync.read(project_id, self._project_list.names.get(project_id))
+                    if ok:
+                        # A part of what is left, so that something is left for the other projects of this round.
+                        await self._failed_records.read(store, store.project_ids(), share=PROBE_SHARE)
             except TimeoutError:
                 ok = False
                 store.fail(project_id, f"not finished within {self._config.sync.stale_after:.0f} s")
@@ -138,6 +151,8 @@ class Probes:
 
     async def _read_shared(self) -> bool:
         self._client.begin_sync()
+        self._failed_records.begin()
+        self._rereads.refill()
         try:
             with one_read():
                 await self._project_list.refresh(held=self._names())
@@ -183,6 +198,7 @@ class Probes:
         forgotten.shared.cancel()
         forgotten.store.release()
         self._problems.forget(project_id)
+        self._failed_records.forget(project_id)
 
 
 class MakeStore(Protocol):

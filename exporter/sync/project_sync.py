@@ -1,13 +1,11 @@
-"""Reads one project into the store: the runs that changed, all open runs at each sweep, and failed records.
+"""Reads one project into the store: the runs that changed, and all open runs at each sweep.
 
 The pages of a read are collected and applied after the last one; a read that fails changes nothing that is shown.
 """
 
-import asyncio
 import dataclasses
-import heapq
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from exporter.config import Config
@@ -17,23 +15,17 @@ from exporter.runs.run import Run, ended_before
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.http_client import NotFoundError
-from exporter.runtime.model import FailedRecord, ListPage, Project, RunSnapshot
+from exporter.runtime.model import ListPage, Project, RunSnapshot
+from exporter.sync.budget import Budget
+from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.record_counter import RecordCounter
+from exporter.sync.together import together
 
 T = TypeVar("T")
 
-MAX_REREADS = 200
-"""Runs of one project that one sync reads one by one; the next sync continues."""
-
 RUNS_PER_SLICE = 500
 """Runs that are applied in one time slice: about two milliseconds, as long as decoding a page takes."""
-
-MAX_RECORD_READS = 20
-"""Runs of one project whose failed records one sync reads; the next sync continues."""
-
-MAX_RECORD_PAGES = 20
-"""Pages of failed records that are read for one run: 10,000 records, of which the newest few are shown."""
 
 
 class ProjectSync:
@@ -46,14 +38,21 @@ class ProjectSync:
         config: Config,
         problems: ProblemLog,
         *,
+        failed_records: FailedRecordReader,
+        rereads: Budget,
         is_listed: Callable[[str], bool],
         monotonic: Callable[[], float],
     ) -> None:
-        """`is_listed` returns whether the runtime's list of projects has a project of this id."""
+        """`failed_records` is told of projects that are dropped; `rereads` are the runs that may be read one by one.
+
+        `is_listed` returns whether the runtime's list of projects has a project of this id.
+        """
         self._client = client
         self._store = store
         self._config = config
         self._problems = problems
+        self._failed_records = failed_records
+        self._rereads = rereads
         self._is_listed = is_listed
         self._monotonic = monotonic
         self._cursors: dict[str, _Cursor] = {}
@@ -95,8 +94,6 @@ class ProjectSync:
             )
         if self._is_over(project_id, is_listed=name is not None):
             self.drop(project_id)
-        elif self._client.has("records"):
-            await self._read_failed_records(project_id)
 
     def _is_over(self, project_id: str, *, is_listed: bool) -> bool:
         """Whether an idle project has been missing from the list of projects for so long that it is not by mistake.
@@ -114,6 +111,7 @@ class ProjectSync:
         """Drop a project, in the store too."""
         self._store.drop_project(project_id)
         self._problems.forget(project_id)
+        self._failed_records.forget(project_id)
         self._cursors.pop(project_id, None)
         self._begun_first_reads.pop(project_id, None)
         self._unlisted_since.pop(project_id, None)
@@ -124,7 +122,8 @@ class ProjectSync:
         cursor = self._cursors.get(project_id, _Cursor())
         project = Project(project_id, name)
         swept_at = self._monotonic()
-        sweeps = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
+        is_due = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
+        sweeps = is_due or bool(cursor.unread)
         open_before = self._store.open_runs(project_id) if sweeps else {}
         active = _RunList(open_before)
         if sweeps and self._client.can_list_active:
@@ -144,12 +143,8 @@ class ProjectSync:
                 counts = self._client.counts_records
                 ready = changed.drain_ended(horizon) if counts else [*active.drain(), *changed.drain()]
                 await self._apply(read, ready, horizon)
-        gone: list[str] = []
-        if sweeps:
-            lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
-            gone = await self._reread(project_id, lost[:MAX_REREADS], active)
-            if len(lost) > MAX_REREADS:
-                swept_at = cursor.swept_at or swept_at
+        lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
+        gone, unread = await self._reread(project_id, lost, cursor.unread, active)
         as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
         responses = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
@@ -157,7 +152,9 @@ class ProjectSync:
         await self._apply(read, responses, horizon)
         read.complete(as_of=as_of, since=since, unchanged=changed.not_modified)
         self._begun_first_reads.pop(project_id, None)
-        self._cursors[project_id] = _Cursor(changed.etag, swept_at if sweeps else cursor.swept_at)
+        # A sweep is over when the last of its runs has been read; the next one is due from when it began.
+        begun_at = swept_at if sweeps and not cursor.unread else cursor.swept_at
+        self._cursors[project_id] = _Cursor(changed.etag, begun_at, unread)
         return gone
 
     def _range(self, project: Project, active: "_RunList") -> tuple[float, float]:
@@ -203,10 +200,19 @@ class ProjectSync:
             raise problems[0]
         return [each for each in counted if each is not None]
 
-    async def _reread(self, project_id: str, runs: list[Run], active: "_RunList") -> list[str]:
-        """Read one by one the runs that should be open and were in no list; return those that no longer exist."""
+    async def _reread(
+        self, project_id: str, lost: list[Run], unread: frozenset[str], active: "_RunList"
+    ) -> tuple[list[str], frozenset[str]]:
+        """Read one by one the runs that should be open and were in no list.
+
+        Returns those that no longer exist, and those for which the budget did not suffice. If some of this sweep are
+        `unread` already, only these are read.
+        """
         if not self._client.has("job"):
-            return [run.id for run in runs]
+            return [run.id for run in lost], frozenset()
+        lost = [run for run in lost if run.id in unread] if unread else lost
+        count = self._rereads.take_some(len(lost))
+        runs, unread = lost[:count], frozenset(run.id for run in lost[count:])
         gone: list[str] = []
         problems: list[ApiError] = []
 
@@ -221,31 +227,9 @@ class ProjectSync:
                 problems.append(error)
 
         await together(*map(read, runs))
-        self._problems.settle("job", problems, project=project_id)
-        return gone
-
-    async def _read_failed_records(self, project_id: str) -> None:
-        runs = self._store.runs_missing_failed_records(project_id)[:MAX_RECORD_READS]
-        await together(*(self._read_failed_records_of(project_id, run) for run in runs))
-
-    async def _read_failed_records_of(self, project_id: str, run: Run) -> None:
-        keep = self._config.limits.failed_records_per_run
-        newest: list[FailedRecord] = []
-        pages = 0
-        try:
-            with one_read():
-                if run.records.failed:
-                    async for page in self._client.failed_records(run.snapshot):
-                        newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
-                        pages += 1
-                        if pages == MAX_RECORD_PAGES:
-                            break
-        except ApiError as error:
-            # The next sync requests them again: the count still differs from the one that was read.
-            self._problems.report("failed records", error, project=project_id)
-            return
-        self._problems.resolve("failed records", project=project_id)
-        self._store.keep_failed_records(project_id, run, newest)
+        if runs or not unread:
+            self._problems.settle("job", problems, project=project_id)
+        return gone, unread
 
     async def _runs_of(
         self, project: Project, *, updated_since: float | None = None, active: bool = False, etag: str | None = None
@@ -268,19 +252,15 @@ class ProjectSync:
         return not self._client.lists_all_projects and not self._is_listed(run.project_id)
 
 
-async def together(*coroutines: Coroutine[None, None, T]) -> list[T]:
-    """Run coroutines concurrently and return their results in order; if one raises, the others are cancelled."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    return [task.result() for task in tasks]
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Cursor:
-    """The ETag of the last read of a project, and our monotonic time of its last sweep."""
+    """Where the last read of a project ended."""
 
     etag: str | None = None
     swept_at: float | None = None
+    """Our monotonic time at which the last sweep began."""
+    unread: frozenset[str] = frozenset()
+    """The runs that are still to be read one by one in this sweep."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

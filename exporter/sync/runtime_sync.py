@@ -12,9 +12,12 @@ from exporter.errors import ApiError
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
+from exporter.sync.budget import Budget
+from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
-from exporter.sync.project_sync import ProjectSync, together
+from exporter.sync.project_sync import ProjectSync
+from exporter.sync.together import together
 
 
 class SyncObserver(Protocol):
@@ -47,14 +50,25 @@ class RuntimeSync:
         self._monotonic = monotonic
         self._project_list = project_list
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
+        self._failed_records = FailedRecordReader(client, config, self._problems)
+        self._rereads = Budget(config.limits.rereads)
         self._project_sync = ProjectSync(
-            client, store, config, self._problems, is_listed=project_list.has, monotonic=monotonic
+            client,
+            store,
+            config,
+            self._problems,
+            failed_records=self._failed_records,
+            rereads=self._rereads,
+            is_listed=project_list.has,
+            monotonic=monotonic,
         )
 
     async def run(self) -> bool:
         """Read what changed; return whether the API could be read. No response of the API makes it raise."""
         started = self._monotonic()
         self._client.begin_sync()
+        self._failed_records.begin()
+        self._rereads.refill()
         self._store.clock.begin()
         try:
             async with asyncio.timeout(self._config.sync.stale_after):
@@ -106,7 +120,10 @@ class RuntimeSync:
                 self._store.fail(project_id, str(error))
             return False
         self._problems.resolve("projects")
-        reads = await together(*map(self._read_project, self._store.project_ids()))
+        project_ids = self._store.project_ids()
+        reads = await together(*map(self._read_project, project_ids))
+        readable = {project_id for project_id, ok in zip(project_ids, reads, strict=True) if ok}
+        await self._failed_records.read(self._store, readable.intersection(self._store.project_ids()))
         return not reads or any(reads)
 
     async def _list_projects(self) -> None:

@@ -15,6 +15,8 @@ LEAST = {
     "limits.spinners_per_project": 1,
     "limits.failed_records_per_run": 0,
     "limits.failed_records": 0,
+    "limits.failed_record_requests": 1,
+    "limits.rereads": 1,
     "limits.failure_groups": 1,
     "limits.label_length": 16,
     "limits.projects": 1,

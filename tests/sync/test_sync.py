@@ -14,7 +14,7 @@ from exporter.config import LimitsConfig, ProjectsConfig, load
 from exporter.runs.view import ShownRun
 from exporter.service import Dependencies, Exporter
 from exporter.status import Status
-from exporter.sync import project_sync
+from exporter.sync import failed_records
 from exporter.sync.single_flight import SingleFlight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -539,7 +539,7 @@ async def test_an_api_without_health_is_up(tmp_path: Path) -> None:
 async def test_of_a_long_list_of_failed_records_a_limited_number_of_pages_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(project_sync, "MAX_RECORD_PAGES", 2)
+    monkeypatch.setattr(failed_records, "MAX_RECORD_PAGES", 2)
     runtime = ScriptedRuntime(Clock())
     runtime.page_size = 1
     runtime.put("run-1", records={"total": 9, "failed": 5})
