@@ -150,8 +150,12 @@ class Source:
 def _sources(node: Any) -> list[tuple[tuple[Any, ...], bool]]:
     kind, children = node["type"], node["children"]
     if kind == "subexpression":
-        left, right = children
-        return [*_sources(left), *(((left, *nodes), each) for nodes, each in _sources(right))]
+        # `a.b.c` has three children, each of which is applied to what the ones before lead to.
+        return [
+            ((*children[:place], *nodes), each)
+            for place, child in enumerate(children)
+            for nodes, each in _sources(child)
+        ]
     if kind in _CHAINS:
         children = children[:1]
     elif kind not in _CHOICES:

@@ -12,7 +12,7 @@ from exporter.config import load
 from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
 from exporter.runtime.endpoint import Endpoint
-from exporter.runtime.mapping import ItemMapping
+from exporter.runtime.mapping import ItemMapping, compiled, sources
 from exporter.service import Exporter
 from tests.builders import only_runtime
 from tests.stack.programs import ROOT
@@ -227,3 +227,30 @@ def test_values_in_a_body_keep_their_types() -> None:
 def test_a_field_source_that_is_a_string_is_a_path() -> None:
     assert mapped({"a": "b"}, id="a") == mapped({"a": "b"}, id={"path": "a"}) == {"id": "b"}
     assert FieldSource(path="a").convert is None
+
+
+@pytest.mark.parametrize(
+    ("items", "counts"),
+    [
+        ("data.page.rows", []),
+        ("data.page.rows[?kind == 'a']", [3]),
+        ("data.page.rows[?kind == 'a'].{id: id}", [3]),
+        ("data.page.rows[?kind == 'a'] | [0:1]", [1, 3]),
+        ("sort_by(data.page.rows[?kind == 'a'], &id)", [1, 3]),
+        ("data.page.groups[].rows[]", [4, 2, 2, 2]),
+        ("data.page.by_id.*", [3]),
+        ("data.page.rows[-1].parts", []),
+        ("data.other || data.page.rows", [0, 3]),
+        ("data.page.[rows, groups][0]", []),
+        ("{rows: data.page.rows}.rows", []),
+        ("`[1, 2]`", []),
+        ("@", []),
+    ],
+)
+def test_items_are_counted_where_an_expression_selects_them(items: str, counts: list[int]) -> None:
+    page = {
+        "rows": [{"id": 1, "kind": "a"}, {"id": 2, "kind": "b"}, {"id": 3, "parts": [1, 2]}],
+        "groups": [{"rows": [1, 2, 3]}, {"rows": [4]}],
+        "by_id": {"x": {}, "y": {}, "z": {}},
+    }
+    assert [each.count({"data": {"page": page}}) for each in sources(compiled(items, "items"))] == counts
