@@ -33,7 +33,9 @@ class Alert(msgspec.Struct, frozen=True):
             return []
         dashboard = self.annotations.get("dashboard_url", "")
         parts = (
+            ("do", self.annotations.get("action", "")),
             ("what", self.annotations.get("description", "")),
+            ("progress", self.annotations.get("progress", "")),
             # Without the external label `grafana_url` it is a path, which cannot be opened.
             ("dashboard", "" if dashboard.startswith("/") else dashboard),
             ("runbook", self.annotations.get("runbook_url", "")),

@@ -18,7 +18,9 @@ FIRING = {
     "labels": {"alertname": "SpinnerRunStalled", "severity": "page", "project": "Sales"},
     "annotations": {
         "summary": "A run of Mails in Sales is stalled.",
-        "description": "Run r1 has made no progress for 20m.\nLook.",
+        "action": "Check the step.",
+        "description": "Run r1 has finished no record for 20m.\nLook.",
+        "progress": "4210 of 10000 records are finished",
         "runbook_url": "https://wiki.example.com/SpinnerRunStalled.md",
     },
     "startsAt": "2026-01-01T00:00:00Z",
@@ -38,12 +40,14 @@ def send(url: str, *alerts: dict[str, Any], to: str = "page") -> httpx.Response:
     return httpx.post(f"{url}/{to}", json={"version": "4", "status": "firing", "alerts": alerts})
 
 
-def test_a_page_is_printed_with_summary_description_and_runbook(receiver: tuple[str, Path]) -> None:
+def test_a_page_is_printed_with_what_to_do_description_progress_and_runbook(receiver: tuple[str, Path]) -> None:
     url, log = receiver
     assert send(url, FIRING).status_code == 200
     block = """\
 PAGE SpinnerRunStalled: A run of Mails in Sales is stalled.
-    what        Run r1 has made no progress for 20m. Look.
+    do          Check the step.
+    what        Run r1 has finished no record for 20m. Look.
+    progress    4210 of 10000 records are finished
     runbook     https://wiki.example.com/SpinnerRunStalled.md
 """
     until(lambda: block in log.read_text(), f"the page is printed; the output is\n{log.read_text()}")
