@@ -1,0 +1,315 @@
+"""What a person reads in PagerDuty, Slack and email, as a real Alertmanager sends it with the project's config."""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from email.message import EmailMessage
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import quote_plus
+
+import httpx
+import pytest
+import yaml
+
+from tests.stack.programs import ROOT, until
+from tests.stack.receivers import OURS, Arrived, receiving
+
+Alert = dict[str, Any]
+
+STARTED = "2025-03-01T03:12:09Z"
+ENDED = "2025-03-01T03:40:51Z"
+
+HOSTILE = [
+    "Offer <!channel>",
+    "<http://evil.example|approval>",
+    "R&D <b>now</b> &lt;!here&gt;",
+    "*Offer* _to_ ~all~ `now`",
+    "Offer\n\nRunbook: <http://evil.example|here>",
+    '" onmouseover="alert(1)',
+    "{{ .ExternalURL }}",
+    "Grüße an «Köln» 🎉",
+]
+"""Names that mean something to a receiver, or to a template."""
+
+
+class Alertmanager:
+    """A real Alertmanager and what arrives at the receivers that it notifies."""
+
+    def __init__(self, url: str, arrived: Arrived) -> None:
+        self._url = url
+        self._arrived = arrived
+
+    def send(self, *alerts: Alert, title: str = "") -> Arrived:
+        """Send alerts of one group, and return each receiver's next message, or the one with this text in its title.
+
+        Alertmanager may send the first of several alerts before the others.
+        """
+        before = {name: len(getattr(self._arrived, name)) for name in OURS}
+        httpx.post(f"{self._url}/api/v2/alerts", json=list(alerts)).raise_for_status()
+        found: dict[str, list[Any]] = {}
+
+        def arrived() -> bool:
+            for name, count in before.items():
+                new = getattr(self._arrived, name)[count:]
+                found[name] = [each for each in new if title in as_read(name, each).splitlines()[0]][:1]
+            return all(found.values())
+
+        until(arrived, f"each of {', '.join(OURS)} receives a message {title}")
+        return Arrived(**found)
+
+
+@pytest.fixture(scope="module")
+def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmanager]:
+    with receiving(tmp_path_factory.mktemp("messages")) as (url, arrived):
+        yield Alertmanager(url, arrived)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_only_text_in_slack(alertmanager: Alertmanager, name: str) -> None:
+    (message,) = alertmanager.send(stall(spinner=name, project=name)).slack
+    (attachment,) = message["attachments"]
+    shown = one_line(name)
+    assert f"A run of {shown} in {shown} is stalled." in html_unescaped(attachment["title"])
+    for field in ("title", "text", "fallback", "pretext", "footer"):
+        text = attachment.get(field, "")
+        without_links = re.sub(r"<https://(?:grafana|runbooks)\.example\.com/[^<>|]+\|(?:Dashboard|Runbook)>", "", text)
+        assert not re.search(r"[<>]|&(?!(?:amp|lt|gt);)", without_links), f"{field} is not escaped: {text}"
+    assert not {"title", "text", "fallback", "fields"} & set(attachment["mrkdwn_in"]), "a name may contain * and _"
+    assert "link_names" not in message, "a name may contain @here"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_only_text_in_an_email(alertmanager: Alertmanager, name: str) -> None:
+    (message,) = alertmanager.send(stall(spinner=name, project=f"of {name}")).email
+    shown = one_line(name)
+    title = f"PAGE: A run of {shown} in of {shown} is stalled."
+    assert message["Subject"] == title
+    for line in plain(message).splitlines():
+        assert "evil.example" not in line or line.startswith("Dashboard: https://grafana.example.com/")
+    part = message.get_body(("html",))
+    assert part is not None
+    page = Page()
+    page.feed(part.get_content())
+    assert title in page.text
+    assert page.tags == {"html", "body", "h3", "p", "b", "br", "a"}
+    assert {attribute for attribute, _ in page.attributes} == {"style", "href"}
+    for attribute, value in page.attributes:
+        assert attribute == "style" or value.startswith(
+            ("https://grafana.example.com/", "https://runbooks.example.com/")
+        )
+
+
+class Page(HTMLParser):
+    """The text, the tags and the attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_pagerduty_knows_project_and_spinner(alertmanager: Alertmanager, name: str) -> None:
+    (event,) = alertmanager.send(stall(spinner=name, project=f"For {name}")).pagerduty
+    payload = event["payload"]
+    assert payload["summary"] == f"A run of {one_line(name)} in For {one_line(name)} is stalled."
+    assert payload["class"] == "SpinnerRunStalled"
+    assert payload["group"] == one_line(f"For {name}")
+    assert payload["component"] == one_line(name)
+
+
+@pytest.mark.parametrize(
+    ("severity", "shown"), [("page", "critical"), ("ticket", "warning"), ("none", "info"), ("other", "error")]
+)
+def test_pagerduty_shows_how_urgent_it_is(alertmanager: Alertmanager, severity: str, shown: str) -> None:
+    (event,) = alertmanager.send(stall(spinner=f"Severity {severity}", severity=severity)).pagerduty
+    assert event["payload"]["severity"] == shown
+
+
+def test_pagerduty_links_to_the_dashboard_and_the_runbook(alertmanager: Alertmanager) -> None:
+    (event,) = alertmanager.send(stall(spinner="Links")).pagerduty
+    assert event["links"] == [
+        {
+            "href": "https://grafana.example.com/d/spinner-jobs?var-project=Sales&var-spinner=Links&var-run=r1",
+            "text": "Dashboard",
+        },
+        {"href": "https://runbooks.example.com/SpinnerRunStalled.md", "text": "Runbook"},
+    ]
+
+
+def test_a_link_that_nobody_can_open_is_not_a_link(alertmanager: Alertmanager) -> None:
+    """As when Prometheus has neither of the external labels grafana_url and runbooks_url."""
+    alert = stall(spinner="Relative")
+    for key in ("dashboard_url", "runbook_url"):
+        alert["annotations"][key] = re.sub(r"https://(grafana|runbooks).example.com", "", alert["annotations"][key])
+    arrived = alertmanager.send(alert)
+    assert arrived.pagerduty[0].get("links", []) == []
+    assert "<" not in arrived.slack[0]["attachments"][0]["text"]
+    assert not arrived.slack[0]["attachments"][0].get("title_link")
+    page = arrived.email[0].get_body(("html",))
+    assert page is not None
+    assert "href" not in page.get_content()
+    for name in OURS:
+        assert "/SpinnerRunStalled.md" in as_read(name, arrived.first(name)), f"{name} does not name the runbook"
+
+
+@pytest.mark.parametrize("receiver", OURS)
+def test_the_first_line_says_what_to_do(alertmanager: Alertmanager, receiver: str) -> None:
+    title, first, *_ = as_read(
+        receiver, alertmanager.send(stall(spinner=f"First in {receiver}")).first(receiver)
+    ).splitlines()
+    assert f"A run of First in {receiver} in Sales is stalled." in title
+    assert first == "Check the step at which it hangs and that step's provider."
+
+
+@pytest.mark.parametrize("receiver", OURS)
+@pytest.mark.parametrize("progress", [None, "unknown"])
+def test_a_message_says_since_when_and_how_far_the_run_is(
+    alertmanager: Alertmanager, receiver: str, progress: str | None
+) -> None:
+    alert = stall(spinner=f"Far in {receiver}, {progress}")
+    if progress is not None:
+        alert["annotations"]["progress"] = progress
+    text = as_read(receiver, alertmanager.send(alert).first(receiver))
+    assert "Firing since 2025-03-01 03:12 UTC" in text
+    assert f"Progress: {progress or '4210 of 10000 records are finished'}" in text
+
+
+@pytest.mark.parametrize("receiver", OURS)
+def test_a_message_about_no_run_says_nothing_of_progress(alertmanager: Alertmanager, receiver: str) -> None:
+    alert = example("SpinnerApiDown")
+    alert["labels"]["runtime"] = f"no-run-{receiver}"
+    assert "rogress" not in as_read(receiver, alertmanager.send(alert).first(receiver))
+
+
+@pytest.mark.parametrize("receiver", OURS)
+def test_a_message_says_which_of_several_are_over(alertmanager: Alertmanager, receiver: str) -> None:
+    spinner = f"Several in {receiver}"
+    runs = [stall(spinner=spinner, run_id=run) for run in ("run-a", "run-b", "run-c")]
+    alertmanager.send(*runs, title="(3 firing)")
+    text = as_read(receiver, alertmanager.send(resolved(runs[1]), title="(2 firing, 1 resolved)").first(receiver))
+    firing, over = re.split(r"^1 resolved:$", text, flags=re.MULTILINE)
+    assert ("run-a" in firing, "run-b" in firing, "run-c" in firing) == (True, False, True)
+    assert "Run run-b: fired from 2025-03-01 03:12 UTC to 2025-03-01 03:40 UTC" in over
+    assert ("run-a" in over, "run-c" in over) == (False, False)
+
+
+@pytest.mark.parametrize("receiver", OURS)
+def test_a_message_about_what_is_over_does_not_say_what_to_do(alertmanager: Alertmanager, receiver: str) -> None:
+    alert = stall(spinner=f"Over in {receiver}")
+    alertmanager.send(alert)
+    arrived = alertmanager.send(resolved(alert))
+    text = as_read(receiver, arrived.first(receiver))
+    assert "fired from 2025-03-01 03:12 UTC to 2025-03-01 03:40 UTC" in text
+    assert "Check" not in text
+    assert "has made no progress" not in text, "it is over, or nothing is known"
+    if receiver == "pagerduty":
+        assert arrived.pagerduty[0]["event_action"] == "resolve"
+    else:
+        assert text.startswith(f"Resolved: A run of Over in {receiver} in Sales is stalled.")
+
+
+@pytest.mark.parametrize("letter", ["x", "&", "ü", "🎉", "x "])
+def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter: str) -> None:
+    """The longest names that the exporter shows by default; PagerDuty and Slack cut or refuse what is longer."""
+    name = (letter * 128)[:128].strip()
+    runs = [stall(spinner=name, project=name, run_id=f"{number:03}" * 12) for number in range(60)]
+    arrived = alertmanager.send(*runs, title="(60 firing)")
+    (attachment,) = arrived.slack[0]["attachments"]
+    assert len(attachment["title"]) <= 1024
+    assert not re.search(r"&(?!(?:amp|lt|gt);)", attachment["title"]), "it is cut in the middle of an escape"
+    assert len(attachment["text"]) <= 3000
+    summary = arrived.pagerduty[0]["payload"]["summary"]
+    assert len(summary) <= 1024
+    assert summary.endswith(" is stalled. (60 firing)")
+    assert html_unescaped(attachment["title"]).endswith(" is stalled. (60 firing)")
+    for text in arrived.pagerduty[0]["payload"]["custom_details"].values():
+        assert len(text) <= 3000
+    for line in arrived.email[0].as_bytes().splitlines():
+        assert len(line) <= 998, "RFC 5322 allows no longer line"
+    for receiver in OURS:
+        assert "and 55 more" in as_read(receiver, arrived.first(receiver))
+
+
+def stall(*, spinner: str, project: str = "Sales", run_id: str = "r1", severity: str = "page") -> Alert:
+    """An alert of a stalled run, with the texts that the rule tests expect of the rule, and these names."""
+    alert = example("SpinnerRunStalled")
+    old, new = alert["labels"], alert["labels"] | {"spinner": spinner, "project": project, "run_id": run_id}
+    texts = alert["annotations"]
+    texts["summary"] = f"A run of {spinner} in {project} is stalled."
+    texts["description"] = texts["description"].replace(f"Run {old['run_id']} ", f"Run {run_id} ")
+    for label, parameter in (("spinner", "spinner"), ("project", "project"), ("run_id", "run")):
+        texts["dashboard_url"] = texts["dashboard_url"].replace(
+            f"var-{parameter}={old[label]}", f"var-{parameter}={quote_plus(new[label])}"
+        )
+    return alert | {"labels": new | {"severity": severity}}
+
+
+def example(name: str) -> Alert:
+    """A firing alert with the labels and texts that alerts/tests expect of its rule."""
+    tests = yaml.safe_load((ROOT / "alerts" / "tests" / "texts.yml").read_text())["tests"]
+    expected = next(
+        each["exp_alerts"][0] for test in tests for each in test["alert_rule_test"] if each["alertname"] == name
+    )
+    return {
+        "labels": {"alertname": name} | expected["exp_labels"],
+        "annotations": dict(expected["exp_annotations"]),
+        "startsAt": STARTED,
+        # Until then it fires, however long the tests take.
+        "endsAt": "2999-01-01T00:00:00Z",
+    }
+
+
+def resolved(alert: Alert) -> Alert:
+    return copy.deepcopy(alert) | {"endsAt": ENDED}
+
+
+def as_read(receiver: str, message: Any) -> str:
+    """A message as a person reads it, the title first."""
+    text: str = _READ[receiver](message)
+    return text
+
+
+def slack_as_read(message: Mapping[str, Any]) -> str:
+    (attachment,) = message["attachments"]
+    text = re.sub(r"<([^|>]+)\|([^>]+)>", r"\2", attachment["text"])
+    return html_unescaped(f"{attachment['title']}\n{text}").strip()
+
+
+def pagerduty_as_read(event: Mapping[str, Any]) -> str:
+    """The summary and the details, which PagerDuty shows in the order of their names."""
+    payload = event["payload"]
+    details = [payload["custom_details"][key] for key in sorted(payload["custom_details"])]
+    return "\n".join([payload["summary"], *(text for text in details if text)])
+
+
+def email_as_read(message: EmailMessage) -> str:
+    return f"{message['Subject']}\n{plain(message)}".strip()
+
+
+_READ: Mapping[str, Any] = {"pagerduty": pagerduty_as_read, "slack": slack_as_read, "email": email_as_read}
+
+
+def plain(message: EmailMessage) -> str:
+    part = message.get_body(("plain",))
+    assert part is not None, "the message has no plain-text part"
+    text: str = part.get_content()
+    return text.replace("\r\n", "\n")
+
+
+def html_unescaped(text: str) -> str:
+    """Undo what Slack asks to escape."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
