@@ -67,10 +67,16 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmana
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_only_text_in_slack(alertmanager: Alertmanager, name: str) -> None:
-    (message,) = alertmanager.send(stall(spinner=name, project=name)).slack
+    alert = stall(spinner=name, project=name, run_id=name)
+    check_slack(alertmanager.send(alert).first("slack"), name)
+    check_slack(alertmanager.send(resolved(alert)).first("slack"), name)
+
+
+def check_slack(message: Mapping[str, Any], name: str) -> None:
     (attachment,) = message["attachments"]
     shown = one_line(name)
     assert f"A run of {shown} in {shown} is stalled." in html_unescaped(attachment["title"])
+    assert f"Run {shown}" in html_unescaped(attachment["text"])
     for field in ("title", "text", "fallback", "pretext", "footer"):
         text = attachment.get(field, "")
         without_links = re.sub(r"<https://(?:grafana|runbooks)\.example\.com/[^<>|]+\|(?:Dashboard|Runbook)>", "", text)
@@ -222,7 +228,7 @@ def test_a_message_about_what_is_over_does_not_say_what_to_do(alertmanager: Aler
 def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter: str) -> None:
     """The longest names that the exporter shows by default; PagerDuty and Slack cut or refuse what is longer."""
     name = (letter * 128)[:128].strip()
-    runs = [stall(spinner=name, project=name, run_id=f"{number:03}" * 12) for number in range(60)]
+    runs = [stall(spinner=name, project=name, run_id=f"{number:03}" * 42) for number in range(60)]
     arrived = alertmanager.send(*runs, title="(60 firing)")
     (attachment,) = arrived.slack[0]["attachments"]
     assert len(attachment["title"]) <= 1024
@@ -238,6 +244,69 @@ def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter:
         assert len(line) <= 998, "RFC 5322 allows no longer line"
     for receiver in OURS:
         assert "and 55 more" in as_read(receiver, arrived.first(receiver))
+    both = alertmanager.send(*map(resolved, runs[:30]), title="(30 firing, 30 resolved)")
+    assert len(both.slack[0]["attachments"][0]["text"]) <= 3000
+    for receiver in OURS:
+        assert as_read(receiver, both.first(receiver)).count("and 25 more") == 2
+
+
+def test_alerts_with_different_summaries_each_show_theirs(alertmanager: Alertmanager) -> None:
+    meters = [example("SpinnerPlanLimitReached") for _ in range(3)]
+    for meter, alert in zip(("jobs & <!here>", "records", "calls"), meters, strict=True):
+        alert["labels"]["meter"] = meter
+        alert["annotations"]["summary"] = f"The plan's {meter} is used up: new runs are refused."
+    alertmanager.send(*meters, title="SpinnerPlanLimitReached (3 firing)")
+    arrived = alertmanager.send(resolved(meters[2]), title="SpinnerPlanLimitReached (2 firing, 1 resolved)")
+    for receiver in OURS:
+        firing, over = as_read(receiver, arrived.first(receiver)).split("1 resolved:")
+        assert meters[0]["annotations"]["summary"] in firing
+        assert meters[1]["annotations"]["summary"] in firing
+        assert meters[2]["annotations"]["summary"] in over
+    assert "<!here>" not in str(arrived.slack)
+
+
+def test_the_dashboard_of_several_runs_shows_all(alertmanager: Alertmanager) -> None:
+    runs = [stall(spinner="All", run_id=run) for run in ("run-a", "run-b")]
+    arrived = alertmanager.send(*runs, title="(2 firing)")
+    link = "https://grafana.example.com/d/spinner-jobs?var-project=Sales&var-spinner=All"
+    assert arrived.pagerduty[0]["links"][0]["href"] == link
+    assert arrived.slack[0]["attachments"][0]["title_link"] == link
+    assert f"<{link.replace('&', '&amp;')}|Dashboard>" in arrived.slack[0]["attachments"][0]["text"]
+    assert f"Dashboard: {link}\n" in plain(arrived.email[0])
+    part = arrived.email[0].get_body(("html",))
+    assert part is not None
+    page = Page()
+    page.feed(part.get_content())
+    assert ("href", link) in page.attributes
+
+
+def test_the_documentation_shows_what_arrives(alertmanager: Alertmanager) -> None:
+    """Copy what this test prints into docs/alerting.md."""
+    page = (ROOT / "docs" / "alerting.md").read_text()
+    shown = dict(
+        re.findall(r"^### (PagerDuty|Slack|Email)\n.*?^```text\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    )
+    alert, other = example("SpinnerRunStalled"), example("SpinnerRunStalled")
+    arrived = alertmanager.send(alert)
+    assert shown["PagerDuty"] == pagerduty_in_full(arrived.pagerduty[0])
+    assert shown["Slack"] == slack_as_read(arrived.slack[0]) + "\n"
+    other["labels"]["run_id"] = "r2"
+    other["annotations"]["description"] = other["annotations"]["description"].replace("r1", "r2")
+    alertmanager.send(other, title="(2 firing)")
+    arrived = alertmanager.send(resolved(alert), title="(1 firing, 1 resolved)")
+    assert shown["Email"] == f"Subject: {email_as_read(arrived.email[0])}\n"
+
+
+def pagerduty_in_full(event: Mapping[str, Any]) -> str:
+    """Return every field that a person sees, as in the documentation."""
+    payload = event["payload"]
+    fields = {key: payload[key] for key in ("severity", "class", "group", "component")} | payload["custom_details"]
+    fields |= {f"link {link['text']}": link["href"] for link in event["links"]}
+    lines = [payload["summary"]]
+    for key, value in fields.items():
+        first, *more = str(value).strip().splitlines() or [""]
+        lines += [f"{key:<16}{first}".rstrip(), *(" " * 16 + line for line in more)]
+    return "\n".join(lines) + "\n"
 
 
 def stall(*, spinner: str, project: str = "Sales", run_id: str = "r1", severity: str = "page") -> Alert:
