@@ -224,10 +224,12 @@ def test_a_message_about_what_is_over_does_not_say_what_to_do(alertmanager: Aler
         assert text.startswith(f"Resolved: A run of Over in {receiver} in Sales is stalled.")
 
 
-@pytest.mark.parametrize("letter", ["x", "&", "ü", "🎉", "x "])
-def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter: str) -> None:
-    """The longest names that the exporter shows by default; PagerDuty and Slack cut or refuse what is longer."""
-    name = (letter * 128)[:128].strip()
+@pytest.mark.parametrize(
+    ("letter", "length"), [("x", 128), ("&", 128), ("ü", 128), ("🎉", 128), ("x ", 128), ("y", 999)]
+)
+def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter: str, length: int) -> None:
+    """Names as long as limits.label_length allows by default, and longer; receivers cut or refuse what does not fit."""
+    name = (letter * length)[:length].strip()
     runs = [stall(spinner=name, project=name, run_id=f"{number:03}" * 42) for number in range(60)]
     arrived = alertmanager.send(*runs, title="(60 firing)")
     (attachment,) = arrived.slack[0]["attachments"]
