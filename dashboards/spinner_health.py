@@ -12,7 +12,7 @@ from dashboards.panels import (
     stat,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_fresh, or_zero, series
+from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_fresh, or_zero, series, uncounted_runs
 from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresholds
 
 UID = "spinner-health"
@@ -45,9 +45,9 @@ def week_on_week(expression: str) -> str:
     return well_only_if_fresh(f"({mean} / avg(avg_over_time({expression}[$__range] offset 1w)) - 1)", WORSE)
 
 
-def well_only_if_fresh(expression: str, bad: float) -> str:
-    """Return a number from `bad` on, and a lower one only while all data are fresh: the rest may be worse."""
-    return f"{expression} >= {bad} or {expression} and on () {FRESH}"
+def well_only_if_fresh(expression: str, bad: float, *, known: str = FRESH) -> str:
+    """Return a number from `bad` on, and a lower one only with `known`: the rest may be worse."""
+    return f"{expression} >= {bad} or {expression} and on () {known}"
 
 
 DURATION_CHANGE = stat(
@@ -89,6 +89,7 @@ FAILURE_RATIO = stat(
         well_only_if_fresh(
             f"(sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0))",
             MANY_FAILED,
+            known=f"({FRESH} unless on () ({uncounted_runs()}))",
         )
     ),
     unit="ratio",
