@@ -255,17 +255,24 @@ STEPS = bar_gauge(
     names_above=True,
 )
 
+PER_MINUTE = f"sum by (state) ({while_read(FINISHED)}) * 60"
+UNCOUNTED_SPINNERS = (
+    f"({series('project_spinner_status:spinner_runs:max', PROJECT, SPINNER, equals('status', 'running'))} > 0 "
+    f"unless on (runtime, project, spinner) {FINISHED})"
+)
+
 THROUGHPUT = time_series(
     Panel(
         12,
         "Records per minute",
         "Records that finish per minute, by state. If the rate drops to zero while runs are running, check the "
-        "worker service. If the failed part grows, check the providers.",
+        "worker service. If the failed part grows, check the providers. Zero is shown only if the runtime tells the "
+        "counts of every running spinner.",
         GridPos(x=0, y=HEIGHT + 21, w=24, h=8),
     ),
     [
         range_query(
-            f"sum by (state) ({while_read(FINISHED)}) * 60",
+            f"{PER_MINUTE} > 0 or {PER_MINUTE} unless on () {UNCOUNTED_SPINNERS}",
             "{{state}}",
         )
     ],
