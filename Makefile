@@ -60,8 +60,13 @@ format: $(VENV)/.dev ## Format the code and apply safe fixes
 	$(BIN)/ruff check --fix .
 
 .PHONY: docs
-docs: $(VENV)/.dev ## Generate docs/metrics.md
+docs: $(VENV)/.dev ## Generate docs/metrics.md, and the table in docs/reliability.md
 	$(BIN)/spinner-exporter metrics-doc > docs/metrics.md
+	$(BIN)/python -m tests.unknown.matrix --table
+
+.PHONY: matrix
+matrix: $(VENV)/.dev programs ## Write what dashboards and alerts say in each way to go blind, as tests expect it (two minutes)
+	$(BIN)/python -m tests.unknown.matrix
 
 .PHONY: dashboards
 dashboards: $(VENV)/.dev ## Generate dashboards/dist/*.json

@@ -54,6 +54,8 @@ MARKS = {
         "tests/stack/test_scenarios.py::test_a_scenario_ends_",
         "tests/stalls/test_real_prometheus.py",
         "tests/unknown/test_alerts.py",
+        "tests/unknown/test_matrix.py::test_what_is_seen_when",
+        "tests/unknown/test_matrix.py::test_a_run_that_stalls_pages_although",
     ),
 }
 """The marks of tests, by the beginning of their ids. A test that starts a program without its mark fails."""

@@ -70,7 +70,10 @@ def _stat(page: Page, panel: Mapping[str, Any], found: Sequence[Sequence[Series]
     options = panel["options"]
     marks: dict[str, Mark] = {}
     for series in (each for result in found for each in result):
-        mark = display(_reduced(series, options["reduceOptions"]["calcs"]), _config(panel, series.name, series.ref_id))
+        config = _config(panel, series.name, series.ref_id)
+        mark = display(_reduced(series, options["reduceOptions"]["calcs"]), config)
+        if config["color"]["mode"] == "fixed":
+            mark = Mark(mark.text)  # The colour tells a bar from the others, and judges nothing.
         marks[series.name] = Mark(series.name, mark.colour) if options.get("textMode") == "name" else mark
     if not marks and options.get("textMode") == "name":
         return Shown(panel["title"], panel["type"], empty=GAP)  # "No data" has no name

@@ -125,6 +125,11 @@ class World:
         """The exporters' and Prometheus's time."""
         return self.clock.start() + self.clock.now()
 
+    @property
+    def minutes(self) -> float:
+        """Return the minutes since `mark`."""
+        return (self.clock.now() - self._marked_at) / 60
+
     def add_runtime(self, name: str, scenario: Scenario | None = None, *, seed: int = 1, ahead: float = 0.0) -> None:
         """Add a runtime, a healthy one by default. `ahead`: seconds by which its clock is ahead of the exporters'."""
         clock = Clock(self.clock.start() + ahead, follows=self.clock)
@@ -186,7 +191,7 @@ class World:
     def _note_alerts(self) -> None:
         for alert in self._rules.firing():
             key = alert.name, alert.labels.get("runtime", "")
-            self.fired.setdefault(key, (self.clock.now() - self._marked_at) / 60)
+            self.fired.setdefault(key, self.minutes)
 
     async def _scrape(self, target: Target) -> None:
         text = "" if target.exporter is None else str(await target.exporter.page())
