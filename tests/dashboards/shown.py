@@ -72,7 +72,7 @@ def _stat(page: Page, panel: Mapping[str, Any], found: Sequence[Sequence[Series]
     for series in (each for result in found for each in result):
         config = _config(panel, series.name, series.ref_id)
         mark = display(_reduced(series, options["reduceOptions"]["calcs"]), config)
-        if config["color"]["mode"] == "fixed":
+        if config.get("color", {}).get("mode") == "fixed":
             mark = Mark(mark.text)  # The colour tells a bar from the others, and judges nothing.
         marks[series.name] = Mark(series.name, mark.colour) if options.get("textMode") == "name" else mark
     if not marks and options.get("textMode") == "name":
