@@ -121,7 +121,7 @@ class Connections:
     async def close(self) -> None:
         """Close all connections."""
         for transport in [*self._idle, *self._busy]:
-            await transport.aclose()
+            await _close(transport)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -155,9 +155,15 @@ class Connections:
         )
 
     def _close_soon(self, transport: Transport) -> None:
-        task = asyncio.create_task(transport.aclose(), name="close connection")
+        task = asyncio.create_task(_close(transport), name="close connection")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+async def _close(transport: Transport) -> None:
+    # A connection that cannot be closed in an orderly way is of no use either.
+    with contextlib.suppress(httpx.HTTPError), _mapped_errors():
+        await transport.aclose()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 import trustme
@@ -327,3 +328,25 @@ async def test_a_cursor_that_no_url_can_contain_costs_the_read_alone(cursor: str
     assert len(lines) == 1
     assert "jobs: not requested" in lines[0]["error"]
     assert "exc_info" not in lines[0]
+
+
+async def test_a_connection_that_cannot_be_closed_in_order_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    unhandled: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    async with FaultyRuntime(two_projects(clock)).serving() as url:
+        made = exporter(url, clock)
+        closed = 0
+        real = httpx.AsyncHTTPTransport.aclose
+
+        async def fail(transport: httpx.AsyncHTTPTransport) -> None:
+            nonlocal closed
+            closed += 1
+            await real(transport)
+            raise ssl.SSLError(1, "[SSL: APPLICATION_DATA_AFTER_CLOSE_NOTIFY] application data after close notify")
+
+        monkeypatch.setattr(httpx.AsyncHTTPTransport, "aclose", fail)
+        await scrapes(made, clock)
+        await made.close()
+    assert closed > 1, "each of the others is closed too"
+    assert not unhandled
