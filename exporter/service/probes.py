@@ -107,7 +107,9 @@ class Probes:
 
     def _begin(self, project_id: str) -> "ProbedProject":
         if self._is_stopped:
-            raise UnreadableError("The exporter reloads its config or ends; the next probe reads this project.")
+            raise UnreadableError(
+                "The config was reloaded, or the exporter ends, before this project was read; the next probe reads it."
+            )
         self.held[project_id] = self._probe(
             project_id, self._make_store(places=self.places), asked_at=self._monotonic()
         )
