@@ -52,6 +52,8 @@ class ProjectRuns:
         """Whether a read has ever completed; before that nothing is shown or saved."""
         self.is_committing = False
         """Whether a later read is being applied or was cut off: the next one applies again what it brought."""
+        self.is_withdrawn = False
+        """Whether nothing of it is shown, because it seems to be gone; when it returns, its counters continue."""
         self.dropped_unseen = 0
         """Runs that were dropped over the limit before the first read completed."""
         self._is_saved = is_saved
@@ -100,6 +102,7 @@ class ProjectRuns:
         )
         self.read_at = at
         self.error = None
+        self.is_withdrawn = False
         self.is_committing = False
         if not self.has_been_read:
             self.has_been_read = True

@@ -92,6 +92,13 @@ class Store:
         """Note why a project could not be read; its data stay until they are stale."""
         self._projects[project_id].error = error
 
+    def withdraw(self, project_id: str, *, is_gone: bool = True) -> None:
+        """Show nothing of a project that seems to be gone, or show it again; its counters are kept.
+
+        A read that completes shows it again too.
+        """
+        self._projects[project_id].is_withdrawn = is_gone
+
     def fail_unread_since(self, monotonic: float, error: str) -> None:
         """Note why the projects without a good read since our `monotonic` time were not read, unless it is known."""
         for project in self._projects.values():

@@ -74,6 +74,7 @@ class StoreView:
         self._monotonic = monotonic
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._fresh: set[str] = set()
+        self._withdrawn: set[str] = set()
         self._expected: dict[str, tuple[str, ...]] = {}
         """By project, the expected spinners that the watches know of."""
 
@@ -111,7 +112,7 @@ class StoreView:
         """
         project_id, name = key
         project = self._projects.get(project_id)
-        if project is None or not project.has_been_read:
+        if project is None or not project.has_been_read or project.is_withdrawn:
             return None
         policy = self._config().spinner_policy(project.name, name)
         if name in project.spinners:
@@ -158,8 +159,10 @@ class StoreView:
     # -- projects and runtime -----------------------------------------------------------------------------
 
     def projects(self) -> Iterator[ProjectRuns]:
-        """Yield every project."""
-        yield from self._projects.values()
+        """Yield every project, except those that seem to be gone."""
+        for project in self._projects.values():
+            if not project.is_withdrawn:
+                yield project
 
     @property
     def run_count(self) -> int:
@@ -183,8 +186,8 @@ class StoreView:
         return None if project.read_at is None else self._monotonic() - project.read_at
 
     def is_fresh(self, project: ProjectRuns) -> bool:
-        """Whether a project's last good read is recent enough to be shown."""
-        return project.read_at is not None and self._is_recent(project.read_at)
+        """Whether a project's last good read is recent enough to be shown, and it does not seem to be gone."""
+        return project.read_at is not None and self._is_recent(project.read_at) and not project.is_withdrawn
 
     def _is_recent(self, read_at: float) -> bool:
         return self._monotonic() - read_at <= self._config().sync.stale_after
@@ -208,11 +211,16 @@ class StoreView:
         self._projects[project_id].spinners.mark_changed(self._expected.get(project_id, ()))
         self._collect_changes()
         self._fresh.discard(project_id)
+        self._withdrawn.discard(project_id)
         self._expected.pop(project_id, None)
 
     def _collect_changes(self) -> None:
         """Report to every watch what reads changed, the projects that became fresh or stale, and other expectations."""
         for project_id, project in self._projects.read():
+            if project.is_withdrawn != (project_id in self._withdrawn):
+                self._withdrawn ^= {project_id}
+                project.mark_all_changed()
+                project.spinners.mark_changed(self._expected.get(project_id, ()))
             if self.is_fresh(project) != (project_id in self._fresh):
                 self._fresh ^= {project_id}
                 project.mark_all_changed()

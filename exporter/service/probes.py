@@ -73,7 +73,13 @@ class Probes:
         await self._shared.fresh(max_wait)
         if not self._shared.ever_ok:
             raise UnreadableError("The runtime's list of projects has not been read yet; the log says why.")
-        return self._project_list.wanted
+        # A list that is empty or incomplete for a moment must not end the probes of the others.
+        missing = self.held.keys() - self._project_list.wanted.keys()
+        return self._project_list.wanted | {
+            project_id: project.name
+            for project_id in missing
+            for project in self.held[project_id].store.view.projects()
+        }
 
     async def page(self, project_id: str, page_format: Format, max_wait: float) -> MetricsPage | None:
         """Return the page of one project; None if `projects` does not have it; raises `UnreadableError` as that does.
@@ -88,6 +94,8 @@ class Probes:
         probed.asked_at = self._monotonic()
         probed.store.name_projects({project_id: projects[project_id]})
         ok = await probed.shared.fresh(deadline - self._monotonic())
+        if not any(probed.store.view.projects()):
+            return None  # it is gone
         context = ScrapeContext(probed.store, probed.store.clock, ok)
         return await probed.exposition.page({self._runtime: context}, page_format)
 
@@ -167,7 +175,8 @@ class Probes:
             self._problems.log()
         self._problems.resolve("projects")
         for project_id in self.held.keys() - self._project_list.wanted.keys():
-            self._forget(project_id)
+            if project_id in self._project_list.names or not self.held[project_id].store.project_ids():
+                self._forget(project_id)
         if self._client.has("health"):
             self._health = await read_health(self._client, self._problems)
         return True

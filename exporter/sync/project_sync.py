@@ -67,17 +67,26 @@ class ProjectSync:
 
         `name` is its name in the runtime's list; None when it is no longer listed.
         """
+        is_listed = name is not None
+        unlisted_for = self._unlisted_for(project_id, is_listed=is_listed)
+        if is_listed:
+            self._store.withdraw(project_id, is_gone=False)
         try:
             with one_read():
                 await self._read(project_id, name)
         except ApiError as error:
-            # A 404 alone does not remove a project: it must be missing from the list of projects too.
-            if isinstance(error, NotFoundError) and name is None:
-                self.drop(project_id)
+            # A 404 alone does not remove a project: it must be missing from the list of projects too. And both can be a
+            # mistake for a moment, so its counters are kept for a while, and what was saved of it.
+            if isinstance(error, NotFoundError) and not is_listed:
+                self._store.withdraw(project_id)
+                if unlisted_for >= self._config.sync.stale_after:
+                    self.drop(project_id)
                 return True
             self._store.fail(project_id, str(error))
             self._problems.report("project", error, project=project_id)
             return False
+        if unlisted_for >= self._config.sync.stale_after and not self._store.open_runs(project_id):
+            self.drop(project_id)
         return True
 
     async def _read(self, project_id: str, name: str | None) -> None:
@@ -92,20 +101,14 @@ class ProjectSync:
             self._problems.report(
                 "some runs", f"{shared_ids} ids are those of several runs, of which one is read", project=project_id
             )
-        if self._is_over(project_id, is_listed=name is not None):
-            self.drop(project_id)
 
-    def _is_over(self, project_id: str, *, is_listed: bool) -> bool:
-        """Whether an idle project has been missing from the list of projects for so long that it is not by mistake.
-
-        Dropping it would also drop its counters, and what was saved of it.
-        """
+    def _unlisted_for(self, project_id: str, *, is_listed: bool) -> float:
+        """Return for how many seconds a project has been missing from the list of projects."""
         if is_listed:
             self._unlisted_since.pop(project_id, None)
-            return False
+            return 0.0
         now = self._monotonic()
-        since = self._unlisted_since.setdefault(project_id, now)
-        return now - since >= self._config.sync.stale_after and not self._store.open_runs(project_id)
+        return now - self._unlisted_since.setdefault(project_id, now)
 
     def drop(self, project_id: str) -> None:
         """Drop a project, in the store too."""

@@ -192,8 +192,9 @@ async def test_a_runtime_that_is_renamed_keeps_its_runs_and_counts_under_its_new
     deployment.runtimes["eu"].interfere = lambda request: httpx.Response(404) if "/p1/" in request.url.path else None
     deployment.runtimes["eu"].projects = {}
     deployment.runtimes["eu"].jobs.clear()
-    deployment.clock.advance(200)
-    found = await samples(exporter)
+    for seconds in (200, 300):
+        deployment.clock.advance(seconds)
+        found = await samples(exporter)
     assert value(found, "spinner_exporter_runs_dropped_total", runtime="europe", reason="project_gone") == 1
     assert value(found, "spinner_exporter_storage_failures_total", runtime="europe") == 0
     await exporter.close()

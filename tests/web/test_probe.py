@@ -231,9 +231,16 @@ async def test_a_reload_applies_a_lower_limit_to_what_was_probed(bench: Bench) -
 async def test_a_project_that_is_gone_is_dropped(bench: Bench) -> None:
     await bench.probe("p1")
     del bench.runtime.projects["p1"]
-    bench.clock.advance(300)
+    bench.runtime.interfere = lambda request: httpx.Response(404) if "/p1/" in request.url.path else None
+    held = bench.exporter.runtimes[RUNTIME].probes.held
+    for seconds in (15, IDLE - 1):
+        bench.clock.advance(seconds)
+        assert (await bench.probe("p1")).status_code == 404
+        assert set(held) == {"p1"}, "it could be a mistake for a moment"
+    assert "p1" not in str((await bench.client.get("/sd")).json())
+    bench.clock.advance(2)
     assert (await bench.probe("p1")).status_code == 404
-    assert not bench.exporter.runtimes[RUNTIME].probes.held
+    assert not held
 
 
 async def test_a_project_that_cannot_be_read_shows_its_last_data_until_they_are_stale(bench: Bench) -> None:
