@@ -91,7 +91,7 @@ def store(
     **sections: Any,
 ) -> Store:
     """A store that knows project `p1` by the name Sales, and that the runtime's clock is ours."""
-    made = Store(config_with(**sections), RuntimeClock(clock), monotonic=clock, dropped=dropped, is_saved=True)
+    made = Store(config_with(**sections), RuntimeClock(clock, clock), monotonic=clock, dropped=dropped, is_saved=True)
     made.clock.observe(clock())
     made.name_projects({"p1": "Sales"} if projects is None else projects)
     return made
@@ -109,7 +109,7 @@ def read_project(
     with target.reading(project_id) as read:
         for seen_at, response in itertools.groupby(snapshots, key=operator.itemgetter(1)):
             read.apply([each for each, _ in response], seen_at, horizon=horizon)
-        read.complete(as_of=as_of, since=horizon)
+        read.complete(as_of=as_of, since=horizon, horizon=horizon)
 
 
 @functools.cache

@@ -1,5 +1,10 @@
-"""The difference between the runtime's clock, which stamps what the API returns, and ours, which Prometheus shares."""
+"""The runtime's clock, which stamps what the API returns, and its difference to ours, which Prometheus shares.
 
+Either clock can be wrong or be set, so neither decides alone. The runtime's time is a consensus of its last answers.
+Between answers it advances by our monotonic clock, which nobody sets.
+"""
+
+from collections import deque
 from collections.abc import Callable
 
 TOLERANCE = 5.0
@@ -9,43 +14,116 @@ An HTTP `Date` has whole seconds, and clocks drift. Every corrected timestamp ch
 lines of all runs.
 """
 
+ANSWERS = 5
+"""Answers whose majority decides.
+
+Two wrong ones in a row change nothing. A clock that was set is believed after three, which one or two syncs bring.
+"""
+
+
+MAX_DELAY = 30.0
+"""Seconds between the time that a response carries and its arrival that delay alone can explain."""
+
 
 class RuntimeClock:
-    """The runtime's time: the time of its last responses, advanced by our own clock."""
+    """The runtime's time: what most of its last responses agree on, advanced by our monotonic clock."""
 
-    def __init__(self, wall: Callable[[], float]) -> None:
-        """`wall` returns our own time in seconds since the epoch."""
+    def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        """`wall` returns our own time in seconds since the epoch; it can be set. `monotonic` never is."""
         self._wall = wall
-        self._best: float | None = None
+        self._monotonic = monotonic
+        self._steady_zero = wall() - monotonic()
+        self._answers: deque[tuple[float, float]] = deque(maxlen=ANSWERS)
+        """Of each answer the least and the most by which the runtime's time can exceed our monotonic one."""
+        self._lead: float | None = None
+        """The runtime's time less our monotonic one; None before the first response."""
         self.offset: float | None = None
         """Seconds by which the runtime's clock is ahead of ours; 0 while they agree, None before the first response."""
 
     def begin(self) -> None:
-        """Begin a new series of observations: since the last one the clocks may have drifted or been set."""
-        self._best = None
+        """Begin a sync: since the last one our own clock may have been set."""
+        self._show()
 
     def observe(self, runtime_time: float, requested_at: float | None = None) -> None:
         """Note that a response that has arrived carries `runtime_time`; `requested_at` is our time of its request.
 
         The runtime has set it at some time in between. A response that took long makes the runtime's clock seem behind,
-        so the observation of a series that puts the runtime's clock furthest ahead is the most exact one.
+        so of the answers that agree the one that puts the runtime's clock furthest ahead is the most exact one.
         """
-        least = runtime_time - self._wall()
-        most = least if requested_at is None else runtime_time - requested_at
-        if self._best is not None and least <= self._best:
-            return
-        self._best = least
-        before = 0.0 if self.offset is None else self.offset
-        for possible in (before, 0.0):
-            if least - TOLERANCE <= possible <= most + TOLERANCE:
-                self.offset = possible
-                return
-        self.offset = least
+        least = runtime_time - self._monotonic()
+        took = 0.0 if requested_at is None else max(self._wall() - requested_at, 0.0)
+        self._answers.append((least, least + took))
+        self._lead = self._elected()
+        self._show()
+
+    def _elected(self) -> float:
+        """Return the difference that most answers agree on; of several the present one, if it is one of them."""
+        ours = self._wall() - self._monotonic()
+        candidates = [ours, *sorted((least for least, _ in self._answers), reverse=True)]
+        if self._lead is not None:
+            candidates.insert(0, self._lead)
+        votes = [sum(_agrees(answer, each) for answer in self._answers) for each in candidates]
+        most = max(votes)
+        elected = [each for each, count in zip(candidates, votes, strict=True) if count == most]
+        if most == 1:
+            # No two agree, as with the first answer: our own clock is one more witness.
+            return min(elected, key=lambda each: abs(each - ours))
+        return elected[0]
 
     def now(self) -> float:
         """Return the runtime's time; ours while the difference is unknown."""
-        return self._wall() + (self.offset or 0.0)
+        return self.at(self._monotonic())
+
+    def at(self, monotonic: float) -> float:
+        """Return the runtime's time at a moment of our monotonic clock."""
+        if self._lead is None:
+            return self._wall() - self._monotonic() + monotonic
+        return self._lead + monotonic
+
+    def agreed(self, runtime_time: float, monotonic: float) -> float:
+        """Return the time of a response that arrived at a moment of our monotonic clock.
+
+        That is `runtime_time`, which it carries, unless the other responses contradict it.
+        """
+        consensus = self.at(monotonic)
+        return runtime_time if abs(runtime_time - consensus) <= MAX_DELAY else consensus
+
+    def earliest(self, monotonic: float) -> float:
+        """Return the earliest that the runtime's time can have been at a moment of our monotonic clock."""
+        return min((least + monotonic for least, _ in self._answers), default=self.at(monotonic))
+
+    def monotonic(self) -> float:
+        """Return our monotonic time."""
+        return self._monotonic()
+
+    def wall(self) -> float:
+        """Return our own clock's time."""
+        return self._wall()
+
+    def moment(self, wall: float) -> float:
+        """Return our monotonic time when our own clock showed `wall`; now if that is yet to come."""
+        return self._monotonic() - max(self._wall() - wall, 0.0)
+
+    def steady(self) -> float:
+        """Return a time that never steps: our own clock's when this process began, advanced by the monotonic one."""
+        return self._steady_zero + self._monotonic()
 
     def to_local(self, runtime_time: float) -> float | None:
         """Return our time when the runtime's clock showed `runtime_time`; None while the difference is unknown."""
         return None if self.offset is None else runtime_time - self.offset
+
+    def _show(self) -> None:
+        """Set the difference to our own clock, unless it is the same as before."""
+        if self._lead is None:
+            return
+        offset = self.now() - self._wall()
+        for possible in (self.offset, 0.0):
+            if possible is not None and abs(offset - possible) <= TOLERANCE:
+                offset = possible
+                break
+        self.offset = offset
+
+
+def _agrees(answer: tuple[float, float], lead: float) -> bool:
+    least, most = answer
+    return least - TOLERANCE <= lead <= most + TOLERANCE

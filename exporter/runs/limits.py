@@ -5,7 +5,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable
 
-from exporter.config import LimitsConfig
+from exporter.config import Config, LimitsConfig
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
@@ -28,19 +28,19 @@ class LimitEnforcer:
         self._hides = False
         self._applied_since_enforced = 0
 
-    def applied(self, count: int, limits: LimitsConfig) -> None:
+    def applied(self, count: int, config: Config) -> None:
         """Note that a read has applied `count` snapshots: a list may be much longer than what is kept of it."""
         self._applied_since_enforced += count
-        if self._applied_since_enforced > limits.runs / 4:
-            self._enforce_runs(limits.runs)
+        if self._applied_since_enforced > config.limits.runs / 4:
+            self._enforce_runs(config.limits.runs, config.sync.overlap)
 
-    def enforce(self, limits: LimitsConfig) -> None:
+    def enforce(self, config: Config) -> None:
         """Enforce all limits."""
-        self._enforce_runs(limits.runs)
-        self._enforce_spinners(limits)
-        self._trim_failed_records(limits.failed_records)
+        self._enforce_runs(config.limits.runs, config.sync.overlap)
+        self._enforce_spinners(config.limits)
+        self._trim_failed_records(config.limits.failed_records)
 
-    def _enforce_runs(self, limit: int) -> None:
+    def _enforce_runs(self, limit: int, overlap: float) -> None:
         """Drop the runs over the limit that ended first; hide the oldest of those that have not ended.
 
         Runs of first reads in progress have a separate limit, so that they do not displace runs that are shown.
@@ -54,7 +54,7 @@ class LimitEnforcer:
                 excess -= self._drop_ended(projects, excess)
             if projects is read and (excess > 0 or self._hides):
                 self._hide_open(projects, max(excess, 0))
-            self._drop_tombstones(projects, max(limit, MIN_TOMBSTONES))
+            self._drop_tombstones(projects, max(limit, MIN_TOMBSTONES), overlap)
 
     def _drop_ended(self, projects: list[ProjectRuns], most: int) -> int:
         """Drop at most `most` runs, those that ended first; return how many were dropped.
@@ -117,16 +117,19 @@ class LimitEnforcer:
             if count > 0:
                 count -= project.spinners.displace(project.name, count, with_runs=with_runs)
 
-    def _drop_tombstones(self, projects: list[ProjectRuns], most: int) -> None:
-        """Drop the oldest tombstones over the limit.
+    def _drop_tombstones(self, projects: list[ProjectRuns], most: int, overlap: float) -> None:
+        """Drop the oldest tombstones over the limit, but none of a run that the next read may bring again.
 
-        Not those of a project whose read is being applied or was cut off: the next read would count them again.
+        And none of a project whose read is being applied or was cut off: the next read would count them again.
         """
         projects = [project for project in projects if not project.is_committing]
         excess = sum(project.tombstone_count for project in projects) - most
         if excess > 0:
-            by_project = [[(*each, index) for each in project.tombstones()] for index, project in enumerate(projects)]
-            for _, run_id, index in list(itertools.islice(heapq.merge(*by_project), excess)):
+            by_project = [
+                zip(project.tombstones_not_needed(overlap), itertools.repeat(index))
+                for index, project in enumerate(projects)
+            ]
+            for (_, run_id), index in list(itertools.islice(heapq.merge(*by_project), excess)):
                 projects[index].drop_tombstone(run_id)
 
     def _trim_failed_records(self, limit: int) -> None:

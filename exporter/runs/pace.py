@@ -119,7 +119,7 @@ class RunPace(msgspec.Struct, gc=False):
         finished = self._newly_finished(before, after)
         if not at_work(before):
             # A person has answered or a worker has continued it: the silence before does not count.
-            self._quiet_since = max(until, after.snapshot.updated_at) if at_work(after) else until
+            self._quiet_since = max(until, after.changed_at) if at_work(after) else until
         elif finished > 0:
             silent = max(unchanged_until - since, 0.0)
             self._add_gap(until - since - silent, finished, silent=silent)
@@ -135,6 +135,11 @@ class RunPace(msgspec.Struct, gc=False):
             return int(after.last_progress_at != before.last_progress_at)
         finished, self._finished = known - self._finished, known
         return finished
+
+    def not_ahead_of(self, now: float) -> None:
+        """Note that the runtime's clock was set back to `now`: no silence began later."""
+        if self._quiet_since is not None:
+            self._quiet_since = min(self._quiet_since, now)
 
     def quiet_since(self) -> float | None:
         """Return since when the run has been silent while at work; None before it starts."""

@@ -1,23 +1,18 @@
 """One project: its runs, its spinners, and the tombstones of runs that were dropped."""
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from exporter.runs.clock import RuntimeClock
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runs.spinners import ProjectSpinners
 from exporter.runtime.model import FailedRecord, RunSnapshot
-
-TOMBSTONE_RETENTION = 6 * 3600.0
-"""Seconds for which a tombstone is kept, unless there are too many.
-
-The horizon of `apply` keeps dropped runs from returning if the runtime says when they ended. If it does not, and
-changes `updatedAt` after the end, they would return; such changes mostly come soon after the end.
-"""
 
 
 class ProjectMetadata(msgspec.Struct, frozen=True):
@@ -32,10 +27,17 @@ class ProjectMetadata(msgspec.Struct, frozen=True):
     """Time up to which the project's list has been read; None before the first read."""
     watched_since: float | None = None
     """Time since which every run has been seen: where the first read began. None before it."""
+    remembered_since: float | None = None
+    """Every run that ended at this time or later is remembered, so that an unknown one is new and is counted.
+
+    One that ended earlier was counted and may be forgotten, or ended long before the first read. None before that.
+    """
+    read_at: float | None = None
+    """Our own clock's time of the read that set the watermark."""
 
 
 class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
-    """When a run ended, by the runtime's clock; sorts by time."""
+    """When a run ended, by `RuntimeClock.steady`; sorts by time."""
 
     at: float
     run_id: str
@@ -44,10 +46,13 @@ class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
 class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
-    def __init__(self, metadata: ProjectMetadata, spinners: ProjectSpinners, *, is_saved: bool) -> None:
+    def __init__(
+        self, metadata: ProjectMetadata, spinners: ProjectSpinners, clock: RuntimeClock, *, is_saved: bool
+    ) -> None:
         """`spinners` are none yet; `is_saved`: whether changes are noted for `unsaved`."""
         self.metadata = metadata
         self.spinners = spinners
+        self._clock = clock
         self.has_been_read = metadata.watermark is not None
         """Whether a read has ever completed; before that nothing is shown or saved."""
         self.is_committing = False
@@ -57,6 +62,15 @@ class ProjectRuns:
         self.dropped_unseen = 0
         """Runs that were dropped over the limit before the first read completed."""
         self._is_saved = is_saved
+        self._reads = 0
+        self._reads_up_to: float | None = None
+        """Our monotonic time of the read that set the watermark."""
+        self._forgotten: float = -math.inf
+        """The last end among the runs that were forgotten."""
+        self._again_since: float | None = None
+        """Set while a read is applied that is the first since the runtime's clock was set back to a time of which runs
+        may be forgotten: when the read before was, by the clock as it is now."""
+        self._has_restored_ends = False
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
         """Our monotonic time of the last good read."""
@@ -82,23 +96,43 @@ class ProjectRuns:
 
     def begin(self) -> None:
         """Begin to apply a read; nothing of a first one is shown before it completes."""
+        self._reads += 1
+        self._again_since = None
         if self.has_been_read:
+            floor = self.metadata.remembered_since
+            if floor is not None and self._clock.now() < floor:
+                self._again_since = self.read_up_to()
             self.is_committing = True
             self.spinners.publish()
 
-    def complete(self, *, as_of: float, since: float, unchanged: bool, at: float) -> int:
-        """Note a good read: of changes from the runtime's time `since` to `as_of`, at our monotonic time `at`.
+    def complete(
+        self, *, as_of: float, since: float, horizon: float, watermark: float | None, asked_at: float, at: float
+    ) -> int:
+        """Note a good read at our monotonic time `at`: of changes from the runtime's time `since` to `as_of`.
 
-        Returns how many runs were dropped over the limit during a first read.
+        `watermark` is the time up to which the list is read, None if it is the same as before, and `asked_at` our
+        monotonic time of that. `horizon` is the one of a first read. Returns how many runs were dropped over the limit
+        during a first read.
         """
-        watermark = self.metadata.watermark if unchanged else as_of
+        floor = self.metadata.remembered_since
+        if not self.has_been_read:
+            # Of a longer list than what is kept, the first ends are forgotten already.
+            floor = max(horizon, min(math.nextafter(self._forgotten, math.inf), as_of))
+        elif self._again_since is not None and watermark is not None:
+            floor = self._again_since
+        self._again_since = None
+        if watermark is not None:
+            self._reads_up_to = asked_at
+            self.metadata = msgspec.structs.replace(
+                self.metadata, watermark=watermark, read_at=self._clock.wall() - (self._clock.monotonic() - asked_at)
+            )
         watched_since = self.metadata.watched_since
         if watched_since is None:
             # Also of a project that an earlier version saved.
             watched_since = since
             self.spinners.mark_changed(self.spinners)
         self.metadata = msgspec.structs.replace(
-            self.metadata, read_as_of=as_of, watermark=watermark, watched_since=watched_since
+            self.metadata, read_as_of=as_of, remembered_since=floor, watched_since=watched_since
         )
         self.read_at = at
         self.error = None
@@ -111,6 +145,19 @@ class ProjectRuns:
                 self._unsaved_runs.update(self.runs, self._tombstones)
         dropped, self.dropped_unseen = self.dropped_unseen, 0
         return dropped
+
+    def read_up_to(self, lead: float | None = None) -> float:
+        """Return the time up to which the list has been read; minus infinity before the first read.
+
+        By the runtime's clock as it is now: after it was set back, what changes gets earlier times than the watermark.
+        `lead` is the difference to our monotonic clock by a single response, which may know that before the others.
+        """
+        watermark, at = self.metadata.watermark, self._reads_up_to
+        if watermark is None:
+            return -math.inf
+        if at is None:
+            return watermark
+        return min(watermark, self._clock.at(at) if lead is None else at + lead)
 
     def earlier(self, tracked: TrackedRun) -> SpinnerPace:
         """Return what the spinner of a run learned from earlier runs."""
@@ -140,10 +187,12 @@ class ProjectRuns:
     ) -> None:
         """Merge snapshots into the runs they belong to, and count what is new about them.
 
-        `seen_at` is the runtime's time of the response; without one, each run's own `updatedAt` is used. Earlier reads
-        were complete up to `horizon`: an unknown run that ended before it was counted then. In a first read it is only
+        `seen_at` is the runtime's time of the response; without one, each run's own `updatedAt` is used. An unknown run
+        that ended before `horizon`, or before everything that is remembered, is not counted. In a first read it is only
         learned from: after a restart, `increase()` would count it again.
         """
+        if self.metadata.remembered_since is not None:
+            horizon = max(horizon, self.metadata.remembered_since)
         for snapshot in snapshots:
             if not self.spinners.is_named(snapshot):
                 snapshot = self.spinners.named(snapshot, label_length)
@@ -153,16 +202,22 @@ class ProjectRuns:
                 run = Run.first(snapshot, at)
                 if self._tombstones and snapshot.id in self._tombstones:
                     tracked = self._readmit(run)
-                elif run.ended_at is None or run.ended_at >= horizon:
+                elif run.ended_at is None or run.ended_at >= horizon or self._is_new_again(run.ended_at):
                     # Otherwise an earlier read has counted it, or it ended long before the first.
                     tracked = TrackedRun(run)
+                elif self._again_since is not None:
+                    self._remember(run)
                 elif not self.has_been_read:
                     self._learn_from_history(run)
                 if tracked is None:
                     continue
             else:
                 is_another = self._is_another_run(tracked.run.snapshot, snapshot)
-                newer = Run.first(snapshot, at) if is_another else tracked.run.fold(snapshot, at)
+                if is_another:
+                    newer = Run.first(snapshot, at)
+                else:
+                    newer = tracked.run.fold(snapshot, at, same_read=tracked.read_in == self._reads)
+                    tracked.read_in = self._reads
                 if newer is tracked.run or (is_another and (newer.ended or not tracked.run.ended)):
                     continue
                 # The previous state must be counted before this one replaces it.
@@ -171,7 +226,10 @@ class ProjectRuns:
                 if is_another:
                     tracked = TrackedRun(newer)
                 else:
+                    if newer.ended_at != tracked.run.ended_at:
+                        tracked.ended_steady = None
                     tracked.change(newer, self.metadata.read_as_of)
+            tracked.read_in = self._reads
             self._add_to_indexes(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
@@ -188,6 +246,17 @@ class ProjectRuns:
             self.shared_ids.add(known.id)
         return True
 
+    def _is_new_again(self, ended_at: float) -> bool:
+        """Whether a run ended since the last read, by a clock that was set back to times that may be forgotten."""
+        return self._again_since is not None and self._again_since <= ended_at <= self._clock.now()
+
+    def _remember(self, run: Run) -> None:
+        """Keep a tombstone of a run that was counted and forgotten: the next reads bring it again."""
+        tracked = TrackedRun(run, left_at=self._clock.now(), read_in=self._reads)
+        tracked.count_nothing()
+        self._tombstones[run.id] = tracked
+        self._note_run(run.id)
+
     def _learn_from_history(self, run: Run) -> None:
         if self.spinners.learn_from_history(self.name, run, at_once=self._shows_at_once):
             self._learned.add(run.snapshot.spinner)
@@ -198,7 +267,7 @@ class ProjectRuns:
         if self._is_another_run(tombstone.run.snapshot, run.snapshot):
             del self._tombstones[run.id]
             return TrackedRun(run)
-        late = run.snapshot.updated_at <= tombstone.run.snapshot.updated_at
+        late = run.snapshot.updated_at <= tombstone.run.changed_at
         if tombstone.run.ended and (late or run.ends_like(tombstone.run)):
             return None
         # It restarted under the same id, or was not gone after all: what was counted for it stays counted.
@@ -216,8 +285,14 @@ class ProjectRuns:
             self._note_run(run_id)
         if ended_at is None:
             self.open[run_id] = tracked
+            tracked.ended_steady = None
         else:
-            heapq.heappush(self._ends, RunEnd(ended_at, run_id))
+            steady = self._clock.steady()
+            ended_steady = min(ended_at + steady - self._clock.now(), steady)
+            if tracked.ended_steady is not None:
+                ended_steady = min(ended_steady, tracked.ended_steady)
+            tracked.ended_steady = ended_steady
+            heapq.heappush(self._ends, RunEnd(ended_steady, run_id))
         if run.failed_records:
             self._with_failed_records[run_id] = tracked
         if (0 if records is None else records.failed or 0) != tracked.records_read_for:
@@ -269,33 +344,68 @@ class ProjectRuns:
         while self._ends:
             first = self._ends[0]
             tracked = self.runs.get(first.run_id)
-            if tracked is not None and tracked.run.ended_at == first.at:
+            if tracked is not None and tracked.ended_steady == first.at:
                 return first
             # Its run was dropped, or restarted since.
             heapq.heappop(self._ends)
         return None
 
-    def expire(self, now: float, retention: float) -> None:
-        """Drop the runs that ended longer than `retention` ago, and the tombstones that are too old."""
-        while (first := self.first_end()) is not None and first.at < now - retention:
-            self.drop(first.run_id, now)
-        while (oldest := next(self.tombstones(), None)) is not None and oldest[0] <= now - TOMBSTONE_RETENTION:
-            self.drop_tombstone(oldest[1])
+    def expire(self, retention: float) -> None:
+        """Drop the runs that ended longer than `retention` ago.
+
+        How long ago is known when a read shows an end; from then on only our monotonic clock counts.
+        """
+        if self._clock.offset is None:
+            return
+        if self._has_restored_ends:
+            self._has_restored_ends = False
+            for tracked in self.runs.values():
+                if tracked.run.ended_at is not None:
+                    steady = self._clock.steady()
+                    tracked.ended_steady = min(tracked.run.ended_at + steady - self._clock.now(), steady)
+                    heapq.heappush(self._ends, RunEnd(tracked.ended_steady, tracked.run.id))
+        before = self._clock.steady() - retention
+        while (first := self.first_end()) is not None and first.at < before:
+            self.drop(first.run_id, self._clock.now())
+
+    def not_ahead_of(self, now: float) -> None:
+        """Note that the runtime's clock was set back to `now`: what has been seen is not yet to come."""
+        for tracked in self.open.values():
+            before = tracked.run
+            tracked.not_ahead_of(now)
+            if tracked.run is not before:
+                self._note_run(tracked.run.id)
+        self.spinners.not_ahead_of(now)
 
     @property
     def tombstone_count(self) -> int:
         """How many tombstones are kept."""
         return len(self._tombstones)
 
-    def tombstones(self) -> Iterator[tuple[float, str]]:
-        """Yield the tombstones, oldest first: the runtime's time of the drop and the run's id."""
+    def tombstones_not_needed(self, overlap: float) -> Iterator[tuple[float, str]]:
+        """Yield the tombstones of which no read will tell again, oldest first: time of the drop and the run's id.
+
+        A read asks for what changed since `overlap` seconds before the end of the last one. What changed then did not
+        end earlier. During a first read any may be dropped: its list may be longer than what can be kept.
+        """
+        before = self.read_up_to() - overlap if self.has_been_read else math.inf
         for run_id, tracked in self._tombstones.items():
-            yield tracked.left_at or 0.0, run_id
+            ended_at = tracked.left_at if tracked.run.ended_at is None else tracked.run.ended_at
+            if ended_at is None or ended_at < before:
+                yield tracked.left_at or 0.0, run_id
 
     def drop_tombstone(self, run_id: str) -> None:
-        """Drop a tombstone."""
-        del self._tombstones[run_id]
+        """Forget a run. From now on none that ended before it is taken for a new one."""
+        ended_at = self._tombstones.pop(run_id).run.ended_at
         self._note_run(run_id)
+        if ended_at is None:
+            return
+        self._forgotten = max(self._forgotten, ended_at)
+        floor = self.metadata.remembered_since
+        if floor is not None and self._forgotten >= floor:
+            self.metadata = msgspec.structs.replace(
+                self.metadata, remembered_since=math.nextafter(self._forgotten, math.inf)
+            )
 
     def hide(self, hidden: set[str]) -> int:
         """Hide exactly these runs; return how many of them were shown before."""
@@ -351,9 +461,17 @@ class ProjectRuns:
 
     def restore(self, runs: Iterable[TrackedRun], spinners: dict[str, Spinner]) -> None:
         """Restore what an earlier process saved; this project must be new."""
+        self._has_restored_ends = True
+        metadata = self.metadata
+        if metadata.watermark is not None and metadata.remembered_since is None:
+            # An earlier version saved it, and counted nothing that ended before.
+            self.metadata = msgspec.structs.replace(metadata, remembered_since=metadata.watermark)
+        if metadata.read_at is not None:
+            self._reads_up_to = self._clock.moment(metadata.read_at)
         tombstones: list[TrackedRun] = []
         for tracked in runs:
             tracked.hidden = False  # the first read decides
+            tracked.read_in, tracked.ended_steady = 0, None
             if tracked.left_at is None:
                 self._add_to_indexes(tracked)
             else:

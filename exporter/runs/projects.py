@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from exporter.config import Config
+from exporter.runs.clock import RuntimeClock
 from exporter.runs.project import ProjectMetadata, ProjectRuns
 from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runs.spinners import ProjectSpinners, SpinnerPlaces
@@ -13,11 +14,14 @@ from exporter.runs.spinners import ProjectSpinners, SpinnerPlaces
 class Projects(Mapping[str, ProjectRuns]):
     """Owns every `ProjectRuns` of a store."""
 
-    def __init__(self, places: SpinnerPlaces, config: Callable[[], Config], *, is_saved: bool) -> None:
+    def __init__(
+        self, clock: RuntimeClock, places: SpinnerPlaces, config: Callable[[], Config], *, is_saved: bool
+    ) -> None:
         """`places` are those of all spinners, `config` returns the current config.
 
         `is_saved`: whether the projects note their changes for a state file.
         """
+        self._clock = clock
         self.places = places
         self._config = config
         self._is_saved = is_saved
@@ -76,4 +80,4 @@ class Projects(Mapping[str, ProjectRuns]):
 
     def _add(self, project_id: str, metadata: ProjectMetadata) -> None:
         spinners = ProjectSpinners(self.places, self._config, is_saved=self._is_saved)
-        self._by_id[project_id] = ProjectRuns(metadata, spinners, is_saved=self._is_saved)
+        self._by_id[project_id] = ProjectRuns(metadata, spinners, self._clock, is_saved=self._is_saved)

@@ -1,5 +1,6 @@
 """One read of one project on its way into the store: applied response by response, then completed."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from exporter.runs.project import ProjectRuns
@@ -29,11 +30,11 @@ class ProjectRead:
         self._monotonic = monotonic
         self._has_begun = False
 
-    def apply(self, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float) -> None:
+    def apply(self, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float = -math.inf) -> None:
         """Apply snapshots of one response, or of a part of it.
 
-        `seen_at` is the runtime's time of the response; None when it has none. Earlier reads were complete up to
-        `horizon`: a run that ended before it and is not in the store was counted then, and does not return.
+        `seen_at` is the runtime's time of the response; None when it has none. A run that ended before `horizon` and
+        is not in the store is history, which is not counted; without one, what the store remembers decides.
         """
         self._begin()
         shared = len(self._project.shared_ids)
@@ -47,14 +48,34 @@ class ProjectRead:
         """How many ids are those of several runs of the project, of which only one is tracked."""
         return len(self._project.shared_ids)
 
-    def complete(self, *, as_of: float, since: float, unchanged: bool = False) -> None:
+    def complete(
+        self,
+        *,
+        as_of: float,
+        since: float,
+        horizon: float = -math.inf,
+        watermark: float | None = None,
+        asked_at: float | None = None,
+        unchanged: bool = False,
+    ) -> None:
         """Complete the read of changes since the runtime's time `since`: the project is now known as of `as_of`.
 
-        `unchanged`: the list of changes is the one of the read before (HTTP 304). It has no time, so the
-        next read starts where this one did.
+        `watermark` is the time up to which the list was read at our monotonic time `asked_at`, by default `as_of` and
+        now, and `horizon` the one of a first read. `unchanged`: the next read starts where this one did, since the list
+        of changes is the one of the read before (HTTP 304), or its time is not to be believed.
         """
         self._begin()
-        for _ in range(self._project.complete(as_of=as_of, since=since, unchanged=unchanged, at=self._monotonic())):
+        at = self._monotonic()
+        for _ in range(
+            self._project.complete(
+                as_of=as_of,
+                since=since,
+                horizon=horizon,
+                watermark=None if unchanged else as_of if watermark is None else watermark,
+                asked_at=at if asked_at is None else asked_at,
+                at=at,
+            )
+        ):
             self._dropped("limit")
 
     def _begin(self) -> None:

@@ -17,37 +17,44 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     """
 
     snapshot: RunSnapshot
-    """The newest snapshot; older ones that arrive late never replace it."""
+    """What the newest read says; within one read the newest `updatedAt`."""
     seen_at: float
-    """The runtime's time of the read that brought the newest snapshot."""
+    """The runtime's time of the read that brought the snapshot."""
     ended_at: float | None
     """When the run ended; from its first ended snapshot's `updatedAt` where the runtime does not say."""
     last_progress_at: float | None
-    """When a record last finished, or the run started; None before it started, and while nothing tells."""
+    """When a record last finished, or the run started; None before it started, and while nothing tells.
+
+    Never later than the read that showed it.
+    """
     failed_records: tuple[FailedRecord, ...] = ()
     """The newest failed records, at most `limits.failed_records_per_run`."""
 
     @classmethod
     def first(cls, snapshot: RunSnapshot, seen_at: float) -> Self:
         """Return the run of a first snapshot."""
-        return cls(snapshot, seen_at, _end(snapshot), _progress(snapshot, snapshot.updated_at))
+        changed_at = _not_ahead(snapshot.updated_at, seen_at)
+        return cls(snapshot, seen_at, _end(snapshot, changed_at), _progress(snapshot, changed_at, seen_at))
 
-    def fold(self, snapshot: RunSnapshot, seen_at: float) -> Self:
-        """Return the run merged with one more snapshot; the order in which snapshots arrive does not matter.
+    def fold(self, snapshot: RunSnapshot, seen_at: float, *, same_read: bool = False) -> Self:
+        """Return the run merged with one more snapshot.
 
-        The newest `updatedAt` wins, then the newest read: some runtimes change counts without `updatedAt`. An older
-        snapshot can still show that the run ended, or reached its present counts, earlier than known.
+        The newest read decides: an `updatedAt` may have been in the future, and the runtime's clock may have been set
+        back. Within one read, whose pages can be of different moments, the newest `updatedAt` wins and the order does
+        not matter; with equal ones the newest response wins, since some runtimes change counts without `updatedAt`. An
+        older snapshot can still show that the run ended, or reached its present counts, earlier than known.
         """
         if snapshot == self.snapshot:
             return self
         older, newer = self.snapshot, snapshot
-        swapped = _newer(self.snapshot, self.seen_at, snapshot, seen_at)
+        swapped = same_read and _newer(self.snapshot, self.seen_at, snapshot, seen_at)
         if swapped:
             older, newer = newer, older
-        ended_at = _end(newer)
+        changed_at = _not_ahead(snapshot.updated_at, seen_at)
+        ended_at = self.ended_at if swapped else _end(snapshot, changed_at)
         if ended_at is not None and newer.ended_at is None:
             # `updatedAt` can change after the end; the first snapshot that shows the end is nearest to it.
-            known = (self.ended_at if self.snapshot.status.ended else None, _end(snapshot))
+            known = (self.ended_at if self.snapshot.status.ended else None, _end(snapshot, changed_at))
             ended_at = min(time for time in known if time is not None)
         progress = self._fold_progress(older, newer, seen_at, swapped=swapped)
         kept = self.seen_at if swapped else seen_at
@@ -57,15 +64,35 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     def _fold_progress(self, older: RunSnapshot, newer: RunSnapshot, seen_at: float, *, swapped: bool) -> float | None:
         if newer.last_progress_at is not None or newer.started_at is None or _finished(newer) is None:
-            return _progress(newer, newer.updated_at)
+            if swapped:
+                return self.last_progress_at
+            progress = _progress(newer, _not_ahead(newer.updated_at, seen_at), seen_at)
+            is_same = (newer.last_progress_at, newer.started_at) == (older.last_progress_at, older.started_at)
+            if is_same and progress is not None and self.last_progress_at is not None:
+                # A time from the future is as old as it has been known.
+                return min(progress, self.last_progress_at)
+            return progress
         if _finished(older) == _finished(newer):
             # Nothing finished between the two: the earlier snapshot of this count is nearer to the moment.
-            times = (self.last_progress_at, _progress(older, older.updated_at))
+            seen = seen_at if swapped else self.seen_at
+            times = (self.last_progress_at, _progress(older, _not_ahead(older.updated_at, seen), seen))
             return max(min((time for time in times if time is not None), default=0.0), newer.started_at)
         if swapped:
             return self.last_progress_at
-        # The counts changed and `updatedAt` did not, so only the time of the read is known.
-        return _progress(newer, newer.updated_at if newer.updated_at > older.updated_at else seen_at)
+        # The counts changed and `updatedAt` did not, or went back, so only the time of the read is known.
+        is_later = newer.updated_at > older.updated_at
+        return _progress(newer, _not_ahead(newer.updated_at, seen_at) if is_later else seen_at, seen_at)
+
+    def not_ahead_of(self, now: float) -> Self:
+        """Return the run for a runtime whose clock was set back to `now`: no progress that was seen is yet to come."""
+        if self.last_progress_at is None or self.last_progress_at <= now:
+            return self
+        return type(self)(self.snapshot, min(self.seen_at, now), self.ended_at, now, self.failed_records)
+
+    @property
+    def changed_at(self) -> float:
+        """When it last changed, and not later than the read that showed it."""
+        return _not_ahead(self.snapshot.updated_at, self.seen_at)
 
     @property
     def id(self) -> str:
@@ -116,8 +143,13 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return self.snapshot.ended_at is None or self.ended_at <= earlier.ended_at
 
     def restarted_by(self, newer: Self) -> bool:
-        """Whether `newer` is a restart of this run under the same id: its counts are lower and its start is another."""
-        again = newer.snapshot.started_at is None or newer.snapshot.started_at != self.snapshot.started_at
+        """Whether `newer` is a restart of this run under the same id: its counts are lower and its start is another.
+
+        Without a start it must be newer, or a server that lags behind could make records count twice.
+        """
+        again = newer.snapshot.started_at != self.snapshot.started_at
+        if newer.snapshot.started_at is None:
+            again = newer.snapshot.updated_at > self.snapshot.updated_at
         before, after = self.records.finished, newer.records.finished
         return again and before is not None and after is not None and after < before
 
@@ -140,23 +172,32 @@ def _finished(snapshot: RunSnapshot) -> int | None:
 
 def ended_before(snapshot: RunSnapshot, time: float) -> bool:
     """Whether the run had ended by a time of the runtime's clock."""
-    ended_at = _end(snapshot)
+    ended_at = _end(snapshot, snapshot.updated_at)
     return ended_at is not None and ended_at < time
 
 
-def _end(snapshot: RunSnapshot) -> float | None:
+AHEAD = 30.0
+"""Seconds by which a time may be ahead of the read that shows it: the run changed meanwhile."""
+
+
+def _not_ahead(time: float, seen_at: float) -> float:
+    """Return a time that has passed: that of the read for one that is ahead of it."""
+    return time if time <= seen_at + AHEAD else seen_at
+
+
+def _end(snapshot: RunSnapshot, changed_at: float) -> float | None:
     """Return when the run ended. The status decides; an unknown status ends with `endedAt`."""
     if snapshot.status.ended:
-        return snapshot.updated_at if snapshot.ended_at is None else snapshot.ended_at
+        return changed_at if snapshot.ended_at is None else snapshot.ended_at
     return snapshot.ended_at if snapshot.status is Status.UNKNOWN else None
 
 
-def _progress(snapshot: RunSnapshot, finished_by: float) -> float | None:
+def _progress(snapshot: RunSnapshot, finished_by: float, seen_at: float) -> float | None:
     """Return the time of the last progress; `finished_by` is when its finished records had finished at the latest."""
     reported, started_at = snapshot.last_progress_at, snapshot.started_at
     if reported is not None:
-        return reported if started_at is None or reported > started_at else started_at
+        return _not_ahead(reported if started_at is None or reported > started_at else started_at, seen_at)
     finished = _finished(snapshot)
     if started_at is None or finished is None:
         return None
-    return max(finished_by, started_at) if finished else started_at
+    return _not_ahead(max(finished_by, started_at) if finished else started_at, seen_at)

@@ -7,7 +7,7 @@ import msgspec
 
 from exporter.runs.counters import Counters, Observation
 from exporter.runs.pace import RunPace, SpinnerPace
-from exporter.runs.run import Run
+from exporter.runs.run import AHEAD, Run
 from exporter.status import Status
 
 STARTED, QUEUED, FINISHED, TAUGHT = 1, 2, 4, 8
@@ -33,6 +33,10 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
     """The failed count for which failed records were last read."""
     left_at: float | None = None
     """The runtime's time at which it was dropped; None for a run that is not a tombstone."""
+    read_in: int = 0
+    """The number of the read that last brought it, of this process."""
+    ended_steady: float | None = None
+    """When it ended by `RuntimeClock.steady`; None while it has not, and for one that a state file brought."""
     learned: RunPace | None = None
     """Its pace as learned from its changes; None before the first, as for most runs: they are first read when ended."""
 
@@ -56,6 +60,18 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         self.learned = self.pace.learn(self.run, newer, unchanged_until)
         self.run = newer
         self.left_at = None
+
+    def not_ahead_of(self, now: float) -> None:
+        """Note that the runtime's clock was set back to `now`: no silence began later."""
+        self.run = self.run.not_ahead_of(now)
+        if self.learned is not None:
+            self.learned.not_ahead_of(now)
+
+    def count_nothing(self) -> None:
+        """Note that everything about the run was counted before it was forgotten."""
+        records = self.run.records
+        self.counted = STARTED | QUEUED | FINISHED | TAUGHT
+        self.counted_completed, self.counted_failed = records.completed or 0, records.failed or 0
 
 
 class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}):
@@ -133,7 +149,8 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
             if started_at is not None:
                 facts = STARTED | QUEUED
                 if started_at > last_start_at:
-                    last_start_at = started_at
+                    # A time from the future would hide for so long that none starts any more.
+                    last_start_at = max(last_start_at, min(started_at, run.seen_at + AHEAD))
             elif run.started:
                 facts = STARTED
             if ended_at is not None:
@@ -141,7 +158,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                 if status.ended:
                     facts |= FINISHED
                     if ended_at > last_success_at and status is Status.COMPLETED:
-                        last_success_at = ended_at
+                        last_success_at = max(last_success_at, min(ended_at, run.seen_at + AHEAD))
             counted = tracked.counted
             new = facts & ~counted
             if new:
@@ -186,6 +203,13 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
         counters.durations.observe(durations)
         self.sums_others = self.sums_others or not is_own
         return is_own and self.pace.learn(tracked.pace for tracked in reversed(teachers))
+
+    def not_ahead_of(self, now: float) -> bool:
+        """Note that the runtime's clock was set back to `now`; return whether a last start or success was later."""
+        counters = self.counters
+        before = counters.last_start_at, counters.last_success_at
+        counters.last_start_at, counters.last_success_at = (None if time is None else min(time, now) for time in before)
+        return before != (counters.last_start_at, counters.last_success_at)
 
     def learn_from_history(self, run: Run) -> bool:
         """Learn from a run that ended too long ago to be counted; return whether the pace learned from it."""

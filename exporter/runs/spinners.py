@@ -183,6 +183,12 @@ class ProjectSpinners:
         self._note(name)
         return learned
 
+    def not_ahead_of(self, now: float) -> None:
+        """Note that the runtime's clock was set back to `now`: what has been seen is not yet to come."""
+        for name in self:
+            if self._counting(name).not_ahead_of(now):
+                self._note(name)
+
     def remove(self, name: str, status: Status) -> None:
         """Note that a run of a spinner is removed, or will be counted again with another status."""
         key = name if name in self else OTHER

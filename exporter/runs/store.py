@@ -6,10 +6,11 @@ run for `spinner_retention`.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from exporter.config import Config
-from exporter.runs.clock import RuntimeClock
+from exporter.runs.clock import TOLERANCE, RuntimeClock
 from exporter.runs.limits import LimitEnforcer
 from exporter.runs.persistence import Persistence
 from exporter.runs.projects import Projects
@@ -43,7 +44,9 @@ class Store:
         self.clock = clock
         self._monotonic = monotonic
         self.dropped = dropped
-        self._projects = Projects(places or SpinnerPlaces(), lambda: self._config, is_saved=is_saved)
+        self._expired_at = -math.inf
+        """The runtime's time of the last `expire`."""
+        self._projects = Projects(clock, places or SpinnerPlaces(), lambda: self._config, is_saved=is_saved)
         self._runtime = RuntimeState(clock, monotonic)
         self._limits = LimitEnforcer(self._projects, clock, self._note_dropped)
         self.persistence = Persistence(self._projects, self._runtime)
@@ -83,7 +86,7 @@ class Store:
                 self._projects.discard_first_read(project_id)
 
     def _applied(self, count: int) -> None:
-        self._limits.applied(count, self._config.limits)
+        self._limits.applied(count, self._config)
 
     def _note_dropped(self, reason: str) -> None:
         self.dropped(reason)
@@ -105,9 +108,16 @@ class Store:
             if project.read_at is None or project.read_at < monotonic:
                 project.error = project.error or error
 
-    def watermark(self, project_id: str) -> float | None:
-        """Return the runtime's time up to which a project's list has been read; None before the first read."""
-        return self._projects[project_id].metadata.watermark
+    def has_been_read(self, project_id: str) -> bool:
+        """Whether a read of a project has ever completed."""
+        return self._projects[project_id].has_been_read
+
+    def read_up_to(self, project_id: str, lead: float | None = None) -> float:
+        """Return the runtime's time up to which a project's list has been read; minus infinity before the first read.
+
+        `lead` is how far the runtime's clock is ahead of our monotonic one by a single response.
+        """
+        return self._projects[project_id].read_up_to(lead)
 
     def runs_of(self, project_id: str) -> dict[str, Run]:
         """Return a project's runs by their ids."""
@@ -158,9 +168,10 @@ class Store:
         for _ in project.runs if project.has_been_read else ():
             self.dropped("project_gone")
 
-    def keep_health(self, health: Health) -> None:
-        """Store the state of the worker service."""
-        if self._runtime.keep_health(health, heartbeat_timeout=self.config.runtime.heartbeat_timeout):
+    def keep_health(self, health: Health, read_at: float | None = None) -> None:
+        """Store the state of the worker service, which was read at our monotonic time `read_at`, by default now."""
+        timeout = self.config.runtime.heartbeat_timeout
+        if self._runtime.keep_health(health, heartbeat_timeout=timeout, read_at=read_at):
             for project in self._projects.values():
                 project.mark_open_changed()
 
@@ -171,11 +182,16 @@ class Store:
     def expire(self) -> None:
         """Drop the runs and the spinners whose retention is over, then enforce the limits."""
         now = self.clock.now()
+        is_set_back, self._expired_at = now < self._expired_at - TOLERANCE, now
+        if is_set_back:
+            self._runtime.not_ahead_of(now)
         for project in self._projects.values():
-            project.expire(now, self.config.retention)
+            if is_set_back:
+                project.not_ahead_of(now)
+            project.expire(self.config.retention)
             if self.view.is_fresh(project):
                 project.spinners.expire(project.name, now)
-        self._limits.enforce(self.config.limits)
+        self._limits.enforce(self.config)
 
     def release(self) -> None:
         """Free the places of the spinners: the store is no longer used, and others share them."""

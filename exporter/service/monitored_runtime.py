@@ -194,7 +194,7 @@ class MonitoredRuntime:
     def _make_store(self, *, is_saved: bool = False, places: SpinnerPlaces | None = None) -> Store:
         return Store(
             self.config,
-            RuntimeClock(self._dependencies.wall),
+            RuntimeClock(self._dependencies.wall, self._dependencies.monotonic),
             monotonic=self._dependencies.monotonic,
             dropped=self._metrics.run_dropped,
             is_saved=is_saved,

@@ -62,7 +62,8 @@ class Probes:
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
         self._rereads = Budget(config.limits.rereads)
-        self._health: Health | None = None
+        self._health: tuple[Health, float] | None = None
+        """And our monotonic time of its read."""
         self._shared = SingleFlight(self._read_shared, min_interval=config.sync.min_interval, monotonic=monotonic)
         self._is_stopped = False
         self.held: dict[str, ProbedProject] = {}
@@ -138,9 +139,6 @@ class Probes:
         async def read() -> bool:
             started, runs_before = self._monotonic(), store.view.run_count
             store.clock.begin()
-            if self._health is not None:
-                # Not shown with a project, but the silence of its runs during an outage of the runtime is not a stall.
-                store.keep_health(self._health)
             try:
                 async with asyncio.timeout(self._config.sync.stale_after):
                     ok = await project_sync.read(project_id, self._project_list.names.get(project_id))
@@ -150,6 +148,10 @@ class Probes:
             except TimeoutError:
                 ok = False
                 store.fail(project_id, f"not finished within {self._config.sync.stale_after:.0f} s")
+            if self._health is not None:
+                # Not shown with a project, but the silence of its runs during an outage of the runtime is not a stall.
+                # After the read, which tells whether a clock was set.
+                store.keep_health(*self._health)
             store.expire()
             if store.view.run_count > runs_before:
                 self._limit_runs(just_read=project_id)
@@ -178,7 +180,8 @@ class Probes:
             if project_id in self._project_list.names or not self.held[project_id].store.project_ids():
                 self._forget(project_id)
         if self._client.has("health"):
-            self._health = await read_health(self._client, self._problems)
+            health = await read_health(self._client, self._problems)
+            self._health = None if health is None else (health, self._monotonic())
         return True
 
     def _names(self) -> dict[str, str]:

@@ -4,12 +4,14 @@ The pages of a read are collected and applied after the last one; a read that fa
 """
 
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from exporter.config import Config
 from exporter.errors import ApiError
+from exporter.runs.clock import MAX_DELAY, TOLERANCE
 from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run, ended_before
 from exporter.runs.store import Store
@@ -131,41 +133,67 @@ class ProjectSync:
         active = _RunList(open_before)
         if sweeps and self._client.can_list_active:
             async for page in self._runs_of(project, active=True):
-                active.add(page)
-        is_first = self._store.watermark(project_id) is None
-        since, horizon = self._range(project, active)
-        changed = _RunList(active.unseen)
+                active.add(page, self._monotonic())
+        is_first = not self._store.has_been_read(project_id)
+        since, horizon = self._range(project)
         # A sweep sends no ETag: a wrong one would hide every change for ever.
-        etag = None if sweeps else cursor.etag
-        async for page in self._runs_of(project, updated_since=since, etag=etag):
-            changed.add(page)
-            if is_first:
-                # Nothing of a project is shown or saved before its first read completes. So its pages are applied as
-                # they arrive, and the whole history is never in memory.
-                self._begun_first_reads[project_id] += changed.pages == 1
-                counts = self._client.counts_records
-                ready = changed.drain_ended(horizon) if counts else [*active.drain(), *changed.drain()]
-                await self._apply(read, ready, horizon)
+        changed = await self._read_changes(
+            project, active, since, None if sweeps else cursor.etag, read if is_first else None
+        )
+        if not is_first and since > (needed := self._since(project_id, changed.lead())) + TOLERANCE:
+            # The runtime's clock was set back, so what changed has earlier times than what was asked for.
+            since = needed
+            changed = await self._read_changes(project, active, since, None, None)
         lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
         gone, unread = await self._reread(project_id, lost, cursor.unread, active)
-        as_of = self._store.clock.now() if changed.not_modified else changed.as_of()
+        as_of = self._seen_at(changed.first)
         responses = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
-            responses = await self._count_records(project_id, responses, as_of)
+            responses = await self._count_records(project_id, responses)
         await self._apply(read, responses, horizon)
-        read.complete(as_of=as_of, since=since, unchanged=changed.not_modified)
+        believed = self._store.clock.at(changed.first.at)
+        # A clock that was set back is believed when other responses agree; until then the next read asks again.
+        is_behind = not is_first and changed.as_of() < believed - MAX_DELAY
+        read.complete(
+            as_of=as_of,
+            since=since,
+            horizon=horizon,
+            watermark=min(changed.as_of(), believed),
+            asked_at=changed.asked_at,
+            unchanged=changed.not_modified or is_behind,
+        )
         self._begun_first_reads.pop(project_id, None)
         # A sweep is over when the last of its runs has been read; the next one is due from when it began.
         begun_at = swept_at if sweeps and not cursor.unread else cursor.swept_at
-        self._cursors[project_id] = _Cursor(changed.etag, begun_at, unread)
+        self._cursors[project_id] = _Cursor(None if is_behind else changed.etag, begun_at, unread)
         return gone
 
-    def _range(self, project: Project, active: "_RunList") -> tuple[float, float]:
+    async def _read_changes(
+        self, project: Project, active: "_RunList", since: float, etag: str | None, first: ProjectRead | None
+    ) -> "_RunList":
+        """Read what changed since a time of the runtime's clock; `first` is the read if it is the project's first."""
+        changed = _RunList(active.unseen, asked_at=self._monotonic())
+        async for page in self._runs_of(project, updated_since=since, etag=etag):
+            changed.add(page, self._monotonic())
+            if first is not None:
+                # Nothing of a project is shown or saved before its first read completes. So its pages are applied as
+                # they arrive, and the whole history is never in memory.
+                self._begun_first_reads[project.id] += changed.pages == 1
+                _, horizon = self._range(project)
+                counts = self._client.counts_records
+                ready = changed.drain_ended(horizon) if counts else [*active.drain(), *changed.drain()]
+                await self._apply(first, ready, horizon)
+        return changed
+
+    def _since(self, project_id: str, lead: float | None = None) -> float:
+        """Return since when changes are read of a project that has been read; `lead` as in `Store.read_up_to`."""
+        return self._store.read_up_to(project_id, lead) - self._config.sync.overlap
+
+    def _range(self, project: Project) -> tuple[float, float]:
         """Return since when changes are read, and the end before which a run that is not known is not counted."""
-        watermark = self._store.watermark(project.id)
-        if watermark is not None:
-            return watermark - self._config.sync.overlap, watermark - self._config.sync.overlap
-        now = active.as_of() if self._client.can_list_active else self._store.clock.now()
+        if self._store.has_been_read(project.id):
+            return self._since(project.id), -math.inf
+        now = self._store.clock.now()
         # Half as much after each first read that did not complete: its list may have more than `limits.pages`, or take
         # too long.
         history = self._config.history(project.name) * 0.5 ** self._begun_first_reads[project.id]
@@ -176,27 +204,35 @@ class ProjectSync:
             for start in range(0, len(response.runs), RUNS_PER_SLICE):
                 await self._client.time_slices.next()
                 some = response.runs[start : start + RUNS_PER_SLICE]
-                read.apply(some, response.as_of, horizon=horizon)
+                read.apply(some, self._seen_at(response), horizon=horizon)
 
-    async def _count_records(self, project_id: str, responses: list["_Response"], as_of: float) -> list["_Response"]:
+    def _seen_at(self, response: "_Response") -> float:
+        """Return the runtime's time of a response, as far as the others agree with it."""
+        clock = self._store.clock
+        return clock.at(response.at) if response.as_of is None else clock.agreed(response.as_of, response.at)
+
+    async def _count_records(self, project_id: str, responses: list["_Response"]) -> list["_Response"]:
         """Return responses with counted records, and one for each open run, whose records can change without it."""
-        counter = self._counters.setdefault(project_id, RecordCounter(self._client, overlap=self._config.sync.overlap))
+        counter = self._counters.setdefault(
+            project_id, RecordCounter(self._client, self._store.clock, overlap=self._config.sync.overlap)
+        )
         known = self._store.runs_of(project_id)
-        newest: dict[str, tuple[RunSnapshot, float | None]]
-        newest = {run.id: (run.snapshot, as_of) for run in known.values() if not run.ended}
-        newest |= {snapshot.id: (snapshot, response.as_of) for response in responses for snapshot in response.runs}
+        unlisted = _Response((), None, self._monotonic())
+        newest = {run.id: (run.snapshot, unlisted) for run in known.values() if not run.ended}
+        newest |= {snapshot.id: (snapshot, response) for response in responses for snapshot in response.runs}
         problems: list[ApiError] = []
 
-        async def count(snapshot: RunSnapshot, seen_at: float | None) -> _Response | None:
+        async def count(snapshot: RunSnapshot, response: _Response) -> _Response | None:
             try:
                 with one_read():
-                    return _Response([await counter.count(snapshot, known.get(snapshot.id))], seen_at)
+                    counted = await counter.count(snapshot, known.get(snapshot.id))
+                    return _Response([counted], response.as_of, response.at)
             except ApiError as error:
                 # The run stays as it was: without its records it would lose its counts.
                 problems.append(error)
                 return None
 
-        counted = await together(*(count(snapshot, seen_at) for snapshot, seen_at in newest.values()))
+        counted = await together(*(count(snapshot, response) for snapshot, response in newest.values()))
         counter.keep_only(newest)
         self._problems.settle("records", problems, project=project_id)
         if problems and len(problems) == len(counted):
@@ -222,7 +258,7 @@ class ProjectSync:
         async def read(run: Run) -> None:
             try:
                 with one_read():
-                    active.add_single(await self._client.job(run.snapshot), self._store.clock.now())
+                    active.add_single(await self._client.job(run.snapshot), self._monotonic())
             except NotFoundError:
                 gone.append(run.id)
             except ApiError as error:
@@ -268,37 +304,43 @@ class _Cursor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Response:
-    """The runs of one response, and the runtime's time of it; None when it has none."""
+    """The runs of one response."""
 
     runs: Sequence[RunSnapshot]
     as_of: float | None
+    """The runtime's time that it carries; None when it has none."""
+    at: float
+    """Our monotonic time of its arrival."""
 
 
 class _RunList:
     """A list of runs while its pages are read."""
 
-    def __init__(self, expected: Iterable[str]) -> None:
-        """`expected` are ids of runs that should be in it."""
+    def __init__(self, expected: Iterable[str], *, asked_at: float = -math.inf) -> None:
+        """`expected` are ids of runs that should be in it; `asked_at` is our monotonic time of the first request."""
+        self.asked_at = asked_at
         self.unseen = set(expected)
         """Expected runs that were on no page so far."""
         self.etag: str | None = None
         self.not_modified = False
         self.pages = 0
         self._responses: list[_Response] = []
-        self._first_as_of: float | None = None
+        self.first = _Response((), None, asked_at)
+        """The first page, without its runs: what changed after it may be missing from the list."""
 
-    def add(self, page: ListPage[RunSnapshot]) -> None:
-        """Add the next page."""
-        self._first_as_of = page.as_of if self._first_as_of is None else self._first_as_of
+    def add(self, page: ListPage[RunSnapshot], at: float) -> None:
+        """Add the next page, which arrived at our monotonic time `at`."""
+        if self.first.as_of is None:
+            self.first = _Response((), page.as_of, at)
         self.etag, self.not_modified = page.etag, page.not_modified
         self.pages += 1
-        self._responses.append(_Response(page.items, page.as_of))
+        self._responses.append(_Response(page.items, page.as_of, at))
         if self.unseen:
             self.unseen.difference_update([snapshot.id for snapshot in page.items])
 
-    def add_single(self, snapshot: RunSnapshot, as_of: float) -> None:
-        """Add a run that was read by its id, after the list, at `as_of` by the runtime's clock."""
-        self._responses.append(_Response([snapshot], as_of))
+    def add_single(self, snapshot: RunSnapshot, at: float) -> None:
+        """Add a run that was read by its id, after the list, at our monotonic time `at`."""
+        self._responses.append(_Response([snapshot], None, at))
 
     def drain(self) -> list[_Response]:
         """Return what was added since the last call."""
@@ -310,11 +352,15 @@ class _RunList:
         page = self._responses.pop()
         ended = [run for run in page.runs if ended_before(run, before)]
         others = [run for run in page.runs if not ended_before(run, before)]
-        self._responses.append(_Response(others, page.as_of))
-        return [_Response(ended, page.as_of)]
+        self._responses.append(_Response(others, page.as_of, page.at))
+        return [_Response(ended, page.as_of, page.at)]
 
     def as_of(self) -> float:
-        """Return the runtime's time of the first page: what changed after it may be missing from the list."""
-        if self._first_as_of is None:
+        """Return the runtime's time that the first page carries."""
+        if self.first.as_of is None:
             raise ApiError("jobs: the response has neither asOf nor a Date header, so its time is unknown")
-        return self._first_as_of
+        return self.first.as_of
+
+    def lead(self) -> float:
+        """Return how far the runtime's clock is ahead of our monotonic one by the first page."""
+        return self.as_of() - self.first.at

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from exporter.runs.clock import MAX_DELAY, RuntimeClock
 from exporter.runs.run import Run
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import FailureCount, RecordCounts, RecordSnapshot, RunSnapshot
@@ -18,9 +19,10 @@ from exporter.status import Status
 class RecordCounter:
     """Counts the records of one project's runs."""
 
-    def __init__(self, client: RuntimeClient, *, overlap: float) -> None:
+    def __init__(self, client: RuntimeClient, clock: RuntimeClock, *, overlap: float) -> None:
         """An incremental read begins `overlap` seconds before the time of the last one."""
         self._client = client
+        self._clock = clock
         self._overlap = overlap
         self._counted: dict[str, _Counted] = {}
 
@@ -32,7 +34,11 @@ class RecordCounter:
         if snapshot.status.ended and known is not None and known.ended and _same(known.snapshot, snapshot):
             return _with_counts_of(known.snapshot, snapshot)
         counted = self._counted.get(snapshot.id, _Counted())
-        since = None if counted.as_of is None else counted.as_of - self._overlap
+        since = None
+        if counted.as_of is not None:
+            # Less if the runtime's clock was set back since, or that time was in the future.
+            since = min(counted.as_of, self._clock.at(counted.at)) - self._overlap
+        at = self._clock.monotonic()
         records = dict(counted.records) if since is not None else {}
         as_of = None
         async for page in self._client.records(snapshot, changed_since=since):
@@ -42,7 +48,10 @@ class RecordCounter:
             self._counted.pop(snapshot.id, None)
         elif self._client.can_list_changed_records:
             # Otherwise the next read lists all records again, and these are not needed.
-            self._counted[snapshot.id] = _Counted(records, as_of)
+            if as_of is not None and counted.as_of is not None and as_of < self._clock.at(at) - MAX_DELAY:
+                # Until other responses agree, what changed may have times before those that were asked for.
+                as_of, at = counted.as_of, counted.at
+            self._counted[snapshot.id] = _Counted(records, as_of, at)
         return _with_counts(snapshot, records)
 
     def keep_only(self, run_ids: Mapping[str, object]) -> None:
@@ -55,6 +64,8 @@ class _Counted:
     records: dict[str, RecordSnapshot] = dataclasses.field(default_factory=dict)
     as_of: float | None = None
     """The runtime's time of their read."""
+    at: float = 0.0
+    """Our monotonic time of it."""
 
 
 def _with_counts(snapshot: RunSnapshot, records: Mapping[str, RecordSnapshot]) -> RunSnapshot:

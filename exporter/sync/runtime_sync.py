@@ -49,6 +49,8 @@ class RuntimeSync:
         self._observer = observer
         self._monotonic = monotonic
         self._project_list = project_list
+        self._health: tuple[Health, float] | None = None
+        """What this sync has read, and our monotonic time of that."""
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
         self._rereads = Budget(config.limits.rereads)
@@ -79,6 +81,10 @@ class RuntimeSync:
             # Each request was fast enough, but all of them were not.
             self._give_up(f"not finished within {self._config.sync.stale_after:.0f} s", before=started)
             ok = False
+        if self._health is not None:
+            # After the reads that tell whether a clock was set: a heartbeat would look old or new.
+            self._store.keep_health(*self._health)
+            self._health = None
         self._store.expire()
         self._problems.log()
         self._observer.sync_ended(self._monotonic() - started, ok=ok)
@@ -94,7 +100,7 @@ class RuntimeSync:
             return True
         health = await read_health(self._client, self._problems)
         if health is not None:
-            self._store.keep_health(health)
+            self._health = health, self._monotonic()
         return health is not None
 
     async def _read_usage(self) -> bool:

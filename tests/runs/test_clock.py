@@ -8,13 +8,13 @@ from tests.builders import NOON, Clock
 
 def test_clocks_that_agree_are_not_corrected_by_the_time_an_answer_took() -> None:
     wall = Clock()
-    clock = RuntimeClock(wall)
+    clock = RuntimeClock(wall, wall)
     clock.observe(NOON - 0.8)
     assert clock.offset == 0.0, "a difference within the tolerance is none"
 
 
 def test_before_the_first_observation_the_difference_is_unknown() -> None:
-    clock = RuntimeClock(Clock())
+    clock = RuntimeClock(*2 * [Clock()])
     clock.begin()
     assert (clock.offset, clock.to_local(NOON), clock.now()) == (None, None, NOON)
     clock.observe(NOON)
@@ -25,7 +25,7 @@ def test_before_the_first_observation_the_difference_is_unknown() -> None:
 @pytest.mark.parametrize("difference", [90.0, -90.0, 86400.0])
 def test_a_difference_is_taken_out(difference: float) -> None:
     wall = Clock()
-    clock = RuntimeClock(wall)
+    clock = RuntimeClock(wall, wall)
     clock.observe(NOON + difference)
     wall.advance(10)
     assert clock.now() == NOON + difference + 10
@@ -34,7 +34,7 @@ def test_a_difference_is_taken_out(difference: float) -> None:
 
 def test_an_offset_does_not_tremble_with_every_read() -> None:
     wall = Clock()
-    clock = RuntimeClock(wall)
+    clock = RuntimeClock(wall, wall)
     clock.observe(NOON + 90)
     before = clock.offset
     for jitter in (0.4, -0.9, TOLERANCE, -TOLERANCE):
@@ -44,44 +44,93 @@ def test_an_offset_does_not_tremble_with_every_read() -> None:
 
 
 def test_a_difference_within_the_tolerance_is_none_even_after_a_larger_one() -> None:
-    clock = RuntimeClock(Clock())
-    for difference, offset in ((TOLERANCE, 0.0), (TOLERANCE + 1, TOLERANCE + 1), (2.0, TOLERANCE + 1), (0.0, 0.0)):
-        clock.begin()
-        clock.observe(NOON + difference)
+    clock = RuntimeClock(*2 * [Clock()])
+    for difference, offset in ((TOLERANCE, 0.0), (20.0, 20.0), (16.0, 20.0), (0.0, 0.0)):
+        answer(clock, NOON + difference)
         assert clock.offset == offset
+
+
+def answer(clock: RuntimeClock, *runtime_times: float) -> None:
+    """Syncs in which all answers agree, once for each time."""
+    for each in runtime_times:
+        clock.begin()
+        for _ in range(3):
+            clock.observe(each)
 
 
 def test_a_slow_response_does_not_set_the_clock_back() -> None:
     """The runtime has set its time at some moment between request and response."""
     wall = Clock()
-    clock = RuntimeClock(wall)
+    clock = RuntimeClock(wall, wall)
     for _ in range(3):
         clock.begin()
         requested_at = wall()
         wall.advance(9)
         clock.observe(requested_at, requested_at)
         assert clock.offset == 0.0
-    requested_at = wall()
-    wall.advance(9)
-    clock.begin()
-    clock.observe(requested_at - 90, requested_at)
+    for _ in range(3):
+        requested_at = wall()
+        wall.advance(9)
+        clock.observe(requested_at - 90, requested_at)
     assert clock.offset == -99, "it is behind by 90 seconds at least"
 
 
-def test_a_clock_that_is_set_right_is_believed_at_the_next_read() -> None:
-    wall = Clock()
-    clock = RuntimeClock(wall)
-    clock.observe(NOON + 90)
-    clock.begin()
-    clock.observe(NOON + 0.2)
+@pytest.mark.parametrize("difference", [7200.0, -7200.0, 86400.0 * 365])
+def test_two_wrong_answers_in_a_row_change_nothing_and_three_are_believed(difference: float) -> None:
+    clock = RuntimeClock(*2 * [Clock()])
+    answer(clock, NOON + 90, NOON + 90)
+    offsets = []
+    for _ in range(3):
+        clock.observe(NOON + difference)
+        offsets.append(clock.offset)
+    assert offsets == [90, 90, difference]
+
+
+@pytest.mark.parametrize("answers", [(0.0, 7200.0), (7200.0, 0.0), (90.0, -7200.0), (7200.0, 90.0)])
+def test_of_the_first_two_answers_the_one_nearer_to_our_clock_is_believed(answers: tuple[float, float]) -> None:
+    clock = RuntimeClock(*2 * [Clock()])
+    for each in answers:
+        clock.observe(NOON + each)
+    assert clock.offset == min(answers, key=abs)
+
+
+def test_a_clock_that_is_set_right_is_believed_at_the_next_sync() -> None:
+    clock = RuntimeClock(*2 * [Clock()])
+    answer(clock, NOON + 90, NOON + 0.2)
     assert clock.offset == 0.0
+
+
+@pytest.mark.parametrize("step", [86400.0, -3600.0])
+def test_a_step_of_our_own_clock_does_not_change_the_runtime_s_time(step: float) -> None:
+    wall, monotonic = Clock(), Clock(5.0)
+    clock = RuntimeClock(wall, monotonic)
+    answer(clock, NOON + 90)
+    wall.advance(step)
+    monotonic.advance(30)
+    assert clock.now() == NOON + 120
+    steady = clock.steady()
+    clock.begin()
+    assert clock.offset == 120 - step, "without any answer"
+    assert clock.to_local(clock.now()) == wall()
+    assert steady == clock.steady() == NOON + 30
 
 
 def test_a_slow_answer_among_quick_ones_does_not_set_the_clock_back() -> None:
     wall = Clock()
-    clock = RuntimeClock(wall)
+    clock = RuntimeClock(wall, wall)
+    sent = wall()
     clock.observe(NOON + 90)
     wall.advance(30)
-    clock.observe(NOON + 90)  # sent 30 s ago, read only now
+    clock.observe(NOON + 90, sent)
     assert clock.offset == 90
     assert TOLERANCE < 30
+
+
+def test_a_time_that_the_other_answers_contradict_is_replaced() -> None:
+    wall = Clock()
+    clock = RuntimeClock(wall, wall)
+    answer(clock, NOON)
+    assert clock.agreed(NOON - 2, wall()) == NOON - 2
+    assert clock.agreed(NOON + 7200, wall()) == NOON
+    clock.observe(NOON - 7200)
+    assert (clock.now(), clock.earliest(wall())) == (NOON, NOON - 7200)

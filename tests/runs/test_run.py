@@ -9,10 +9,33 @@ from tests.builders import NOON, counts, snapshot
 SEEN = NOON + 100
 
 
-def test_a_late_snapshot_does_not_replace_a_newer_one() -> None:
+def test_an_older_snapshot_of_the_same_read_does_not_replace_a_newer_one() -> None:
     newer = snapshot(records=counts(5), updated_at=NOON + 50)
     older = snapshot(records=counts(3), updated_at=NOON + 30)
-    assert Run.first(newer, SEEN).fold(older, SEEN + 60).records.completed == 5
+    assert Run.first(newer, SEEN).fold(older, SEEN + 1, same_read=True).records.completed == 5
+    assert Run.first(older, SEEN).fold(newer, SEEN + 1, same_read=True).records.completed == 5
+
+
+def test_the_newest_read_decides_whatever_the_times_say() -> None:
+    before = snapshot(records=counts(3), updated_at=NOON + 72_000)
+    run = Run.first(before, SEEN)
+    assert run.last_progress_at == SEEN, "what is seen is not yet to come"
+    after = run.fold(snapshot(records=counts(5), updated_at=NOON + 130), SEEN + 60)
+    assert (after.records.completed, after.last_progress_at) == (5, SEEN + 60)
+
+
+def test_a_reported_progress_from_the_future_is_as_old_as_it_has_been_known() -> None:
+    run = Run.first(snapshot(last_progress_at=NOON + 72_000), SEEN)
+    again = run.fold(snapshot(last_progress_at=NOON + 72_000, updated_at=NOON + 700), SEEN + 600)
+    assert (run.last_progress_at, again.last_progress_at) == (SEEN, SEEN)
+
+
+def test_a_queued_state_that_is_older_is_not_a_restart() -> None:
+    """A server that lags behind shows it once: records would be counted twice."""
+    run = Run.first(snapshot(records=counts(7)), SEEN)
+    queued = Run.first(snapshot(status=Status.QUEUED, records=counts(0), updated_at=NOON), SEEN + 60)
+    assert not run.restarted_by(queued)
+    assert run.restarted_by(Run.first(snapshot(status=Status.QUEUED, records=counts(0), updated_at=SEEN), SEEN))
 
 
 def test_counts_that_change_without_updated_at_are_seen_by_a_later_read() -> None:

@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.config import Config, Duration, SyncConfig
+from exporter.config import Config, Duration, LimitsConfig, SyncConfig
 from exporter.errors import ConfigError, StorageError
 from exporter.runs.persistence import KINDS
 from exporter.runs.state_file import StateFile, StateWriter, file_name
@@ -106,7 +106,7 @@ def test_after_a_restart_only_the_counters_are_shown_before_the_first_read(tmp_p
     assert spinner.counters.finished[Status.COMPLETED] == 1
     assert list(held.view.runs()) == []
     assert spinner.runs == {}
-    assert held.watermark("p1") == clock(), "the next read starts where the last one ended"
+    assert held.read_up_to("p1") == clock(), "the next read starts where the last one ended"
     file.close()
 
 
@@ -202,7 +202,17 @@ def test_of_a_project_that_is_removed_before_it_was_written_nothing_is_written(t
     file.close()
 
 
-def test_a_run_leaves_the_file_with_its_tombstone(tmp_path: Path) -> None:
+def after(held: Store, clock: Clock) -> None:
+    """One more run ends and is dropped, so that one of two tombstones can be dropped."""
+    run = snapshot("after", Status.COMPLETED, ended_at=clock() - 5, updated_at=clock() - 5)
+    for runs in ([run], []):
+        read_project(held, "p1", [(each, clock()) for each in runs], as_of=clock(), horizon=HORIZON)
+        clock.advance(7200)
+        held.expire()
+
+
+def test_a_run_leaves_the_file_with_its_tombstone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 0)
     clock = Clock(NOON + 60)
     file, held = opened(tmp_path), busy(clock)
     save(file, held)
@@ -210,22 +220,27 @@ def test_a_run_leaves_the_file_with_its_tombstone(tmp_path: Path) -> None:
     held.expire()
     save(file, held)
     assert runs_in(file) == {"open", "done"}, "a tombstone keeps the run from being counted again after a restart"
-    clock.advance(6 * 3600)
+    held.config = msgspec.structs.replace(held.config, limits=LimitsConfig(runs=1))
     held.expire()
     save(file, held)
-    assert runs_in(file) == {"open"}, "the file would grow for ever"
+    assert runs_in(file) == {"open", "done"}
+    after(held, clock)
+    save(file, held)
+    assert runs_in(file) == {"open", "after"}, "the file would grow for ever"
     file.close()
 
 
-def test_a_run_that_appears_and_leaves_between_two_saves_is_not_in_the_file(tmp_path: Path) -> None:
+def test_a_run_that_appears_and_leaves_between_two_saves_is_not_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 0)
     clock = Clock(NOON + 60)
     file, held = opened(tmp_path), busy(clock)
     clock.advance(2 * 3600)
-    held.expire()
-    clock.advance(6 * 3600)
-    held.expire()
+    held.config = msgspec.structs.replace(held.config, limits=LimitsConfig(runs=1))
+    after(held, clock)
     save(file, held)
-    assert runs_in(file) == {"open"}
+    assert runs_in(file) == {"open", "after"}
     file.close()
 
 

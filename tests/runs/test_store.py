@@ -5,8 +5,10 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
+from exporter.config import LimitsConfig
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Store
 from exporter.runs.view import ShownSpinner
@@ -156,6 +158,10 @@ def test_a_run_that_ended_while_the_api_was_down_counts_although_its_retention_i
     assert shown_ids(held) == []
 
 
+def tombstones(held: Store) -> int:
+    return sum(project.tombstone_count for project in held.view.projects())
+
+
 def cut_off(target: Store, *snapshots: RunSnapshot) -> None:
     """A read that applies these and is cancelled before it completes."""
     with contextlib.suppress(asyncio.CancelledError), target.reading("p1") as read:
@@ -177,14 +183,18 @@ def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_wer
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
-    held = store(Clock(NOON + 60), limits={"runs": 2})
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 2})
     commit(held, snapshot("open"))
     many = [ended(f"r{number}", NOON) for number in range(20)]
     cut_off(held, *many)
-    assert sum(project.tombstone_count for project in held.view.projects()) > 3, "the next read brings these runs again"
+    assert tombstones(held) == 19, "the next read brings these runs again"
     commit(held, *many)
     assert finished(held) == 20
-    assert sum(project.tombstone_count for project in held.view.projects()) == 3, "the read is complete"
+    assert tombstones(held) == 19, "the next read brings these runs again"
+    clock.advance(240)
+    commit(held, seen_at=clock.now)
+    assert tombstones(held) == 3, "it asks for later changes"
 
 
 def test_the_counts_of_a_new_spinner_are_published_when_the_next_read_begins_to_apply() -> None:
@@ -268,17 +278,23 @@ def test_a_touched_run_that_was_dropped_over_the_limit_is_not_dropped_again(says
 
 
 @pytest.mark.parametrize("says_when_it_ended", [True, False])
-def test_a_dropped_run_does_not_return_after_its_tombstone_is_dropped(says_when_it_ended: bool) -> None:
+def test_a_dropped_run_does_not_return_after_its_tombstone_is_dropped(
+    says_when_it_ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=60)
     done = snapshot(status=Status.COMPLETED, ended_at=NOON + 60 if says_when_it_ended else None)
     commit(held, done)
-    for _ in range(2):
-        clock.advance(7 * 3600)
-        commit(held, horizon=clock.now - 120)
-    assert sum(project.tombstone_count for project in held.view.projects()) == 0
-    commit(held, done, horizon=clock.now - 120)
-    assert (shown_ids(held), finished(held)) == ([], 1)
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 0)
+    held.config = msgspec.structs.replace(held.config, limits=LimitsConfig(runs=1))
+    clock.advance(7 * 3600)
+    commit(held, seen_at=clock.now)
+    commit(held, snapshot("other", status=Status.COMPLETED, ended_at=clock.now - 50), seen_at=clock.now)
+    clock.advance(600)
+    commit(held, seen_at=clock.now)
+    assert tombstones(held) == 1
+    commit(held, done, seen_at=clock.now)
+    assert (shown_ids(held), finished(held)) == ([], 2)
 
 
 def test_a_dropped_run_that_restarts_is_shown_again_and_stays_counted_once() -> None:
@@ -412,12 +428,12 @@ def test_a_list_that_is_longer_than_the_limit_is_dropped_while_it_is_read() -> N
 
 def test_the_number_of_tombstones_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
-    held = store(Clock(NOON + 60), limits={"runs": 2}, projects={"p1": "Sales", "p2": "Service"})
+    held = store(Clock(NOON + 240), limits={"runs": 2}, projects={"p1": "Sales", "p2": "Service"})
     for project in ("p1", "p2"):
         runs = [ended(f"{project}-{number}", NOON + number) for number in range(5)]
-        read_project(held, project, [(each, NOON + 60) for each in runs], as_of=NOON + 60, horizon=NOON - 3600)
+        read_project(held, project, [(each, NOON + 60) for each in runs], as_of=NOON + 240, horizon=NOON - 3600)
     held.expire()
-    assert sum(project.tombstone_count for project in held.view.projects()) == 3
+    assert tombstones(held) == 3
 
 
 def test_a_first_read_in_progress_displaces_nothing_that_is_shown() -> None:
@@ -438,16 +454,15 @@ def test_a_first_read_in_progress_displaces_nothing_that_is_shown() -> None:
 def test_a_run_whose_spinner_changes_counts_among_the_runs_of_its_new_spinner() -> None:
     held = store(Clock(NOON + 300))
     commit(held, snapshot(spinner="old", updated_at=NOON + 60, records=counts(1)))
-    commit(held, snapshot(spinner="new", updated_at=NOON + 90, records=counts(1)), seen_at=NOON + 90)
     late = snapshot(spinner="old", updated_at=NOON + 50, records=counts(1))
-    commit(held, late, seen_at=NOON + 100)
+    commit(held, snapshot(spinner="new", updated_at=NOON + 90, records=counts(1)), late, seen_at=NOON + 90)
     by_name = {shown.spinner: shown.runs[Status.RUNNING] for shown in held.view.spinners()}
     assert by_name == {"old": 0, "new": 1}
 
 
 def test_without_a_state_file_no_changes_are_noted_for_one() -> None:
     clock = Clock(NOON + 60)
-    held = Store(config_with(), RuntimeClock(clock), monotonic=clock)
+    held = Store(config_with(), RuntimeClock(clock, clock), monotonic=clock)
     held.name_projects({"p1": "Sales"})
     for number in range(10):
         commit(held, ended(f"r{number}", NOON))

@@ -1,4 +1,4 @@
-"""Whatever the order, the duplicates and the page splits: the same gauges, and each finished run counted once."""
+"""Whatever the order and the duplicates within a read: the same gauges. Each finished run is counted once."""
 
 from typing import Any
 
@@ -118,12 +118,26 @@ def distinct_finished(world: list[list[RunSnapshot]]) -> int:
     return sum(any(each.status.ended for each in history) for history in world)
 
 
+@st.composite
+def reads_in_time(draw: st.DrawFn, world: list[list[RunSnapshot]]) -> list[list[RunSnapshot]]:
+    """Every snapshot of a world at least once, some in the next read too; shuffled within each read only."""
+    once = sorted((each for history in world for each in history), key=lambda each: each.updated_at)
+    cuts = sorted(draw(st.lists(st.integers(0, len(once)), max_size=4)))
+    reads = [once[start:end] for start, end in zip([0, *cuts], [*cuts, len(once)], strict=True)]
+    overlaps: list[list[RunSnapshot]] = [[]]
+    for before in reads[:-1]:
+        # What a read brings again is not older than what another one brought of the same run.
+        newest = {each.id: each for each in before}
+        overlaps.append(draw(st.lists(st.sampled_from(list(newest.values())), max_size=3)) if newest else [])
+    return [list(draw(st.permutations(overlap + read))) for overlap, read in zip(overlaps, reads, strict=True)]
+
+
 @settings(max_examples=300)
 @given(st.data())
-def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data: st.DataObject) -> None:
+def test_any_order_within_a_read_gives_the_same_gauges_and_counts_each_finished_run_once(data: st.DataObject) -> None:
     world = data.draw(worlds())
     held = store(Clock(NOON + 600))
-    for read in data.draw(readings(world)):
+    for read in data.draw(reads_in_time(world)):
         read_project(held, "p1", [(each, each.updated_at) for each in read], as_of=NOON + 600, horizon=HORIZON)
     assert gauges(held) == gauges(in_order(world)), "look at Run.fold: it must not matter which snapshot comes first"
     (spinner,) = spinners_in_full(held)
@@ -134,6 +148,23 @@ def test_any_order_gives_the_same_gauges_and_counts_each_finished_run_once(data:
     assert spinner.counters.completed_records == (sum(completed) if completed else None), "0 is not unknown"
     assert spinner.counters.failed_records == (sum(failed) if failed else None), "0 is not unknown"
     assert sum(spinner.runs.values()) == len(world)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_the_newest_read_decides_and_any_order_counts_each_finished_run_once(data: st.DataObject) -> None:
+    """Within a read the newest `updatedAt` wins, so that an older page does not."""
+    world = data.draw(worlds())
+    held = store(Clock(NOON + 600))
+    said: dict[str, RunSnapshot] = {}
+    for read in data.draw(readings(world)):
+        read_project(held, "p1", [(each, NOON + 600) for each in read], as_of=NOON + 600, horizon=HORIZON)
+        said |= {each.id: each for each in sorted(read, key=lambda each: (each.updated_at, each.status.ended))}
+    assert {shown.run.id: (shown.run.snapshot.updated_at, shown.run.status.ended) for shown in held.view.runs()} == {
+        each.id: (each.updated_at, each.status.ended) for each in said.values()
+    }
+    (spinner,) = spinners_in_full(held)
+    assert sum(spinner.counters.finished.values()) == distinct_finished(world)
 
 
 @settings(max_examples=200)

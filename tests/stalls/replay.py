@@ -274,7 +274,7 @@ _CONFIG = config_with(
 
 
 def _store(wall: Callable[[], float], project: str) -> Store:
-    store = Store(_CONFIG, RuntimeClock(wall), monotonic=wall)
+    store = Store(_CONFIG, RuntimeClock(wall, wall), monotonic=wall)
     store.name_projects({"p1": project})
     return store
 

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from exporter.errors import ApiError
+from exporter.runs.clock import RuntimeClock
 from exporter.runs.run import Run
 from exporter.runtime.model import FailedRecord, FailureCount, ListPage, RecordSnapshot, RunSnapshot
 from exporter.status import Status
 from exporter.sync.record_counter import RecordCounter
-from tests.builders import NOON, counts, snapshot
+from tests.builders import NOON, Clock, counts, snapshot
 
 OVERLAP = 60.0
 
@@ -43,7 +44,7 @@ def page(as_of: float | None, **statuses: Status) -> ListPage[RecordSnapshot]:
 
 
 def counter_of(records: Records) -> RecordCounter:
-    return RecordCounter(records, overlap=OVERLAP)  # type: ignore[arg-type]
+    return RecordCounter(records, RuntimeClock(*2 * [Clock(NOON + 30)]), overlap=OVERLAP)  # type: ignore[arg-type]
 
 
 async def test_every_record_is_in_one_state_and_one_with_an_unmapped_status_in_the_total_only() -> None:
