@@ -104,6 +104,7 @@ class RuntimeMetrics:
         for kind in ("job", "record", "project", "meter"):
             self._at("items_total", kind)
             self._at("invalid_items_total", kind)
+        self._at("invalid_items_total", "health")
         for family in EXPORTER_FAMILIES:
             if family.of_runtime and not family.labels:
                 self._at(family.name.removeprefix(_PREFIX))
@@ -124,7 +125,7 @@ class RuntimeMetrics:
         self._at("items_total", kind).inc(count)
 
     def invalid_item(self, kind: str) -> None:
-        """Count an item that was skipped because it is invalid."""
+        """Count an item that was skipped because it is invalid, or one time of it that cannot be right."""
         self._at("invalid_items_total", kind).inc()
 
     def unmapped_status(self, label: str) -> bool:

@@ -165,7 +165,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                 tracked.counted = counted | facts
                 if new & STARTED:
                     started += 1
-                if started_at is not None and new & QUEUED:
+                if started_at is not None and new & QUEUED and snapshot.says_created:
                     queued = started_at - snapshot.created_at
                     queue_times.append((started_at, queued if queued > 0 else 0.0, snapshot.id))
                 if ended_at is not None and new & FINISHED:

@@ -10,7 +10,9 @@ error, since it must not look like an empty one. Text that becomes a label is cl
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -31,6 +33,7 @@ from exporter.runtime.model import (
     RunSnapshot,
 )
 from exporter.runtime.statuses import StatusMap
+from exporter.runtime.times import PAST, Bounds, Once
 from exporter.runtime.wire import (
     MappedJob,
     WireFailure,
@@ -51,6 +54,9 @@ MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding an arbitrary body can raise."""
 
 
+MAX_IMPLAUSIBLE = 20_000
+"""Implausible times that are noted, so that each is counted once."""
+
 _SINGLE = ("health", "job")
 """Resources that are one item, not a list."""
 
@@ -63,6 +69,9 @@ class DecodeObserver(Protocol):
 
     def invalid_item(self, kind: str, reason: str) -> None:
         """An item was skipped; `reason` names the field."""
+
+    def implausible_time(self, kind: str, field: str) -> None:
+        """A time cannot be right and counts as missing: of each item and field once."""
 
     def unmapped_status(self, label: str) -> None:
         """No mapping has this status label."""
@@ -114,8 +123,17 @@ class Decoder:
     """
 
     def __init__(
-        self, statuses: StatusMap, observer: DecodeObserver, resources: Resources, *, label_length: int
+        self,
+        statuses: StatusMap,
+        observer: DecodeObserver,
+        resources: Resources,
+        *,
+        label_length: int,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        """`wall` returns our own time, near which the runtime's times should be."""
+        self._wall = wall
+        self._implausible = Once(MAX_IMPLAUSIBLE)
         self._statuses = statuses
         self._observer = observer
         self._label_length = label_length
@@ -152,7 +170,7 @@ class Decoder:
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
         """Decode a page of the list of projects."""
-        return self._listing(body, self._layouts["projects"], self._project)
+        return self._listing(body, self._layouts["projects"], lambda wire, bounds: self._project(wire))
 
     def jobs(self, body: bytes, known: RunDefaults | None = None) -> DecodedPage[RunSnapshot]:
         """Decode a page of a project's runs."""
@@ -160,7 +178,8 @@ class Decoder:
 
     def job(self, body: bytes, known: RunDefaults | None = None) -> RunSnapshot:
         """Decode one run."""
-        return self._run(known or RunDefaults(), self._layouts["job"].decode(body))
+        known = known or RunDefaults()
+        return self._run(known, self._layouts["job"].decode(body), Bounds(known.now, self._wall()))
 
     def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
         """Decode a page of a run's failed records."""
@@ -170,10 +189,10 @@ class Decoder:
         """Decode a page of a run's records, to count them."""
         has_status = False
 
-        def record(wire: WireRecord) -> RecordSnapshot:
+        def record(wire: WireRecord, bounds: Bounds) -> RecordSnapshot:
             nonlocal has_status
             has_status = has_status or wire.status is not None
-            return self._record(wire)
+            return self._record(wire, bounds)
 
         page = self._listing(body, self._layouts["records"], record)
         if page.items and not has_status:
@@ -187,12 +206,14 @@ class Decoder:
         """
         health: WireHealth = self._layouts["health"].decode(body)
         runtime = health.runtime or WireRuntimeHealth()
+        bounds = Bounds(None, self._wall())
+        heartbeat = self._past(bounds, runtime.last_heartbeat_at, "health", "", "runtime.lastHeartbeatAt")
         return Health(
             runtime_up=runtime.status == "up"
-            and (runtime.last_heartbeat_at is not None or not self._beats)
+            and (heartbeat is not None or not self._beats)
             and health.status != "down",
             workers=_whole(runtime.workers),
-            last_heartbeat_at=epoch(runtime.last_heartbeat_at),
+            last_heartbeat_at=heartbeat,
             beats=self._beats,
         )
 
@@ -210,9 +231,9 @@ class Decoder:
         items = [document(raw) if isinstance(raw, msgspec.Raw) else raw for raw in page.items]
         return dataclasses.replace(page, items=items)
 
-    def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any], T]) -> DecodedPage[T]:
+    def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any, Bounds], T]) -> DecodedPage[T]:
         """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""
-        decode: Callable[[Any], Any]
+        decode: Callable[[Any, Bounds], Any]
         try:
             page = layout.typed_page(body)
             decode = convert
@@ -220,46 +241,72 @@ class Decoder:
             # An invalid item or another layout: decode item by item. An invalid envelope raises here again.
             page = layout.page(body)
 
-            def decode(raw: Any) -> T:
-                return convert(layout.item(raw))
+            def decode(raw: Any, bounds: Bounds) -> T:
+                return convert(layout.item(raw), bounds)
 
-        kind, raws = layout.item_type.name, page.items
+        kind, raws, as_of = layout.item_type.name, page.items, page.as_of
+        now = self._wall()
+        if as_of is not None and abs(as_of - now) > PAST:
+            self._note_implausible(kind, "", "asOf")
+            as_of = None
+        bounds = Bounds(as_of, now)
         self._observer.decoded_items(kind, len(raws))
         items: list[T] = []
         reason = ""
         for raw in raws:
             try:
-                items.append(decode(raw))
+                items.append(decode(raw, bounds))
             except MALFORMED as error:
                 reason = reason or str(error)
                 self._observer.invalid_item(kind, str(error))
         if raws and not items:
             raise ValueError(f"none of the {len(raws)} items is valid: {reason}")
-        return DecodedPage(tuple(items), page.cursor, page.as_of, page.count, page.total, page.more)
+        return DecodedPage(tuple(items), page.cursor, as_of, page.count, page.total, page.more)
 
     def _project(self, wire: WireProject) -> Project:
         return Project(self._id(wire.id), self._labels[wire.name])
 
-    def _run(self, known: RunDefaults, wire: WireJob | MappedJob) -> RunSnapshot:
+    def _run(self, known: RunDefaults, wire: WireJob | MappedJob, bounds: Bounds) -> RunSnapshot:
         labels = self._labels
-        started, ended, progressed, updated = wire.started_at, wire.ended_at, wire.last_progress_at, wire.updated_at
-        created = started if wire.created_at is None else wire.created_at
-        if created is None:
-            raise ValueError("createdAt: is missing")
-        created_at = created.timestamp()
-        updated_at = created_at if known.now is None else known.now
-        if updated is not None:
-            updated_at = updated.timestamp()
-        spinner = wire.spinner_name or known.spinner
-        if not spinner:
-            raise ValueError("spinnerName: is missing")
-        counts = wire.records
         project_id = known.project_id
-        refs: tuple[tuple[str, str], ...] = ()
         if isinstance(wire, MappedJob) or project_id is None:
             project_id = wire.project_id or project_id
         if project_id is None:
             raise ValueError("projectId: is missing")
+        started_at, updated_at, told_created_at = epoch(wire.started_at), epoch(wire.updated_at), epoch(wire.created_at)
+        ended_at, progressed_at = epoch(wire.ended_at), epoch(wire.last_progress_at)
+        earliest, latest = bounds.earliest, bounds.latest
+        # Not in a function for all: this is called for each run of each page.
+        if started_at is not None and not earliest <= started_at <= latest:
+            self._note_implausible("job", project_id, wire.id, "startedAt")
+            started_at = None
+        if ended_at is not None and not earliest <= ended_at <= latest:
+            self._note_implausible("job", project_id, wire.id, "endedAt")
+            ended_at = None
+        if progressed_at is not None and not earliest <= progressed_at <= latest:
+            self._note_implausible("job", project_id, wire.id, "lastProgressAt")
+            progressed_at = None
+        if updated_at is not None and not earliest <= updated_at <= latest:
+            self._note_implausible("job", project_id, wire.id, "updatedAt")
+            updated_at = None
+        created_at = told_created_at
+        if created_at is not None and not earliest <= created_at <= latest:
+            self._note_implausible("job", project_id, wire.id, "createdAt")
+            created_at = None
+        says_created = created_at is not None
+        if created_at is None:
+            # Of a contract's run that has not started, something that is told is better than to lose the run.
+            instead = (started_at, updated_at, known.now) if told_created_at is not None else (started_at,)
+            created_at = next((each for each in instead if each is not None), None)
+        if created_at is None:
+            raise ValueError("createdAt: is missing")
+        if updated_at is None:
+            updated_at = created_at if known.now is None else known.now
+        spinner = wire.spinner_name or known.spinner
+        if not spinner:
+            raise ValueError("spinnerName: is missing")
+        counts = wire.records
+        refs: tuple[tuple[str, str], ...] = ()
         if isinstance(wire, MappedJob):
             refs = tuple((wire.ref or {}).items())
         return RunSnapshot(
@@ -271,9 +318,9 @@ class Decoder:
             status=self._run_statuses.get(wire.status) or self._run_status(wire.status),
             created_at=created_at,
             updated_at=updated_at,
-            started_at=None if started is None else started.timestamp(),
-            ended_at=None if ended is None else ended.timestamp(),
-            last_progress_at=None if progressed is None else progressed.timestamp(),
+            started_at=started_at,
+            ended_at=ended_at,
+            last_progress_at=progressed_at,
             records=None
             if counts is None
             else RecordCounts(
@@ -287,6 +334,7 @@ class Decoder:
             failures=tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
             spinner_id="" if wire.spinner_id is None else self._id(str(wire.spinner_id)),
             refs=refs,
+            says_created=says_created,
         )
 
     def _run_status(self, text: str) -> Status:
@@ -301,29 +349,46 @@ class Decoder:
     def _failure(self, wire: WireFailure) -> FailureCount:
         return FailureCount(self._labels[wire.step or ""], self._labels[wire.error_code or ""], wire.count)
 
-    def _meter(self, wire: WireMeter) -> Meter:
+    def _meter(self, wire: WireMeter, bounds: Bounds) -> Meter:
         for field, number in (("used", wire.used), ("limit", wire.limit)):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"{field}: expected a finite number")
-        return Meter(self._labels[wire.name], wire.used, wire.limit, epoch(wire.resets_at))
+        resets_at = epoch(wire.resets_at)
+        if resets_at is not None and not bounds.earliest <= resets_at <= bounds.latest_planned:
+            self._note_implausible("meter", wire.name, "resetsAt")
+            resets_at = None
+        return Meter(self._labels[wire.name], wire.used, wire.limit, resets_at)
 
-    def _failed_record(self, wire: WireRecord) -> FailedRecord:
+    def _failed_record(self, wire: WireRecord, bounds: Bounds) -> FailedRecord:
         step = wire.failed_step or WireStep()
         return FailedRecord(
             self._id(wire.id),
             self._labels[step.name or step.type or ""],
             self._labels[wire.error_code or ""],
-            epoch(wire.ended_at),
+            self._past(bounds, wire.ended_at, "record", wire.id, "endedAt"),
         )
 
-    def _record(self, wire: WireRecord) -> RecordSnapshot:
+    def _past(self, bounds: Bounds, told: datetime | None, kind: str, item_id: str, field: str) -> float | None:
+        """Return when something happened; None if that cannot be right."""
+        at = epoch(told)
+        if at is not None and not bounds.earliest <= at <= bounds.latest:
+            self._note_implausible(kind, item_id, field)
+            return None
+        return at
+
+    def _note_implausible(self, kind: str, *item_and_field: str) -> None:
+        """Note that a time cannot be right, which therefore counts as missing."""
+        if self._implausible.is_first(kind, *item_and_field):
+            self._observer.implausible_time(kind, item_and_field[-1])
+
+    def _record(self, wire: WireRecord, bounds: Bounds) -> RecordSnapshot:
         status = Status.UNKNOWN
         if wire.status is not None:
             label = self._labels[wire.status]
             status = self._record_statuses.status_for(label)
             if status is Status.UNKNOWN:
                 self._observer.unmapped_status(label)
-        return RecordSnapshot(status, self._failed_record(wire))
+        return RecordSnapshot(status, self._failed_record(wire, bounds))
 
     def _id(self, text: str) -> str:
         """Return an id unchanged. It is part of URLs, so an invalid one is an error and never cut."""

@@ -10,6 +10,7 @@ from jmespath.exceptions import JMESPathError
 from exporter.config.api_description import Resource
 from exporter.runtime.almost_json import TypedDecoder, document
 from exporter.runtime.mapping import ItemMapping, compiled, sources
+from exporter.runtime.times import NONE, cleaned, means_none
 from exporter.runtime.wire import (
     MappedJob,
     Time,
@@ -92,7 +93,7 @@ class Layout:
             raise msgspec.ValidationError("not in the contract's layout")
         page = self._page.decode(body)
         _refuse_error(page.items, page.error, page.errors)
-        return RawPage(page.items, len(page.items), page.next_cursor, epoch(page.as_of))
+        return RawPage(page.items, len(page.items), page.next_cursor, _time(page.as_of))
 
     def page(self, body: bytes) -> RawPage:
         """Return any page with its raw items."""
@@ -103,7 +104,7 @@ class Layout:
                 self._refuse_null(document(body))
                 raise
             _refuse_error(raw.items, raw.error, raw.errors)
-            return RawPage(raw.items, len(raw.items), raw.next_cursor, epoch(raw.as_of))
+            return RawPage(raw.items, len(raw.items), raw.next_cursor, _time(raw.as_of))
         tree = document(body)
         items = _search(self._items, tree)
         if isinstance(items, dict):
@@ -120,7 +121,7 @@ class Layout:
             self._count(tree, len(items)),
             # False, like null, says that there is no next page.
             None if cursor is None or cursor is False else _plain(cursor),
-            epoch(msgspec.convert(as_of, Time | None)),
+            _time(as_of),
             _number(_search(self._total, tree)) if self._total else None,
             _flag(_search(self._more, tree)) if self._more else None,
         )
@@ -146,15 +147,25 @@ class Layout:
     def item(self, raw: Any) -> Any:
         """Convert one raw item of a page to its type."""
         if isinstance(raw, msgspec.Raw):
-            return self._one.decode(raw)
+            return self._contract_item(bytes(raw))
         if self.mapping:
             return msgspec.convert(self.mapping(raw), self.item_type.mapped)
-        return msgspec.convert(raw, self.item_type.contract)
+        return msgspec.convert(cleaned(raw), self.item_type.contract)
+
+    def _contract_item(self, body: bytes) -> Any:
+        try:
+            return self._one.decode(body)
+        except msgspec.ValidationError:
+            item = document(body)
+            without = cleaned(item)
+            if without is item:
+                raise
+            return msgspec.convert(without, self.item_type.contract)
 
     def decode(self, body: bytes) -> Any:
         """Decode a body that is one item."""
         if not self.mapping and self._item is None and self._gone is None:
-            return self._one.decode(body)
+            return self._contract_item(body)
         return self.item(self.single(body))
 
     def single(self, body: bytes) -> Any:
@@ -186,6 +197,13 @@ def _refuse_error(items: Sequence[Any], *errors: Any) -> None:
     """Raise for a list that is empty since it could not be read: some APIs send such an error with status 200."""
     if not items and any(errors):
         raise ValueError("the list is empty and names an error")
+
+
+def _time(value: Any) -> float | None:
+    """Return the time of a response; that of one that means none is out of all bounds."""
+    if value is not None and means_none(value):
+        return epoch(NONE)
+    return epoch(msgspec.convert(value, Time | None))
 
 
 def _search(expression: Any, tree: Any) -> Any:

@@ -12,6 +12,7 @@ from jmespath.parser import ParsedResult
 
 from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
+from exporter.runtime.times import NONE, is_time, means_none
 
 _RUN = frozenset(
     {
@@ -91,6 +92,8 @@ class _Field:
             value = self.source.labels.get(_text(value), self.source.labels.get(str(value), value))
         if self.source.convert is not None:
             return self._converted(value, values)
+        if is_time(self.name) and means_none(value):
+            return NONE
         if self.name in TEXTS or self.name.startswith("ref."):
             is_nothing = isinstance(value, float) and not math.isfinite(value)
             return _text(value) if isinstance(value, str | int | float) and not is_nothing else None
@@ -100,6 +103,9 @@ class _Field:
         try:
             return self._time(value, values)
         except (ValueError, TypeError, OverflowError, OSError):
+            # A number that is no time is too large for one.
+            if means_none(value) or _is_number(value):
+                return NONE
             raise ValueError(f"{self.name}: expected {self.source.convert}") from None
 
     def _time(self, value: Any, values: Mapping[str, Any]) -> datetime | None:
@@ -172,6 +178,14 @@ _CHAINS = ("projection", "value_projection", "filter_projection", "flatten", "pi
 
 _CHOICES = ("function_expression", "or_expression", "and_expression", "multi_select_list")
 """Expressions whose parts are all applied to the whole document."""
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return not isinstance(value, bool)
 
 
 def _duration(kind: str | None, value: Any) -> timedelta:

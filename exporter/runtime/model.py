@@ -70,6 +70,8 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     """Empty where the runtime has no ids of spinners."""
     refs: tuple[tuple[str, str], ...] = ()
     """Values that an API description needs for paths, by name (`ref.NAME` there)."""
+    says_created: bool = True
+    """Whether the runtime tells when it was created; otherwise `created_at` is when it started or changed."""
 
 
 class FailedRecord(msgspec.Struct, frozen=True, gc=False):

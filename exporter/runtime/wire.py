@@ -125,6 +125,7 @@ class WirePage(WireStruct, Generic[T], frozen=True):
 
     items: tuple[T, ...]
     next_cursor: str | None = None
-    as_of: Time | None = None
+    as_of: Any = None
+    """A time, or what means none."""
     error: Any = None
     errors: Any = None

@@ -72,6 +72,7 @@ class MonitoredRuntime:
             _DecodeObserver(metrics),
             config.runtime.resources,
             label_length=config.limits.label_length,
+            wall=dependencies.wall,
         )
         http_client = HttpClient(
             Connections(config.runtime, concurrency=config.sync.concurrency, transport=dependencies.transport),
@@ -225,6 +226,13 @@ class _DecodeObserver:
         if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
             self._logged.add((kind, reason))
             log.warning("skipping invalid item", kind=kind, reason=reason)
+
+    def implausible_time(self, kind: str, field: str) -> None:
+        self._metrics.invalid_item(kind)
+        reason = f"{field}: not a time that can be right"
+        if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
+            self._logged.add((kind, reason))
+            log.warning("ignoring a time that cannot be right", kind=kind, field=field)
 
     def unmapped_status(self, label: str) -> None:
         if self._metrics.unmapped_status(label):

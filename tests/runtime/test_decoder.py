@@ -36,6 +36,7 @@ JOB: dict[str, Any] = {
 class Observer:
     def __init__(self) -> None:
         self.invalid: list[tuple[str, str]] = []
+        self.implausible: list[tuple[str, str]] = []
         self.unmapped: list[str] = []
         self.items: list[tuple[str, int]] = []
 
@@ -44,6 +45,9 @@ class Observer:
 
     def invalid_item(self, kind: str, reason: str) -> None:
         self.invalid.append((kind, reason))
+
+    def implausible_time(self, kind: str, field: str) -> None:
+        self.implausible.append((kind, field))
 
     def unmapped_status(self, label: str) -> None:
         self.unmapped.append(label)
