@@ -9,13 +9,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
+from exporter.config.api_description import FieldSource, Resources, present
 from exporter.doctor.suggest import SuggestError, fields_of, from_responses
 from exporter.errors import ApiError
 from exporter.metrics.page import MetricsPage
@@ -290,6 +293,7 @@ class _Examination:
             sample = await self._check(resource)
             if sample is not None and not clock_seen:
                 clock_seen = self._clock(sample)
+        self.checks += local_times(self._config.runtime.resources)
         run = None
         projects = await self._projects()
         if not projects:
@@ -473,6 +477,30 @@ class _Examination:
 
 
 _URL = re.compile(r"https?://|/[^?\s]*\?")
+
+
+def local_times(resources: Resources) -> Iterator[Check]:
+    """Say which times are ambiguous for an hour of each year."""
+    ambiguous = [
+        (f"{name}.{field}", source.zone)
+        for name, resource in present(resources).items()
+        for field, source in resource.fields.items()
+        if isinstance(source, FieldSource) and source.convert == "local" and _has_summer_time(source.zone)
+    ]
+    if ambiguous:
+        fields = ", ".join(field for field, _ in ambiguous)
+        zones = ", ".join(sorted({zone for _, zone in ambiguous}))
+        yield Check(
+            "local times",
+            True,
+            f"warning: {fields} have no offset and are read as {zones}; in the hour that comes twice when daylight "
+            "saving time ends they can be wrong by an hour; let the API send UTC or an offset if it can",
+        )
+
+
+def _has_summer_time(zone: str) -> bool:
+    year = datetime.now(UTC).year
+    return len({datetime(year, month, 1, tzinfo=ZoneInfo(zone)).utcoffset() for month in range(1, 13)}) > 1
 
 
 def stall_detection(runs: Sequence[RunSnapshot]) -> Check:

@@ -162,8 +162,8 @@ class Decoder:
         page = self._raw_page(resource, body)
         for item in page.items:
             try:
-                found.append(flat(layout.mapping(item) if layout.mapping else item, FIELDS[resource]))
-                layout.item(item)
+                found.append(flat(layout.mapping(item, self._wall()) if layout.mapping else item, FIELDS[resource]))
+                layout.item(item, self._wall())
             except MALFORMED as error:
                 skipped.append(str(error))
         return DecodeReport(found, skipped, page)
@@ -174,12 +174,14 @@ class Decoder:
 
     def jobs(self, body: bytes, known: RunDefaults | None = None) -> DecodedPage[RunSnapshot]:
         """Decode a page of a project's runs."""
-        return self._listing(body, self._layouts["jobs"], functools.partial(self._run, known or RunDefaults()))
+        known = known or RunDefaults()
+        return self._listing(body, self._layouts["jobs"], functools.partial(self._run, known), date=known.now)
 
     def job(self, body: bytes, known: RunDefaults | None = None) -> RunSnapshot:
         """Decode one run."""
         known = known or RunDefaults()
-        return self._run(known, self._layouts["job"].decode(body), Bounds(known.now, self._wall()))
+        bounds = Bounds(known.now, self._wall())
+        return self._run(known, self._layouts["job"].decode(body, bounds.as_of), bounds)
 
     def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
         """Decode a page of a run's failed records."""
@@ -204,9 +206,9 @@ class Decoder:
 
         A description without a heartbeat field does not need one.
         """
-        health: WireHealth = self._layouts["health"].decode(body)
-        runtime = health.runtime or WireRuntimeHealth()
         bounds = Bounds(None, self._wall())
+        health: WireHealth = self._layouts["health"].decode(body, bounds.as_of)
+        runtime = health.runtime or WireRuntimeHealth()
         heartbeat = self._past(bounds, runtime.last_heartbeat_at, "health", "", "runtime.lastHeartbeatAt")
         return Health(
             runtime_up=runtime.status == "up"
@@ -231,8 +233,13 @@ class Decoder:
         items = [document(raw) if isinstance(raw, msgspec.Raw) else raw for raw in page.items]
         return dataclasses.replace(page, items=items)
 
-    def _listing(self, body: bytes, layout: Layout, convert: Callable[[Any, Bounds], T]) -> DecodedPage[T]:
-        """Decode a page of a list. One without a valid item cannot be used: it is not an empty list."""
+    def _listing(
+        self, body: bytes, layout: Layout, convert: Callable[[Any, Bounds], T], *, date: float | None = None
+    ) -> DecodedPage[T]:
+        """Decode a page of a list. One without a valid item cannot be used: it is not an empty list.
+
+        `date` is the API's time, if the page itself has none.
+        """
         decode: Callable[[Any, Bounds], Any]
         try:
             page = layout.typed_page(body)
@@ -242,14 +249,14 @@ class Decoder:
             page = layout.page(body)
 
             def decode(raw: Any, bounds: Bounds) -> T:
-                return convert(layout.item(raw), bounds)
+                return convert(layout.item(raw, bounds.as_of), bounds)
 
         kind, raws, as_of = layout.item_type.name, page.items, page.as_of
         now = self._wall()
         if as_of is not None and abs(as_of - now) > PAST:
             self._note_implausible(kind, "", "asOf")
             as_of = None
-        bounds = Bounds(as_of, now)
+        bounds = Bounds(date if as_of is None else as_of, now)
         self._observer.decoded_items(kind, len(raws))
         items: list[T] = []
         reason = ""

@@ -144,12 +144,12 @@ class Layout:
         if isinstance(tree, dict) and tree.get(last, self) is None:
             raise NullListError(f"null instead of a list at {self.resource.items}")
 
-    def item(self, raw: Any) -> Any:
-        """Convert one raw item of a page to its type."""
+    def item(self, raw: Any, now: float) -> Any:
+        """Convert one raw item of a response of the time `now` to its type."""
         if isinstance(raw, msgspec.Raw):
             return self._contract_item(bytes(raw))
         if self.mapping:
-            return msgspec.convert(self.mapping(raw), self.item_type.mapped)
+            return msgspec.convert(self.mapping(raw, now), self.item_type.mapped)
         return msgspec.convert(cleaned(raw), self.item_type.contract)
 
     def _contract_item(self, body: bytes) -> Any:
@@ -162,11 +162,11 @@ class Layout:
                 raise
             return msgspec.convert(without, self.item_type.contract)
 
-    def decode(self, body: bytes) -> Any:
-        """Decode a body that is one item."""
+    def decode(self, body: bytes, now: float) -> Any:
+        """Decode a body that is one item, of a response of the time `now`."""
         if not self.mapping and self._item is None and self._gone is None:
             return self._contract_item(body)
-        return self.item(self.single(body))
+        return self.item(self.single(body), now)
 
     def single(self, body: bytes) -> Any:
         """Return the one raw item in a body. Raises `GoneError` if the body says that it no longer exists."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import jmespath
@@ -52,20 +52,68 @@ class ItemMapping:
             if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):
                 raise ConfigError(f"{where}.{field}: unknown field; expected one of {', '.join(sorted(known))}")
             self._fields.append(_Field(field, source, f"{where}.{field}"))
-        # Durations are added to times, which must be converted first.
-        self._fields.sort(key=lambda each: each.source.after is not None)
+        # The id tells items apart, a local time is not after the one that follows it, and durations are added to times.
+        self._fields.sort(key=lambda each: (each.source.after is not None, _ORDER.get(each.name, len(_ORDER))))
+        self._repeated: dict[tuple[str, str, str], datetime] = {}
+        """Local times that come twice, by item, field and text, as they were understood first."""
 
     def __bool__(self) -> bool:
         return bool(self._fields)
 
-    def __call__(self, item: Any) -> dict[str, Any]:
-        """Return an item in the contract's format. Raises `ValueError` that names an invalid field."""
+    def __call__(self, item: Any, now: float = math.inf) -> dict[str, Any]:
+        """Return an item in the contract's format. Raises `ValueError` that names an invalid field.
+
+        `now` is the time of the response: of a local time that comes twice, the last one that has passed is meant.
+        """
         values: dict[str, Any] = {}
         for field in self._fields:
             value = field.find(item, values)
+            if isinstance(value, _Repeated):
+                value = self._understood(value, field.name, values, now)
             if value is not None:
                 values[field.name] = value
         return _nested(values)
+
+    def _understood(self, time: "_Repeated", field: str, values: Mapping[str, Any], now: float) -> datetime:
+        """Return which of the two times is meant.
+
+        A time that does not change, and was seen before its text could mean the later time, stays the earlier one.
+        """
+        key = str(values.get("id", "")), field, time.text
+        known = self._repeated.get(key)
+        if known is not None and field in _FIXED:
+            return known
+        following = (values.get(each) for each in _FOLLOWING.get(field, ()))
+        ends = [each.timestamp() for each in following if isinstance(each, datetime) and each > NONE]
+        is_past = time.later.timestamp() <= min([now + MARGIN, *ends])
+        if len(self._repeated) >= MAX_REPEATED:
+            self._repeated.clear()
+        understood = self._repeated[key] = time.later if is_past else time.earlier
+        return understood
+
+
+MARGIN = 60.0
+"""Seconds by which a time may be ahead of that of its response."""
+
+MAX_REPEATED = 20_000
+"""Local times that come twice whose meaning is noted: all times of one hour in a year."""
+
+_ORDER = {name: place for place, name in enumerate(("id", "endedAt", "lastProgressAt", "startedAt", "createdAt"))}
+_FIXED = ("createdAt", "startedAt", "endedAt")
+_FOLLOWING = {
+    "lastProgressAt": ("endedAt",),
+    "startedAt": ("endedAt", "lastProgressAt"),
+    "createdAt": ("endedAt", "lastProgressAt", "startedAt"),
+}
+"""The times of a run that are not before a time."""
+
+
+class _Repeated(NamedTuple):
+    """A local time of the hour that comes twice when daylight saving time ends."""
+
+    text: str
+    earlier: datetime
+    later: datetime
 
 
 class _Field:
@@ -99,7 +147,7 @@ class _Field:
             return _text(value) if isinstance(value, str | int | float) and not is_nothing else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    def _converted(self, value: Any, values: Mapping[str, Any]) -> datetime | None:
+    def _converted(self, value: Any, values: Mapping[str, Any]) -> "datetime | _Repeated | None":
         try:
             return self._time(value, values)
         except (ValueError, TypeError, OverflowError, OSError):
@@ -108,18 +156,23 @@ class _Field:
                 return NONE
             raise ValueError(f"{self.name}: expected {self.source.convert}") from None
 
-    def _time(self, value: Any, values: Mapping[str, Any]) -> datetime | None:
+    def _time(self, value: Any, values: Mapping[str, Any]) -> "datetime | _Repeated | None":
         kind = self.source.convert
         if self.source.after is not None:
             start = values.get(self.source.after)
             if isinstance(start, str):
                 start = datetime.fromisoformat(start)
-            return None if start is None else start + _duration(kind, value)
+            duration = _duration(kind, value)
+            if start is None or start == NONE:
+                return None
+            return start + duration if duration >= timedelta() else NONE
         if kind in ("epoch_s", "epoch_ms"):
             return datetime.fromtimestamp(float(value) / (1 if kind == "epoch_s" else 1000), UTC)
         time = datetime.fromisoformat(str(value))
         if kind == "local" and time.tzinfo is None:
-            return time.replace(tzinfo=self._zone)
+            # In UTC: a duration that is added to a local time would ignore that the clocks change meanwhile.
+            earlier, later = (time.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+            return _Repeated(str(value), earlier, later) if earlier < later else earlier
         if time.tzinfo is None:
             raise ValueError("no zone")
         return time

@@ -57,10 +57,11 @@ def is_time(field: str) -> bool:
 class Bounds:
     """Which times of one response can be right. `as_of` is the runtime's time of it, if known, and `now` ours."""
 
-    __slots__ = ("earliest", "latest", "latest_planned")
+    __slots__ = ("as_of", "earliest", "latest", "latest_planned")
 
     def __init__(self, as_of: float | None, now: float) -> None:
         known = (now,) if as_of is None else (now, as_of)
+        self.as_of = now if as_of is None else as_of
         self.earliest = min(known) - PAST
         self.latest = max(known) + AHEAD
         self.latest_planned = max(known) + PLANNED

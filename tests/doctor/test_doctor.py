@@ -145,6 +145,15 @@ def test_the_spinners_without_stall_detection_are_named() -> None:
     assert stall_detection(runs[5:]).finding == "possible"
 
 
+async def test_local_times_with_daylight_saving_are_warned_of(tmp_path: Path) -> None:
+    found = await odd_diagnosis(tmp_path, OddRuntime())
+    finding = check(found, "local times").finding
+    assert finding.startswith("warning: jobs.startedAt have no offset and are read as Europe/Berlin")
+    fields = {**EXAMPLE["runtime"]["resources"]["jobs"]["fields"], "startedAt": {"path": "t.begun", "convert": "local"}}
+    found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"fields": fields})
+    assert "local times" not in [each.what for each in found.checks], "UTC has no hour that comes twice"
+
+
 async def test_a_wrong_path_and_a_wrong_field_fail(tmp_path: Path) -> None:
     found = await odd_diagnosis(
         tmp_path, OddRuntime(), projects={"path": "/nowhere"}, health={"fields": {"status": "x"}}

@@ -1,12 +1,16 @@
 """Clocks that are wrong for one response, set back, set forward or read twice: nothing is lost or counted twice."""
 
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.builders import NOON
-from tests.faults.clocks import DAY, HOUR, Bench, bench, dated
+from tests.faults.clocks import DAY, HOUR, Bench, bench, changes, dated
 from tests.faults.server import Exchange
+from tests.faults.test_times import mapped
 from tests.metrics.test_exposition import Samples, value
 from tests.scripted import rfc3339
 
@@ -185,3 +189,40 @@ async def test_a_heartbeat_from_the_future_is_as_old_as_it_has_been_seen() -> No
             shown = await made.next()
         age = made.wall() - (value(shown, "spinner_runtime_last_heartbeat_timestamp_seconds") or 0)
         assert age == 300, "a runtime that dies now would be noticed in 20 hours"
+
+
+@pytest.mark.parametrize("begins", [3 * HOUR, 0.9 * HOUR, 0.2 * HOUR, -0.2 * HOUR])
+async def test_the_hour_that_comes_twice_freezes_no_run(begins: float) -> None:
+    """In Berlin the clocks go from 3:00 back to 2:00 on 2025-10-26 at 01:00 UTC."""
+    end_of_summer = 1_761_440_400.0
+    async with bench(runtime=lambda url: mapped(url, "local", "Europe/Berlin", every=True)) as made:
+        for clock in (made.runtime.clock, made.wall):
+            clock.now = end_of_summer - begins
+        begun = made.runtime.clock()
+
+        def local(page: Any) -> None:
+            for job in page.get("items", ()):
+                for field in ("createdAt", "startedAt", "endedAt", "updatedAt"):
+                    if job.get(field):
+                        time = datetime.fromisoformat(job[field]).astimezone(ZoneInfo("Europe/Berlin"))
+                        job[field] = time.replace(tzinfo=None).isoformat()
+
+        made.faulty.path, made.faulty.fault = "/p1/jobs", changes(local)
+        worst = threshold = 0.0
+        starts = set()
+        for count in range(1, 3 * 60 + 1):
+            made.play(60)
+            made.runtime.put("r", createdAt=begun, startedAt=begun + 5, records={"total": 1000, "completed": count})
+            if count % 10 == 0:
+                ends(made, f"short-{count}")
+            shown = await made.scrape()
+            assert completed(shown) == count
+            progress = value(shown, "spinner_run_last_progress_timestamp_seconds", run_id="r")
+            starts.add(value(shown, "spinner_run_start_timestamp_seconds", run_id="r"))
+            worst = max(worst, made.wall() - (progress or 0))
+            threshold = max(threshold, value(shown, "spinner_run_stall_threshold_seconds", run_id="r") or 0)
+        assert starts == {begun + 5}
+        assert worst <= 60
+        assert threshold <= 1100
+        assert finished(shown) == 18
+        assert value(shown, "spinner_run_finished_duration_seconds_sum") == pytest.approx(18 * 8)

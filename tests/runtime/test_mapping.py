@@ -1,6 +1,6 @@
 """API descriptions: conversion of values, requests, and the errors for invalid descriptions."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
 from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.mapping import ItemMapping, compiled, sources
+from exporter.runtime.times import NONE
 from exporter.service import Exporter
 from tests.builders import only_runtime
 from tests.stack.programs import ROOT
@@ -253,3 +254,67 @@ def test_items_are_counted_where_an_expression_selects_them(items: str, counts: 
         "by_id": {"x": {}, "y": {}, "z": {}},
     }
     assert [each.count({"data": {"page": page}}) for each in sources(compiled(items, "items"))] == counts
+
+
+BERLIN = {"convert": "local", "zone": "Europe/Berlin"}
+END_OF_SUMMER = 1_761_440_400.0
+"""2025-10-26, 01:00 UTC: in Berlin the clocks go from 3:00 back to 2:00."""
+
+
+def berlin(now: float, texts: dict[str, str], *, using: ItemMapping | None = None) -> dict[str, float]:
+    """Times of a run in minutes after the clocks changed, from local times of that night; `now` in minutes as well."""
+    mapping = using or local_mapping()
+    item = {name: f"2025-10-26T{text}:00" for name, text in texts.items()}
+    found = mapping({"id": "r", **item}, END_OF_SUMMER + 60 * now)
+    return {name: (found[name].timestamp() - END_OF_SUMMER) / 60 for name in texts}
+
+
+def local_mapping() -> ItemMapping:
+    names = ("createdAt", "startedAt", "endedAt", "updatedAt", "lastProgressAt")
+    fields: dict[str, Any] = {name: FieldSource(path=name, **BERLIN) for name in names}  # type: ignore[arg-type]
+    return ItemMapping("jobs", Resource(path="/jobs", fields={"id": "id", **fields}))
+
+
+@pytest.mark.parametrize(
+    ("now", "texts", "expected"),
+    [
+        (-20, {"updatedAt": "02:40"}, {"updatedAt": -20}),
+        (40, {"updatedAt": "02:40"}, {"updatedAt": 40}),
+        (10, {"updatedAt": "02:40"}, {"updatedAt": -20}),
+        (10, {"startedAt": "02:50", "endedAt": "02:05"}, {"startedAt": -10, "endedAt": 5}),
+        (70, {"startedAt": "02:50", "endedAt": "02:05"}, {"startedAt": -10, "endedAt": 5}),
+        (70, {"createdAt": "02:55", "startedAt": "02:10"}, {"createdAt": -5, "startedAt": 10}),
+        (70, {"createdAt": "01:55", "updatedAt": "03:05"}, {"createdAt": -65, "updatedAt": 65}),
+    ],
+)
+def test_of_a_local_time_that_comes_twice_the_last_that_fits_is_meant(
+    now: float, texts: dict[str, str], expected: dict[str, float]
+) -> None:
+    assert berlin(now, texts) == expected
+
+
+def test_a_start_that_comes_twice_does_not_move_when_its_text_comes_again() -> None:
+    mapping = local_mapping()
+    for now, updated in ((-50, "02:10"), (-20, "02:40"), (20, "02:20"), (90, "03:30")):
+        times = berlin(now, {"startedAt": "02:10", "updatedAt": updated}, using=mapping)
+        assert times == {"startedAt": -50, "updatedAt": now}
+
+
+def test_a_duration_is_added_to_the_time_and_not_to_what_the_clock_on_the_wall_shows() -> None:
+    start = {"path": "begun", **BERLIN}
+    found = mapped(
+        {"begun": "2025-10-26T01:30:00", "took": 7200},
+        startedAt=start,
+        endedAt={"path": "took", "convert": "seconds", "after": "startedAt"},
+    )
+    assert found["endedAt"] - found["startedAt"] == timedelta(hours=2)
+
+
+@pytest.mark.parametrize("took", [-1, "", "-1"])
+def test_a_duration_that_means_none_is_no_time(took: object) -> None:
+    found = mapped(
+        {"took": took},
+        startedAt={"value": "2026-01-05T09:00:00Z"},
+        endedAt={"path": "took", "convert": "seconds", "after": "startedAt"},
+    )
+    assert found["endedAt"] == NONE
