@@ -80,6 +80,11 @@ class RuntimeClock:
             return self._wall() - self._monotonic() + monotonic
         return self._lead + monotonic
 
+    @property
+    def lead(self) -> float | None:
+        """Seconds by which the runtime's clock is ahead of our monotonic one; None before the first response."""
+        return self._lead
+
     def agreed(self, runtime_time: float, monotonic: float) -> float:
         """Return the time of a response that arrived at a moment of our monotonic clock.
 

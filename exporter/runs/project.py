@@ -65,11 +65,13 @@ class ProjectRuns:
         self._reads = 0
         self._reads_up_to: float | None = None
         """Our monotonic time of the read that set the watermark."""
+        self._least_lead = math.inf
+        """The least that the runtime's clock was ahead of our monotonic one since that read."""
         self._forgotten: float = -math.inf
         """The last end among the runs that were forgotten."""
         self._again_since: float | None = None
         """Set while a read is applied that is the first since the runtime's clock was set back to a time of which runs
-        may be forgotten: when the read before was, by the clock as it is now."""
+        may be forgotten: when the read before was, by the clock as it was set."""
         self._has_restored_ends = False
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
@@ -100,7 +102,7 @@ class ProjectRuns:
         self._again_since = None
         if self.has_been_read:
             floor = self.metadata.remembered_since
-            if floor is not None and self._clock.now() < floor:
+            if floor is not None and self.read_up_to() < floor:
                 self._again_since = self.read_up_to()
             self.is_committing = True
             self.spinners.publish()
@@ -122,7 +124,7 @@ class ProjectRuns:
             floor = self._again_since
         self._again_since = None
         if watermark is not None:
-            self._reads_up_to = asked_at
+            self._reads_up_to, self._least_lead = asked_at, math.inf
             self.metadata = msgspec.structs.replace(
                 self.metadata, watermark=watermark, read_at=self._clock.wall() - (self._clock.monotonic() - asked_at)
             )
@@ -157,7 +159,9 @@ class ProjectRuns:
             return -math.inf
         if at is None:
             return watermark
-        return min(watermark, self._clock.at(at) if lead is None else at + lead)
+        lead = self._clock.lead if lead is None else lead
+        # The clock may have been set back and forward while the project could not be read.
+        return min(watermark, at + min(self._least_lead, math.inf if lead is None else lead))
 
     def earlier(self, tracked: TrackedRun) -> SpinnerPace:
         """Return what the spinner of a run learned from earlier runs."""
@@ -355,8 +359,9 @@ class ProjectRuns:
 
         How long ago is known when a read shows an end; from then on only our monotonic clock counts.
         """
-        if self._clock.offset is None:
+        if self._clock.lead is None:
             return
+        self._least_lead = min(self._least_lead, self._clock.lead)
         if self._has_restored_ends:
             self._has_restored_ends = False
             for tracked in self.runs.values():

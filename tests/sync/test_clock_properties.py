@@ -1,0 +1,164 @@
+"""Nothing is forgotten that the next read may ask for: outages, steps of either clock, restarts, partial failures."""
+
+import asyncio
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import httpx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.config import Config, Duration, LimitsConfig, SyncConfig
+from exporter.service import Exporter
+from exporter.service.monitored_runtime import Dependencies
+from tests.builders import RUNTIME, Clock, runtime_config
+from tests.scripted import ScriptedRuntime, no_sleep, rfc3339
+
+HOUR = 3600.0
+
+STEPS = st.sampled_from((-30 * 24 * HOUR, -8 * HOUR, -HOUR, -200.0, -60.0, 60.0, 200.0, HOUR, 8 * HOUR))
+"""Seconds by which a clock is set."""
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("pass"), st.sampled_from((15.0, 60.0, 600.0, HOUR, 7 * HOUR))),
+        st.tuples(st.just("set the runtime's clock"), STEPS),
+        st.tuples(st.just("set our clock"), STEPS),
+        st.tuples(st.just("fail"), st.sampled_from(("/api/v1", "/p1/jobs", "/p2/jobs", "second page"))),
+        st.tuples(st.just("recover"), st.just(0)),
+        st.tuples(st.just("date one response wrongly"), STEPS),
+        st.tuples(st.just("restart"), st.just(0)),
+    ),
+    max_size=14,
+)
+
+
+class World:
+    """A runtime of two projects that counts what happens in it, and an exporter that reads it."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.runtime = ScriptedRuntime(Clock())
+        self.runtime.projects = {"p1": "Sales", "p2": "Service"}
+        self.runtime.page_size = 3
+        self.runtime.interfere = self._interfere
+        self.wall, self.monotonic = Clock(), Clock(1000.0)
+        self.folder, self.limit = folder, limit
+        self.started: Counter[str] = Counter()
+        self.finished: Counter[str] = Counter()
+        self.number = 0
+        self.open: list[str] = []
+        self.fails, self.is_set = "", False
+        self.wrong_by = 0.0
+        self.exporter = self.made()
+
+    def made(self) -> Exporter:
+        config = Config(
+            runtime=runtime_config(),
+            sync=SyncConfig(min_interval=Duration(0), stale_after=Duration(1e9)),
+            limits=LimitsConfig(runs=self.limit),
+        )
+        transport = self.runtime.transport()
+        return Exporter(
+            {RUNTIME: config}, Dependencies(self.wall, self.monotonic, transport, no_sleep), storage=self.folder
+        )
+
+    def _interfere(self, request: httpx.Request) -> httpx.Response | None:
+        is_second_page = self.fails == "second page" and "cursor" in request.url.params
+        if is_second_page or (self.fails and self.fails in request.url.path):
+            return httpx.Response(500)
+        if self.wrong_by and request.url.path.endswith("/jobs"):
+            wrong_by, self.wrong_by = self.wrong_by, 0.0
+            self.runtime.interfere = lambda request: None
+            right = self.runtime._answer(request)
+            self.runtime.interfere = self._interfere
+            if right.content:
+                body = {**right.json(), "asOf": rfc3339(self.runtime.clock() + wrong_by)}
+                return httpx.Response(200, json=body, headers={"Date": right.headers["Date"]})
+        return None
+
+    def work(self) -> None:
+        """In each project a run starts, one that started before ends, and one starts and ends."""
+        now = self.runtime.clock()
+        for run in self.open:
+            job = self.runtime.jobs[run]
+            self.runtime.put(run, projectId=job["projectId"], status="completed", endedAt=now)
+            self.finished[job["projectId"]] += 1
+        self.open = []
+        for project in self.runtime.projects:
+            self.number += 1
+            times: dict[str, Any] = {"projectId": project, "createdAt": now, "startedAt": now}
+            self.runtime.put(f"open-{self.number}", **times)
+            self.open.append(f"open-{self.number}")
+            self.runtime.put(f"short-{self.number}", **times, status="completed", endedAt=now)
+            self.started[project] += 2
+            self.finished[project] += 1
+
+    async def scrape(self) -> None:
+        await self.exporter.page(max_wait=30)
+
+    async def play(self, events: list[tuple[str, Any]]) -> None:
+        for event, value in events:
+            match event:
+                case "pass":
+                    self.advance(value)
+                case "set the runtime's clock":
+                    # While nothing answers, a clock that is set back and forward again leaves no trace.
+                    if self.fails != "/api/v1" or not self.is_set:
+                        self.runtime.clock.advance(value)
+                    self.is_set = True
+                case "set our clock":
+                    self.wall.advance(value)
+                case "fail":
+                    self.fails, self.is_set = value, False
+                case "recover":
+                    self.fails = ""
+                case "date one response wrongly":
+                    self.wrong_by = value
+                case "restart":
+                    await self.exporter.close()
+                    self.monotonic = Clock(self.monotonic() + 12_345)
+                    self.exporter = self.made()
+            self.advance(15)
+            self.work()
+            self.advance(1)
+            await self.scrape()
+
+    def advance(self, seconds: float) -> None:
+        for clock in (self.runtime.clock, self.wall, self.monotonic):
+            clock.advance(seconds)
+
+
+async def lives(events: list[tuple[str, Any]], limit: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), limit)
+        # What happens before the first read is history.
+        for _ in range(3):
+            await world.play([("pass", 15.0)])
+        await world.play(events)
+        world.fails = ""
+        for _ in range(4):
+            world.advance(130)
+            await world.scrape()
+        shown = {
+            name: [
+                sum(
+                    value(each.counters)
+                    for each in world.exporter.runtimes[RUNTIME].store.view.spinners()
+                    if each.project == project
+                )
+                for value in (lambda counters: counters.started, lambda counters: sum(counters.finished.values()))
+            ]
+            for name, project in world.runtime.projects.items()
+        }
+        await world.exporter.close()
+        assert shown == {name: [world.started[name], world.finished[name]] for name in world.runtime.projects}
+
+
+@settings(max_examples=40)
+@given(EVENTS, st.sampled_from((4, 1000)))
+def test_each_run_is_counted_once_whatever_the_clocks_do(events: list[tuple[str, Any]], limit: int) -> None:
+    with mock.patch("exporter.runs.limits.MIN_TOMBSTONES", limit):
+        asyncio.run(lives(events, limit))
