@@ -69,7 +69,7 @@ OFFSETS = {"style": "offset", "parameter": "skip", "size": 50, "size_parameter":
 
 
 async def read(
-    server: Server, paging: dict[str, Any], *, times: int = 1, **more: Any
+    server: Callable[[httpx.Request], httpx.Response | None], paging: dict[str, Any], *, times: int = 1, **more: Any
 ) -> tuple[Samples, list[Any], Exporter]:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
@@ -161,6 +161,19 @@ async def test_an_error_behind_the_last_page_that_says_nothing_about_it_is_an_er
         found, lines, _ = await read(Server(20, beyond=status), NUMBERS | {"size": 10})
         assert (projects(found), value(found, "spinner_api_up")) == (0, 0)
         assert f"HTTP {status}" in str(lines)
+
+
+async def test_a_full_plan_is_no_end() -> None:
+    server = Server(20)
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if request.url.params.get("page") == "2":
+            return httpx.Response(400, json={"errorCode": "PLAN_LIMIT"})
+        return server(request)
+
+    found, lines, _ = await read(answer, NUMBERS)
+    assert value(found, "spinner_api_up") == 0
+    assert "the plan is full (PLAN_LIMIT)" in str(lines)
 
 
 @pytest.mark.parametrize("status", [400, 404, 416])
