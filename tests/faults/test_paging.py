@@ -176,6 +176,26 @@ async def test_a_full_plan_is_no_end() -> None:
     assert "the plan is full (PLAN_LIMIT)" in str(lines)
 
 
+@pytest.mark.parametrize("beyond", [404, 204, "null"])
+@pytest.mark.parametrize(("named", "rest"), [({"total": "total"}, {"total": 31}), ({"more": "more"}, {"more": True})])
+async def test_a_page_that_is_missing_although_it_was_promised_is_an_error(
+    named: dict[str, str], rest: dict[str, Any], beyond: Beyond
+) -> None:
+    found, lines, _ = await read(Server(20, beyond=beyond, rest=lambda end, items: rest), NUMBERS | named)
+    assert value(found, "spinner_api_up") == 0
+    assert "the list ended after 20 of 31 items" in str(lines) or "the list has more pages" in str(lines)
+
+
+async def test_null_instead_of_the_first_page_is_an_error() -> None:
+    found, lines, _ = await read(null, NUMBERS)
+    assert value(found, "spinner_api_up") == 0
+    assert "null instead of a list at items" in str(lines)
+
+
+def null(request: httpx.Request) -> httpx.Response | None:
+    return httpx.Response(200, json={"items": None}) if request.url.path.endswith("/projects") else None
+
+
 @pytest.mark.parametrize("status", [400, 404, 416])
 async def test_a_first_page_that_is_an_error_is_no_end(status: int) -> None:
     clock = Clock()
