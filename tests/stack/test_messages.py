@@ -1,5 +1,6 @@
 """What a person reads in PagerDuty, Slack and email, as a real Alertmanager sends it with the project's config."""
 
+import contextlib
 import copy
 import re
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ HOSTILE = [
     "Offer\n\nRunbook: <http://evil.example|here>",
     '" onmouseover="alert(1)',
     "{{ .ExternalURL }}",
+    "a: b{{ .ExternalURL }}",
+    "- [x, {y: z}] # {{",
     "Grüße an «Köln» 🎉",
 ]
 """Names that mean something to a receiver, or to a template."""
@@ -125,12 +128,30 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_pagerduty_knows_project_and_spinner(alertmanager: Alertmanager, name: str) -> None:
-    (event,) = alertmanager.send(stall(spinner=name, project=f"For {name}")).pagerduty
+    alert = stall(spinner=name, project=f"For {name}", run_id=name)
+    event = alertmanager.send(alert).first("pagerduty")
+    check_that_details_are_text(event)
+    check_that_details_are_text(alertmanager.send(resolved(alert)).first("pagerduty"))
     payload = event["payload"]
     assert payload["summary"] == f"A run of {one_line(name)} in For {one_line(name)} is stalled."
     assert payload["class"] == "SpinnerRunStalled"
     assert payload["group"] == one_line(f"For {name}")
     assert payload["component"] == one_line(name)
+
+
+def check_that_details_are_text(event: Mapping[str, Any]) -> None:
+    """Newer Alertmanagers read each detail as YAML, and what is then no text once more as templates."""
+    for name, text in event["payload"]["custom_details"].items():
+        with contextlib.suppress(yaml.YAMLError):
+            assert isinstance(yaml.safe_load(text), str | int | None), f"{name} is not only text: {text}"
+
+
+@pytest.mark.parametrize("name", ["SpinnerExporterDown", "SpinnerApiDown", "SpinnerRuntimeDown", "SpinnerRunMissing"])
+def test_the_details_of_an_alert_about_no_run_are_text(alertmanager: Alertmanager, name: str) -> None:
+    alert = example(name)
+    alert["labels"]["runtime"] = "text"
+    check_that_details_are_text(alertmanager.send(alert).first("pagerduty"))
+    check_that_details_are_text(alertmanager.send(resolved(alert)).first("pagerduty"))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +224,9 @@ def test_a_message_says_which_of_several_are_over(alertmanager: Alertmanager, re
     runs = [stall(spinner=spinner, run_id=run) for run in ("run-a", "run-b", "run-c")]
     alertmanager.send(*runs, title="(3 firing)")
     text = as_read(receiver, alertmanager.send(resolved(runs[1]), title="(2 firing, 1 resolved)").first(receiver))
-    firing, over = re.split(r"^1 resolved:$", text, flags=re.MULTILINE)
+    firing, over = re.split(r"^Resolved \(1\)$", text, flags=re.MULTILINE)
     assert ("run-a" in firing, "run-b" in firing, "run-c" in firing) == (True, False, True)
-    assert "Run run-b: fired from 2025-03-01 03:12 UTC to 2025-03-01 03:40 UTC" in over
+    assert "Run run-b fired from 2025-03-01 03:12 UTC to 2025-03-01 03:40 UTC" in over
     assert ("run-a" in over, "run-c" in over) == (False, False)
 
 
@@ -260,7 +281,7 @@ def test_alerts_with_different_summaries_each_show_theirs(alertmanager: Alertman
     alertmanager.send(*meters, title="SpinnerPlanLimitReached (3 firing)")
     arrived = alertmanager.send(resolved(meters[2]), title="SpinnerPlanLimitReached (2 firing, 1 resolved)")
     for receiver in OURS:
-        firing, over = as_read(receiver, arrived.first(receiver)).split("1 resolved:")
+        firing, over = as_read(receiver, arrived.first(receiver)).split("Resolved (1)")
         assert meters[0]["annotations"]["summary"] in firing
         assert meters[1]["annotations"]["summary"] in firing
         assert meters[2]["annotations"]["summary"] in over
