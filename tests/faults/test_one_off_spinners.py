@@ -392,6 +392,7 @@ async def test_a_spinner_that_the_config_names_has_its_place_whatever_the_limit_
         await made.exporter.reload({RUNTIME: msgspec.structs.replace(made.config, spinners=(named("Latest"),))})
         page = await made.page(15)
         assert total(page, "spinner_runs", spinner="Latest", status="running") == 1, "it has a run, counted as other's"
+        assert total(page, "spinner_runs", status="running") == 4, "each run belongs to one spinner"
         assert len(spinners(page)) == 3
         made.runtime.put("run-4", status="completed", endedAt=made.clock())
         for _ in range(2):

@@ -183,6 +183,23 @@ async def test_probed_projects_share_a_budget() -> None:
         assert set(read_of.values()) == {1}
 
 
+async def test_a_probed_project_of_which_all_fails_all_the_time_leaves_something_for_the_others() -> None:
+    settings: dict[str, Any] = {"projects": ProjectsConfig(on_probe=True)}
+    settings["sync"] = SyncConfig(min_interval=Duration(5), sweep_interval=Duration(1e6))
+    async with bench(limits=LimitsConfig(failed_record_requests=4), **settings) as made:
+        seen: Counter[str] = Counter()
+        for scrape in range(1, 8):
+            made.clock.advance(15)
+            for number in range(0, 40, PROJECTS):
+                made.fail(f"run-{number}", scrape)
+            made.fail("run-1", 1)
+            made.runtime.requests.clear()
+            for number in range(PROJECTS):
+                await made.exporter.probe(RUNTIME, f"p{number}")
+            seen.update(read([path.removeprefix("/api/v1") for path in made.runtime.paths()]))
+        assert seen["run-1"] == 1
+
+
 async def test_runs_that_are_in_no_list_are_read_again_within_a_budget_and_each_in_its_turn() -> None:
     """An API that cannot list the open runs: each is read by its id."""
     async with bench() as made:
