@@ -142,17 +142,12 @@ async def lives(events: list[tuple[str, Any]], limit: int) -> None:
         for _ in range(4):
             world.advance(130)
             await world.scrape()
-        shown = {
-            name: [
-                sum(
-                    value(each.counters)
-                    for each in world.exporter.runtimes[RUNTIME].store.view.spinners()
-                    if each.project == project
-                )
-                for value in (lambda counters: counters.started, lambda counters: sum(counters.finished.values()))
-            ]
-            for name, project in world.runtime.projects.items()
-        }
+        shown = {}
+        for name, project in world.runtime.projects.items():
+            spinners = world.exporter.runtimes[RUNTIME].store.view.spinners()
+            counters = [each.counters for each in spinners if each.project == project]
+            ended = sum(sum(each.finished.values()) for each in counters)
+            shown[name] = [sum(each.started for each in counters), ended]
         await world.exporter.close()
         assert shown == {name: [world.started[name], world.finished[name]] for name in world.runtime.projects}
 
