@@ -52,7 +52,8 @@ class Situation:
     blind: Panels
     """The panels whose data come from what is lost: they must not look well."""
     pages_within: int | None = None
-    """It hides stalls, and has to page within so many minutes. None: it hides none, and nothing may page."""
+    """It hides stalls, and has to page within so many minutes. None: it hides none until the last look, and nothing may
+    page."""
     scenario: Scenario = field(default_factory=calm)
     rules: tuple[Path, ...] = tuple(RULE_FILES)
     warm_up: int = WARM_UP
@@ -329,7 +330,6 @@ SITUATIONS = (
         fails("/projects/sales/"),
         (3,),
         every_panel({**OTHER_PROJECT, JOBS: HEAD}),
-        pages_within=None,
     ),
     Situation(
         "one project cannot be read, and its data are withdrawn",
