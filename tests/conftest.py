@@ -42,7 +42,12 @@ MARKS = {
         "tests/web/test_access.py::test_a_real_prometheus_",
     ),
     # Need what only `make test-all` installs: Prefect, Dagster, Helm or cosmic-ray.
-    "servers": ("tests/mutants/test_mutations.py", "tests/servers/", "tests/scaling/test_helm.py"),
+    "servers": (
+        "tests/mutants/test_equivalents.py",
+        "tests/mutants/test_mutations.py",
+        "tests/servers/",
+        "tests/scaling/test_helm.py",
+    ),
     # Play scenarios in real time, or take more than ten seconds of processor time.
     "slow": (
         "tests/faults/test_kills.py",

@@ -4,42 +4,26 @@ import ast
 import contextlib
 import gc
 import importlib
+import os
 import sys
-import tomllib
+import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from tests.mutants.children import run_all
-from tests.mutants.mutations import Mutant, mutants, one_line, places, sample
-from tests.mutants.tests_of_lines import LineMap, measured_map
-from tests.mutants.trial import Trial, outcome, stages
+from tests.mutants.equivalents import Equivalent, ListError, read_equivalents
+from tests.mutants.mutations import Mutant, sample
+from tests.mutants.tests_of_lines import LineMap, importers, measured_map
+from tests.mutants.trial import COLLECTING, Trial, outcome, stages
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runs", "sync", "metrics", "runtime", "config")
 OUTCOMES = ("killed", "survived", "timeout", "equivalent", "error")
 LIMIT = 0.05
 """The share of mutants that may survive."""
-
-
-@dataclass(frozen=True)
-class Equivalent:
-    """A mutation that changes nothing that a user could notice, and why."""
-
-    module: str
-    original: str
-    mutated: str
-    reason: str
-
-    def matches(self, mutant: Mutant) -> bool:
-        return (self.module, one_line([self.original]), one_line([self.mutated])) == (
-            mutant.place.file,
-            mutant.original,
-            mutant.mutated,
-        )
 
 
 @click.command()
@@ -50,23 +34,44 @@ class Equivalent:
 def main(count: int, seed: int, packages: tuple[str, ...], workers: int) -> None:
     """Mutate the exporter and run the tests that reach each mutation."""
     import_libraries()
-    equivalents = read_equivalents(ROOT / "tests" / "mutants" / "equivalent.toml")
+    try:
+        equivalents = read_equivalents(ROOT, ROOT / "tests" / "mutants" / "equivalent.toml")
+    except ListError as error:
+        raise SystemExit(str(error)) from None
     line_map = measured_map(ROOT, workers, click.echo)
     files = [str(path.relative_to(ROOT)) for name in packages for path in modules(ROOT / "exporter" / name)]
     drawn = sample(ROOT, files, count, seed)
     click.echo(f"{len(drawn)} mutants of {', '.join(packages)}, seed {seed}")
-    counts: Counter[tuple[str, str]] = Counter()
-    for mutant, result in try_all(drawn, equivalents, line_map, workers):
-        counts[package(mutant), result] += 1
-        if result == "survived":
-            click.echo(f"\n{mutant.place.file}:{mutant.place.line}\n- {mutant.original}\n+ {mutant.mutated}")
-        elif sum(counts.values()) % 25 == 0:
-            click.echo(f"{sum(counts.values())} of {len(drawn)}", err=True)
+    began = time.monotonic()
+    results: dict[Mutant, str] = {}
+    killers: dict[Mutant, str] = {}
+    for mutant, result, test in try_all(drawn, equivalents, line_map, workers):
+        results[mutant] = result
+        if result == "killed":
+            killers[mutant] = test
+        if result in {"survived", "timeout"}:
+            click.echo(f"\n{described(mutant)}\n# {result}: {test}")
+        if len(results) % 25 == 0:
+            click.echo(f"{len(results)} of {len(drawn)}", err=True)
+    unfit = failing_without_a_mutation(set(killers.values()) - {"", COLLECTING}, workers)
+    for mutant, test in killers.items():
+        if test in unfit:
+            results[mutant] = "error"
+            click.echo(f"\n{described(mutant)}\n# error: {test} fails without a mutation too")
+    counts = Counter((package(mutant), result) for mutant, result in results.items())
     click.echo(f"\n{table(counts, packages)}")
-    survived, errors = (sum(n for (_, r), n in counts.items() if r == result) for result in ("survived", "error"))
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    click.echo(f"{(time.monotonic() - began) / 60:.0f} minutes with {workers} workers; load average now {load}")
+    survived, errors = (list(results.values()).count(result) for result in ("survived", "error"))
     if errors:
-        raise SystemExit("pytest cannot run the tests of some mutants; see above")
+        raise SystemExit("the tests of some mutants say nothing; see above")
     sys.exit(survived > LIMIT * len(drawn))
+
+
+def described(mutant: Mutant) -> str:
+    """Show a mutant with what an entry of the list of equivalents needs."""
+    where = f"{mutant.place.file}:{mutant.place.line} {mutant.place.function}".rstrip()
+    return f"{where}\n- {mutant.original}\n+ {mutant.mutated}"
 
 
 def import_libraries() -> None:
@@ -91,53 +96,60 @@ def package(mutant: Mutant) -> str:
     return mutant.module.split(".")[1]
 
 
-def read_equivalents(path: Path) -> list[Equivalent]:
-    """Read the list. Raises SystemExit if an entry is no mutation of the source as it is."""
-    entries = [Equivalent(**entry) for entry in tomllib.loads(path.read_text()).get("equivalent", [])]
-    for entry in entries:
-        if not (ROOT / entry.module).is_file() or not any(map(entry.matches, candidates(entry))):
-            raise SystemExit(
-                f"{path.name}: no mutation of {entry.module} turns {entry.original!r} into {entry.mutated!r}"
-            )
-    return entries
-
-
-def candidates(entry: Equivalent) -> Iterator[Mutant]:
-    """Apply every mutation of the lines that the entry could mean."""
-    lines = (ROOT / entry.module).read_text().splitlines()
-    original = one_line([entry.original])
-    for place in places(ROOT, entry.module):
-        if any(lines[number - 1].strip() and one_line([lines[number - 1]]) in original for number in place.lines):
-            yield from mutants(ROOT, place)
-
-
 def try_all(
     drawn: list[Mutant], equivalents: list[Equivalent], line_map: LineMap, workers: int
-) -> Iterator[tuple[Mutant, str]]:
-    """Yield what became of each mutant, in the order in which their tests end."""
+) -> Iterator[tuple[Mutant, str, str]]:
+    """Yield each mutant with what became of it and the last test that ran, in the order in which their tests end."""
     jobs = {}
     for mutant in drawn:
         tests = tests_of(mutant, line_map)
         if any(entry.matches(mutant) for entry in equivalents):
-            yield mutant, "equivalent"
+            yield mutant, "equivalent", ""
         elif not tests:
-            yield mutant, "survived"
+            yield mutant, "survived", "no test runs it"
         else:
             ordered = stages(tests, line_map.seconds, package(mutant))
             trial = Trial(ROOT, mutant.module, mutant.place.file, mutant.source, ordered)
-            jobs[trial.job(line_map.seconds)] = mutant
+            jobs[trial.job(line_map.seconds)] = mutant, len(tests)
     for ended in run_all(jobs, workers):
-        mutant, result = jobs[ended.job], outcome(ended)
+        (mutant, count), result = jobs[ended.job], outcome(ended)
         if result == "error":
-            click.echo(f"{mutant.place.file}:{mutant.place.line}: {mutant.mutated}\n{ended.output[-2000:]}")
-        yield mutant, result
+            click.echo(f"\n{described(mutant)}\n{ended.output[-2000:]}")
+        yield mutant, result, f"{count} tests pass" if result == "survived" else ended.step
 
 
 def tests_of(mutant: Mutant, line_map: LineMap) -> set[str]:
-    """Return the tests of its lines; for what the import of the module runs, all tests of the module."""
-    if mutant.place.in_function:
-        return line_map.of_lines(mutant.place.file, mutant.place.lines)
-    return line_map.of_module(mutant.place.file)
+    """Return the tests that could see the mutation: those that run its lines.
+
+    What runs while modules are imported, such as a constant or a default, concerns every test of the module and of
+    those that import it.
+    """
+    file, lines = mutant.place.file, mutant.place.lines
+    if mutant.place.in_function and line_map.at_import[file].isdisjoint(lines):
+        return line_map.of_lines(file, lines)
+    return line_map.of_modules({file, *importers(ROOT, file)})
+
+
+def failing_without_a_mutation(tests: Iterable[str], workers: int) -> set[str]:
+    """Return those of the tests that fail in the runner for another reason than a mutation."""
+    module, file = "exporter.errors", "exporter/errors.py"
+    source = (ROOT / file).read_text()
+    waiting = sorted(tests)
+    failing: set[str] = set()
+    while waiting:
+        by_file: dict[str, list[str]] = {}
+        for test in waiting:
+            by_file.setdefault(test.partition("::")[0], []).append(test)
+        jobs = {Trial(ROOT, module, file, source, [each]).job({}): each for each in by_file.values()}
+        waiting = []
+        for ended in run_all(jobs, workers):
+            if outcome(ended) != "survived":
+                # The first failure ends the others of its file.
+                own = jobs[ended.job]
+                failed = {ended.step} & set(own) or set(own)
+                failing |= failed
+                waiting += [test for test in own if test not in failed]
+    return failing
 
 
 def table(counts: Counter[tuple[str, str]], packages: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Which mutations there are: cosmic-ray's operators, and the deletion of a statement."""
+"""Which mutations there are: cosmic-ray's operators, and those of our own."""
 
 import ast
 import itertools
@@ -14,6 +14,9 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
 from parso.python.tree import Keyword, Name
 
+from tests.mutants.tests_of_lines import module_name
+from tests.mutants.trial import NEVER_RAISED
+
 ARITHMETIC = {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"}
 BITWISE = {"BitOr", "BitAnd", "BitXor", "LShift", "RShift"}
 ORDER = {"Eq", "NotEq", "Lt", "LtE", "Gt", "GtE"}
@@ -25,6 +28,9 @@ DECLARATIONS = {"frozen", "slots", "gc", "kw_only"}
 
 COMPOUND = {"if_stmt", "while_stmt", "for_stmt", "try_stmt", "with_stmt", "async_stmt", "classdef", "decorated"}
 
+REPLACED = {"ExceptionReplacer", "ZeroIterationForLoop"}
+"""Operators of cosmic-ray that fail on some code; those below do the same for all code."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -35,6 +41,8 @@ class Place:
     line: int
     lines: range
     """The lines of the statement; a test that runs none of them cannot see the mutation."""
+    function: str
+    """The qualified name of the function or class that it is part of; empty for the rest of the module."""
     in_function: bool
     """Whether a call runs it; otherwise the import of the module does."""
     mutations: tuple[tuple[str, int], ...]
@@ -76,27 +84,46 @@ class DeleteStatement:
 
 
 class ReplaceException:
-    """Replace each exception of an `except` by one that nothing raises; cosmic-ray's operator fails on dotted names."""
+    """Replace an exception of an `except` clause, which may have a dotted name, by one that nothing raises."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        if node.type == "except_clause":
-            for exception in self._exceptions(node):
-                yield exception.start_pos, exception.end_pos
+        for each in caught(node):
+            yield each.start_pos, each.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:
-        replaced = self._exceptions(node)[index]
+        replaced = caught(node)[index]
         siblings = replaced.parent.children
-        name = Name("CosmicRayTestingException", replaced.start_pos, replaced.get_first_leaf().prefix)
-        siblings[siblings.index(replaced)] = name
+        prefix = replaced.get_first_leaf().prefix
+        siblings[siblings.index(replaced)] = Name(NEVER_RAISED, replaced.start_pos, prefix)
         return node
 
-    @staticmethod
-    def _exceptions(node: Any) -> list[Any]:
-        """Return the nodes of the exceptions, of which a tuple has several."""
-        expression = node.children[1]
-        if expression.type == "atom":
-            expression = expression.children[1]
-        return list(expression.children[::2]) if expression.type == "testlist_comp" else [expression]
+
+def caught(node: Any) -> list[Any]:
+    """Return the exceptions of an `except` clause."""
+    if node.type != "except_clause":
+        return []
+    expression = node.children[1]
+    if expression.type == "atom":  # In parentheses.
+        expression = expression.children[1]
+    return list(expression.children[::2]) if expression.type == "testlist_comp" else [expression]
+
+
+class EmptyLoop:
+    """Let a `for` loop have no items. An `async for` needs an asynchronous iterable."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        if node.type == "for_stmt":
+            yield node.children[3].start_pos, node.children[3].end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:
+        iterable = node.children[3]
+        is_async = node.parent is not None and node.parent.type == "async_stmt"
+        empty = f"(_ async for _ in {iterable.get_code(include_prefix=False)} if False)" if is_async else "[]"
+        node.children[3] = Name(empty, iterable.start_pos, iterable.get_first_leaf().prefix)
+        return node
+
+
+OWN_OPERATORS = (DeleteStatement, ReplaceException, EmptyLoop)
 
 
 def ends_with(node: Any, *brackets: str) -> bool:
@@ -107,23 +134,19 @@ def ends_with(node: Any, *brackets: str) -> bool:
 
 def all_operators() -> dict[str, Any]:
     provider = OperatorProvider()
-    own = {"DeleteStatement": DeleteStatement(), "ReplaceException": ReplaceException()}
+    own = {operator.__name__: operator() for operator in OWN_OPERATORS}
     return {name: provider[name]() for name in provider if is_useful(name)} | own
 
 
 def is_useful(operator: str) -> bool:
-    """Leave out operators that nearly always raise TypeError, or that change names instead of behaviour."""
+    """Leave out operators that nearly always raise TypeError, change names instead of behaviour, or are replaced."""
     kind, *values = operator.split("_")
     if kind in {"ReplaceBinaryOperator", "ReplaceComparisonOperator"}:
         return any(set(values) <= family for family in (ARITHMETIC, BITWISE, ORDER, IDENTITY))
-    return kind not in {"VariableReplacer", "VariableInserter", "ExceptionReplacer"}
+    return kind not in {"VariableReplacer", "VariableInserter"} | REPLACED
 
 
 OPERATORS = all_operators()
-
-
-def module_name(file: str) -> str:
-    return ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
 
 
 def places(root: Path, file: str) -> list[Place]:
@@ -145,6 +168,7 @@ def places(root: Path, file: str) -> list[Place]:
             file,
             position[0][0],
             statement_lines(nodes[position], *position),
+            qualified_name(nodes[position]),
             is_in_function(nodes[position]),
             tuple(those),
         )
@@ -176,10 +200,36 @@ def is_in_function(node: Any) -> bool:
 
 
 def statement_lines(node: Any, start: tuple[int, int], end: tuple[int, int]) -> range:
-    statement = next((child for child, parent in upwards(node) if parent.type in {"suite", "file_input"}), node)
-    if statement.type in COMPOUND | {"funcdef"}:
+    """Return the lines of the innermost statement; of a compound one, those of the clause.
+
+    Not only the line of the mutation: a test for which `if a` is false never runs a second line ` and b`, but sees that
+    the `and` became an `or`.
+    """
+    if node.type in COMPOUND:  # The operator changes one part of it, such as the condition of an `if`.
         return range(start[0], end[0] + (end[1] > 0))
-    return range(statement.start_pos[0], statement.get_last_leaf().start_pos[0] + 1)
+    part, statement = next(((child, parent) for child, parent in upwards(node) if is_statement(parent)), (node, node))
+    if statement.type not in COMPOUND | {"funcdef"}:
+        part = statement
+    return range(part.start_pos[0], part.get_last_leaf().start_pos[0] + 1)
+
+
+def is_statement(node: Any) -> bool:
+    return node.type in COMPOUND | {"funcdef"} or (
+        node.parent is not None and node.parent.type in {"suite", "file_input"}
+    )
+
+
+def qualified_name(node: Any) -> str:
+    """Return the name of the function or class that the node is part of, with those around it."""
+    names: list[str] = []
+    for child, parent in upwards(node):
+        if parent.type in {"funcdef", "classdef"}:
+            names.append(parent.name.value)
+        elif parent.type == "decorated" and child is parent.children[0]:
+            decorated = parent.children[-1]
+            # That of `async def` has the function as its second child.
+            names.append((decorated.children[-1] if decorated.type == "async_funcdef" else decorated).name.value)
+    return ".".join(reversed(names))
 
 
 def upwards(node: Any) -> Iterator[tuple[Any, Any]]:

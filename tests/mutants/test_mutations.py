@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -78,19 +79,62 @@ def test_a_seed_draws_the_same_mutants_again_and_one_for_each_place(mutations: M
     assert drawn != mutations.sample(root, ["meter.py"], 4, seed=2)
 
 
-def test_each_exception_of_a_handler_is_replaced_by_one_that_nothing_raises(
-    mutations: ModuleType, tmp_path: Path
-) -> None:
-    handlers = ("OSError", "json.JSONDecodeError", "(OSError, json.JSONDecodeError)")
-    source = "try:\n    read()\n" + "".join(f"except {each}:\n    raise\n" for each in handlers)
-    (tmp_path / "reader.py").write_text(source)
-    found = [
-        mutant for place in mutations.places(tmp_path, "reader.py") for mutant in mutations.mutants(tmp_path, place)
-    ]
-    other = "CosmicRayTestingException"
-    assert [mutant.mutated for mutant in found if mutant.original.startswith("except")] == [
-        f"except {other}:",
-        f"except {other}:",
-        f"except ({other}, json.JSONDecodeError):",
-        f"except (OSError, {other}):",
-    ]
+ASYNC = """\
+import http.client
+import json
+
+
+class Reader:
+    @property
+    async def pages(self):
+        try:
+            async for page in self.client.read(1):
+                self.use(page)
+        except http.client.HTTPException:
+            pass
+        except (json.JSONDecodeError, OSError):
+            pass
+        if (
+            self.first
+            and self.second
+        ):
+            pass
+
+
+class Page:
+    limit = 2
+"""
+
+
+def mutated(mutations: ModuleType, root: Path, source: str) -> dict[tuple[str, str], Any]:
+    (root / "reader.py").write_text(source)
+    found = [mutant for place in mutations.places(root, "reader.py") for mutant in mutations.mutants(root, place)]
+    return {(mutant.original, mutant.mutated): mutant for mutant in found}
+
+
+def test_each_exception_of_an_except_clause_is_replaced_whole(mutations: ModuleType, root: Path) -> None:
+    excepts = {pair for pair in mutated(mutations, root, ASYNC) if pair[0].startswith("except")}
+    assert excepts == {
+        ("except http.client.HTTPException:", "except NeverRaised:"),
+        ("except (json.JSONDecodeError, OSError):", "except (NeverRaised, OSError):"),
+        ("except (json.JSONDecodeError, OSError):", "except (json.JSONDecodeError, NeverRaised):"),
+    }
+
+
+def test_an_async_loop_without_items_is_still_an_async_loop(mutations: ModuleType, root: Path) -> None:
+    loop = "async for page in self.client.read(1):"
+    empty = "async for page in (_ async for _ in self.client.read(1) if False):"
+    assert (loop, empty) in mutated(mutations, root, ASYNC)
+    assert (loop, "async for page in []:") not in mutated(mutations, root, ASYNC)
+
+
+def test_a_mutated_condition_has_all_lines_of_its_clause(mutations: ModuleType, root: Path) -> None:
+    # A test for which `first` is false runs the first line only, and sees the mutation.
+    changed = mutated(mutations, root, ASYNC)["and self.second", "or self.second"]
+    assert changed.place.lines == range(15, 19)
+
+
+def test_a_place_names_its_function_or_class(mutations: ModuleType, root: Path) -> None:
+    names = {pair[0]: mutant.place.function for pair, mutant in mutated(mutations, root, ASYNC).items()}
+    assert names["self.use(page)"] == names["@property"] == "Reader.pages"
+    assert names["limit = 2"] == "Page"

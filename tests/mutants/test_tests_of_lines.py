@@ -1,6 +1,6 @@
 """Which tests are run for a mutation."""
 
-from tests.mutants.tests_of_lines import IMPORT, LineMap
+from tests.mutants.tests_of_lines import IMPORTS, LineMap
 
 
 def line_map() -> LineMap:
@@ -9,7 +9,8 @@ def line_map() -> LineMap:
         {
             "test_a": {"seconds": 1.0, "lines": {"m.py": [1, 2]}},
             "test_b": {"seconds": 2.0, "lines": {"m.py": [2, 3], "other.py": [1]}},
-            IMPORT: {"seconds": 0.0, "lines": {"m.py": [9]}},
+            "test_c": {"seconds": 3.0, "lines": {"other.py": [1]}},
+            IMPORTS: {"seconds": 0.0, "lines": {"m.py": [9]}},
         }
     )
     return made
@@ -21,6 +22,11 @@ def test_a_line_has_the_tests_that_run_it() -> None:
     assert line_map().of_lines("m.py", [5]) == set()
 
 
-def test_a_line_that_an_import_runs_has_all_tests_of_its_module() -> None:
-    assert line_map().of_lines("m.py", [9]) == line_map().of_module("m.py") == {"test_a", "test_b"}
-    assert set(line_map().seconds) == {"test_a", "test_b"}
+def test_modules_have_the_tests_that_run_any_line_of_them() -> None:
+    assert line_map().of_modules(["m.py"]) == {"test_a", "test_b"}
+    assert line_map().of_modules(["m.py", "other.py"]) == {"test_a", "test_b", "test_c"}
+
+
+def test_lines_that_run_at_import_are_known_and_are_no_test() -> None:
+    assert line_map().at_import["m.py"] == {9}
+    assert set(line_map().seconds) == {"test_a", "test_b", "test_c"}

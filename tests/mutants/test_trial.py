@@ -11,16 +11,36 @@ import pytest
 from tests.stack.programs import ROOT
 
 SOURCE = """\
+import functools
+
+
 def shorter(a, b):
     if len(a) < len(b):
         return a
     while len(b) > 100:
         b = b[1:]
     return b
+
+
+@functools.cache
+def limit():
+    return 100
+
+
+def computed():
+    return 7
+
+
+SEVEN = computed()
 """
 
 TESTS = """\
-from exporter.words import shorter
+import pytest
+from exporter.words import SEVEN, limit, shorter
+
+@pytest.fixture(scope="module")
+def short():
+    return shorter("a", "bcd")
 
 def test_the_shorter_word_is_returned():
     assert shorter("a", "bcd") == "a"
@@ -28,6 +48,18 @@ def test_the_shorter_word_is_returned():
 
 def test_a_long_word_is_cut():
     assert len(shorter("a" * 102, "b" * 102)) == 100
+
+def test_the_limit():
+    assert limit() == 100
+
+def test_the_limit_again():
+    assert limit() == 100
+
+def test_with_a_shared_fixture(short):
+    assert short
+
+def test_with_a_shared_fixture_again(short):
+    assert short == "a"
 """
 
 SCRIPT = """\
@@ -93,7 +125,7 @@ def test_a_mutant_is_killed_survives_or_times_out(project: Path) -> None:
     )
     assert results == {
         "len(a) > len(b)": ["killed", "test_the_shorter_word_is_returned"],
-        "len(a) <= len(b) - 1": ["survived", "test_the_shorter_word_is_returned"],
+        "len(a) <= len(b) - 1": ["survived", "test_with_a_shared_fixture_again"],
         "b = b[0:]": ["timeout", "test_a_long_word_is_cut"],
     }
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
@@ -101,16 +133,50 @@ def test_a_mutant_is_killed_survives_or_times_out(project: Path) -> None:
 
 def test_each_line_has_the_tests_that_run_it(project: Path) -> None:
     lines, _ = run(project)
-    cut, returned = (
-        f"tests/test_words.py::test_{name}" for name in ("a_long_word_is_cut", "the_shorter_word_is_returned")
+    cut, returned, limit, limit_again, first, second = (
+        f"tests/test_words.py::test_{name}"
+        for name in (
+            "a_long_word_is_cut",
+            "the_shorter_word_is_returned",
+            "the_limit",
+            "the_limit_again",
+            "with_a_shared_fixture",
+            "with_a_shared_fixture_again",
+        )
     )
-    assert {line: tests for line, tests in lines.items() if tests} == {
-        "2": [cut, returned],
-        "3": [returned],
-        "4": [cut, returned],
-        "5": [cut],
-        "6": [cut, returned],
+    assert {line: set(tests) for line, tests in lines.items() if tests} == {
+        "5": {cut, returned, first, second},
+        "6": {returned, first, second},
+        "7": {cut, returned},
+        "8": {cut},
+        "9": {cut, returned},
+        "14": {limit, limit_again},  # Although the function is cached.
     }
+
+
+def test_lines_that_run_while_tests_are_imported_are_known_as_such(project: Path) -> None:
+    run(project)
+    (cached,) = (project / ".mutants").iterdir()
+    lines = json.loads(cached.read_text())["tests"][""]["lines"]["exporter/words.py"]
+    assert 18 in lines
+    assert not {5, 6, 7, 8, 9, 14} & set(lines)
+
+
+def test_importers_of_a_module_are_found_through_the_package_that_exports_its_names(tmp_path: Path) -> None:
+    from tests.mutants.tests_of_lines import importers
+
+    sources = {
+        "exporter/config/__init__.py": "from exporter.config.schema import Config",
+        "exporter/config/schema.py": "",
+        "exporter/sync.py": "from exporter.config import Config",
+        "exporter/web.py": "import exporter.sync",
+        "exporter/logs.py": "import logging",
+    }
+    for file, source in sources.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(source)
+    assert importers(tmp_path, "exporter/config/schema.py") == {"exporter/config/__init__.py", "exporter/sync.py"}
+    assert importers(tmp_path, "exporter/sync.py") == {"exporter/web.py"}
 
 
 def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_others() -> None:

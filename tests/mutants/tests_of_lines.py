@@ -1,10 +1,12 @@
 """Which tests run which lines of the exporter, and how long each takes: measured once, cached in `.mutants/`."""
 
+import ast
 import functools
 import hashlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
@@ -18,8 +20,8 @@ from tests.mutants.children import Job, run_all
 
 SECONDS_PER_TEST = 300.0
 
-IMPORT = ""
-"""Coverage's context outside of tests."""
+IMPORTS = ""
+"""Stands for a test in what is measured: the lines that run while tests are imported."""
 
 
 @dataclass
@@ -28,15 +30,14 @@ class LineMap:
 
     seconds: dict[str, float] = field(default_factory=dict)
     tests: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
-
-    imports: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    """The lines that run before any test, while modules are imported."""
+    at_import: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """The lines that run while tests are imported."""
 
     def add(self, measured: dict[str, Any]) -> None:
+        for file, lines in measured.get(IMPORTS, {"lines": {}})["lines"].items():
+            self.at_import[file].update(lines)
         for test, of_test in measured.items():
-            if test == IMPORT:
-                for file, lines in of_test["lines"].items():
-                    self.imports[file].update(lines)
+            if test == IMPORTS:
                 continue
             self.seconds[test] = of_test["seconds"]
             for file, lines in of_test["lines"].items():
@@ -44,14 +45,43 @@ class LineMap:
                     self.tests[file][line].add(test)
 
     def of_lines(self, file: str, lines: Iterable[int]) -> set[str]:
-        """Return the tests that run at least one of these lines; of lines that an import runs, those of the module."""
-        if self.imports[file].intersection(lines):
-            return self.of_module(file)
+        """Return the tests that run at least one of these lines."""
         return set().union(*(self.tests[file].get(line, ()) for line in lines))
 
-    def of_module(self, file: str) -> set[str]:
-        """Return the tests that run a line of the module, other than by importing it."""
-        return set().union(*self.tests[file].values())
+    def of_modules(self, files: Iterable[str]) -> set[str]:
+        """Return the tests that run a line of these modules, other than by importing them."""
+        return set().union(*(self.of_lines(file, self.tests[file]) for file in list(files)))
+
+
+def importers(root: Path, file: str) -> set[str]:
+    """Return the modules of the exporter that import a module, by themselves or through a package's `__init__`."""
+    found: set[str] = set()
+    packages = [file]
+    while packages:
+        name = module_name(packages.pop())
+        new = {each for each, imported in imports(root).items() if name in imported} - found
+        found |= new
+        packages += [each for each in new if each.endswith("/__init__.py")]
+    return found
+
+
+@functools.cache
+def imports(root: Path) -> dict[str, set[str]]:
+    """Return the names of the modules that each module of the exporter imports."""
+    found: dict[str, set[str]] = {}
+    for path in (root / "exporter").rglob("*.py"):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        found[str(path.relative_to(root))] = names
+    return found
+
+
+def module_name(file: str) -> str:
+    return ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
 
 
 def measured_map(root: Path, workers: int, say: Callable[[str], None]) -> LineMap:
@@ -127,13 +157,13 @@ def measure(root: Path, file: str, report: Callable[[str], None], folder: Path) 
         test: {"seconds": seconds, "lines": defaultdict(list)}
         for test, seconds in plugin.seconds.items()
         if test not in plugin.failed | plugin.start_programs
-    } | {IMPORT: {"seconds": 0.0, "lines": defaultdict(list)}}
+    }
+    tests[IMPORTS] = {"seconds": 0.0, "lines": defaultdict(list)}
     data = lines.get_data()
     for path in data.measured_files():
         for line, contexts in data.contexts_by_lineno(path).items():
-            for test in contexts:
-                if test in tests:
-                    tests[test]["lines"][str(Path(path).relative_to(root))].append(line)
+            for test in {test for context in contexts for test in plugin.tests_in(context)} & tests.keys():
+                tests[test]["lines"][str(Path(path).relative_to(root))].append(line)
     (folder / "tests.json").write_text(json.dumps([tests, sorted(plugin.failed)]))
     return 0
 
@@ -147,7 +177,8 @@ class Measurement:
     def __init__(self, lines: Any, report: Callable[[str], None]) -> None:
         self._lines = lines
         self._report = report
-        self._test = ""
+        self._test = IMPORTS
+        self._users: dict[str, list[str]] = defaultdict(list)
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
         self.start_programs: set[str] = set()
@@ -155,26 +186,58 @@ class Measurement:
 
         @functools.wraps(start)
         def noted(popen: Any, *arguments: Any, **keywords: Any) -> None:
-            self.start_programs.add(self._test)
+            self.start_programs.update(self.tests_in(self._test))
             start(popen, *arguments, **keywords)
 
         setattr(subprocess.Popen, "__init__", noted)  # noqa: B010 - mypy refuses the assignment
 
+    def tests_in(self, context: str) -> list[str]:
+        """Return the tests of a context: one test, or all that use a fixture which is set up once for them."""
+        return self._users.get(context, [context])
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            for fixture in getattr(item, "fixturenames", ()):
+                self._users[f"fixture {fixture}"].append(item.nodeid)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        self._test = item.nodeid
+        clear_caches()
         self._report(item.nodeid)
-        self._lines.switch_context(item.nodeid)
+        self._switch(item.nodeid)
         began = time.perf_counter()
         try:
             return (yield)
         finally:
             self.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
-            self._lines.switch_context(IMPORT)
+            self._switch(IMPORTS)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
+        outer = self._test
+        if fixturedef.scope != "function":
+            self._switch(f"fixture {fixturedef.argname}")
+        try:
+            return (yield)
+        finally:
+            self._switch(outer)
+
+    def _switch(self, context: str) -> None:
+        self._test = context
+        self._lines.switch_context(context)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failed.add(report.nodeid)
+
+
+def clear_caches() -> None:
+    """Clear the caches of functions: otherwise only the first test of a file runs the lines of what is cached."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in {"exporter", "tests"}:
+            for value in list(vars(module).values()):
+                if callable(clear := getattr(value, "cache_clear", None)):
+                    clear()
 
 
 def run_pytest(root: Path, folder: Path, arguments: Iterable[str], plugin: object) -> int:

@@ -2,6 +2,7 @@
 
 import builtins
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ import pytest
 from tests.mutants.children import CRASH, Ended, Job
 from tests.mutants.tests_of_lines import run_pytest
 
-RUNNER_ERRORS = {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, CRASH}
+RUNNER_ERRORS = {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, CRASH, -signal.SIGKILL}
+"""Exit codes that say nothing about the mutant. SIGKILL comes from outside, where memory is short."""
+
+COLLECTING = "collection"
+"""The step in which pytest imports the tests."""
+
+NEVER_RAISED = "NeverRaised"
+"""The exception that mutated `except` clauses name."""
 
 COLLECTION = 300
 """Seconds in which pytest has to import the tests."""
@@ -62,11 +70,10 @@ def run(trial: Trial, report: Callable[[str], None], folder: Path) -> int:
     imported = trial.module.partition(".")[0]
     assert imported not in sys.modules, f"{imported} was imported before the mutation"
     sys.meta_path.insert(0, MutatedModule(trial.module, str(trial.root / trial.file), trial.source))
-    # cosmic-ray puts this name into `except` clauses.
-    builtins.CosmicRayTestingException = type("CosmicRayTestingException", (Exception,), {})  # type: ignore[attr-defined]
+    setattr(builtins, NEVER_RAISED, type(NEVER_RAISED, (Exception,), {}))
     for stage in trial.stages:
         files = dict.fromkeys(test.partition("::")[0] for test in stage)
-        report("collection")
+        report(COLLECTING)
         selection = Selection(stage, report)
         try:
             code = run_pytest(trial.root, folder, ["-x", *files], selection)

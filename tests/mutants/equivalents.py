@@ -1,0 +1,80 @@
+"""The list of mutations that change nothing that a user could notice: `equivalent.toml`."""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tests.mutants.mutations import Mutant, mutants, one_line, places
+
+
+class ListError(Exception):
+    """An entry of the list is wrong, or does not fit the source any more."""
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """One entry of the list. It names code by its text, since every edit above would change line numbers."""
+
+    file: str
+    """Relative to the root of the project."""
+    function: str
+    """Qualified name of the function or class; empty for the rest of the module."""
+    original: str
+    """The lines that the mutation changes; white space does not matter."""
+    mutated: str
+    reason: str
+
+    def matches(self, mutant: Mutant) -> bool:
+        """Whether this is the mutation that the entry means."""
+        return (self.file, self.function, one_line([self.original]), one_line([self.mutated])) == (
+            mutant.place.file,
+            mutant.place.function,
+            mutant.original,
+            mutant.mutated,
+        )
+
+
+def read_equivalents(root: Path, path: Path) -> list[Equivalent]:
+    """Read the list. Raises `ListError`, which names all wrong entries."""
+    entries: list[Equivalent] = []
+    problems: list[str] = []
+    for number, values in enumerate(tomllib.loads(path.read_text()).get("equivalent", []), start=1):
+        problem = wrong_keys(values)
+        if not problem:
+            entry = Equivalent(**values)
+            entries.append(entry)
+            problem = mismatch(root, entry)
+        if problem:
+            problems.append(f"{path.name}: entry {number}: {problem}")
+    if problems:
+        raise ListError("\n".join(problems))
+    return entries
+
+
+def wrong_keys(values: dict[str, object]) -> str:
+    names = {field.name for field in fields(Equivalent)}
+    if values.keys() != names:
+        return f"has the keys {', '.join(values)} instead of {', '.join(sorted(names))}"
+    empty = [name for name in ("file", "original", "reason") if not str(values[name]).strip()]
+    return f"{empty[0]} is empty" if empty else ""
+
+
+def mismatch(root: Path, entry: Equivalent) -> str:
+    """Say why an entry does not name one mutation of the source; empty if it does."""
+    named = f"{entry.file}, {entry.function or 'module'}: {entry.original!r} -> {entry.mutated!r}"
+    if not (root / entry.file).is_file():
+        return f"{named}: there is no such file"
+    sources = {mutant.source for mutant in candidates(root, entry) if entry.matches(mutant)}
+    if not sources:
+        return f"{named}: no mutation matches"
+    return f"{named}: {len(sources)} mutations match" if len(sources) > 1 else ""
+
+
+def candidates(root: Path, entry: Equivalent) -> Iterator[Mutant]:
+    """Apply every mutation of the lines that the entry could mean."""
+    lines = (root / entry.file).read_text().splitlines()
+    original = one_line([entry.original])
+    for place in places(root, entry.file):
+        if place.function == entry.function and one_line([lines[place.line - 1]]) in original:
+            yield from mutants(root, place)
