@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import msgspec
 
 from exporter.config import Config, ProjectsConfig, SyncConfig
 from exporter.service import Exporter
@@ -110,16 +111,20 @@ class ScriptedRuntime:
 
 
 def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings: Any) -> Exporter:
-    """An exporter that reads the runtime; by default they share a clock."""
+    """An exporter that reads the runtime; by default they share a clock.
+
+    `settings` are sections of the config; `described` contains keys of `runtime`, and `storage` is a folder.
+    """
     own = clock or runtime.clock
+    storage = settings.pop("storage", None)
     sync = {"min_interval": 0.0, "sweep_interval": 120.0} | settings.pop("sync", {})
     config = Config(
-        runtime=runtime_config(),
+        runtime=msgspec.structs.replace(runtime_config(), **settings.pop("described", {})),
         projects=settings.pop("projects", ProjectsConfig()),
         sync=SyncConfig(**sync),
         **settings,
     )
-    return Exporter({RUNTIME: config}, Dependencies(own, own, runtime.transport(), no_sleep))
+    return Exporter({RUNTIME: config}, Dependencies(own, own, runtime.transport(), no_sleep), storage=storage)
 
 
 async def no_sleep(seconds: float) -> None:

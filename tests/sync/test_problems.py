@@ -1,4 +1,6 @@
-"""What the log says about problems of reading: one line when a kind of problem begins, changes or ends."""
+"""The log of problems: one line when a problem begins, one when it changes, one when it is over."""
+
+from typing import Any
 
 import pytest
 import structlog
@@ -21,37 +23,22 @@ class Log:
 
 
 @pytest.fixture
-def log() -> Log:
-    return Log()
+def problems(clock: Clock) -> ProblemLog:
+    return ProblemLog(clock)
 
 
-def test_a_problem_is_logged_once_until_it_is_over(log: Log) -> None:
-    log.problems.report("health", "HTTP 500")
-    assert log.lines() == [{"event": "cannot read", "log_level": "warning", "what": "health", "error": "HTTP 500"}]
-    log.problems.report("health", "HTTP 500")
-    assert log.lines() == []
-    log.clock.advance(90)
-    log.problems.resolve("health")
-    (recovered,) = log.lines()
-    assert (recovered["event"], recovered["failed_times"], recovered["failed_seconds"]) == ("recovered", 2, 90)
-    log.problems.resolve("health")
-    assert log.lines() == []
+def logged(problems: ProblemLog) -> list[Any]:
+    with structlog.testing.capture_logs() as lines:
+        problems.log()
+    return lines
 
 
-def test_a_problem_that_is_over_before_it_was_logged_is_not_logged(log: Log) -> None:
-    log.problems.report("health", "HTTP 500")
-    log.problems.resolve("health")
-    assert log.lines() == []
+def warning(**fields: object) -> dict[str, object]:
+    return {"event": "cannot read", "log_level": "warning", **fields}
 
 
-def test_projects_that_fail_for_the_same_reason_are_one_line(log: Log) -> None:
-    for project in ("b", "a"):
-        log.problems.report("project", "HTTP 403", project=project)
-    log.problems.report("project", "HTTP 500", project="c")
-    together, alone = log.lines()
-    assert (together["error"], together["projects"], together["such_as"]) == ("HTTP 403", 2, "a")
-    assert (alone["error"], alone["project"]) == ("HTTP 500", "c")
-    assert "projects" not in alone
+def recovery(**fields: object) -> dict[str, object]:
+    return {"event": "recovered", "log_level": "info", **fields}
 
 
 def test_a_project_is_logged_by_its_name(log: Log) -> None:
@@ -77,40 +64,113 @@ def test_another_error_of_a_known_problem_is_logged_after_a_while_only(log: Log)
     assert log.lines() == [], "it was logged just now"
 
 
-def test_several_projects_recover_in_one_line_with_the_longest_failure(log: Log) -> None:
-    log.problems.report("project", "HTTP 500", project="a")
-    log.lines()
-    log.clock.advance(10)
-    for project in ("a", "b"):
-        log.problems.report("project", "HTTP 500", project=project)
-    log.lines()
-    log.clock.advance(10)
-    for project in ("a", "b"):
-        log.problems.resolve("project", project=project)
-    (recovered,) = log.lines()
-    assert (recovered["failed_times"], recovered["failed_seconds"], recovered["projects"]) == (2, 20, 2)
+def test_a_problem_of_the_runtime_names_no_project(problems: ProblemLog) -> None:
+    problems.report("health", "HTTP 500")
+    assert logged(problems) == [warning(what="health", error="HTTP 500")]
 
 
-def test_the_problems_of_a_removed_project_are_forgotten(log: Log) -> None:
-    log.problems.report("project", "HTTP 500", project="a")
-    log.problems.report("records", "HTTP 500", project="a")
-    log.problems.report("project", "HTTP 500", project="b")
-    log.lines()
-    log.problems.forget("a")
-    for what, project in (("project", "a"), ("records", "a"), ("project", "b")):
-        log.problems.resolve(what, project=project)
-    (recovered,) = log.lines()
-    assert recovered["project"] == "b"
+@pytest.mark.parametrize("many", [2, 3])
+def test_projects_that_fail_for_the_same_reason_are_one_line(problems: ProblemLog, many: int) -> None:
+    for number in reversed(range(many)):
+        problems.report("project", "HTTP 500", project=f"p{number}")
+    problems.report("project", "HTTP 401", project="other")
+    assert logged(problems) == [
+        warning(what="project", error="HTTP 500", projects=many, such_as="p0"),
+        warning(what="project", error="HTTP 401", project="other"),
+    ]
 
 
-def test_a_problem_that_is_forgotten_before_it_was_logged_is_not_logged(log: Log) -> None:
-    log.problems.report("project", "HTTP 500", project="a")
-    log.problems.forget("a")
-    assert log.lines() == []
+def test_a_problem_that_lasts_is_one_line_until_it_is_over(problems: ProblemLog, clock: Clock) -> None:
+    lines = []
+    for _ in range(4):
+        problems.report("health", "HTTP 500")
+        lines += logged(problems)
+        clock.advance(15.4)
+    problems.resolve("health")
+    lines += logged(problems)
+    assert lines == [
+        warning(what="health", error="HTTP 500"),
+        recovery(what="health", failed_times=4, failed_seconds=62),
+    ]
+    problems.resolve("health")
+    assert logged(problems) == []
 
 
-def test_of_several_reads_the_first_error_is_the_problem_and_none_resolves_it(log: Log) -> None:
-    log.problems.settle("records", ["HTTP 500", "HTTP 404"], project="a")
-    assert [line["error"] for line in log.lines()] == ["HTTP 500"]
-    log.problems.settle("records", [], project="a")
-    assert [line["event"] for line in log.lines()] == ["recovered"]
+def test_projects_that_recover_are_one_line_with_the_longest_and_most_frequent_failure(
+    problems: ProblemLog, clock: Clock
+) -> None:
+    problems.report("project", "HTTP 500", project="long")
+    clock.advance(100)
+    for _ in range(3):
+        problems.report("project", "HTTP 500", project="often")
+    logged(problems)
+    clock.advance(20)
+    problems.resolve("project", project="often")
+    problems.resolve("project", project="long")
+    assert logged(problems) == [
+        recovery(what="project", failed_times=3, failed_seconds=120, projects=2, such_as="long")
+    ]
+
+
+def test_a_changed_error_is_logged_when_the_last_line_is_old_enough(problems: ProblemLog, clock: Clock) -> None:
+    problems.report("job", "run-1 cannot be decoded")
+    logged(problems)
+    clock.advance(QUIET - 1)
+    problems.report("job", "run-2 cannot be decoded")
+    assert logged(problems) == []
+    clock.advance(1)
+    problems.report("job", "run-3 cannot be decoded")
+    assert logged(problems) == [warning(what="job", error="run-3 cannot be decoded")]
+    clock.advance(1)
+    problems.report("job", "run-4 cannot be decoded")
+    assert logged(problems) == [], "each line starts the time again"
+
+
+def test_the_same_error_is_not_logged_again_however_long_it_lasts(problems: ProblemLog, clock: Clock) -> None:
+    problems.report("job", "HTTP 500")
+    logged(problems)
+    clock.advance(10 * QUIET)
+    problems.report("job", "HTTP 500")
+    assert logged(problems) == []
+
+
+def test_a_problem_that_is_over_before_it_was_logged_is_not_logged(problems: ProblemLog) -> None:
+    problems.report("health", "HTTP 500")
+    problems.resolve("health")
+    assert logged(problems) == []
+
+
+def test_a_problem_that_returns_is_logged_again(problems: ProblemLog) -> None:
+    problems.report("health", "HTTP 500")
+    logged(problems)
+    problems.resolve("health")
+    logged(problems)
+    problems.report("health", "HTTP 500")
+    assert logged(problems) == [warning(what="health", error="HTTP 500")]
+
+
+def test_of_several_reads_the_first_error_is_reported_and_none_resolves(problems: ProblemLog) -> None:
+    problems.settle("records", ["HTTP 500", "HTTP 401"], project="p1")
+    assert logged(problems) == [warning(what="records", error="HTTP 500", project="p1")]
+    problems.settle("records", [], project="p1")
+    assert logged(problems) == [recovery(what="records", failed_times=1, failed_seconds=0, project="p1")]
+
+
+def test_problems_of_a_removed_project_neither_recover_nor_begin(problems: ProblemLog) -> None:
+    problems.report("project", "HTTP 500", project="gone")
+    problems.report("project", "HTTP 401", project="stays")
+    problems.forget("gone")
+    assert logged(problems) == [warning(what="project", error="HTTP 401", project="stays")]
+    problems.resolve("project", project="gone")
+    assert logged(problems) == []
+
+
+def test_a_logged_problem_of_a_removed_project_does_not_recover(problems: ProblemLog) -> None:
+    for what in ("project", "records"):
+        problems.report(what, "HTTP 500", project="gone")
+    problems.report("project", "HTTP 500", project="stays")
+    logged(problems)
+    problems.forget("gone")
+    for what, project in (("project", "gone"), ("records", "gone"), ("project", "stays")):
+        problems.resolve(what, project=project)
+    assert logged(problems) == [recovery(what="project", failed_times=1, failed_seconds=0, project="stays")]

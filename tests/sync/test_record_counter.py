@@ -1,8 +1,9 @@
-"""Runs whose records are counted one by one, because the API gives no counts."""
+"""Record counts of runs that carry none: which records are requested, and what is counted of them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
 
 from exporter.errors import ApiError
@@ -13,34 +14,42 @@ from exporter.status import Status
 from exporter.sync.record_counter import RecordCounter
 from tests.builders import NOON, Clock, counts, snapshot
 
-OVERLAP = 60.0
+STATUSES = {"queued": 1, "never heard of": 2, "running": 3, "waiting": 4, "completed": 5, "cancelled": 6, "failed": 7}
 
 
-class Records:
-    """A client with records of one run, which notes since when they were requested."""
+class Recorded(ScriptedRuntime):
+    """A runtime whose jobs have no counts, and whose records can be listed by the time of their last change."""
 
-    def __init__(self, *, can_list_changed: bool = True) -> None:
-        self.can_list_changed_records = can_list_changed
-        self.pages: list[ListPage[RecordSnapshot]] = []
-        self.requested: list[float | None] = []
-        self.fails = False
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.records: dict[str, dict[str, Any]] = {}
+        self.has_times = True
+        self.interfere = self._records
 
-    async def records(
-        self, run: RunSnapshot, *, changed_since: float | None = None
-    ) -> AsyncIterator[ListPage[RecordSnapshot]]:
-        self.requested.append(changed_since)
-        if self.fails:
-            raise ApiError("HTTP 500")
-        for page in self.pages:
-            yield page
+    def record(self, record_id: str, status: str, **fields: Any) -> None:
+        self.records[record_id] = {
+            "id": record_id, "status": status, "updatedAt": self.clock(), **fields
+        }  # fmt: skip
+
+    def listed_since(self) -> list[str | None]:
+        """Return the `updatedSince` of each request for records, and forget the requests."""
+        lists = [request for request in self.requests if request.url.path.endswith("/records")]
+        self.requests.clear()
+        return [request.url.params.get("updatedSince") for request in lists]
+
+    def _records(self, request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("/records"):
+            return None
+        since = request.url.params.get("updatedSince")
+        changed = [each for each in self.records.values() if since is None or str(rfc3339(each["updatedAt"])) >= since]
+        response = self._list(request, [_wire(each) for each in changed])
+        if self.has_times:
+            return response
+        return httpx.Response(200, json={"items": response.json()["items"]})
 
 
-def page(as_of: float | None, **statuses: Status) -> ListPage[RecordSnapshot]:
-    records = [
-        RecordSnapshot(status, FailedRecord(record_id, "call", "busy" if status is Status.FAILED else "", NOON + 10))
-        for record_id, status in statuses.items()
-    ]
-    return ListPage(tuple(records), as_of)
+def _wire(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: rfc3339(value) if key.endswith("At") else value for key, value in record.items()}
 
 
 def counter_of(records: Records) -> RecordCounter:
@@ -135,7 +144,139 @@ async def test_the_records_of_runs_that_left_are_forgotten() -> None:
 async def test_the_last_progress_is_the_later_of_what_the_run_and_its_records_say(
     reported: float, expected: float
 ) -> None:
-    records = Records()
-    records.pages = [page(NOON, a=Status.COMPLETED)]
-    counted: Any = await counter_of(records).count(snapshot(last_progress_at=reported), None)
-    assert counted.last_progress_at == expected
+    runtime.put(lastProgressAt=of_run)
+    runtime.record("first", "completed", endedAt=NOON - 4)
+    runtime.record("last", "failed", endedAt=NOON - 2)
+    runtime.record("without a time", "completed")
+    runtime.record("not over", "running", endedAt=NOON - 0.5)
+    exporter = counting(runtime)
+    await exporter.refresh()
+    (shown,) = exporter.runtimes[RUNTIME].store.view.runs()
+    assert shown.run.last_progress_at == expected
+
+
+async def test_only_changed_records_are_requested_again_and_the_others_stay_counted(runtime: Recorded) -> None:
+    for number in range(3):
+        runtime.record(f"r{number}", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    assert runtime.listed_since() == [None]
+    runtime.clock.advance(600)
+    runtime.record("r0", "completed")
+    assert await counts_of(exporter) == RecordCounts(total=3, running=2, completed=1)
+    assert runtime.listed_since() == ["2025-11-24T15:59:00.000Z"], "noon, the time of the last list, less the overlap"
+    runtime.clock.advance(600)
+    assert await counts_of(exporter) == RecordCounts(total=3, running=2, completed=1)
+    assert runtime.listed_since() == ["2025-11-24T16:09:00.000Z"]
+
+
+async def test_the_next_list_begins_at_the_first_page_of_the_last_one(runtime: Recorded) -> None:
+    """What changes while later pages are read may be missing from them."""
+    runtime.page_size = 1
+    for number in range(3):
+        runtime.record(f"r{number}", "running")
+    answer = runtime.interfere
+
+    def slow(request: httpx.Request) -> httpx.Response | None:
+        response = answer(request)
+        if response is not None:
+            runtime.clock.advance(30)
+        return response
+
+    runtime.interfere = slow
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.listed_since()
+    await exporter.refresh()
+    assert runtime.listed_since()[0] == "2025-11-24T15:59:00.000Z"
+
+
+async def test_without_a_time_of_the_list_all_records_are_requested_each_time(runtime: Recorded) -> None:
+    runtime.has_times = False
+    runtime.record("r0", "running")
+    runtime.record("r1", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    del runtime.records["r1"]
+    runtime.clock.advance(15)
+    assert await counts_of(exporter) == RecordCounts(total=1, running=1)
+    assert runtime.listed_since() == [None, None]
+
+
+async def test_records_of_an_ended_run_are_counted_once(runtime: Recorded) -> None:
+    runtime.record("r0", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.clock.advance(15)
+    runtime.record("r0", "completed")
+    runtime.put(status="completed", endedAt=NOON + 10)
+    assert await counts_of(exporter) == RecordCounts(total=1, completed=1)
+    assert len(runtime.listed_since()) == 2
+    runtime.put(trigger="api")  # A change that ends nothing.
+    assert await counts_of(exporter) == RecordCounts(total=1, completed=1)
+    assert runtime.listed_since() == []
+
+
+@pytest.mark.parametrize("change", [{"status": "failed"}, {"endedAt": NOON + 12}, {"startedAt": NOON - 4}], ids=str)
+async def test_records_of_a_run_that_ends_again_are_counted_again(runtime: Recorded, change: dict[str, Any]) -> None:
+    runtime.record("r0", "completed")
+    runtime.put(status="completed", endedAt=NOON + 10)
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.clock.advance(15)
+    runtime.record("r1", "failed")
+    runtime.put(**change)
+    assert await counts_of(exporter) == RecordCounts(total=2, completed=1, failed=1)
+
+
+async def test_records_of_a_run_that_restarts_are_listed_whole(runtime: Recorded) -> None:
+    runtime.record("r0", "completed")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.put(status="completed", endedAt=NOON + 10)
+    await exporter.refresh()
+    runtime.listed_since()
+    runtime.put(status="running", endedAt=None, startedAt=NOON + 20)
+    await exporter.refresh()
+    assert runtime.listed_since() == [None], "what was known of the records went with the end"
+
+
+async def test_records_of_a_run_that_is_gone_are_forgotten(runtime: Recorded) -> None:
+    runtime.record("r0", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    gone = runtime.jobs.pop("run-1")
+    runtime.clock.advance(121)
+    await exporter.refresh()
+    await exporter.refresh()
+    runtime.jobs["run-1"] = gone | {"updatedAt": runtime.clock()}
+    runtime.listed_since()
+    await exporter.refresh()
+    assert runtime.listed_since() == [None]
+
+
+async def test_a_run_whose_records_cannot_be_read_keeps_its_counts_and_the_others_are_counted(
+    runtime: Recorded,
+) -> None:
+    runtime.put("run-2")
+    runtime.record("r0", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.clock.advance(15)
+    runtime.record("r0", "completed")
+    answer = runtime.interfere
+    broken = "/jobs/run-1/records"
+    runtime.interfere = lambda request: (
+        httpx.Response(500) if request.url.path.endswith(broken) else answer(request)
+    )  # fmt: skip
+    assert await counts_of(exporter, "run-1") == RecordCounts(total=1, running=1)
+    assert await counts_of(exporter, "run-2") == RecordCounts(total=1, completed=1)
+    runtime.interfere = answer
+    assert await counts_of(exporter, "run-1") == RecordCounts(total=1, completed=1)
+
+
+async def test_a_project_none_of_whose_records_can_be_read_is_down(runtime: Recorded) -> None:
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/records") else None
+    exporter = counting(runtime)
+    assert not await exporter.refresh()
+    assert 'spinner_project_up{runtime="runtime.test",project="Sales"} 0' in str(await exporter.page())
