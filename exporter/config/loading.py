@@ -191,7 +191,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, .
         if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:
             continue
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known)
             raise ConfigError(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
         path, kind = known[name]
         yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)

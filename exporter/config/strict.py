@@ -115,7 +115,7 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """Return an error for an unknown key, with the most similar known key."""
-    near = difflib.get_close_matches(key, known, n=1)
+    near = difflib.get_close_matches(key, known)
     return "unknown key" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
 
 

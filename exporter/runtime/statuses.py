@@ -68,7 +68,7 @@ def propose(label: str) -> Status | None:
     statuses = {_fold(known): status for status, labels in DEFAULT_LABELS.items() for known in labels}
     # A misspelt label begins like the known one: "runing" is running, but "shipped" is not skipped.
     alike = [known for known in statuses if known[:2] == _fold(label)[:2]]
-    near = difflib.get_close_matches(_fold(label), alike, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(_fold(label), alike, cutoff=0.75)
     if near:
         return statuses[near[0]]
     # The longest known label within it decides: "step_failed_hard" has failed.

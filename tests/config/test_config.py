@@ -90,6 +90,12 @@ def test_patterns_match_the_whole_name_and_exclude_wins() -> None:
         ("runtime: {base_url: 'ftp://h'}", r"runtime\.base_url: expected a URL"),
         ("runtime: {base_url: 'http://u:pw-secret@h'}", r"runtime\.base_url: must not contain a user or password"),
         ("runtime: {base_url: 'http://h?x=1'}", r"runtime\.base_url: expected a URL without a query"),
+        ("runtime: {base_url: 'http://h/#x'}", r"runtime\.base_url: expected a URL without a query or fragment"),
+        ("runtime: {base_url: 'http://u@h'}", r"runtime\.base_url: must not contain a user or password"),
+        ("runtime: {base_url: 'http://:secret@h'}", r"runtime\.base_url: must not contain a user or password"),
+        ("runtime: {base_url: 'http://h:0'}", r"runtime\.base_url: expected a URL such as http://"),
+        ("runtime: {base_url: 'http://:80'}", r"runtime\.base_url: expected a URL such as http://"),
+        ("runtime: {base_url: 'http://h', proxy: 'ftp://h'}", r"runtime\.proxy: expected a URL such as http://"),
         ("runtime: {base_url: 5}", r"runtime\.base_url: expected text, got a whole number"),
         ("runtime: {base_url: 'http://h', token: cxg_secret}", r"runtime\.token: a token does not belong in this file"),
         ("runtime: {base_url: 'http://h', timeout: 0s}", r"runtime\.timeout: expected a duration above zero"),
@@ -147,6 +153,28 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "latin.yml").write_bytes(b"runtime: \xff")
     with pytest.raises(ConfigError, match="expected UTF-8"):
         load(tmp_path / "latin.yml", environ={})
+
+
+@pytest.mark.parametrize("header", ["Cookie", "AUTHORIZATION"])
+def test_a_header_that_is_a_secret_is_a_mistake(tmp_path: Path, header: str) -> None:
+    message = mistake(f"runtime: {{base_url: 'http://h', headers: {{{header}: cxg_1}}}}", tmp_path)
+    assert "runtime.headers: a secret does not belong in this file" in message
+    assert "cxg_1" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SMALLEST + "spinners: [{stall_ceiling: 1s}, {stall_floor: 1h}]",
+        SMALLEST + "projects: {on_probe: true}",
+        SMALLEST + "storage: {path: /var/lib/spinner}",
+        "runtime: {base_url: 'http://h', proxy: 'socks5://h:1'}",
+        "runtime: {base_url: 'http://h', headers: {X-Team: sales}}",
+        "runtime: {base_url: 'https://h:65535/eu'}",
+    ],
+)
+def test_what_looks_like_a_mistake_and_is_none_is_accepted(tmp_path: Path, text: str) -> None:
+    config(text, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import Config, load
+from exporter.config import Config, load, strict
 from exporter.errors import ConfigError
 
 BASE = 'runtime: {base_url: "http://127.0.0.1:8090"%s}\n'
@@ -89,3 +89,23 @@ def test_every_optional_setting_can_be_set_by_the_environment_as_text() -> None:
     (config,) = made.runtimes.values()
     assert (config.runtime.proxy, config.runtime.token_file) == ("http://proxy:3128", "7")
     assert (config.runtime.tls.ca_file, config.runtime.timeout, made.storage.path) == ("yes", 7.0, "007")
+
+
+def test_a_file_may_have_a_megabyte_and_no_more(tmp_path: Path) -> None:
+    settings = BASE % ""
+    read(settings + "#" * (1_000_000 - len(settings)), tmp_path)
+    with pytest.raises(ConfigError, match="not more than 1,000,000 bytes"):
+        read(settings + "#" * (1_000_001 - len(settings)), tmp_path)
+
+
+def test_aliases_may_expand_to_a_hundred_thousand_values_and_no_more(tmp_path: Path) -> None:
+    def file(more: int) -> Path:
+        # The mapping, its two keys, `a` with 1 + 999 values, `b` with 1 + 98 times those, and some more.
+        text = f"a: &a [{'x, ' * 999}]\nb: [{'*a, ' * 98}{'x, ' * more}]\n"
+        (tmp_path / "file.yml").write_text(text)
+        return tmp_path / "file.yml"
+
+    most = 100_000 - (1 + 2 + 1000 + 1 + 98 * 1000)
+    assert set(strict.read(file(most), example="")) == {"a", "b"}
+    with pytest.raises(ConfigError, match="aliases expand to too many values"):
+        strict.read(file(most + 1), example="")
