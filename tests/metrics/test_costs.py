@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from exporter.config import Duration
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
@@ -32,11 +34,13 @@ def calls(work: Callable[[], Any]) -> int:
         nonlocal counted
         counted += event in ("call", "c_call")
 
+    gc.disable()  # What runs when garbage is collected does not belong to the work.
     sys.setprofile(count)
     try:
         work()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return counted
 
 

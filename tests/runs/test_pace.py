@@ -133,6 +133,16 @@ def test_concurrent_records_of_the_first_snapshot_count_for_the_last_records_too
     assert watch.threshold() == 2 * 2 * MINUTE * 9, "80 minutes for 40 records, nine at once"
 
 
+def test_records_that_are_worked_on_concurrently_later_count_for_the_last_records_too() -> None:
+    watch = Watch()
+    watch.see(records=counts(0, total=48, running=1))
+    for number in range(1, 39):
+        watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=10))
+    watch.see(after=2 * MINUTE, finished=1, records=counts(39, total=48, running=9))
+    pace = 39 * 2 * MINUTE + 30
+    assert watch.threshold() == pytest.approx(2 * pace / 39 * 10), "ten were worked on at once, although one at first"
+
+
 @pytest.mark.parametrize("shown_as", [{"status": Status.WAITING}, {"records": counts(3, total=9, waiting=2)}])
 def test_waiting_for_a_person_is_never_a_stall(shown_as: dict[str, Any]) -> None:
     watch = Watch()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from exporter.config import Config, Duration, LimitsConfig, SyncConfig
 from exporter.errors import ConfigError, StorageError
+from exporter.runs.clock import RuntimeClock
 from exporter.runs.persistence import KINDS
 from exporter.runs.state_file import StateFile, StateWriter, file_name
 from exporter.runs.store import Store
@@ -23,7 +24,7 @@ from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.status import Status
-from tests.builders import NOON, RUNTIME, Clock, counts, read_project, runtime_config, snapshot, store
+from tests.builders import NOON, RUNTIME, Clock, config_with, counts, read_project, runtime_config, snapshot, store
 from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
 from tests.scripted import ScriptedRuntime
 from tests.transport import FakeTransport
@@ -159,6 +160,17 @@ def test_a_removed_project_is_deleted_from_the_file(tmp_path: Path) -> None:
     file = opened(tmp_path)
     held = busy(clock)
     save(file, held)
+    held.drop_project("p1")
+    save(file, held)
+    file.close()
+    again = opened(tmp_path)
+    assert again.load() == []
+    again.close()
+
+
+def test_a_project_removed_soon_after_a_restart_is_deleted_from_the_file(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = restarted(opened(tmp_path), busy(clock), clock)
     held.drop_project("p1")
     save(file, held)
     file.close()
@@ -488,6 +500,64 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     file.close()
 
 
+def test_rows_whose_write_failed_are_written_next_time_unless_newer_ones_are_staged(tmp_path: Path) -> None:
+    file, held = opened(tmp_path), busy(Clock(NOON + 60))
+    file.stage(held.persistence.unsaved())
+    held.persistence.saved()
+    failing_write(file)
+    later = snapshot("open", records=counts(7), updated_at=NOON + 70)
+    read_project(held, "p1", [(later, NOON + 70)], as_of=NOON + 70, horizon=HORIZON)
+    save(file, held)
+    file.close()
+    again, restored = opened(tmp_path), store(Clock(NOON + 70), projects={})
+    restored.persistence.restore(again.load())
+    again.close()
+    assert {run_id: run.records.completed for run_id, run in restored.runs_of("p1").items()} == {"open": 7, "done": 9}
+
+
+@pytest.mark.parametrize("fails", ["the rows", "their deletion"])
+def test_a_project_removed_around_a_failed_write_is_not_in_the_file(tmp_path: Path, fails: str) -> None:
+    file, held = opened(tmp_path), busy(Clock(NOON + 60))
+    if fails == "their deletion":
+        save(file, held)
+    file.stage(held.persistence.unsaved())
+    held.persistence.saved()
+    if fails == "the rows":
+        failing_write(file)
+    held.drop_project("p1")
+    file.stage(held.persistence.unsaved())
+    held.persistence.saved()
+    if fails == "their deletion":
+        failing_write(file)
+    file.write()
+    assert not file.has_staged
+    file.close()
+    again = opened(tmp_path)
+    assert again.load() == []
+    again.close()
+
+
+def test_a_project_that_returns_before_its_removal_is_written_is_in_the_file(tmp_path: Path) -> None:
+    file, held = opened(tmp_path), busy(Clock(NOON + 60))
+    save(file, held)
+    held.drop_project("p1")
+    file.stage(held.persistence.unsaved())
+    held.persistence.saved()
+    failing_write(file)
+    held.name_projects({"p1": "Sales"})
+    read_project(held, "p1", [(snapshot("new"), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
+    save(file, held)
+    assert runs_in(file) == {"new"}
+    file.close()
+
+
+def failing_write(file: StateFile) -> None:
+    """Fail once: SQLite has no transaction within a transaction."""
+    file._connection.execute("BEGIN")
+    with pytest.raises(StorageError):
+        file.write()
+
+
 def test_a_file_of_an_earlier_release_keeps_its_counts(tmp_path: Path) -> None:
     written = sqlite3.connect(tmp_path / file_name(RUNTIME, URL))
     written.executescript((Path(__file__).parent / "state-version-2.sql").read_text())
@@ -643,13 +713,28 @@ def test_the_name_of_a_file_is_that_of_earlier_releases(tmp_path: Path) -> None:
     assert file_name("eu west/1", "https://runtime.example.com") == "eu_west_1-f92cb2d5.db"
 
 
-def test_a_project_that_appears_after_a_restart_shows_zeros_first(tmp_path: Path) -> None:
-    """A project of the first list has a history, which is shown at once; a restart brings no second first list."""
+@pytest.mark.parametrize(("was_saved", "started"), [(True, [0, 1]), (False, [1, 1])])
+def test_a_project_that_appears_while_the_exporter_is_down_shows_zeros_first(
+    tmp_path: Path, was_saved: bool, started: list[int]
+) -> None:
+    """But what the first list of all has is history, and is shown at once."""
     clock = Clock(NOON + 60)
-    file, held = restarted(opened(tmp_path), busy(clock), clock)
-    held.name_projects({"p1": "Sales", "new": "New"})
-    run = snapshot("n", project_id="new", spinner="new spinner")
-    read_project(held, "new", [(run, clock())], as_of=clock(), horizon=HORIZON)
-    (spinner,) = (each for each in held.view.spinners() if each.project == "New")
-    assert spinner.counters.started == 0
+    file = opened(tmp_path)
+    if was_saved:
+        save(file, busy(clock))
     file.close()
+    file = opened(tmp_path)
+    held = Store(config_with(), RuntimeClock(clock), monotonic=clock, is_saved=True)
+    held.persistence.restore(file.load())
+    held.name_projects({"p1": "Sales", "p2": "Support"})
+    assert started_of_support(held, clock) == started
+    file.close()
+
+
+def started_of_support(held: Store, clock: Clock) -> list[int]:
+    """Read a started run of the project twice, and return what its counter shows after each."""
+    shown = []
+    for _ in range(2):
+        read_project(held, "p2", [(snapshot(project_id="p2"), clock())], as_of=clock(), horizon=HORIZON)
+        shown += [each.counters.started for each in held.view.spinners() if each.project == "Support"]
+    return shown

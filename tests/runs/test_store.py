@@ -510,6 +510,32 @@ def test_failed_records_are_missing_only_for_runs_whose_failed_count_changed() -
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["bad"]
 
 
+@pytest.mark.parametrize("reason", ["gone", "retention", "limit"])
+def test_failed_records_of_a_run_that_was_dropped_are_not_missing(reason: str) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=100.0)
+    commit(held, snapshot("bad", Status.COMPLETED, records=counts(3, failed=2)), snapshot("other", updated_at=NOON))
+    if reason == "gone":
+        held.drop_run("p1", "bad")
+    elif reason == "retention":
+        clock.advance(200)
+    else:
+        held.config = config_with(limits={"runs": 1})
+    held.expire()
+    assert shown_ids(held) == ["other"]
+    assert held.runs_missing_failed_records("p1") == []
+
+
+def test_failed_records_of_a_hidden_run_are_read_when_it_is_shown_again() -> None:
+    held = store(Clock(NOON + 60), limits={"runs": 1})
+    commit(held, snapshot("old", created_at=NOON - 9, records=counts(failed=1)), snapshot("new"))
+    assert shown_ids(held) == ["new"]
+    assert held.runs_missing_failed_records("p1") == []
+    held.drop_run("p1", "new")
+    held.expire()
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["old"]
+
+
 def test_only_the_newest_failed_records_of_a_run_are_named_each_once() -> None:
     held = store(Clock(NOON + 60), limits={"failed_records_per_run": 2})
     commit(held, snapshot(records=counts(0, failed=3)))
@@ -542,11 +568,3 @@ def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed
     held.expire()
     assert [len(shown.run.failed_records) for shown in held.view.runs()] == [1]
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["run"], "it is never requested again"
-
-
-def test_a_run_whose_failed_records_were_not_read_yet_can_leave() -> None:
-    clock = Clock(NOON + 60)
-    held = store(clock)
-    commit(held, snapshot("a", records=counts(1, failed=1)), snapshot("b", records=counts(1, failed=1)))
-    held.drop_run("p1", "a")
-    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["b"]

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from exporter.config.api_description import Resource, Resources
+from exporter.config.api_description import FieldSource, Resource, Resources
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.client import RuntimeClient
@@ -350,3 +350,31 @@ async def test_an_empty_page_with_a_cursor_has_a_next_page() -> None:
     lists = {"": a_list(cursor="x"), "x": a_list("a")}
     api = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
     assert await read(api.projects()) == ["a"]
+
+
+# -- descriptions -------------------------------------------------------------------------------------------
+
+
+async def test_a_single_run_has_the_fields_of_the_list_unless_it_has_its_own() -> None:
+    fields: dict[str, str | FieldSource]
+    fields = {"id": "id", "spinnerName": "flow", "status": "state", "createdAt": "born", "updatedAt": "changed"}
+    item = {"id": "r1", "flow": "welcome", "state": "running", "born": "2026-01-05T09:00:00Z", "flow2": "other"}
+    jobs = msgspec.structs.replace(runtime_config().resources.jobs, fields=fields)
+    own = Resource(path="/one/{run}", fields=fields | {"spinnerName": "flow2"})
+    spinners = []
+    for described in ({"jobs": jobs}, {"jobs": jobs, "job": own}):
+        resources = msgspec.structs.replace(runtime_config().resources, **described)
+        answering = client(lambda request: httpx.Response(200, json=item), resources=resources)
+        spinners.append((await answering.job(snapshot("r1"))).spinner)
+    assert spinners == ["welcome", "other"]
+
+
+async def test_the_time_of_a_change_that_a_single_run_does_not_have_is_that_of_its_response() -> None:
+    fields: dict[str, str | FieldSource]
+    fields = {"id": "id", "spinnerName": "flow", "status": "state", "createdAt": "born", "updatedAt": "changed"}
+    item = {"id": "r1", "flow": "welcome", "state": "running", "born": "2025-11-24T09:00:00Z"}
+    resources = runtime_config().resources
+    resources = msgspec.structs.replace(resources, jobs=msgspec.structs.replace(resources.jobs, fields=fields))
+    headers = {"Date": "Mon, 24 Nov 2025 16:00:00 GMT"}
+    answering = client(lambda request: httpx.Response(200, json=item, headers=headers), resources=resources)
+    assert (await answering.job(snapshot("r1"))).updated_at == 1_764_000_000.0

@@ -264,6 +264,49 @@ async def test_a_new_connection_that_the_server_closes_is_an_error_after_one_req
     assert requests == 1
 
 
+class Failing(httpx.AsyncBaseTransport):
+    """Fails some times, as httpcore does on a connection that is kept from an earlier request, or on a new one."""
+
+    def __init__(self, error: type[httpx.TransportError], *, times: int, kept: bool) -> None:
+        self._error = error
+        self._times = times
+        self._events = ["http11.send_request_headers.started"]
+        if not kept:
+            self._events.insert(0, "connection.connect_tcp.started")
+        self.requests = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        for event in self._events:
+            await request.extensions["trace"](event, {})
+        if self.requests <= self._times:
+            raise self._error("closed")
+        return httpx.Response(200)
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError])
+@pytest.mark.parametrize("kept", [False, True])
+async def test_however_a_kept_connection_breaks_the_request_is_repeated_and_on_a_new_one_it_is_not(
+    error: type[httpx.TransportError], kept: bool
+) -> None:
+    transport = Failing(error, times=2, kept=kept)
+    connections = Connections(runtime_config(), concurrency=1, transport=transport)
+    if kept:
+        assert await get(connections, "http://runtime.test") == 200
+        assert transport.requests == 3
+    else:
+        with pytest.raises(error):
+            await get(connections, "http://runtime.test")
+        assert transport.requests == 1
+
+
+async def test_a_timeout_on_a_kept_connection_is_not_repeated() -> None:
+    transport = Failing(httpx.ReadTimeout, times=1, kept=True)
+    with pytest.raises(httpx.ReadTimeout):
+        await get(Connections(runtime_config(), concurrency=1, transport=transport), "http://runtime.test")
+    assert transport.requests == 1
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("kept", [False, True])

@@ -237,6 +237,14 @@ def test_a_text_too_long_for_a_label_is_not_cached() -> None:
     assert list(cache) == ["short"]
 
 
+def test_a_spelling_too_long_for_a_label_is_understood_and_not_cached() -> None:
+    decoding = decoder()
+    for dashes in range(100):
+        (run,) = decoding.jobs(page(JOB | {"status": f"running{'-' * dashes}"})).items
+        assert run.status is Status.RUNNING
+    assert max(map(len, decoding._run_statuses)) == 40
+
+
 def test_an_error_message_is_not_decoded() -> None:
     record = {"id": "r1", "failedStep": {"index": 1, "type": "sms"}, "errorCode": "E1", "errorMessage": "+1 555 0100"}
     (failed,) = decoder().failed_records(page(record)).items

@@ -235,3 +235,22 @@ async def test_error_responses_do_not_open_the_circuit_breaker() -> None:
         with pytest.raises(ApiError, match="HTTP 403"):
             await api.usage()
     assert len(observed.requests) == 3 * OPEN_AFTER
+
+
+async def test_outside_of_a_sync_a_runtime_that_does_not_respond_gets_one_trial_too() -> None:
+    """`doctor` and probes begin no sync before their first requests."""
+    observed = Observed()
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    asked = client(refuse, observed=observed)
+    while len(observed.requests) < OPEN_AFTER:
+        with pytest.raises(ApiError):
+            await asked.usage()
+    before = len(observed.requests)
+    with pytest.raises(ApiError, match="no response"):
+        await asked.usage()
+    with pytest.raises(PausedError):
+        await asked.usage()
+    assert len(observed.requests) == before + 1
