@@ -95,6 +95,28 @@ async def test_only_projects_that_the_config_wants_are_read() -> None:
     assert {request.url.path for request in runtime.job_lists()} == {"/api/v1/projects/p1/jobs"}
 
 
+async def test_of_more_projects_than_the_limit_those_that_are_read_already_stay() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"b": "B", "c": "C"}
+    exporter = exporter_of(runtime, limits=LimitsConfig(projects=2))
+    shown = []
+    with structlog.testing.capture_logs() as lines:
+        for projects in ({}, {"a": "A"}, {"a": "A"}, {}):
+            runtime.projects = {**projects, "b": "B", "c": "C"}
+            assert await exporter.refresh()
+            names = [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()]
+            metric = re.search(
+                r"^spinner_exporter_projects_not_read\S* (.*)$", str(await exporter.page()), re.MULTILINE
+            )
+            shown.append((names, metric and float(metric[1])))
+    assert shown == [(["B", "C"], 0), (["B", "C"], 1), (["B", "C"], 1), (["B", "C"], 0)]
+    assert [(line["event"], line["what"]) for line in lines] == [
+        ("cannot read", "some projects"),
+        ("recovered", "some projects"),
+    ]
+    assert lines[0]["error"] == "there are more than limits.projects (2)"
+
+
 async def test_projects_with_the_same_name_get_unique_names() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {"p1": "Sales", "p2": "Sales", "p3": "Support"}
