@@ -251,6 +251,17 @@ def test_a_run_that_was_found_half_way_teaches_nothing_unless_most_of_it_was_wat
     assert found_after(HOUR, then_watched=HOUR + 60).threshold() == 600
 
 
+def test_a_record_that_finished_before_a_wait_was_over_adds_nothing_to_the_time_that_was_watched() -> None:
+    watch = Watch()
+    watch.see(after=HOUR, finished=100)
+    watch.see(status=Status.WAITING)
+    watch.see(status=Status.RUNNING)
+    watch.see(records=counts(101, total=None, running=1), last_progress_at=watch.clock.now - 10)
+    watch.end()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == STRANGER_FACTOR * 600, "of the first run nearly everything is an estimate"
+
+
 def test_a_run_that_was_found_soon_after_its_start_teaches_its_spinner() -> None:
     assert found_after(NEGLIGIBLE - 1).threshold() == 600
     assert found_after(NEGLIGIBLE + 1).threshold() == STRANGER_FACTOR * 600
