@@ -30,8 +30,9 @@ LIMIT = 0.05
 @click.option("--sample", "count", default=300, show_default=True, help="How many places to mutate.")
 @click.option("--seed", default=1, show_default=True, help="Which places, and which mutation of each.")
 @click.option("--package", "packages", multiple=True, default=PACKAGES, type=click.Choice(PACKAGES))
+@click.option("--module", "wanted", multiple=True, help="Only this module, such as runs/pace.py.")
 @click.option("--workers", default=2, show_default=True)
-def main(count: int, seed: int, packages: tuple[str, ...], workers: int) -> None:
+def main(count: int, seed: int, packages: tuple[str, ...], wanted: tuple[str, ...], workers: int) -> None:
     """Mutate the exporter and run the tests that reach each mutation."""
     import_libraries()
     try:
@@ -40,6 +41,10 @@ def main(count: int, seed: int, packages: tuple[str, ...], workers: int) -> None
         raise SystemExit(str(error)) from None
     line_map = measured_map(ROOT, workers, click.echo)
     files = [str(path.relative_to(ROOT)) for name in packages for path in modules(ROOT / "exporter" / name)]
+    if wanted:
+        files = [file for file in files if file.removeprefix("exporter/") in wanted]
+        if len(files) < len(set(wanted)):
+            raise click.UsageError(f"--module: expected modules of {', '.join(packages)}, such as runs/pace.py")
     drawn = sample(ROOT, files, count, seed)
     click.echo(f"{len(drawn)} mutants of {', '.join(packages)}, seed {seed}")
     began = time.monotonic()
