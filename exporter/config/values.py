@@ -21,12 +21,6 @@ class Secret:
     def __repr__(self) -> str:
         return "Secret(***)"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
 
 def parse_duration(text: str) -> Duration:
     """Return the seconds of a Prometheus duration; raises `ValueError` if it is invalid.

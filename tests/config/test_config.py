@@ -147,6 +147,11 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     assert message == "SPINNER_EXPORTER_RETENTON: no such setting; did you mean SPINNER_EXPORTER_RETENTION?"
 
 
+def test_a_variable_that_is_not_text_has_to_be_yaml(tmp_path: Path) -> None:
+    message = mistake(SMALLEST, tmp_path, {"SPINNER_EXPORTER_LIMITS_RUNS": "[1"})
+    assert message == "SPINNER_EXPORTER_LIMITS_RUNS: expected a YAML value such as 8, true or [a, b]"
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read: No such file"):
         load(tmp_path / "nowhere.yml", environ={})

@@ -26,7 +26,7 @@ from exporter.service.monitored_runtime import Dependencies
 from exporter.status import Status
 from tests.builders import NOON, RUNTIME, Clock, config_with, counts, read_project, runtime_config, snapshot, store
 from tests.runs.test_store_properties import HORIZON, gauges, readings, spinners_in_full, worlds
-from tests.scripted import ScriptedRuntime
+from tests.scripted import ScriptedRuntime, exporter_of
 from tests.transport import FakeTransport
 
 URL = "http://runtime.test"
@@ -484,6 +484,22 @@ async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(
     again.close()
 
 
+async def test_each_failed_write_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = 0
+
+    def fail(self: StateFile) -> None:
+        nonlocal failures
+        failures += 1
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(StateFile, "write", fail)
+    exporter = exporter_of(ScriptedRuntime(Clock()), storage=tmp_path)
+    page = str(await exporter.page())
+    await exporter.close()
+    assert failures > 0
+    assert f'spinner_exporter_storage_failures_total{{runtime="runtime.test"}} {failures}.0' in page
+
+
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     file = opened(tmp_path)
     held = busy(Clock(NOON + 60))
@@ -621,6 +637,16 @@ def test_a_file_named_after_another_spelling_is_adopted_with_its_write_ahead_log
     assert again.path.name == file.path.name
     assert any(kind == "run" for kind, *_ in again.load())
     again.close()
+
+
+def test_a_damaged_file_named_after_another_spelling_is_kept_like_any_unusable_file(tmp_path: Path) -> None:
+    (tmp_path / file_name(RUNTIME, URL + "/")).write_bytes(b"damaged" * 100)
+    with structlog.testing.capture_logs() as lines:
+        file = StateFile(tmp_path, RUNTIME, URL + "/", wall=lambda: NOON)
+    assert file.load() == []
+    file.close()
+    (line,) = lines
+    assert Path(line["kept"]).read_bytes() == b"damaged" * 100
 
 
 @pytest.mark.parametrize("spelling", [URL, URL + "/"])

@@ -536,6 +536,24 @@ def test_failed_records_of_a_hidden_run_are_read_when_it_is_shown_again() -> Non
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["old"]
 
 
+def test_failed_records_of_a_run_that_left_while_they_were_read_are_ignored() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("bad", records=counts(3, failed=2)))
+    (bad,) = held.runs_missing_failed_records("p1")
+    held.drop_run("p1", "bad")
+    held.keep_failed_records("p1", bad, [failed_record("r1")])
+    commit(held, snapshot("bad", records=counts(3, failed=2), updated_at=NOON + 61))
+    assert [shown.run.failed_records for shown in held.view.runs()] == [()]
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["bad"]
+
+
+@pytest.mark.parametrize("limit", ["failed_records_per_run", "failed_records"])
+def test_no_failed_records_are_missing_if_none_are_to_be_shown(limit: str) -> None:
+    held = store(Clock(NOON + 60), limits={limit: 0})
+    commit(held, snapshot("bad", records=counts(3, failed=2)))
+    assert held.runs_missing_failed_records("p1") == []
+
+
 def test_only_the_newest_failed_records_of_a_run_are_named_each_once() -> None:
     held = store(Clock(NOON + 60), limits={"failed_records_per_run": 2})
     commit(held, snapshot(records=counts(0, failed=3)))

@@ -346,6 +346,12 @@ async def test_a_list_with_more_pages_than_the_limit_is_an_error() -> None:
     assert next(pages) == 20
 
 
+async def test_a_cursor_that_is_too_long_for_a_url_is_an_error() -> None:
+    api = client(lambda request: httpx.Response(200, json=a_list("a", cursor="x" * 100_000)))
+    with pytest.raises(ApiError, match=r"^projects: not requested \(InvalidURL\)$"):
+        await read(api.projects())
+
+
 async def test_an_empty_page_with_a_cursor_has_a_next_page() -> None:
     lists = {"": a_list(cursor="x"), "x": a_list("a")}
     api = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
@@ -378,3 +384,18 @@ async def test_the_time_of_a_change_that_a_single_run_does_not_have_is_that_of_i
     headers = {"Date": "Mon, 24 Nov 2025 16:00:00 GMT"}
     answering = client(lambda request: httpx.Response(200, json=item, headers=headers), resources=resources)
     assert (await answering.job(snapshot("r1"))).updated_at == 1_764_000_000.0
+
+
+async def test_a_run_without_a_value_at_its_described_place_no_longer_exists() -> None:
+    job = Resource(path="/one/{run}", item="data.run")
+    resources = msgspec.structs.replace(runtime_config().resources, job=job)
+    with pytest.raises(NotFoundError, match=r"^job: nothing at data\.run$"):
+        await client(lambda request: httpx.Response(200, json={"data": {}}), resources=resources).job(snapshot("r1"))
+
+
+async def test_a_response_that_a_described_expression_cannot_be_applied_to_is_an_error() -> None:
+    jobs = msgspec.structs.replace(runtime_config().resources.jobs, items="sort(runs)")
+    resources = msgspec.structs.replace(runtime_config().resources, jobs=jobs)
+    api = client(lambda request: httpx.Response(200, json={"runs": "none"}), resources=resources)
+    with pytest.raises(ApiError, match=r"an expression of runtime\.resources does not fit the response"):
+        await read(api.jobs(Project("p1", "Sales")))

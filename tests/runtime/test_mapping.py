@@ -141,6 +141,11 @@ def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_v
         ),
         ({"jobs": {"paging": {"style": "cursor", "parameter": "c"}}}, r"next: is required for the style cursor"),
         ({"jobs": {"paging": {"style": "offset"}}}, r"parameter: is required for the style offset"),
+        (
+            {"jobs": {"paging": {"style": "page", "parameter": "p", "size": 0}}},
+            r"size: expected a whole number, 1 or more",
+        ),
+        ({"records": {"statuses": {"SENT": "done"}}}, r"statuses\.SENT: expected one of queued, .*, got 'done'"),
         ({"jobs": {"body": {"a": 1}}}, r"body: requires method: POST"),
         ({"jobs": {"path": "jobs"}}, r"path: expected a path that begins with /"),
         ({"job": "absent", "jobs": {"active": None}}, r"job: is required if jobs has changed without active"),
@@ -206,6 +211,19 @@ def test_an_id_is_one_segment_of_the_path(project: str) -> None:
     assert path.count("/") == 2
     assert path.startswith("/x/")
     assert not {"?", "#", " "} & set(path)
+
+
+@pytest.mark.parametrize(
+    ("since", "written"),
+    [
+        ("rfc3339", "1970-01-02T00:00:01.250Z"),
+        ("epoch_s", 86401),
+        ("epoch_ms", 86401250),
+    ],
+)
+def test_since_has_the_described_format(since: str, written: str | int) -> None:
+    described = endpoint(changed={"query": {"after": "{since}"}}, since=since)
+    assert described.request({"project": "p1"}, described.resource.changed, since=86401.25).query == {"after": written}
 
 
 def test_values_in_a_body_keep_their_types() -> None:

@@ -16,7 +16,7 @@ from exporter.service import Dependencies, Exporter
 from exporter.status import Status
 from exporter.sync import failed_records
 from exporter.sync.single_flight import SingleFlight
-from tests.builders import NOON, RUNTIME, Clock
+from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of
 
 
@@ -93,6 +93,29 @@ async def test_only_projects_that_the_config_wants_are_read() -> None:
     )
     await exporter.refresh()
     assert {request.url.path for request in runtime.job_lists()} == {"/api/v1/projects/p1/jobs"}
+
+
+async def test_an_api_without_projects_has_one_with_the_configured_name() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put(projectId="default")
+    described = msgspec.structs.replace(resources(), projects="absent")
+    exporter = exporter_of(runtime, described={"resources": described, "project": "Everything"})
+    assert await exporter.refresh()
+    assert [shown.project for shown in runs_of(exporter).values()] == ["Everything"]
+    assert "/api/v1/projects" not in runtime.paths()
+
+
+async def test_a_project_that_a_reload_excludes_is_dropped() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    config = exporter.runtimes[RUNTIME].config
+    without = ProjectsConfig(exclude=(re.compile("Sales"),))
+    await exporter.reload({RUNTIME: msgspec.structs.replace(config, projects=without)})
+    await exporter.refresh()
+    assert [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()] == ["Support"]
+    await exporter.close()
 
 
 async def test_of_more_projects_than_the_limit_those_that_are_read_already_stay() -> None:
@@ -270,6 +293,21 @@ async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_a
     assert 'runs_dropped_total{reason="gone",runtime="runtime.test"} 1.0' in str(await exporter.page())
 
 
+async def test_without_single_runs_one_that_no_list_contains_is_gone() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("gone")
+    runtime.put("stays")
+    described = msgspec.structs.replace(resources(), job="absent")
+    exporter = exporter_of(runtime, described={"resources": described})
+    await exporter.refresh()
+    del runtime.jobs["gone"]
+    clock.advance(600)
+    assert await exporter.refresh()
+    assert set(runs_of(exporter)) == {"stays"}
+    assert not [path for path in runtime.paths() if path.startswith("/api/v1/jobs/gone")]
+
+
 async def test_a_run_that_cannot_be_read_by_its_id_keeps_its_state_and_does_not_block_others() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
@@ -410,6 +448,20 @@ async def test_an_error_body_that_looks_like_an_empty_list_is_an_error() -> None
     clock.advance(121)
     assert not await exporter.refresh()
     assert set(runs_of(exporter)) == {"run-1"}
+
+
+async def test_a_list_of_runs_without_any_time_is_an_error() -> None:
+    """The next read would not know since when it has to read."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.interfere = lambda request: (
+        httpx.Response(200, json={"items": []}) if request.url.path.endswith("/jobs") else None
+    )
+    exporter = exporter_of(runtime)
+    with structlog.testing.capture_logs() as lines:
+        assert not await exporter.refresh()
+    assert [line["error"] for line in lines] == [
+        "jobs: the response has neither asOf nor a Date header, so its time is unknown"
+    ]
 
 
 async def test_one_broken_project_does_not_hide_the_others() -> None:
