@@ -495,9 +495,9 @@ async def test_each_failed_write_is_counted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(StateFile, "write", fail)
     exporter = exporter_of(ScriptedRuntime(Clock()), storage=tmp_path)
     page = str(await exporter.page())
-    await exporter.close()
     assert failures > 0
     assert f'spinner_exporter_storage_failures_total{{runtime="runtime.test"}} {failures}.0' in page
+    await exporter.close()
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
