@@ -237,6 +237,20 @@ async def test_error_responses_do_not_open_the_circuit_breaker() -> None:
     assert len(observed.requests) == 3 * OPEN_AFTER
 
 
+async def test_a_request_that_a_pause_prevents_does_not_count_as_a_response() -> None:
+    clock, observed = Clock(), Observed()
+    api = client(lambda request: httpx.Response(503, headers={"Retry-After": "60"}), clock=clock, observed=observed)
+    for _ in range(OPEN_AFTER):
+        with pytest.raises(ApiError, match="HTTP 503"):
+            await api.usage()
+        with pytest.raises(PausedError):
+            await api.usage()
+        clock.advance(61)
+    with pytest.raises(PausedError, match="the runtime does not respond"):
+        await api.usage()
+    assert len(observed.requests) == OPEN_AFTER
+
+
 async def test_outside_of_a_sync_a_runtime_that_does_not_respond_gets_one_trial_too() -> None:
     """`doctor` and probes begin no sync before their first requests."""
     observed = Observed()
