@@ -2,9 +2,11 @@
 
 import re
 import weakref
+from typing import Any
 
 import pytest
 
+from exporter.config.schema import CACHED_POLICIES
 from tests.builders import config_with
 
 
@@ -48,3 +50,11 @@ def test_policies_are_cached_and_the_cache_goes_with_its_config() -> None:
     cache = weakref.ref(config._spinner_policies)
     del config
     assert cache() is None, "every reload would leave one behind"
+
+
+def test_the_cache_of_policies_is_limited() -> None:
+    config = config_with()
+    for number in range(CACHED_POLICIES + 1):
+        config.spinner_policy("Sales", f"made up {number}")
+    cached: Any = config._spinner_policies
+    assert cached.cache_info().currsize == CACHED_POLICIES

@@ -1,5 +1,6 @@
 """What the exporter's pages show from one sync to the next: first values, and what is not known yet."""
 
+import re
 from pathlib import Path
 
 import httpx
@@ -97,6 +98,39 @@ async def test_the_offset_of_the_runtime_s_clock_is_shown_once_it_is_known() -> 
     own.advance(60)
     clock.advance(60)
     assert value(await page(exporter), "spinner_runtime_clock_offset_seconds") == -5 * 3600
+    await exporter.close()
+
+
+async def test_every_sample_has_the_labels_that_the_catalogue_names() -> None:
+    """Rules and dashboards are checked against them."""
+    runtime = ScriptedRuntime(Clock(NOON))
+    runtime.put(records={"total": 9, "completed": 3}, status="teleported")
+    exporter = exporter_of(runtime)
+    labels = {name: set(of_family) for name, of_family in catalogue.names().items()}
+    shown: dict[str, set[str]] = {}
+    for full, pairs in await page(exporter):
+        name = full if full in labels else re.sub("_(bucket|count|sum|created)$", "", full)
+        if name.startswith("spinner_"):
+            shown.setdefault(name, set()).update(dict(pairs).keys() - {"le"})
+    assert shown == {name: labels[name] for name in shown}
+    assert {name for name in labels if name.startswith("spinner_exporter_")} <= shown.keys()
+    await exporter.close()
+
+
+@pytest.mark.parametrize("only", ["/projects", "/jobs"])
+async def test_the_clock_is_known_from_any_list(only: str) -> None:
+    """Other responses may be cached, or come from another server."""
+    clock, own = Clock(NOON), Clock(NOON + 3600)
+    runtime = ScriptedRuntime(clock)
+
+    def untimed(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path.endswith(only) or not request.url.path.endswith(("/projects", "/jobs")):
+            return None
+        return httpx.Response(200, json={"items": [{"id": "p1", "name": "Sales"}]})
+
+    runtime.interfere = untimed
+    exporter = exporter_of(runtime, own)
+    assert value(await page(exporter), "spinner_runtime_clock_offset_seconds") == -3600
     await exporter.close()
 
 

@@ -222,6 +222,19 @@ def test_more_failure_groups_than_the_limit_are_summed_as_other() -> None:
     assert groups == {"step5": 5, "step4": 4, "other": 6}
 
 
+def test_labels_that_a_runtime_makes_up_are_shown_and_not_all_of_them_are_cached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lines, "MAX_PAIRS", 3)
+    lines._cached_pairs.cache_clear()
+    held = store(Clock(NOON + 60))
+    runs = [snapshot(f"run-{number}", trigger=f"trigger {number}") for number in range(9)]
+    read_project(held, "p1", [(run, NOON + 60) for run in runs], as_of=NOON + 60, horizon=NOON)
+    shown = [dict(pairs)["trigger"] for name, pairs in samples(page(held)) if name == "spinner_run_info"]
+    assert sorted(shown) == [f"trigger {number}" for number in range(9)]
+    assert len(lines._cached_pairs(("trigger", "parent_run_id"))) == 3
+
+
 def test_failure_groups_with_the_same_labels_are_one_series() -> None:
     held = store(Clock(NOON + 60))
     failures = (FailureCount("send", "E", 2), FailureCount("send", "E", 3))

@@ -51,6 +51,17 @@ def test_a_run_that_ends_between_scrapes_is_counted_once() -> None:
     assert sum(counters.durations.counts) == sum(counters.queue_times.counts) == 1
 
 
+def test_a_run_that_ends_with_an_unknown_status_is_counted_once_its_status_is_known() -> None:
+    held = store(Clock(NOON + 60))
+    over = snapshot(status=Status.UNKNOWN, ended_at=NOON + 50, records=counts(10))
+    commit(held, over)
+    counters = tally_of(held).counters
+    assert (counters.started, finished(held), sum(counters.durations.counts)) == (1, 0, 0)
+    commit(held, msgspec.structs.replace(over, status=Status.COMPLETED, updated_at=NOON + 61))
+    assert (counters.started, finished(held), sum(counters.durations.counts)) == (1, 1, 1)
+    assert counters.last_success_at == NOON + 50
+
+
 def test_the_same_run_on_two_pages_is_counted_once() -> None:
     held = store(Clock(NOON + 60))
     commit(
