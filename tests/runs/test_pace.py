@@ -10,7 +10,7 @@ from exporter.config import StallsConfig
 from exporter.runs.pace import GAP_FACTOR, NEGLIGIBLE, STRANGER_FACTOR, RunPace, SpinnerPace
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
-from exporter.runtime.model import Health, RunSnapshot
+from exporter.runtime.model import Health, RecordCounts, RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
@@ -121,9 +121,17 @@ def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
     watch = Watch()
     for number in range(1, 38):
         watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=10))
-    assert watch.threshold() == 600, "ten are worked on and one waits: another record finishes in the meantime"
+        if number > 6:
+            assert watch.threshold() == 600, "more wait than are worked on: another record finishes in the meantime"
     watch.see(after=2 * MINUTE, finished=1, records=counts(38, total=48, running=8))
     assert watch.threshold() == 2 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
+
+
+@pytest.mark.parametrize("total", [None, 1, 5])
+def test_before_the_first_record_only_the_floor_counts_however_low_it_is(total: int | None) -> None:
+    watch = Watch(stalls={"floor": 1.0})
+    watch.see(records=counts(0, total=total, running=1))
+    assert watch.threshold() == STRANGER_FACTOR
 
 
 def test_concurrent_records_of_the_first_snapshot_count_for_the_last_records_too() -> None:
@@ -141,6 +149,14 @@ def test_records_that_are_worked_on_concurrently_later_count_for_the_last_record
     watch.see(after=2 * MINUTE, finished=1, records=counts(39, total=48, running=9))
     pace = 39 * 2 * MINUTE + 30
     assert watch.threshold() == pytest.approx(2 * pace / 39 * 10), "ten were worked on at once, although one at first"
+
+
+@pytest.mark.parametrize("records", [counts(3, total=9), counts(3, total=9, waiting=2, running=1)])
+def test_a_run_without_waiting_records_or_with_running_ones_is_at_work(records: RecordCounts) -> None:
+    watch = Watch()
+    watch.see(records=records)
+    watch.look(after=HOUR)
+    assert watch.stalled()
 
 
 @pytest.mark.parametrize("shown_as", [{"status": Status.WAITING}, {"records": counts(3, total=9, waiting=2)}])
@@ -221,9 +237,57 @@ def test_before_the_first_record_the_threshold_depends_on_the_first_gap_of_earli
 
 def test_the_longest_gap_of_several_records_between_two_reads_is_estimated_from_their_mean() -> None:
     watch = Watch()
-    watch.see(after=100 * MINUTE, finished=10)
-    mean = 10 * MINUTE
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * mean * (1 + math.log(10)))
+    watch.see(after=100 * MINUTE, finished=7)
+    mean = 100 * MINUTE / 7
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * mean * (1 + math.log(7)), rel=1e-6)
+
+
+def test_the_gap_of_the_first_record_is_known_if_it_was_waited_for() -> None:
+    watch = Watch()
+    for _ in range(3):
+        watch.see(after=10 * MINUTE)
+    watch.see(after=10 * MINUTE, finished=1)
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * 40 * MINUTE)
+
+
+def test_records_that_finished_before_a_queued_run_was_seen_to_start_are_estimated_too() -> None:
+    watch = Watch()
+    watch.see(status=Status.QUEUED, started_at=None)
+    watch.see(after=100 * MINUTE, finished=10, status=Status.RUNNING, started_at=NOON + 30)
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * 10 * MINUTE * (1 + math.log(10)))
+
+
+def test_of_two_changes_in_one_read_the_second_was_not_preceded_by_an_observed_silence() -> None:
+    watch = Watch()
+    watch.see(finished=1)
+    changes = [
+        snapshot(
+            created_at=NOON,
+            started_at=NOON,
+            updated_at=NOON + seconds,
+            last_progress_at=NOON + seconds,
+            records=counts(finished, total=None, running=1),
+        )
+        for finished, seconds in ((2, 10 * MINUTE), (4, 50 * MINUTE))
+    ]
+    watch.clock.now = NOON + 50 * MINUTE
+    sightings = [(each, watch.clock.now) for each in changes]
+    read_project(watch.store, "p1", sightings, as_of=watch.clock.now, horizon=NOON)
+    assert watch.threshold() == pytest.approx(GAP_FACTOR * 20 * MINUTE * (1 + math.log(2)), rel=1e-6)
+
+
+def test_a_record_that_finished_at_the_start_says_nothing_about_the_pace() -> None:
+    watch = Watch()
+    watch.see(records=counts(1, total=9, running=1), last_progress_at=NOON)
+    assert watch.shown().pace.interval() is None
+
+
+def test_a_run_is_young_until_it_was_observed_at_work_for_as_long_as_the_floor() -> None:
+    watch = Watch()
+    watch.work(20, gap=30)
+    assert watch.threshold() == STRANGER_FACTOR * 600, "the first 30 s were not observed"
+    watch.work(1, gap=30)
+    assert watch.threshold() == 600
 
 
 def test_a_silence_that_was_watched_is_known_and_only_the_rest_is_estimated() -> None:
@@ -256,7 +320,9 @@ def test_a_record_that_finished_before_a_wait_was_over_adds_nothing_to_the_time_
     watch.see(after=HOUR, finished=100)
     watch.see(status=Status.WAITING)
     watch.see(status=Status.RUNNING)
+    longest = watch.shown().pace.longest_gap
     watch.see(records=counts(101, total=None, running=1), last_progress_at=watch.clock.now - 10)
+    assert watch.shown().pace.longest_gap == longest
     watch.end()
     watch.see(run_id="run-2", finished=1)
     assert watch.threshold() == STRANGER_FACTOR * 600, "of the first run nearly everything is an estimate"
@@ -264,6 +330,7 @@ def test_a_record_that_finished_before_a_wait_was_over_adds_nothing_to_the_time_
 
 def test_a_run_that_was_found_soon_after_its_start_teaches_its_spinner() -> None:
     assert found_after(NEGLIGIBLE - 1).threshold() == 600
+    assert found_after(NEGLIGIBLE).threshold() == STRANGER_FACTOR * 600
     assert found_after(NEGLIGIBLE + 1).threshold() == STRANGER_FACTOR * 600
 
 
