@@ -51,6 +51,13 @@ def test_a_run_that_ends_between_scrapes_is_counted_once() -> None:
     assert sum(counters.durations.counts) == sum(counters.queue_times.counts) == 1
 
 
+def test_a_spinner_whose_runs_are_queued_has_neither_a_last_start_nor_a_last_success() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.QUEUED))
+    counters = tally_of(held).counters
+    assert (counters.last_start_at, counters.last_success_at) == (None, None)
+
+
 def test_a_run_that_ends_with_an_unknown_status_is_counted_once_its_status_is_known() -> None:
     held = store(Clock(NOON + 60))
     over = snapshot(status=Status.UNKNOWN, ended_at=NOON + 50, records=counts(10))
@@ -545,6 +552,18 @@ def test_failed_records_of_a_hidden_run_are_read_when_it_is_shown_again() -> Non
     held.drop_run("p1", "new")
     held.expire()
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["old"]
+
+
+def test_failed_records_that_are_no_longer_counted_are_forgotten_and_not_missing() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("bad", records=counts(3, failed=1)))
+    (bad,) = held.runs_missing_failed_records("p1")
+    held.keep_failed_records("p1", bad, [failed_record("r1")])
+    commit(held, snapshot("bad", records=counts(4, failed=0), updated_at=NOON + 70))
+    (bad,) = held.runs_missing_failed_records("p1")
+    held.keep_failed_records("p1", bad, [])
+    assert [shown.run.failed_records for shown in held.view.runs()] == [()]
+    assert held.runs_missing_failed_records("p1") == []
 
 
 def test_failed_records_of_a_run_that_left_while_they_were_read_are_ignored() -> None:

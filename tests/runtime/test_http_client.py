@@ -142,6 +142,19 @@ async def test_a_gzip_bomb_is_decompressed_up_to_the_limit_only(monkeypatch: pyt
     assert unpacked <= 1_000_001
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+async def test_a_body_may_have_as_many_bytes_as_the_limit(encoding: str) -> None:
+    body = gzip.compress(GOOD, mtime=0) if encoding == "gzip" else GOOD
+    headers = {"Content-Encoding": encoding}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Raw(body, 7), headers=headers)
+
+    assert await client(answer, max_body=len(GOOD)).usage() == ()
+    with pytest.raises(ApiError, match=r"larger than limits\.body_bytes"):
+        await client(answer, max_body=len(GOOD) - 1).usage()
+
+
 class Raw(httpx.AsyncByteStream):
     """A body as it is sent, in pieces."""
 
