@@ -384,6 +384,23 @@ def test_a_dropped_project_is_dropped_with_its_runs_and_counts() -> None:
     assert reasons == ["project_gone", "project_gone"]
 
 
+def test_while_a_long_list_is_read_the_runs_and_tombstones_in_memory_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MIN_TOMBSTONES", 20)
+    held = store(Clock(NOON + 60), limits={"runs": 8})
+    (project,) = held.view.projects()
+    most = 0
+    with held.reading("p1") as read:
+        for number in range(60):
+            read.apply([snapshot(f"r{number}", Status.COMPLETED)], NOON + 60, horizon=LONG_AGO)
+            most = max(most, len(project.runs))
+        assert most == 10, "a quarter more than the limit: enforcing it for each run would take too long"
+        assert project.tombstone_count == 20
+        read.complete(as_of=NOON + 60)
+    assert finished(held) == 60
+
+
 # -- too old to be shown ------------------------------------------------------------------------------------
 
 
@@ -603,6 +620,18 @@ def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_ar
     held.expire()
     named = {shown.run.id: len(shown.run.failed_records) for shown in held.view.runs()}
     assert named == {"r0": 0, "r1": 1, "r2": 2}
+
+
+def test_failed_records_of_a_dropped_run_do_not_count_towards_the_limit() -> None:
+    held = store(Clock(NOON + 60), limits={"failed_records": 2})
+    for run_id, updated_at in (("gone", NOON), ("stays", NOON + 1), ("last", NOON + 2)):
+        commit(held, snapshot(run_id, records=counts(0, failed=1), updated_at=updated_at))
+        (run,) = held.runs_missing_failed_records("p1")
+        held.keep_failed_records("p1", run, [failed_record(run_id)])
+    held.drop_run("p1", "gone")
+    held.config = config_with(limits={"failed_records": 1})
+    held.expire()
+    assert {shown.run.id: len(shown.run.failed_records) for shown in held.view.runs()} == {"stays": 0, "last": 1}
 
 
 def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed() -> None:
