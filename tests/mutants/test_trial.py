@@ -35,11 +35,14 @@ SEVEN = computed()
 """
 
 TESTS = """\
+import time
+
 import pytest
 from exporter.words import SEVEN, limit, shorter
 
 @pytest.fixture(scope="module")
 def short():
+    time.sleep(0.05)
     return shorter("a", "bcd")
 
 def test_the_shorter_word_is_returned():
@@ -160,6 +163,14 @@ def test_lines_that_run_while_tests_are_imported_are_known_as_such(project: Path
     lines = json.loads(cached.read_text())["tests"][""]["lines"]["exporter/words.py"]
     assert 18 in lines
     assert not {5, 6, 7, 8, 9, 14} & set(lines)
+
+
+def test_a_test_takes_as_long_as_if_it_had_to_set_up_the_fixtures_that_it_shares(project: Path) -> None:
+    run(project)
+    (cached,) = (project / ".mutants").iterdir()
+    tests = json.loads(cached.read_text())["tests"].items()
+    slow = {test.partition("::")[2] for test, measured in tests if measured["seconds"] >= 0.05}
+    assert slow == {"test_with_a_shared_fixture", "test_with_a_shared_fixture_again"}
 
 
 def test_importers_of_a_module_are_found_through_the_package_that_exports_its_names(tmp_path: Path) -> None:

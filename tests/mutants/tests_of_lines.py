@@ -155,7 +155,7 @@ def measure(root: Path, file: str, report: Callable[[str], None], folder: Path) 
         return code
     tests: dict[str, Any] = {
         test: {"seconds": seconds, "lines": defaultdict(list)}
-        for test, seconds in plugin.seconds.items()
+        for test, seconds in plugin.seconds_alone().items()
         if test not in plugin.failed | plugin.start_programs
     }
     tests[IMPORTS] = {"seconds": 0.0, "lines": defaultdict(list)}
@@ -179,7 +179,9 @@ class Measurement:
         self._report = report
         self._test = IMPORTS
         self._users: dict[str, list[str]] = defaultdict(list)
-        self.seconds: dict[str, float] = {}
+        self._shared: dict[str, tuple[str, float]] = {}
+        """By the context of a fixture that tests share: the test that set it up, and how many seconds that took."""
+        self._seconds: dict[str, float] = {}
         self.failed: set[str] = set()
         self.start_programs: set[str] = set()
         start: Any = subprocess.Popen.__init__
@@ -209,18 +211,28 @@ class Measurement:
         try:
             return (yield)
         finally:
-            self.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
+            self._seconds[item.nodeid] = time.perf_counter() - began
             self._switch(IMPORTS)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
-        outer = self._test
-        if fixturedef.scope != "function":
-            self._switch(f"fixture {fixturedef.argname}")
+        if fixturedef.scope == "function":
+            return (yield)
+        outer, context, began = self._test, f"fixture {fixturedef.argname}", time.perf_counter()
+        self._switch(context)
         try:
             return (yield)
         finally:
             self._switch(outer)
+            self._shared[context] = outer, time.perf_counter() - began
+
+    def seconds_alone(self) -> dict[str, float]:
+        """Return how long each test takes if no other has set up what it uses."""
+        alone = dict(self._seconds)
+        for context, (first, seconds) in self._shared.items():
+            for test in set(self._users[context]) & alone.keys() - {first}:
+                alone[test] += seconds
+        return {test: round(seconds, 4) for test, seconds in alone.items()}
 
     def _switch(self, context: str) -> None:
         self._test = context
