@@ -182,6 +182,8 @@ def test_a_project_removed_soon_after_a_restart_is_deleted_from_the_file(tmp_pat
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     held = busy(clock)
+    held.keep_health(Health(runtime_up=False))
+    held.keep_health(Health(runtime_up=True, beats=False))
     save(opened(tmp_path), held)
     read_project(
         held,
@@ -564,6 +566,9 @@ def test_a_project_that_returns_before_its_removal_is_written_is_in_the_file(tmp
     read_project(held, "p1", [(snapshot("new"), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
     save(file, held)
     assert runs_in(file) == {"new"}
+    read_project(held, "p1", [(snapshot("later"), NOON + 60)], as_of=NOON + 60, horizon=HORIZON)
+    save(file, held)
+    assert runs_in(file) == {"new", "later"}, "it is removed once"
     file.close()
 
 
