@@ -6,18 +6,21 @@ import gc
 import importlib
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+import pytest
 
-from tests.mutants.children import run_all
+from tests.mutants.children import Ended, Job, run_all
 from tests.mutants.equivalents import Equivalent, ListError, read_equivalents
 from tests.mutants.mutations import Mutant, sample
-from tests.mutants.tests_of_lines import LineMap, importers, measured_map
-from tests.mutants.trial import COLLECTING, Trial, outcome, stages
+from tests.mutants.swap import Collected, SwapTrial
+from tests.mutants.tests_of_lines import LineMap, importers, measured_map, run_pytest
+from tests.mutants.trial import Trial, outcome, stages
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runs", "sync", "metrics", "runtime", "config")
@@ -49,20 +52,15 @@ def main(count: int, seed: int, packages: tuple[str, ...], wanted: tuple[str, ..
     click.echo(f"{len(drawn)} mutants of {', '.join(packages)}, seed {seed}")
     began = time.monotonic()
     results: dict[Mutant, str] = {}
-    killers: dict[Mutant, str] = {}
-    for mutant, result, test in try_all(drawn, equivalents, line_map, workers):
+
+    def done(mutant: Mutant, result: str, detail: str) -> None:
         results[mutant] = result
-        if result == "killed":
-            killers[mutant] = test
-        if result in {"survived", "timeout"}:
-            click.echo(f"\n{described(mutant)}\n# {result}: {test}")
+        if result in {"survived", "timeout", "error"}:
+            click.echo(f"\n{described(mutant)}\n# {result}: {detail}")
         if len(results) % 25 == 0:
             click.echo(f"{len(results)} of {len(drawn)}", err=True)
-    unfit = failing_without_a_mutation(set(killers.values()) - {"", COLLECTING}, workers)
-    for mutant, test in killers.items():
-        if test in unfit:
-            results[mutant] = "error"
-            click.echo(f"\n{described(mutant)}\n# error: {test} fails without a mutation too")
+
+    try_all(drawn, equivalents, line_map, workers, done)
     counts = Counter((package(mutant), result) for mutant, result in results.items())
     click.echo(f"\n{table(counts, packages)}")
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
@@ -101,26 +99,63 @@ def package(mutant: Mutant) -> str:
     return mutant.module.split(".")[1]
 
 
-def try_all(
-    drawn: list[Mutant], equivalents: list[Equivalent], line_map: LineMap, workers: int
-) -> Iterator[tuple[Mutant, str, str]]:
-    """Yield each mutant with what became of it and the last test that ran, in the order in which their tests end."""
-    jobs = {}
+Done = Callable[[Mutant, str, str], None]
+"""Receives a mutant, what became of it, and why or by which test."""
+
+
+def try_all(drawn: list[Mutant], equivalents: list[Equivalent], line_map: LineMap, workers: int, done: Done) -> None:
+    """Call `done` for each mutant, in the order in which their tests end."""
+    swapped: dict[Mutant, list[str]] = {}
+    imported: dict[Job, tuple[Mutant, int]] = {}
     for mutant in drawn:
         tests = tests_of(mutant, line_map)
+        ordered = stages(tests, line_map.seconds, package(mutant))
         if any(entry.matches(mutant) for entry in equivalents):
-            yield mutant, "equivalent", ""
+            done(mutant, "equivalent", "")
         elif not tests:
-            yield mutant, "survived", "no test runs it"
-        else:
-            ordered = stages(tests, line_map.seconds, package(mutant))
+            done(mutant, "survived", "no test runs it")
+        elif runs_at_import(mutant, line_map):
             trial = Trial(ROOT, mutant.module, mutant.place.file, mutant.source, ordered)
-            jobs[trial.job(line_map.seconds)] = mutant, len(tests)
-    for ended in run_all(jobs, workers):
-        (mutant, count), result = jobs[ended.job], outcome(ended)
-        if result == "error":
-            click.echo(f"\n{described(mutant)}\n{ended.output[-2000:]}")
-        yield mutant, result, f"{count} tests pass" if result == "survived" else ended.step
+            imported[trial.job(line_map.seconds)] = mutant, sum(map(len, ordered))
+        else:
+            swapped[mutant] = [test for stage in ordered for test in stage]
+    killers: dict[Mutant, str] = {}
+
+    def note(mutant: Mutant, count: int, ended: Ended) -> None:
+        result = outcome(ended)
+        if result == "killed":
+            killers[mutant] = ended.step
+        else:
+            detail = {"survived": f"{count} tests pass", "error": ended.output[-2000:]}.get(result, ended.step)
+            done(mutant, result, detail)
+
+    for ended in run_all(imported, workers):
+        note(*imported[ended.job], ended)
+
+    def in_collected(items: Mapping[str, pytest.Item]) -> None:
+        """Try the mutants whose code can be swapped; then run every test that killed one, without a mutation."""
+        jobs = {
+            SwapTrial([items[test] for test in tests], mutant.module, mutant.source).job(line_map.seconds): mutant
+            for mutant, tests in swapped.items()
+        }
+        for ended in run_all(jobs, workers):
+            note(jobs[ended.job], len(swapped[jobs[ended.job]]), ended)
+        alone = {SwapTrial([items[test]]).job(line_map.seconds): test for test in set(killers.values()) & items.keys()}
+        unfit = {alone[ended.job] for ended in run_all(alone, workers) if outcome(ended) != "survived"}
+        for mutant, test in killers.items():
+            if test in unfit:
+                done(mutant, "error", f"{test} fails without a mutation too")
+            else:
+                done(mutant, "killed", test)
+
+    files = sorted({test.partition("::")[0] for test in line_map.seconds})
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        run_pytest(ROOT, Path(folder), files, Collected(in_collected))
+
+
+def runs_at_import(mutant: Mutant, line_map: LineMap) -> bool:
+    place = mutant.place
+    return not place.in_function or not line_map.at_import[place.file].isdisjoint(place.lines)
 
 
 def tests_of(mutant: Mutant, line_map: LineMap) -> set[str]:
@@ -129,32 +164,10 @@ def tests_of(mutant: Mutant, line_map: LineMap) -> set[str]:
     What runs while modules are imported, such as a constant or a default, concerns every test of the module and of
     those that import it.
     """
-    file, lines = mutant.place.file, mutant.place.lines
-    if mutant.place.in_function and line_map.at_import[file].isdisjoint(lines):
-        return line_map.of_lines(file, lines)
-    return line_map.of_modules({file, *importers(ROOT, file)})
-
-
-def failing_without_a_mutation(tests: Iterable[str], workers: int) -> set[str]:
-    """Return those of the tests that fail in the runner for another reason than a mutation."""
-    module, file = "exporter.errors", "exporter/errors.py"
-    source = (ROOT / file).read_text()
-    waiting = sorted(tests)
-    failing: set[str] = set()
-    while waiting:
-        by_file: dict[str, list[str]] = {}
-        for test in waiting:
-            by_file.setdefault(test.partition("::")[0], []).append(test)
-        jobs = {Trial(ROOT, module, file, source, [each]).job({}): each for each in by_file.values()}
-        waiting = []
-        for ended in run_all(jobs, workers):
-            if outcome(ended) != "survived":
-                # The first failure ends the others of its file.
-                own = jobs[ended.job]
-                failed = {ended.step} & set(own) or set(own)
-                failing |= failed
-                waiting += [test for test in own if test not in failed]
-    return failing
+    file = mutant.place.file
+    if runs_at_import(mutant, line_map):
+        return line_map.of_modules({file, *importers(ROOT, file)})
+    return line_map.of_lines(file, mutant.place.lines)
 
 
 def table(counts: Counter[tuple[str, str]], packages: tuple[str, ...]) -> str:

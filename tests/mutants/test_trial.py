@@ -66,25 +66,38 @@ def test_with_a_shared_fixture_again(short):
 """
 
 SCRIPT = """\
-import json, sys
+import json, sys, tempfile
 from pathlib import Path
 from tests.mutants.children import Job, run_all
-from tests.mutants.tests_of_lines import measured_map
+from tests.mutants.swap import Collected, SwapTrial
+from tests.mutants.tests_of_lines import measured_map, run_pytest
 from tests.mutants.trial import Trial, outcome
 
 root = Path(sys.argv[1])
 line_map = measured_map(root, 1, lambda message: print(message, file=sys.stderr))
 source = (root / "exporter/words.py").read_text()
-results = {}
-for original, mutated, limit in json.loads(sys.argv[2]):
-    tests = sorted(line_map.seconds)
-    trial = Trial(root, "exporter.words", "exporter/words.py", source.replace(original, mutated), [tests])
-    job = trial.job(line_map.seconds)
-    job = Job(job.name, job.run, lambda step: 120.0 if step in {"", "collection"} else limit)
-    for ended in run_all([job], 1):
-        results[mutated] = [outcome(ended), ended.step.rpartition(":")[2]]
+mutations = [(source.replace(old, new), new, limit) for old, new, limit in json.loads(sys.argv[2])]
+tests = sorted(line_map.seconds)
+
+def results_of(trials):
+    results = {}
+    for (_, mutated, limit), trial in zip(mutations, trials):
+        job = trial.job(line_map.seconds)
+        job = Job(job.name, job.run, lambda step: 120.0 if step in {"", "collection"} else limit)
+        for ended in run_all([job], 1):
+            results[mutated] = [outcome(ended), ended.step.rpartition(":")[2]]
+    return results
+
+def swap(items):
+    chosen = [items[test] for test in tests]
+    swapped.update(results_of(SwapTrial(chosen, "exporter.words", changed) for changed, *_ in mutations))
+
+imported = results_of(Trial(root, "exporter.words", "exporter/words.py", each, [tests]) for each, *_ in mutations)
+swapped = {}
+if mutations:
+    assert run_pytest(root, Path(tempfile.mkdtemp(dir=root)), ["tests"], Collected(swap)) in (0, 5)
 print(json.dumps({"lines": {line: sorted(t) for line, t in line_map.tests["exporter/words.py"].items()},
-                  "results": results}))
+                  "imported": imported, "swapped": swapped}))
 """
 
 
@@ -102,8 +115,10 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, *mutations: tuple[str, str, float]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def run(project: Path, *mutations: tuple[str, str, float]) -> dict[str, dict[str, list[str]]]:
     """Return the tests of each line, and of each mutation its outcome and the last test that ran.
+
+    Both for mutations that are imported and for those whose code is swapped.
 
     A mutation is the original, the mutated text, and the seconds that a test may take.
     """
@@ -114,28 +129,29 @@ def run(project: Path, *mutations: tuple[str, str, float]) -> tuple[dict[str, li
     command = [sys.executable, "-c", code, str(project), json.dumps(mutations)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     assert ended.returncode == 0, ended.stderr
-    printed = json.loads(ended.stdout)
-    return printed["lines"], printed["results"]
+    printed: dict[str, dict[str, list[str]]] = json.loads(ended.stdout[ended.stdout.index("{") :].splitlines()[0])
+    return printed
 
 
 def test_a_mutant_is_killed_survives_or_times_out(project: Path) -> None:
     before = {path: path.read_bytes() for path in project.rglob("*.py")}
-    _, results = run(
+    results = run(
         project,
         ("len(a) < len(b)", "len(a) > len(b)", 120.0),
         ("len(a) < len(b)", "len(a) <= len(b) - 1", 120.0),
         ("b = b[1:]", "b = b[0:]", 1.0),
     )
-    assert results == {
+    expected = {
         "len(a) > len(b)": ["killed", "test_the_shorter_word_is_returned"],
         "len(a) <= len(b) - 1": ["survived", "test_with_a_shared_fixture_again"],
         "b = b[0:]": ["timeout", "test_a_long_word_is_cut"],
     }
+    assert (results["imported"], results["swapped"]) == (expected, expected)
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
 
 
 def test_each_line_has_the_tests_that_run_it(project: Path) -> None:
-    lines, _ = run(project)
+    lines = run(project)["lines"]
     cut, returned, limit, limit_again, first, second = (
         f"tests/test_words.py::test_{name}"
         for name in (
@@ -170,7 +186,7 @@ def test_a_test_takes_as_long_as_if_it_had_to_set_up_the_fixtures_that_it_shares
     (cached,) = (project / ".mutants").iterdir()
     tests = json.loads(cached.read_text())["tests"].items()
     slow = {test.partition("::")[2] for test, measured in tests if measured["seconds"] >= 0.05}
-    assert slow == {"test_with_a_shared_fixture", "test_with_a_shared_fixture_again"}
+    assert slow >= {"test_with_a_shared_fixture", "test_with_a_shared_fixture_again"}
 
 
 def test_importers_of_a_module_are_found_through_the_package_that_exports_its_names(tmp_path: Path) -> None:
@@ -188,6 +204,67 @@ def test_importers_of_a_module_are_found_through_the_package_that_exports_its_na
         (tmp_path / file).write_text(source)
     assert importers(tmp_path, "exporter/config/schema.py") == {"exporter/config/__init__.py", "exporter/sync.py"}
     assert importers(tmp_path, "exporter/sync.py") == {"exporter/web.py"}
+
+
+def test_tests_that_would_take_too_long_together_are_left_out() -> None:
+    from tests.mutants.trial import within
+
+    seconds = {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert within(3.0, ["a", "b", "c"], seconds) == ["a", "b"]
+    assert within(0.5, ["a", "b", "c"], seconds) == ["a"]
+
+
+def test_code_of_methods_properties_and_decorated_functions_is_swapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.mutants.swap import swap
+
+    (tmp_path / "swappable.py").write_text(SWAPPABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    import swappable  # type: ignore[import-not-found]
+
+    made = swappable.Counter()
+    swap("swappable", SWAPPABLE.replace("return 1", "return 2"))
+    with made.context() as in_context:
+        assert (made.method(), made.value, made.cached, swappable.Counter.of_class(), swappable.function()) == (2,) * 5
+        assert in_context() == 2
+    with pytest.raises(LookupError):
+        swap("swappable", SWAPPABLE + "x = 1\n")
+
+
+SWAPPABLE = """\
+import contextlib
+import functools
+
+
+class Counter:
+    def method(self):
+        return 1
+
+    @property
+    def value(self):
+        return 1
+
+    @functools.cached_property
+    def cached(self):
+        return 1
+
+    @classmethod
+    def of_class(cls):
+        return 1
+
+    @contextlib.contextmanager
+    def context(self):
+        def inner():
+            return 1
+
+        yield inner
+
+
+@functools.cache
+def function():
+    return 1
+"""
 
 
 def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_others() -> None:

@@ -2,9 +2,10 @@
 
 import builtins
 import functools
+import itertools
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -25,6 +26,8 @@ COLLECTING = "collection"
 NEVER_RAISED = "NeverRaised"
 """The exception that mutated `except` clauses name."""
 
+SECONDS_PER_STAGE = 30.0
+
 COLLECTION = 300
 """Seconds in which pytest has to import the tests."""
 
@@ -43,11 +46,13 @@ class Trial:
     stages: Sequence[Sequence[str]]
     """Ids of tests. The tests of a stage run after those of the last one have passed."""
 
-    def job(self, seconds: dict[str, float]) -> Job:
-        def limit(step: str) -> float:
-            return 60 + 10 * seconds[step] if step in seconds else COLLECTION
+    def job(self, seconds: Mapping[str, float]) -> Job:
+        return Job(self.module, functools.partial(run, self), functools.partial(seconds_for, seconds))
 
-        return Job(self.module, functools.partial(run, self), limit)
+
+def seconds_for(seconds: Mapping[str, float], step: str) -> float:
+    """Return how long a step may take; `seconds` is how long each test takes without a mutation."""
+    return 60 + 10 * seconds[step] if step in seconds else COLLECTION
 
 
 def outcome(ended: Ended) -> str:
@@ -57,11 +62,22 @@ def outcome(ended: Ended) -> str:
     return {None: "timeout", 0: "survived"}.get(ended.code, "killed")
 
 
-def stages(tests: Iterable[str], seconds: dict[str, float], package: str) -> list[list[str]]:
-    """Order tests: those in the package's own folder come first, since they find most; in each stage the fastest."""
+def stages(tests: Iterable[str], seconds: Mapping[str, float], package: str) -> list[list[str]]:
+    """Order tests: those in the package's own folder come first, since they find most; in each stage the fastest.
+
+    In each stage, tests are left out that would take longer than `SECONDS_PER_STAGE` together: so some mutants survive
+    that a slow test would kill, and never the other way round.
+    """
     ordered = sorted(tests, key=lambda test: (seconds[test], test))
     own = [test for test in ordered if test.startswith(f"tests/{package}/")]
-    return [stage for stage in (own, [test for test in ordered if test not in set(own)]) if stage]
+    others = [test for test in ordered if test not in set(own)]
+    return [kept for stage in (own, others) if (kept := within(SECONDS_PER_STAGE, stage, seconds))]
+
+
+def within(most: float, tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
+    """Return the first tests, as many as take `most` seconds together; at least one."""
+    ends = itertools.accumulate(seconds[test] for test in tests)
+    return [test for place, (test, end) in enumerate(zip(tests, ends, strict=True)) if place == 0 or end <= most]
 
 
 def run(trial: Trial, report: Callable[[str], None], folder: Path) -> int:
