@@ -384,6 +384,64 @@ def test_a_dropped_project_is_dropped_with_its_runs_and_counts() -> None:
     assert reasons == ["project_gone", "project_gone"]
 
 
+def test_a_run_that_was_hidden_when_it_left_is_shown_when_it_returns() -> None:
+    held = store(Clock(NOON + 60), limits={"runs": 1})
+    commit(held, snapshot("hidden", created_at=NOON - 9), snapshot("new"))
+    assert shown_ids(held) == ["new"]
+    for run_id in ("hidden", "new"):
+        held.drop_run("p1", run_id)
+    held.expire()
+    commit(held, snapshot("hidden", created_at=NOON - 9, updated_at=NOON + 70))
+    assert shown_ids(held) == ["hidden"]
+
+
+def test_a_run_that_ended_or_left_is_no_longer_open() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, *(snapshot(run_id) for run_id in ("ends", "leaves", "stays")))
+    assert set(held.open_runs("p1")) == {"ends", "leaves", "stays"}
+    commit(held, snapshot("ends", Status.COMPLETED, updated_at=NOON + 61))
+    held.drop_run("p1", "leaves")
+    assert set(held.open_runs("p1")) == {"stays"}
+
+
+def test_a_run_that_is_not_known_cannot_be_gone() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), dropped=reasons.append)
+    commit(held, snapshot())
+    for run_id in ("unknown", "run-1", "run-1"):
+        held.drop_run("p1", run_id)
+    assert reasons == ["gone"]
+
+
+def test_an_older_state_of_a_run_that_left_does_not_bring_it_back() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=100.0)
+    commit(held, snapshot(status=Status.COMPLETED))
+    clock.advance(200)
+    held.expire()
+    commit(held, snapshot(updated_at=NOON + 50))
+    assert shown_ids(held) == []
+
+
+@pytest.mark.parametrize(("seen_at", "progress"), [(NOON + 90, NOON + 90), (None, NOON)])
+def test_progress_without_a_change_of_updated_at_was_made_when_it_was_seen(
+    seen_at: float | None, progress: float
+) -> None:
+    held = store(Clock(NOON + 90))
+    for completed, at in ((3, NOON), (4, seen_at)):
+        run = snapshot(started_at=NOON - 5, updated_at=NOON, records=counts(completed))
+        read_project(held, "p1", [(run, at)], as_of=NOON + 90, horizon=LONG_AGO)
+    (shown,) = held.view.runs()
+    assert (shown.run.records.completed, shown.run.last_progress_at) == (4, progress)
+
+
+def test_a_project_that_is_read_again_has_no_error() -> None:
+    held = store(Clock(NOON + 60))
+    held.fail("p1", "HTTP 500")
+    commit(held)
+    assert [project.error for project in held.view.projects()] == [None]
+
+
 def test_while_a_long_list_is_read_the_runs_and_tombstones_in_memory_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -569,6 +627,16 @@ def test_failed_records_of_a_hidden_run_are_read_when_it_is_shown_again() -> Non
     held.drop_run("p1", "new")
     held.expire()
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["old"]
+
+
+def test_a_run_that_left_and_returns_has_its_failed_records_read_again() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("bad", records=counts(3, failed=1)))
+    (bad,) = held.runs_missing_failed_records("p1")
+    held.keep_failed_records("p1", bad, [failed_record("r1")])
+    held.drop_run("p1", "bad")
+    commit(held, snapshot("bad", records=counts(3, failed=1), updated_at=NOON + 70))
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == ["bad"]
 
 
 def test_failed_records_that_are_no_longer_counted_are_forgotten_and_not_missing() -> None:

@@ -1,7 +1,7 @@
 """What a watch reports: each change once, and everything of a project that becomes stale or fresh."""
 
 from exporter.status import Status
-from tests.builders import NOON, Clock, read_project, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 
 def test_a_change_is_reported_to_each_watch_once() -> None:
@@ -39,6 +39,19 @@ def test_everything_of_a_project_is_reported_once_when_it_becomes_stale_and_once
     assert watch.changed() == ([], [])
     read("p1")
     assert watch.changed() == ([("p1", "a")], [("p1", "welcome")])
+    assert watch.changed() == ([], [])
+
+
+def test_what_a_spinner_learned_changes_its_open_runs_once() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    runs = [snapshot("a"), snapshot("b"), snapshot("other", spinner="other")]
+    read_project(held, "p1", [(run, clock()) for run in runs], as_of=clock(), horizon=NOON - 60)
+    watch = held.view.watch()
+    watch.changed()
+    ended = snapshot("a", Status.COMPLETED, updated_at=NOON + 61, ended_at=NOON + 61, records=counts(9))
+    read_project(held, "p1", [(ended, clock())], as_of=clock(), horizon=NOON - 60)
+    assert sorted(watch.changed()[0]) == [("p1", "a"), ("p1", "b")], "their thresholds depend on it"
     assert watch.changed() == ([], [])
 
 
