@@ -1,6 +1,7 @@
 """Requests: retries, timeouts, the size of bodies, and the circuit breaker."""
 
 import asyncio
+import contextlib
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -248,6 +249,28 @@ async def test_error_responses_do_not_open_the_circuit_breaker() -> None:
         with pytest.raises(ApiError, match="HTTP 403"):
             await api.usage()
     assert len(observed.requests) == 3 * OPEN_AFTER
+
+
+@pytest.mark.parametrize("first", [200, 403, 429])
+async def test_failures_are_counted_from_the_last_response(first: int) -> None:
+    sent = 0
+    status: int | None = None
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal sent
+        sent += 1
+        if status is None:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(status, content=GOOD)
+
+    api = client(answer)
+    for each, calls in ((None, 1), (first, 1), (None, 5)):
+        status = each
+        sent = 0
+        for _ in range(calls):
+            with contextlib.suppress(ApiError):
+                await api.usage()
+    assert sent == OPEN_AFTER + 1, "the last one is the trial"
 
 
 async def test_a_request_that_a_pause_prevents_does_not_count_as_a_response() -> None:
