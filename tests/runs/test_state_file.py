@@ -742,6 +742,7 @@ def test_the_name_of_a_file_is_that_of_earlier_releases(tmp_path: Path) -> None:
     """Another name would be another file: after an upgrade all counters would start again."""
     assert file_name("runtime.example.com", "https://runtime.example.com") == "runtime.example.com-f92cb2d5.db"
     assert file_name("eu west/1", "https://runtime.example.com") == "eu_west_1-f92cb2d5.db"
+    assert file_name("e" * 100, "https://runtime.example.com") == "e" * 64 + "-f92cb2d5.db"
 
 
 @pytest.mark.parametrize(("was_saved", "started"), [(True, [0, 1]), (False, [1, 1])])
