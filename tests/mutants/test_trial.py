@@ -150,6 +150,19 @@ def test_a_mutant_is_killed_survives_or_times_out(project: Path) -> None:
     assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
 
 
+def test_a_mutant_that_cannot_be_imported_is_killed(project: Path) -> None:
+    source = SOURCE.replace("SEVEN = computed()", "SEVEN = computed() + ''")
+    code = f"""import sys; sys.path[:0] = [{str(project)!r}, {str(ROOT)!r}]
+from pathlib import Path
+from tests.mutants.children import run_all
+from tests.mutants.trial import Trial, outcome
+trial = Trial(Path({str(project)!r}), "exporter.words", "exporter/words.py", {source!r}, [["tests/test_words.py::x"]])
+print([(outcome(ended), ended.step) for ended in run_all([trial.job({{}})], 1)])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "[('killed', 'import')]", ended.stderr
+
+
 def test_each_line_has_the_tests_that_run_it(project: Path) -> None:
     lines = run(project)["lines"]
     cut, returned, limit, limit_again, first, second = (

@@ -2,6 +2,7 @@
 
 import builtins
 import functools
+import importlib
 import itertools
 import signal
 import sys
@@ -19,6 +20,9 @@ from tests.mutants.tests_of_lines import run_pytest
 
 RUNNER_ERRORS = {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, CRASH, -signal.SIGKILL}
 """Exit codes that say nothing about the mutant. SIGKILL comes from outside, where memory is short."""
+
+IMPORTING = "import"
+"""The step in which the mutated module is imported."""
 
 COLLECTING = "collection"
 """The step in which pytest imports the tests."""
@@ -87,6 +91,11 @@ def run(trial: Trial, report: Callable[[str], None], folder: Path) -> int:
     assert imported not in sys.modules, f"{imported} was imported before the mutation"
     sys.meta_path.insert(0, MutatedModule(trial.module, str(trial.root / trial.file), trial.source))
     setattr(builtins, NEVER_RAISED, type(NEVER_RAISED, (Exception,), {}))
+    report(IMPORTING)
+    try:
+        importlib.import_module(trial.module)
+    except Exception:  # noqa: BLE001 - whatever it is, every test would see it
+        return pytest.ExitCode.TESTS_FAILED
     for stage in trial.stages:
         files = dict.fromkeys(test.partition("::")[0] for test in stage)
         report(COLLECTING)
