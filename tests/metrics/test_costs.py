@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter.config import Duration
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition

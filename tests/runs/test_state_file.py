@@ -756,7 +756,7 @@ def test_a_project_that_appears_while_the_exporter_is_down_shows_zeros_first(
         save(file, busy(clock))
     file.close()
     file = opened(tmp_path)
-    held = Store(config_with(), RuntimeClock(clock), monotonic=clock, is_saved=True)
+    held = Store(config_with(), RuntimeClock(clock, clock), monotonic=clock, is_saved=True)
     held.persistence.restore(file.load())
     held.name_projects({"p1": "Sales", "p2": "Support"})
     assert started_of_support(held, clock) == started

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from exporter.config import LimitsConfig
+from exporter.runs import limits
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Store
 from exporter.runs.view import ShownSpinner
@@ -455,7 +456,7 @@ def test_while_a_long_list_is_read_the_runs_and_tombstones_in_memory_are_limited
             most = max(most, len(project.runs))
         assert most == 10, "a quarter more than the limit: enforcing it for each run would take too long"
         assert project.tombstone_count == 20
-        read.complete(as_of=NOON + 60)
+        read.complete(as_of=NOON + 60, since=LONG_AGO)
     assert finished(held) == 60
 
 

@@ -28,7 +28,7 @@ from exporter.errors import ConfigError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.connections import KEEPALIVE, Connections
 from exporter.runtime.proxies import proxy_from_environment
-from tests.builders import only_runtime
+from tests.builders import only_runtime, runtime_config
 
 CA = trustme.CA()
 

@@ -9,22 +9,14 @@ from exporter.sync.problems import QUIET, ProblemLog
 from tests.builders import Clock
 
 
-class Log:
-    """A problem log and the lines it writes."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.problems = ProblemLog(self.clock, name_of=lambda project_id: {"s1": "Sales"}.get(project_id, project_id))
-
-    def lines(self) -> list[dict[str, object]]:
-        with structlog.testing.capture_logs() as captured:
-            self.problems.log()
-        return [dict(each) for each in captured]
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
 def problems(clock: Clock) -> ProblemLog:
-    return ProblemLog(clock)
+    return ProblemLog(clock, name_of=lambda project_id: {"s1": "Sales"}.get(project_id, project_id))
 
 
 def logged(problems: ProblemLog) -> list[Any]:
@@ -41,32 +33,22 @@ def recovery(**fields: object) -> dict[str, object]:
     return {"event": "recovered", "log_level": "info", **fields}
 
 
-def test_a_project_is_logged_by_its_name(log: Log) -> None:
-    log.problems.report("project", "HTTP 500", project="s1")
-    (line,) = log.lines()
-    assert line["project"] == "Sales"
-    log.problems.resolve("project", project="s1")
-    (line,) = log.lines()
-    assert line["project"] == "Sales"
-
-
-def test_another_error_of_a_known_problem_is_logged_after_a_while_only(log: Log) -> None:
-    log.problems.report("project", "item 1 is invalid", project="a")
-    log.lines()
-    log.clock.advance(QUIET - 1)
-    log.problems.report("project", "item 2 is invalid", project="a")
-    assert log.lines() == []
-    log.clock.advance(1)
-    log.problems.report("project", "item 3 is invalid", project="a")
-    (changed,) = log.lines()
-    assert changed["error"] == "item 3 is invalid"
-    log.problems.report("project", "item 4 is invalid", project="a")
-    assert log.lines() == [], "it was logged just now"
+def test_a_problem_of_one_project_names_it(problems: ProblemLog) -> None:
+    problems.report("project", "HTTP 500", project="p1")
+    assert logged(problems) == [warning(what="project", error="HTTP 500", project="p1")]
 
 
 def test_a_problem_of_the_runtime_names_no_project(problems: ProblemLog) -> None:
     problems.report("health", "HTTP 500")
     assert logged(problems) == [warning(what="health", error="HTTP 500")]
+
+
+def test_a_project_is_logged_by_its_name(problems: ProblemLog) -> None:
+    problems.report("project", "HTTP 500", project="s1")
+    assert logged(problems) == [warning(what="project", error="HTTP 500", project="Sales")]
+    problems.resolve("project", project="s1")
+    (recovered,) = logged(problems)
+    assert recovered["project"] == "Sales"
 
 
 @pytest.mark.parametrize("many", [2, 3])

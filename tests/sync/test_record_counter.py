@@ -6,13 +6,11 @@ import httpx
 import msgspec
 import pytest
 
-from exporter.errors import ApiError
-from exporter.runs.clock import RuntimeClock
-from exporter.runs.run import Run
-from exporter.runtime.model import FailedRecord, FailureCount, ListPage, RecordSnapshot, RunSnapshot
-from exporter.status import Status
-from exporter.sync.record_counter import RecordCounter
-from tests.builders import NOON, Clock, counts, snapshot
+from exporter.config.api_description import ListFilter, Resource
+from exporter.runtime.model import FailureCount, RecordCounts
+from exporter.service import Exporter
+from tests.builders import NOON, RUNTIME, Clock, counts, resources
+from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
 STATUSES = {"queued": 1, "never heard of": 2, "running": 3, "waiting": 4, "completed": 5, "cancelled": 6, "failed": 7}
 
@@ -52,97 +50,62 @@ def _wire(record: dict[str, Any]) -> dict[str, Any]:
     return {key: rfc3339(value) if key.endswith("At") else value for key, value in record.items()}
 
 
-def counter_of(records: Records) -> RecordCounter:
-    return RecordCounter(records, RuntimeClock(*2 * [Clock(NOON + 30)]), overlap=OVERLAP)  # type: ignore[arg-type]
+def counting(runtime: ScriptedRuntime, **settings: Any) -> Exporter:
+    described = resources()
+    assert isinstance(described.records, Resource)
+    records = msgspec.structs.replace(described.records, changed=ListFilter(query={"updatedSince": "{since}"}))
+    described = msgspec.structs.replace(described, counts="records", records=records)
+    return exporter_of(runtime, described={"resources": described}, sync={"overlap": 60.0}, **settings)
 
 
-async def test_every_record_is_in_one_state_and_one_with_an_unmapped_status_in_the_total_only() -> None:
-    records = Records()
-    statuses = {
-        "q": Status.QUEUED,
-        "u": Status.UNKNOWN,
-        "r1": Status.RUNNING,
-        "r2": Status.RUNNING,
-        "r3": Status.RUNNING,
-        "w": Status.WAITING,
-        "c": Status.COMPLETED,
-        "x": Status.CANCELLED,
-        "f": Status.FAILED,
-    }
-    records.pages = [page(NOON, **statuses)]
-    counted = await counter_of(records).count(snapshot(last_progress_at=None), None)
-    assert counted.records == counts(total=9, pending=1, running=3, waiting=1, completed=2, failed=1)
-    assert counted.failures == (FailureCount("call", "busy", 1),)
-    assert counted.last_progress_at == NOON + 10
+async def counts_of(exporter: Exporter, run_id: str = "run-1") -> RecordCounts | None:
+    """Read, and return the counts of a run."""
+    assert await exporter.refresh()
+    (shown,) = [each for each in exporter.runtimes[RUNTIME].store.view.runs() if each.run.id == run_id]
+    return shown.run.snapshot.records
 
 
-async def test_later_reads_request_what_changed_and_keep_the_other_records() -> None:
-    records = Records()
-    counter = counter_of(records)
-    records.pages = [page(NOON, a=Status.RUNNING, b=Status.RUNNING), page(NOON + 9, c=Status.QUEUED)]
-    await counter.count(snapshot(), None)
-    records.pages = [page(NOON + 30, a=Status.COMPLETED)]
-    counted = await counter.count(snapshot(), None)
-    assert counted.records == counts(total=3, pending=1, running=1, completed=1)
-    records.pages = []
-    await counter.count(snapshot(), None)
-    # The time of the first page: what changed while the others were read is requested again.
-    assert records.requested == [None, NOON - OVERLAP, NOON + 30 - OVERLAP]
+@pytest.fixture
+def runtime() -> Recorded:
+    made = Recorded(Clock())
+    made.put()
+    return made
 
 
-async def test_an_api_that_cannot_list_changes_is_asked_for_all_records_each_time() -> None:
-    records = Records(can_list_changed=False)
-    counter = counter_of(records)
-    records.pages = [page(NOON, a=Status.RUNNING, b=Status.RUNNING)]
-    await counter.count(snapshot(), None)
-    records.pages = [page(NOON + 30, a=Status.COMPLETED)]
-    counted = await counter.count(snapshot(), None)
-    assert counted.records == counts(total=1, completed=1)
-    assert records.requested == [None, None]
+async def test_every_status_of_a_record_counts_into_one_state(runtime: Recorded) -> None:
+    for status, many in STATUSES.items():
+        for number in range(many):
+            runtime.record(f"{status}-{number}", status)
+    assert await counts_of(counting(runtime)) == counts(
+        total=28,
+        pending=1,
+        running=3,
+        waiting=4,
+        completed=5 + 6,  # A cancelled one is finished and did not fail.
+        failed=7,
+    )
 
 
-async def test_a_run_that_has_ended_is_counted_once_more_and_then_never_again() -> None:
-    records = Records()
-    counter = counter_of(records)
-    records.pages = [page(NOON, a=Status.COMPLETED)]
-    ended = snapshot(status=Status.COMPLETED)
-    known = Run.first(await counter.count(ended, Run.first(snapshot(), NOON)), NOON)
-    assert len(records.requested) == 1
-    again = await counter.count(ended, known)
-    assert (again.records, len(records.requested)) == (counts(total=1, completed=1), 1)
-    await counter.count(snapshot(status=Status.COMPLETED, ended_at=NOON + 90), known)
-    assert records.requested == [None, None], "it was restarted and ended again; nothing of the first time is kept"
+async def test_failed_records_are_counted_by_step_and_error_code(runtime: Recorded) -> None:
+    failures = [("Send", "TIMEOUT"), ("Send", "BOUNCE"), ("Send", "BOUNCE"), ("Call", "BUSY")]
+    for number, (step, code) in enumerate(failures):
+        runtime.record(f"r{number}", "failed", failedStep={"name": step}, errorCode=code)
+    runtime.record("fine", "completed", failedStep={"name": "Send"}, errorCode="BOUNCE")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    (shown,) = exporter.runtimes[RUNTIME].store.view.runs()
+    assert shown.run.snapshot.failures == (
+        FailureCount("Call", "BUSY", 1),
+        FailureCount("Send", "BOUNCE", 2),
+        FailureCount("Send", "TIMEOUT", 1),
+    )
 
 
-async def test_a_read_that_fails_forgets_nothing() -> None:
-    records = Records()
-    counter = counter_of(records)
-    records.pages = [page(NOON, a=Status.RUNNING)]
-    await counter.count(snapshot(), None)
-    records.fails = True
-    with pytest.raises(ApiError):
-        await counter.count(snapshot(), None)
-    records.fails, records.pages = False, []
-    counted = await counter.count(snapshot(), None)
-    assert counted.records == counts(total=1, running=1)
-
-
-async def test_the_records_of_runs_that_left_are_forgotten() -> None:
-    records = Records()
-    counter = counter_of(records)
-    records.pages = [page(NOON, a=Status.RUNNING)]
-    for run_id in ("run-1", "run-2"):
-        await counter.count(snapshot(run_id), None)
-    counter.keep_only({"run-2": object()})
-    records.requested.clear()
-    for run_id in ("run-1", "run-2"):
-        await counter.count(snapshot(run_id), None)
-    assert records.requested == [None, NOON - OVERLAP]
-
-
-@pytest.mark.parametrize(("reported", "expected"), [(NOON + 50, NOON + 50), (NOON + 5, NOON + 10)])
-async def test_the_last_progress_is_the_later_of_what_the_run_and_its_records_say(
-    reported: float, expected: float
+@pytest.mark.parametrize(
+    ("of_run", "expected"), [(None, NOON - 2), (NOON - 3, NOON - 2), (NOON - 1, NOON - 1)], ids=str
+)
+async def test_the_last_end_of_a_record_is_the_last_progress(
+    runtime: Recorded, of_run: float | None, expected: float
 ) -> None:
     runtime.put(lastProgressAt=of_run)
     runtime.record("first", "completed", endedAt=NOON - 4)
@@ -163,10 +126,10 @@ async def test_only_changed_records_are_requested_again_and_the_others_stay_coun
     assert runtime.listed_since() == [None]
     runtime.clock.advance(600)
     runtime.record("r0", "completed")
-    assert await counts_of(exporter) == RecordCounts(total=3, running=2, completed=1)
+    assert await counts_of(exporter) == counts(total=3, running=2, completed=1)
     assert runtime.listed_since() == ["2025-11-24T15:59:00.000Z"], "noon, the time of the last list, less the overlap"
     runtime.clock.advance(600)
-    assert await counts_of(exporter) == RecordCounts(total=3, running=2, completed=1)
+    assert await counts_of(exporter) == counts(total=3, running=2, completed=1)
     assert runtime.listed_since() == ["2025-11-24T16:09:00.000Z"]
 
 
@@ -199,7 +162,7 @@ async def test_without_a_time_of_the_list_all_records_are_requested_each_time(ru
     await exporter.refresh()
     del runtime.records["r1"]
     runtime.clock.advance(15)
-    assert await counts_of(exporter) == RecordCounts(total=1, running=1)
+    assert await counts_of(exporter) == counts(total=1, running=1)
     assert runtime.listed_since() == [None, None]
 
 
@@ -210,10 +173,10 @@ async def test_records_of_an_ended_run_are_counted_once(runtime: Recorded) -> No
     runtime.clock.advance(15)
     runtime.record("r0", "completed")
     runtime.put(status="completed", endedAt=NOON + 10)
-    assert await counts_of(exporter) == RecordCounts(total=1, completed=1)
+    assert await counts_of(exporter) == counts(total=1, completed=1)
     assert len(runtime.listed_since()) == 2
     runtime.put(trigger="api")  # A change that ends nothing.
-    assert await counts_of(exporter) == RecordCounts(total=1, completed=1)
+    assert await counts_of(exporter) == counts(total=1, completed=1)
     assert runtime.listed_since() == []
 
 
@@ -226,7 +189,7 @@ async def test_records_of_a_run_that_ends_again_are_counted_again(runtime: Recor
     runtime.clock.advance(15)
     runtime.record("r1", "failed")
     runtime.put(**change)
-    assert await counts_of(exporter) == RecordCounts(total=2, completed=1, failed=1)
+    assert await counts_of(exporter) == counts(total=2, completed=1, failed=1)
 
 
 async def test_records_of_a_run_that_restarts_are_listed_whole(runtime: Recorded) -> None:
@@ -269,10 +232,10 @@ async def test_a_run_whose_records_cannot_be_read_keeps_its_counts_and_the_other
     runtime.interfere = lambda request: (
         httpx.Response(500) if request.url.path.endswith(broken) else answer(request)
     )  # fmt: skip
-    assert await counts_of(exporter, "run-1") == RecordCounts(total=1, running=1)
-    assert await counts_of(exporter, "run-2") == RecordCounts(total=1, completed=1)
+    assert await counts_of(exporter, "run-1") == counts(total=1, running=1)
+    assert await counts_of(exporter, "run-2") == counts(total=1, completed=1)
     runtime.interfere = answer
-    assert await counts_of(exporter, "run-1") == RecordCounts(total=1, completed=1)
+    assert await counts_of(exporter, "run-1") == counts(total=1, completed=1)
 
 
 async def test_a_project_none_of_whose_records_can_be_read_is_down(runtime: Recorded) -> None:

@@ -166,38 +166,6 @@ async def test_failed_records_are_read_only_for_runs_whose_failed_count_changed(
     assert (named.id, named.step, named.error_code) == ("rec-1", "send", "E1")
 
 
-async def test_one_sync_reads_the_failed_records_of_some_runs_and_the_next_ones_of_the_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(project_sync, "MAX_RECORD_READS", 2)
-    runtime = ScriptedRuntime(Clock())
-    for number in range(5):
-        runtime.put(f"run-{number}", records={"total": 9, "failed": 1}, updated_at=NOON - number)
-    exporter = exporter_of(runtime)
-    read = []
-    for _ in range(4):
-        runtime.requests.clear()
-        await exporter.refresh()
-        read.append(sorted(path.split("/")[-2] for path in runtime.paths() if path.endswith("/records")))
-    assert read == [["run-0", "run-1"], ["run-2", "run-3"], ["run-4"], []], "the runs that changed last come first"
-
-
-async def test_of_a_long_list_of_failed_records_the_first_pages_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project_sync, "MAX_RECORD_PAGES", 3)
-    runtime = ScriptedRuntime(Clock())
-    runtime.page_size = 1
-    runtime.put(records={"total": 9, "failed": 5})
-    runtime.failed_records["run-1"] = [
-        {"id": f"rec-{number}", "jobId": "run-1", "status": "failed", "endedAt": f"2025-11-24T15:00:0{number}Z"}
-        for number in range(5)
-    ]
-    exporter = exporter_of(runtime)
-    await exporter.refresh()
-    assert sum(path.endswith("/records") for path in runtime.paths()) == 3
-    named = runs_of(exporter)["run-1"].run.failed_records
-    assert [record.id for record in named] == ["rec-2", "rec-1", "rec-0"]
-
-
 # -- each run once ------------------------------------------------------------------------------------------
 
 
@@ -342,35 +310,6 @@ async def test_a_problem_with_one_run_is_resolved_when_the_run_is_listed_again()
     with structlog.testing.capture_logs() as lines:
         await exporter.refresh()
     assert [line["what"] for line in lines if line["event"] == "recovered"] == ["job"]
-
-
-@pytest.mark.parametrize("restarts", [False, True])
-async def test_when_many_runs_vanish_each_sync_asks_for_some_until_all_are_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, restarts: bool
-) -> None:
-    monkeypatch.setattr(project_sync, "MAX_REREADS", 2)
-    clock = Clock()
-    runtime = ScriptedRuntime(clock)
-    for number in range(5):
-        runtime.put(f"run-{number}")
-    runtime.put("stays")
-    exporter = exporter_of(runtime, storage=tmp_path)
-    await exporter.refresh()
-    if restarts:
-        await exporter.close()
-        exporter = exporter_of(runtime, storage=tmp_path)
-    runtime.jobs = {"stays": runtime.jobs["stays"]}
-    clock.advance(121)
-    left, sweeps = [], []
-    for _ in range(4):
-        runtime.requests.clear()
-        await exporter.refresh()
-        left.append(len(runs_of(exporter)))
-        sweeps.append(any("active" in request.url.params for request in runtime.job_lists()))
-        clock.advance(15)
-    assert left == [4, 2, 1, 1]
-    assert sweeps == [True, True, True, False]
-    await exporter.close()
 
 
 # -- failures -----------------------------------------------------------------------------------------------
