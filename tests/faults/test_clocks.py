@@ -34,7 +34,9 @@ def ends(made: Bench, run: str) -> None:
 async def test_a_run_whose_last_change_was_once_in_the_future_goes_on() -> None:
     async with bench() as made:
         made.runtime.put("r", updated_at=NOON + 20 * HOUR, records=RECORDS)
-        assert completed(await made.scrape()) == 3
+        shown = await made.scrape()
+        assert completed(shown) == 3
+        assert value(shown, "spinner_run_last_progress_timestamp_seconds", run_id="r") == made.wall()
         for number in range(4, 8):
             made.play(30)
             made.runtime.put("r", records={"total": 100, "completed": number})
@@ -61,6 +63,10 @@ async def test_a_time_of_one_scrape_that_is_hours_off_changes_nothing(ahead: flo
         made.faulty.fault = None
         assert finished(shown) == 5
         assert value(shown, "spinner_runs", status="completed") == 5, "they ended two minutes ago"
+        if ahead > 0:
+            assert value(shown, "spinner_runtime_clock_offset_seconds") == 0, (
+                "the responses before outvote the wrong ones"
+            )
         ends(made, "late")
         runtime.put("r", records={"total": 100, "completed": 50})
         for _ in range(3):
