@@ -85,6 +85,7 @@ async def test_a_runtime_whose_clock_is_set_back_goes_on_at_once(back: float, in
         for number in range(20):
             ends(made, f"early-{number}")
             await made.next(interval)
+        await made.next(30)  # so that the next read is no sweep, which would show the run anyway
         made.runtime.clock.advance(-back)
         made.runtime.put("r", records={"total": 100, "completed": 50})
         for number in range(3):
@@ -103,6 +104,22 @@ async def test_a_runtime_whose_clock_is_set_back_goes_on_at_once(back: float, in
         shown = await made.next()
         assert finished(shown) == 23
         assert value(shown, "spinner_runs", status="completed") == 0, "ends in the future leave as well"
+
+
+@pytest.mark.parametrize("back", [HOUR, 8 * HOUR])
+async def test_a_run_that_is_silent_when_the_clock_is_set_back_is_noticed(back: float) -> None:
+    async with bench() as made:
+        for number in range(4):
+            made.runtime.put("r", records={"total": 100, "completed": 3 + number})
+            shown = await made.next()
+        before = value(shown, "spinner_run_stall_threshold_seconds", run_id="r")
+        made.runtime.clock.advance(-back)
+        for _ in range(60):
+            shown = await made.next(60)
+            assert value(shown, "spinner_run_stall_threshold_seconds", run_id="r") == before, "an outage is made up"
+        progress = value(shown, "spinner_run_last_progress_timestamp_seconds", run_id="r")
+        assert made.wall() - (progress or 0) >= 58 * 60, "or its silence would be seen only hours later"
+        assert value(shown, "spinner_last_start_timestamp_seconds") <= made.wall()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("hours", [2, 8, 30])

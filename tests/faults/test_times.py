@@ -120,9 +120,9 @@ async def test_a_time_of_a_response_that_means_none_is_replaced_by_its_date(none
         for number in range(3):
             made.runtime.put("r", records={"total": 10, "completed": 3 + number})
             shown = await made.next()
-        assert value(shown, "spinner_api_up") == value(shown, "spinner_project_up") == 1
-        assert value(shown, "spinner_run_records", run_id="r", state="completed") == 5
-        assert value(shown, "spinner_runtime_clock_offset_seconds") == 0
+            assert value(shown, "spinner_api_up") == value(shown, "spinner_project_up") == 1
+            assert value(shown, "spinner_run_records", run_id="r", state="completed") == 3 + number
+            assert value(shown, "spinner_runtime_clock_offset_seconds") == 0
 
 
 CONVERSIONS = [

@@ -243,6 +243,30 @@ def test_a_finished_run_stays_until_its_retention_is_over_and_then_leaves() -> N
     assert shown_ids(held) == []
 
 
+def test_a_run_that_ended_in_the_future_leaves_after_its_retention() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600, sync={"stale_after": 9999})
+    commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON + 72_000))
+    clock.advance(599)
+    commit(held)
+    assert shown_ids(held) == ["run-1"]
+    clock.advance(2)
+    commit(held)
+    assert shown_ids(held) == []
+
+
+def test_a_run_whose_creation_is_unknown_was_not_queued_for_no_time() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("a", created_at=NOON + 5, says_created=False), snapshot("b"))
+    assert sum(tally_of(held).counters.queue_times.counts) == 1
+
+
+def test_the_last_start_is_not_in_the_future() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(started_at=NOON + 72_000))
+    assert (tally_of(held).counters.last_start_at or 0) <= NOON + 90, "or a spinner that stopped is missed too late"
+
+
 def test_the_retention_of_a_run_that_has_not_ended_does_not_begin() -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=600)
