@@ -386,13 +386,6 @@ async def test_the_time_of_a_change_that_a_single_run_does_not_have_is_that_of_i
     assert (await answering.job(snapshot("r1"))).updated_at == 1_764_000_000.0
 
 
-async def test_a_run_without_a_value_at_its_described_place_no_longer_exists() -> None:
-    job = Resource(path="/one/{run}", item="data.run")
-    resources = msgspec.structs.replace(runtime_config().resources, job=job)
-    with pytest.raises(NotFoundError, match=r"^job: nothing at data\.run$"):
-        await client(lambda request: httpx.Response(200, json={"data": {}}), resources=resources).job(snapshot("r1"))
-
-
 async def test_a_response_that_a_described_expression_cannot_be_applied_to_is_an_error() -> None:
     jobs = msgspec.structs.replace(runtime_config().resources.jobs, items="sort(runs)")
     resources = msgspec.structs.replace(runtime_config().resources, jobs=jobs)
