@@ -93,10 +93,6 @@ class RuntimeClock:
         consensus = self.at(monotonic)
         return runtime_time if abs(runtime_time - consensus) <= MAX_DELAY else consensus
 
-    def earliest(self, monotonic: float) -> float:
-        """Return the earliest that the runtime's time can have been at a moment of our monotonic clock."""
-        return min((least + monotonic for least, _ in self._answers), default=self.at(monotonic))
-
     def monotonic(self) -> float:
         """Return our monotonic time."""
         return self._monotonic()

@@ -41,8 +41,7 @@ class RuntimeState:
         read_at = self._monotonic() if read_at is None else read_at
         health = self._not_ahead(health, read_at)
         now, beat = self._clock.at(read_at), health.last_heartbeat_at
-        # If the clock may have been set back since the last sync, the heartbeat may be that much younger.
-        is_silent = beat is None or min(now, self._clock.earliest(read_at)) - beat > heartbeat_timeout
+        is_silent = beat is None or now - beat > heartbeat_timeout
         is_down = not health.runtime_up or (health.beats and is_silent)
         has_ended = self.outage.is_down and not is_down
         self.outage = Outage(is_down, now if has_ended else self.outage.excused_until)

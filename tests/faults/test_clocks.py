@@ -122,6 +122,25 @@ async def test_a_run_that_is_silent_when_the_clock_is_set_back_is_noticed(back: 
         assert value(shown, "spinner_last_start_timestamp_seconds") <= made.wall()  # type: ignore[operator]
 
 
+async def test_a_clock_that_is_set_back_while_a_project_cannot_be_read_is_no_outage() -> None:
+    async with bench() as made:
+        for number in range(4):
+            made.runtime.put("r", records={"total": 100, "completed": 3 + number})
+            shown = await made.next()
+        before = value(shown, "spinner_run_stall_threshold_seconds", run_id="r")
+
+        async def fails(exchange: Exchange) -> None:
+            await exchange.send(b"{}", status=500)
+
+        made.faulty.path, made.faulty.fault = "/p1/jobs", fails
+        made.runtime.clock.advance(-HOUR)
+        for _ in range(6):
+            await made.next()
+        made.faulty.fault = None
+        shown = await made.next()
+        assert value(shown, "spinner_run_stall_threshold_seconds", run_id="r") == before, "an outage is made up"
+
+
 @pytest.mark.parametrize("hours", [2, 8, 30])
 @pytest.mark.parametrize("with_storage", [False, True])
 async def test_after_an_outage_of_hours_nothing_is_counted_twice(
