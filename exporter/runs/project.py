@@ -65,6 +65,7 @@ class ProjectRuns:
         self._reads = 0
         self._reads_up_to: float | None = None
         """Our monotonic time of the read that set the watermark."""
+        self._is_moment_restored = False
         self._least_lead = math.inf
         """The least that the runtime's clock was ahead of our monotonic one since that read."""
         self._forgotten: float = -math.inf
@@ -102,7 +103,9 @@ class ProjectRuns:
         self._again_since = None
         if self.has_been_read:
             floor = self.metadata.remembered_since
-            if floor is not None and self.read_up_to() < floor:
+            # After a restart only our own clock tells how long ago the last read was, and it may have been set.
+            reached = self._clock.now() if self._is_moment_restored else self.read_up_to()
+            if floor is not None and reached < floor:
                 self._again_since = self.read_up_to()
             self.is_committing = True
             self.spinners.publish()
@@ -124,7 +127,7 @@ class ProjectRuns:
             floor = self._again_since
         self._again_since = None
         if watermark is not None:
-            self._reads_up_to, self._least_lead = asked_at, math.inf
+            self._reads_up_to, self._least_lead, self._is_moment_restored = asked_at, math.inf, False
             self.metadata = msgspec.structs.replace(
                 self.metadata, watermark=watermark, read_at=self._clock.wall() - (self._clock.monotonic() - asked_at)
             )
@@ -472,7 +475,7 @@ class ProjectRuns:
             # An earlier version saved it, and counted nothing that ended before.
             self.metadata = msgspec.structs.replace(metadata, remembered_since=metadata.watermark)
         if metadata.read_at is not None:
-            self._reads_up_to = self._clock.moment(metadata.read_at)
+            self._reads_up_to, self._is_moment_restored = self._clock.moment(metadata.read_at), True
         tombstones: list[TrackedRun] = []
         for tracked in runs:
             tracked.hidden = False  # the first read decides

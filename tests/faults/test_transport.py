@@ -260,7 +260,7 @@ async def test_an_unforeseen_error_costs_its_read_alone_and_is_one_line_with_its
             case "decoding":
                 fail_for_p1(monkeypatch, Decoder, "jobs")
             case "store":
-                fail_for_p1(monkeypatch, type(monitored.store), "watermark")
+                fail_for_p1(monkeypatch, type(monitored.store), "has_been_read")
             case _:
                 monkeypatch.setattr(*broken, crash)
         found, lines = await scrapes(made, clock)
