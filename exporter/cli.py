@@ -21,7 +21,7 @@ from exporter import __version__, logs
 from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file
 from exporter.errors import ConfigError, ExporterError, OutputError
 from exporter.metrics.document import as_markdown
-from exporter.output import checked_output, print_error
+from exporter.output import checked_output, print_error, show_error
 from exporter.runtime.connections import warm_up
 from exporter.service import Exporter
 from exporter.web.app import create_app
@@ -46,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ExporterError as error:
         _fail(str(error), EXIT_FAILED)
     except click.ClickException as error:
-        with contextlib.suppress(OSError):
-            error.show()
+        show_error(error)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)

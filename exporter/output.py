@@ -35,6 +35,15 @@ def print_error(message: str) -> None:
         _discard(sys.stderr)
 
 
+def show_error(error: click.ClickException) -> None:
+    """Print an error of the command line with its usage on standard error, as `print_error` does."""
+    try:
+        error.show()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _discard(sys.stderr)
+
+
 class _CheckedOutput:
     """A text stream. It has no `buffer`, so that nothing is written past it."""
 

@@ -75,7 +75,7 @@ class ScriptedRuntime:
         match parts:
             case ["health"]:
                 runtime = {"status": "up", "workers": 2, "lastHeartbeatAt": rfc3339(self.clock())}
-                return httpx.Response(200, json={"runtime": runtime, **self.health})
+                return httpx.Response(200, json={"runtime": runtime, **self.health}, headers={"Date": self._date()})
             case ["projects"]:
                 return self._list(request, [{"id": key, "name": name} for key, name in self.projects.items()])
             case ["projects", project_id, "jobs"]:
@@ -98,12 +98,15 @@ class ScriptedRuntime:
             jobs = [job for job in jobs if job["status"] not in ("completed", "partial", "failed", "cancelled")]
         return [_wire(job) for job in jobs]
 
+    def _date(self) -> str:
+        return datetime.fromtimestamp(self.clock(), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
     def _list(self, request: httpx.Request, items: list[dict[str, Any]]) -> httpx.Response:
         start = int(request.url.params.get("cursor", "0"))
         page = items[start : start + self.page_size]
         cursor = str(start + self.page_size) if start + self.page_size < len(items) else None
         etag = f'"{hashlib.sha256(json.dumps([page, cursor]).encode()).hexdigest()[:16]}"'
-        date = datetime.fromtimestamp(self.clock(), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+        date = self._date()
         if request.headers.get("If-None-Match") == etag:
             return httpx.Response(304, headers={"ETag": etag, "Date": date})
         body = {"items": page, "nextCursor": cursor, "asOf": rfc3339(self.clock())}

@@ -143,7 +143,7 @@ class RuntimeClient:
     async def health(self) -> Health:
         """Read the state of the worker service."""
         response = await self._send(self._endpoints["health"], self._endpoints["health"].request({}))
-        return self._decode("health", self._decoder.health, response)
+        return self._decode("health", lambda body: self._decoder.health(body, response.date), response)
 
     def projects(self, *, etag: str | None = None) -> AsyncIterator[ListPage[Project]]:
         """Read the projects that the token has access to."""

@@ -201,12 +201,12 @@ class Decoder:
             raise ValueError(f"none of the {len(page.items)} items has a status")
         return page
 
-    def health(self, body: bytes) -> Health:
+    def health(self, body: bytes, now: float | None = None) -> Health:
         """Decode the state of the worker service; without a state or a heartbeat it is down.
 
-        A description without a heartbeat field does not need one.
+        A description without a heartbeat field does not need one. `now` is the API's time, if it is known.
         """
-        bounds = Bounds(None, self._wall())
+        bounds = Bounds(now, self._wall())
         health: WireHealth = self._layouts["health"].decode(body, bounds.as_of)
         runtime = health.runtime or WireRuntimeHealth()
         heartbeat = self._past(bounds, runtime.last_heartbeat_at, "health", "", "runtime.lastHeartbeatAt")
