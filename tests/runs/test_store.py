@@ -409,6 +409,16 @@ def test_a_dropped_project_is_dropped_with_its_runs_and_counts() -> None:
     assert reasons == ["project_gone", "project_gone"]
 
 
+def test_over_the_limit_the_run_that_ended_first_leaves_whichever_project_it_is_of() -> None:
+    projects = {"p1": "A", "p2": "B", "p3": "C"}
+    held = store(Clock(NOON + 60), projects=projects, limits={"runs": 1})
+    for project, ended_at in zip(projects, (NOON + 30, NOON + 10, NOON + 20), strict=True):
+        run = snapshot(project, Status.COMPLETED, project_id=project, ended_at=ended_at)
+        read_project(held, project, [(run, NOON + 60)], as_of=NOON + 60, horizon=LONG_AGO)
+    held.expire()
+    assert shown_ids(held) == ["p1"]
+
+
 def test_a_run_that_was_hidden_when_it_left_is_shown_when_it_returns() -> None:
     held = store(Clock(NOON + 60), limits={"runs": 1})
     commit(held, snapshot("hidden", created_at=NOON - 9), snapshot("new"))

@@ -261,6 +261,20 @@ async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_a
     assert 'runs_dropped_total{reason="gone",runtime="runtime.test"} 1.0' in str(await exporter.page())
 
 
+async def test_a_run_leaves_when_its_retention_is_over() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put(**ended())
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    clock.advance(3600)
+    await exporter.refresh()
+    assert set(runs_of(exporter)) == {"run-1"}
+    clock.advance(1)
+    await exporter.refresh()
+    assert set(runs_of(exporter)) == set()
+
+
 async def test_without_single_runs_one_that_no_list_contains_is_gone() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
