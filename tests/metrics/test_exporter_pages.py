@@ -164,6 +164,19 @@ async def test_slow_responses_do_not_make_the_runtime_s_clock_seem_behind() -> N
     await exporter.close()
 
 
+async def test_the_duration_of_syncs_and_requests_is_observed() -> None:
+    exporter = exporter_of(SlowRuntime(Clock(NOON)))
+    for syncs in (1, 2):
+        found = await page(exporter)
+        assert value(found, "spinner_exporter_sync_duration_seconds_count") == syncs
+        assert (value(found, "spinner_exporter_sync_duration_seconds_sum") or 0) >= syncs * 2 * 9
+        assert value(found, "spinner_exporter_upstream_request_duration_seconds_count", endpoint="health") == syncs
+        assert (
+            value(found, "spinner_exporter_upstream_request_duration_seconds_sum", endpoint="health") or 0
+        ) >= syncs * 9
+    await exporter.close()
+
+
 async def test_restored_timestamps_are_absent_while_the_runtime_s_clock_is_unknown(tmp_path: Path) -> None:
     """They are by its clock, which may be hours off."""
     clock = Clock(NOON)

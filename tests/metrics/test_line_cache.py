@@ -158,6 +158,24 @@ async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytes
     assert most > 30, "the scenarios have too few runs to fill chunks"
 
 
+async def test_a_run_that_leaves_a_chunk_is_not_shown_and_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 8)
+    scenario = Scenario()
+    scenario.runs("p1", list(range(8)), Status.COMPLETED, 9, 0)
+    contexts = {RUNTIME: ScrapeContext(scenario.store, scenario.store.clock, api_up=True)}
+    cached = Exposition(None)
+    cached.render(contexts, TEXT)
+    for number in range(8):
+        scenario.lose("p1", number)
+        shown = {
+            dict(labels)["run_id"] for name, labels in samples(str(cached.render(contexts, TEXT))) if name == STATUS
+        }
+        assert shown == {f"run-{left}" for left in range(number + 1, 8)}
+
+
+STATUS = "spinner_run_status"
+
+
 @settings(max_examples=200)
 @given(parts=st.lists(st.binary(max_size=2000), max_size=12))
 def test_fragments_compressed_separately_join_to_one_gzip_stream(parts: list[bytes]) -> None:

@@ -555,7 +555,7 @@ async def test_a_sync_outlives_the_scrape_that_started_it_and_the_next_one_waits
 
 async def test_a_bug_shows_as_an_api_that_is_down_and_the_next_scrape_tries_again() -> None:
     clock = Clock()
-    faults = iter([RuntimeError("a bug"), None])
+    faults = iter([RuntimeError("a bug"), None, RuntimeError("another bug")])
 
     async def sync() -> bool:
         fault = next(faults)
@@ -567,6 +567,8 @@ async def test_a_bug_shows_as_an_api_that_is_down_and_the_next_scrape_tries_agai
     assert not await shared.fresh(60)
     clock.advance(6)
     assert await shared.fresh(60)
+    clock.advance(6)
+    assert not await shared.fresh(60)
 
 
 async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
