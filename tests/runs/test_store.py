@@ -52,6 +52,22 @@ def test_a_run_that_ends_between_scrapes_is_counted_once() -> None:
     assert sum(counters.durations.counts) == sum(counters.queue_times.counts) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "counted"),
+    [
+        ({"started_at": NOON + 6, "records": counts(6)}, 6),
+        ({"started_at": NOON + 5, "records": counts(2)}, 5),
+        ({"started_at": NOON + 6, "records": counts(2)}, 5 + 2),
+    ],
+    ids=["another start", "lower counts", "both: a restart"],
+)
+def test_only_the_records_of_a_restarted_run_are_counted_again(change: dict[str, Any], counted: int) -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(records=counts(5)))
+    commit(held, snapshot(updated_at=NOON + 70, **change))
+    assert tally_of(held).counters.completed_records == counted
+
+
 def test_a_spinner_whose_runs_are_queued_has_neither_a_last_start_nor_a_last_success() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(status=Status.QUEUED))
