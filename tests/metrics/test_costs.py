@@ -102,7 +102,8 @@ def test_only_what_changes_with_time_is_rendered_again() -> None:
 
 def test_a_clock_that_seems_to_jitter_renders_nothing_again() -> None:
     bench = Bench(ended=1024)
-    unchanged = calls(bench.scrape)
+    for _ in range(2):  # The first one also does what Python does once, such as importing.
+        unchanged = calls(bench.scrape)
     for jitter in (TOLERANCE, -TOLERANCE, 0.3):
         bench.store.clock.begin()
         bench.store.clock.observe(bench.clock() + jitter)
