@@ -1,5 +1,6 @@
 """What the exporter's pages show from one sync to the next: first values, and what is not known yet."""
 
+import platform
 import re
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def test_the_heartbeat_timeout_is_absent_where_there_are_no_heartbeats(
     held = context.store
     found = parsed(str(Exposition(exporter.own).render({RUNTIME: ScrapeContext(held, held.clock, api_up=False)})))
     assert (value(found, "spinner_runtime_heartbeat_timeout_seconds") is not None) == has_timeout
+
+
+def test_the_version_is_the_label_of_an_info_that_is_one() -> None:
+    found = parsed(str(Exposition(ExporterMetrics(version="1.2.3", wall=Clock())).render({})))
+    assert value(found, "spinner_exporter_build_info", version="1.2.3", python=platform.python_version()) == 1
 
 
 async def test_the_offset_of_the_runtime_s_clock_is_shown_once_it_is_known() -> None:

@@ -158,6 +158,20 @@ async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytes
     assert most > 30, "the scenarios have too few runs to fill chunks"
 
 
+@pytest.mark.parametrize("event", [("runs", "p1", [1], Status.RUNNING, 3, 1), ("rename", "Sales & Co")], ids=str)
+async def test_a_run_has_the_names_that_its_spinner_and_its_project_have_now(event: tuple[Any, ...]) -> None:
+    scenario = Scenario()
+    scenario.runs("p1", [1], Status.RUNNING, 3, 0)
+    contexts = {RUNTIME: ScrapeContext(scenario.store, scenario.store.clock, api_up=True)}
+    cached = Exposition(None)
+    cached.render(contexts, TEXT)
+    scenario.pass_time(15)
+    getattr(scenario, event[0])(*event[1:])
+    page = str(cached.render(contexts, TEXT))
+    assert lines(page) == lines(str(Exposition(None).render(contexts, TEXT)))
+    assert len({labels for name, labels in samples(page) if name == STATUS}) == 1
+
+
 async def test_a_run_that_leaves_a_chunk_is_not_shown_and_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 8)
     scenario = Scenario()

@@ -44,8 +44,9 @@ async def test_a_page_is_the_same_in_pieces_as_a_whole_and_compressed() -> None:
     assert max(map(len, pieces)) <= PIECE + LARGE
 
 
-def test_a_large_fragment_is_sent_without_a_copy() -> None:
-    (large,) = texts(LARGE)
+@pytest.mark.parametrize("size", [LARGE, LARGE + 1])
+def test_a_large_fragment_is_sent_without_a_copy(size: int) -> None:
+    (large,) = texts(size)
     assert any(piece is large for piece in MetricsPage([Fragment(b"small"), Fragment(large)]).pieces()), "it was copied"
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from exporter.config import load
 from exporter.config.api_description import FieldSource, Resource
-from exporter.errors import ConfigError
+from exporter.errors import ApiError, ConfigError
 from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.mapping import ItemMapping, compiled, sources
 from exporter.runtime.times import NONE
@@ -211,6 +211,12 @@ def test_an_id_is_one_segment_of_the_path(project: str) -> None:
     assert path.count("/") == 2
     assert path.startswith("/x/")
     assert not {"?", "#", " "} & set(path)
+
+
+@pytest.mark.parametrize("ids", [{}, {"project": "."}, {"project": ".."}], ids=str)
+def test_a_path_is_not_made_without_an_id_or_with_one_that_would_change_it(ids: dict[str, str]) -> None:
+    with pytest.raises(ApiError, match="jobs: no usable project for the path"):
+        endpoint().request(ids)
 
 
 @pytest.mark.parametrize(

@@ -483,7 +483,11 @@ async def test_the_api_is_up_although_the_token_may_not_read_the_plan() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.interfere = lambda request: httpx.Response(403) if request.url.path.endswith("/usage") else None
     exporter = exporter_of(runtime)
-    assert await exporter.refresh()
+    with structlog.testing.capture_logs() as lines:
+        assert await exporter.refresh()
+        runtime.interfere = lambda request: None
+        assert await exporter.refresh()
+    assert [(line["event"], line["what"]) for line in lines] == [("cannot read", "usage"), ("recovered", "usage")]
 
 
 @pytest.mark.parametrize(
