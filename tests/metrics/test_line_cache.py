@@ -33,6 +33,7 @@ from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import FORMATS, OPENMETRICS, TEXT, Format
 from exporter.metrics.gzip_fragment import GzipFragment
+from exporter.metrics.line_cache import LineCache
 from exporter.runs.counters import Histogram
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
@@ -156,6 +157,30 @@ async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytes
             most = max(most, str(page).count("spinner_run_status{"))
         samples(str(page), page_format)
     assert most > 30, "the scenarios have too few runs to fill chunks"
+
+
+def test_an_update_renders_about_as_many_runs_as_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two updates other tasks run: 10,000 runs at once would hold them up for a second."""
+    monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 8)
+    scenario = Scenario()
+    context = ScrapeContext(scenario.store, scenario.store.clock, api_up=True)
+    cache = LineCache(RUNTIME)
+
+    def updates(limit: int) -> int:
+        cache.observe(context)
+        needed = 1
+        while not cache.update(context, TEXT, limit):
+            needed += 1
+        return needed
+
+    scenario.runs("p1", list(range(100)), Status.RUNNING, 3, 0)
+    assert updates(10) == 10
+    scenario.runs("p1", list(range(64)), Status.COMPLETED, 9, 0)
+    updates(1000)
+    for number in range(0, 64, 8):
+        scenario.lose("p1", number)
+    assert updates(8) >= 4, "one chunk of eight runs in each"
+    assert updates(8) == 1
 
 
 @pytest.mark.parametrize("event", [("runs", "p1", [1], Status.RUNNING, 3, 1), ("rename", "Sales & Co")], ids=str)

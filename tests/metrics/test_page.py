@@ -44,6 +44,11 @@ async def test_a_page_is_the_same_in_pieces_as_a_whole_and_compressed() -> None:
     assert max(map(len, pieces)) <= PIECE + LARGE
 
 
+def test_small_fragments_are_sent_together() -> None:
+    pieces = list(MetricsPage(map(Fragment, texts(*[PIECE // 10] * 40))).pieces())
+    assert [len(piece) // (PIECE // 10) for piece in pieces] == [10] * 4
+
+
 @pytest.mark.parametrize("size", [LARGE, LARGE + 1])
 def test_a_large_fragment_is_sent_without_a_copy(size: int) -> None:
     (large,) = texts(size)

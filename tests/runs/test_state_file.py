@@ -168,6 +168,18 @@ def test_a_removed_project_is_deleted_from_the_file(tmp_path: Path) -> None:
     again.close()
 
 
+def test_runs_are_counted_by_status_once_after_a_restart(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = restarted(opened(tmp_path), busy(clock), clock)
+    read_project(held, "p1", [], as_of=clock(), horizon=HORIZON)
+    (spinner,) = held.view.spinners()
+    assert {status: count for status, count in spinner.runs.items() if count} == {
+        Status.RUNNING: 1,
+        Status.COMPLETED: 1,
+    }
+    file.close()
+
+
 def test_a_project_removed_soon_after_a_restart_is_deleted_from_the_file(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file, held = restarted(opened(tmp_path), busy(clock), clock)
@@ -360,6 +372,13 @@ def with_a_value_that_is_none_of_ours(path: Path) -> None:
     ours.close()
 
 
+def with_a_kind_that_is_none_of_ours(path: Path) -> None:
+    opened(path.parent).close()
+    with sqlite3.connect(path) as ours:
+        ours.execute("INSERT INTO state VALUES ('p1', 'record', 'r1', ?)", (b"\xc0",))
+    ours.close()
+
+
 def without_its_spinners(path: Path) -> None:
     file = opened(path.parent)
     save(file, busy(Clock(NOON + 60)))
@@ -394,6 +413,7 @@ def scribbled_over(path: Path) -> None:
         (another_program_s_still_empty, "it belongs to another program"),
         (of_another_version, "it has version 99, and this exporter writes version 2"),
         (with_a_value_that_is_none_of_ours, ""),
+        (with_a_kind_that_is_none_of_ours, "record"),
         (without_its_spinners, "the spinner of run "),
         (cut_short, "it is damaged: "),
         (scribbled_over, "it is damaged: "),
@@ -405,6 +425,7 @@ def scribbled_over(path: Path) -> None:
         "another-program-still-empty",
         "another-version",
         "odd-value",
+        "odd-kind",
         "no-spinners",
         "cut-short",
         "scribbled-over",

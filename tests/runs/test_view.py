@@ -1,5 +1,6 @@
 """What a watch reports: each change once, and everything of a project that becomes stale or fresh."""
 
+from exporter.runtime.model import Health
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
@@ -53,6 +54,22 @@ def test_what_a_spinner_learned_changes_its_open_runs_once() -> None:
     read_project(held, "p1", [(ended, clock())], as_of=clock(), horizon=NOON - 60)
     assert sorted(watch.changed()[0]) == [("p1", "a"), ("p1", "b")], "their thresholds depend on it"
     assert watch.changed() == ([], [])
+
+
+def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    runs = [snapshot("open"), snapshot("ended", Status.COMPLETED)]
+    read_project(held, "p1", [(run, clock()) for run in runs], as_of=clock(), horizon=NOON - 60)
+    watch = held.view.watch()
+    watch.changed()
+    for health, changed in (
+        (Health(runtime_up=False), []),
+        (Health(runtime_up=True, beats=False), [("p1", "open")]),
+        (Health(runtime_up=True, beats=False), []),
+    ):
+        held.keep_health(health)
+        assert watch.changed()[0] == changed
 
 
 def test_what_was_removed_is_reported_too() -> None:

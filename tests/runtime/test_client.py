@@ -392,3 +392,21 @@ async def test_a_response_that_a_described_expression_cannot_be_applied_to_is_an
     api = client(lambda request: httpx.Response(200, json={"runs": "none"}), resources=resources)
     with pytest.raises(ApiError, match=r"an expression of runtime\.resources does not fit the response"):
         await read(api.jobs(Project("p1", "Sales")))
+
+
+@pytest.mark.parametrize("can_filter", [True, False])
+async def test_failed_records_are_requested_alone_if_the_api_can_filter_them(can_filter: bool) -> None:
+    records = [{"id": f"r-{status}", "status": status} for status in ("failed", "completed")]
+    queries: list[dict[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        queries.append(dict(request.url.params))
+        wanted = request.url.params.get("status")
+        return httpx.Response(200, json={"items": [each for each in records if wanted in (None, each["status"])]})
+
+    resources = runtime_config().resources
+    assert isinstance(resources.records, Resource)
+    if not can_filter:
+        resources = msgspec.structs.replace(resources, records=msgspec.structs.replace(resources.records, failed=None))
+    assert await read(client(answer, resources=resources).failed_records(snapshot("r1"))) == ["r-failed"]
+    assert [query.get("status") for query in queries] == ["failed" if can_filter else None]
