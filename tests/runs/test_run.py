@@ -112,14 +112,6 @@ def test_duration_is_never_negative() -> None:
     assert Run.first(snapshot(), SEEN).duration(NOON) == 0
 
 
-def test_of_two_snapshots_with_the_same_updated_at_the_one_that_was_read_last_counts() -> None:
-    first, second, third = (snapshot(records=counts(number), updated_at=NOON + 30) for number in (7, 5, 6))
-    run = Run.first(first, SEEN).fold(second, SEEN + 60)
-    assert run.records.completed == 5
-    assert run.fold(third, SEEN + 30).records.completed == 5, "it was read before"
-    assert run.fold(third, SEEN + 90).records.completed == 6
-
-
 def test_the_same_snapshot_again_changes_nothing() -> None:
     run = Run.first(snapshot(records=counts(3)), SEEN)
     assert run.fold(snapshot(records=counts(3)), SEEN + 60) is run
