@@ -20,7 +20,7 @@ class LimitEnforcer:
     def __init__(self, projects: Projects, clock: RuntimeClock, dropped: Callable[[str], None]) -> None:
         """`dropped` is called with `limit` for each run that is dropped or hidden, and with `spinner_limit`.
 
-        The latter for each run that is counted as spinner `other`, and each spinner that loses its place.
+        The latter for each run that is counted as spinner `other`, and each spinner that loses its slot.
         """
         self._projects = projects
         self._clock = clock
@@ -95,27 +95,27 @@ class LimitEnforcer:
         self._hides = bool(hidden)
 
     def _enforce_spinners(self, limits: LimitsConfig) -> None:
-        """Take the places that are too many, after a restart or a reload: otherwise none are given.
+        """Take the slots that are too many, after a restart or a reload: otherwise none are given.
 
         From spinners without runs first, and from the projects with the most.
         """
         read = [project for _, project in self._projects.read()]
         for project in read:
-            self._displace(project, project.spinners.placed_count - limits.spinners_per_project)
-        if self._projects.places.taken > limits.spinners:
-            read.sort(key=lambda project: project.spinners.placed_count, reverse=True)
+            self._evict(project, project.spinners.slot_count - limits.spinners_per_project)
+        if self._projects.slots.taken > limits.spinners:
+            read.sort(key=lambda project: project.spinners.slot_count, reverse=True)
             for with_runs in (False, True):
                 for project in read:
-                    excess = self._projects.places.taken - limits.spinners
-                    project.spinners.displace(project.name, max(excess, 0), with_runs=with_runs)
+                    excess = self._projects.slots.taken - limits.spinners
+                    project.spinners.evict(project.name, max(excess, 0), with_runs=with_runs)
         for project in read:
             for _ in range(project.spinners.collect_not_shown()):
                 self._dropped("spinner_limit")
 
-    def _displace(self, project: ProjectRuns, count: int) -> None:
+    def _evict(self, project: ProjectRuns, count: int) -> None:
         for with_runs in (False, True):
             if count > 0:
-                count -= project.spinners.displace(project.name, count, with_runs=with_runs)
+                count -= project.spinners.evict(project.name, count, with_runs=with_runs)
 
     def _drop_tombstones(self, projects: list[ProjectRuns], most: int, overlap: float) -> None:
         """Drop the oldest tombstones over the limit, but none of a run that the next read may bring again.

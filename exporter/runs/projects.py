@@ -8,21 +8,21 @@ from exporter.config import Config
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.project import ProjectMetadata, ProjectRuns
 from exporter.runs.spinner import Spinner, TrackedRun
-from exporter.runs.spinners import ProjectSpinners, SpinnerPlaces
+from exporter.runs.spinners import ProjectSpinners, SpinnerSlots
 
 
 class Projects(Mapping[str, ProjectRuns]):
     """Owns every `ProjectRuns` of a store."""
 
     def __init__(
-        self, clock: RuntimeClock, places: SpinnerPlaces, config: Callable[[], Config], *, is_saved: bool
+        self, clock: RuntimeClock, slots: SpinnerSlots, config: Callable[[], Config], *, is_saved: bool
     ) -> None:
-        """`places` are those of all spinners, `config` returns the current config.
+        """`slots` are those of all spinners, `config` returns the current config.
 
         `is_saved`: whether the projects note their changes for a state file.
         """
         self._clock = clock
-        self.places = places
+        self.slots = slots
         self._config = config
         self._is_saved = is_saved
         self._by_id: dict[str, ProjectRuns] = {}
@@ -79,5 +79,5 @@ class Projects(Mapping[str, ProjectRuns]):
         self._listed = bool(metadata)
 
     def _add(self, project_id: str, metadata: ProjectMetadata) -> None:
-        spinners = ProjectSpinners(self.places, self._config, is_saved=self._is_saved)
+        spinners = ProjectSpinners(self.slots, self._config, is_saved=self._is_saved)
         self._by_id[project_id] = ProjectRuns(metadata, spinners, self._clock, is_saved=self._is_saved)

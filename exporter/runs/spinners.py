@@ -25,17 +25,17 @@ ONE_OFF_RETENTION = 86400.0
 """Seconds without a run after which a spinner that ran once leaves while the limit is reached.
 
 If it were shorter, a stream of new names would create new series all the time; if it were longer, a new spinner that
-stays would have to wait longer for its place.
+stays would have to wait longer for its slot.
 """
 
 NAMESAKES = 20
 """Spinners of one project with the same name that are told apart."""
 
-_STRANGER = SpinnerPace()
-"""The pace of a spinner without a place: it never learns."""
+_NO_PACE = SpinnerPace()
+"""The pace of a spinner without a slot: it never learns."""
 
 
-class SpinnerPlaces:
+class SpinnerSlots:
     """Counts the spinners with counters of their own, of which there are at most `limits.spinners`."""
 
     def __init__(self) -> None:
@@ -45,21 +45,21 @@ class SpinnerPlaces:
 class ProjectSpinners:
     """The spinners of one project by name.
 
-    A run is counted by the spinner of its name; by `other` while that has no place. What was counted stays where it is:
-    a spinner that gets a place begins at zero, so that `increase()` counts nothing twice.
+    A run is counted by the spinner of its name; by `other` while that has no slot. What was counted stays where it is:
+    a spinner that gets a slot begins at zero, so that `increase()` counts nothing twice.
     """
 
-    def __init__(self, places: SpinnerPlaces, config: Callable[[], Config], *, is_saved: bool) -> None:
+    def __init__(self, slots: SpinnerSlots, config: Callable[[], Config], *, is_saved: bool) -> None:
         """`config` returns the current config; `is_saved`: whether changes are noted for `unsaved`."""
-        self._places = places
+        self._slots = slots
         self._config = config
         self._is_saved = is_saved
-        self._placed: dict[str, Spinner] = {}
+        self._tracked: dict[str, Spinner] = {}
         self._ids: dict[str, str] = {}
         """The id of the spinner that has a unique name, where the runtime has ids of spinners."""
         self._other: Spinner | None = None
         self._rest: dict[str, dict[Status, int]] = {}
-        """The runs that `other` has of each spinner without a place, by status; spinners without runs are not in it."""
+        """The runs that `other` has of each spinner without a slot, by status; spinners without runs are not in it."""
         self._idle: dict[str, float] = {}
         """The spinners without runs, each with the runtime's time since when; the longest first."""
         self._idle_one_offs: dict[str, float] = {}
@@ -72,17 +72,17 @@ class ProjectSpinners:
     # -- what is shown ------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._placed
+        yield from self._tracked
         if self._other is not None:
             yield OTHER
 
     def __contains__(self, name: str) -> bool:
-        return name in self._placed or (name == OTHER and self._other is not None)
+        return name in self._tracked or (name == OTHER and self._other is not None)
 
     @property
-    def placed_count(self) -> int:
-        """How many spinners have a place."""
-        return len(self._placed)
+    def slot_count(self) -> int:
+        """How many spinners have a slot."""
+        return len(self._tracked)
 
     def shown(self, name: str) -> tuple[Counters, dict[Status, int]]:
         """Return a spinner's counters, or zeros while it is new, and its number of runs by status."""
@@ -97,9 +97,9 @@ class ProjectSpinners:
         return self._other.sums_others and counters.last_start_at is None and counters.last_success_at is None
 
     def pace(self, name: str) -> SpinnerPace:
-        """Return what a spinner learned from its earlier runs: nothing while it has no place."""
-        spinner = self._other if name == OTHER else self._placed.get(name)
-        return _STRANGER if spinner is None else spinner.pace
+        """Return what a spinner learned from its earlier runs: nothing while it has no slot."""
+        spinner = self._other if name == OTHER else self._tracked.get(name)
+        return _NO_PACE if spinner is None else spinner.pace
 
     def mark_changed(self, names: Iterable[str]) -> None:
         """Mark spinners as changed, also some that are not known."""
@@ -129,9 +129,9 @@ class ProjectSpinners:
         else:
             name = next((name for name, holder in zip(names, holders, strict=True) if holder is None), names[-1])
             self._ids[name] = snapshot.spinner_id
-            if name in self._placed:
+            if name in self._tracked:
                 # An earlier version saved it without its id.
-                self._placed[name].id = snapshot.spinner_id
+                self._tracked[name].id = snapshot.spinner_id
                 self._note(name)
         return msgspec.structs.replace(snapshot, spinner=name)
 
@@ -154,15 +154,15 @@ class ProjectSpinners:
         `project` is the project's name; `at_once`: whether the counts of a new spinner are shown at once. Returns
         whether the spinner learned from them.
         """
-        has_place = self._has_place(project, name, at_once=at_once)
-        key = name if has_place else OTHER
-        spinner = self._counting(key) if has_place else self._sum(at_once=at_once)
-        if not has_place:
+        has_slot = self._has_slot(project, name, at_once=at_once)
+        key = name if has_slot else OTHER
+        spinner = self._counting(key) if has_slot else self._sum(at_once=at_once)
+        if not has_slot:
             self._not_shown += sum(tracked.is_new for tracked in changed)
             present = self._rest.setdefault(name, dict.fromkeys(Status, 0))
             for tracked in changed:
                 present[tracked.run.status] += 1
-        learned = spinner.count(changed, is_own=has_place)
+        learned = spinner.count(changed, is_own=has_slot)
         if at_once:
             spinner.new_states = ()
         self._note_active(key)
@@ -173,7 +173,7 @@ class ProjectSpinners:
     def learn_from_history(self, project: str, run: Run, *, at_once: bool) -> bool:
         """Learn from a run that ended too long ago to be counted; return whether the pace learned from it."""
         name = run.snapshot.spinner
-        if not self._has_place(project, name, at_once=at_once):
+        if not self._has_slot(project, name, at_once=at_once):
             return False
         spinner = self._counting(name)
         learned = spinner.learn_from_history(run)
@@ -206,17 +206,17 @@ class ProjectSpinners:
             self._note_idle(key, now)
             self._note(key)
 
-    def _has_place(self, project: str, name: str, *, at_once: bool) -> bool:
-        """Whether a spinner has counters of its own; gives it a place if there is one, also while it has runs."""
+    def _has_slot(self, project: str, name: str, *, at_once: bool) -> bool:
+        """Whether a spinner has counters of its own; gives it a slot if there is one, also while it has runs."""
         if name == OTHER:
             self._sum(at_once=at_once)
             return True
-        if name in self._placed:
+        if name in self._tracked:
             return True
         if self._is_full() and name not in self._config().expected_spinners(project):
             return False
-        spinner = self._placed[name] = Spinner(withheld=not at_once, id=self._ids.get(name, ""))
-        self._places.taken += 1
+        spinner = self._tracked[name] = Spinner(withheld=not at_once, id=self._ids.get(name, ""))
+        self._slots.taken += 1
         for status, count in self._rest.pop(name, {}).items():
             spinner.present[status] += count
             self._counting(OTHER).present[status] -= count
@@ -231,11 +231,11 @@ class ProjectSpinners:
     def _counting(self, key: str) -> Spinner:
         if key == OTHER and self._other is not None:
             return self._other
-        return self._placed[key]
+        return self._tracked[key]
 
     def _is_full(self) -> bool:
         limits = self._config().limits
-        return len(self._placed) >= limits.spinners_per_project or self._places.taken >= limits.spinners
+        return len(self._tracked) >= limits.spinners_per_project or self._slots.taken >= limits.spinners
 
     def _note(self, key: str) -> None:
         self._changed.add(key)
@@ -268,10 +268,10 @@ class ProjectSpinners:
         spinner has had a run is unknown otherwise.
         """
         config = self._config()
-        if len(self._ids) > len(self._placed) + len(self._rest):
-            self._ids = {name: own for name, own in self._ids.items() if name in self._placed or name in self._rest}
+        if len(self._ids) > len(self._tracked) + len(self._rest):
+            self._ids = {name: own for name, own in self._ids.items() if name in self._tracked or name in self._rest}
         if self._rest:
-            self._place(project, (name for name in config.expected_spinners(project) if name in self._rest))
+            self._give_slots(project, (name for name in config.expected_spinners(project) if name in self._rest))
         if self._other is not None and self._other.idle_since is None and not any(self._other.present.values()):
             self._note_idle(OTHER, now)
             self._note(OTHER)
@@ -281,18 +281,18 @@ class ProjectSpinners:
             self._not_shown += one_offs
             left += one_offs
         if left:
-            # Otherwise the next new names would take all the places, and one that runs regularly would get none.
-            self._place(project, [name for name, present in self._rest.items() if sum(present.values()) > 1])
+            # Otherwise the next new names would take all the slots, and one that runs regularly would get none.
+            self._give_slots(project, [name for name, present in self._rest.items() if sum(present.values()) > 1])
 
-    def displace(self, project: str, most: int, *, with_runs: bool) -> int:
-        """Take their place from at most `most` spinners and return from how many.
+    def evict(self, project: str, most: int, *, with_runs: bool) -> int:
+        """Take their slot from at most `most` spinners and return from how many.
 
         Those without runs, the longest first; if `with_runs`, any that the config does not name, the least used first.
         """
         candidates: Iterable[str]
         if with_runs:
             named = self._config().expected_spinners(project)
-            used = sorted(self._placed, key=lambda name: self._placed[name].counters.started)
+            used = sorted(self._tracked, key=lambda name: self._tracked[name].counters.started)
             candidates = (name for name in used if name not in named)
         else:
             idle = dict.fromkeys((*self._idle_one_offs, *self._idle))
@@ -314,19 +314,19 @@ class ProjectSpinners:
         return len(names)
 
     def collect_not_shown(self) -> int:
-        """Return how many runs were counted as `other` and how many spinners lost their place since the last call."""
+        """Return how many runs were counted as `other` and how many spinners lost their slot since the last call."""
         count, self._not_shown = self._not_shown, 0
         return count
 
     def release(self) -> None:
-        """Free all places: the project is removed."""
-        self._places.taken -= len(self._placed)
-        self._placed = {}
+        """Free all slots: the project is removed."""
+        self._slots.taken -= len(self._tracked)
+        self._tracked = {}
 
-    def _place(self, project: str, names: Iterable[str]) -> None:
-        """Give places to spinners that have runs, as long as there are any."""
+    def _give_slots(self, project: str, names: Iterable[str]) -> None:
+        """Give slots to spinners that have runs, as long as there are any."""
         for name in names:
-            if self._has_place(project, name, at_once=False):
+            if self._has_slot(project, name, at_once=False):
                 self._unpublished.add(name)
                 self._note(name)
 
@@ -351,8 +351,8 @@ class ProjectSpinners:
         if name == OTHER:
             spinner, self._other = self._counting(OTHER), None
         else:
-            spinner = self._placed.pop(name)
-            self._places.taken -= 1
+            spinner = self._tracked.pop(name)
+            self._slots.taken -= 1
         self._idle.pop(name, None)
         self._idle_one_offs.pop(name, None)
         self._note(name)
@@ -379,9 +379,9 @@ class ProjectSpinners:
         no run.
         """
         self._other = spinners.get(OTHER)
-        self._placed = {name: spinner for name, spinner in spinners.items() if name != OTHER}
-        self._ids = {name: spinner.id for name, spinner in self._placed.items() if spinner.id}
-        self._places.taken += len(self._placed)
+        self._tracked = {name: spinner for name, spinner in spinners.items() if name != OTHER}
+        self._ids = {name: spinner.id for name, spinner in self._tracked.items() if spinner.id}
+        self._slots.taken += len(self._tracked)
         for spinner in spinners.values():
             spinner.present = dict.fromkeys(Status, 0)
         for run in (tracked.run for tracked in runs):

@@ -17,7 +17,7 @@ from exporter.runs.projects import Projects
 from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
 from exporter.runs.runtime_state import RuntimeState
-from exporter.runs.spinners import SpinnerPlaces
+from exporter.runs.spinners import SpinnerSlots
 from exporter.runs.view import StoreView
 from exporter.runtime.model import FailedRecord, Health, Meter
 
@@ -33,11 +33,11 @@ class Store:
         monotonic: Callable[[], float],
         dropped: Callable[[str], None] = lambda reason: None,
         is_saved: bool = False,
-        places: SpinnerPlaces | None = None,
+        slots: SpinnerSlots | None = None,
     ) -> None:
         """`dropped` is called with the reason for each run that is dropped before the end of its retention.
 
-        `is_saved`: whether a state file saves what changes; otherwise changes are not noted for one. `places` are those
+        `is_saved`: whether a state file saves what changes; otherwise changes are not noted for one. `slots` are those
         of the spinners if several stores share them.
         """
         self._config = config
@@ -46,7 +46,7 @@ class Store:
         self.dropped = dropped
         self._expired_at = -math.inf
         """The runtime's time of the last `expire`."""
-        self._projects = Projects(clock, places or SpinnerPlaces(), lambda: self._config, is_saved=is_saved)
+        self._projects = Projects(clock, slots or SpinnerSlots(), lambda: self._config, is_saved=is_saved)
         self._runtime = RuntimeState(clock, monotonic)
         self._limits = LimitEnforcer(self._projects, clock, self._note_dropped)
         self.persistence = Persistence(self._projects, self._runtime)
@@ -194,6 +194,6 @@ class Store:
         self._limits.enforce(self.config)
 
     def release(self) -> None:
-        """Free the places of the spinners: the store is no longer used, and others share them."""
+        """Free the slots of the spinners: the store is no longer used, and others share them."""
         for project in self._projects.values():
             project.spinners.release()

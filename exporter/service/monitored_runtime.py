@@ -15,7 +15,7 @@ from exporter.metrics.exporter_metrics import RuntimeMetrics
 from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.spinners import SpinnerPlaces
+from exporter.runs.spinners import SpinnerSlots
 from exporter.runs.state_file import StateFile, StateWriter
 from exporter.runs.store import Store
 from exporter.runtime.auth import Credentials, Token
@@ -192,14 +192,14 @@ class MonitoredRuntime:
         if self.state_writer is not None:
             self.state_writer.close()
 
-    def _make_store(self, *, is_saved: bool = False, places: SpinnerPlaces | None = None) -> Store:
+    def _make_store(self, *, is_saved: bool = False, slots: SpinnerSlots | None = None) -> Store:
         return Store(
             self.config,
             RuntimeClock(self._dependencies.wall, self._dependencies.monotonic),
             monotonic=self._dependencies.monotonic,
             dropped=self._metrics.run_dropped,
             is_saved=is_saved,
-            places=places,
+            slots=slots,
         )
 
     async def _flush(self) -> None:

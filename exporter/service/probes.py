@@ -15,7 +15,7 @@ from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
-from exporter.runs.spinners import SpinnerPlaces
+from exporter.runs.spinners import SpinnerSlots
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
@@ -56,8 +56,8 @@ class Probes:
         self._config = config
         self._observer = observer
         self._make_store = make_store
-        self.places = SpinnerPlaces()
-        """The places of the spinners of all probed projects."""
+        self.slots = SpinnerSlots()
+        """The slots of the spinners of all probed projects."""
         self._monotonic = monotonic
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
@@ -102,7 +102,7 @@ class Probes:
 
     def take_over(self, predecessor: "Probes") -> None:
         """Continue with the stores of a stopped predecessor."""
-        self.places = predecessor.places
+        self.slots = predecessor.slots
         for project_id, probed in predecessor.held.items():
             self.held[project_id] = self._probe(project_id, probed.store, asked_at=probed.asked_at)
         self._limit_runs()
@@ -119,9 +119,7 @@ class Probes:
             raise UnreadableError(
                 "The config was reloaded, or the exporter ends, before this project was read; the next probe reads it."
             )
-        self.held[project_id] = self._probe(
-            project_id, self._make_store(places=self.places), asked_at=self._monotonic()
-        )
+        self.held[project_id] = self._probe(project_id, self._make_store(slots=self.slots), asked_at=self._monotonic())
         return self.held[project_id]
 
     def _probe(self, project_id: str, store: Store, *, asked_at: float) -> "ProbedProject":
@@ -218,8 +216,8 @@ class Probes:
 class MakeStore(Protocol):
     """Makes the store of a project."""
 
-    def __call__(self, *, places: SpinnerPlaces) -> Store:
-        """`places` are shared by all."""
+    def __call__(self, *, slots: SpinnerSlots) -> Store:
+        """`slots` are shared by all."""
 
 
 class ProbeObserver(SyncObserver, Protocol):

@@ -285,7 +285,7 @@ async def test_500_new_names_in_each_scrape_for_days_stay_within_the_limit(tmp_p
             largest, lines = max(largest, len(spinners(page))), max(lines, page.count("\nspinner_"))
         assert largest <= 101, f"{largest:,} spinners"
         assert lines < 101 * PER_SPINNER + 500 * 20
-        assert total(page, STARTED, spinner="Regular") > 20, "it ran more than once, so it keeps its place"
+        assert total(page, STARTED, spinner="Regular") > 20, "it ran more than once, so it keeps its slot"
         (project,) = made.exporter.runtimes[RUNTIME].store.view.projects()
         cache = made.exporter._generation._exposition._caches[RUNTIME]
         sizes = {name: len(each) for name, each in vars(project.spinners).items() if hasattr(each, "__len__")}
@@ -439,7 +439,7 @@ async def test_probed_projects_share_the_limit_and_their_spinners_leave_too() ->
         assert [total(page, STARTED) for page in pages] == [4, 4]
         assert [len(spinners(page) - {"other"}) for page in pages] == [4, 1]
         assert total(await made.page(), DROPPED, reason="spinner_limit") == 3
-        # The place of a project that is no longer probed is free.
+        # The slot of a project that is no longer probed is free.
         made.clock.advance(1000)
         made.run("Another", projectId="p2")
         page = (await made.probes(15, projects=("p2",)))[0]

@@ -232,7 +232,7 @@ def totals(held: Store) -> list[object]:
 @settings(max_examples=200)
 @given(st.data(), st.integers(1, 3))
 def test_the_limit_on_spinners_holds_after_every_read_and_changes_no_sum(data: st.DataObject, limit: int) -> None:
-    """Some spinners are really called `other`; some get a place in between, when others leave."""
+    """Some spinners are really called `other`; some get a slot in between, when others leave."""
     names = st.sampled_from(("Import", "Mails", "Report", "Renewals", "other"))
     world = []
     for history in data.draw(worlds()):
