@@ -18,7 +18,7 @@ MEGABYTE = 1_000_000
 EMPTY = 90 * MEGABYTE
 """A process that has read nothing, with a margin for the interpreter and its libraries."""
 
-PER_RUN = 8_000
+PER_RUN = 9_000
 """Bytes of a shown run: its state, its lines, and its part of the read and the page in progress."""
 
 PER_TOMBSTONE = 1_000
