@@ -29,8 +29,8 @@ programs: ## Unpack Prometheus and Alertmanager into .debian with apt, unless th
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager
 
 .PHONY: quick
-quick: $(VENV)/.dev lint types ## Lint, types and the tests that need no other program (under a minute)
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not programs and not servers and not slow"
+quick: $(VENV)/.dev lint types ## Lint, types and the tests without faults and other programs (about a minute)
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not programs and not servers and not slow"
 
 .PHONY: test
 test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a real Prometheus and Alertmanager (under four minutes)

@@ -1,6 +1,6 @@
 """Settings of every test, and which tests `make quick`, `make test` and `make test-all` run.
 
-make quick      neither `programs` nor `servers` nor `slow`
+make quick      neither `faults` nor `programs` nor `servers` nor `slow`
 make test       neither `servers` nor `slow`
 make test-all   every test
 """
@@ -15,6 +15,14 @@ settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 MARKS = {
+    # What an API, a client, a clock or a terminal can do wrong, with real connections and processes.
+    "faults": (
+        "tests/demo/",
+        "tests/faults/",
+        "tests/stalls/test_corpus.py",
+        "tests/sync/test_clock_properties.py",
+        "tests/test_output.py",
+    ),
     # Start Prometheus, Alertmanager, promtool or amtool.
     "programs": (
         "tests/alerts/test_rules.py::test_promtool_",
