@@ -33,7 +33,7 @@ quick: $(VENV)/.dev lint types ## Lint, types and the tests without faults and o
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not programs and not servers and not slow"
 
 .PHONY: test
-test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a real Prometheus and Alertmanager (under four minutes)
+test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a real Prometheus and Alertmanager (five minutes)
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
 
 .PHONY: test-all

@@ -101,6 +101,14 @@ class World:
             self.started[project] += 2
             self.finished[project] += 1
 
+    def may_set(self) -> bool:
+        """Whether a clock may be set: once while a list cannot be read.
+
+        What happens between two steps has times that no clock explains afterwards: docs/reliability.md, "Limitations".
+        """
+        before, self.is_set = self.is_set, True
+        return not self.fails or not before
+
     async def scrape(self) -> None:
         await self.exporter.page(max_wait=30)
 
@@ -110,12 +118,11 @@ class World:
                 case "pass":
                     self.advance(value)
                 case "set the runtime's clock":
-                    # While nothing answers, a clock that is set back and forward again leaves no trace.
-                    if self.fails != "/api/v1" or not self.is_set:
+                    if self.may_set():
                         self.runtime.clock.advance(value)
-                    self.is_set = True
                 case "set our clock":
-                    self.wall.advance(value)
+                    if self.may_set():
+                        self.wall.advance(value)
                 case "fail":
                     self.fails, self.is_set = value, False
                 case "recover":
@@ -157,7 +164,7 @@ async def lives(events: list[tuple[str, Any]], limit: int) -> None:
         assert shown == {name: [world.started[name], world.finished[name]] for name in world.runtime.projects}
 
 
-@settings(max_examples=40)
+@settings(max_examples=100, derandomize=True)
 @given(EVENTS, st.sampled_from((FORGETFUL, 1000)))
 def test_each_run_is_counted_once_whatever_the_clocks_do(events: list[tuple[str, Any]], limit: int) -> None:
     if limit == FORGETFUL:
