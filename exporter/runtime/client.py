@@ -73,6 +73,8 @@ class RuntimeClient:
         self._credentials = credentials
         self._decoder = decoder
         self._max_pages = max_pages
+        self.lists_all_projects = self.has("projects") and resources.jobs.lists_all_projects
+        """Whether the list of a project's runs is one of all projects, of which each run tells its own."""
         self.time_slices = TimeSlices()
         """Each long step, such as decoding a page, waits for its slice."""
 
@@ -92,11 +94,6 @@ class RuntimeClient:
     def can_list_active(self) -> bool:
         """Whether the API can list only runs that have not ended."""
         return self._resources.jobs.active is not None
-
-    @property
-    def lists_all_projects(self) -> bool:
-        """Whether the list of a project's runs is one of all projects, of which each run tells its own."""
-        return self.has("projects") and self._resources.jobs.lists_all_projects
 
     @property
     def counts_records(self) -> bool:

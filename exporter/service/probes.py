@@ -71,16 +71,10 @@ class Probes:
 
     async def projects(self, max_wait: float) -> dict[str, str]:
         """Return the projects that can be probed, id to name; raises `UnreadableError` before the first good read."""
-        await self._shared.fresh(max_wait)
-        if not self._shared.ever_ok:
-            raise UnreadableError("The runtime's list of projects has not been read yet; the log says why.")
-        # A list that is empty or incomplete for a moment must not end the probes of the others.
+        await self._refresh(max_wait)
         missing = self.held.keys() - self._project_list.wanted.keys()
-        return self._project_list.wanted | {
-            project_id: project.name
-            for project_id in missing
-            for project in self.held[project_id].store.view.projects()
-        }
+        held = {project_id: name for project_id in missing if (name := self._name_of(project_id)) is not None}
+        return self._project_list.wanted | held
 
     async def page(self, project_id: str, page_format: Format, max_wait: float) -> MetricsPage | None:
         """Return the page of one project; None if `projects` does not have it; raises `UnreadableError` as that does.
@@ -88,12 +82,13 @@ class Probes:
         Waits at most `max_wait` seconds. Without a successful read by then, it shows the one before.
         """
         deadline = self._monotonic() + max_wait
-        projects = await self.projects(max_wait)
-        if project_id not in projects:
+        await self._refresh(max_wait)
+        name = self._name_of(project_id)
+        if name is None:
             return None
         probed = self.held.get(project_id) or self._begin(project_id)
         probed.asked_at = self._monotonic()
-        probed.store.name_projects({project_id: projects[project_id]})
+        probed.store.name_projects({project_id: name})
         ok = await probed.shared.fresh(deadline - self._monotonic())
         if not any(probed.store.view.projects()):
             return None  # it is gone
@@ -113,6 +108,23 @@ class Probes:
         await self._shared.stop()
         for probed in list(self.held.values()):
             await probed.shared.stop()
+
+    async def _refresh(self, max_wait: float) -> None:
+        """Read what all probes share; raises `UnreadableError` before the first good read."""
+        await self._shared.fresh(max_wait)
+        if not self._shared.ever_ok:
+            raise UnreadableError("The runtime's list of projects has not been read yet; the log says why.")
+
+    def _name_of(self, project_id: str) -> str | None:
+        """Return the unique name of a project that can be probed; None for any other.
+
+        A list that is empty or incomplete for a moment must not end the probes of projects that are held.
+        """
+        name = self._project_list.wanted.get(project_id)
+        probed = self.held.get(project_id)
+        if name is not None or probed is None:
+            return name
+        return next((project.name for project in probed.store.view.projects()), None)
 
     def _begin(self, project_id: str) -> "ProbedProject":
         if self._is_stopped:
