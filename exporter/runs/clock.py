@@ -109,6 +109,11 @@ class RuntimeClock:
         """Return a time that never steps: our own clock's when this process began, advanced by the monotonic one."""
         return self._steady_zero + self._monotonic()
 
+    def steady_at(self, runtime_time: float) -> float:
+        """Return `steady` when the runtime's clock showed `runtime_time`; now if that is yet to come."""
+        steady = self.steady()
+        return min(runtime_time + steady - self.now(), steady)
+
     def to_local(self, runtime_time: float) -> float | None:
         """Return our time when the runtime's clock showed `runtime_time`; None while the difference is unknown."""
         return None if self.offset is None else runtime_time - self.offset

@@ -294,8 +294,7 @@ class ProjectRuns:
             self.open[run_id] = tracked
             tracked.ended_steady = None
         else:
-            steady = self._clock.steady()
-            ended_steady = min(ended_at + steady - self._clock.now(), steady)
+            ended_steady = self._clock.steady_at(ended_at)
             if tracked.ended_steady is not None:
                 ended_steady = min(ended_steady, tracked.ended_steady)
             tracked.ended_steady = ended_steady
@@ -369,8 +368,7 @@ class ProjectRuns:
             self._has_restored_ends = False
             for tracked in self.runs.values():
                 if tracked.run.ended_at is not None:
-                    steady = self._clock.steady()
-                    tracked.ended_steady = min(tracked.run.ended_at + steady - self._clock.now(), steady)
+                    tracked.ended_steady = self._clock.steady_at(tracked.run.ended_at)
                     heapq.heappush(self._ends, RunEnd(tracked.ended_steady, tracked.run.id))
         before = self._clock.steady() - retention
         while (first := self.first_end()) is not None and first.at < before:

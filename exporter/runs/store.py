@@ -128,11 +128,10 @@ class Store:
         return {run_id: tracked.run for run_id, tracked in self._projects[project_id].open.items()}
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
-        """Return the runs whose failed count changed since their failed records were last read, newest first."""
+        """Return the runs whose failed count changed since their failed records were last read."""
         if not self.config.limits.failed_records_per_run or not self.config.limits.failed_records:
             return []
-        moved = self._projects[project_id].runs_with_new_failures()
-        return sorted(moved, key=lambda run: run.snapshot.updated_at, reverse=True)
+        return self._projects[project_id].runs_with_new_failures()
 
     def keep_failed_records(self, project_id: str, run: Run, records: Sequence[FailedRecord]) -> None:
         """Store a run's newest failed records, read for its present failed count."""

@@ -73,8 +73,8 @@ class StoreView:
         self._config = config
         self._monotonic = monotonic
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
-        self._fresh: set[str] = set()
-        self._withdrawn: set[str] = set()
+        self._states: dict[str, tuple[bool, bool]] = {}
+        """By project, whether it was fresh and whether it was withdrawn, as the watches know."""
         self._expected: dict[str, tuple[str, ...]] = {}
         """By project, the expected spinners that the watches know of."""
 
@@ -207,24 +207,18 @@ class StoreView:
 
     def remove(self, project_id: str) -> None:
         """Report everything of a project as changed before the project is removed."""
-        self._projects[project_id].mark_all_changed()
-        self._projects[project_id].spinners.mark_changed(self._expected.get(project_id, ()))
+        self._mark_all_changed(project_id)
         self._collect_changes()
-        self._fresh.discard(project_id)
-        self._withdrawn.discard(project_id)
+        self._states.pop(project_id, None)
         self._expected.pop(project_id, None)
 
     def _collect_changes(self) -> None:
         """Report to every watch what reads changed, the projects that became fresh or stale, and other expectations."""
         for project_id, project in self._projects.read():
-            if project.is_withdrawn != (project_id in self._withdrawn):
-                self._withdrawn ^= {project_id}
-                project.mark_all_changed()
-                project.spinners.mark_changed(self._expected.get(project_id, ()))
-            if self.is_fresh(project) != (project_id in self._fresh):
-                self._fresh ^= {project_id}
-                project.mark_all_changed()
-                project.spinners.mark_changed(self._expected.get(project_id, ()))
+            state = (self.is_fresh(project), project.is_withdrawn)
+            if state != self._states.get(project_id, (False, False)):
+                self._states[project_id] = state
+                self._mark_all_changed(project_id)
             expected = self._expected_in(project)
             if expected != self._expected.get(project_id, ()):
                 project.spinners.mark_changed((*expected, *self._expected.get(project_id, ())))
@@ -235,3 +229,9 @@ class StoreView:
                     watch.note(
                         ((project_id, run_id) for run_id in runs), ((project_id, spinner) for spinner in spinners)
                     )
+
+    def _mark_all_changed(self, project_id: str) -> None:
+        """Mark everything of a project as changed, also the expected spinners, of which it knows nothing."""
+        project = self._projects[project_id]
+        project.mark_all_changed()
+        project.spinners.mark_changed(self._expected.get(project_id, ()))

@@ -223,20 +223,24 @@ class _DecodeObserver:
 
     def invalid_item(self, kind: str, reason: str) -> None:
         self._metrics.invalid_item(kind)
-        if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
-            self._logged.add((kind, reason))
+        if self._is_first(kind, reason):
             log.warning("skipping invalid item", kind=kind, reason=reason)
 
     def implausible_time(self, kind: str, field: str) -> None:
         self._metrics.invalid_item(kind)
-        reason = f"{field}: not a time that can be right"
-        if (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS:
-            self._logged.add((kind, reason))
+        if self._is_first(kind, f"{field}: not a time that can be right"):
             log.warning("ignoring a time that cannot be right", kind=kind, field=field)
 
     def unmapped_status(self, label: str) -> None:
         if self._metrics.unmapped_status(label):
             log.warning("unknown status label; map it under statuses: in the config", label=label)
+
+    def _is_first(self, kind: str, reason: str) -> bool:
+        """Whether a reason is to be logged: for the first time, and while there are not too many."""
+        is_first = (kind, reason) not in self._logged and len(self._logged) < MAX_LOGGED_REASONS
+        if is_first:
+            self._logged.add((kind, reason))
+        return is_first
 
 
 MAX_LOGGED_REASONS = 50

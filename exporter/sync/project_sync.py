@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import TypeVar
 
 from exporter.config import Config
 from exporter.errors import ApiError
@@ -23,8 +22,6 @@ from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.record_counter import RecordCounter
 from exporter.sync.together import together
-
-T = TypeVar("T")
 
 RUNS_PER_SLICE = 500
 """Runs that are applied in one time slice: about two milliseconds, as long as decoding a page takes."""
