@@ -152,15 +152,18 @@ class Server:
         self.requested = asyncio.Event()
         """Set when so many requests have arrived."""
         self.expected: tuple[int, ...] = (3,)
+        self.context: ssl.SSLContext | None = None
+        """The TLS context for `serving` without `tls`; None: no TLS."""
 
     @contextlib.asynccontextmanager
     async def serving(self, *, tls: bool = False) -> AsyncIterator[str]:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
-        if context is not None:
+        context = self.context
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             CA.issue_cert("localhost").configure_cert(context)
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=context)
         async with server:
-            yield f"{'https' if tls else 'http'}://localhost:{server.sockets[0].getsockname()[1]}"
+            yield f"{'https' if context else 'http'}://localhost:{server.sockets[0].getsockname()[1]}"
             for writer in self.writers:
                 writer.transport.abort()
             for _ in range(3):
@@ -363,16 +366,6 @@ class Authenticated(Server):
         authority.issue_cert("localhost").configure_cert(self.context)
         CA.configure_trust(self.context)
         self.context.verify_mode = ssl.CERT_REQUIRED
-
-    @contextlib.asynccontextmanager
-    async def serving(self, *, tls: bool = True) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self.context)
-        async with server:
-            yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
-            for writer in self.writers:
-                writer.transport.abort()
-            for _ in range(3):
-                await asyncio.sleep(0)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         subject = dict(pair for (pair,) in writer.get_extra_info("peercert")["subject"])
