@@ -100,6 +100,16 @@ def test_an_exporter_keeps_its_state_in_a_volume(name: str) -> None:
     assert f"install -d -m 0700 -o 65534 -g 65534 {folder}" in DOCKERFILE, "a new volume belongs to the folder's owner"
 
 
+def test_memory_and_files_of_the_exporter_are_limited_as_in_the_chart() -> None:
+    values = yaml.safe_load((ROOT / "deploy" / "helm" / "spinner-exporter" / "values.yaml").read_text())
+    limit = values["resources"]["limits"]["memory"]
+    unit = (ROOT / "deploy" / "spinner-exporter.service").read_text().splitlines()
+    assert f"MemoryMax={limit.removesuffix('i')}" in unit
+    assert {SERVICES[name].get("mem_limit") for name in ("exporter", "exporter-demo")} == {limit[:-1].lower()}
+    (files_limit,) = (int(line.partition("=")[2]) for line in unit if line.startswith("LimitNOFILE="))
+    assert files_limit >= 1024
+
+
 def test_the_demo_and_your_runtime_have_the_same_services() -> None:
     """Each profile has one exporter and one Grafana, by the same name for the others."""
     for name in ("exporter", "grafana"):

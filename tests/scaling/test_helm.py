@@ -144,6 +144,23 @@ def test_state_survives_a_restart_of_the_container_unless_projects_are_probed(
     assert load(tmp_path / "exporter.yml", environ=storage).storage.path == folder
 
 
+@pytest.mark.parametrize(
+    ("settings", "sources"),
+    [
+        ((URL,), [{"podSelector": {}}]),
+        (
+            (URL, "networkPolicy.from[0].namespaceSelector.matchLabels.name=prometheus"),
+            [{"namespaceSelector": {"matchLabels": {"name": "prometheus"}}}],
+        ),
+    ],
+)
+def test_pods_of_other_namespaces_may_scrape_only_if_they_are_named(
+    settings: tuple[str, ...], sources: list[dict[str, Any]]
+) -> None:
+    (rule,) = one(rendered(*settings), "NetworkPolicy")["spec"]["ingress"]
+    assert rule["from"] == sources
+
+
 def test_the_flags_of_the_container_exist() -> None:
     arguments = one(rendered(*EVERYTHING), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["args"]
     help_text = spinner_exporter("serve", "--help").stdout
