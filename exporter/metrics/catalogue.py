@@ -410,7 +410,7 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
     ExporterFamily(
         "spinner_exporter_snapshot_timestamp_seconds",
         "gauge",
-        "Unix time of the end of the last successful sync; absent before the first.",
+        "Unix time of the start of the last successful sync: what it read is not older. Absent before the first.",
         starts_at_zero=False,
     ),
     ExporterFamily(

@@ -110,10 +110,10 @@ class RuntimeMetrics:
                 self._at(family.name.removeprefix(_PREFIX))
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
-        """Record the duration and the success of a sync."""
+        """Record the duration and the success of a sync that ends now."""
         self._at("sync_duration_seconds").observe(seconds)
         if ok:
-            self._at("snapshot_timestamp_seconds").set(self._wall())
+            self._at("snapshot_timestamp_seconds").set(self._wall() - seconds)
 
     def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
         """Count a request to the runtime."""

@@ -45,13 +45,14 @@ class RuntimeClock:
         self._show()
 
     def observe(self, runtime_time: float, requested_at: float | None = None) -> None:
-        """Note that a response that has arrived carries `runtime_time`; `requested_at` is our time of its request.
+        """Note that a response that has arrived carries `runtime_time`.
 
-        The runtime has set it at some time in between. A response that took long makes the runtime's clock seem behind,
-        so of the answers that agree the one that puts the runtime's clock furthest ahead is the most exact one.
+        `requested_at` is our monotonic time of its request. The runtime has set its time at some moment in between. A
+        response that took long makes the runtime's clock seem behind, so of the answers that agree the one that puts
+        the runtime's clock furthest ahead is the most exact one.
         """
         least = runtime_time - self._monotonic()
-        took = 0.0 if requested_at is None else max(self._wall() - requested_at, 0.0)
+        took = 0.0 if requested_at is None else self._monotonic() - requested_at
         self._answers.append((least, least + took))
         self._lead = self._elected()
         self._show()
@@ -85,13 +86,14 @@ class RuntimeClock:
         """Seconds by which the runtime's clock is ahead of our monotonic one; None before the first response."""
         return self._lead
 
-    def agreed(self, runtime_time: float, monotonic: float) -> float:
-        """Return the time of a response that arrived at a moment of our monotonic clock.
+    def agreed(self, runtime_time: float, requested_at: float, arrived_at: float) -> float:
+        """Return the time of a response that was requested and arrived at moments of our monotonic clock.
 
-        That is `runtime_time`, which it carries, unless the other responses contradict it.
+        That is `runtime_time`, which it carries, unless the other responses contradict it. Then it is the time of its
+        request, because what it says is not older, and may not be newer.
         """
-        consensus = self.at(monotonic)
-        return runtime_time if abs(runtime_time - consensus) <= MAX_DELAY else consensus
+        earliest, latest = self.at(requested_at), self.at(arrived_at)
+        return runtime_time if earliest - MAX_DELAY <= runtime_time <= latest + MAX_DELAY else earliest
 
     def monotonic(self) -> float:
         """Return our monotonic time."""

@@ -76,7 +76,7 @@ class ProjectRuns:
         self._has_restored_ends = False
         self.runs: dict[str, TrackedRun] = {}
         self.read_at: float | None = None
-        """Our monotonic time of the last good read."""
+        """Our monotonic time at which the last good read was requested: by how much what is shown can be old."""
         self.error: str | None = None
         """Why the last read failed; None when it did not."""
         self.shared_ids: set[str] = set()
@@ -113,7 +113,7 @@ class ProjectRuns:
     def complete(
         self, *, as_of: float, since: float, horizon: float, watermark: float | None, asked_at: float, at: float
     ) -> int:
-        """Note a good read at our monotonic time `at`: of changes from the runtime's time `since` to `as_of`.
+        """Note a good read of changes from the runtime's time `since` to `as_of`, requested at our monotonic time `at`.
 
         `watermark` is the time up to which the list is read, None if it is the same as before, and `asked_at` our
         monotonic time of that. `horizon` is the one of a first read. Returns how many runs were dropped over the limit

@@ -56,16 +56,18 @@ class ProjectRead:
         horizon: float = -math.inf,
         watermark: float | None = None,
         asked_at: float | None = None,
+        at: float | None = None,
         unchanged: bool = False,
     ) -> None:
         """Complete the read of changes since the runtime's time `since`: the project is now known as of `as_of`.
 
-        `watermark` is the time up to which the list was read at our monotonic time `asked_at`, by default `as_of` and
-        now, and `horizon` the one of a first read. `unchanged`: the next read starts where this one did, since the list
-        of changes is the one of the read before (HTTP 304), or its time is not to be believed.
+        That was requested at our monotonic time `at`, by default now. `watermark` is the time up to which the list was
+        read at our monotonic time `asked_at`, by default `as_of` and `at`, and `horizon` the one of a first read.
+        `unchanged`: the next read starts where this one did, since the list of changes is the one of the read before
+        (HTTP 304), or its time is not to be believed.
         """
         self._begin()
-        at = self._monotonic()
+        at = self._monotonic() if at is None else at
         for _ in range(
             self._project.complete(
                 as_of=as_of,

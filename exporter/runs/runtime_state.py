@@ -18,7 +18,7 @@ class Outage(msgspec.Struct, frozen=True):
 
 
 class RuntimeState:
-    """What the runtime says about itself, each with our monotonic time of the read."""
+    """What the runtime says about itself, each with our monotonic time at which it was requested."""
 
     def __init__(self, clock: RuntimeClock, monotonic: Callable[[], float]) -> None:
         self._clock = clock
@@ -32,7 +32,7 @@ class RuntimeState:
     def keep_health(self, health: Health, *, heartbeat_timeout: float, read_at: float | None = None) -> bool:
         """Store the state of the worker service; return whether an outage has just ended.
 
-        `read_at` is our monotonic time of its read, by default now. Called after the other reads of the same sync,
+        `read_at` is our monotonic time of its request, by default now. Called after the other reads of the same sync,
         which tell whether a clock was set.
 
         Without a heartbeat for `heartbeat_timeout` seconds the worker service counts as down, whatever it says: a
@@ -62,6 +62,6 @@ class RuntimeState:
         if self.outage.excused_until > now:
             self.outage = msgspec.structs.replace(self.outage, excused_until=now)
 
-    def keep_meters(self, meters: tuple[Meter, ...]) -> None:
-        """Store the meters of the plan."""
-        self.meters = meters, self._monotonic()
+    def keep_meters(self, meters: tuple[Meter, ...], read_at: float | None = None) -> None:
+        """Store the meters of the plan, requested at our monotonic time `read_at`, by default now."""
+        self.meters = meters, self._monotonic() if read_at is None else read_at

@@ -168,15 +168,15 @@ class Store:
             self.dropped("project_gone")
 
     def keep_health(self, health: Health, read_at: float | None = None) -> None:
-        """Store the state of the worker service, which was read at our monotonic time `read_at`, by default now."""
+        """Store the state of the worker service, requested at our monotonic time `read_at`, by default now."""
         timeout = self.config.runtime.heartbeat_timeout
         if self._runtime.keep_health(health, heartbeat_timeout=timeout, read_at=read_at):
             for project in self._projects.values():
                 project.mark_open_changed()
 
-    def keep_meters(self, meters: tuple[Meter, ...]) -> None:
-        """Store the meters of the plan."""
-        self._runtime.keep_meters(meters)
+    def keep_meters(self, meters: tuple[Meter, ...], read_at: float | None = None) -> None:
+        """Store the meters of the plan, requested at our monotonic time `read_at`, by default now."""
+        self._runtime.keep_meters(meters, read_at)
 
     def expire(self) -> None:
         """Drop the runs and the spinners whose retention is over, then enforce the limits."""

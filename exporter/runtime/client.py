@@ -227,12 +227,11 @@ class RuntimeClient:
         pages = endpoint.pages(request)
         before: tuple[bytes, tuple[T, ...]] = b"", ()
         while True:
-            requested_at = self._wall()
             response = await self._send(
                 endpoint, pages.request, headers=headers, accept=pages.ends_with, retries=retries
             )
             if response.status == 304:
-                yield ListPage((), response.date, etag, not_modified=True, requested_at=requested_at)
+                yield ListPage((), response.date, etag, not_modified=True, requested_at=response.requested_at)
                 return
             if response.status not in endpoint.resource.accept:
                 if error_code(response) == "PLAN_LIMIT":
@@ -260,7 +259,7 @@ class RuntimeClient:
                 )
             )
             etag = _usable_etag(response) if pages.number == 1 else None
-            yield ListPage(listing.items, as_of, etag, requested_at=requested_at)
+            yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at)
             if not has_next:
                 return
             if pages.number > self._max_pages:

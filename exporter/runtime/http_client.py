@@ -56,6 +56,8 @@ class ApiResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    requested_at: float = 0.0
+    """Our monotonic time at which the request was sent: what the response says is not older."""
 
     @property
     def date(self) -> float | None:
@@ -149,6 +151,9 @@ class HttpClient:
                 self._connections.send(request) as response,
             ):
                 body = await read_body(response, self._max_body)
+            if self._monotonic() > give_up:
+                # The process was stopped or the machine suspended: it arrived in time, but long ago.
+                raise TimeoutError
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
             # The timeout covers all retries, so there is no time left for one.
@@ -160,7 +165,7 @@ class HttpClient:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:
             self._observer.request_sent(endpoint, code, self._monotonic() - started)
-        return ApiResponse(response.status_code, response.headers, body)
+        return ApiResponse(response.status_code, response.headers, body, started)
 
     def _refused(self, endpoint: str, response: ApiResponse) -> ApiError:
         error = refusal(endpoint, response)

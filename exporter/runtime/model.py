@@ -113,10 +113,9 @@ class Meter(msgspec.Struct, frozen=True):
 class ListPage(Generic[T]):
     """One page of a list, or the statement that the list has not changed.
 
-    `as_of` is the runtime's time of this response; None without one. `requested_at` is our time of its request.
-    `not_modified` means that the list is still the
-    one of the caller's `etag`. `etag` is set only for a list with a single page: the first page of a longer list can
-    stay the same while a later one changes.
+    `as_of` is the runtime's time of this response; None without one. `requested_at` is our monotonic time of its
+    request. `not_modified` means that the list is still the one of the caller's `etag`. `etag` is set only for a list
+    with a single page: the first page of a longer list can stay the same while a later one changes.
     """
 
     items: tuple[T, ...]

@@ -33,12 +33,23 @@ from exporter.sync.single_flight import SingleFlight
 log = structlog.get_logger(__name__)
 
 
+def since_boot() -> float:
+    """Return seconds of a clock that nobody sets, and that goes on while the machine is suspended.
+
+    `time.monotonic` stops on Linux during a suspend: data would be as old after it as before.
+    """
+    return time.clock_gettime(_SINCE_BOOT) if _SINCE_BOOT is not None else time.monotonic()
+
+
+_SINCE_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """What tests replace: clocks, transport and sleep."""
 
     wall: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = since_boot
     transport: Transport | None = None
     """None: real connections."""
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep

@@ -63,7 +63,7 @@ class Probes:
         self._failed_records = FailedRecordReader(client, config, self._problems)
         self._rereads = Budget(config.limits.rereads)
         self._health: tuple[Health, float] | None = None
-        """And our monotonic time of its read."""
+        """And our monotonic time of its request."""
         self._shared = SingleFlight(self._read_shared, min_interval=config.sync.min_interval, monotonic=monotonic)
         self._is_stopped = False
         self.held: dict[str, ProbedProject] = {}
@@ -143,6 +143,7 @@ class Probes:
             failed_records=self._failed_records,
             rereads=self._rereads,
             is_listed=self._project_list.has,
+            listed_at=lambda: self._project_list.requested_at,
             monotonic=self._monotonic,
         )
 
@@ -190,8 +191,9 @@ class Probes:
             if project_id in self._project_list.names or not self.held[project_id].store.project_ids():
                 self._forget(project_id)
         if self._client.has("health"):
+            requested_at = self._monotonic()
             health = await read_health(self._client, self._problems)
-            self._health = None if health is None else (health, self._monotonic())
+            self._health = None if health is None else (health, requested_at)
         return True
 
     def _names(self) -> dict[str, str]:

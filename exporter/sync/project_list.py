@@ -38,6 +38,8 @@ class ProjectList:
         self._monotonic = monotonic
         self._etag: str | None = None
         self._read_at = float("-inf")
+        self.requested_at = float("-inf")
+        """Our monotonic time at which the list was last requested with success; now where the API has none."""
         self.names: dict[str, str] = {}
         """All projects of the list, id to name."""
         self.wanted: dict[str, str] = {}
@@ -46,12 +48,13 @@ class ProjectList:
     async def refresh(
         self, observe: Observe = lambda as_of, requested_at: None, *, held: Mapping[str, str] | None = None
     ) -> None:
-        """Read the list; `observe` is called with the runtime's time of each response and our time of its request.
+        """Read the list; `observe` receives the runtime's time of each response and our monotonic one of its request.
 
         `held` are the unique names that are in use, by id: those projects keep their names, and no other one gets them,
         whether they are still in the list or not. Raises `ApiError`; then the list is the same as before.
         """
         if not self._client.has("projects"):
+            self.requested_at = self._monotonic()
             self._set({ONLY_PROJECT: self._only_project}, held or {})
             return
         now = self._monotonic()
@@ -60,6 +63,7 @@ class ProjectList:
         for page in pages:
             if page.as_of is not None:
                 observe(page.as_of, page.requested_at)
+        self.requested_at = now
         if not pages[-1].not_modified:
             self._set({project.id: project.name for page in pages for project in page.items}, held or {})
             self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now

@@ -40,11 +40,13 @@ class ProjectSync:
         failed_records: FailedRecordReader,
         rereads: Budget,
         is_listed: Callable[[str], bool],
+        listed_at: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         """`failed_records` is told of projects that are dropped; `rereads` are the runs that may be read one by one.
 
-        `is_listed` returns whether the runtime's list of projects has a project of this id.
+        `is_listed` returns whether the runtime's list of projects has a project of this id, `listed_at` our
+        monotonic time at which that list was requested.
         """
         self._client = client
         self._store = store
@@ -53,6 +55,7 @@ class ProjectSync:
         self._failed_records = failed_records
         self._rereads = rereads
         self._is_listed = is_listed
+        self._listed_at = listed_at
         self._monotonic = monotonic
         self._cursors: dict[str, _Cursor] = {}
         self._begun_first_reads: defaultdict[str, int] = defaultdict(int)
@@ -102,12 +105,12 @@ class ProjectSync:
             )
 
     def _unlisted_for(self, project_id: str, *, is_listed: bool) -> float:
-        """Return for how many seconds a project has been missing from the list of projects."""
+        """Return for how many seconds a project has been missing, as the lists of projects so far show."""
         if is_listed:
             self._unlisted_since.pop(project_id, None)
             return 0.0
-        now = self._monotonic()
-        return now - self._unlisted_since.setdefault(project_id, now)
+        listed_at = self._listed_at()
+        return listed_at - self._unlisted_since.setdefault(project_id, listed_at)
 
     def drop(self, project_id: str) -> None:
         """Drop a project, in the store too."""
@@ -148,15 +151,15 @@ class ProjectSync:
         if self._client.counts_records:
             responses = await self._count_records(project_id, responses)
         await self._apply(read, responses, horizon)
-        believed = self._store.clock.at(changed.first.at)
         # A clock that was set back is believed when other responses agree; until then the next read asks again.
-        is_behind = not is_first and changed.as_of() < believed - MAX_DELAY
+        is_behind = not is_first and changed.as_of() < self._store.clock.at(changed.first.requested_at) - MAX_DELAY
         read.complete(
             as_of=as_of,
             since=since,
             horizon=horizon,
-            watermark=min(changed.as_of(), believed),
+            watermark=min(changed.as_of(), self._store.clock.at(changed.first.at)),
             asked_at=changed.asked_at,
+            at=changed.first.requested_at,
             unchanged=changed.not_modified or is_behind,
         )
         self._begun_first_reads.pop(project_id, None)
@@ -206,7 +209,9 @@ class ProjectSync:
     def _seen_at(self, response: "_Response") -> float:
         """Return the runtime's time of a response, as far as the others agree with it."""
         clock = self._store.clock
-        return clock.at(response.at) if response.as_of is None else clock.agreed(response.as_of, response.at)
+        if response.as_of is None:
+            return clock.at(response.requested_at)
+        return clock.agreed(response.as_of, response.requested_at, response.at)
 
     async def _count_records(self, project_id: str, responses: list["_Response"]) -> list["_Response"]:
         """Return responses with counted records, and one for each open run, whose records can change without it."""
@@ -214,7 +219,8 @@ class ProjectSync:
             project_id, RecordCounter(self._client, self._store.clock, overlap=self._config.sync.overlap)
         )
         known = self._store.runs_of(project_id)
-        unlisted = _Response((), None, self._monotonic())
+        now = self._monotonic()
+        unlisted = _Response((), None, now, now)
         newest = {run.id: (run.snapshot, unlisted) for run in known.values() if not run.ended}
         newest |= {snapshot.id: (snapshot, response) for response in responses for snapshot in response.runs}
         problems: list[ApiError] = []
@@ -223,7 +229,7 @@ class ProjectSync:
             try:
                 with one_read():
                     counted = await counter.count(snapshot, known.get(snapshot.id))
-                    return _Response([counted], response.as_of, response.at)
+                    return dataclasses.replace(response, runs=[counted])
             except ApiError as error:
                 # The run stays as it was: without its records it would lose its counts.
                 problems.append(error)
@@ -253,9 +259,10 @@ class ProjectSync:
         problems: list[ApiError] = []
 
         async def read(run: Run) -> None:
+            requested_at = self._monotonic()
             try:
                 with one_read():
-                    active.add_single(await self._client.job(run.snapshot), self._monotonic())
+                    active.add_single(await self._client.job(run.snapshot), requested_at, self._monotonic())
             except NotFoundError:
                 gone.append(run.id)
             except ApiError as error:
@@ -306,6 +313,8 @@ class _Response:
     runs: Sequence[RunSnapshot]
     as_of: float | None
     """The runtime's time that it carries; None when it has none."""
+    requested_at: float
+    """Our monotonic time of its request: what it says is not older."""
     at: float
     """Our monotonic time of its arrival."""
 
@@ -322,22 +331,23 @@ class _RunList:
         self.not_modified = False
         self.pages = 0
         self._responses: list[_Response] = []
-        self.first = _Response((), None, asked_at)
+        self.first = _Response((), None, asked_at, asked_at)
         """The first page, without its runs: what changed after it may be missing from the list."""
 
     def add(self, page: ListPage[RunSnapshot], at: float) -> None:
         """Add the next page, which arrived at our monotonic time `at`."""
+        requested_at = at if page.requested_at is None else page.requested_at
         if self.first.as_of is None:
-            self.first = _Response((), page.as_of, at)
+            self.first = _Response((), page.as_of, requested_at, at)
         self.etag, self.not_modified = page.etag, page.not_modified
         self.pages += 1
-        self._responses.append(_Response(page.items, page.as_of, at))
+        self._responses.append(_Response(page.items, page.as_of, requested_at, at))
         if self.unseen:
             self.unseen.difference_update([snapshot.id for snapshot in page.items])
 
-    def add_single(self, snapshot: RunSnapshot, at: float) -> None:
-        """Add a run that was read by its id, after the list, at our monotonic time `at`."""
-        self._responses.append(_Response([snapshot], None, at))
+    def add_single(self, snapshot: RunSnapshot, requested_at: float, at: float) -> None:
+        """Add a run that was read by its id, after the list; both are our monotonic times."""
+        self._responses.append(_Response([snapshot], None, requested_at, at))
 
     def drain(self) -> list[_Response]:
         """Return what was added since the last call."""
@@ -349,8 +359,8 @@ class _RunList:
         page = self._responses.pop()
         ended = [run for run in page.runs if ended_before(run, before)]
         others = [run for run in page.runs if not ended_before(run, before)]
-        self._responses.append(_Response(others, page.as_of, page.at))
-        return [_Response(ended, page.as_of, page.at)]
+        self._responses.append(dataclasses.replace(page, runs=others))
+        return [dataclasses.replace(page, runs=ended)]
 
     def as_of(self) -> float:
         """Return the runtime's time that the first page carries."""

@@ -50,7 +50,7 @@ class RuntimeSync:
         self._monotonic = monotonic
         self._project_list = project_list
         self._health: tuple[Health, float] | None = None
-        """What this sync has read, and our monotonic time of that."""
+        """What this sync has read, and our monotonic time of its request."""
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
         self._rereads = Budget(config.limits.rereads)
@@ -62,6 +62,7 @@ class RuntimeSync:
             failed_records=self._failed_records,
             rereads=self._rereads,
             is_listed=project_list.has,
+            listed_at=lambda: project_list.requested_at,
             monotonic=monotonic,
         )
 
@@ -98,18 +99,20 @@ class RuntimeSync:
     async def _read_health(self) -> bool:
         if not self._client.has("health"):
             return True
+        requested_at = self._monotonic()
         health = await read_health(self._client, self._problems)
         if health is not None:
-            self._health = health, self._monotonic()
+            self._health = health, requested_at
         return health is not None
 
     async def _read_usage(self) -> bool:
         """Read the plan meters. If the token may not read the plan, the API still counts as up."""
         if not self._client.has("usage"):
             return True
+        requested_at = self._monotonic()
         try:
             with one_read():
-                self._store.keep_meters(await self._client.usage())
+                self._store.keep_meters(await self._client.usage(), requested_at)
         except ApiError as error:
             self._problems.report("usage", error)
             return False

@@ -8,6 +8,10 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
+LATE = 1.0
+"""Seconds by which a busy event loop may be late."""
+
+
 class SingleFlight:
     """Lets concurrent scrapes share one sync. Starts none while the last one is recent enough."""
 
@@ -33,7 +37,7 @@ class SingleFlight:
     async def fresh(self, max_wait: float) -> bool:
         """Start a sync or join the one in progress, and wait for it at most `max_wait` seconds.
 
-        Returns whether the store shows a good read. A sync that takes longer continues.
+        Returns whether the store shows a good read that ended in time. A sync that takes longer continues.
         """
         if self._task is None:
             if self._is_stopped:
@@ -41,8 +45,11 @@ class SingleFlight:
             if self._ended_at is not None and self._monotonic() - self._ended_at < self.min_interval:
                 return self.ok
             self._task = asyncio.create_task(self._run(), name="sync")
+        asked_at = self._monotonic()
         done, _ = await asyncio.wait({self._task}, timeout=max(max_wait, 0.0))
-        return bool(done) and self.ok
+        # A process that was stopped meanwhile finds its sync done, but what it read is not of now.
+        is_in_time = self._monotonic() - asked_at <= max(max_wait, 0.0) + LATE
+        return bool(done) and is_in_time and self.ok
 
     async def stop(self) -> None:
         """Cancel a sync in progress and start no more. Nothing of an unfinished read is kept."""

@@ -130,7 +130,9 @@ def test_a_time_that_the_other_answers_contradict_is_replaced() -> None:
     wall = Clock()
     clock = RuntimeClock(wall, wall)
     answer(clock, NOON)
-    assert clock.agreed(NOON - 2, wall()) == NOON - 2
-    assert clock.agreed(NOON + 7200, wall()) == NOON
+    assert clock.agreed(NOON - 2, wall(), wall()) == NOON - 2
+    assert clock.agreed(NOON + 7200, wall(), wall()) == NOON
+    assert clock.agreed(NOON - 170, NOON - 180, wall()) == NOON - 170, "it took long to arrive"
+    assert clock.agreed(NOON - 7200, NOON - 180, wall()) == NOON - 180, "what it says may be as old as its request"
     clock.observe(NOON - 7200)
     assert clock.now() == NOON

@@ -143,7 +143,7 @@ async def test_the_next_list_begins_at_the_first_page_of_the_last_one(runtime: R
     def slow(request: httpx.Request) -> httpx.Response | None:
         response = answer(request)
         if response is not None:
-            runtime.clock.advance(30)
+            runtime.clock.advance(9)
         return response
 
     runtime.interfere = slow
