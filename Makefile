@@ -143,6 +143,12 @@ HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb
 	.servers/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+.PHONY: stalls
+stalls: $(VENV)/.dev ## Score the stall rule and others on labelled histories (STALLS_FLAGS=tune)
+	$(BIN)/python -m tests.stalls.replay $(STALLS_FLAGS)
+
+STALLS_FLAGS ?= held out
+
 .PHONY: mutants
 mutants: $(VENV)/.mutants ## Change single places of the code and show which changes no test notices (MUTANTS_FLAGS="--seed 2")
 	$(BIN)/python -m tests.mutants $(MUTANTS_FLAGS)

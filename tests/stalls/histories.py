@@ -6,8 +6,9 @@ slow a run is.
 """
 
 import dataclasses
+import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from exporter.runtime.model import RecordCounts, RunSnapshot
@@ -50,7 +51,9 @@ class Problem:
     unscraped: tuple[float, float] = (0.0, 0.0)
     """A time without scrapes."""
     restarted_at: float | None = None
-    """When the exporter restarted without a state file."""
+    """When the exporter restarted."""
+    keeps_state: bool = False
+    """Whether the exporter that restarted had a state file."""
     ahead: float = 0.0
     """Seconds by which the runtime's clock is ahead of ours."""
     outage: Outage | None = None
@@ -95,9 +98,13 @@ class Script:
         total: int | None,
         concurrency: int = 1,
         queued: bool = False,
+        spinner: str = "",
+        parent: str = "",
     ) -> None:
-        """A run that is `queued` has no counts until it has a start."""
+        """A run that is `queued` has no counts until it has a start. Without a `spinner` its kind is the name of it."""
         self._kind = kind
+        self._spinner = spinner or kind
+        self._parent = parent
         self._run_id = run_id
         self._events: list[tuple[float, dict[str, Any]]] = []
         self._state: dict[str, Any] = {
@@ -121,9 +128,11 @@ class Script:
         self._stalls: list[Stall] = []
         self._note()
 
-    def finish(self, after: float, *, failed: bool = False) -> None:
-        """Let one record finish, `after` seconds after the last event."""
+    def finish(self, after: float, *, failed: bool = False, running: int | None = None) -> None:
+        """Let one record finish, `after` seconds after the last event; `running` are worked on then."""
         self.now += after
+        if running is not None:
+            self._state["running"] = running
         self._state["failed" if failed else "completed"] += 1
         self._longest = max(self._longest, self.now - self._last)
         self._last = self._state["progressed"] = self.now
@@ -161,10 +170,12 @@ class Script:
         """Leave out `lastProgressAt` from now on."""
         self._has_last_progress = False
 
-    def play(self) -> History:
-        """Return its state every `STEP` seconds, where it changed."""
+    def play(self, *, updates_every: float = 0.0) -> History:
+        """Return its state every `STEP` seconds, where it changed; the runtime updates it at most `updates_every`."""
         seen: list[tuple[float, RunSnapshot]] = []
-        events = iter([*self._events, (float("inf"), {})])
+        began = self._events[0][0]
+        shown = ((_shown_at(at, began, updates_every), state) for at, state in self._events)
+        events = iter([*shown, (float("inf"), {})])
         at, state = next(events)
         upcoming, after = next(events)
         scrape = at
@@ -192,9 +203,9 @@ class Script:
         return RunSnapshot(
             id=self._run_id,
             project_id="p1",
-            spinner=self._kind,
-            trigger="schedule",
-            parent_id="",
+            spinner=self._spinner,
+            trigger="child" if self._parent else "schedule",
+            parent_id=self._parent,
             status=state["status"],
             created_at=state["created_at"],
             updated_at=at,
@@ -214,18 +225,28 @@ class Script:
         )
 
 
+def _shown_at(at: float, began: float, every: float) -> float:
+    """Return when a runtime that updates a run every so many seconds shows a change; a run's first one is immediate."""
+    return began + math.ceil((at - began) / every) * every if every else at
+
+
 Kind = Callable[[random.Random, random.Random, str, float], History]
 """Builds a run that begins at a given time. The first generator is the same for all runs of a spinner and draws their
 common properties; the second one is the run's own."""
 
 
-def corpus(seed: int, spinners: int, runs: int = 4) -> Iterator[list[History]]:
-    """Yield the histories of `spinners` spinners of every kind, each with `runs` runs that follow one another."""
-    for name, kind in KINDS.items():
+def corpus(
+    seed: int, spinners: int, runs: Sequence[int] = (4,), kinds: Mapping[str, Kind] | None = None
+) -> Iterator[list[History]]:
+    """Yield the histories of `spinners` spinners of every kind.
+
+    The runs of a spinner follow one another; how many there are is taken from `runs` in turn.
+    """
+    for name, kind in (KINDS if kinds is None else kinds).items():
         for spinner in range(spinners):
             rng = random.Random(f"{seed} {name} {spinner}")
             began, histories = 1_764_000_000.0, []
-            for number in range(runs):
+            for number in range(runs[spinner % len(runs)]):
                 spinner_rng = random.Random(f"{seed} {name} {spinner} law")
                 history = kind(spinner_rng, rng, f"{name}-{spinner}-{number}", began)
                 histories.append(history)

@@ -1,6 +1,6 @@
 """Replays labelled histories through the exporter's store, and scores our alerts and three other rules.
 
-`python -m tests.stalls.replay [SEED]` prints the table.
+`python -m tests.stalls.replay [tune|held out]` prints the table.
 """
 
 import dataclasses
@@ -8,9 +8,10 @@ import heapq
 import itertools
 import math
 import operator
+import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 
 from exporter.runs.clock import RuntimeClock
@@ -19,7 +20,9 @@ from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
 from tests.builders import config_with, read_project
-from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage, corpus
+from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage
+from tests.stalls.parts import HELD_OUT, TUNE
+from tests.stalls.rivals import RIVALS, Rival, RivalRun
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,40 +110,58 @@ class Score:
         return self
 
     def row(self, name: str) -> str:
+        """Return a line of a table; recall, precision and punctuality with their 95 % confidence intervals."""
+        shares = (
+            (self.found, self.stalls),
+            (self.found, self.found + self.false_pages),
+            (self.in_time, self.stalls),
+        )
+        cells = (f"{part / whole:.3f} {_interval(part, whole)}" if whole else "-" for part, whole in shares)
         return (
-            f"{name:<24} {self.stalls:>6} {self.recall:>7.3f} {self.precision:>9.3f} {self.timely:>8.3f} "
-            f"{self.median_delay / MINUTE:>7.1f}m {self.false_per_100_hours:>10.2f} {self.hours:>7.0f}"
+            f"{name:<37} {self.stalls:>6} {' '.join(f'{cell:>17}' for cell in cells)} "
+            f"{self.median_delay / MINUTE:>6.1f}m {self.false_per_100_hours:>9.2f} {self.false_pages:>5} "
+            f"{self.hours:>6.0f}"
         )
 
 
-HEAD = " " * 25 + "stalls  recall precision  in time   median false/100h   hours"
+HEAD = f"{'':<37} stalls {'recall':>17} {'precision':>17} {'in time':>17}  median false/100h false  hours"
 
 
-def score(seed: int, spinners: int, rule: Rule) -> dict[str, Score]:
-    """Return the score of a rule by kind of history."""
-    scores: dict[str, Score] = {}
-    for histories in corpus(seed, spinners):
-        for history, found in play(histories, rule):
-            scores.setdefault(history.kind, Score()).add(history, found)
+def score(spinners: Iterable[Iterable[History]], rules: Sequence[Rule]) -> list[list[tuple[str, Score]]]:
+    """Return by rule the score of each spinner, with its kind."""
+    scores: list[list[tuple[str, Score]]] = [[] for _ in rules]
+    for histories in spinners:
+        mine: list[Score] = [Score() for _ in rules]
+        kind = ""
+        for history, found in play(histories, rules):
+            kind = history.kind
+            for score, pages in zip(mine, found, strict=True):
+                score.add(history, pages)
+        for each, score in zip(scores, mine, strict=True):
+            each.append((kind, score))
     return scores
 
 
-def play(histories: Iterable[History], rule: Rule) -> Iterable[tuple[History, list[float]]]:
-    """Yield each run of a spinner with the times at which it pages."""
+def play(histories: Iterable[History], rules: Sequence[Rule]) -> Iterator[tuple[History, list[list[float]]]]:
+    """Yield each run of a spinner with the times at which it pages, by rule."""
+    alerts = [(number, alert) for number, rule in enumerate(rules) for alert in rule.alerts]
     for _, seen in itertools.groupby(scrapes(histories), key=lambda scrape: scrape.history.run_id):
-        holds: dict[tuple[str, int], list[tuple[float, bool]]] = {}
-        conditions: dict[tuple[str, int], Condition] = {}
+        states: dict[str, list[tuple[int, Condition, Pager]]] = {}
+        history = None
         for scrape in seen:
+            history = scrape.history
             # Evaluated now, because the store changes with the next scrape.
-            for each in (scrape.history, *scrape.history.beside):
-                for number, alert in enumerate(rule.alerts):
-                    key = each.run_id, number
-                    condition = conditions.setdefault(key, alert.make())
-                    shown = scrape.shown.get(each.run_id)
-                    holds.setdefault(key, []).append((scrape.now, shown is not None and condition(shown, scrape)))
-        for each in (scrape.history, *scrape.history.beside):
-            found = (pages(holds[each.run_id, number], alert) for number, alert in enumerate(rule.alerts))
-            yield each, sorted(itertools.chain(*found))
+            for each in (history, *history.beside):
+                if each.run_id not in states:
+                    states[each.run_id] = [(number, alert.make(), Pager(alert)) for number, alert in alerts]
+                shown = scrape.shown.get(each.run_id)
+                for _, condition, pager in states[each.run_id]:
+                    pager.see(scrape.now, holds=shown is not None and condition(shown, scrape))
+        for each in () if history is None else (history, *history.beside):
+            found: list[list[float]] = [[] for _ in rules]
+            for number, _, pager in states[each.run_id]:
+                found[number] += pager.pages
+            yield each, [sorted(times) for times in found]
 
 
 def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[Scrape]:
@@ -167,14 +188,17 @@ def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[S
             if not problem.unscraped[0] <= now < problem.unscraped[1]:
                 wall = now - problem.ahead
                 if problem.restarted_at is not None and now - STEP < problem.restarted_at <= now:
-                    store, fresh = None, [(each, now) for each in newest.values()]
-                if store is None:
+                    rows = list(store.persistence.unsaved()) if store is not None and problem.keeps_state else []
+                    store, fresh = _store(clock, project), [(each, now) for each in newest.values()]
+                    store.persistence.restore(rows)
+                elif store is None:
                     store = _store(clock, project)
                 store.clock.begin()
                 store.clock.observe(math.floor(now))  # whole seconds, as in an HTTP `Date`
                 store.keep_health(_health(problem.outage, now))
                 read_project(store, "p1", fresh, as_of=now, horizon=0.0)
-                yield Scrape(now, wall, history, {each.run.id: each for each in store.view.runs()}, store)
+                found = ((run_id, store.view.run(("p1", run_id))) for run_id in newest)
+                yield Scrape(now, wall, history, {run_id: run for run_id, run in found if run is not None}, store)
             now += STEP
         # Hanging runs are removed from the runtime, as an operator would do.
         if store is not None:
@@ -182,23 +206,35 @@ def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[S
                 store.drop_run("p1", run_id)
 
 
+class Pager:
+    """One alert on one run: notes when it starts to fire."""
+
+    def __init__(self, alert: Alert) -> None:
+        self._alert = alert
+        self._pending_since: float | None = None
+        self._held_at = 0.0
+        self._fires = False
+        self.pages: list[float] = []
+
+    def see(self, now: float, *, holds: bool) -> None:
+        """Note whether the alert's expression holds at an evaluation."""
+        if not holds:
+            self._pending_since = None
+            self._fires = self._fires and now - self._held_at <= self._alert.keep
+            return
+        self._held_at = now
+        self._pending_since = now if self._pending_since is None else self._pending_since
+        if not self._fires and now - self._pending_since >= self._alert.hold:
+            self._fires = True
+            self.pages.append(now)
+
+
 def pages(results: Iterable[tuple[float, bool]], alert: Alert) -> list[float]:
-    """Return when an alert starts to fire, from whether its expression holds at each scrape."""
-    found: list[float] = []
-    pending_since: float | None = None
-    held_at = 0.0
-    fires = False
+    """Return when an alert starts to fire, from whether its expression holds at each evaluation."""
+    pager = Pager(alert)
     for now, holds in results:
-        if holds:
-            held_at = now
-            pending_since = now if pending_since is None else pending_since
-            if not fires and now - pending_since >= alert.hold:
-                fires = True
-                found.append(now)
-        else:
-            pending_since = None
-            fires = fires and now - held_at <= alert.keep
-    return found
+        pager.see(now, holds=holds)
+    return pager.pages
 
 
 def runtime_down(scrape: Scrape) -> bool:
@@ -215,6 +251,20 @@ def _stalled() -> Condition:
         return _silent(shown, scrape) and not runtime_down(scrape)
 
     return condition
+
+
+def _by_rival(make: Callable[[], Rival]) -> Callable[[], Condition]:
+    def make_condition() -> Condition:
+        seen = RivalRun(make)
+
+        def condition(shown: ShownRun, scrape: Scrape) -> bool:
+            threshold, progress = seen.stall_threshold(shown), shown.run.last_progress_at
+            at_work = shown.stall_threshold() is not None and not runtime_down(scrape)
+            return at_work and progress is not None and scrape.now - progress > threshold
+
+        return condition
+
+    return make_condition
 
 
 def _not_picked_up() -> Condition:
@@ -262,7 +312,11 @@ STALLED = Alert(_stalled, hold=MINUTE, keep=10 * MINUTE)
 NOT_PICKED_UP = Alert(_not_picked_up, hold=15 * MINUTE, keep=10 * MINUTE)
 
 OURS = Rule("by the run's own pace", (STALLED, NOT_PICKED_UP))
+RIVAL_RULES = tuple(
+    Rule(name, (Alert(_by_rival(make), hold=MINUTE, keep=10 * MINUTE), NOT_PICKED_UP)) for name, make in RIVALS.items()
+)
 OTHER_RULES = (
+    *RIVAL_RULES,
     Rule("changes[15m] == 0", (Alert(_no_changes_in_15m),)),
     Rule("changes[15m] == 0, for 10m", (Alert(_no_changes_in_15m, hold=10 * MINUTE),)),
     Rule("running for an hour", (Alert(_running_for_an_hour),)),
@@ -274,7 +328,7 @@ _CONFIG = config_with(
 
 
 def _store(wall: Callable[[], float], project: str) -> Store:
-    store = Store(_CONFIG, RuntimeClock(wall, wall), monotonic=wall)
+    store = Store(_CONFIG, RuntimeClock(wall, wall), monotonic=wall, is_saved=True)
     store.name_projects({"p1": project})
     return store
 
@@ -289,24 +343,75 @@ def _health(outage: Outage | None, now: float) -> Health:
     }[outage.shown_as]
 
 
-def overall(scores: dict[str, Score]) -> Score:
+def overall(scores: Iterable[tuple[str, Score]]) -> Score:
+    """Return the sum of scores."""
     total = Score()
-    for each in scores.values():
+    for _, each in scores:
         total += each
     return total
 
 
+def by_kind(scores: Iterable[tuple[str, Score]]) -> dict[str, Score]:
+    """Return the sum of scores by kind."""
+    kinds: dict[str, Score] = {}
+    for kind, each in scores:
+        total = kinds.setdefault(kind, Score())
+        total += each
+    return kinds
+
+
+def table(scores: Sequence[tuple[str, Score]]) -> str:
+    """Return a table of the scores by kind."""
+    rows = [each.row(kind) for kind, each in by_kind(scores).items()]
+    return "\n".join(["", HEAD, *rows, overall(scores).row("all")])
+
+
+def bootstrapped(scores: Sequence[tuple[str, Score]]) -> str:
+    """Return 95 % intervals of the figures, from samples of the spinners: the runs of one are not independent."""
+    rng = random.Random(0)
+    samples = [overall(rng.choices(scores, k=len(scores))) for _ in range(500)]
+    figures = []
+    for name, figure in FIGURES.items():
+        values = sorted(figure(sample) for sample in samples)
+        figures.append(f"{name} {values[12]:.3g}-{values[487]:.3g}")
+    return ", ".join(figures)
+
+
+def _interval(successes: int, trials: int) -> str:
+    low, high = wilson(successes, trials)
+    return f"{low:.2f}-{high:.2f}"
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share, by Wilson."""
+    if not trials:
+        return 0.0, 1.0
+    share, z = successes / trials, 1.96
+    middle = (share + z * z / 2 / trials) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / 4 / trials / trials)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+FIGURES: dict[str, Callable[[Score], float]] = {
+    "recall": lambda score: score.recall,
+    "precision": lambda score: score.precision,
+    "in time": lambda score: score.timely,
+    "median": lambda score: score.median_delay / MINUTE,
+    "false/100h": lambda score: score.false_per_100_hours,
+}
+
+
 def main() -> None:
-    """Print the score of our alerts by kind of history, and then of all rules."""
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    ours = score(seed, SPINNERS, OURS)
-    lines = [HEAD, *(each.row(kind) for kind, each in ours.items()), "", HEAD, overall(ours).row(OURS.name)]
-    lines += [overall(score(seed, SPINNERS, other)).row(other.name) for other in OTHER_RULES]
+    """Print the scores of our alerts by kind of history, and then of all rules."""
+    part = {each.name: each for each in (TUNE, HELD_OUT)}[" ".join(sys.argv[1:]) or TUNE.name]
+    ours, *others = score(part.spinners(SPINNERS), (OURS, *OTHER_RULES))
+    lines = [table(ours), "", HEAD, overall(ours).row(OURS.name), f"95 %: {bootstrapped(ours)}"]
+    lines += [overall(each).row(rule.name) for rule, each in zip(OTHER_RULES, others, strict=True)]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 SPINNERS = 10
-"""Spinners of each kind: about 1,800 run-hours."""
+"""Spinners of each kind."""
 
 if __name__ == "__main__":
     main()

@@ -42,12 +42,12 @@ RUN_PAGES = ("SpinnerRunStalled", "SpinnerRunNotPickedUp")
 
 
 def test_the_alerts_page_at_the_same_times_as_the_replay(tmp_path: Path) -> None:
-    spinners = [histories[:2] for histories in corpus(SEED, 1, runs=2)]
+    spinners = [histories[:2] for histories in corpus(SEED, 1, runs=(2,))]
     backfill(tmp_path, spinners)
     total = Score()
     with prometheus(tmp_path, keep="100y") as url:
         for histories in spinners:
-            for history, expected in play(histories, OURS):
+            for history, (expected,) in play(histories, [OURS]):
                 found = run_pages(url, history, within=history)
                 assert found == pytest.approx(expected, abs=3 * STEP), (
                     f"{history.kind}: the alerts and the replay differ"
@@ -82,7 +82,7 @@ def test_the_replay_has_the_waits_of_the_alerts() -> None:
 
 
 def test_every_kind_of_history_is_replayed() -> None:
-    assert len(list(corpus(SEED, 1, runs=1))) == len(KINDS)
+    assert len(list(corpus(SEED, 1, runs=(1,)))) == len(KINDS)
 
 
 def timing(name: str) -> Alert:
