@@ -61,7 +61,7 @@ SELECTED_ENDED = per_selected_run("spinner_run_end_timestamp_seconds")
 
 THIS_RUN = (
     f"/d/{UID}?${{datasource:queryparam}}&${{project:queryparam}}&${{spinner:queryparam}}&${{status:queryparam}}"
-    "&${product_url:queryparam}&var-run=${__data.fields.run_id}&${__url_time_range}"
+    "&${product_url:queryparam}&var-run=${__data.fields.run_id:percentencode}&${__url_time_range}"
 )
 
 RUNTIMES = runtimes(11)

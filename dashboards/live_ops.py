@@ -227,7 +227,7 @@ ALERTS = table(
             "spinner",
             "Spinner",
             wrap=True,
-            links=[("Show this run", f"{JOBS}&var-run=${{__data.fields.run_id}}", False)],
+            links=[("Show this run", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False)],
         ),
         Column("run_id", "Run", hidden=True),
     ],

@@ -61,9 +61,9 @@ PRODUCT_URL: Final = "https://product.example.com"
 """Default of the dashboard variable with the base URL of the product's own pages."""
 
 PRODUCT_PAGES: Final = {
-    "Outcomes": "/jobs/${__data.fields.run_id}/records/${__data.fields.record_id}",
-    "Journey": "/jobs/${__data.fields.run_id}/records/${__data.fields.record_id}/journey",
-    "Records": "/records?job=${__data.fields.run_id}",
+    "Outcomes": "/jobs/${__data.fields.run_id:percentencode}/records/${__data.fields.record_id:percentencode}",
+    "Journey": "/jobs/${__data.fields.run_id:percentencode}/records/${__data.fields.record_id:percentencode}/journey",
+    "Records": "/records?job=${__data.fields.run_id:percentencode}",
 }
 """The product's pages for a record: its outcomes, its journey with the timing of each step, and the run's records."""
 

@@ -187,6 +187,10 @@ def test_an_alert_has_a_severity_texts_and_links(rule: dict[str, Any]) -> None:
     assert set(annotations) == {"summary", "action", "description", "runbook_url", "dashboard_url"} | of_run
     assert annotations["runbook_url"].endswith(f"/{rule['alert']}.md")
     assert "/d/spinner-jobs" in annotations["dashboard_url"]
+    for url in (annotations["dashboard_url"], annotations["runbook_url"]):
+        # What is encoded is either printed itself, or as the dot of a `with`.
+        for printed in re.findall(r"\{\{ *([$.][^}]*?) *\}\}", url.partition("}}{{ . }}")[2]):
+            assert printed.endswith("| urlquery"), f"a label can add a part to {url}"
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])

@@ -88,6 +88,25 @@ def test_a_dashboard_is_tagged_linked_and_in_utc(uid: str) -> None:
     assert link["keepTime"]
 
 
+def urls(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        yield from (value for key, value in tree.items() if key == "url" and value)
+        yield from (url for value in tree.values() for url in urls(value))
+    elif isinstance(tree, list):
+        yield from (url for value in tree for url in urls(value))
+
+
+@pytest.mark.parametrize("uid", DASHBOARDS)
+def test_no_value_can_add_a_part_to_the_url_of_a_link(uid: str) -> None:
+    """A run called `r0&var-product_url=https://…` would set another variable of the dashboard that it links to."""
+    for url in urls(BOARDS[uid]):
+        # The base URL of the product is a variable that a person sets, and begins a URL.
+        for variable in re.findall(r"\$\{?([^}&?/]*)", url.removeprefix("${product_url}/")):
+            name, _, form = variable.partition(":")
+            # Grafana writes the latter as parameters, and encodes their values.
+            assert form in ("percentencode", "queryparam") or name == "__url_time_range", f"{variable} in {url}"
+
+
 def test_live_ops_refreshes_by_itself_and_jobs_does_not() -> None:
     refreshes = {uid: board["refresh"] for uid, board in BOARDS.items()}
     assert refreshes["spinner-jobs"] == "", "rows must not move while somebody reads them"
