@@ -183,8 +183,10 @@ def _linked(name: str, request: Request, link: str | None) -> Request | None:
 
 def next_link(headers: Mapping[str, str]) -> str | None:
     """Return the URL of `rel=next` in the header Link (RFC 8288); None without one."""
-    for url, parameters in re.findall(r"<([^>]*)>([^<]*)", headers.get("Link", "")):
+    # Not with one expression for all: of a header that consists of `<` it would search the rest from each one.
+    for link in headers.get("Link", "").split("<")[1:]:
+        url, is_closed, parameters = link.partition(">")
         relation = re.search(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,]+))", parameters, re.IGNORECASE)
-        if relation and "next" in (relation[1] or relation[2] or "").lower().split():
-            return str(url)
+        if is_closed and relation and "next" in (relation[1] or relation[2] or "").lower().split():
+            return url
     return None
