@@ -3,6 +3,7 @@
 import pytest
 
 from exporter.runs.run import Run
+from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.status import Status
 from tests.builders import NOON, counts, snapshot
 
@@ -115,3 +116,14 @@ def test_duration_is_never_negative() -> None:
 def test_the_same_snapshot_again_changes_nothing() -> None:
     run = Run.first(snapshot(records=counts(3)), SEEN)
     assert run.fold(snapshot(records=counts(3)), SEEN + 60) is run
+
+
+def test_of_a_run_that_was_counted_and_forgotten_only_what_comes_later_is_counted() -> None:
+    spinner = Spinner()
+    run = TrackedRun(Run.first(snapshot(status=Status.COMPLETED, records=counts(4)), SEEN))
+    run.count_nothing()
+    spinner.count([run], is_own=True)
+    run.run = run.run.fold(snapshot(records=counts(6, failed=2), updated_at=SEEN), SEEN + 60)
+    spinner.count([run], is_own=True)
+    counters = spinner.counters
+    assert (counters.started, counters.completed_records, counters.failed_records) == (0, 2, 2)

@@ -102,6 +102,30 @@ async def test_all_pages_are_read_by_their_cursors() -> None:
     assert await read(api.projects()) == ["a", "b", "c"]
 
 
+async def test_a_page_of_a_list_that_fails_is_requested_again() -> None:
+    answers = iter([httpx.Response(503), httpx.Response(200, json=a_list("a"))])
+    waits: list[float] = []
+    assert await read(client(lambda request: next(answers), waits=waits).projects()) == ["a"]
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize(("described", "requested"), [({}, "500"), ({"size": 1}, "1")])
+async def test_a_page_has_the_described_size_or_500_items(described: dict[str, int], requested: str) -> None:
+    sizes = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sizes.append(request.url.params["per_page"])
+        return httpx.Response(200, json=a_list("a") if len(sizes) == 1 else a_list())
+
+    described_paging = {"style": "page", "parameter": "page", "size_parameter": "per_page", **described}
+    resources = msgspec.structs.replace(
+        runtime_config("http://runtime.test").resources,
+        projects=msgspec.convert({"path": "/projects", "paging": described_paging}, Resource),
+    )
+    await read(client(answer, resources=resources).projects())
+    assert set(sizes) == {requested}
+
+
 async def test_a_cursor_that_repeats_is_an_error() -> None:
     api = client(lambda request: httpx.Response(200, json=a_list("a", cursor="again")))
     with pytest.raises(ApiError, match="does not end"):

@@ -724,6 +724,17 @@ def test_an_invalid_connection_config_is_an_error_that_names_the_key(
         Connections(only_runtime(load(file, environ={})).runtime, concurrency=1)
 
 
+@pytest.mark.parametrize("proxy", ["http://proxy:abc", "http://pro\x01xy:3128", "socks4://proxy:1080"])
+def test_a_proxy_of_the_environment_that_is_no_url_is_an_error_that_says_where_it_is_from(
+    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    file = tmp_path / "exporter.yml"
+    file.write_text("runtime: {base_url: http://runtime.test}")
+    with pytest.raises(ConfigError, match="the proxy from the environment: expected a URL such as"):
+        Connections(only_runtime(load(file, environ={})).runtime, concurrency=1)
+
+
 @pytest.mark.parametrize(
     ("credentials", "headers"),
     [

@@ -113,7 +113,7 @@ async def test_a_project_that_a_reload_excludes_is_dropped() -> None:
     config = exporter.runtimes[RUNTIME].config
     without = ProjectsConfig(exclude=(re.compile("Sales"),))
     await exporter.reload({RUNTIME: msgspec.structs.replace(config, projects=without)})
-    await exporter.refresh()
+    assert await exporter.refresh(), "the project is gone, but the sync that dropped it failed"
     assert [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()] == ["Support"]
     await exporter.close()
 
