@@ -18,6 +18,7 @@ import yaml
 
 from exporter.config.files import UnreadableFileError, read_bytes
 from exporter.errors import ExporterError
+from exporter.runtime.connection_errors import kind_of
 from exporter.runtime.proxies import proxy_from_environment
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -98,7 +99,7 @@ async def read_openapi(location: str) -> Any:
             text = content.decode()
         return yaml.safe_load(text)
     except (httpx.HTTPError, httpx.InvalidURL, _UnusableUrlError) as error:
-        raise SuggestError(f"{location}: no response ({type(error).__name__})") from None
+        raise SuggestError(f"{location}: no response ({kind_of(error)})") from None
     except UnreadableFileError as error:
         raise SuggestError(f"{location}: cannot be read: {error}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import time
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -27,6 +28,13 @@ KEEPALIVE = 75.0
 """Seconds that an idle connection is kept: longer than a scrape interval, so that scrapes share their connections."""
 
 
+MAX_AGE = 300.0
+"""Seconds after which a connection is replaced although it is in use: its host's name may lead elsewhere by now.
+
+A runtime that has moved may go on to answer at its old address, with data that no longer change.
+"""
+
+
 class BrokenConnectionError(httpx.ReadError):
     """An error that httpx does not map, such as one of TLS after the handshake; its `__cause__` is the original."""
 
@@ -40,7 +48,14 @@ class Connections:
     could carry the token to another host.
     """
 
-    def __init__(self, runtime: RuntimeConfig, *, concurrency: int, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        runtime: RuntimeConfig,
+        *,
+        concurrency: int,
+        transport: Transport | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Opens no connection yet. Raises `ConfigError` for TLS files or a proxy that cannot be used."""
         try:
             # The HTTP client rejects some hosts that `config` cannot check, such as those with an emoji.
@@ -48,6 +63,7 @@ class Connections:
         except httpx.InvalidURL:
             raise ConfigError("runtime.base_url: expected a URL such as http://127.0.0.1:8090") from None
         self._transport = transport
+        self._monotonic = monotonic
         self._tls = ClientTls(runtime.tls)
         self._verify = self._tls.context()
         self._proxy = _proxy(runtime)
@@ -67,12 +83,12 @@ class Connections:
         """Acquire one before sending a request, and release it after reading the response."""
         where = "runtime.proxy" if runtime.proxy else "the proxy from the environment"
         try:
-            self._idle = [self._new_transport()]
+            self._idle = [self._new_connection()]
         except ImportError:
             raise ConfigError(f"{where}: socks5 needs the package socksio: pip install 'httpx[socks]'") from None
         except (ValueError, httpx.InvalidURL):
             raise ConfigError(f"{where}: expected a URL such as http://proxy.example.com:3128") from None
-        self._busy: set[Transport] = set()
+        self._busy: set[_Connection] = set()
 
     def request(self, method: str, url: str, *, query: Query, body: Any, headers: Mapping[str, str]) -> httpx.Request:
         """Build a request with the configured query and headers.
@@ -97,12 +113,11 @@ class Connections:
         """
         self._follow_tls_files()
         verify = self._verify
-        # The most recently used: it is the least likely to have been closed by the server.
-        transport = self._idle.pop() if self._idle else self._new_transport()
-        self._busy.add(transport)
+        connection = self._take()
+        self._busy.add(connection)
         cancelled = False
         try:
-            response = await self._response(transport, request)
+            response = await self._response(connection.transport, request)
             with _mapped_errors():
                 try:
                     yield response
@@ -112,16 +127,16 @@ class Connections:
             cancelled = True
             raise
         finally:
-            self._busy.discard(transport)
-            if (cancelled or verify is not self._verify) and transport is not self._transport:
-                self._close_soon(transport)
+            self._busy.discard(connection)
+            if cancelled or verify is not self._verify or _has_unread_data(connection.transport):
+                self._close_soon(connection)
             else:
-                self._idle.append(transport)
+                self._idle.append(connection)
 
     async def close(self) -> None:
         """Close all connections."""
-        for transport in [*self._idle, *self._busy]:
-            await _close(transport)
+        for connection in [*self._idle, *self._busy]:
+            await _close(connection.transport)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -138,26 +153,59 @@ class Connections:
                 if not trace.used_kept_connection:
                     raise
 
+    def _take(self) -> "_Connection":
+        """Return the kept connection that was used last, since the server is least likely to have closed it."""
+        while self._idle:
+            connection = self._idle.pop()
+            if self._monotonic() - connection.since < MAX_AGE:
+                return connection
+            self._close_soon(connection)
+        return self._new_connection()
+
     def _follow_tls_files(self) -> None:
         """After a certificate was replaced, use no connection any more that was made with the previous one."""
         verify = self._tls.context()
-        if verify is not self._verify and self._transport is None:
+        if verify is not self._verify:
             self._verify = verify
-            for transport in self._idle:
-                self._close_soon(transport)
+            for connection in self._idle:
+                self._close_soon(connection)
             self._idle.clear()
 
-    def _new_transport(self) -> Transport:
-        return self._transport or httpx.AsyncHTTPTransport(
+    def _new_connection(self) -> "_Connection":
+        transport = self._transport or httpx.AsyncHTTPTransport(
             verify=self._verify,
             proxy=self._proxy,
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE),
         )
+        return _Connection(transport, self._monotonic())
 
-    def _close_soon(self, transport: Transport) -> None:
-        task = asyncio.create_task(_close(transport), name="close connection")
+    def _close_soon(self, connection: "_Connection") -> None:
+        if connection.transport is self._transport:
+            return  # that of a test, which serves all connections
+        task = asyncio.create_task(_close(connection.transport), name="close connection")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+class _Connection(NamedTuple):
+    """A pool of at most one connection, and our monotonic time since which it exists."""
+
+    transport: Transport
+    since: float
+
+
+def _has_unread_data(transport: Transport) -> bool:
+    """Whether the server sent more than its response: httpcore 1.0 would take it for the response to the next request.
+
+    There is no public way to know. What arrives later makes httpcore replace the connection.
+    """
+    for connection in getattr(getattr(transport, "_pool", None), "connections", ()):
+        while hasattr(connection, "_connection"):
+            connection = connection._connection  # noqa: SLF001, through the layers of a proxy
+        state = getattr(connection, "_h11_state", None)
+        if state is not None and state.trailing_data[0]:
+            return True
+    return False
 
 
 async def _close(transport: Transport) -> None:

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import dataclasses
 import random
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -18,7 +17,8 @@ import msgspec
 from exporter.errors import ApiError
 from exporter.runtime.almost_json import TypedDecoder
 from exporter.runtime.body import BodyError, read_body
-from exporter.runtime.connections import BrokenConnectionError, Connections, Query
+from exporter.runtime.connection_errors import kind_of
+from exporter.runtime.connections import Connections, Query
 from exporter.runtime.rate_limits import http_date, is_rate_limit, pause
 
 RETRIES = 2
@@ -119,7 +119,7 @@ class HttpClient:
         try:
             request = self._connections.request(method, url, query=query, body=body, headers=headers)
         except (httpx.InvalidURL, ValueError) as error:
-            raise ApiError(f"{endpoint}: not requested ({_kind(error)})") from None
+            raise ApiError(f"{endpoint}: not requested ({kind_of(error)})") from None
         tries = 0
         while True:
             try:
@@ -160,7 +160,7 @@ class HttpClient:
             raise _TransientError(f"{endpoint}: no response in time", wait=float("inf"), counts=True) from None
         except httpx.HTTPError as error:
             # The error's own text can quote what a server sent; the name of its class cannot.
-            raise _TransientError(f"{endpoint}: no response ({_kind(error)})", counts=True) from None
+            raise _TransientError(f"{endpoint}: no response ({kind_of(error)})", counts=True) from None
         except BodyError as error:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:
@@ -170,13 +170,10 @@ class HttpClient:
     def _refused(self, endpoint: str, response: ApiResponse) -> ApiError:
         error = refusal(endpoint, response)
         limited = is_rate_limit(response.status, response.headers)
-        if error_code(response) == "PLAN_LIMIT" or not (limited or response.status in _TRANSIENT):
+        if error_code(response) == "PLAN_LIMIT" or not (limited or is_transient(response.status)):
             return error
-        wait = None
-        if limited or response.status == 503:
-            wait = pause(
-                response.status, response.headers, now=self._wall() if response.date is None else response.date
-            )
+        now = self._wall() if response.date is None else response.date
+        wait = pause(response.status, response.headers, now=now)
         if wait is not None:
             wait = min(wait, MAX_PAUSE)
             self._paused_until = max(self._paused_until, self._monotonic() + wait)
@@ -184,7 +181,13 @@ class HttpClient:
         return _TransientError(str(error), wait=wait, counts=response.status >= 500)
 
 
-_TRANSIENT = (429, 500, 502, 503, 504)
+def is_transient(status: int) -> bool:
+    """Whether the same request may succeed soon (RFC 9110).
+
+    408 is what load balancers send on a kept connection that they are about to close, if a request meets it. Statuses
+    from 520 are those of content delivery networks that cannot reach the runtime, and of some APIs under load.
+    """
+    return status in (408, 425, 429) or (status >= 500 and status not in (501, 505, 511))
 
 
 def refusal(endpoint: str, response: ApiResponse) -> ApiError:
@@ -195,6 +198,7 @@ def refusal(endpoint: str, response: ApiResponse) -> ApiError:
     meaning = {
         401: ": the token is missing, wrong or expired",
         403: ": the token may not read this",
+        407: ": the proxy refused",
         429: ": too many requests (rate limited)",
     }.get(code, "")
     if code != 429 and is_rate_limit(code, response.headers):
@@ -278,16 +282,3 @@ class _CircuitBreaker:
             raise
         else:
             self._failures = 0
-
-
-def _kind(error: Exception) -> str:
-    """Return an error's class, with OpenSSL's reason if it is one of TLS."""
-    cause: BaseException | None = error.__cause__ if isinstance(error, BrokenConnectionError) else error
-    kind = type(cause).__name__
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"{kind}: certificate: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError) and cause.reason:
-            return f"{kind}: TLS: {cause.reason.lower().replace('_', ' ')}"
-        cause = cause.__cause__ or cause.__context__
-    return kind

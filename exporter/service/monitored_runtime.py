@@ -86,7 +86,12 @@ class MonitoredRuntime:
             wall=dependencies.wall,
         )
         http_client = HttpClient(
-            Connections(config.runtime, concurrency=config.sync.concurrency, transport=dependencies.transport),
+            Connections(
+                config.runtime,
+                concurrency=config.sync.concurrency,
+                transport=dependencies.transport,
+                monotonic=dependencies.monotonic,
+            ),
             timeout=config.runtime.timeout,
             max_body=config.limits.body_bytes,
             observer=metrics,

@@ -55,7 +55,7 @@ def test_json_contains_the_same(tmp_path: Path) -> None:
 def test_an_unreachable_runtime_is_reported_in_one_line() -> None:
     checked = run("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
     assert checked.returncode == 1
-    assert "FAIL  health: no response (ConnectError)" in checked.stdout
+    assert "FAIL  health: no response (ConnectError: connection refused)" in checked.stdout
     assert "Traceback" not in checked.stdout + checked.stderr
 
 

@@ -150,7 +150,10 @@ def test_a_document_that_refers_to_itself_is_read() -> None:
     ("flags", "says"),
     [
         (("--suggest", "--openapi=/nowhere.json"), "/nowhere.json: cannot be read: No such file or directory"),
-        (("--suggest", "--openapi=http://127.0.0.1:9/x"), "http://127.0.0.1:9/x: no response (ConnectError)"),
+        (
+            ("--suggest", "--openapi=http://127.0.0.1:9/x"),
+            "http://127.0.0.1:9/x: no response (ConnectError: connection refused)",
+        ),
         (("--suggest", f"--openapi={ROOT / 'LICENSE'}"), "LICENSE: neither JSON nor YAML"),
         (("--openapi=x.json",), "--openapi: requires --suggest"),
     ],

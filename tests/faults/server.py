@@ -6,6 +6,7 @@ A fake, because no real runtime can be made to have all these faults. `ScriptedR
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -26,6 +27,10 @@ class Exchange:
     request: httpx.Request
     response: httpx.Response
     writer: asyncio.StreamWriter
+    number: int = 1
+    """Of the request among those of its connection."""
+    keeps: bool = False
+    """Whether the connection stays open after the response."""
 
     @property
     def token(self) -> str:
@@ -44,8 +49,12 @@ class Exchange:
         status: int | None = None,
         length: int | None = None,
         headers: Mapping[str, str] | None = None,
+        behind: bytes = b"",
     ) -> None:
-        """Send the response with another body, status or headers; `length` is its Content-Length."""
+        """Send the response with another body, status or headers; `length` is its Content-Length.
+
+        `behind` is sent with it and is not part of it.
+        """
         body = self.response.content if body is None else body
         named = {
             "Date": self.response.headers.get("Date", ""),
@@ -55,9 +64,10 @@ class Exchange:
             "Content-Length": str(len(body) if length is None else length),
             **{name.replace("_", "-"): value for name, value in (headers or {}).items()},
         }
-        head = [f"HTTP/1.1 {status or self.response.status_code} X", "Connection: close"]
+        connection = "keep-alive" if self.keeps else "close"
+        head = [f"HTTP/1.1 {status or self.response.status_code} X", f"Connection: {connection}"]
         head += [f"{name}: {value}" for name, value in named.items() if value]
-        self.writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        self.writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body + behind)
         await self.writer.drain()
 
 
@@ -68,13 +78,18 @@ class FaultyRuntime:
     runtime: ScriptedRuntime
     fault: Fault | None = None
     path: str = ""
+    keeps: bool = False
+    """Whether connections stay open after a response."""
     requests: int = 0
+    connections: int = 0
     _writers: list[asyncio.StreamWriter] = dataclasses.field(default_factory=list)
 
     @contextlib.asynccontextmanager
-    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    async def serving(
+        self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", port: int = 0
+    ) -> AsyncIterator[str]:
         """Serve; yields the URL."""
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(self._connection, host, port, ssl=tls)
         port = server.sockets[0].getsockname()[1]
         try:
             yield f"{'https' if tls else 'http'}://localhost:{port}"
@@ -88,16 +103,22 @@ class FaultyRuntime:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
+        self.connections += 1
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            line, *fields = head.split("\r\n")
-            method, target, _ = line.split(" ")
-            headers = dict(field.split(": ", 1) for field in fields if field)
-            request = httpx.Request(method, f"http://runtime.test{target}", headers=headers)
-            self.requests += 1
-            exchange = Exchange(request, self.runtime._answer(request), writer)
-            if self.fault is not None and self.path in request.url.path:
-                await self.fault(exchange)
-            else:
-                await exchange.send()
+            for number in itertools.count(1):
+                await self._respond(await reader.readuntil(b"\r\n\r\n"), writer, number)
+                if not self.keeps or writer.is_closing():
+                    break
         writer.close()
+
+    async def _respond(self, head: bytes, writer: asyncio.StreamWriter, number: int) -> None:
+        line, *fields = head.decode().split("\r\n")
+        method, target, _ = line.split(" ")
+        headers = dict(field.split(": ", 1) for field in fields if field)
+        request = httpx.Request(method, f"http://runtime.test{target}", headers=headers)
+        self.requests += 1
+        exchange = Exchange(request, self.runtime._answer(request), writer, number, self.keeps)
+        if self.fault is not None and self.path in request.url.path:
+            await self.fault(exchange)
+        else:
+            await exchange.send()

@@ -252,14 +252,14 @@ MODES = (
         logged="no response in time",
         endless=True,
     ),
-    Mode("closes without a response", closes_without_response, Affects.API, "", "no response (RemoteProtocolError)"),
+    Mode("closes without a response", closes_without_response, Affects.API, "", "the connection was closed"),
     Mode(
         "closes in the middle of the body",
         closes_in_the_middle,
         Affects.PROJECT,
-        logged="no response (RemoteProtocolError)",
+        logged="the response is truncated",
     ),
-    Mode("is not an HTTP server", is_not_http, Affects.API, "", "no response (RemoteProtocolError)"),
+    Mode("is not an HTTP server", is_not_http, Affects.API, "", "no response (RemoteProtocolError: "),
     Mode("sends an endless body", endless_body, Affects.PROJECT, logged="larger than limits.body_bytes"),
     Mode("sends a gzip bomb", gzip_bomb, Affects.PROJECT, logged="larger than limits.body_bytes"),
     Mode(

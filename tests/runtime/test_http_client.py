@@ -24,7 +24,7 @@ def plan_limit(status: int) -> httpx.Response:
 # -- retries ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520, 524, 530])
 async def test_transient_failures_are_retried_with_backoff(status: int) -> None:
     observed, waits = Observed(), list[float]()
     answers = iter([httpx.Response(status), httpx.Response(status), httpx.Response(200, content=GOOD)])
@@ -45,7 +45,7 @@ async def test_retries_have_jitter() -> None:
 
 @pytest.mark.parametrize(
     "refusal",
-    [httpx.Response(400), httpx.Response(401), httpx.Response(403), httpx.Response(404), httpx.Response(302)]
+    [httpx.Response(status) for status in (302, 400, 401, 403, 404, 407, 501, 505, 511)]
     + [plan_limit(status) for status in (402, 403, 429, 503)],
     ids=lambda refusal: f"{refusal.status_code}-{len(refusal.content)}",
 )
