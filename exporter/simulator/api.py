@@ -21,7 +21,8 @@ from exporter.simulator.engine import Engine, UnknownSpinnerError
 from exporter.simulator.middleware import ApiMiddleware, http_date
 from exporter.simulator.plan import PlanLimitError
 from exporter.simulator.query import Query, QueryError, read_query
-from exporter.simulator.run import Project, Record, RecordStatus, Run
+from exporter.simulator.run import Record, RecordStatus, Run
+from exporter.simulator.run_index import RunList
 from exporter.simulator.wire import problem
 
 T = TypeVar("T")
@@ -31,14 +32,18 @@ STATUS_LABELS = frozenset(
 )  # fmt: skip
 """Values of the parameter `status` that are always valid, in addition to the labels of the scenario."""
 
+_JOB_FILTERS = ("limit", "cursor", "status", "active", "updatedSince")
+
 _RECORD_STATUSES = frozenset(status.value for status in RecordStatus)
 
 
-def create_app(engine: Engine, *, token: str | None = None, run_engine: bool = True) -> Starlette:
+def create_app(
+    engine: Engine, *, token: str | None = None, run_engine: bool = True, lists_across_projects: bool = True
+) -> Starlette:
     """Return the API of an engine. The application runs the engine during its lifespan, unless `run_engine` is False.
 
     Without a running engine, each request first runs all events that are due. With a `token`, all paths under `/api`
-    require it.
+    require it. Without `lists_across_projects` it has only the lists of one project and of one run.
 
     Every response has a Date header with the engine's clock, so start uvicorn with `date_header=False`.
     """
@@ -57,8 +62,10 @@ def create_app(engine: Engine, *, token: str | None = None, run_engine: bool = T
     middleware = Middleware(
         ApiMiddleware, now_ms=engine.now_ms, token=token, requests_per_second=engine.scenario.api.requests_per_second
     )
+    across = [Route("/api/v1/jobs", api.jobs_of_all_projects), Route("/api/v1/records", api.records_of_all_runs)]
     app = Starlette(
         routes=[
+            *(across if lists_across_projects else ()),
             Route("/health", api.health),
             Route("/api/v1/projects", api.projects),
             Route("/api/v1/projects/{project_id}/jobs", api.jobs),
@@ -100,14 +107,25 @@ class _Api:
         return self._page(request, query, ((position, wire.project_view(project)) for position, project in projects))
 
     async def jobs(self, request: Request) -> Response:
-        names = ("limit", "cursor", "status", "active", "updatedSince")
-        query = read_query(request.query_params, *names, statuses=self._status_labels)
+        query = read_query(request.query_params, *_JOB_FILTERS, statuses=self._status_labels)
         project = self._engine.projects.get(request.path_params["project_id"])
         if project is None:
             raise HTTPException(404, "There is no such project.")
+        return self._job_page(request, query, self._engine.run_index.of_project(project.id))
+
+    async def jobs_of_all_projects(self, request: Request) -> Response:
+        query = read_query(request.query_params, *_JOB_FILTERS, "projectId", statuses=self._status_labels)
+        if query.project_id is None:
+            return self._job_page(request, query, self._engine.run_index.of_all_projects())
+        # A filter: of a project that does not exist there are no runs.
+        project = self._engine.projects.get(query.project_id)
+        runs = RunList() if project is None else self._engine.run_index.of_project(project.id)
+        return self._job_page(request, query, runs)
+
+    def _job_page(self, request: Request, query: Query, runs: RunList) -> Response:
         after = self._position(request, query)
         by_change = query.updated_since_ms is not None
-        found = self._changed_runs(project, query, after) if by_change else self._created_runs(project, query, after)
+        found = self._changed_runs(runs, query, after) if by_change else runs.created_after(after, active=query.active)
         wanted = (run for run in found if query.status in (None, run.label))
         return self._page(
             request,
@@ -126,6 +144,26 @@ class _Api:
             # In order of failure, so that a record that fails while a client reads pages is on a later page.
             return self._page(request, query, self._views(run, islice(enumerate(run.failed_records, 1), after, None)))
         return self._page(request, query, self._all_views(run, query, after))
+
+    async def records_of_all_runs(self, request: Request) -> Response:
+        names = ("limit", "cursor", "status", "updatedSince")
+        query = read_query(request.query_params, *names, statuses=(RecordStatus.FAILED.value,))
+        if query.status is None:
+            raise QueryError("status: expected failed, since only failed records are listed for all runs")
+        failures, since = self._engine.run_index.failures, query.updated_since_ms
+        after = self._position(request, query)
+        if query.cursor is not None or since is None:
+            found = failures.after(after)
+        else:
+            found = failures.since(lambda moment: self._engine.wall_ms(moment) >= since)
+        return self._page(
+            request,
+            query,
+            (
+                (each.position, wire.record_of_project_view(each.run, each.record, self._engine.wall_ms))
+                for each in found
+            ),
+        )
 
     async def usage(self, _: Request) -> Response:
         return _json(wire.usage_view(self._engine.plan))
@@ -149,11 +187,7 @@ class _Api:
             raise HTTPException(404, "There is no such job, or it is no longer kept.")
         return run
 
-    def _created_runs(self, project: Project, query: Query, after: int) -> Iterable[Run]:
-        return self._engine.run_index.of_project(project.id).created_after(after, active=query.active)
-
-    def _changed_runs(self, project: Project, query: Query, after: int) -> Iterable[Run]:
-        runs = self._engine.run_index.of_project(project.id)
+    def _changed_runs(self, runs: RunList, query: Query, after: int) -> Iterable[Run]:
         since = query.updated_since_ms
         if query.cursor is not None or since is None:
             changed = runs.changed_after(after)

@@ -30,11 +30,12 @@ class Query:
     active: bool
     updated_since_ms: float | None
     """Epoch milliseconds."""
+    project_id: str | None
 
     @property
     def scope(self) -> str:
         """Identifies the list with its filters, independent of the page."""
-        return f"{self.status}\0{self.active}\0{self.updated_since_ms}"
+        return f"{self.status}\0{self.active}\0{self.updated_since_ms}\0{self.project_id}"
 
 
 def read_query(parameters: QueryParams, *names: str, statuses: Container[str] = ()) -> Query:
@@ -59,6 +60,7 @@ def read_query(parameters: QueryParams, *names: str, statuses: Container[str] = 
         status=status,
         active=_flag(given.get("active")),
         updated_since_ms=None if since is None else _milliseconds(since),
+        project_id=_project_id(given.get("projectId")),
     )
 
 
@@ -68,6 +70,12 @@ def _limit(text: str | None) -> int:
     if not re.fullmatch(r"[1-9]\d{0,2}", text, re.ASCII) or int(text) > MAX_LIMIT:
         raise QueryError(f"limit: expected a whole number from 1 to {MAX_LIMIT}")
     return int(text)
+
+
+def _project_id(text: str | None) -> str | None:
+    if text == "":
+        raise QueryError("projectId: expected an id")
+    return text
 
 
 def _flag(text: str | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from exporter.simulator.run import Run
+from exporter.simulator.run import Record, Run
 
 
 class RunIndex:
@@ -14,7 +14,9 @@ class RunIndex:
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
-        self._lists: dict[str, ProjectRuns] = {}
+        self._lists: dict[str, RunList] = {}
+        self._of_all_projects = RunList()
+        self._failures = FailedRecords()
         self._ended: deque[Run] = deque()
         self._revision = 0
 
@@ -25,20 +27,30 @@ class RunIndex:
 
     def add_project(self, project_id: str) -> None:
         """Add an empty list for a project."""
-        self._lists[project_id] = ProjectRuns()
+        self._lists[project_id] = RunList()
 
-    def of_project(self, project_id: str) -> "ProjectRuns":
+    def of_project(self, project_id: str) -> "RunList":
         """Return one project's runs."""
         return self._lists[project_id]
+
+    def of_all_projects(self) -> "RunList":
+        """Return the runs of all projects in one list."""
+        return self._of_all_projects
+
+    @property
+    def failures(self) -> "FailedRecords":
+        """The failed records of all runs."""
+        return self._failures
 
     def changed(self, run: Run, now: float) -> None:
         """Record that a run is new, has changed or has ended at `now`."""
         self._revision += 1
         run.revision = self._revision
         run.updated_at = now
-        project_list = self._lists[run.project.id]
         self._runs.setdefault(run.id, run)
-        project_list.changed(run)
+        self._lists[run.project.id].changed(run)
+        self._of_all_projects.changed(run)
+        self._failures.changed(run)
         if run.ended_at is not None:
             self._ended.append(run)
 
@@ -48,10 +60,12 @@ class RunIndex:
             run = self._ended.popleft()
             del self._runs[run.id]
             self._lists[run.project.id].remove(run)
+            self._of_all_projects.remove(run)
+            self._failures.remove(run)
 
 
-class ProjectRuns:
-    """One project's runs in three orders. The cost of a change does not depend on the number of runs."""
+class RunList:
+    """Runs of one project, or of all, in three orders. The cost of a change does not depend on the number of runs."""
 
     def __init__(self) -> None:
         self._all: dict[int, Run] = {}
@@ -95,6 +109,55 @@ class ProjectRuns:
 
     def _is_current(self, change: "_Change") -> bool:
         return change.run.revision == change.revision and change.run.number in self._all
+
+
+class FailedRecords:
+    """The failed records of all runs, in the order in which they failed."""
+
+    def __init__(self) -> None:
+        self._failures: list[Failure] = []
+        self._noted: dict[int, int] = {}
+        """How many failed records of each run are in the list, by its number."""
+        self._last = 0
+
+    def changed(self, run: Run) -> None:
+        """Add the records of a run that have failed since the last call."""
+        noted = self._noted.get(run.number, 0)
+        if run.failed == noted:
+            return
+        for record in run.failed_records[noted:]:
+            self._last += 1
+            self._failures.append(Failure(self._last, run, record))
+        self._noted[run.number] = run.failed
+
+    def remove(self, run: Run) -> None:
+        """Remove the records of a run that has ended."""
+        self._noted.pop(run.number, None)
+        # Removed when they are the majority, as outdated changes of runs are.
+        if len(self._failures) > 64 and len(self._failures) > 2 * sum(self._noted.values()):
+            self._failures = [failure for failure in self._failures if failure.run.number in self._noted]
+
+    def after(self, position: int) -> "Iterator[Failure]":
+        """Iterate over the failed records with a higher position."""
+        return self._from(bisect_left(self._failures, position + 1, key=lambda failure: failure.position))
+
+    def since(self, is_since: Callable[[float], bool]) -> "Iterator[Failure]":
+        """Iterate over the records for whose time of failure `is_since` holds."""
+        return self._from(bisect_left(self._failures, True, key=lambda failure: is_since(failure.record.ended_at or 0)))
+
+    def _from(self, start: int) -> "Iterator[Failure]":
+        for place in range(start, len(self._failures)):
+            failure = self._failures[place]
+            if failure.run.number in self._noted:
+                yield failure
+
+
+class Failure(NamedTuple):
+    """A record that failed, with its run and its position in the list."""
+
+    position: int
+    run: Run
+    record: Record
 
 
 class _Change(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -92,6 +93,12 @@ class RecordView(_Wire, frozen=True):
     ended_at: str | None
     attempts: int
     step: CurrentStepView | None
+
+
+class RecordOfProjectView(RecordView, frozen=True):
+    """A record in the list of all runs."""
+
+    project_id: str
 
 
 class Page(_Wire, frozen=True):
@@ -214,6 +221,12 @@ def record_view(run: Run, record: Record, wall_ms: WallMs) -> RecordView:
         attempts=record.attempts,
         step=current_step,
     )
+
+
+def record_of_project_view(run: Run, record: Record, wall_ms: WallMs) -> RecordOfProjectView:
+    """Return the JSON object of a record that has started, with its project."""
+    view: dict[str, Any] = msgspec.structs.asdict(record_view(run, record, wall_ms))
+    return RecordOfProjectView(**view, project_id=run.project.id)
 
 
 def pending_record_view(run: Run, index: int) -> RecordView:
