@@ -199,13 +199,12 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
     "--web.listen-address", "address", default="127.0.0.1:8090", show_default=True, help="Address of the API."
 )
 @click.option(
-    "--lists-across-projects/--no-lists-across-projects",
-    default=True,
-    show_default=True,
-    help="Whether it lists the runs of all projects, and the failed records of all runs, as newer runtimes do.",
+    "--old-contract",
+    is_flag=True,
+    help="Have no list of the runs of all projects, nor of the failed records of all runs.",
 )
 @_with_scenario
-def runtime(address: str, scenario: str, speed: float, seed: int, *, lists_across_projects: bool) -> None:
+def runtime(address: str, scenario: str, speed: float, seed: int, *, old_contract: bool) -> None:
     """Run only the embedded runtime: it plays a scenario and responds as a real runtime does."""
     from exporter import simulator
 
@@ -214,7 +213,7 @@ def runtime(address: str, scenario: str, speed: float, seed: int, *, lists_acros
         listener = listen(address)
         log.info("listening", url=url_of(listener), scenario=loaded.name, speed=speed, seed=seed)
         # The Date of its responses is the scenario's clock, so the server must not add its own.
-        app = simulator.create_app(engine, lists_across_projects=lists_across_projects)
+        app = simulator.create_app(engine, lists_across_projects=not old_contract)
         await serve(app, listener, date_header=False)
 
     logs.configure("info", "logfmt")
