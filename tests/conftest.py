@@ -54,7 +54,7 @@ MARKS = {
         "tests/mutants/test_equivalents.py",
         "tests/mutants/test_mutations.py",
         "tests/servers/",
-        "tests/scaling/test_helm.py",
+        "tests/scaling/test_helm",
     ),
     # Play scenarios in real time, or take more than ten seconds of processor time.
     "slow": (

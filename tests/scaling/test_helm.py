@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import pytest
 import yaml
 
 from exporter.config import load
+from tests.scaling.chart import CHART, KUBERNETES, URL, one, rendered, template
+from tests.scaling.relabeling import scrape_config
 from tests.stack.programs import ROOT, program, spinner_exporter
 
-CHART = ROOT / "deploy" / "helm" / "spinner-exporter"
 RULES = ("alerts", "recording")
-URL = "config.runtime.base_url=https://runtime.example.com"
 EVERYTHING = (
     URL,
     "token.secretName=runtime-token",
@@ -38,34 +37,6 @@ RUNTIMES = (
     "config.runtimes[1].name=us",
     "config.runtimes[1].base_url=https://us.example.com",
 )
-KUBERNETES = "1.31"
-
-
-def helm() -> str:
-    """Return Helm: from PATH, or as `make test-all` unpacked it."""
-    found = shutil.which("helm", path=str(ROOT / ".servers" / "helm")) or shutil.which("helm")
-    if found is None:
-        # The checks below that need no Helm still run.
-        pytest.skip("helm is neither on PATH nor in .servers/helm")
-    return found
-
-
-def rendered(*settings: str) -> list[dict[str, Any]]:
-    ended = template(*settings)
-    assert ended.returncode == 0, ended.stderr
-    return [document for document in yaml.safe_load_all(ended.stdout) if document]
-
-
-def template(*settings: str) -> subprocess.CompletedProcess[str]:
-    flags = [word for setting in settings for word in ("--set", setting)]
-    options = ["--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
-    command = [helm(), "template", "demo", str(CHART), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
-    (found,) = (each for each in documents if each["kind"] == kind and each["metadata"]["name"].endswith(name))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -195,19 +166,7 @@ def test_promtool_accepts_the_scrape_config_and_its_replicas_exist(tmp_path: Pat
     assert one(documents, "Service", headless)["spec"]["clusterIP"] == "None"
     lists = [each["url"] for each in scraping["httpSDConfigs"]]
     assert lists == [f"http://{to.replace('${1}', str(replica))}/sd" for replica in range(2)]
-    # As the operator does: camelCase keys become the snake_case keys of Prometheus.
-    config = {
-        "scrape_configs": [
-            {
-                "job_name": "projects",
-                "http_sd_configs": [{"url": url} for url in lists],
-                "relabel_configs": [
-                    {re.sub("([A-Z])", r"_\1", key).lower(): value for key, value in each.items()}
-                    for each in scraping["relabelings"]
-                ],
-            }
-        ]
-    }
+    config = {"scrape_configs": [scrape_config(scraping) | {"http_sd_configs": [{"url": url} for url in lists]}]}
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     subprocess.run(
         [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")], check=True, capture_output=True

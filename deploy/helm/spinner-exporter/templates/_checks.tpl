@@ -1,0 +1,52 @@
+{{- /* Fails if the values contradict each other or what is installed, and says what to do. */ -}}
+{{- define "spinner-exporter.checks" -}}
+{{- $runtime := default dict .Values.config.runtime }}
+{{- if not (or .Values.config.runtimes $runtime.base_url) }}
+{{- fail "config.runtime.base_url: expected the URL of the runtime's API" }}
+{{- end }}
+{{- if and .Values.config.runtimes $runtime }}
+{{- fail "config.runtime: expected either runtime or runtimes, not both" }}
+{{- end }}
+{{- if and .Values.config.runtimes .Values.token.secretName }}
+{{- include "spinner-exporter.checks.token-files" . }}
+{{- end }}
+{{- if and .Values.persistence.enabled (include "spinner-exporter.probed" .) }}
+{{- fail "persistence.enabled: expected false with scrapeConfig.enabled or projects.on_probe: what is probed is not saved" }}
+{{- end }}
+{{- if .Values.persistence.enabled }}
+{{- include "spinner-exporter.checks.volume" . }}
+{{- end }}
+{{- end }}
+
+{{- define "spinner-exporter.checks.token-files" -}}
+{{- $used := false }}
+{{- range .Values.config.runtimes }}
+{{- if hasPrefix "/run/secrets/spinner-exporter/" (toString .token_file) }}{{ $used = true }}{{ end }}
+{{- end }}
+{{- if not $used }}
+{{- fail "token.secretName: no entry of config.runtimes uses it; set token_file: /run/secrets/spinner-exporter/KEY in an entry" }}
+{{- end }}
+{{- end }}
+
+{{- /* Kubernetes does not allow to change the volumes of a StatefulSet, and does not say how to. */ -}}
+{{- define "spinner-exporter.checks.volume" -}}
+{{- $name := include "spinner-exporter.workload" . }}
+{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace $name }}
+{{- range (default dict $there.spec).volumeClaimTemplates }}
+{{- $size := .spec.resources.requests.storage }}
+{{- $class := default "" .spec.storageClassName }}
+{{- $same := and (eq $class $.Values.persistence.storageClass)
+      (eq (include "spinner-exporter.bytes" $size) (include "spinner-exporter.bytes" $.Values.persistence.size)) }}
+{{- if not $same }}
+{{- fail (printf "persistence: StatefulSet %s has volumes with size %s and storageClass %q, which Kubernetes does not change. Set these values, or delete it without its pods (kubectl -n %s delete statefulset %s --cascade=orphan), change the size of its claims (kubectl -n %s edit pvc) and upgrade again" $name (toString $size) $class $.Release.Namespace $name $.Release.Namespace) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* A quantity in bytes, because Kubernetes writes 1024Mi as 1Gi. */ -}}
+{{- define "spinner-exporter.bytes" -}}
+{{- $number := regexFind "^[0-9.]+" (toString .) }}
+{{- $unit := trimPrefix $number (toString .) }}
+{{- $units := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "" 1 }}
+{{- if and $number (hasKey $units $unit) }}{{ printf "%.0f" (mulf $number (get $units $unit)) }}{{ else }}{{ . }}{{ end }}
+{{- end }}

@@ -1,0 +1,43 @@
+"""The chart, as Helm renders it."""
+
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.stack.programs import ROOT
+
+CHART = ROOT / "deploy" / "helm" / "spinner-exporter"
+URL = "config.runtime.base_url=https://runtime.example.com"
+KUBERNETES = "1.31"
+
+
+def helm() -> str:
+    """Return Helm: the one of HELM, or as `make test-all` unpacked it, or from PATH."""
+    folder = ROOT / ".servers" / "helm"
+    found = os.environ.get("HELM") or shutil.which("helm", path=str(folder)) or shutil.which("helm")
+    if found is None:
+        # The tests that need no Helm still run.
+        pytest.skip("helm is neither on PATH nor in .servers/helm")
+    return found
+
+
+def rendered(*settings: str) -> list[dict[str, Any]]:
+    ended = template(*settings)
+    assert ended.returncode == 0, ended.stderr
+    return [document for document in yaml.safe_load_all(ended.stdout) if document]
+
+
+def template(*settings: str) -> subprocess.CompletedProcess[str]:
+    flags = [word for setting in settings for word in ("--set", setting)]
+    options = ["--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
+    command = [helm(), "template", "demo", str(CHART), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    (found,) = (each for each in documents if each["kind"] == kind and each["metadata"]["name"].endswith(name))
+    return found

@@ -1,0 +1,327 @@
+"""What settings of the chart lead to: shards, tokens of several runtimes, network policies, passwords and volumes."""
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from exporter.config import load
+from tests.scaling.chart import CHART, URL, helm, one, rendered, template
+from tests.scaling.relabeling import scrape_config
+from tests.stack.programs import prometheus_with, until
+
+RUNTIMES = (
+    "config.runtimes[0].name=eu",
+    "config.runtimes[0].base_url=https://eu.example.com:8443",
+    "config.runtimes[0].token_file=/run/secrets/spinner-exporter/eu",
+    "config.runtimes[1].name=us",
+    "config.runtimes[1].base_url=http://us.example.com",
+    "config.runtimes[1].token_file=/run/secrets/spinner-exporter/us",
+)
+PROJECTS = 200
+
+
+# -- shards -----------------------------------------------------------------------------------------------------
+
+
+def test_each_of_the_operator_s_shards_scrapes_its_own_projects(tmp_path: Path) -> None:
+    spec = one(rendered(URL, "scrapeConfig.enabled=true", "scrapeConfig.shards=2", "replicas=2"), "ScrapeConfig")[
+        "spec"
+    ]
+    kept = [projects_of(tmp_path, spec, shard) for shard in range(2)]
+    assert Counter(instance for shard in kept for instance in shard) == {f"eu/p{n}": 1 for n in range(PROJECTS)}
+    for shard in kept:
+        replicas = Counter(shard.values())
+        assert len(replicas) == 2, f"a shard uses one replica only: {replicas}"
+        assert min(replicas.values()) > PROJECTS / 10
+
+
+def test_without_shards_in_the_chart_the_operator_s_first_shard_scrapes_all_projects(tmp_path: Path) -> None:
+    """The operator adds no shards of its own, so that every shard would scrape everything."""
+    spec = one(rendered(URL, "scrapeConfig.enabled=true"), "ScrapeConfig")["spec"]
+    assert [len(projects_of(tmp_path, spec, shard)) for shard in range(2)] == [PROJECTS, 0]
+
+
+def projects_of(folder: Path, spec: dict[str, Any], shard: int) -> dict[str, str]:
+    """Return the address at which a real Prometheus scrapes each project (`instance`) as a shard of the operator."""
+    targets = [
+        {
+            "targets": ["any-replica:10095"],
+            "labels": {"__metrics_path__": "/probe", "__param_runtime": "eu", "__param_project": f"p{number}"},
+        }
+        for number in range(PROJECTS)
+    ]
+    (folder / "targets.json").write_text(json.dumps(targets))
+    job = scrape_config(spec, shard) | {"file_sd_configs": [{"files": [str(folder / "targets.json")]}]}
+    found: list[dict[str, Any]] = []
+
+    def discovered() -> bool:
+        answer = httpx.get(f"{url}/api/v1/targets").json()["data"]
+        found[:] = answer["activeTargets"]
+        return len(found) + len(answer["droppedTargets"]) == PROJECTS
+
+    with prometheus_with(folder, {"scrape_configs": [job]}) as url:
+        until(discovered, "Prometheus has discovered all projects")
+    return {each["labels"]["instance"]: each["scrapeUrl"].partition("/probe")[0] for each in found}
+
+
+def test_every_shard_scrapes_the_series_of_the_runtime() -> None:
+    both = (URL, "serviceMonitor.enabled=true", "scrapeConfig.enabled=true")
+    (endpoint,) = one(rendered(*both), "ServiceMonitor")["spec"]["endpoints"]
+    assert {"targetLabel": "__tmp_disable_sharding", "replacement": "true"} in endpoint["relabelings"]
+
+
+# -- several runtimes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("config.runtime=null",)])
+def test_several_runtimes_read_their_tokens_from_keys_of_one_secret(tmp_path: Path, more: tuple[str, ...]) -> None:
+    documents = rendered(*RUNTIMES, "token.secretName=tokens", *more)
+    pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {each["name"]: each["value"] for each in container["env"]}
+    (volume,) = (each for each in pod["volumes"] if each["name"] == "token")
+    (mount,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "token")
+    assert volume["secret"] == {"secretName": "tokens", "defaultMode": 0o440}, "not all keys are mounted"
+    (tmp_path / "exporter.yml").write_text(one(documents, "ConfigMap", "spinner-exporter")["data"]["exporter.yml"])
+    settings = load(tmp_path / "exporter.yml", environ=environ)
+    assert {name: each.runtime.token_file for name, each in settings.runtimes.items()} == {
+        name: f"{mount}/{name}" for name in ("eu", "us")
+    }
+
+
+def test_the_example_of_several_runtimes_in_the_values_is_valid(tmp_path: Path) -> None:
+    values = (CHART / "values.yaml").read_text()
+    lines = values[values.index("#  runtimes:") :].splitlines()
+    example = [line[1:] for line in lines[: lines.index("")]]
+    (tmp_path / "exporter.yml").write_text("\n".join(line.removeprefix("  ") for line in example))
+    assert set(load(tmp_path / "exporter.yml", environ={}).runtimes) == {"eu", "us"}
+
+
+# -- network policies -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "ports"),
+    [
+        (("config.runtime.base_url=https://runtime.example.com",), [443]),
+        (("config.runtime.base_url=http://runtime.example.com/path:1/",), [80]),
+        (("config.runtime.base_url=http://runtime:8090",), [8090]),
+        (("config.runtime.base_url=http://[fd00::1]",), [80]),
+        (("config.runtime.base_url=http://[fd00::1]:8090",), [8090]),
+        ((URL, "config.runtime.proxy=http://proxy:3128"), [443, 3128]),
+        ((URL, "config.runtime.proxy=socks5://proxy"), [443, 1080]),
+        ((URL, "config.runtime.proxy=none"), [443]),
+        ((URL, "networkPolicy.runtimePorts[0]=8443", "networkPolicy.runtimePorts[1]=443"), [443, 8443]),
+        (RUNTIMES, [8443, 80]),
+        ((*RUNTIMES, "config.runtimes[1].proxy=https://proxy:3129"), [8443, 80, 3129]),
+    ],
+)
+def test_a_pod_may_reach_dns_the_runtimes_and_their_proxies(settings: tuple[str, ...], ports: list[int]) -> None:
+    dns, runtimes = one(rendered(*settings), "NetworkPolicy")["spec"]["egress"]
+    assert dns["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert runtimes == {"ports": [{"port": port} for port in ports]}
+
+
+def test_no_setting_of_the_network_policy_opens_everything() -> None:
+    """A rule with `ports: null` or `from: null` allows everything."""
+    empty = ("networkPolicy.runtimePorts=null", "networkPolicy.dnsPorts=null", "networkPolicy.from=null")
+    spec = one(rendered(URL, *empty), "NetworkPolicy")["spec"]
+    assert spec["egress"] == [{"ports": [{"port": 443}]}]
+    assert spec["ingress"] == [{"ports": [{"port": "http"}], "from": [{"podSelector": {}}]}]
+
+
+# -- passwords and TLS ------------------------------------------------------------------------------------------
+
+SCRAPED = (URL, "serviceMonitor.enabled=true", "scrapeConfig.enabled=true", "replicas=2")
+PASSWORD = {"username": {"name": "web", "key": "username"}, "password": {"name": "web", "key": "password"}}
+
+
+def scraping(*settings: str) -> list[dict[str, Any]]:
+    """Return the parts of the rendered objects that say how Prometheus scrapes and lists."""
+    documents = rendered(*SCRAPED, *settings)
+    spec = one(documents, "ScrapeConfig")["spec"]
+    return [*one(documents, "ServiceMonitor")["spec"]["endpoints"], spec, *spec["httpSDConfigs"]]
+
+
+def test_prometheus_authenticates_with_keys_of_the_web_config_s_secret() -> None:
+    parts = scraping("webConfig.secretName=web")
+    assert len(parts) == 4
+    assert all(part["basicAuth"] == PASSWORD for part in parts)
+    assert not any("tlsConfig" in part for part in parts)
+
+
+def test_prometheus_trusts_the_certificate_authority_of_the_web_config_s_secret() -> None:
+    parts = scraping("webConfig.secretName=web", "webConfig.caKey=ca.crt")
+    trust = {
+        "ca": {"secret": {"name": "web", "key": "ca.crt"}},
+        "serverName": "demo-spinner-exporter.monitoring.svc",
+    }
+    assert all(part["tlsConfig"] == trust for part in parts)
+    endpoint, spec, *lists = parts
+    assert (endpoint["scheme"], spec["scheme"]) == ("https", "HTTPS")
+    assert all(each["url"].startswith("https://") for each in lists)
+
+
+def test_a_web_config_without_users_sends_no_password() -> None:
+    assert not any("basicAuth" in part for part in scraping("webConfig.secretName=web", "webConfig.usernameKey="))
+
+
+def test_settings_of_their_own_override_those_of_the_web_config() -> None:
+    own = ("scrapeConfig.basicAuth.username.name=own", "scrapeConfig.basicAuth.username.key=u")
+    endpoint, *parts = scraping("webConfig.secretName=web", *own)
+    assert endpoint["basicAuth"] == PASSWORD
+    assert all(part["basicAuth"] == {"username": {"name": "own", "key": "u"}} for part in parts)
+
+
+# -- volumes ----------------------------------------------------------------------------------------------------
+
+
+def test_workloads_whose_volumes_differ_have_names_of_their_own() -> None:
+    """Kubernetes does not allow to change a StatefulSet's volumes; a workload with another name replaces it."""
+    shapes = ((), ("persistence.enabled=true",), ("scrapeConfig.enabled=true",))
+    workloads = [document for shape in shapes for document in rendered(URL, *shape) if "Set" in document["kind"]]
+    workloads += [one(rendered(URL), "Deployment")]
+    assert len({workload["metadata"]["name"] for workload in workloads}) == len(shapes)
+
+
+def test_a_long_release_name_leaves_room_for_the_controller_s_hash() -> None:
+    release = "a" * 53
+    command = [helm(), "template", release, str(CHART), "--kube-version=1.31.0", "--set", URL]
+    for shape in ("persistence.enabled=true", "scrapeConfig.enabled=true"):
+        ended = subprocess.run([*command, "--set", shape], capture_output=True, text=True, check=True)
+        documents = [document for document in yaml.safe_load_all(ended.stdout) if document]
+        name = one(documents, "StatefulSet")["metadata"]["name"]
+        # Kubernetes appends `-` and ten characters, and the whole is the value of a label.
+        assert len(name) <= 63 - 11, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ((), False),
+        (("persistence.size=2Gi", "persistence.storageClass=fast"), True),
+        (("persistence.size=1024Mi",), False),
+        (("persistence.size=1073741824",), False),
+        (("persistence.size=2Gi",), True),
+        (("persistence.storageClass=fast",), True),
+    ],
+)
+def test_another_size_of_an_existing_volume_is_refused_with_what_to_do(
+    settings: tuple[str, ...], refused: bool, tmp_path: Path
+) -> None:
+    message = install(tmp_path, "persistence.enabled=true", *settings).stderr
+    assert ("kubectl -n monitoring delete statefulset demo-spinner-exporter-persistent" in message) == refused, message
+    assert ("size 1Gi" in message) == refused
+
+
+def install(folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """Install the chart into a cluster that has a StatefulSet with a volume of 1Gi, and accepts nothing new."""
+    flags = [word for setting in (URL, *settings) for word in ("--set", setting)]
+    with cluster(folder) as config:
+        command = [helm(), "install", "demo", str(CHART), "--namespace=monitoring", f"--kubeconfig={config}", *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Path]:
+    """Run the part of a Kubernetes API that Helm's `lookup` needs, and yield its kubeconfig."""
+    server = HTTPServer(("127.0.0.1", 0), _Cluster)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    config = folder / "kubeconfig.json"
+    config.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "test",
+                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+                "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+                "users": [{"name": "test", "user": {}}],
+            }
+        )
+    )
+    config.chmod(0o600)
+    try:
+        yield config
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+_VOLUME = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+_ANSWERS: dict[str, object] = {
+    "/version": {"major": "1", "minor": "31", "gitVersion": "v1.31.0"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {
+        "kind": "APIGroupList",
+        "groups": [
+            {
+                "name": "apps",
+                "versions": [{"groupVersion": "apps/v1", "version": "v1"}],
+                "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"},
+            }
+        ],
+    },
+    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
+    "/apis/apps/v1": {
+        "kind": "APIResourceList",
+        "groupVersion": "apps/v1",
+        "resources": [{"name": "statefulsets", "namespaced": True, "kind": "StatefulSet", "verbs": ["get"]}],
+    },
+    "/api/v1/namespaces/monitoring/secrets": {"kind": "SecretList", "apiVersion": "v1", "items": []},
+    "/apis/apps/v1/namespaces/monitoring/statefulsets/demo-spinner-exporter-persistent": {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "demo-spinner-exporter-persistent", "namespace": "monitoring"},
+        "spec": {"volumeClaimTemplates": [_VOLUME]},
+    },
+}
+
+
+class _Cluster(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        answer = _ANSWERS.get(self.path.partition("?")[0])
+        body = json.dumps(answer or {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}).encode()
+        self.send_response(200 if answer else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *args: object) -> None:
+        """Stay silent."""
+
+
+# -- contradictions ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((*RUNTIMES, URL), "config.runtime: expected either runtime or runtimes, not both"),
+        ((*RUNTIMES, "config.runtime.timeout=5s"), "config.runtime: expected either runtime or runtimes, not both"),
+        (("config.runtime=null",), "config.runtime.base_url: expected the URL"),
+        (("config.runtimes[0].name=eu",), "base_url"),
+        (("config.runtime.base_url=runtime.example.com",), "expected a URL such as https://runtime.example.com"),
+        ((*RUNTIMES[:2], "token.secretName=tokens"), "token.secretName: no entry of config.runtimes uses it"),
+        ((*RUNTIMES, "persistence.enabled=true", "scrapeConfig.enabled=true"), "persistence.enabled: expected false"),
+    ],
+)
+def test_contradictions_are_rejected(settings: tuple[str, ...], message: str) -> None:
+    ended = template(*settings)
+    assert ended.returncode != 0
+    assert message in ended.stderr
