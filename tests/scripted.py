@@ -120,7 +120,7 @@ def exporter_of(runtime: ScriptedRuntime, clock: Clock | None = None, **settings
     """
     own = clock or runtime.clock
     storage = settings.pop("storage", None)
-    sync = {"min_interval": 0.0, "sweep_interval": 120.0} | settings.pop("sync", {})
+    sync = {"min_interval": 0.0, "sweep_interval": 120.0, "projects_interval": 0.0} | settings.pop("sync", {})
     config = Config(
         runtime=msgspec.structs.replace(runtime_config(), **settings.pop("described", {})),
         projects=settings.pop("projects", ProjectsConfig()),

@@ -160,6 +160,8 @@ class SyncConfig(strict.Section, frozen=True):
     """Subtracted from Prometheus's scrape timeout, to leave time to send the response."""
     sweep_interval: Duration = Duration(120)
     """How often all runs that have not ended are read again, whatever their `updatedAt`."""
+    projects_interval: Duration = Duration(60)
+    """How often the list of projects is read; also at once when a run or a probe names a project that it lacks."""
     overlap: Duration = Duration(120)
     """How long before the previous read an incremental read starts, for changes that become visible late."""
 

@@ -105,6 +105,7 @@ def exporter_config(runtime_url: str, pace: float, state: Path) -> str:
         "sync": {
             "min_interval": speed.milliseconds(scrape / 3),
             "sweep_interval": speed.milliseconds(max(2 * MINUTE / pace, 1)),
+            "projects_interval": speed.milliseconds(max(MINUTE / pace, 1)),
             "overlap": speed.milliseconds(max(2 * MINUTE / pace, 1)),
             "timeout_offset": speed.milliseconds(min(scrape / 5, 0.5)),
         },

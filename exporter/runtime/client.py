@@ -8,7 +8,7 @@ import functools
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from exporter.config.api_description import ListFilter, Paging, Resources, present
 from exporter.errors import ApiError, ConfigError
@@ -36,6 +36,23 @@ class RawResponse:
     """The exporter's time, half way between request and response."""
     link: str | None = None
     """The URL of the next page in the header Link."""
+
+
+class PageCache(Generic[T]):
+    """The pages of a list as last read, so that each of them is requested on the condition that it has changed."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, CachedPage[T]] = {}
+        """By their requests; only those with an ETag."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CachedPage(Generic[T]):
+    """A page with what leads from it to the next one."""
+
+    etag: str
+    listing: DecodedPage[T]
+    link: str | None
 
 
 class _NullListError(ApiError):
@@ -142,10 +159,10 @@ class RuntimeClient:
         response = await self._send(self._endpoints["health"], self._endpoints["health"].request({}))
         return self._decode("health", lambda body: self._decoder.health(body, response.date), response)
 
-    def projects(self, *, etag: str | None = None) -> AsyncIterator[ListPage[Project]]:
-        """Read the projects that the token has access to."""
+    def projects(self, cache: PageCache[Project] | None = None) -> AsyncIterator[ListPage[Project]]:
+        """Read the projects that the token has access to; `cache` has the pages of the last read, then of this one."""
         endpoint = self._endpoints["projects"]
-        return self._pages(endpoint, endpoint.request({}), lambda body, now: self._decoder.projects(body), etag=etag)
+        return self._pages(endpoint, endpoint.request({}), lambda body, now: self._decoder.projects(body), cache=cache)
 
     def jobs(
         self,
@@ -221,46 +238,59 @@ class RuntimeClient:
         decode: "_DecodePage[T]",
         *,
         etag: str | None = None,
+        cache: PageCache[T] | None = None,
         retries: bool = True,
     ) -> AsyncIterator[ListPage[T]]:
         headers = {"If-None-Match": etag} if etag else {}
+        cached, fresh = {} if cache is None else cache.pages, dict[str, CachedPage[T]]()
         pages = endpoint.pages(request)
         before: tuple[bytes, tuple[T, ...]] = b"", ()
         while True:
+            place = repr(pages.request)
+            if (known := cached.get(place)) is not None:
+                headers = {"If-None-Match": known.etag}
             response = await self._send(
                 endpoint, pages.request, headers=headers, accept=pages.ends_with, retries=retries
             )
-            if response.status == 304:
+            if response.status == 304 and known is None:
                 yield ListPage((), response.date, etag, not_modified=True, requested_at=response.requested_at)
                 return
-            if response.status not in endpoint.resource.accept:
+            if known is not None and response.status == 304:
+                listing, link, etag = known.listing, known.link, known.etag
+            elif response.status not in endpoint.resource.accept:
                 if error_code(response) == "PLAN_LIMIT":
                     raise refusal(endpoint.name, response)
                 pages.end()
                 return
-            await self.time_slices.next()
-            try:
-                listing = self._decode(endpoint.name, functools.partial(decode, now=response.date), response)
-            except _NullListError:
-                if not pages.is_counted or pages.number == 1:
-                    raise
-                pages.end()
-                return
-            as_of = listing.as_of if listing.as_of is not None else response.date
+            else:
+                await self.time_slices.next()
+                try:
+                    listing = self._decode(endpoint.name, functools.partial(decode, now=response.date), response)
+                except _NullListError:
+                    if not pages.is_counted or pages.number == 1:
+                        raise
+                    pages.end()
+                    return
+                link, etag = next_link(response.headers), _usable_etag(response)
+            as_of = response.date if response.status == 304 or listing.as_of is None else listing.as_of
+            if etag is not None:
+                fresh[place] = CachedPage(etag, listing, link)
             has_next = pages.next(
                 PageInfo(
                     listing.size,
                     listing.next_cursor,
-                    next_link(response.headers),
+                    link,
                     listing.total,
                     listing.more,
                     # Also if the server ignores the page parameter.
-                    repeats=response.body == before[0] or listing.items == before[1] != (),
+                    repeats=(response.status != 304 and response.body == before[0]) or listing.items == before[1] != (),
                 )
             )
-            etag = _usable_etag(response) if pages.number == 1 else None
+            etag = etag if pages.number == 1 else None
             yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at)
             if not has_next:
+                if cache is not None:
+                    cache.pages = fresh
                 return
             if pages.number > self._max_pages:
                 raise ApiError(f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})")

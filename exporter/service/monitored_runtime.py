@@ -112,6 +112,7 @@ class MonitoredRuntime:
             self.client,
             wanted=config.projects.wanted,
             only_project=config.runtime.project,
+            interval=config.sync.projects_interval,
             sweep_interval=config.sync.sweep_interval,
             label_length=config.limits.label_length,
             monotonic=dependencies.monotonic,

@@ -82,6 +82,9 @@ class Probes:
         Waits at most `max_wait` seconds. Without a successful read by then, it shows the one before.
         """
         deadline = self._monotonic() + max_wait
+        if self._name_of(project_id) is None:
+            # It may be new. `sync.min_interval` limits how often the list is read for that.
+            self._project_list.look_again()
         await self._refresh(max_wait)
         name = self._name_of(project_id)
         if name is None:

@@ -1,9 +1,13 @@
-"""The runtime's list of projects, and those that the config wants. An unchanged list costs one conditional request."""
+"""The runtime's list of projects, and those that the config wants.
+
+It is read at an interval of its own. An unchanged page of it costs one conditional request.
+"""
 
 from collections.abc import Callable, Mapping
 
 from exporter.runs.names import unique_names
-from exporter.runtime.client import RuntimeClient
+from exporter.runtime.client import PageCache, RuntimeClient
+from exporter.runtime.model import Project
 
 ONLY_PROJECT = "default"
 """The id of the single project where the API has none."""
@@ -21,25 +25,30 @@ class ProjectList:
         *,
         wanted: Callable[[str], bool],
         only_project: str,
+        interval: float,
         sweep_interval: float,
         label_length: int,
         monotonic: Callable[[], float],
     ) -> None:
         """`wanted` returns whether a project of this name is to be read.
 
-        `only_project` names the single project where the API has none. After `sweep_interval` seconds the list is read
-        without its ETag. Unique names have at most `label_length` characters.
+        `only_project` names the single project where the API has none. The list is read every `interval` seconds, and
+        after `sweep_interval` seconds without its ETags. Unique names have at most `label_length` characters.
         """
         self._client = client
         self._is_wanted = wanted
         self._only_project = only_project
+        self._interval = interval
         self._sweep_interval = sweep_interval
         self._label_length = label_length
         self._monotonic = monotonic
-        self._etag: str | None = None
-        self._read_at = float("-inf")
+        self._cache = PageCache[Project]()
+        self._swept_at = float("-inf")
         self.requested_at = float("-inf")
         """Our monotonic time at which the list was last requested with success; now where the API has none."""
+        self._is_due = True
+        self._missing: frozenset[str] = frozenset()
+        """Projects that the last answer lacked, and the one before had: until the next one agrees they stay."""
         self.names: dict[str, str] = {}
         """All projects of the list, id to name."""
         self.wanted: dict[str, str] = {}
@@ -48,7 +57,8 @@ class ProjectList:
     async def refresh(
         self, observe: Observe = lambda as_of, requested_at: None, *, held: Mapping[str, str] | None = None
     ) -> None:
-        """Read the list; `observe` receives the runtime's time of each response and our monotonic one of its request.
+        """Read the list if it is due; `observe` receives the runtime's time of each response and our monotonic
+        one of its request.
 
         `held` are the unique names that are in use, by id: those projects keep their names, and no other one gets them,
         whether they are still in the list or not. Raises `ApiError`; then the list is the same as before.
@@ -58,15 +68,26 @@ class ProjectList:
             self._set({ONLY_PROJECT: self._only_project}, held or {})
             return
         now = self._monotonic()
-        etag = self._etag if now - self._read_at < self._sweep_interval else None
-        pages = [page async for page in self._client.projects(etag=etag)]
+        if not self._is_due and self.names and now - self.requested_at < self._interval:
+            return
+        sweeps = now - self._swept_at >= self._sweep_interval
+        cache = PageCache[Project]() if sweeps else self._cache
+        pages = [page async for page in self._client.projects(cache)]
         for page in pages:
             if page.as_of is not None:
                 observe(page.as_of, page.requested_at)
-        self.requested_at = now
-        if not pages[-1].not_modified:
-            self._set({project.id: project.name for page in pages for project in page.items}, held or {})
-            self._etag, self._read_at = pages[-1].etag if len(pages) == 1 else None, now
+        names = {project.id: project.name for page in pages for project in page.items}
+        missing = self.names.keys() - names.keys()
+        kept = {each: name for each, name in self.names.items() if each in missing and each not in self._missing}
+        self._set(names | kept, held or {})
+        self._missing, self._is_due = frozenset(kept), bool(kept)
+        self._cache, self.requested_at = cache, now
+        if sweeps:
+            self._swept_at = now
+
+    def look_again(self) -> None:
+        """Let the next `refresh` read the list: it may lack a project that exists."""
+        self._is_due = True
 
     def has(self, project_id: str) -> bool:
         """Whether a project is in the list."""

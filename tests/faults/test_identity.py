@@ -42,7 +42,8 @@ class Reading:
             tree[name] = {**tree[name], **changes}
         described = msgspec.convert(tree, type(runtime.resources))
         config = Config(
-            runtime=msgspec.structs.replace(runtime, resources=described), sync=SyncConfig(min_interval=Duration(0))
+            runtime=msgspec.structs.replace(runtime, resources=described),
+            sync=SyncConfig(min_interval=Duration(0), projects_interval=Duration(0)),
         )
         self.exporter = Exporter({RUNTIME: config}, Dependencies(clock, clock, None, no_sleep), storage=storage)
 

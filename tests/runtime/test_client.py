@@ -15,7 +15,7 @@ import uvicorn
 from exporter.config.api_description import FieldSource, Resource, Resources
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
-from exporter.runtime.client import RuntimeClient
+from exporter.runtime.client import PageCache, RuntimeClient
 from exporter.runtime.connections import Connections
 from exporter.runtime.decoder import Decoder
 from exporter.runtime.http_client import MAX_PAUSE, HttpClient, NotFoundError, PausedError
@@ -144,8 +144,60 @@ async def test_only_a_list_with_a_single_page_has_an_etag() -> None:
 async def test_304_means_not_modified_and_has_the_time_of_its_date_header() -> None:
     headers = {"Date": "Mon, 05 Jan 2026 09:00:00 GMT"}
     api = client(lambda request: httpx.Response(304, headers=headers))
-    (page,) = [page async for page in api.projects(etag='"1"')]
+    (page,) = [page async for page in api.jobs(Project("p1", "Sales"), etag='"1"')]
     assert (page.not_modified, page.items, page.as_of, page.etag) == (True, (), 1767603600.0, '"1"')
+
+
+async def test_each_page_of_a_list_is_requested_on_the_condition_that_it_changed() -> None:
+    lists = {"": a_list("a", cursor="2"), "2": a_list("b", cursor="3"), "3": a_list("c")}
+    conditions: list[tuple[str, str | None]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        place, condition = request.url.params.get("cursor", ""), request.headers.get("If-None-Match")
+        conditions.append((place, condition))
+        etag = f'"{place}{len(lists[place]["items"])}"'
+        headers = {"ETag": etag, "Date": "Mon, 05 Jan 2026 09:00:00 GMT"}
+        return (
+            httpx.Response(304, headers=headers)
+            if condition == etag
+            else httpx.Response(200, json=lists[place], headers=headers)
+        )
+
+    api, cache = client(answer), PageCache[Project]()
+    assert await read(api.projects(cache)) == ["a", "b", "c"]
+    conditions.clear()
+    assert await read(api.projects(cache)) == ["a", "b", "c"], "304 stands for the page that it confirms"
+    assert conditions == [("", '"1"'), ("2", '"21"'), ("3", '"31"')]
+    lists["2"] = a_list("b", "d", cursor="4")
+    lists["4"] = a_list("e")
+    assert await read(api.projects(cache)) == ["a", "b", "d", "e"], "a page that changed leads to other pages"
+    conditions.clear()
+    assert await read(api.projects(cache)) == ["a", "b", "d", "e"]
+    assert conditions == [("", '"1"'), ("2", '"22"'), ("4", '"41"')]
+
+
+async def test_a_list_that_fails_on_its_way_leaves_the_pages_of_the_last_read() -> None:
+    lists = {"": a_list("a", cursor="2"), "2": a_list("b")}
+    fails = False
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        place = request.url.params.get("cursor", "")
+        if fails and place:
+            return httpx.Response(400)
+        condition, headers = request.headers.get("If-None-Match"), {"ETag": f'"{place}"'}
+        return (
+            httpx.Response(304, headers=headers)
+            if condition
+            else httpx.Response(200, json=lists[place], headers=headers)
+        )
+
+    api, cache = client(answer), PageCache[Project]()
+    assert await read(api.projects(cache)) == ["a", "b"]
+    fails = True
+    with pytest.raises(ApiError):
+        await read(api.projects(cache))
+    fails = False
+    assert await read(api.projects(cache)) == ["a", "b"]
 
 
 async def test_304_to_an_unconditional_request_is_an_error() -> None:

@@ -64,7 +64,7 @@ class Deployment:
         return self.runtimes[name]._answer(request)
 
     def _config(self, runtime: RuntimeConfig, **changes: object) -> Config:
-        sync = SyncConfig(min_interval=Duration(0))
+        sync = SyncConfig(min_interval=Duration(0), projects_interval=Duration(0))
         return Config(runtime=runtime, sync=sync, **changes)  # type: ignore[arg-type]
 
 
@@ -192,7 +192,7 @@ async def test_a_runtime_that_is_renamed_keeps_its_runs_and_counts_under_its_new
     deployment.runtimes["eu"].interfere = lambda request: httpx.Response(404) if "/p1/" in request.url.path else None
     deployment.runtimes["eu"].projects = {}
     deployment.runtimes["eu"].jobs.clear()
-    for seconds in (200, 300):
+    for seconds in (200, 0, 300):
         deployment.clock.advance(seconds)
         found = await samples(exporter)
     assert value(found, "spinner_exporter_runs_dropped_total", runtime="europe", reason="project_gone") == 1

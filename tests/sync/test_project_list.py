@@ -1,73 +1,141 @@
-"""The list of projects: conditional requests, filters, and names that are unique."""
+"""The list of projects: when it is read, when a project leaves it, filters, and names that are unique."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from exporter.errors import ApiError
+from exporter.runtime.client import CachedPage, PageCache
+from exporter.runtime.decoder import DecodedPage
 from exporter.runtime.model import ListPage, Project
 from exporter.sync.project_list import ProjectList
 from tests.builders import NOON, Clock
 
-SWEEP = 120.0
+INTERVAL = 60.0
+SWEEP = 150.0
 LENGTH = 40
 
 
 class Api:
-    """A client with a list of projects, which notes the ETags of requests."""
+    """A client with a list of projects, which notes whether the pages before were given to a request."""
 
     def __init__(self, *pages: ListPage[Project]) -> None:
         self.pages = list(pages)
-        self.etags: list[str | None] = []
+        self.reads: list[bool] = []
 
     def has(self, resource: str) -> bool:
         return resource == "projects"
 
-    async def projects(self, *, etag: str | None = None) -> AsyncIterator[ListPage[Project]]:
-        self.etags.append(etag)
+    async def projects(self, cache: PageCache[Project]) -> AsyncIterator[ListPage[Project]]:
+        self.reads.append(bool(cache.pages))
         for page in self.pages:
             yield page
+        cache.pages = {"": CachedPage('"1"', DecodedPage((), None, None, 0), None)}
 
 
-def page(*names: str, etag: str | None = None) -> ListPage[Project]:
-    return ListPage(tuple(Project(name.lower(), name) for name in names), NOON, etag)
+def page(*names: str) -> ListPage[Project]:
+    return ListPage(tuple(Project(name.lower(), name) for name in names), NOON)
 
 
-def list_of(api: Api, clock: Clock) -> ProjectList:
+def list_of(api: Api, clock: Clock, *, interval: float = 0.0) -> ProjectList:
     return ProjectList(
         api,  # type: ignore[arg-type]
         wanted=lambda name: name != "Secret",
         only_project="default",
+        interval=interval,
         sweep_interval=SWEEP,
         label_length=LENGTH,
         monotonic=clock,
     )
 
 
-async def test_the_etag_of_a_list_with_one_page_is_sent_until_the_next_sweep() -> None:
-    clock = Clock()
-    api = Api(page("Sales", etag='"1"'))
-    projects = list_of(api, clock)
-    await projects.refresh()
-    api.pages = [ListPage((), NOON, '"1"', not_modified=True)]
-    clock.advance(SWEEP - 1)
-    await projects.refresh()
-    assert projects.names == {"sales": "Sales"}, "304 means the same list"
-    clock.advance(1)
-    api.pages = [page("Sales", "Support", etag='"2"')]
-    await projects.refresh()
-    await projects.refresh()
-    assert api.etags == [None, '"1"', None, '"2"']
-    assert projects.names == {"sales": "Sales", "support": "Support"}
+# -- when it is read --------------------------------------------------------------------------------------------
 
 
-async def test_no_etag_is_sent_for_a_list_with_several_pages() -> None:
-    api = Api(page("Sales", etag='"1"'), page("Support", etag='"2"'))
-    projects = list_of(api, Clock())
+async def test_it_is_read_once_per_interval() -> None:
+    clock, api = Clock(), Api(page("Sales"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    for _ in range(9):
+        await projects.refresh()
+        clock.advance(15)
+    assert len(api.reads) == 3, "at 0, 60 and 120 seconds"
+
+
+async def test_it_is_read_at_once_when_it_may_lack_a_project() -> None:
+    clock, api = Clock(), Api(page("Sales"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh()
+    api.pages = [page("Sales", "Support")]
+    projects.look_again()
+    await projects.refresh()
+    assert projects.has("support")
+    await projects.refresh()
+    assert len(api.reads) == 2
+
+
+async def test_one_that_is_empty_or_that_failed_is_read_again_at_once() -> None:
+    class Failing(Api):
+        async def projects(self, cache: PageCache[Project]) -> AsyncIterator[ListPage[Project]]:
+            async for each in super().projects(cache):
+                if len(self.reads) == 3:
+                    raise ApiError("HTTP 500")
+                yield each
+
+    clock, api = Clock(), Failing(page())
+    projects = list_of(api, clock, interval=INTERVAL)
+    for _ in range(2):
+        await projects.refresh()
+    api.pages = [page("Sales")]
+    with pytest.raises(ApiError):
+        await projects.refresh()
     await projects.refresh()
     await projects.refresh()
-    assert api.etags == [None, None]
-    assert projects.names == {"sales": "Sales", "support": "Support"}
+    assert projects.has("sales")
+    assert len(api.reads) == 4
+
+
+async def test_after_the_interval_of_sweeps_its_pages_are_read_without_conditions() -> None:
+    clock, api = Clock(), Api(page("Sales"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    for _ in range(6):
+        await projects.refresh()
+        clock.advance(INTERVAL)
+    assert api.reads == [False, True, True, False, True, True]
+
+
+# -- what it has ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [(), ("Support",)])
+async def test_a_project_leaves_when_two_answers_in_a_row_lack_it(left: tuple[str, ...]) -> None:
+    clock, api = Clock(), Api(page("Sales", "Support"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh()
+    for _ in range(3):
+        api.pages = [page(*left)]
+        clock.advance(INTERVAL)
+        await projects.refresh()
+        assert projects.has("sales"), "one answer is not enough"
+        api.pages = [page("Sales", "Support")]
+        await projects.refresh()
+        assert projects.has("sales")
+    api.pages = [page(*left)]
+    clock.advance(INTERVAL)
+    for _ in range(2):
+        await projects.refresh()
+    assert not projects.has("sales")
+    assert not projects.wanted.keys() - {name.lower() for name in left}
+
+
+async def test_the_second_answer_is_asked_for_at_once() -> None:
+    clock, api = Clock(), Api(page("Sales", "Support"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh()
+    api.pages = [page("Sales")]
+    clock.advance(INTERVAL)
+    for _ in range(3):
+        await projects.refresh()
+    assert (len(api.reads), projects.names) == (3, {"sales": "Sales"})
 
 
 async def test_the_time_of_every_response_is_observed() -> None:
@@ -80,11 +148,11 @@ async def test_the_time_of_every_response_is_observed() -> None:
 
 async def test_a_read_that_fails_leaves_the_list_as_it_was() -> None:
     class Failing(Api):
-        async def projects(self, *, etag: str | None = None) -> AsyncIterator[ListPage[Project]]:
+        async def projects(self, cache: PageCache[Project]) -> AsyncIterator[ListPage[Project]]:
             yield page("Other")
-            if self.etags:
+            if self.reads:
                 raise ApiError("HTTP 500")
-            self.etags.append(etag)
+            self.reads.append(True)
 
     projects = list_of(Failing(), Clock())
     await projects.refresh()
@@ -112,7 +180,8 @@ async def test_a_namesake_that_appears_later_renames_nobody() -> None:
     await projects.refresh()
     assert projects.wanted == {"p9": "Clinic", "p1": "Clinic (p1)"}
     api.pages = [named(p1="Clinic")]
-    await projects.refresh()
+    for _ in range(2):
+        await projects.refresh()
     assert projects.wanted == {"p1": "Clinic (p1)"}, "the other one may return"
 
 

@@ -456,7 +456,7 @@ async def test_an_idle_project_is_dropped_only_when_it_has_been_missing_for_a_wh
     runtime.put(status="completed", endedAt=NOON)
     exporter = exporter_of(runtime)
     projects = runtime.projects
-    for listed, seconds in ((True, 15), (False, 15), (False, 290), (True, 15), (False, 15), (False, 299)):
+    for listed, seconds in ((True, 15), (False, 15), (False, 290), (True, 15), (False, 15), (False, 0), (False, 299)):
         runtime.projects = projects if listed else {}
         clock.advance(seconds)
         await exporter.refresh()

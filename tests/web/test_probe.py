@@ -111,6 +111,14 @@ async def test_a_project_that_the_runtime_does_not_list_is_not_found_and_not_req
     assert set(bench.requested()) == {"/health", "/projects"}
 
 
+async def test_a_new_project_can_be_probed_at_once(bench: Bench) -> None:
+    await bench.probe("p1")
+    bench.runtime.projects["p9"] = "New"
+    assert (await bench.probe("p1")).status_code == 200
+    found = samples((await bench.probe("p9")).text)
+    assert value(found, "spinner_project_up", project="New") == 1
+
+
 async def test_an_excluded_project_is_not_found_and_not_listed() -> None:
     bench = Bench(projects=ProjectsConfig(exclude=(re.compile("Sand.*"),)))
     assert (await bench.probe("p3")).status_code == 404
@@ -233,6 +241,8 @@ async def test_a_project_that_is_gone_is_dropped(bench: Bench) -> None:
     del bench.runtime.projects["p1"]
     bench.runtime.interfere = lambda request: httpx.Response(404) if "/p1/" in request.url.path else None
     held = bench.exporter.runtimes[RUNTIME].probes.held
+    bench.clock.advance(61)
+    assert (await bench.probe("p1")).status_code == 200, "one list of projects that lacks it can be wrong"
     for seconds in (15, IDLE - 1):
         bench.clock.advance(seconds)
         assert (await bench.probe("p1")).status_code == 404
