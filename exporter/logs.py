@@ -30,8 +30,11 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     )
     logging.basicConfig(handlers=[handler], level=_LEVELS[level], force=True)
     # At level info they repeat the exporter's own events, and httpx logs URLs.
-    for library in ("httpx", "httpcore", "uvicorn", "asyncio"):
+    for library in ("httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    # Their warnings are about what a client did, one line for each request: it could fill the disk.
+    for library in ("uvicorn", "asyncio"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -9,7 +9,8 @@ import httpcore
 import msgspec
 import pytest
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,17 +48,30 @@ def test_msgspec_s_errors_have_the_texts_that_config_strict_parses(tree: Any, me
 
 def test_uvicorn_s_protocol_has_what_web_server_extends() -> None:
     where = "look at `_Protocol` in exporter/web/server.py"
-    for name in ("connection_made", "connection_lost", "on_response_complete", "pause_writing", "resume_writing"):
+    for name in (
+        "connection_made",
+        "connection_lost",
+        "handle_events",
+        "on_response_complete",
+        "pause_writing",
+        "resume_writing",
+        "_unset_keepalive_if_required",
+    ):
         assert callable(getattr(H11Protocol, name, None)), f"H11Protocol has no {name}: {where}"
     source = inspect.getsource(H11Protocol.__init__)
-    for name in ("cycle", "transport", "loop"):
+    for name in ("cycle", "transport", "loop", "flow"):
         assert f"self.{name}" in source, f"H11Protocol sets no {name}: {where}"
+    assert list(inspect.signature(H11Protocol).parameters)[:3] == ["config", "server_state", "app_state"]
+    assert "self.response_complete" in inspect.getsource(RequestResponseCycle.__init__), where
+    assert "self.write_paused" in inspect.getsource(FlowControl.__init__), where
 
 
 def test_uvicorn_s_server_has_what_web_server_overrides() -> None:
     where = "look at `_Server` and `_server` in exporter/web/server.py"
-    assert callable(getattr(uvicorn.Server, "capture_signals", None)), f"uvicorn.Server has no capture_signals: {where}"
+    for name in ("capture_signals", "startup", "shutdown"):
+        assert callable(getattr(uvicorn.Server, name, None)), f"uvicorn.Server has no {name}: {where}"
     server = uvicorn.Server(uvicorn.Config("none:app"))
+    assert server.server_state.connections == set(), f"uvicorn.Server has no server_state: {where}"
     assert server.should_exit is False, f"uvicorn.Server has no should_exit: {where}"
     assert callable(getattr(server.config, "load", None)), f"uvicorn.Config has no load: {where}"
 

@@ -36,18 +36,22 @@ class Exposition:
         self._own = own
         self._runtime_metrics = {name: own.of(name) for name in runtimes} if own else {}
         self._caches: dict[str, LineCache] = {}
+        # One page per iteration of the event loop, so that a hundred that are asked for at once are not in memory at
+        # once: each is sent, and slow clients are disconnected, before the next one is rendered.
+        self._rendering = asyncio.Lock()
 
     async def page(self, contexts: Mapping[str, ScrapeContext], page_format: Format = TEXT) -> MetricsPage:
         """Return the current page of all runtimes by name, which every series about one carries as a label.
 
         Yields to other tasks between time slices when much has changed.
         """
-        for cache, context in self._observe(contexts):
-            is_done = False
-            while not is_done:
-                is_done = cache.update(context, page_format, RUNS_PER_SLICE)
-                await asyncio.sleep(0)
-        return self.render(contexts, page_format)
+        async with self._rendering:
+            for cache, context in self._observe(contexts):
+                is_done = False
+                while not is_done:
+                    is_done = cache.update(context, page_format, RUNS_PER_SLICE)
+                    await asyncio.sleep(0)
+            return self.render(contexts, page_format)
 
     def render(self, contexts: Mapping[str, ScrapeContext], page_format: Format = TEXT) -> MetricsPage:
         """Return the same page without yielding."""

@@ -6,29 +6,33 @@ import errno
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exporter.config import split_address
 from exporter.errors import ConfigError
+from exporter.web import connections as limits
 from exporter.web.auth import AuthMiddleware, CurrentContext, WebConfigFile
+from exporter.web.connections import Acceptor, Connection, Connections, connection_limit
 
 GRACE = 5
 """Seconds after SIGTERM in which responses in progress can end."""
 
-REQUEST_TIMEOUT = 10.0
-"""Seconds that a client has to send a request; a slower one only occupies a connection."""
-
 STALLED_RESPONSE_TIMEOUT = 30.0
 """Seconds without progress after which a client that does not read its response is disconnected."""
 
+RESPONSE_TIMEOUT = 120.0
+"""Seconds that a client has to read a response: one that reads a byte now and then makes progress for ever."""
+
 PROGRESS_CHECKS = 4
-"""How often progress is checked within that time."""
+"""How often progress is checked within `STALLED_RESPONSE_TIMEOUT`."""
 
 MAX_HEAD = 16_384
 """Bytes of a request's first line and headers."""
@@ -79,7 +83,7 @@ async def serve(
     `on_hangup` is called at every SIGHUP, `on_end` at SIGTERM and SIGINT. Without `date_header` the application sets
     the header. Without `web_config_file` there is no TLS and no authentication.
     """
-    server = _server(app, date_header=date_header, web_config_file=web_config_file)
+    server = _server(app, listener, date_header=date_header, web_config_file=web_config_file)
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -91,7 +95,7 @@ async def serve(
         loop.add_signal_handler(number, end)
     if on_hangup is not None:
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
-    await server.serve(sockets=[listener])
+    await server.serve(sockets=[])
 
 
 @contextlib.asynccontextmanager
@@ -99,8 +103,8 @@ async def running_server(
     app: ASGIApp, listener: socket.socket, *, web_config_file: WebConfigFile | None = None
 ) -> AsyncIterator[None]:
     """Respond to requests during the block, without handling signals."""
-    server = _server(app, date_header=True, web_config_file=web_config_file)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+    server = _server(app, listener, date_header=True, web_config_file=web_config_file)
+    task = asyncio.create_task(server.serve(sockets=[]), name="server")
     try:
         yield
     finally:
@@ -108,9 +112,12 @@ async def running_server(
         await task
 
 
-def _server(app: ASGIApp, *, date_header: bool, web_config_file: WebConfigFile | None = None) -> "_Server":
+def _server(
+    app: ASGIApp, listener: socket.socket, *, date_header: bool, web_config_file: WebConfigFile | None = None
+) -> "_Server":
+    connections = Connections(connection_limit())
     config = uvicorn.Config(
-        _EndMiddleware(app if web_config_file is None else AuthMiddleware(app, web_config_file)),
+        _ResponseMiddleware(app if web_config_file is None else AuthMiddleware(app, web_config_file), connections),
         http=_Protocol,
         log_config=None,
         access_log=False,
@@ -119,24 +126,34 @@ def _server(app: ASGIApp, *, date_header: bool, web_config_file: WebConfigFile |
         timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=MAX_HEAD,
     )
-    if web_config_file is not None and web_config_file.has_tls:
-        config.load()
-        config.ssl = CurrentContext.of(web_config_file)
-    return _Server(config)
+    tls = CurrentContext.of(web_config_file) if web_config_file is not None and web_config_file.has_tls else None
+    return _Server(config, listener, connections, tls)
 
 
-class _EndMiddleware:
-    """Responds with 503 to a request that is cancelled: it has not ended `GRACE` seconds after SIGTERM."""
+_CONNECTION = "connection"
+"""Key of the client's connection in the state of a request."""
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class _ResponseMiddleware:
+    """Counts each response as unread before it is sent.
+
+    Responds with 503 to a request that is cancelled: it has not ended `GRACE` seconds after SIGTERM.
+    """
+
+    def __init__(self, app: ASGIApp, connections: Connections) -> None:
         self._app = app
+        self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_started = False
 
         async def note(message: Message) -> None:
             nonlocal has_started
-            has_started = True
+            if message["type"] == "http.response.start":
+                has_started = True
+                size = int(Headers(raw=message["headers"]).get("Content-Length", 0))
+                if self._connections.unread(scope["state"][_CONNECTION], size):
+                    await asyncio.sleep(0)  # what the others hold is released before more is taken
             await send(message)
 
         try:
@@ -156,24 +173,28 @@ class ResponseWatch:
     whole, so progress is visible only once per chunk.
     """
 
-    def __init__(self, transport: asyncio.Transport, timeout: float, call_later: Callable[..., Any]) -> None:
-        """`call_later(seconds, callback)` schedules a check, as an event loop does; `timeout` is in seconds."""
+    def __init__(self, transport: asyncio.Transport, call_later: Callable[..., asyncio.TimerHandle]) -> None:
+        """`call_later(seconds, callback)` schedules a check, as an event loop does."""
         self._transport = transport
-        self._interval = timeout / PROGRESS_CHECKS
+        self._interval = STALLED_RESPONSE_TIMEOUT / PROGRESS_CHECKS
+        self._checks = RESPONSE_TIMEOUT // self._interval
         self._call_later = call_later
-        self._is_running = False
-        self._is_ended = False
+        self._next: asyncio.TimerHandle | None = None
+        self._is_sending = False
+        self._checked = 0
         self._resumed = 0
         self._last = (0, 0)
         self._unchanged = 0
 
     def start(self) -> None:
-        """Watch until the write buffer is empty; does nothing while it is empty or watched already."""
-        pending = self._transport.get_write_buffer_size()
-        if pending and not self._is_running:
-            self._is_running = True
-            self._last, self._unchanged = (self._resumed, pending), 0
-            self._call_later(self._interval, self._check)
+        """Watch a response that is being sent; does nothing if the write buffer is empty, or it is watched already."""
+        self._is_sending = True
+        self._watch()
+
+    def sent(self) -> None:
+        """Watch until the write buffer is empty: the response is complete."""
+        self._is_sending = False
+        self._watch()
 
     def resumed(self) -> None:
         """Note that the buffer has become writable again: bytes were taken, even if it is full again by the check."""
@@ -181,36 +202,59 @@ class ResponseWatch:
 
     def end(self) -> None:
         """Stop watching: the connection is closed."""
-        self._is_ended = True
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _watch(self) -> None:
+        pending = self._transport.get_write_buffer_size()
+        if pending and self._next is None:
+            self._checked, self._last, self._unchanged = 0, (self._resumed, pending), 0
+            self._next = self._call_later(self._interval, self._check)
 
     def _check(self) -> None:
+        self._next = None
         pending = self._transport.get_write_buffer_size()
-        if self._is_ended or not pending:
-            self._is_running = False
+        if not pending and not self._is_sending:
             return
         state = (self._resumed, pending)
         self._unchanged = self._unchanged + 1 if state == self._last else 0
         self._last = state
-        if self._unchanged >= PROGRESS_CHECKS:
+        self._checked += 1
+        if self._unchanged >= PROGRESS_CHECKS or self._checked >= self._checks:
             # `close` would wait for the client to read what is buffered.
             self._transport.abort()
             return
-        self._call_later(self._interval, self._check)
+        self._next = self._call_later(self._interval, self._check)
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's protocol with timeouts for a client that sends half a request or does not read its response."""
+    """uvicorn's protocol with limits for clients that send half a request or do not read their responses."""
+
+    def __init__(self, *arguments: Any, connections: Connections, connection: Connection, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._connections = connections
+        self._connection = connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timeout for the first request."""
+        """Take over the connection, whose deadline for the first request runs since it was accepted."""
         super().connection_made(transport)
-        self._response_watch = ResponseWatch(transport, STALLED_RESPONSE_TIMEOUT, self.loop.call_later)
-        self._expect_request()
+        self._response_watch = ResponseWatch(transport, self.loop.call_later)
+        self._connection.end = transport.abort
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching the response."""
+        """Forget all timers: each would keep the request until it fires."""
         super().connection_lost(exc)
         self._response_watch.end()
+        self._connections.closed(self._connection)
+        self._unset_keepalive_if_required()
+
+    def handle_events(self) -> None:
+        """Note whether a request has arrived."""
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._connection.is_waiting = False
+            self._connection.cancel_deadline()
 
     def pause_writing(self) -> None:
         """Watch whether the client reads: its response has filled the socket's buffers."""
@@ -221,27 +265,74 @@ class _Protocol(H11Protocol):
         """Note that the client reads."""
         super().resume_writing()
         self._response_watch.resumed()
+        if self.cycle.response_complete:
+            self._connections.read(self._connection)
 
     def on_response_complete(self) -> None:
         """Start the timeout for the next request; watch what is still buffered of this response."""
         super().on_response_complete()
-        self._response_watch.start()
-        self._expect_request()
+        self._response_watch.sent()
+        if not self.flow.write_paused:
+            self._connections.read(self._connection)
+        # Not if the next request had arrived already.
+        if self.cycle.response_complete:
+            self._connections.waits(self._connection)
+            self._expect_request()
 
     def _expect_request(self) -> None:
-        self.loop.call_later(REQUEST_TIMEOUT, self._close_if_idle, self.cycle)
+        self._connection.cancel_deadline()
+        self._connection.deadline = self.loop.call_later(limits.REQUEST_TIMEOUT, self._disconnect_if_idle)
 
-    def _close_if_idle(self, previous: Any) -> None:
-        # Not if the next request has arrived, or the connection is closing already.
-        if self.cycle is previous and not self.transport.is_closing():
-            self.transport.close()
+    def _disconnect_if_idle(self) -> None:
+        # What it reads of the response is watched. Not `close`, which over TLS waits for the client.
+        if self.transport.get_write_buffer_size():
+            self._expect_request()
+        else:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: they raise the signal again, so that the process ends with an error."""
+    """uvicorn with its own way to accept connections.
+
+    It has no signal handlers: uvicorn's raise the signal again, so that the process ends with an error.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        connections: Connections,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._connections = connections
+        self._acceptor = Acceptor(listener, self._connections, self._protocol, tls)
 
     def end(self) -> None:
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and accept connections."""
+        await super().startup(sockets)
+        self._accepting = asyncio.create_task(self._acceptor.run(), name="acceptor")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more connections, and let responses in progress end."""
+        self._accepting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._accepting
+        self._listener.close()
+        await super().shutdown(sockets)
+
+    def _protocol(self, connection: Connection) -> _Protocol:
+        return _Protocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state={**self.lifespan.state, _CONNECTION: connection},
+            connections=self._connections,
+            connection=connection,
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

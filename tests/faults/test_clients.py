@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -12,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from starlette.types import Receive, Scope, Send
 
-from exporter.web import server
+from exporter.web import connections, server
 from exporter.web.app import TIMEOUT_HEADER, create_app
 from exporter.web.server import MAX_HEAD, ResponseWatch, listen, running_server, url_of
 from tests.builders import Clock
@@ -55,7 +56,7 @@ async def connected(url: str, sent: bytes) -> tuple[asyncio.StreamReader, asynci
 async def test_a_client_that_sends_half_a_request_is_disconnected_and_delays_no_other(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 0.5)
     async with serving() as url:
         clients = [await connected(url, sent) for _ in range(200)]
         await scrape(url)
@@ -128,7 +129,8 @@ class Buffer:
     def __init__(self, size: int) -> None:
         self.size = size
         self.is_aborted = False
-        self.waiting: list[tuple[float, Callable[[], None]]] = []
+        self.waiting: list[Check] = []
+        self.watch = ResponseWatch(self, self.call_later)  # type: ignore[arg-type]
 
     def get_write_buffer_size(self) -> int:
         return self.size
@@ -136,25 +138,33 @@ class Buffer:
     def abort(self) -> None:
         self.is_aborted = True
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.waiting.append((seconds, callback))
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> "Check":
+        self.waiting.append(Check(self, seconds, callback))
+        return self.waiting[-1]
 
     def run(self) -> float:
         """Run the next check; return after how many seconds it was due."""
-        seconds, callback = self.waiting.pop(0)
-        callback()
-        return seconds
+        check = self.waiting.pop(0)
+        check.callback()
+        return check.seconds
 
 
-def watch(buffer: Buffer) -> ResponseWatch:
-    watch = ResponseWatch(buffer, 30.0, buffer.call_later)  # type: ignore[arg-type]
-    watch.start()
-    return watch
+@dataclasses.dataclass
+class Check:
+    buffer: Buffer
+    seconds: float
+    callback: Callable[[], None]
+
+    def cancel(self) -> None:
+        self.buffer.waiting.remove(self)
 
 
-def test_a_client_without_progress_is_disconnected_after_the_timeout() -> None:
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_a_client_without_progress_is_disconnected_after_the_timeout(is_complete: bool) -> None:
     buffer = Buffer(100)
-    watch(buffer)
+    buffer.watch.start()
+    if is_complete:
+        buffer.watch.sent()
     waited = 0.0
     while not buffer.is_aborted:
         waited += buffer.run()
@@ -162,43 +172,50 @@ def test_a_client_without_progress_is_disconnected_after_the_timeout() -> None:
     assert not buffer.waiting, "nothing is scheduled for a connection that is closed"
 
 
-def test_a_slow_client_with_progress_is_not_disconnected() -> None:
+def test_a_slow_client_with_progress_is_not_disconnected_for_two_minutes() -> None:
     buffer = Buffer(1000)
-    watched = watch(buffer)
-    for _ in range(10):
-        for _ in range(3):
-            buffer.run()
-        buffer.size -= 1
-        buffer.run()
-    for _ in range(10):  # the buffer is refilled to the same size between two checks
-        for _ in range(3):
-            buffer.run()
-        watched.resumed()
-        buffer.run()
-    assert not buffer.is_aborted
+    buffer.watch.start()
+    waited = 0.0
+    while not buffer.is_aborted:
+        if len(buffer.waiting) and waited % 22.5 == 0:
+            buffer.size -= 1
+        if waited == 60:  # the buffer is refilled to the same size between two checks
+            buffer.watch.resumed()
+        waited += buffer.run()
+    assert waited == 120
+
+
+def test_two_minutes_are_for_a_response_also_if_its_buffer_is_empty_for_a_moment() -> None:
+    buffer = Buffer(1000)
+    buffer.watch.start()
+    waited = 0.0
+    while not buffer.is_aborted:
+        waited += buffer.run()
+        buffer.size = 0 if buffer.size else 1000
+        buffer.watch.start()
+    assert waited == 120
 
 
 def test_an_empty_buffer_ends_the_watch_until_the_next_response() -> None:
     buffer = Buffer(0)
-    watched = watch(buffer)
+    buffer.watch.start()
     assert not buffer.waiting, "nothing to watch"
     buffer.size = 10
-    watched.start()
-    watched.start()
+    buffer.watch.start()
+    buffer.watch.sent()
     assert len(buffer.waiting) == 1, "watched once"
     buffer.size = 0
     buffer.run()
     assert not buffer.waiting
     buffer.size = 10
-    watched.start()
+    buffer.watch.start()
     assert len(buffer.waiting) == 1
 
 
 def test_a_closed_connection_is_not_watched() -> None:
     buffer = Buffer(10)
-    watched = watch(buffer)
-    watched.end()
-    buffer.run()
+    buffer.watch.start()
+    buffer.watch.end()
     assert not buffer.waiting
     assert not buffer.is_aborted
 
@@ -229,7 +246,7 @@ async def test_an_invalid_request_is_refused(sent: bytes) -> None:
 
 async def test_an_unexpected_body_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """No endpoint reads a body. A client that continues to send after the response is disconnected."""
-    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 0.5)
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
