@@ -322,6 +322,13 @@ def test_a_late_snapshot_does_not_bring_back_a_dropped_run() -> None:
     assert finished(held) == 1
 
 
+def test_open_runs_of_a_first_read_that_is_cut_off_are_not_counted_as_dropped() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), limits={"runs": 2}, dropped=reasons.append)
+    cut_off(held, *(snapshot(f"r{number}") for number in range(5)))
+    assert reasons == [], "none of them was shown"
+
+
 @pytest.mark.parametrize("says_when_it_ended", [True, False])
 def test_a_touched_run_that_was_dropped_over_the_limit_is_not_dropped_again(says_when_it_ended: bool) -> None:
     reasons: list[str] = []

@@ -272,13 +272,14 @@ async def test_the_first_read_asks_for_the_history_and_later_ones_do_not(interva
     await exporter.close()
 
 
-async def test_a_history_that_is_too_long_is_halved_until_it_can_be_read() -> None:
+@pytest.mark.parametrize(("page_size", "pages"), [(10, 3), (30, 1)])
+async def test_a_history_that_is_too_long_is_halved_until_it_can_be_read(page_size: int, pages: int) -> None:
     clock = Clock(NOON)
     runtime = ScriptedRuntime(clock)
-    runtime.page_size = 10
+    runtime.page_size = page_size
     for number in range(48):
         ran(runtime, f"run-{number}", number * HOUR)
-    exporter = exporter_of(runtime, spinners=(expects(),), limits=LimitsConfig(pages=3))
+    exporter = exporter_of(runtime, spinners=(expects(),), limits=LimitsConfig(pages=pages))
     ups = [value(await page(exporter), "spinner_project_up") for _ in range(3)]
     assert ups == [0, 0, 1]
     changes = [NOON - since(each) for each in runtime.job_lists() if "updatedSince" in each.url.params]
