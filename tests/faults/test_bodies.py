@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,12 @@ from tests.metrics.test_exposition import Samples, value
 from tests.scripted import ScriptedRuntime
 
 # -- compression ----------------------------------------------------------------------------------------------------
+
+
+def far_back(body: bytes) -> bytes:
+    """A body whose end repeats what stands 30 kB before it: nearly as far as a compressor may refer."""
+    blank = bytes(random.Random(1).choices(b" \n\t\r", k=30_000))
+    return body + blank + blank
 
 
 def members(body: bytes, count: int = 3) -> bytes:
@@ -63,6 +70,9 @@ async def read(encoding: str, compress: Callable[[bytes], bytes]) -> tuple[Sampl
         ("gzip, identity", gzip.compress),
         ("gzip", members),
         ("gzip", lambda body: members(body, len(body))),
+        ("gzip", lambda body: gzip.compress(far_back(body))),
+        ("deflate", lambda body: zlib.compress(far_back(body))),
+        ("deflate", lambda body: raw_deflate(far_back(body))),
         ("gzip", lambda body: gzip.compress(b"") + gzip.compress(body) + gzip.compress(b"")),
         ("deflate", zlib.compress),
         ("deflate", lambda body: zlib.compress(body, level=0)),

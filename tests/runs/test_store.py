@@ -232,6 +232,27 @@ def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_wer
     assert tombstones(held) == 3, "it asks for later changes"
 
 
+def test_runs_that_became_visible_late_are_counted_on_whatever_page_of_one_read_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 2})
+    commit(held, snapshot("open"))
+    clock.advance(600)
+    with held.reading("p1") as read:
+        for ended_at in (NOON - 500, NOON - 800):
+            late: dict[str, Any] = {
+                "status": Status.COMPLETED,
+                "created_at": ended_at - 60,
+                "started_at": ended_at - 60,
+            }
+            page = [snapshot(f"{ended_at}-{number}", **late, ended_at=ended_at) for number in range(20)]
+            read.apply(page, clock.now, horizon=LONG_AGO)
+        read.complete(as_of=clock.now, since=NOON - 60)
+    assert finished(held) == 40, "a tombstone that is dropped in a read costs the runs of its later pages"
+
+
 def test_the_counts_of_a_new_spinner_are_published_when_the_next_read_begins_to_apply() -> None:
     held = store(Clock(NOON + 60))
     commit(held)

@@ -575,6 +575,26 @@ async def test_a_bug_shows_as_an_api_that_is_down_and_the_next_scrape_tries_agai
     assert not await shared.fresh(60)
 
 
+async def test_a_bug_that_lasts_is_logged_once_and_again_after_a_good_sync() -> None:
+    faults = iter([RuntimeError("a bug"), RuntimeError("a bug"), None, RuntimeError("a bug")])
+
+    async def sync() -> bool:
+        fault = next(faults)
+        if fault:
+            raise fault
+        return True
+
+    clock = Clock()
+    shared = SingleFlight(sync, min_interval=5, monotonic=clock)
+    logged = []
+    for _ in range(4):
+        with structlog.testing.capture_logs() as lines:
+            await shared.fresh(60)
+        logged.append(len(lines))
+        clock.advance(6)
+    assert logged == [1, 0, 0, 1]
+
+
 async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
