@@ -7,16 +7,12 @@ supported here is an error and never ignored, since its user relies on it.
 import asyncio
 import base64
 import binascii
-import hashlib
-import hmac
 import re
-import secrets
 import ssl
-from collections import OrderedDict
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -27,14 +23,16 @@ from exporter.config.certificates import CertificateError, load_certificate, loa
 from exporter.config.files import stamp
 from exporter.config.values import is_header_value
 from exporter.errors import ConfigError
+from exporter.web.connections import client_of
+from exporter.web.passwords import BusyError, Passwords, cost
 
 log = structlog.get_logger(__name__)
 
-MAX_KNOWN_PASSWORDS = 100
-"""Correct passwords that are cached as digests, so that a scraper's password is hashed once and not per scrape."""
+RETRY_AFTER = 5
+"""Seconds after which a client should try again if too many passwords are being checked."""
 
-MAX_CONCURRENT_CHECKS = 2
-"""Passwords that are hashed concurrently: a client that guesses passwords must not keep all processors busy."""
+MIN_COST, MAX_COST = 4, 18
+"""Costs of bcrypt: below, it knows none; above, one check takes more than 15 seconds."""
 
 
 class TlsServer(strict.Section, frozen=True):
@@ -90,6 +88,10 @@ class WebSettings(strict.Section, frozen=True):
             if ":" in user or not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", hashed):
                 # Without the value, which may be a password that is not hashed.
                 raise ValueError(f"basic_auth_users.{user}: expected a bcrypt hash such as htpasswd -nBC 10 makes")
+            if not MIN_COST <= cost(hashed) <= MAX_COST:
+                raise ValueError(
+                    f"basic_auth_users.{user}: expected a cost from {MIN_COST} to {MAX_COST}, got {cost(hashed)}"
+                )
 
 
 _CLIENT_AUTH = {
@@ -208,7 +210,7 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, file: WebConfigFile) -> None:
         self._app = app
         self._file = file
-        self._passwords = _Passwords()
+        self._passwords = Passwords()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or respond with 401."""
@@ -223,45 +225,43 @@ class AuthMiddleware:
                 MutableHeaders(scope=message).update(settings.http_server_config.headers)
             await send(message)
 
-        app = self._app
+        app: ASGIApp | None = self._app
         if settings.basic_auth_users:
-            given = _credentials(Headers(scope=scope).get("Authorization", ""))
-            if not await self._passwords.are_correct(*given, settings.basic_auth_users):
-                app = PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": "Basic"})
-        await app(scope, receive, send_with_headers)
+            app = await self._authenticated(scope, receive, settings.basic_auth_users)
+        if app is not None:
+            await app(scope, receive, send_with_headers)
+
+    async def _authenticated(self, scope: Scope, receive: Receive, users: dict[str, str]) -> ASGIApp | None:
+        """Return what responds to a request; None if its client has left while it waited."""
+        user, password = _credentials(Headers(scope=scope).get("Authorization", ""))
+        if self._passwords.is_known(user, password, users):
+            return self._app
+        check = self._passwords.are_correct(user, password, users, client_of(scope["client"]))
+        try:
+            is_correct = await _while_connected(check, receive)
+        except BusyError:
+            text = "Too many passwords are being checked. Try again later.\n"
+            return PlainTextResponse(text, 429, {"Retry-After": str(RETRY_AFTER)})
+        if is_correct is None:
+            return None
+        return self._app if is_correct else PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": "Basic"})
 
 
-class _Passwords:
-    """Checks passwords, in the same time for known and unknown users."""
-
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes()
-        self._known: OrderedDict[bytes, None] = OrderedDict()
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
-
-    async def are_correct(self, user: str, password: bytes, users: dict[str, str]) -> bool:
-        hashed = users.get(user)
-        mark = hmac.digest(self._secret, b"\0".join((user.encode(), (hashed or "").encode(), password)), hashlib.sha256)
-        if mark in self._known:
-            self._known.move_to_end(mark)
-            return True
-        async with self._slots:
-            # An unknown user's password is compared with any hash, so that it takes as long.
-            some = hashed or next(iter(users.values()))
-            matches = await asyncio.to_thread(_matches, password, some.encode())
-        if hashed is None or not matches:
-            return False
-        self._known[mark] = None
-        if len(self._known) > MAX_KNOWN_PASSWORDS:
-            self._known.popitem(last=False)
-        return True
-
-
-def _matches(password: bytes, hashed: bytes) -> bool:
+async def _while_connected(work: Coroutine[Any, Any, bool], receive: Receive) -> bool | None:
+    """Return the result of `work`; None if the client leaves before, which cancels it."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
     try:
-        return bcrypt.checkpw(password, hashed)
-    except ValueError:
-        return False  # too long for bcrypt, or with a NUL
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has left. The body of its request is dropped: no endpoint reads one."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _credentials(header: str) -> tuple[str, bytes]:

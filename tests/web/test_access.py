@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import bcrypt
@@ -16,11 +16,13 @@ import yaml
 
 from exporter.errors import ConfigError
 from exporter.web.app import create_app
-from exporter.web.auth import MAX_CONCURRENT_CHECKS, WebConfigFile
+from exporter.web.auth import WebConfigFile
+from exporter.web.passwords import MAX_CONCURRENT, MAX_WAITING
 from exporter.web.server import listen, running_server, url_of
 from tests.builders import Clock
 from tests.scripted import ScriptedRuntime, exporter_of
 from tests.stack.programs import exporter_with, number, prometheus, runtime, until
+from tests.web.gate import Gate
 
 CA = trustme.CA()
 PASSWORD = "correct horse"
@@ -137,12 +139,69 @@ async def test_a_scraper_s_password_is_hashed_once_and_is_not_delayed_by_guesses
     async with serving(web_file(folder, basic_auth_users={"prometheus": HASH})) as url, httpx.AsyncClient() as client:
         good = [(await client.get(url, auth=("prometheus", PASSWORD))).status_code for _ in range(3)]
         assert (good, checks) == ([200] * 3, 1)
-        guesses = [asyncio.create_task(client.get(url, auth=("prometheus", str(each)))) for each in range(40)]
+        guesses = [asyncio.create_task(client.get(url, auth=("prometheus", str(each)))) for each in range(15)]
         await asyncio.sleep(0.05)
         assert (await client.get(f"{url}/metrics", auth=("prometheus", PASSWORD))).status_code == 200
         assert not all(guess.done() for guess in guesses), "the scrape waited for all the guesses"
         assert {(await guess).status_code for guess in guesses} == {401}
-    assert most <= MAX_CONCURRENT_CHECKS
+    assert most <= MAX_CONCURRENT
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.open()
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - nothing sets an event
+            await asyncio.sleep(0.001)
+
+
+async def test_guesses_over_many_connections_do_not_keep_a_scraper_out_whose_password_is_not_known_yet(
+    folder: Path, gate: Gate
+) -> None:
+    held = MAX_CONCURRENT + MAX_WAITING
+    async with serving(web_file(folder, basic_auth_users={"prometheus": HASH})) as url:
+        strangers: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        for each in range(held + 100):
+            port = int(url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            header = httpx.BasicAuth("prometheus", f"guess {each}")._auth_header
+            writer.write(f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {header}\r\n\r\n".encode())
+            await becomes(lambda: len(gate.started) + gate.waiting >= min(len(strangers) + 1, held))
+            strangers.append((reader, writer))
+        for reader, _ in strangers[held:]:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 429 ")
+            assert b"retry-after: 5\r\n" in head.lower()
+        async with httpx.AsyncClient() as client:
+            scrape = asyncio.create_task(client.get(url, auth=("prometheus", PASSWORD)))
+            await becomes(lambda: gate.has_waiting("127.0.0.1"))
+            gate.open()
+            assert (await scrape).status_code == 200
+        assert gate.started.index(PASSWORD.encode()) <= MAX_CONCURRENT
+        for _, writer in strangers:
+            writer.close()
+
+
+async def test_the_guesses_of_a_client_that_has_left_are_not_checked(folder: Path, gate: Gate) -> None:
+    async with serving(web_file(folder, basic_auth_users={"prometheus": HASH})) as url:
+        async with httpx.AsyncClient() as leaving:
+            left = [asyncio.create_task(leaving.get(url, auth=("prometheus", str(each)))) for each in range(10)]
+            await becomes(lambda: len(gate.started) + gate.waiting == 10)
+            for each in left:
+                each.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        await becomes(lambda: gate.waiting == 0)
+        async with httpx.AsyncClient() as client:
+            staying = asyncio.create_task(client.get(url, auth=("prometheus", "wrong")))
+            await becomes(lambda: gate.waiting == 1)
+            gate.open()
+            assert (await staying).status_code == 401
+    assert len(gate.started) == MAX_CONCURRENT + 1
 
 
 # -- TLS ----------------------------------------------------------------------------------------------------
@@ -221,6 +280,14 @@ async def test_every_response_has_the_configured_headers(folder: Path) -> None:
     [
         ({"basic_auth_user": {}}, "basic_auth_user: unknown key; did you mean basic_auth_users?"),
         ({"basic_auth_users": {"a": "hunter2"}}, "basic_auth_users.a: expected a bcrypt hash such as htpasswd"),
+        (
+            {"basic_auth_users": {"a": HASH.replace("$04$", "$31$")}},
+            "expected a cost from 4 to 18, got",
+        ),
+        (
+            {"basic_auth_users": {"a": HASH.replace("$04$", "$03$")}},
+            "expected a cost from 4 to 18, got",
+        ),
         ({"basic_auth_users": ["a"]}, "basic_auth_users: expected a mapping of keys, got a list"),
         ({"tls_server_config": {}}, "tls_server_config.cert_file: is required"),
         ({"tls_server_config": {"cert_file": "cert.pem"}}, "tls_server_config.key_file: is required"),
