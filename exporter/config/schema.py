@@ -215,9 +215,13 @@ class StallsConfig(strict.Section, frozen=True):
 
     floor: Duration = Duration(600)
     ceiling: Duration = Duration(43200)
+    false_pages: float = 0.4
+    """False pages that are acceptable per 100 hours of runs: with fewer, stalls are found later."""
 
     def __post_init__(self) -> None:
         _floor_below_ceiling(self.floor, self.ceiling)
+        if not 0.01 <= self.false_pages <= 100:
+            raise ValueError("false_pages: expected a number from 0.01 to 100")
 
 
 class SpinnerConfig(strict.Section, frozen=True):
@@ -295,6 +299,13 @@ class SpinnerPolicy:
     """The silence that always counts as a stall; at least the floor."""
     expected_interval: float | None
     """How often the spinner should run; None: the config does not say."""
+    false_pages: float = 0.4
+    """False pages that are acceptable per 100 hours of runs."""
+
+    @property
+    def false_page_rate(self) -> float:
+        """False pages that are acceptable per second of a run."""
+        return self.false_pages / 360_000
 
 
 class Config(strict.Section, frozen=True, dict=True):
@@ -363,7 +374,7 @@ class Config(strict.Section, frozen=True, dict=True):
             floor = next((e.stall_floor for e in matching if e.stall_floor is not None), stalls.floor)
             ceiling = next((e.stall_ceiling for e in matching if e.stall_ceiling is not None), stalls.ceiling)
             interval = next((e.expected_interval for e in matching if e.expected_interval is not None), None)
-            return SpinnerPolicy(floor, max(ceiling, floor), interval)
+            return SpinnerPolicy(floor, max(ceiling, floor), interval, stalls.false_pages)
 
         return policy
 

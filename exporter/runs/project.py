@@ -86,6 +86,7 @@ class ProjectRuns:
         self._changed_runs: set[str] = set()
         self._uncounted: defaultdict[str, list[TrackedRun]] = defaultdict(list)
         self._learned: set[str] = set()
+        self._others = spinners.all_paces
         self._with_failed_records: dict[str, TrackedRun] = {}
         self._tombstones: dict[str, TrackedRun] = {}
         self._ends: list[RunEnd] = []
@@ -173,9 +174,14 @@ class ProjectRuns:
     def collect_changes(self) -> tuple[set[str], set[str]]:
         """Return the runs and the spinners that changed or were removed since the last call."""
         if self._learned:
-            # The thresholds of open runs depend on what their spinner learned.
+            # The thresholds of open runs depend on what their spinner learned; of a new one, on what the project did.
+            is_taught, self._others = self._others is not self.spinners.all_paces, self.spinners.all_paces
             others = ((run_id, tracked.run.snapshot.spinner) for run_id, tracked in self.open.items())
-            self._changed_runs.update(run_id for run_id, spinner in others if spinner in self._learned)
+            self._changed_runs.update(
+                run_id
+                for run_id, spinner in others
+                if spinner in self._learned or (is_taught and self.spinners.pace(spinner).usual_first_gap() is None)
+            )
             self._learned.clear()
         runs, self._changed_runs = self._changed_runs, set()
         return runs, self.spinners.collect_changes()
@@ -299,10 +305,19 @@ class ProjectRuns:
                 ended_steady = min(ended_steady, tracked.ended_steady)
             tracked.ended_steady = ended_steady
             heapq.heappush(self._ends, RunEnd(ended_steady, run_id))
+        if snapshot.parent_id:
+            self._excuse_parent(run)
         if run.failed_records:
             self._with_failed_records[run_id] = tracked
         if (0 if records is None else records.failed or 0) != tracked.records_read_for:
             self._new_failures.add(run_id)
+
+    def _excuse_parent(self, child: Run) -> None:
+        """Note that a run whose child makes progress, or ends, is not silent: it may wait for it."""
+        parent = self.open.get(child.snapshot.parent_id)
+        moved_at = child.last_progress_at if child.ended_at is None else child.ended_at
+        if parent is not None and moved_at is not None and parent.excuse_until(moved_at):
+            self._note_run(parent.run.id)
 
     def _count(self) -> None:
         """Count what was added or changed, grouped by spinner: one by one it would take twice as long."""
@@ -337,6 +352,8 @@ class ProjectRuns:
         if tracked is None:
             return False
         self._remove_from_indexes(tracked)
+        if tracked.teaches and self.spinners.learn(tracked):
+            self._learned.add(tracked.run.snapshot.spinner)
         self.spinners.note_dropped(tracked.run.snapshot.spinner, now)
         tracked.run = tracked.run.with_failed_records(())
         tracked.records_read_for = 0

@@ -46,6 +46,11 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         return self.learned is None
 
     @property
+    def teaches(self) -> bool:
+        """Whether its spinner can learn from a run that is dropped before its end: one that hung was removed."""
+        return self.learned is not None and not self.counted & TAUGHT
+
+    @property
     def pace(self) -> RunPace:
         """Its pace so far."""
         return RunPace.first(self.run) if self.learned is None else self.learned
@@ -66,6 +71,12 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         self.run = self.run.not_ahead_of(now)
         if self.learned is not None:
             self.learned.not_ahead_of(now)
+
+    def excuse_until(self, time: float) -> bool:
+        """Note that no silence of the run before `time` counts; return whether that is new."""
+        pace = self.pace
+        self.learned = pace
+        return pace.excuse_until(time)
 
     def count_nothing(self) -> None:
         """Note that everything about the run was counted before it was forgotten."""

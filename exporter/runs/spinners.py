@@ -4,6 +4,7 @@ Names of spinners come and go: one with a date or an id in it runs once. So a sp
 a while, and the number of those with counters of their own is limited.
 """
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -14,7 +15,7 @@ from exporter.runs.counters import Counters
 from exporter.runs.names import candidates
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
-from exporter.runs.spinner import Spinner, TrackedRun
+from exporter.runs.spinner import TAUGHT, Spinner, TrackedRun
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
 
@@ -64,6 +65,9 @@ class ProjectSpinners:
         """The spinners without runs, each with the runtime's time since when; the longest first."""
         self._idle_one_offs: dict[str, float] = {}
         """Those of them that ran once."""
+        self.all_paces = SpinnerPace()
+        """What the project learned from the runs of all its spinners, as of the last time when that changed much."""
+        self._all_paces = SpinnerPace()
         self._unpublished: set[str] = set()
         self._not_shown = 0
         self._changed: set[str] = set()
@@ -163,6 +167,8 @@ class ProjectSpinners:
             for tracked in changed:
                 present[tracked.run.status] += 1
         learned = spinner.count(changed, is_own=has_slot)
+        if learned:
+            self._teach_all(spinner.pace)
         if at_once:
             spinner.new_states = ()
         self._note_active(key)
@@ -177,11 +183,30 @@ class ProjectSpinners:
             return False
         spinner = self._counting(name)
         learned = spinner.learn_from_history(run)
+        if learned:
+            self._teach_all(spinner.pace)
         if not any(spinner.present.values()):
             self._note_idle(name, max(run.ended_at or 0.0, spinner.idle_since or 0.0))
         self._unpublished.add(name)
         self._note(name)
         return learned
+
+    def learn(self, tracked: TrackedRun) -> bool:
+        """Learn from a run that is dropped before its end; return whether the pace learned from it."""
+        tracked.counted |= TAUGHT
+        name = tracked.run.snapshot.spinner
+        spinner = self._tracked.get(name)
+        if spinner is None or not spinner.pace.learn([tracked.pace]):
+            return False
+        self._teach_all(spinner.pace)
+        self._note(name)
+        return True
+
+    def _teach_all(self, pace: SpinnerPace) -> None:
+        """Let the project learn what a spinner learned; new spinners depend on it."""
+        self._all_paces.note(pace)
+        if self._all_paces.differs_from(self.all_paces):
+            self.all_paces = copy.deepcopy(self._all_paces)
 
     def not_ahead_of(self, now: float) -> None:
         """Note that the runtime's clock was set back to `now`: what has been seen is not yet to come."""
@@ -384,6 +409,7 @@ class ProjectSpinners:
         self._slots.taken += len(self._tracked)
         for spinner in spinners.values():
             spinner.present = dict.fromkeys(Status, 0)
+            self._teach_all(spinner.pace)
         for run in (tracked.run for tracked in runs):
             name = run.snapshot.spinner
             if name not in self:

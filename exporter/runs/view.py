@@ -8,7 +8,7 @@ import msgspec
 
 from exporter.config import Config, SpinnerPolicy
 from exporter.runs.counters import Counters
-from exporter.runs.pace import RunPace, SpinnerPace, at_work
+from exporter.runs.pace import Expectation, RunPace, SpinnerPace, at_work
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
 from exporter.runs.run import Run
@@ -26,6 +26,7 @@ class ShownRun(msgspec.Struct, frozen=True):
     project: str
     pace: RunPace
     earlier: SpinnerPace
+    others: SpinnerPace
     policy: SpinnerPolicy
     excused_until: float
     """The runtime's time until which no silence counts, because the worker service was down."""
@@ -36,11 +37,26 @@ class ShownRun(msgspec.Struct, frozen=True):
         Silence is counted from `Run.last_progress_at`. Time for which the run waited for a person, or the worker
         service was down, is added to the threshold.
         """
-        since, quiet_since = self.run.last_progress_at, self.pace.quiet_since()
-        if since is None or quiet_since is None or not at_work(self.run):
+        expectation = self.expectation()
+        return None if expectation is None else self._excused() + expectation.page
+
+    def straggler_threshold(self) -> float | None:
+        """Return the seconds of silence after which its last records count as stragglers; None for other runs."""
+        expectation = self.expectation()
+        if expectation is None or expectation.straggler is None:
             return None
-        excused = max(quiet_since, self.excused_until) - since
-        return max(excused, 0.0) + self.pace.stall_threshold(self.run, self.earlier, self.policy)
+        return self._excused() + expectation.straggler
+
+    def expectation(self) -> Expectation | None:
+        """Return which silence counts as a stall, and why; None while the run need not show progress."""
+        if self.run.last_progress_at is None or self.pace.quiet_since() is None or not at_work(self.run):
+            return None
+        return self.pace.expectation(self.run, self.earlier, self.others, self.policy)
+
+    def _excused(self) -> float:
+        """Return for how long no silence counted since the last progress."""
+        since = max(self.pace.quiet_since() or 0.0, self.excused_until)
+        return max(since - (self.run.last_progress_at or 0.0), 0.0)
 
 
 class ShownSpinner(msgspec.Struct, frozen=True):
@@ -152,6 +168,7 @@ class StoreView:
             project.name,
             tracked.pace,
             project.earlier(tracked),
+            project.spinners.all_paces,
             config.spinner_policy(project.name, tracked.run.snapshot.spinner),
             self._runtime.outage.excused_until,
         )

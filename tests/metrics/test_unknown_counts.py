@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exposition import Exposition
+from exporter.runs.pace import GAP_FACTOR
 from exporter.runs.store import Store
 from exporter.runtime.model import RecordCounts, RunSnapshot
 from exporter.status import Status
@@ -148,5 +149,5 @@ def test_the_pace_of_a_run_is_learned_from_its_own_times_of_progress() -> None:
         for at in (0.0, 2000.0, 4000.0)
     ]
     found = shown(runs)
-    assert value(found, "spinner_run_stall_threshold_seconds") == pytest.approx(2000 * 2.6)
+    assert value(found, "spinner_run_stall_threshold_seconds") == 2000 * GAP_FACTOR
     assert value(found, "spinner_run_progress_interval_seconds") is None, "how many finished is unknown"

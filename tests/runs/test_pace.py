@@ -7,7 +7,22 @@ from typing import Any
 import pytest
 
 from exporter.config import StallsConfig
-from exporter.runs.pace import GAP_FACTOR, NEGLIGIBLE, STRANGER_FACTOR, RunPace, SpinnerPace
+from exporter.runs.pace import (
+    BEYOND_BELIEF,
+    EARLIER_FACTOR,
+    FIRST_FACTOR,
+    GAP_FACTOR,
+    IDLE_FACTOR,
+    LAST_FACTOR,
+    NEGLIGIBLE,
+    OTHERS_MOST,
+    STRAGGLER_FACTOR,
+    STRAGGLER_FINISHED,
+    STRAGGLER_LEAST,
+    UNKNOWN_FACTOR,
+    RunPace,
+    SpinnerPace,
+)
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RecordCounts, RunSnapshot
@@ -35,7 +50,7 @@ class Watch:
         if finished:
             self.fields["last_progress_at"] = self.clock.now
         if "records" not in fields:
-            self.fields["records"] = counts(self.finished, total=None, running=1)
+            self.fields["records"] = counts(self.finished, total=100_000, running=1, pending=1)
         self._commit(snapshot(run_id, **self.fields))
 
     def look(self, after: float = 30.0) -> None:
@@ -47,9 +62,9 @@ class Watch:
         for _ in range(records):
             self.see(after=gap, finished=1)
 
-    def end(self) -> None:
+    def end(self, run_id: str = "run-1", **fields: Any) -> None:
         """Let the run complete; what is seen next is a run that starts now."""
-        self.see(status=Status.COMPLETED, ended_at=self.clock.now)
+        self.see(run_id=run_id, status=Status.COMPLETED, ended_at=self.clock.now, **fields)
         self.begin()
 
     def begin(self) -> None:
@@ -75,6 +90,11 @@ class Watch:
         (shown,) = (each for each in self.store.view.runs() if not each.run.ended)
         return shown
 
+    def basis(self) -> str:
+        expectation = self.shown().expectation()
+        assert expectation is not None
+        return expectation.basis
+
     def _commit(self, *snapshots: RunSnapshot) -> None:
         sightings = [(each, self.clock.now) for each in snapshots]
         read_project(self.store, "p1", sightings, as_of=self.clock.now, horizon=NOON - HOUR)
@@ -89,13 +109,13 @@ def test_the_threshold_of_a_fast_run_is_the_floor_once_its_pace_is_known() -> No
 def test_a_young_run_of_a_spinner_without_ended_runs_has_a_higher_threshold() -> None:
     watch = Watch()
     watch.work(3, gap=30)
-    assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
+    assert watch.threshold() == UNKNOWN_FACTOR * StallsConfig().floor
 
 
 def test_a_run_without_a_finished_record_has_a_threshold_too() -> None:
     watch = Watch()
     watch.see()
-    assert watch.threshold() == STRANGER_FACTOR * StallsConfig().floor
+    assert watch.threshold() == UNKNOWN_FACTOR * StallsConfig().floor
     watch.clock.advance(20 * MINUTE)
     assert watch.stalled(), "it hangs before its first record has finished"
 
@@ -103,7 +123,33 @@ def test_a_run_without_a_finished_record_has_a_threshold_too() -> None:
 def test_the_threshold_of_a_slow_run_is_a_multiple_of_its_longest_gap() -> None:
     watch = Watch()
     watch.work(10, gap=8 * MINUTE)
-    assert 20 * MINUTE < (watch.threshold() or 0) <= 24 * MINUTE
+    assert watch.threshold() == GAP_FACTOR * 8 * MINUTE
+    assert watch.basis() == "own gaps"
+
+
+def after_gaps(*gaps: float, false_pages: float = 0.4) -> float:
+    """The threshold of a run without a floor that has had these gaps, and whose spinner is known."""
+    watch = Watch(stalls={"floor": 1.0, "false_pages": false_pages})
+    for gap in gaps:
+        watch.see(after=gap, finished=1)
+    return watch.threshold() or 0.0
+
+
+def test_the_longer_gaps_were_observed_the_less_longer_than_the_longest_may_the_next_be() -> None:
+    factors = [after_gaps(*[95.0, 105.0] * pairs) / 105 for pairs in (20, 100, 1000)]
+    assert GAP_FACTOR > factors[0] > factors[1] > factors[2] > 1.0
+
+
+def test_gaps_with_a_heavy_tail_may_be_followed_by_a_longer_one() -> None:
+    regular, heavy = after_gaps(*[100.0] * 300), after_gaps(*[90.0] * 299, 6000.0)
+    assert regular / 100 < heavy / 6000 == GAP_FACTOR
+
+
+def test_with_fewer_acceptable_false_pages_a_silence_may_be_longer() -> None:
+    thresholds = [after_gaps(*[100.0] * 300, false_pages=pages) for pages in (10, 1, 0.1)]
+    assert thresholds == sorted(set(thresholds))
+    young = [after_gaps(0.1, false_pages=pages) for pages in (2, 0.8, 0.1)]
+    assert young == sorted(set(young))
 
 
 def test_idle_gaps_between_bursts_are_normal_for_a_run_that_had_them_before() -> None:
@@ -121,34 +167,92 @@ def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
     watch = Watch()
     for number in range(1, 38):
         watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=10))
-        if number > 6:
+        if number > 20:
             assert watch.threshold() == 600, "more wait than are worked on: another record finishes in the meantime"
     watch.see(after=2 * MINUTE, finished=1, records=counts(38, total=48, running=8))
-    assert watch.threshold() == 2 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
+    assert watch.threshold() == LAST_FACTOR / 10 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
+    for number in range(39, 46):
+        watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=48 - number))
+    assert watch.threshold() == pytest.approx(STRAGGLER_FACTOR * 20 * MINUTE), "three are left"
+    assert watch.basis() == "last records"
+
+
+def test_a_record_takes_no_longer_than_the_run_has_been_at_work() -> None:
+    watch = Watch()
+    watch.see(records=counts(0, total=10, running=10))
+    watch.see(after=20 * MINUTE, finished=7, records=counts(7, total=10, running=3))
+    spent = 20.5 * MINUTE
+    assert watch.threshold() == pytest.approx(STRAGGLER_FACTOR * spent), "not ten times a seventh of it"
+
+
+def test_one_or_two_records_that_are_left_may_take_longer_however_fast_the_others_were() -> None:
+    watch = Watch()
+    for number in range(1, 29):
+        watch.see(after=MINUTE, finished=1, records=counts(number, total=31, running=3))
+    assert watch.threshold() == 600
+    watch.see(after=MINUTE, finished=1, records=counts(29, total=31, running=2))
+    assert watch.threshold() == UNKNOWN_FACTOR * 600
+
+
+def at_the_end(finished: int, left: int, **states: int) -> Watch:
+    """A run of which one record finished every 20 seconds, four at once, and some are left."""
+    watch = Watch()
+    watch.see(records=counts(0, total=finished + left, running=4))
+    for number in range(1, finished):
+        watch.see(after=20, finished=1, records=counts(number, total=finished + left, running=4))
+    watch.see(after=20, finished=1, records=counts(finished, total=finished + left, **({"running": left} | states)))
+    return watch
+
+
+def test_the_last_one_or_two_of_many_records_are_stragglers_and_page_later() -> None:
+    for left in (1, 2):
+        shown = at_the_end(STRAGGLER_FINISHED, left).shown()
+        assert shown.straggler_threshold() == UNKNOWN_FACTOR * 600
+        assert shown.stall_threshold() == max(BEYOND_BELIEF * UNKNOWN_FACTOR, STRAGGLER_LEAST) * 600
+
+
+@pytest.mark.parametrize(
+    ("watch", "why"),
+    [
+        (at_the_end(STRAGGLER_FINISHED - 1, 1), "few records finished"),
+        (at_the_end(STRAGGLER_FINISHED, 3), "three are left"),
+        (at_the_end(STRAGGLER_FINISHED, 2, running=1, pending=1), "one waits behind the other"),
+        (at_the_end(STRAGGLER_FINISHED, 1, running=0, pending=1), "nothing is in progress"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_records_are_no_stragglers(watch: Watch, why: str) -> None:
+    assert watch.shown().straggler_threshold() is None, why
+    assert (watch.threshold() or 0) < STRAGGLER_LEAST * 600
+
+
+def test_of_hundreds_of_records_one_in_200_is_a_straggler() -> None:
+    assert at_the_end(597, 3).shown().straggler_threshold() is not None
+    assert at_the_end(596, 4).shown().straggler_threshold() is None
 
 
 @pytest.mark.parametrize("total", [None, 1, 5])
 def test_before_the_first_record_only_the_floor_counts_however_low_it_is(total: int | None) -> None:
     watch = Watch(stalls={"floor": 1.0})
     watch.see(records=counts(0, total=total, running=1))
-    assert watch.threshold() == STRANGER_FACTOR
+    assert watch.threshold() == UNKNOWN_FACTOR
 
 
 def test_concurrent_records_of_the_first_snapshot_count_for_the_last_records_too() -> None:
     watch = Watch()
-    watch.see(after=75 * MINUTE, finished=39, records=counts(39, total=48, running=9))
-    watch.see(after=5 * MINUTE, finished=1, records=counts(40, total=48, running=1))
-    assert watch.threshold() == 2 * 2 * MINUTE * 9, "80 minutes for 40 records, nine at once"
+    watch.see(after=75 * MINUTE, finished=36, records=counts(36, total=40, running=9))
+    watch.see(after=5 * MINUTE, finished=1, records=counts(37, total=40, running=1))
+    assert watch.threshold() == pytest.approx(2 * 80 * MINUTE / 37 * 9), "80 minutes for 37 records, nine at once"
 
 
 def test_records_that_are_worked_on_concurrently_later_count_for_the_last_records_too() -> None:
     watch = Watch()
-    watch.see(records=counts(0, total=48, running=1))
+    watch.see(records=counts(0, total=42, running=1))
     for number in range(1, 39):
-        watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=10))
-    watch.see(after=2 * MINUTE, finished=1, records=counts(39, total=48, running=9))
-    pace = 39 * 2 * MINUTE + 30
-    assert watch.threshold() == pytest.approx(2 * pace / 39 * 10), "ten were worked on at once, although one at first"
+        watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=42, running=10))
+    watch.see(after=2 * MINUTE, finished=1, records=counts(39, total=42, running=3))
+    spent = 39 * 2 * MINUTE + 30
+    assert watch.threshold() == pytest.approx(2 * spent / 39 * 10), "ten were worked on at once, although one at first"
 
 
 @pytest.mark.parametrize("records", [counts(3, total=9), counts(3, total=9, waiting=2, running=1)])
@@ -211,7 +315,8 @@ def test_the_recurring_gap_of_earlier_runs_raises_the_threshold_of_a_young_one()
     watch.work(20, gap=12 * MINUTE)
     watch.end()
     watch.see(run_id="run-2", finished=1)
-    assert watch.threshold() == pytest.approx(1.6 * 12 * MINUTE)
+    assert watch.threshold() == pytest.approx(EARLIER_FACTOR * 12 * MINUTE)
+    assert watch.basis() == "earlier runs"
 
 
 def test_a_spinner_does_not_learn_from_a_single_stall_of_an_earlier_run() -> None:
@@ -230,7 +335,7 @@ def test_before_the_first_record_the_threshold_depends_on_the_first_gap_of_earli
     watch.work(60, gap=30)
     watch.end()
     watch.see(run_id="run-2")
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * 40 * MINUTE)
+    assert watch.threshold() == pytest.approx(FIRST_FACTOR * 40 * MINUTE)
     watch.see(run_id="run-2", finished=1)
     assert watch.threshold() == 600, "once it is done, the others take seconds"
 
@@ -282,12 +387,133 @@ def test_a_record_that_finished_at_the_start_says_nothing_about_the_pace() -> No
     assert watch.shown().pace.interval() is None
 
 
-def test_a_run_is_young_until_it_was_observed_at_work_for_as_long_as_the_floor() -> None:
+def test_a_silence_of_another_kind_becomes_less_likely_while_none_is_observed() -> None:
     watch = Watch()
-    watch.work(20, gap=30)
-    assert watch.threshold() == STRANGER_FACTOR * 600, "the first 30 s were not observed"
-    watch.work(1, gap=30)
+    thresholds = []
+    for _ in range(16):
+        watch.work(1, gap=30)
+        thresholds.append(watch.threshold() or 0)
+    assert thresholds[0] == UNKNOWN_FACTOR * 600
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert 600 < thresholds[10] < UNKNOWN_FACTOR * 600
+    assert thresholds[-1] == 600, "after seven minutes"
+
+
+def test_nothing_is_known_before_two_rounds_of_the_concurrent_records() -> None:
+    watch = Watch()
+    for number in range(1, 40):
+        watch.see(after=MINUTE, finished=1, records=counts(number, total=900, running=20, pending=9))
+    assert watch.threshold() == UNKNOWN_FACTOR * 600
+    watch.see(after=MINUTE, finished=1, records=counts(40, total=900, running=20, pending=9))
     assert watch.threshold() == 600
+
+
+@pytest.mark.parametrize(
+    ("records", "factor"),
+    [
+        (counts(1, total=90, running=0, pending=89), IDLE_FACTOR),
+        (counts(1, total=None, running=1), IDLE_FACTOR),
+        (counts(1, total=90, running=1, pending=88), 1.0),
+        (counts(1, total=90, running=0, pending=0), 1.0),
+        (counts(1, total=90, running=None, pending=89), 1.0),
+    ],
+    ids=["nothing is in progress", "more may arrive", "at work", "nothing is left to start", "unknown"],
+)
+def test_a_young_run_may_be_silent_longer_while_it_may_wait_for_work(records: RecordCounts, factor: float) -> None:
+    watch = Watch()
+    watch.see(records=counts(0, total=records.total, running=1, pending=89))
+    watch.see(finished=1, records=records)
+    assert watch.threshold() == pytest.approx(factor * UNKNOWN_FACTOR * 600)
+
+
+def test_a_runtime_that_never_tells_a_running_record_does_not_look_idle() -> None:
+    watch = Watch()
+    watch.see(finished=1, records=counts(1, total=90, running=0, pending=89))
+    assert watch.threshold() == UNKNOWN_FACTOR * 600
+
+
+def test_a_run_that_was_found_half_way_may_be_silent_longer_until_most_of_it_was_watched() -> None:
+    watch = Watch()
+    watch.see(after=HOUR, finished=2000)
+    assert watch.threshold() == UNKNOWN_FACTOR * 600, "a silence that may have begun before"
+    watch.see(finished=1)
+    assert watch.threshold() == pytest.approx(IDLE_FACTOR * UNKNOWN_FACTOR * 600)
+    watch.work(130, gap=30)
+    assert watch.threshold() == 600
+
+
+def test_of_a_new_spinner_the_others_of_its_project_teach() -> None:
+    watch = Watch()
+    watch.work(20, gap=12 * MINUTE)
+    watch.end()
+    watch.see(run_id="run-2", finished=2, spinner="another")
+    assert watch.threshold() == pytest.approx(EARLIER_FACTOR * 12 * MINUTE)
+    watch.end("run-2")
+    for _ in range(40):
+        watch.see(run_id="run-3", after=HOUR, finished=1)
+    watch.end("run-3")
+    watch.see(run_id="run-4", finished=2, spinner="a third")
+    assert watch.threshold() == OTHERS_MOST * 600, "but not without limit"
+
+
+def test_other_spinners_of_a_project_teach_more_slowly() -> None:
+    watch = Watch()
+    watch.work(30, gap=30)
+    watch.end()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == 600
+    watch.end("run-2")
+    watch.see(run_id="run-3", finished=2, spinner="another")
+    assert 600 < (watch.threshold() or 0) < UNKNOWN_FACTOR * 600
+
+
+def test_a_run_that_is_removed_while_it_hangs_has_taught_its_spinner() -> None:
+    watch = Watch()
+    watch.work(20, gap=12 * MINUTE)
+    watch.look(after=2 * HOUR)
+    watch.store.drop_run("p1", "run-1")
+    watch.begin()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == pytest.approx(EARLIER_FACTOR * 12 * MINUTE), "without the silence at its end"
+
+
+def test_a_run_that_is_dropped_after_its_end_teaches_once() -> None:
+    watch = Watch()
+    watch.work(20, gap=12 * MINUTE)
+    watch.see(status=Status.COMPLETED, ended_at=watch.clock.now)
+    watch.store.drop_run("p1", "run-1")
+    watch.begin()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.shown().earlier.observed == 20 * 12 * MINUTE
+
+
+def test_a_pause_of_hours_that_earlier_runs_had_at_this_time_of_day_is_normal() -> None:
+    watch = Watch()
+    watch.work(60, gap=60)
+    watch.see(after=9 * HOUR, finished=1)
+    watch.end()
+    for number, (hour, threshold) in enumerate([(0.5, 1.25 * 9 * HOUR), (3, 600), (-0.5, 1.25 * 9 * HOUR)]):
+        watch.clock.now = NOON + HOUR + (2 + 2 * number) * 24 * HOUR + (hour - 1) * HOUR
+        watch.begin()
+        for _ in range(60):
+            watch.see(run_id=f"run-{number + 2}", after=60, finished=1)
+        assert watch.threshold() == threshold, hour
+        watch.store.drop_run("p1", f"run-{number + 2}")
+
+
+def test_a_run_whose_child_makes_progress_is_not_silent() -> None:
+    watch = Watch()
+    watch.work(60, gap=30)
+    own = dict(watch.fields)
+    for number in range(1, 40):
+        watch.see(run_id="child", parent_id="run-1", after=60, records=counts(number, total=99, running=1),
+                  last_progress_at=watch.clock.now + 60, created_at=NOON + HOUR, started_at=NOON + HOUR)  # fmt: skip
+    shown = watch.store.view.run(("p1", "run-1"))
+    assert shown is not None
+    assert shown.stall_threshold() == 39 * 60 + 600, "the silence begins with the last progress of the child"
+    watch.see(run_id="child", after=600, status=Status.COMPLETED, ended_at=watch.clock.now + 600)
+    watch.fields = own
+    assert watch.threshold() == 39 * 60 + 600 + 600, "and when the child ends"
 
 
 def test_a_silence_that_was_watched_is_known_and_only_the_rest_is_estimated() -> None:
@@ -310,8 +536,8 @@ def found_after(seconds: float, *, then_watched: float = 0.0) -> Watch:
 
 
 def test_a_run_that_was_found_half_way_teaches_nothing_unless_most_of_it_was_watched() -> None:
-    assert found_after(HOUR).threshold() == STRANGER_FACTOR * 600, "its gaps are estimates"
-    assert found_after(HOUR, then_watched=HOUR - 60).threshold() == STRANGER_FACTOR * 600
+    assert found_after(HOUR).threshold() == UNKNOWN_FACTOR * 600, "its gaps are estimates"
+    assert found_after(HOUR, then_watched=HOUR - 60).threshold() == UNKNOWN_FACTOR * 600
     assert found_after(HOUR, then_watched=HOUR + 60).threshold() == 600
 
 
@@ -325,22 +551,22 @@ def test_a_record_that_finished_before_a_wait_was_over_adds_nothing_to_the_time_
     assert watch.shown().pace.longest_gap == longest
     watch.end()
     watch.see(run_id="run-2", finished=1)
-    assert watch.threshold() == STRANGER_FACTOR * 600, "of the first run nearly everything is an estimate"
+    assert watch.threshold() == UNKNOWN_FACTOR * 600, "of the first run nearly everything is an estimate"
 
 
 def test_a_run_that_was_found_soon_after_its_start_teaches_its_spinner() -> None:
-    assert found_after(NEGLIGIBLE - 1).threshold() == 600
-    assert found_after(NEGLIGIBLE).threshold() == STRANGER_FACTOR * 600
-    assert found_after(NEGLIGIBLE + 1).threshold() == STRANGER_FACTOR * 600
+    assert found_after(NEGLIGIBLE - 1).shown().earlier.usual_first_gap() is not None
+    assert found_after(NEGLIGIBLE).shown().earlier.usual_first_gap() is None
+    assert found_after(NEGLIGIBLE + 1).shown().earlier.usual_first_gap() is None
 
 
-@pytest.mark.parametrize(("took", "threshold"), [(NEGLIGIBLE - 1, 600), (NEGLIGIBLE + 1, STRANGER_FACTOR * 600)])
-def test_a_run_that_is_found_ended_teaches_its_spinner_when_it_was_short(took: float, threshold: float) -> None:
+@pytest.mark.parametrize(("took", "teaches"), [(NEGLIGIBLE - 1, True), (NEGLIGIBLE + 1, False)])
+def test_a_run_that_is_found_ended_teaches_its_spinner_when_it_was_short(took: float, teaches: bool) -> None:
     watch = Watch()
     watch.see(after=took, finished=100, status=Status.COMPLETED, ended_at=NOON + took)
     watch.begin()
     watch.see(run_id="run-2", finished=1)
-    assert watch.threshold() == threshold
+    assert (watch.shown().earlier.usual_first_gap() is not None) == teaches
 
 
 def test_floor_and_ceiling_come_from_the_config() -> None:
@@ -389,10 +615,28 @@ def test_an_old_heartbeat_is_an_outage_whatever_the_status_says() -> None:
     assert not watch.stalled()
 
 
-def test_a_spinner_learns_from_its_last_nine_runs() -> None:
+def taught(*gaps: float) -> SpinnerPace:
     pace = SpinnerPace()
-    for gap in (100.0, 100.0, 100.0, 100.0, 100.0, 10.0, 10.0, 10.0, 10.0):
+    for gap in gaps:
         pace.learn([RunPace(longest_gap=gap, recurring_gap=gap, first_gap=gap)])
+    return pace
+
+
+def test_a_spinner_learns_the_longest_recurring_gap_of_its_runs_from_four_on_without_the_longest() -> None:
+    assert taught(10.0, 30.0, 20.0).usual_recurring_gap() == 30.0
+    assert taught(10.0, 30.0, 20.0, 5.0).usual_recurring_gap() == 20.0
+
+
+def test_a_spinner_learns_from_its_last_nine_runs() -> None:
+    pace = taught(*[100.0] * 5, *[10.0] * 4)
     assert (pace.usual_first_gap(), pace.usual_recurring_gap()) == (100.0, 100.0)
-    pace.learn([RunPace(longest_gap=10.0, recurring_gap=10.0, first_gap=10.0)])
-    assert (pace.usual_first_gap(), pace.usual_recurring_gap()) == (10.0, 10.0), "five of the last nine took 10 s"
+    for first, recurring in ((10.0, 100.0), (10.0, 100.0), (10.0, 100.0), (10.0, 10.0)):
+        pace.learn([RunPace(longest_gap=10.0, recurring_gap=10.0, first_gap=10.0)])
+        assert (pace.usual_first_gap(), pace.usual_recurring_gap()) == (first, recurring)
+
+
+def test_runs_of_which_an_earlier_version_noted_only_the_gaps_count_as_observed_for_the_floor() -> None:
+    pace = SpinnerPace(_first_gaps=[1.0, 1.0], _recurring_gaps=[1.0, 1.0], _usual=(1.0, 1.0))
+    assert pace.observed == 1200
+    pace.learn([RunPace(first_gap=1.0, _spent=50.0)])
+    assert pace.observed == 1250

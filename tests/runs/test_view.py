@@ -1,5 +1,6 @@
 """What a watch reports: each change once, and everything of a project that becomes stale or fresh."""
 
+from exporter.runs.store import Store
 from exporter.runtime.model import Health
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
@@ -46,14 +47,22 @@ def test_everything_of_a_project_is_reported_once_when_it_becomes_stale_and_once
 def test_what_a_spinner_learned_changes_its_open_runs_once() -> None:
     clock = Clock(NOON + 60)
     held = store(clock)
-    runs = [snapshot("a"), snapshot("b"), snapshot("other", spinner="other")]
+    runs = [*(snapshot(run_id) for run_id in "abcd"), snapshot("new", spinner="new"), snapshot("x", spinner="x")]
     read_project(held, "p1", [(run, clock()) for run in runs], as_of=clock(), horizon=NOON - 60)
     watch = held.view.watch()
     watch.changed()
-    ended = snapshot("a", Status.COMPLETED, updated_at=NOON + 61, ended_at=NOON + 61, records=counts(9))
+    for number, (run_id, others) in enumerate((("x", "abcd"), ("a", "bcd"), ("b", "cd"), ("c", "d"))):
+        read_end(held, clock, run_id, number, spinner="x" if run_id == "x" else "welcome")
+        assert {run_id for _, run_id in watch.changed()[0]} == {run_id, *others, "new"}
+        assert watch.changed() == ([], [])
+    read_end(held, clock, "d", 0)
+    assert watch.changed()[0] == [("p1", "d")], "one more run tells new spinners little"
+
+
+def read_end(held: Store, clock: Clock, run_id: str, number: int, spinner: str = "welcome") -> None:
+    at = NOON + 61 + number
+    ended = snapshot(run_id, Status.COMPLETED, updated_at=at, ended_at=NOON + 61, records=counts(9), spinner=spinner)
     read_project(held, "p1", [(ended, clock())], as_of=clock(), horizon=NOON - 60)
-    assert sorted(watch.changed()[0]) == [("p1", "a"), ("p1", "b")], "their thresholds depend on it"
-    assert watch.changed() == ([], [])
 
 
 def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses() -> None:

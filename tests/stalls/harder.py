@@ -137,7 +137,7 @@ def batches(laws: random.Random, rng: random.Random, run_id: str, began: float) 
     pause = laws.choice((0.0, laws.uniform(0.5, 15) * MINUTE))
     rows = laws.randint(10, 80)
     stages = [[each * rng.lognormvariate(0, sigma) for _ in range(rows)] for _ in range(rng.randint(2, 12))]
-    finishes = in_stages(stages, workers, pause=pause * rng.uniform(0.8, 1.2))
+    finishes = in_stages(stages, [workers] * len(stages), pause=pause * rng.uniform(0.8, 1.2))
     return run("batches", laws, rng, run_id, began, finishes, total_known=laws.random() < 0.6)
 
 
@@ -145,7 +145,7 @@ def nights(laws: random.Random, rng: random.Random, run_id: str, began: float) -
     """No record starts at night, since people are not to be woken; the runtime does not call that waiting."""
     workers, each = laws.randint(1, 6), laws.uniform(20, 240)
     opens = laws.uniform(6, 9) * HOUR
-    closes = opens + laws.uniform(9, 13) * HOUR
+    closes = opens + laws.uniform(13, 15.5) * HOUR
     gate = by_day(began, opens, closes)
     since = gate(0.0)
     began += since
@@ -243,11 +243,9 @@ def slow_hour(laws: random.Random, rng: random.Random, run_id: str, began: float
 def autoscaled(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
     """The number of workers changes between stages."""
     each, sigma = 10 ** laws.uniform(1, 2.6), laws.uniform(0.2, 0.9)
-    finishes: list[Finish] = []
-    for _ in range(rng.randint(2, 6)):
-        workers = round(10 ** rng.uniform(0, 1.7))
-        durations = [each * rng.lognormvariate(0, sigma) for _ in range(workers * rng.randint(1, 10))]
-        finishes += worked(durations, workers, since=finishes[-1].at if finishes else 0.0)
+    workers = [round(10 ** rng.uniform(0, 1.7)) for _ in range(rng.randint(2, 6))]
+    stages = [[each * rng.lognormvariate(0, sigma) for _ in range(number * rng.randint(1, 10))] for number in workers]
+    finishes = in_stages(stages, workers)
     return run("autoscaled", laws, rng, run_id, began, finishes)
 
 
@@ -257,7 +255,9 @@ def monthly(laws: random.Random, rng: random.Random, run_id: str, began: float) 
     workers, each, pause = laws.randint(1, 6), 10 ** laws.uniform(0.5, 2), laws.uniform(5, 30) * MINUTE
     rows = laws.randint(10, 40)
     stages = [[each * rng.lognormvariate(0, 0.5) for _ in range(rows)] for _ in range(rng.randint(3, 8))]
-    history = run("monthly", laws, rng, run_id, began, in_stages(stages, workers, pause=pause), hangs=0.3)
+    history = run(
+        "monthly", laws, rng, run_id, began, in_stages(stages, [workers] * len(stages), pause=pause), hangs=0.3
+    )
     return dataclasses.replace(history, problem=Problem(restarted_at=began + 1, keeps_state=True))
 
 
@@ -286,7 +286,7 @@ def _workflow(part: int) -> Kind:
             [_quantile(stage, rng.random()) for _ in range(rows)]
             for stage, rows in ((stage, laws.randint(1, 60)) for stage in stages)
         ]
-        return run("workflow", laws, rng, run_id, began, in_stages(tasks, workers))
+        return run("workflow", laws, rng, run_id, began, in_stages(tasks, [workers] * len(tasks)))
 
     return workflow
 

@@ -24,28 +24,41 @@ def at_once(at: float) -> float:
     return at
 
 
-def worked(durations: Sequence[float], workers: int, *, gate: Gate = at_once, since: float = 0.0) -> list[Finish]:
+def worked(durations: Sequence[float], workers: int, *, gate: Gate = at_once) -> list[Finish]:
     """Return the finishes of records that `workers` work on, each for its duration, in order."""
+    return _finishes(_shifts(durations, workers, gate=gate))
+
+
+def in_stages(stages: Iterable[Sequence[float]], workers: Sequence[int], *, pause: float = 0.0) -> list[Finish]:
+    """Return the finishes of stages, each with its number of workers.
+
+    Each begins `pause` seconds after the one before is done.
+    """
+    shifts: list[tuple[float, float]] = []
+    since = 0.0
+    for durations, number in zip(stages, workers, strict=True):
+        shifts += _shifts(durations, number, since=since)
+        since = max(end for _, end in shifts) + pause
+    return _finishes(shifts)
+
+
+def _shifts(
+    durations: Sequence[float], workers: int, *, gate: Gate = at_once, since: float = 0.0
+) -> list[tuple[float, float]]:
+    """Return when each record starts and ends."""
     free = [since] * workers
-    starts, ends = [], []
+    shifts = []
     for duration in durations:
         start = gate(heapq.heappop(free))
-        starts.append(start)
-        ends.append(start + duration)
+        shifts.append((start, start + duration))
         heapq.heappush(free, start + duration)
-    starts.sort()
-    ends.sort()
+    return shifts
+
+
+def _finishes(shifts: Sequence[tuple[float, float]]) -> list[Finish]:
+    starts = sorted(start for start, _ in shifts)
+    ends = sorted(end for _, end in shifts)
     return [Finish(end, bisect.bisect_right(starts, end) - number) for number, end in enumerate(ends, 1)]
-
-
-def in_stages(stages: Iterable[Sequence[float]], workers: int, *, pause: float = 0.0) -> list[Finish]:
-    """Return the finishes of stages of which each begins `pause` seconds after the one before is done."""
-    finishes: list[Finish] = []
-    since = 0.0
-    for durations in stages:
-        finishes += worked(durations, workers, since=since)
-        since = finishes[-1].at + pause
-    return finishes
 
 
 def windows(rng: random.Random, every: float, admitted: int) -> Gate:

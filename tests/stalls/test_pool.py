@@ -14,7 +14,8 @@ def test_two_workers_take_the_next_record_when_they_are_free() -> None:
 
 
 def test_a_stage_begins_when_the_one_before_is_done() -> None:
-    assert in_stages([[10, 20], [5]], 2, pause=3) == [Finish(10, 1), Finish(20, 0), Finish(28, 0)]
+    assert in_stages([[10, 20], [5]], [2, 1]) == [Finish(10, 1), Finish(20, 1), Finish(25, 0)]
+    assert in_stages([[10, 20], [5]], [2, 2], pause=3) == [Finish(10, 1), Finish(20, 0), Finish(28, 0)]
 
 
 def test_a_window_admits_some_records() -> None:
