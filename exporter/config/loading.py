@@ -4,6 +4,7 @@ An invalid setting raises a `ConfigError` that names the source of the setting, 
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -190,11 +191,27 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, .
     for name, text in sorted(environ.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:
             continue
+        if name not in known and _SERVICE_LINK.fullmatch(f"{name.removeprefix(ENVIRONMENT_PREFIX)}={text}"):
+            continue
         if name not in known:
             near = difflib.get_close_matches(name, known)
             raise ConfigError(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
         path, kind = known[name]
         yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)
+
+
+_SERVICE_LINK = re.compile(
+    r"""
+    (?:\w+_)?                                     # the rest of the Service's name, for one such as spinner-exporter-web
+    (?: SERVICE_HOST = [0-9a-fA-F.:]+
+      | SERVICE_PORT (?:_\w+)? = \d+
+      | PORT (?:_\d+_(?:TCP|UDP|SCTP))? = (?:tcp|udp|sctp)://\S+
+      | PORT_\d+_(?:TCP|UDP|SCTP)_ (?: PROTO=(?:tcp|udp|sctp) | PORT=\d+ | ADDR=[0-9a-fA-F.:]+ )
+    )""",
+    re.VERBOSE,
+)
+"""Variables that Kubernetes sets in each pod for a Service named spinner-exporter, without the prefix:
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 
 
 def _yaml_value(name: str, text: str) -> object:

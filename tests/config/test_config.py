@@ -152,6 +152,44 @@ def test_a_variable_that_is_not_text_has_to_be_yaml(tmp_path: Path) -> None:
     assert message == "SPINNER_EXPORTER_LIMITS_RUNS: expected a YAML value such as 8, true or [a, b]"
 
 
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(tmp_path: Path) -> None:
+    """As in a pod beside a Service called spinner-exporter, and one called spinner-exporter-web."""
+    environ = {
+        f"SPINNER_EXPORTER_{service}{name}": value
+        for service in ("", "WEB_")
+        for name, value in {
+            "SERVICE_HOST": "10.96.3.7",
+            "SERVICE_PORT": "10095",
+            "SERVICE_PORT_HTTP": "10095",
+            "PORT": "tcp://10.96.3.7:10095",
+            "PORT_10095_TCP": "tcp://[fd00::7]:10095",
+            "PORT_10095_TCP_PROTO": "tcp",
+            "PORT_10095_TCP_PORT": "10095",
+            "PORT_10095_TCP_ADDR": "fd00::7",
+            "PORT_53_UDP": "udp://10.96.3.7:53",
+        }.items()
+    }
+    file = tmp_path / "exporter.yml"
+    file.write_text(SMALLEST)
+    assert load(file, environ=environ) == load(file, environ={})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "10095"),
+        ("PORT", "http://10.96.3.7"),
+        ("SERVICE_HOST", "runtime"),
+        ("SERVICE_PORT", "http"),
+        ("PORT_HTTP_TCP", "tcp://10.96.3.7:10095"),
+        ("SERVICES", "tcp://10.96.3.7:10095"),
+    ],
+)
+def test_variables_that_only_resemble_those_of_a_service_are_mistakes(name: str, value: str, tmp_path: Path) -> None:
+    message = mistake(SMALLEST, tmp_path, {f"SPINNER_EXPORTER_{name}": value})
+    assert message.startswith(f"SPINNER_EXPORTER_{name}: no such setting")
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yml: cannot be read: No such file"):
         load(tmp_path / "nowhere.yml", environ={})
