@@ -121,14 +121,14 @@ LATENCY = time_series(
     Panel(
         9,
         "Request duration",
-        "90th percentile of the request duration for each endpoint. If it grows, the runtime's API has become slower.",
+        "90th percentile of the request duration for each resource. If it grows, the runtime's API has become slower.",
         GridPos(x=16, y=HEIGHT + 3, w=8, h=8),
     ),
     [
         range_query(
-            "histogram_quantile(0.9, sum by (le, endpoint) "
+            "histogram_quantile(0.9, sum by (le, resource) "
             f"(rate({series('spinner_exporter_upstream_request_duration_seconds_bucket', RUNTIME)}[{RATE}])))",
-            "{{endpoint}}",
+            "{{resource}}",
         )
     ],
     unit="duration",

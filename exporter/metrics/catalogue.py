@@ -416,15 +416,15 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
     ExporterFamily(
         "spinner_exporter_upstream_requests_total",
         "counter",
-        "Total number of requests to the runtime's API by endpoint and HTTP status code; error if there was no "
+        "Total number of requests to the runtime's API by resource and HTTP status code; error if there was no "
         "response.",
-        ("endpoint", "code"),
+        ("resource", "code"),
     ),
     ExporterFamily(
         "spinner_exporter_upstream_request_duration_seconds",
         "histogram",
         "Seconds from sending a request to the runtime's API until the whole response arrived.",
-        ("endpoint",),
+        ("resource",),
     ),
     ExporterFamily("spinner_exporter_runs_tracked", "gauge", "Number of runs that have series."),
     ExporterFamily(

@@ -115,10 +115,10 @@ class RuntimeMetrics:
         if ok:
             self._at("snapshot_timestamp_seconds").set(self._wall() - seconds)
 
-    def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
+    def request_sent(self, resource: str, code: str, seconds: float) -> None:
         """Count a request to the runtime."""
-        self._at("upstream_requests_total", endpoint, code).inc()
-        self._at("upstream_request_duration_seconds", endpoint).observe(seconds)
+        self._at("upstream_requests_total", resource, code).inc()
+        self._at("upstream_request_duration_seconds", resource).observe(seconds)
 
     def decoded_items(self, kind: str, count: int) -> None:
         """Count the items of a page of a list, valid or not."""

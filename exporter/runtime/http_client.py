@@ -45,7 +45,7 @@ class PausedError(ApiError):
 class RequestObserver(Protocol):
     """Observes every request that is sent."""
 
-    def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
+    def request_sent(self, resource: str, code: str, seconds: float) -> None:
         """`code` is the HTTP status, or `error` without a complete response; `seconds` is the request's duration."""
 
 

@@ -176,9 +176,9 @@ async def test_the_duration_of_syncs_and_requests_is_observed() -> None:
         found = await page(exporter)
         assert value(found, "spinner_exporter_sync_duration_seconds_count") == syncs
         assert (value(found, "spinner_exporter_sync_duration_seconds_sum") or 0) >= syncs * 2 * 9
-        assert value(found, "spinner_exporter_upstream_request_duration_seconds_count", endpoint="health") == syncs
+        assert value(found, "spinner_exporter_upstream_request_duration_seconds_count", resource="health") == syncs
         assert (
-            value(found, "spinner_exporter_upstream_request_duration_seconds_sum", endpoint="health") or 0
+            value(found, "spinner_exporter_upstream_request_duration_seconds_sum", resource="health") or 0
         ) >= syncs * 9
     await exporter.close()
 

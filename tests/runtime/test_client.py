@@ -33,8 +33,8 @@ class Observed:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
 
-    def request_sent(self, endpoint: str, code: str, seconds: float) -> None:
-        self.requests.append((endpoint, code))
+    def request_sent(self, resource: str, code: str, seconds: float) -> None:
+        self.requests.append((resource, code))
 
     def decoded_items(self, kind: str, count: int) -> None: ...
 

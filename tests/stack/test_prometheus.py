@@ -87,7 +87,7 @@ def test_two_prometheus_servers_store_the_same_and_cause_one_read(tmp_path: Path
     ):
         until(lambda: number(one, "spinner_api_up") == 1, "the first Prometheus scraped")
         until(lambda: number(other, "spinner_api_up") == 1, "the second Prometheus scraped")
-        reads = 'sum(spinner_exporter_upstream_requests_total{endpoint="projects"})'
+        reads = 'sum(spinner_exporter_upstream_requests_total{resource="projects"})'
         assert number(one, reads) == number(other, reads) == 1
         assert {m["run_id"] for m, _ in query(one, "spinner_run_info")} == {
             m["run_id"] for m, _ in query(other, "spinner_run_info")
