@@ -4,6 +4,7 @@ Either clock can be wrong or be set, so neither decides alone. The runtime's tim
 Between answers it advances by our monotonic clock, which nobody sets.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -21,6 +22,16 @@ Two wrong ones in a row change nothing. A clock that was set is believed after t
 """
 
 
+PATIENCE = 20
+"""Answers in a row by another clock until it is believed, if the answers were by two clocks lately.
+
+Several servers behind one address have clocks of their own, of which the majority of a few answers would be another one
+in every scrape, and with it each corrected timestamp. A clock that was set never shows the time before again.
+"""
+
+ALTERNATION = 3600.0
+"""Seconds for which answers by two clocks are remembered."""
+
 MAX_DELAY = 30.0
 """Seconds between the time that a response carries and its arrival that delay alone can explain."""
 
@@ -35,6 +46,12 @@ class RuntimeClock:
         self._steady_zero = wall() - monotonic()
         self._answers: deque[tuple[float, float]] = deque(maxlen=ANSWERS)
         """Of each answer the least and the most by which the runtime's time can exceed our monotonic one."""
+        self._contradicted = 0
+        """How many answers in a row contradict the present difference."""
+        self._left: float | None = None
+        """The difference before the present one."""
+        self._alternated_at = -math.inf
+        """Our monotonic time at which answers last returned to a difference."""
         self._lead: float | None = None
         """The runtime's time less our monotonic one; None before the first response."""
         self.offset: float | None = None
@@ -53,9 +70,27 @@ class RuntimeClock:
         """
         least = runtime_time - self._monotonic()
         took = 0.0 if requested_at is None else self._monotonic() - requested_at
-        self._answers.append((least, least + took))
-        self._lead = self._elected()
+        answer = least, least + took
+        self._answers.append(answer)
+        self._follow(answer, self._elected())
         self._show()
+
+    def _follow(self, answer: tuple[float, float], elected: float) -> None:
+        """Set the difference to the elected one, unless two servers take turns."""
+        now, lead = self._monotonic(), self._lead
+        alternate = now - self._alternated_at <= ALTERNATION
+        if lead is not None:
+            is_confirmed = _agrees(answer, lead)
+            if is_confirmed and alternate and self._contradicted >= ANSWERS // 2:
+                self._alternated_at = now
+            self._contradicted = 0 if is_confirmed else self._contradicted + 1
+            if abs(elected - lead) > TOLERANCE:
+                if alternate and self._contradicted < PATIENCE:
+                    return
+                if self._left is not None and abs(elected - self._left) <= TOLERANCE:
+                    self._alternated_at = now
+                self._left = lead
+        self._lead = elected
 
     def _elected(self) -> float:
         """Return the difference that most answers agree on; of several the present one, if it is one of them."""

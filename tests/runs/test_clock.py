@@ -1,8 +1,11 @@
 """The runtime's clock, and what a difference to ours must not shift."""
 
+import itertools
+import random
+
 import pytest
 
-from exporter.runs.clock import TOLERANCE, RuntimeClock
+from exporter.runs.clock import PATIENCE, TOLERANCE, RuntimeClock
 from tests.builders import NOON, Clock
 
 
@@ -124,6 +127,33 @@ def test_a_slow_answer_among_quick_ones_does_not_set_the_clock_back() -> None:
     clock.observe(NOON + 90, sent)
     assert clock.offset == 90
     assert TOLERANCE < 30
+
+
+@pytest.mark.parametrize("apart", [3.0, 6.0, 20.0, 3600.0, -6.0])
+@pytest.mark.parametrize("ahead", [0.0, 3.0, 90.0])
+@pytest.mark.parametrize("answers", [2, 5, 50])
+def test_servers_that_take_turns_and_have_different_clocks_are_one(apart: float, ahead: float, answers: int) -> None:
+    """With every change of the difference all lines are rendered again."""
+    wall, chance = Clock(), random.Random(1)
+    clock, offsets = RuntimeClock(wall, wall), []
+    for _ in range(2000):
+        wall.advance(15)
+        clock.begin()
+        for _ in range(answers):
+            clock.observe(wall() + ahead + chance.choice((0.0, apart)), wall())
+        offsets.append(clock.offset)
+    changes = sum(one != other for one, other in itertools.pairwise(offsets))
+    assert changes <= 2, f"{changes} in 2000 scrapes"
+
+
+def test_a_clock_that_is_set_while_servers_take_turns_is_believed() -> None:
+    wall = Clock()
+    clock = RuntimeClock(wall, wall)
+    for ahead in (0.0, 20.0, 0.0, 20.0):
+        answer(clock, wall() + ahead)
+    for _ in range(PATIENCE):
+        clock.observe(wall() + 7200)
+    assert clock.offset == 7200
 
 
 def test_a_time_that_the_other_answers_contradict_is_replaced() -> None:
