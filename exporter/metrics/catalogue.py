@@ -469,8 +469,8 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
     ExporterFamily(
         "spinner_exporter_storage_failures_total",
         "counter",
-        "Total number of failed writes to storage.path; after a restart the counters continue from the last successful "
-        "write.",
+        "Total number of times that what changed could not be written to storage.path; after a restart the counters "
+        "continue from the last successful write.",
     ),
     ExporterFamily(
         "spinner_exporter_time_seconds",

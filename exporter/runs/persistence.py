@@ -49,8 +49,17 @@ class Persistence:
         if self._runtime.outage != self._saved_outage:
             yield "outage", "", "", self._runtime.outage
 
+    def everything(self) -> Iterator[Row]:
+        """Yield all rows that a file of this store has when everything is saved."""
+        for project_id, project in self._projects.items():
+            yield "project", project_id, "", project.metadata
+            if project.has_been_read:
+                for kind, key, value in project.everything():
+                    yield kind, project_id, key, value
+        yield "outage", "", "", self._runtime.outage
+
     def saved(self) -> None:
-        """Note that everything that `unsaved` yielded is saved; nothing may have changed in between."""
+        """Note that everything that `unsaved` or `everything` yielded is saved; nothing may have changed in between."""
         self._removed.clear()
         self._saved_metadata = {project_id: project.metadata for project_id, project in self._projects.items()}
         self._saved_outage = self._runtime.outage

@@ -477,6 +477,14 @@ class ProjectRuns:
         for run_id in self._unsaved_runs:
             yield RUN, run_id, self.runs.get(run_id) or self._tombstones.get(run_id)
 
+    def everything(self) -> Iterator[tuple[str, str, TrackedRun | Spinner]]:
+        """Yield kind, key and value of everything that is to be saved."""
+        for name, spinner in self.spinners.everything():
+            yield SPINNER, name, spinner
+        for runs in (self.runs, self._tombstones):
+            for run_id, tracked in runs.items():
+                yield RUN, run_id, tracked
+
     def saved(self) -> None:
         """Note that what changed is saved."""
         self._unsaved_runs.clear()

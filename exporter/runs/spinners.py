@@ -393,6 +393,11 @@ class ProjectSpinners:
         for name in self._unsaved:
             yield name, self._counting(name) if name in self else None
 
+    def everything(self) -> Iterator[tuple[str, Spinner]]:
+        """Yield name and value of every spinner."""
+        for name in self:
+            yield name, self._counting(name)
+
     def saved(self) -> None:
         """Note that what changed is saved."""
         self._unsaved.clear()

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -44,38 +44,66 @@ class StorageObserver(Protocol):
     """Receives failures of writes."""
 
     def storage_failed(self) -> None:
-        """A write failed; the next one includes its rows."""
+        """What changed could not be written; a later write includes it."""
+
+
+MAX_STAGED = 2000
+"""Rows that are kept for the next write while writes fail. If there are more, the next write compares everything."""
+
+RETRY = 60.0
+"""Seconds between two writes that compare everything, while they fail."""
 
 
 class StateWriter:
-    """Writes what changes in a store to its file. If a write fails, the exporter continues."""
+    """Writes what changes in a store to its file. If a write fails, the exporter continues.
 
-    def __init__(self, file: "StateFile", persistence: Persistence, observer: StorageObserver) -> None:
+    While writes fail, memory and the cost of a write stay the same: of what changes in a long time most is changed
+    again, or is gone, when the disk has room again.
+    """
+
+    def __init__(
+        self, file: "StateFile", persistence: Persistence, observer: StorageObserver, monotonic: Callable[[], float]
+    ) -> None:
         self._file = file
         self._persistence = persistence
         self.observer = observer
+        self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._failing = ""
+        self._compares_at: float | None = None
+        """Our monotonic time of the next write that compares everything; None while staged rows are enough."""
 
-    async def flush(self) -> None:
+    async def flush(self, *, is_last: bool = False) -> None:
         """Save what is not saved yet; return when that is done or has failed."""
         async with self._lock:
+            compares = self._compares_at is not None
+            if self._compares_at is not None and self._monotonic() < self._compares_at and not is_last:
+                self._persistence.saved()  # so that changes are not noted for as long as this lasts
+                self.observer.storage_failed()
+                return
             # Staged without an await in between: a counter and the runs that it counts are of the same moment.
-            self._file.stage(self._persistence.unsaved())
+            self._file.stage(self._persistence.everything() if compares else self._persistence.unsaved())
             self._persistence.saved()
             if not self._file.has_staged:
                 return
             try:
-                await asyncio.to_thread(self._file.write)
+                await asyncio.to_thread(self._file.replace if compares else self._file.write)
             except StorageError as error:
-                self.observer.storage_failed()
-                if str(error) != self._failing:
-                    self._failing = str(error)
-                    log.error("state not saved; a restart would count again from the last good save", error=str(error))
+                self._note_failure(str(error))
                 return
+            self._compares_at = None
             if self._failing:
                 self._failing = ""
                 log.info("state saved again", file=str(self._file.path))
+
+    def _note_failure(self, error: str) -> None:
+        self.observer.storage_failed()
+        if error != self._failing:
+            self._failing = error
+            log.error("state not saved; a restart would count again from the last good save", error=error)
+        if self._compares_at is not None or self._file.staged_count > MAX_STAGED:
+            self._file.discard_staged()
+            self._compares_at = self._monotonic() + RETRY
 
     def close(self) -> None:
         """Close the file."""
@@ -146,6 +174,15 @@ class StateFile:
         """Whether there is something to write."""
         return bool(self._staged or self._removed)
 
+    @property
+    def staged_count(self) -> int:
+        """How many rows the next write has."""
+        return len(self._staged) + len(self._removed)
+
+    def discard_staged(self) -> None:
+        """Forget the staged rows: the next write is `replace`."""
+        self._staged, self._removed = {}, set()
+
     def write(self) -> None:
         """Write all staged rows in one transaction. Raises `StorageError`; then they stay staged.
 
@@ -155,24 +192,56 @@ class StateFile:
             staged, self._staged = self._staged, {}
             removed, self._removed = self._removed, set()
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("DELETE FROM state WHERE project = ?", [(project,) for project in removed])
-                self._connection.executemany(
-                    "DELETE FROM state WHERE project = ? AND kind = ? AND key = ?",
-                    [key for key, value in staged.items() if value is None],
-                )
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)",
-                    [(*key, value) for key, value in staged.items() if value is not None],
-                )
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("ROLLBACK")
+                with self._transaction():
+                    self._connection.executemany(
+                        "DELETE FROM state WHERE project = ?", [(project,) for project in removed]
+                    )
+                    self._put(staged)
+            except StorageError:
                 # Rows that were staged in the meantime are newer.
                 self._staged = {**staged, **self._staged}
                 self._removed |= removed
-                raise StorageError(f"{self.path}: cannot be written: {error}") from None
+                raise
+
+    def replace(self) -> None:
+        """Make the staged rows the only ones of the file; write those that differ. Raises and blocks as `write` does.
+
+        If it fails, nothing stays staged.
+        """
+        with self._writing:
+            staged, self._staged = self._staged, {}
+            self._removed = set()
+            with self._transaction():
+                found = self._connection.execute("SELECT project, kind, key, value FROM state")
+                gone: list[PrimaryKey] = []
+                for project, kind, key, value in found:
+                    if (project, kind, key) not in staged:
+                        gone.append((project, kind, key))
+                    elif staged[project, kind, key] == value:
+                        del staged[project, kind, key]
+                self._put({**staged, **dict.fromkeys(gone)})
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Run one transaction; an error of SQLite rolls it back and is a `StorageError`."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise StorageError(f"{self.path}: cannot be written: {error}") from None
+
+    def _put(self, rows: Mapping[PrimaryKey, bytes | None]) -> None:
+        self._connection.executemany(
+            "DELETE FROM state WHERE project = ? AND kind = ? AND key = ?",
+            [key for key, value in rows.items() if value is None],
+        )
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)",
+            [(*key, value) for key, value in rows.items() if value is not None],
+        )
 
     def close(self) -> None:
         """Close the file, after a write in progress."""

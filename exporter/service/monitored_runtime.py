@@ -126,7 +126,7 @@ class MonitoredRuntime:
             if storage is not None:
                 file = StateFile(storage, name, config.runtime.base_url, shares_url=shares_url, wall=dependencies.wall)
                 self.store.persistence.restore(file.load())
-                self.state_writer = StateWriter(file, self.store.persistence, metrics)
+                self.state_writer = StateWriter(file, self.store.persistence, metrics, dependencies.monotonic)
         sync = RuntimeSync(self.client, self.store, project_list, config, metrics, monotonic=dependencies.monotonic)
         self.probes = Probes(
             self.client,
@@ -201,7 +201,7 @@ class MonitoredRuntime:
         await self.stop()
         await self.client.close()
         if self.state_writer is not None and not is_continued:
-            await self.state_writer.flush()
+            await self.state_writer.flush(is_last=True)
             self.state_writer.close()
 
     def discard(self) -> None:

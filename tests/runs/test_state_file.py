@@ -18,7 +18,7 @@ from exporter.config import Config, Duration, LimitsConfig, SyncConfig
 from exporter.errors import ConfigError, StorageError
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.persistence import KINDS
-from exporter.runs.state_file import StateFile, StateWriter, file_name
+from exporter.runs.state_file import RETRY, StateFile, StateWriter, file_name
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
@@ -483,7 +483,7 @@ async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(
     clock = Clock(NOON + 60)
     file, observer = opened(tmp_path), Observer()
     held = busy(clock)
-    state_writer = StateWriter(file, held.persistence, observer)
+    state_writer = StateWriter(file, held.persistence, observer, clock)
     (pages,) = file._connection.execute("PRAGMA page_count").fetchone()
     file._connection.execute(f"PRAGMA max_page_count = {pages}")
     with structlog.testing.capture_logs() as lines:
@@ -505,6 +505,65 @@ async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(
         each.counters.started for each in held.view.spinners()
     ]
     again.close()
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+async def test_a_disk_that_stays_full_costs_the_same_all_the_time_and_the_file_is_whole_afterwards(
+    tmp_path: Path, is_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of what could not be written is gone when the disk has room again: runs, their tombstones, a project."""
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 50)
+    monkeypatch.setattr("exporter.runs.state_file.MAX_STAGED", 200)
+    clock, observer, compared = Clock(NOON + 60), Observer(), list[float]()
+    file = opened(tmp_path / "full")
+    held = store(clock, projects={"p1": "Sales", "p2": "Service"}, limits={"runs": 20}, retention=600.0)
+    state_writer = StateWriter(file, held.persistence, observer, clock)
+    replace = file.replace
+
+    def counted() -> None:
+        compared.append(clock())
+        replace()
+
+    monkeypatch.setattr(file, "replace", counted)
+
+    def works(number: int) -> None:
+        clock.advance(15)
+        for project in held.project_ids():
+            each = f"{project}-{number}"
+            ended = snapshot(each, Status.COMPLETED, project_id=project, started_at=clock(), ended_at=clock())
+            opened_run = snapshot(f"open-{each}", project_id=project, updated_at=clock())
+            runs = [(msgspec.structs.replace(ended, updated_at=clock()), clock()), (opened_run, clock())]
+            read_project(held, project, runs, as_of=clock(), horizon=HORIZON)
+            held.drop_run(project, f"open-{project}-{number - 1}")
+        held.expire()
+
+    for number in range(50):
+        works(number)
+        await state_writer.flush()
+    file._connection.execute("PRAGMA query_only = ON")
+    began, flushes = clock(), 600
+    for number in range(50, 50 + flushes):
+        works(number)
+        if number == 400:
+            held.drop_project("p2")
+        await state_writer.flush()
+        assert file.staged_count <= 200
+        assert not list(held.persistence.unsaved()), "it would be kept for as long as the disk is full"
+    assert observer.failures > flushes / 2, "each flush that saves nothing is counted"
+    assert 0 < len(compared) <= (clock() - began) / RETRY
+    file._connection.execute("PRAGMA query_only = OFF")
+    if not is_last:
+        clock.advance(RETRY)
+    await state_writer.flush(is_last=is_last)
+    whole = opened(tmp_path / "whole")
+    whole.stage(held.persistence.everything())
+    whole.write()
+    state_writer.close()
+    whole.close()
+    found, expected = opened(tmp_path / "full"), opened(tmp_path / "whole")
+    assert sorted(found.load(), key=repr) == sorted(expected.load(), key=repr)
+    found.close()
+    expected.close()
 
 
 async def test_each_failed_write_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
