@@ -78,6 +78,12 @@ bench: $(VENV)/.dev ## Measure speed and memory compared with other exporters, a
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.dashboards
 
+.PHONY: soak
+soak: $(VENV)/.dev ## Live two weeks of a busy organisation in minutes and compare with the truth; exit status 1 beyond a bound (SOAK_FLAGS="--days 3")
+	$(BIN)/python -m tests.soak $(SOAK_FLAGS)
+
+SOAK_FLAGS ?=
+
 .PHONY: audit
 audit: .audit/.done ## Check the locked dependencies for known vulnerabilities, and write dist/sbom.cdx.json
 	@mkdir -p dist

@@ -64,6 +64,7 @@ MARKS = {
         "tests/scaling/test_pair.py",
         "tests/scaling/test_remote_write.py",
         "tests/scaling/test_shards.py",
+        "tests/soak/",
         "tests/stack/test_scenarios.py::test_a_scenario_ends_",
         "tests/stalls/test_real_prometheus.py",
         "tests/unknown/test_alerts.py",

@@ -1,0 +1,126 @@
+"""A day in figures, and the bounds that they must stay within."""
+
+import dataclasses
+import gc
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from exporter.config import LimitsConfig
+from exporter.runs.store import Store
+from tests.soak.world import PROBED, World
+
+MEGABYTE = 1_000_000
+
+WARM = 3
+"""The day at whose end everything that is kept for a time is there: runs, tombstones, the organisation's own runs."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Day:
+    """What was measured at the end of a day."""
+
+    number: int
+    events: str
+    counters: int
+    wrong: list[str]
+    memory: float
+    """Resident memory in MB, with the organisation's."""
+    files: int
+    objects: int
+    stores: int
+    series: int
+    state: float
+    """Size of the state file in MB."""
+    scrape: float
+    """Median of the processor time of a scrape in ms, without the organisation's."""
+
+    @classmethod
+    def measured(
+        cls, number: int, events: Sequence[str], world: World, *, wrong: list[str], series: int, scrapes: list[float]
+    ) -> "Day":
+        """Measure a day that ends now."""
+        gc.collect()
+        tracked = gc.get_objects()
+        return cls(
+            number,
+            ", ".join(each for each in events if each),
+            len(world.organisation.truth.counts),
+            wrong,
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEGABYTE,
+            len(list(Path("/proc/self/fd").iterdir())),
+            len(tracked),
+            sum(type(each) is Store for each in tracked),
+            series,
+            world.state_bytes / MEGABYTE,
+            statistics.median(scrapes) * 1000,
+        )
+
+    def row(self) -> str:
+        """Return the day as a row of the table."""
+        exact = f"{self.counters:,}" if not self.wrong else f"{self.counters:,}, {len(self.wrong):,} **wrong**"
+        return (
+            f"| {self.number} | {self.events} | {exact} | {self.memory:.0f} MB | {self.files} | {self.objects:,} "
+            f"| {self.stores} | {self.series:,} | {self.state:.1f} MB | {self.scrape:.0f} ms |"
+        )
+
+
+HEADER = (
+    "| day | what goes wrong | exact counters | memory | files | objects | stores | series | state file | scrape |\n"
+    "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bound:
+    """What a figure may be at most, and what to look at if it is more."""
+
+    name: str
+    value: Callable[[Day], float]
+    look_at: str
+    most: float = float("inf")
+    growth: float = float("inf")
+    """By what factor it may exceed what it was at the end of the day `WARM`."""
+
+    def passed(self, days: Sequence[Day]) -> str | None:
+        """Return by how much the last of these days exceeds the bound; None if it does not."""
+        last, most, why = days[-1], self.most, ""
+        if last.number > WARM and self.growth * self.value(days[WARM - 1]) < most:
+            most, why = self.growth * self.value(days[WARM - 1]), f", {self.growth:g} times that of day {WARM}"
+        found = self.value(last)
+        if found <= most:
+            return None
+        return f"{self.name}: {found:,.1f} on day {last.number}, at most {most:,.1f}{why}. Look at {self.look_at}."
+
+
+RUNS = LimitsConfig().runs
+
+BOUNDS = (
+    Bound(
+        "wrong counters",
+        lambda day: len(day.wrong),
+        "ProjectRuns.apply and docs/reliability.md, When a clock is wrong",
+        0,
+    ),
+    # docs/reliability.md, "When there is too much"; 100 MB are the organisation's.
+    Bound(
+        "memory in MB",
+        lambda day: day.memory,
+        "tracemalloc: runs, tombstones, line caches, decoder",
+        90 + RUNS * 0.010 + 200 * 0.030 + 100,
+        1.1,
+    ),
+    Bound("open files", lambda day: day.files, "Connections and StateFile.close", 64, 1.0),
+    Bound("objects", lambda day: day.objects, "what holds them: gc.get_referrers", growth=1.15),
+    Bound("stores", lambda day: day.stores, "Probes._forget and what refers to a Store", 1 + 2 * PROBED),
+    Bound("series", lambda day: day.series, "ProjectRuns.expire and LimitEnforcer", 60_000, 1.3),
+    Bound("state file in MB", lambda day: day.state, "Persistence and LimitEnforcer._drop_tombstones", 60, 1.25),
+    # Other programs share the processor's caches.
+    Bound("scrape in ms", lambda day: day.scrape, "py-spy, and what an empty scrape iterates over", growth=2.0),
+)
+
+
+def passed(days: Sequence[Day]) -> list[str]:
+    """Return the bounds that the last of these days exceeds."""
+    return [found for bound in BOUNDS if (found := bound.passed(days)) is not None]
