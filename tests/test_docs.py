@@ -11,6 +11,7 @@ import pytest
 from exporter.cli import cli
 from exporter.config import FileConfig, load
 from exporter.config.loading import _leaves
+from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from tests.builders import only_runtime
 
@@ -178,6 +179,14 @@ def test_every_guarantee_names_a_test_that_exists() -> None:
     guarantees = re.findall(r"^\| (?!guarantee|attack|---)(.+?) \| (.+) \|$", page, flags=re.MULTILINE)
     assert len(guarantees) > 30
     assert all("tests/" in by or "the same" in by for _, by in guarantees), "a guarantee without a test"
+
+
+def test_what_scaling_drops_is_in_no_rule_and_on_no_dashboard() -> None:
+    (dropped,) = re.findall(r"regex: (\w+), action: drop", (ROOT / "docs" / "scaling.md").read_text())
+    assert dropped in catalogue.names()
+    users = [*(ROOT / "alerts").glob("*.rules.yml"), *(ROOT / "dashboards" / "dist").glob("*.json")]
+    assert len(users) > 3
+    assert [str(each) for each in users if re.search(rf"\b{dropped}\b", each.read_text())] == []
 
 
 def test_every_example_config_is_a_good_config(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Day:
     state: float
     """Size of the state file in MB."""
     scrape: float
-    """Median of the processor time of a scrape in ms, without the organisation's."""
+    """Median of the processor time of a scrape in ms, with that of the organisation's answers."""
 
     @classmethod
     def measured(

@@ -6,8 +6,6 @@ import shutil
 import time
 from pathlib import Path
 
-import httpx
-
 from exporter.config import Config, Duration, StallsConfig, SyncConfig
 from exporter.errors import UnreadableError
 from exporter.metrics.page import MetricsPage
@@ -28,8 +26,6 @@ class World:
     def __init__(self, folder: Path, *, seed: int, projects: int, runs_per_day: int) -> None:
         self.organisation = Organisation(NOON, seed=seed, projects=projects, runs_per_day=runs_per_day)
         self.wall, self.monotonic = Clock(), Clock(1000.0)
-        self.upstream_time = 0.0
-        """Seconds for which the organisation has answered."""
         self._folder, self._lives, self._reloads = folder, 0, 0
         self.exporter = self._begin(folder / "0")
 
@@ -41,9 +37,9 @@ class World:
 
     async def scrape(self) -> tuple[MetricsPage, float]:
         """Scrape, and probe some projects; return the page and the processor seconds that it took."""
-        upstream, began = self.upstream_time, time.process_time()
+        began = time.process_time()
         page = await self.exporter.page(max_wait=60)
-        took = time.process_time() - began - (self.upstream_time - upstream)
+        took = time.process_time() - began
         hours = int(self.monotonic() // HOUR)
         for number in range(PROBED):
             # Each is probed for an hour, and not for many hours then.
@@ -93,7 +89,7 @@ class World:
         await self.exporter.close()
 
     def _begin(self, folder: Path) -> Exporter:
-        dependencies = Dependencies(self.wall, self.monotonic, FakeTransport(self._answer), no_sleep)
+        dependencies = Dependencies(self.wall, self.monotonic, FakeTransport(self.organisation.answer), no_sleep)
         return Exporter({RUNTIME: self._config()}, dependencies, storage=folder)
 
     def _config(self) -> Config:
@@ -102,11 +98,3 @@ class World:
             sync=SyncConfig(min_interval=Duration(0)),
             stalls=StallsConfig(floor=Duration(600 + self._reloads % 2)),
         )
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        # Not the processor's time, which some machines need a millisecond to tell.
-        began = time.perf_counter()
-        try:
-            return self.organisation.answer(request)
-        finally:
-            self.upstream_time += time.perf_counter() - began
