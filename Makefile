@@ -94,6 +94,8 @@ audit: .audit/.done ## Check the locked dependencies for known vulnerabilities, 
 lock: $(VENV)/.dev ## Resolve the dependencies and write the lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --group build -o requirements-build.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --group audit -o requirements-audit.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --group mutants -c requirements-dev.lock -o requirements-mutants.lock

@@ -1,4 +1,4 @@
-"""All comparisons in one table: `python -m benchmarks`; with `connections`, `scrape` or `sync`, only those.
+"""All comparisons in one table: `python -m benchmarks`; with `connections`, `healthcheck`, `scrape` or `sync`, only those.
 
 Writes the same as JSON to dist/benchmarks.json, for later comparisons.
 """
@@ -6,10 +6,10 @@ Writes the same as JSON to dist/benchmarks.json, for later comparisons.
 import sys
 from pathlib import Path
 
-from benchmarks import connections, scrape, sync
+from benchmarks import connections, healthcheck, scrape, sync
 from benchmarks.table import machine, save, show
 
-GROUPS = {"connections": connections.rows, "scrape": scrape.rows, "sync": sync.rows}
+GROUPS = {"connections": connections.rows, "healthcheck": healthcheck.rows, "scrape": scrape.rows, "sync": sync.rows}
 RESULTS = Path("dist/benchmarks.json")
 
 

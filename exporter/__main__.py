@@ -1,5 +1,18 @@
-"""`python -m exporter`: the same as the command `spinner-exporter`."""
+"""The entry point: `spinner-exporter`, and `python -m exporter`."""
 
-from exporter.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run a command. A health check does not import the others, because that takes most of its time."""
+    if sys.argv[1:2] == ["healthcheck"] and not {"-h", "--help"} & set(sys.argv):
+        from exporter.healthcheck import main as check
+
+        sys.exit(check(sys.argv[2:]))
+    from exporter.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, logs
+from exporter import __version__, healthcheck, logs
 from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file
 from exporter.errors import ConfigError, ExporterError, OutputError
 from exporter.metrics.document import as_markdown
@@ -244,6 +244,16 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
     except ValueError as error:
         raise ConfigError(f"--duration: {error}") from None
     asyncio.run(demo.run_demo(demo.ScenarioOptions(scenario, speed, seed), seconds))
+
+
+@cli.command("healthcheck")
+@click.argument("url", default=healthcheck.DEFAULT_URL)
+def healthcheck_command(url: str) -> None:
+    """Exit with 0 if URL responds, by default that of the exporter: for health checks of containers.
+
+    The server's certificate is not verified, and a server that asks for a password is healthy.
+    """
+    sys.exit(healthcheck.main([url]))
 
 
 @cli.command("pages")

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import pytest
 import yaml
 
 from exporter import __version__
+from exporter.healthcheck import DEFAULT_URL
 from exporter.service import SCRAPE_INTERVAL
-from tests.stack.programs import ROOT, program
+from tests.stack.programs import ROOT, program, spinner_exporter
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -51,6 +53,34 @@ def test_a_service_runs_unprivileged_and_read_only(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_image_of_a_service_is_built_here_or_pinned_by_digest(name: str) -> None:
     assert name in OURS or re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+@sha256:[0-9a-f]{64}", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_health_check_of_our_services_asks_a_path_that_they_have(name: str) -> None:
+    """Also in the compose file, because podman drops the image's."""
+    command, *arguments = SERVICES[name]["healthcheck"]["test"][1:]
+    assert (command, arguments[0]) == ("spinner-exporter", "healthcheck")
+    served = SERVICES[name].get("command", ["serve"])[0]
+    paths = {"serve": "http://127.0.0.1:10095/-/healthy", "runtime": "/health", "pages": "/-/receiving"}
+    assert (arguments[1:] or [DEFAULT_URL])[0].endswith(paths[served])
+
+
+def test_configs_are_mounted_as_folders() -> None:
+    """A mounted file is the old one after an editor has replaced it."""
+    mounted = [each.partition(":")[0] for service in SERVICES.values() for each in service.get("volumes", ())]
+    sources = [each for each in mounted if each.startswith("./")]
+    assert len(sources) >= 5
+    assert all((ROOT / source).is_dir() for source in sources)
+
+
+def test_alertmanager_sends_pages_to_a_service_of_the_compose_file() -> None:
+    config = yaml.safe_load((ROOT / "alerts" / "alertmanager.yml").read_text())
+    urls = [hook["url"] for receiver in config["receivers"] for hook in receiver.get("webhook_configs", ())]
+    hosts = {url.removeprefix("http://").partition("/")[0] for url in urls if "pagerduty" not in url}
+    assert hosts == {"pages:9099"}
+    pages = SERVICES["pages"]
+    assert "--web.listen-address=:9099" in pages["command"]
+    assert "network_mode" not in pages, "it would stay in the old network after a restart of the other service"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -131,17 +161,18 @@ def test_the_commands_and_flags_of_our_services_exist(name: str) -> None:
 
 
 def test_prometheus_accepts_its_config_which_names_existing_rules_and_services(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "deploy" / "prometheus.yml", tmp_path)
+    # As docker-compose.yml mounts them.
+    shutil.copytree(ROOT / "deploy" / "prometheus", tmp_path / "config")
     shutil.copytree(ROOT / "alerts", tmp_path / "alerts")
     checked = subprocess.run(
-        [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")],
+        [program("promtool"), "check", "config", str(tmp_path / "config" / "prometheus.yml")],
         capture_output=True,
         text=True,
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "2 rule files found" in checked.stdout
-    config = yaml.safe_load((tmp_path / "prometheus.yml").read_text())
+    config = yaml.safe_load((tmp_path / "config" / "prometheus.yml").read_text())
     jobs = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in config["scrape_configs"]}
     assert jobs.pop("prometheus") == "localhost:9090", "Prometheus does not scrape itself"
     targets = [*jobs.values(), config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"][0]]
@@ -181,6 +212,38 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert "spinner-exporter.service" not in checked.stderr, checked.stderr
 
 
+def test_systemd_rates_the_unit_as_well_protected(tmp_path: Path) -> None:
+    unit = tmp_path / "spinner-exporter.service"
+    shutil.copy(ROOT / "deploy" / "spinner-exporter.service", unit)
+    libraries = list((ROOT / ".debian").rglob("libsystemd-shared-*.so"))
+    rated = subprocess.run(
+        [program("systemd-analyze"), "security", "--offline=yes", "--no-pager", "--threshold=15", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(str(each.parent) for each in libraries)},
+    )
+    assert rated.returncode == 0, rated.stdout + rated.stderr
+    assert "Overall exposure level" in rated.stdout
+
+
+def test_systemd_does_not_restart_an_exporter_with_an_invalid_config(tmp_path: Path) -> None:
+    (tmp_path / "exporter.yml").write_text("runtime: {}")
+    ended = spinner_exporter("serve", f"--config.file={tmp_path / 'exporter.yml'}")
+    unit = (ROOT / "deploy" / "spinner-exporter.service").read_text().splitlines()
+    assert f"RestartPreventExitStatus={ended.returncode}" in unit, ended.stderr
+
+
+def test_pip_installs_the_documentation_that_the_unit_names(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = {name.partition(".data/data/")[2] for name in zipfile.ZipFile(wheel).namelist()}
+    unit = (ROOT / "deploy" / "spinner-exporter.service").read_text()
+    (named,) = re.findall(r"^Documentation=file:/opt/spinner-exporter/(.+)$", unit, re.MULTILINE)
+    assert named in installed
+
+
 def test_the_unit_keeps_the_exporter_s_state_in_its_state_directory() -> None:
     lines = (ROOT / "deploy" / "spinner-exporter.service").read_text().splitlines()
     (folder,) = (line.removeprefix("StateDirectory=") for line in lines if line.startswith("StateDirectory="))
@@ -188,7 +251,7 @@ def test_the_unit_keeps_the_exporter_s_state_in_its_state_directory() -> None:
 
 
 def test_the_exporter_accepts_its_config_and_every_example_in_it(tmp_path: Path) -> None:
-    text = (ROOT / "deploy" / "exporter.yml").read_text()
+    text = (ROOT / "deploy" / "exporter" / "exporter.yml").read_text()
     with_examples = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE).replace("\n#  ", "\n  ")
     assert len(yaml.safe_load(with_examples)) == 5, with_examples
     for name, each in (("unchanged.yml", text), ("with-examples.yml", with_examples)):
@@ -249,6 +312,7 @@ def test_the_package_builds_from_the_files_that_the_dockerfile_copies(tmp_path: 
 def test_the_image_runs_as_an_unprivileged_user_and_without_a_shell() -> None:
     final = DOCKERFILE.rpartition("FROM ")[2]
     assert "USER 65534:65534" in final
+    assert "pip install" not in final
     assert "HEALTHCHECK" in final
     assert 'ENTRYPOINT ["spinner-exporter"]' in final
     assert 'CMD ["serve"' in final

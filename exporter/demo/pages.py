@@ -1,6 +1,7 @@
 """Receives Alertmanager's webhook notifications and formats them for a terminal."""
 
 import re
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -47,8 +48,17 @@ class _Notification(msgspec.Struct, frozen=True):
     alerts: tuple[Alert, ...]
 
 
-def create_app(receive: Callable[[Alert], None]) -> Starlette:
-    """Return the receiver. It passes alerts from `/page` and `/ticket` to `receive` and ignores `/watchdog`."""
+WATCHDOG_MISSING = 660.0
+"""Seconds without the watchdog after which no page can come in: twice its `repeat_interval`, and a minute."""
+
+
+def create_app(receive: Callable[[Alert], None], monotonic: Callable[[], float] = time.monotonic) -> Starlette:
+    """Return the receiver. It passes alerts from `/page` and `/ticket` to `receive`.
+
+    `/watchdog` takes the alert that always fires. `/-/receiving` responds with 503 if it has not come for longer than
+    `WATCHDOG_MISSING`, or never: then Prometheus, Alertmanager or the way here is broken.
+    """
+    arrived = float("-inf")
 
     async def notify(request: Request) -> Response:
         body = bytearray()
@@ -64,15 +74,26 @@ def create_app(receive: Callable[[Alert], None]) -> Starlette:
             receive(alert)
         return PlainTextResponse("received\n")
 
-    async def ignore(request: Request) -> Response:
+    async def watchdog(request: Request) -> Response:
+        nonlocal arrived
+        arrived = monotonic()
         return PlainTextResponse("received\n")
+
+    async def receiving(request: Request) -> Response:
+        if monotonic() - arrived > WATCHDOG_MISSING:
+            return PlainTextResponse("no watchdog: no page can come in\n", status_code=503)
+        return PlainTextResponse("receiving\n")
+
+    async def healthy(request: Request) -> Response:
+        return PlainTextResponse("healthy\n")
 
     return Starlette(
         routes=[
             Route("/page", notify, methods=["POST"]),
             Route("/ticket", notify, methods=["POST"]),
-            Route("/watchdog", ignore, methods=["POST"]),
-            Route("/-/healthy", ignore),
+            Route("/watchdog", watchdog, methods=["POST"]),
+            Route("/-/receiving", receiving),
+            Route("/-/healthy", healthy),
         ]
     )
 

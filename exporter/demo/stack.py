@@ -27,6 +27,9 @@ PORTS = {"runtime": 8090, "exporter": 10095, "prometheus": 9090, "alertmanager":
 PAGES_PORT = 9099
 """Port for Alertmanager's notifications. If it is in use, another demo is running and keeps the usual ports."""
 
+COMPOSE_FILE = Path(__file__).parents[2] / "docker-compose.yml"
+"""Only in a clone of the repository: it starts the demo with Grafana in containers."""
+
 GRAFANA_HOME = Path("/usr/share/grafana")
 """Home folder of an installed Grafana package."""
 
@@ -158,7 +161,7 @@ class _Stack:
         source = shared("alerts")
         settings = speed.at_speed(yaml.safe_load((source / "alertmanager.yml").read_text()), self._options.speed)
         settings["templates"] = [str(source / pattern) for pattern in settings["templates"]]
-        config = yaml.safe_dump(settings).replace("127.0.0.1:9099", self._host("pages"))
+        config = yaml.safe_dump(settings).replace("pages:9099", self._host("pages"))
         command = [
             executable,
             f"--config.file={self._write('alertmanager.yml', config)}",
@@ -214,7 +217,8 @@ class _Stack:
         return await with_web_page(running, ["/alerts", "/classic/alerts"])
 
     async def grafana(self) -> Program:
-        program = self._program("grafana", "/d/spinner-live-ops", "https://grafana.com/grafana/download")
+        hint = "https://grafana.com/grafana/download" + self._compose_hint()
+        program = self._program("grafana", "/d/spinner-live-ops", hint)
         executable = find("grafana", "grafana-server")
         if executable is None:
             return program
@@ -241,6 +245,16 @@ class _Stack:
             "GF_PLUGINS_PREINSTALL_DISABLED": "true",
         }
         return await self._launch(program, command, ready="/api/health", environ=os.environ | settings)
+
+    def _compose_hint(self) -> str:
+        """Return the command that shows the same scenario with Grafana, if Docker and the compose file are there."""
+        scenario = self._options.scenario
+        if find("docker") is None or not COMPOSE_FILE.is_file() or Path(scenario).suffix:
+            return ""
+        return (
+            f"\n  or stop this demo and run, in {COMPOSE_FILE.parent}:"
+            f" SCENARIO={scenario} docker compose --profile demo up"
+        )
 
     async def _has_scraped(self, prometheus: Program) -> bool:
         prometheus.check()

@@ -15,7 +15,7 @@ from exporter.service.generation import Generation, ProbeTarget
 from exporter.service.monitored_runtime import Dependencies, MonitoredRuntime
 
 SCRAPE_INTERVAL = 15.0
-"""Seconds between two scrapes if nothing else is known: the interval in deploy/prometheus.yml."""
+"""Seconds between two scrapes if nothing else is known: the interval in deploy/prometheus/prometheus.yml."""
 
 MAX_WAIT = 9.5
 """Seconds to wait for a read if the scraper sends no timeout: Prometheus's default of 10 s, less the offset."""

@@ -92,6 +92,16 @@ def test_ctrl_c_stops_all_programs_of_the_demo(tmp_path: Path) -> None:
     assert not any(responds(port) for port in urls), "a program of the demo is still running"
 
 
+@pytest.mark.parametrize(("docker", "offered"), [(True, True), (False, False)])
+def test_without_grafana_docker_is_offered_for_the_same_scenario(tmp_path: Path, docker: bool, offered: bool) -> None:
+    if docker:
+        (tmp_path / "docker").write_text("#!/bin/sh\n")
+        (tmp_path / "docker").chmod(0o755)
+    with demo(tmp_path, "--speed=600", "--scenario=backlog", path=f"{tmp_path}") as (_, output):
+        command = "SCENARIO=backlog docker compose --profile demo up"
+        assert (command in output.read_text()) == offered, output.read_text()
+
+
 @pytest.mark.parametrize(
     ("pages", "shown"),
     [

@@ -9,9 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from exporter.demo.pages import LARGEST
-from tests.stack.programs import free_port, running, until
+from exporter.config import parse_duration
+from exporter.demo.pages import LARGEST, WATCHDOG_MISSING, create_app
+from tests.stack.programs import ROOT, free_port, running, until
 
 FIRING = {
     "status": "firing",
@@ -117,3 +119,24 @@ def _healthy(port: int) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"http://127.0.0.1:{port}/-/healthy").status_code == 200
     return False
+
+
+async def test_it_is_receiving_only_while_the_watchdog_arrives() -> None:
+    now = 1000.0
+    app = create_app(lambda alert: None, lambda: now)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pages") as client:
+        assert (await client.get("/-/receiving")).status_code == 503, "no watchdog has ever arrived"
+        await client.post("/page", json={"alerts": []})
+        assert (await client.get("/-/receiving")).status_code == 503, "a page is no watchdog"
+        await client.post("/watchdog", json={"alerts": []})
+        now += WATCHDOG_MISSING
+        assert (await client.get("/-/receiving")).status_code == 200
+        now += 1
+        assert (await client.get("/-/receiving")).status_code == 503
+        assert (await client.get("/-/healthy")).status_code == 200
+
+
+def test_two_notifications_of_the_watchdog_may_be_missed() -> None:
+    config = yaml.safe_load((ROOT / "alerts" / "alertmanager.yml").read_text())
+    (route,) = (each for each in config["route"]["routes"] if each["receiver"] == "watchdog")
+    assert 2 * parse_duration(route["repeat_interval"]) < WATCHDOG_MISSING

@@ -29,7 +29,7 @@ from tests.unknown.rule_engine import RuleEngine
 
 SCRAPE_INTERVAL = 15
 EVALUATION_INTERVAL = 60
-"""Longer than in deploy/prometheus.yml, to keep the tests short: alerts fire up to a minute later here."""
+"""Longer than in deploy/prometheus/prometheus.yml, to keep the tests short: alerts fire up to a minute later here."""
 
 
 MIDNIGHT = 1_767_571_200.0
