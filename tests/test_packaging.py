@@ -18,10 +18,9 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {
-        "exporter",
-        wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
-    }
+    package = wheel.name.removesuffix("-py3-none-any.whl")
+    # The README, which the systemd unit names.
+    assert {name.split("/")[0] for name in names} == {"exporter", f"{package}.dist-info", f"{package}.data"}
     included = {name for name in names if name.startswith("exporter/")}
     tracked = {
         str(path.relative_to(ROOT))
@@ -38,11 +37,13 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
 
 
 def test_the_locks_hold_every_dependency_with_its_hashes() -> None:
-    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-audit.lock", "requirements-mutants.lock"):
-        lines = (ROOT / lock).read_text().splitlines()
+    locks = sorted(ROOT.glob("requirements*.lock"))
+    assert len(locks) == 6
+    for lock in locks:
+        lines = lock.read_text().splitlines()
         pinned = [line for line in lines if "==" in line]
         assert pinned
-        assert all(line.endswith("\\") for line in pinned), f"{lock}: a package without hashes would not install"
+        assert all(line.endswith("\\") for line in pinned), f"{lock.name}: a package without hashes would not install"
 
 
 def test_the_lock_is_of_the_dependencies_that_the_project_names() -> None:
