@@ -17,9 +17,11 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/spinner-exporter/bin/python install --no-deps /wheels/*.whl
 
 FROM python:3.13-slim-bookworm
+# `make image` takes it from exporter/__init__.py.
+ARG VERSION=unknown
 LABEL org.opencontainers.image.title="spinner-exporter" \
       org.opencontainers.image.description="Prometheus exporter for spinner runs: progress, duration, failed records and stalls" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/spinner-exporter /opt/spinner-exporter
 ENV PATH=/opt/spinner-exporter/bin:$PATH PYTHONUNBUFFERED=1

