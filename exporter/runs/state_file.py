@@ -33,6 +33,9 @@ APPLICATION_ID = 0x73706E72
 VERSION = 2
 """Version of the table and of the values in it; a file of another version is renamed and kept."""
 
+MAX_LOG = 4 * 2**20
+"""Bytes that the write-ahead log keeps between writes; it would keep the size of the largest write for ever."""
+
 BUSY = 1.0
 """Seconds to wait for a process that has the file open and is about to stop."""
 
@@ -293,6 +296,7 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
         connection.execute("COMMIT")
         # Only after the checks: this changes the file.
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG}")
     except (sqlite3.OperationalError, OSError):
         connection.close()
         raise  # locked or not writable: the file itself may be good

@@ -18,7 +18,9 @@ from exporter.config import Config, Duration, LimitsConfig, SyncConfig
 from exporter.errors import ConfigError, StorageError
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.persistence import KINDS
-from exporter.runs.state_file import RETRY, StateFile, StateWriter, file_name
+from exporter.runs.run import Run
+from exporter.runs.spinner import TrackedRun
+from exporter.runs.state_file import MAX_LOG, RETRY, StateFile, StateWriter, file_name
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
@@ -564,6 +566,18 @@ async def test_a_disk_that_stays_full_costs_the_same_all_the_time_and_the_file_i
     assert sorted(found.load(), key=repr) == sorted(expected.load(), key=repr)
     found.close()
     expected.close()
+
+
+def test_after_a_large_write_the_log_becomes_small_again(tmp_path: Path) -> None:
+    """As after an outage, or a disk that was full for long."""
+    file, log = opened(tmp_path), Path()
+    tracked = TrackedRun(Run.first(snapshot(), NOON))
+    for count in (60_000, 1, 1):
+        file.stage(("run", "p1", f"run-{number}", tracked) for number in range(count))
+        file.write()
+        log = file.path.with_name(file.path.name + "-wal")
+    assert log.stat().st_size <= MAX_LOG
+    file.close()
 
 
 async def test_each_failed_write_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
