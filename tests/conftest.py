@@ -84,3 +84,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     programs.allowed = {mark for mark in MARKS if item.get_closest_marker(mark)}
+
+
+@pytest.fixture(params=[False, True], ids=["one list per project", "one list of all projects"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run a test with scripted runtimes without and with a list of all projects, which is read for any number of them.
+
+    Returns whether they have it.
+    """
+    monkeypatch.setattr("tests.scripted.ScriptedRuntime.lists_all_projects", request.param)
+    if request.param:
+        monkeypatch.setattr("exporter.sync.common_sync.LEAST_PROJECTS", 1)
+        monkeypatch.setattr("exporter.sync.common_sync.FEW", 0)
+        # It reads a project's own list as well.
+        monkeypatch.setattr("exporter.sync.common_sync.CommonSync.to_check", lambda self, reads: None)
+    return bool(request.param)

@@ -29,6 +29,9 @@ def rfc3339(seconds: float | None) -> str | None:
 class ScriptedRuntime:
     """Jobs and projects as plain dictionaries with the contract's keys, on the clock of a test."""
 
+    lists_all_projects = False
+    """Whether it has the list of the runs of all projects."""
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.projects = {"p1": "Sales"}
@@ -80,6 +83,8 @@ class ScriptedRuntime:
                 return self._list(request, [{"id": key, "name": name} for key, name in self.projects.items()])
             case ["projects", project_id, "jobs"]:
                 return self._list(request, self._jobs(project_id, request.url.params))
+            case ["jobs"] if self.lists_all_projects:
+                return self._list(request, self._jobs(request.url.params.get("projectId"), request.url.params))
             case ["jobs", job_id] if job_id in self.jobs:
                 return httpx.Response(200, json=_wire(self.jobs[job_id]))
             case ["jobs", job_id, "records"]:
@@ -88,9 +93,10 @@ class ScriptedRuntime:
                 return httpx.Response(200, json={"plan": "pro", "meters": []})
         return httpx.Response(404, json={"error": "not found", "errorCode": "NOT_FOUND"})
 
-    def _jobs(self, project_id: str, query: httpx.QueryParams) -> list[dict[str, Any]]:
+    def _jobs(self, project_id: str | None, query: httpx.QueryParams) -> list[dict[str, Any]]:
         jobs = sorted(
-            (job for job in self.jobs.values() if job["projectId"] == project_id), key=lambda job: job["updatedAt"]
+            (job for job in self.jobs.values() if project_id in (None, job["projectId"])),
+            key=lambda job: job["updatedAt"],
         )
         if since := query.get("updatedSince"):
             jobs = [job for job in jobs if job["updatedAt"] >= datetime.fromisoformat(since).timestamp()]

@@ -94,6 +94,10 @@ class Resource(_Section, frozen=True):
     """JMESPath from the response to the list of items, or to a mapping whose values are the items."""
     item: str | None = None
     """For a single item: JMESPath from the response to it; without it, the response is the item."""
+    across: str | None = None
+    """For `jobs`: the path of the same list of all projects, which is used where the API has it."""
+    project: ListFilter | None = None
+    """For `jobs` without `{project}` in its path: restricts the list to the runs of one project."""
     gone: str | None = None
     """For `job`: JMESPath to what is true in a response that says that the run no longer exists, as 404 and 410 do."""
     as_of: str | None = None
@@ -112,14 +116,17 @@ class Resource(_Section, frozen=True):
     """HTTP statuses of a valid response."""
 
     def __post_init__(self) -> None:
-        if not self.path.startswith("/"):
-            raise ValueError("path: expected a path that begins with /")
-        if not self.path.isprintable():
-            raise ValueError("path: expected one line of text")
+        for key, path in (("path", self.path), ("across", self.across)):
+            if path is not None and not path.startswith("/"):
+                raise ValueError(f"{key}: expected a path that begins with /")
+            if path is not None and not path.isprintable():
+                raise ValueError(f"{key}: expected one line of text")
         known = [status.value for status in Status if status is not Status.UNKNOWN]
         for label, status in self.statuses.items():
             if status not in known:
                 raise ValueError(f"statuses.{label}: expected one of {', '.join(known)}, got {status!r}")
+        if self.across is not None and "{" in self.across:
+            raise ValueError("across: expected a path without {project}, since the list is one of all projects")
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
 
@@ -129,6 +136,12 @@ class Resource(_Section, frozen=True):
         filters = (each for each in (self.changed, self.active) if each is not None)
         parts = (self.path, self.query, self.body, *(part for each in filters for part in (each.query, each.body)))
         return not any("{project}" in str(part) for part in parts)
+
+    @property
+    def of_all_projects(self) -> "Resource | None":
+        """The list of the runs of all projects; None if none is described, or its runs do not tell their project."""
+        every = self if self.across is None else msgspec.structs.replace(self, path=self.across, across=None)
+        return every if every.lists_all_projects and every.can_have("projectId") else None
 
     def can_have(self, field: str) -> bool:
         """Whether items can have a field: it is described, or items have the contract's format."""
@@ -161,6 +174,11 @@ class Resources(_Section, frozen=True):
         for name, resource in present(self).items():
             if resource.gone is not None and name != "job":
                 raise ValueError(f"{name}.gone: only job can have it")
+            for key in ("across", "project"):
+                if getattr(resource, key) is not None and name != "jobs":
+                    raise ValueError(f"{name}.{key}: only jobs can have it")
+        if self.jobs.project is not None and not self.jobs.lists_all_projects:
+            raise ValueError("jobs.project: not allowed if the request for jobs contains {project} already")
         if self.counts == "records" and self.records == "absent":
             raise ValueError("counts: expected job, since records is absent")
         if self.job == "absent" and self.jobs.active is None and self.jobs.changed is not None:

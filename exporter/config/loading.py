@@ -133,7 +133,7 @@ class _ConfigTree:
         runtime = tree.get("runtime")
         if isinstance(runtime, dict):
             preset = _preset(runtime.get("preset", "contract"), self._origin(()))
-            tree = merged(preset, tree, depth=_MERGED_LEVELS)
+            tree = merged(_without_foreign_list(preset, runtime), tree, depth=_MERGED_LEVELS)
         try:
             return strict.decode(tree, FileConfig, decode_value)
         except strict.MisfitError as error:
@@ -175,6 +175,18 @@ def _preset(name: object, origin: str) -> dict[str, Any]:
     known = ", ".join(shipped)
     raise ConfigError(f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}")
 
+
+def _without_foreign_list(preset: dict[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset without its list of all projects if the config describes another list of one project."""
+    resources = runtime.get("resources")
+    jobs = resources.get("jobs") if isinstance(resources, dict) else None
+    if not isinstance(jobs, dict) or jobs.keys().isdisjoint(_ANOTHER_LIST):
+        return preset
+    return merged(preset, {"runtime": {"resources": {"jobs": {"across": None}}}}) if "runtime" in preset else preset
+
+
+_ANOTHER_LIST = ("path", "method", "query", "body", "changed", "active", "items", "fields")
+"""Keys of `jobs` with which it is another list than that of the preset."""
 
 _PRESETS = Path(__file__).parent / "presets"
 

@@ -1,6 +1,7 @@
 """Checks a connection: authentication, clocks, every field, and the expected number of series and requests.
 
-Requests a page of each resource, then reads twice as the exporter does. For each missing field it shows the effect.
+Requests a page of each resource, then reads three times as the exporter does. For each missing field it shows the
+effect.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from exporter.runtime.model import RunSnapshot
 from exporter.runtime.paging import PageInfo
 from exporter.runtime.statuses import propose
 from exporter.service import SCRAPE_INTERVAL, Exporter
-from exporter.service.monitored_runtime import status_map
+from exporter.service.monitored_runtime import MonitoredRuntime, status_map
 from exporter.status import Status
 from exporter.sync.project_list import ONLY_PROJECT
 
@@ -231,10 +232,12 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
     await examination.run()
     checks, series, runs, requests = examination.checks, 0, 0, None
     if all(check.ok is not False for check in checks):
+        # The first read finds the runs, and the second finds out whether there is one list of them all.
+        await exporter.page(max_wait=float("inf"))
         first = _samples(await exporter.page(max_wait=float("inf")))
         second = _samples(await exporter.page(max_wait=float("inf")))
         full_read = _full_read(second, monitored.store)
-        checks += [full_read, _ids(second)] if full_read.ok else [full_read]
+        checks += [full_read, _lists(monitored), _ids(second)] if full_read.ok else [full_read]
         # The first page of a list need not have all labels.
         examination.note_labels(
             sample.labels["label"] for sample in second if sample.name == "spinner_exporter_unmapped_status_total"
@@ -245,6 +248,8 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
             runs = sum(sample.name == "spinner_run_status" for sample in second)
             steady = _requests(second) - _requests(first)
             requests = steady * 3600 / max(SCRAPE_INTERVAL, config.sync.min_interval)
+            if monitored.client.has("projects"):
+                requests += 3600 / max(config.sync.projects_interval, SCRAPE_INTERVAL)
     return Diagnosis(checks, examination.fields, examination.labels, series, runs, requests)
 
 
@@ -257,6 +262,18 @@ def _full_read(samples: Iterable[MetricSample], store: Store) -> Check:
         return Check("full read", False, f"project {name} fails{others}: {error}")
     api_up = any(sample.name == "spinner_api_up" and sample.value == 1 for sample in samples)
     return Check("full read", api_up, "succeeded" if api_up else "failed; `spinner-exporter once` logs why")
+
+
+def _lists(monitored: MonitoredRuntime) -> Check:
+    """Return from which lists the runs are read: that decides how many requests a scrape costs."""
+    together, count = monitored.read_together, len(monitored.store.project_ids())
+    if together:
+        each = f" for {together} of {count} projects; the others are read by themselves" if together < count else ""
+        return Check("lists of runs", True, f"one list of all projects{each}")
+    reason = "the runtime has none of all projects, or the config reads few of them"
+    if not monitored.client.can_list_all_projects:
+        reason = "none of all projects is described (jobs.across)"
+    return Check("lists of runs", True, "one list per project" + (f": {reason}" if count > 1 else ""))
 
 
 def _ids(samples: Iterable[MetricSample]) -> Check:

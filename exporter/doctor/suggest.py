@@ -212,11 +212,12 @@ class _OpenApi:
             last = pieces[-2] if searches and len(pieces) > 1 else pieces[-1] if pieces else ""
             if _fold(last) not in NOUNS[resource] or (method == "POST") != searches:
                 continue
-            # Prefer the first noun of the list, and then the shortest path.
-            found.append((NOUNS[resource].index(_fold(last)), len(pieces), path, method, operation))
+            # Prefer the first noun of the list, then the list of one project or of one run, then the shortest path.
+            is_wide = resource in ("jobs", "records") and "{" not in path
+            found.append((NOUNS[resource].index(_fold(last)), is_wide, len(pieces), path, method, operation))
         if not found:
             return None
-        _, _, path, method, operation = min(found, key=lambda each: each[:3])
+        *_, path, method, operation = min(found, key=lambda each: each[:4])
         return self._described(resource, path, method, operation)
 
     def one_run(self) -> dict[str, Any] | None:

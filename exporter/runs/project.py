@@ -127,18 +127,22 @@ class ProjectRuns:
         elif self._again_since is not None and watermark is not None:
             floor = self._again_since
         self._again_since = None
+        read_at = self.metadata.read_at
         if watermark is not None:
             self._reads_up_to, self._least_lead, self._is_moment_restored = asked_at, math.inf, False
-            self.metadata = msgspec.structs.replace(
-                self.metadata, watermark=watermark, read_at=self._clock.wall() - (self._clock.monotonic() - asked_at)
-            )
+            read_at = self._clock.wall() - (self._clock.monotonic() - asked_at)
         watched_since = self.metadata.watched_since
         if watched_since is None:
             # Also of a project that an earlier version saved.
             watched_since = since
             self.spinners.mark_changed(self.spinners)
         self.metadata = msgspec.structs.replace(
-            self.metadata, read_as_of=as_of, remembered_since=floor, watched_since=watched_since
+            self.metadata,
+            read_as_of=as_of,
+            watermark=self.metadata.watermark if watermark is None else watermark,
+            watched_since=watched_since,
+            remembered_since=floor,
+            read_at=read_at,
         )
         self.read_at = at
         self.error = None
@@ -183,6 +187,8 @@ class ProjectRuns:
                 if spinner in self._learned or (is_taught and self.spinners.pace(spinner).usual_first_gap() is None)
             )
             self._learned.clear()
+        if not self._changed_runs:
+            return self._changed_runs, self.spinners.collect_changes()
         runs, self._changed_runs = self._changed_runs, set()
         return runs, self.spinners.collect_changes()
 

@@ -7,7 +7,7 @@ run for `spinner_retention`.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from exporter.config import Config
 from exporter.runs.clock import TOLERANCE, RuntimeClock
@@ -84,6 +84,25 @@ class Store:
         finally:
             if not project.has_been_read:
                 self._projects.discard_first_read(project_id)
+
+    def note_unchanged(
+        self,
+        project_ids: Iterable[str],
+        *,
+        as_of: float,
+        since: float,
+        watermark: float | None,
+        asked_at: float,
+        at: float,
+    ) -> None:
+        """Complete a read of each of these projects, which have been read before, that brought nothing of them.
+
+        The times are those of `ProjectRead.complete`; a `watermark` of None means `unchanged`.
+        """
+        for project_id in project_ids:
+            project = self._projects[project_id]
+            project.begin()
+            project.complete(as_of=as_of, since=since, horizon=-math.inf, watermark=watermark, asked_at=asked_at, at=at)
 
     def _applied(self, count: int) -> None:
         self._limits.applied(count, self._config)

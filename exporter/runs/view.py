@@ -231,8 +231,11 @@ class StoreView:
 
     def _collect_changes(self) -> None:
         """Report to every watch what reads changed, the projects that became fresh or stale, and other expectations."""
+        now, stale_after = self._monotonic(), self._config().sync.stale_after
         for project_id, project in self._projects.read():
-            state = (self.is_fresh(project), project.is_withdrawn)
+            # Like `is_fresh`, which would ask for the time and the config for each project.
+            is_recent = project.read_at is not None and now - project.read_at <= stale_after
+            state = (is_recent and not project.is_withdrawn, project.is_withdrawn)
             if state != self._states.get(project_id, (False, False)):
                 self._states[project_id] = state
                 self._mark_all_changed(project_id)

@@ -55,6 +55,10 @@ class CachedPage(Generic[T]):
     link: str | None
 
 
+class ListTooLongError(ApiError):
+    """A list has more pages than `limits.pages`."""
+
+
 class _NullListError(ApiError):
     """A response with null where a list should be."""
 
@@ -92,6 +96,10 @@ class RuntimeClient:
         self._max_pages = max_pages
         self.lists_all_projects = self.has("projects") and resources.jobs.lists_all_projects
         """Whether the list of a project's runs is one of all projects, of which each run tells its own."""
+        every = resources.jobs.of_all_projects if self.has("projects") else None
+        self._all_jobs = None if every is None else Endpoint("jobs", every)
+        self.can_list_one_project = not self.lists_all_projects or resources.jobs.project is not None
+        """Whether the runs of one project can be requested without those of the others."""
         self.time_slices = TimeSlices()
         """Each long step, such as decoding a page, waits for its slice."""
 
@@ -178,12 +186,40 @@ class RuntimeClient:
         """
         endpoint = self._endpoints["jobs"]
         list_filter = endpoint.resource.active if active else endpoint.resource.changed
-        request = endpoint.request({"project": project.id}, list_filter, since=updated_since)
+        request = endpoint.request({"project": project.id}, list_filter, endpoint.resource.project, since=updated_since)
         project_id = None if self.lists_all_projects else project.id
         return self._pages(
             endpoint,
             request,
             lambda body, now: self._decoder.jobs(body, RunDefaults(project_id, project.name, now)),
+            etag=etag,
+        )
+
+    @property
+    def can_list_all_projects(self) -> bool:
+        """Whether one list of the runs of all projects is described; a runtime may not have it."""
+        return self._all_jobs is not None
+
+    def all_jobs(
+        self,
+        names: Mapping[str, str],
+        *,
+        updated_since: float | None = None,
+        active: bool = False,
+        etag: str | None = None,
+    ) -> AsyncIterator[ListPage[RunSnapshot]]:
+        """Read the runs of all projects, like `jobs`; only with `can_list_all_projects`.
+
+        `names` are those of the projects by their ids.
+        """
+        endpoint = self._all_jobs
+        if endpoint is None:
+            raise ApiError("jobs: no list of all projects is described")
+        list_filter = endpoint.resource.active if active else endpoint.resource.changed
+        return self._pages(
+            endpoint,
+            endpoint.request({}, list_filter, since=updated_since),
+            lambda body, now: self._decoder.jobs(body, RunDefaults(None, now=now, names=names)),
             etag=etag,
         )
 
@@ -293,7 +329,9 @@ class RuntimeClient:
                     cache.pages = fresh
                 return
             if pages.number > self._max_pages:
-                raise ApiError(f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})")
+                raise ListTooLongError(
+                    f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})"
+                )
             headers, before = {}, (response.body, listing.items)
 
     async def _send(

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -102,6 +102,8 @@ class RunDefaults:
     """For a list the project's name; for a single run the spinner that an earlier read found."""
     now: float | None = None
     """The API's time, for a run without a time of its last change."""
+    names: Mapping[str, str] | None = None
+    """The names of all projects by their ids, of which one is the spinner of a run that has none of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -310,6 +312,9 @@ class Decoder:
         if updated_at is None:
             updated_at = created_at if known.now is None else known.now
         spinner = wire.spinner_name or known.spinner
+        if not spinner and known.names is not None:
+            # Also of a project that is not known yet: whoever looks for it needs to see that it has runs.
+            spinner = known.names.get(project_id, project_id)
         if not spinner:
             raise ValueError("spinnerName: is missing")
         counts = wire.records

@@ -26,9 +26,7 @@ class Endpoint:
                 "expected {project}, {run} or {ref.NAME}"
             )
 
-    def request(
-        self, ids: Mapping[str, str], list_filter: ListFilter | None = None, *, since: float | None = None
-    ) -> Request:
+    def request(self, ids: Mapping[str, str], *filters: ListFilter | None, since: float | None = None) -> Request:
         """Return the first request. `ids` has a value for each placeholder in the path; `since` is by the API's clock.
 
         An id is percent-encoded, including its slashes, so that it cannot change the path.
@@ -39,7 +37,9 @@ class Endpoint:
         path = _PLACEHOLDERS.sub(lambda found: quote(self._id(ids, found[1]), safe=""), self.resource.path)
         query = dict(self.resource.query)
         body = self.resource.body
-        if list_filter is not None:
+        for list_filter in filters:
+            if list_filter is None:
+                continue
             query |= list_filter.query
             body = merged(body, list_filter.body)
         query = {key: _plain(_filled(value, values)) for key, value in query.items()}

@@ -34,8 +34,19 @@ OPEN_AFTER = 5
 """Failures in a row that open the circuit breaker."""
 
 
-class NotFoundError(ApiError):
+class RefusedError(ApiError):
+    """The runtime responded with a status that is none of a valid response, and that a retry does not change."""
+
+    def __init__(self, text: str, *, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class NotFoundError(RefusedError):
     """The runtime does not have the resource, or no longer has it: 404, 410, or as the API description says."""
+
+    def __init__(self, text: str, *, status: int = 404) -> None:
+        super().__init__(text, status=status)
 
 
 class PausedError(ApiError):
@@ -130,7 +141,7 @@ class HttpClient:
                     if not accept(response.status):
                         raise self._refused(endpoint, response)
                     return response
-            except _TransientError as error:
+            except TransientError as error:
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311 - needs no cryptographic randomness
                 wait = jitter * BACKOFF * 2**tries if error.wait is None else error.wait
                 tries += 1
@@ -157,10 +168,10 @@ class HttpClient:
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
             # The timeout covers all retries, so there is no time left for one.
-            raise _TransientError(f"{endpoint}: no response in time", wait=float("inf"), counts=True) from None
+            raise TransientError(f"{endpoint}: no response in time", wait=float("inf"), counts=True) from None
         except httpx.HTTPError as error:
             # The error's own text can quote what a server sent; the name of its class cannot.
-            raise _TransientError(f"{endpoint}: no response ({kind_of(error)})", counts=True) from None
+            raise TransientError(f"{endpoint}: no response ({kind_of(error)})", counts=True) from None
         except BodyError as error:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:
@@ -178,7 +189,7 @@ class HttpClient:
             wait = min(wait, MAX_PAUSE)
             self._paused_until = max(self._paused_until, self._monotonic() + wait)
             self._pause_reason = "rate limited: the runtime" if limited else "the runtime"
-        return _TransientError(str(error), wait=wait, counts=response.status >= 500)
+        return TransientError(str(error), wait=wait, counts=response.status >= 500)
 
 
 def is_transient(status: int) -> bool:
@@ -194,7 +205,7 @@ def refusal(endpoint: str, response: ApiResponse) -> ApiError:
     """Explain a status as an error. It never quotes the body, since some servers echo the token there."""
     code = response.status
     if code in (404, 410):
-        return NotFoundError(f"{endpoint}: HTTP {code}: {'not found' if code == 404 else 'gone'}")
+        return NotFoundError(f"{endpoint}: HTTP {code}: {'not found' if code == 404 else 'gone'}", status=code)
     meaning = {
         401: ": the token is missing, wrong or expired",
         403: ": the token may not read this",
@@ -207,7 +218,7 @@ def refusal(endpoint: str, response: ApiResponse) -> ApiError:
         meaning = ": the plan is full (PLAN_LIMIT)"
     elif code in (301, 302, 303, 307, 308):
         meaning = ": a redirect, which is not followed; check runtime.base_url"
-    return ApiError(f"{endpoint}: HTTP {code}{meaning}")
+    return RefusedError(f"{endpoint}: HTTP {code}{meaning}", status=code)
 
 
 def error_code(response: ApiResponse) -> str:
@@ -224,7 +235,7 @@ class _ErrorBody(msgspec.Struct):
 _ERROR = TypedDecoder(_ErrorBody)
 
 
-class _TransientError(ApiError):
+class TransientError(ApiError):
     """An error that a retry may avoid."""
 
     def __init__(self, text: str, *, wait: float | None = None, counts: bool) -> None:
@@ -272,7 +283,7 @@ class _CircuitBreaker:
     def _counted(self) -> Iterator[None]:
         try:
             yield
-        except _TransientError as error:
+        except TransientError as error:
             self._failures = self._failures + 1 if error.counts else 0
             raise
         except PausedError:

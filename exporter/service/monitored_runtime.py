@@ -128,6 +128,7 @@ class MonitoredRuntime:
                 self.store.persistence.restore(file.load())
                 self.state_writer = StateWriter(file, self.store.persistence, metrics, dependencies.monotonic)
         sync = RuntimeSync(self.client, self.store, project_list, config, metrics, monotonic=dependencies.monotonic)
+        self._sync = sync
         self.probes = Probes(
             self.client,
             project_list,
@@ -162,6 +163,11 @@ class MonitoredRuntime:
     def ready(self) -> bool:
         """Whether the API has ever been read, so that there is something to show."""
         return self._shared.ever_ok
+
+    @property
+    def read_together(self) -> int:
+        """How many projects the last sync read from one list of all."""
+        return self._sync.read_together
 
     async def refresh(self, max_wait: float) -> bool:
         """Read, waiting at most `max_wait` seconds; return whether the last read succeeded and ended in time."""

@@ -3,7 +3,7 @@
 It is read at an interval of its own. An unchanged page of it costs one conditional request.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from exporter.runs.names import unique_names
 from exporter.runtime.client import PageCache, RuntimeClient
@@ -12,6 +12,9 @@ from exporter.runtime.model import Project
 ONLY_PROJECT = "default"
 """The id of the single project where the API has none."""
 
+
+MAX_LOOKED_FOR = 10_000
+"""Projects that are looked for although the list lacks them."""
 
 Observe = Callable[[float, float | None], None]
 
@@ -49,6 +52,7 @@ class ProjectList:
         self._is_due = True
         self._missing: frozenset[str] = frozenset()
         """Projects that the last answer lacked, and the one before had: until the next one agrees they stay."""
+        self._looked_for: set[str] = set()
         self.names: dict[str, str] = {}
         """All projects of the list, id to name."""
         self.wanted: dict[str, str] = {}
@@ -84,6 +88,18 @@ class ProjectList:
         self._cache, self.requested_at = cache, now
         if sweeps:
             self._swept_at = now
+
+    def look_for(self, project_ids: Iterable[str]) -> bool:
+        """Let the next `refresh` read the list if it lacks one of these; return whether it does.
+
+        A project that the list did not have after it was looked for is not looked for again.
+        """
+        new = {each for each in project_ids if each not in self.names and each not in self._looked_for}
+        if new and len(self._looked_for) < MAX_LOOKED_FOR:
+            self._looked_for |= new
+            self._is_due = True
+            return True
+        return False
 
     def look_again(self) -> None:
         """Let the next `refresh` read the list: it may lack a project that exists."""

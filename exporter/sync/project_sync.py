@@ -3,16 +3,17 @@
 The pages of a read are collected and applied after the last one; a read that fails changes nothing that is shown.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, TOLERANCE
 from exporter.runs.read import ProjectRead
-from exporter.runs.run import Run, ended_before
+from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.http_client import NotFoundError
@@ -21,6 +22,7 @@ from exporter.sync.budget import Budget
 from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.record_counter import RecordCounter
+from exporter.sync.run_list import CommonRead, Response, RunList, Slice
 from exporter.sync.together import together
 
 RUNS_PER_SLICE = 500
@@ -63,11 +65,15 @@ class ProjectSync:
         self._unlisted_since: dict[str, float] = {}
         """Our monotonic time since when a project has been missing from the list of projects."""
         self._counters: dict[str, RecordCounter] = {}
+        self._found: dict[str, int] = {}
 
-    async def read(self, project_id: str, name: str | None) -> bool:
+    async def read(
+        self, project_id: str, name: str | None, part: Slice | None = None, common: CommonRead | None = None
+    ) -> bool:
         """Read one project; return whether it could be read. Raises for no response of the API.
 
-        `name` is its name in the runtime's list; None when it is no longer listed.
+        `name` is its name in the runtime's list; None when it is no longer listed. With a `part` of a `common` read,
+        the project's own list is not requested.
         """
         is_listed = name is not None
         unlisted_for = self._unlisted_for(project_id, is_listed=is_listed)
@@ -75,7 +81,7 @@ class ProjectSync:
             self._store.withdraw(project_id, is_gone=False)
         try:
             with one_read():
-                await self._read(project_id, name)
+                await self._read(project_id, name, part, common)
         except ApiError as error:
             # A 404 alone does not remove a project: it must be missing from the list of projects too. And both can be a
             # mistake for a moment, so its counters are kept for a while, and what was saved of it.
@@ -84,16 +90,45 @@ class ProjectSync:
                 if unlisted_for >= self._config.sync.stale_after:
                     self.drop(project_id)
                 return True
-            self._store.fail(project_id, str(error))
-            self._problems.report("project", error, project=project_id)
+            self.note_failure(project_id, error)
             return False
         if unlisted_for >= self._config.sync.stale_after and not self._store.open_runs(project_id):
             self.drop(project_id)
         return True
 
-    async def _read(self, project_id: str, name: str | None) -> None:
-        with self._store.reading(project_id) as read:
-            gone = await self._read_runs(read, project_id, name or "")
+    def note_unchanged(self, project_ids: Sequence[str], common: CommonRead) -> None:
+        """Note that a list of all projects had nothing of these, which are listed and have been read before."""
+        self._store.note_unchanged(
+            project_ids,
+            as_of=self._seen_at(common.first),
+            since=common.since,
+            watermark=None if common.unchanged else common.watermark,
+            asked_at=common.asked_at,
+            at=common.first.requested_at,
+        )
+        for project_id in project_ids:
+            if self._unlisted_since:
+                self._unlisted_since.pop(project_id, None)
+            self._problems.resolve("project", project=project_id)
+            if common.swept_at is not None:
+                self._cursors[project_id] = _Cursor(None, common.swept_at)
+
+    def note_failure(self, project_id: str, error: ApiError) -> None:
+        """Note that a project could not be read."""
+        self._store.fail(project_id, str(error))
+        self._problems.report("project", error, project=project_id)
+
+    def found(self, project_id: str) -> int:
+        """Return how many runs the project's own list had when it was last read."""
+        return self._found.get(project_id, 0)
+
+    async def _read(self, project_id: str, name: str | None, part: Slice | None, common: CommonRead | None) -> None:
+        begun = None if part is None else part.read
+        with self._store.reading(project_id) if begun is None else contextlib.nullcontext(begun) as read:
+            if part is None or common is None:
+                gone = await self._read_runs(read, project_id, name or "")
+            else:
+                gone = await self._read_slice(read, project_id, part, common)
             shared_ids = read.shared_ids
         for run_id in gone:
             self._store.drop_run(project_id, run_id)
@@ -121,6 +156,7 @@ class ProjectSync:
         self._begun_first_reads.pop(project_id, None)
         self._unlisted_since.pop(project_id, None)
         self._counters.pop(project_id, None)
+        self._found.pop(project_id, None)
 
     async def _read_runs(self, read: ProjectRead, project_id: str, name: str) -> list[str]:
         """Read what changed; return the runs that the runtime no longer has."""
@@ -130,27 +166,30 @@ class ProjectSync:
         is_due = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
         sweeps = is_due or bool(cursor.unread)
         open_before = self._store.open_runs(project_id) if sweeps else {}
-        active = _RunList(open_before)
+        active = RunList(open_before)
         if sweeps and self._client.can_list_active:
             async for page in self._runs_of(project, active=True):
                 active.add(page, self._monotonic())
         is_first = not self._store.has_been_read(project_id)
         since, horizon = self._range(project)
+        listed = active.count
         # A sweep sends no ETag: a wrong one would hide every change for ever.
         changed = await self._read_changes(
             project, active, since, None if sweeps else cursor.etag, read if is_first else None
         )
-        if not is_first and since > (needed := self._since(project_id, changed.lead())) + TOLERANCE:
+        if not is_first and since > (needed := self.since(project_id, changed.lead())) + TOLERANCE:
             # The runtime's clock was set back, so what changed has earlier times than what was asked for.
             since = needed
             changed = await self._read_changes(project, active, since, None, None)
+        if not changed.not_modified:
+            self._found[project_id] = listed + changed.count
         lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
         gone, unread = await self._reread(project_id, lost, cursor.unread, active)
         as_of = self._seen_at(changed.first)
         responses = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
             responses = await self._count_records(project_id, responses)
-        await self._apply(read, responses, horizon)
+        await self.apply(read, responses, horizon)
         # A clock that was set back is believed when other responses agree; until then the next read asks again.
         is_behind = not is_first and changed.as_of() < self._store.clock.at(changed.first.requested_at) - MAX_DELAY
         read.complete(
@@ -168,11 +207,44 @@ class ProjectSync:
         self._cursors[project_id] = _Cursor(None if is_behind else changed.etag, begun_at, unread)
         return gone
 
+    async def _read_slice(self, read: ProjectRead, project_id: str, part: Slice, common: CommonRead) -> list[str]:
+        """Apply what a list of all projects has of one; return the runs that the runtime no longer has."""
+        if part.error is not None:
+            raise part.error
+        sweeps, is_first = common.swept_at is not None, not self._store.has_been_read(project_id)
+        gone: list[str] = []
+        if (sweeps and not is_first) or part.unread:
+            open_before = self._store.open_runs(project_id)
+            lost = [run for run_id, run in open_before.items() if run_id not in part.seen]
+            singles = RunList(())
+            gone, part.unread = await self._reread(project_id, lost, part.unread, singles)
+            part.responses += singles.drain()
+        responses = part.drain()
+        if self._client.counts_records:
+            responses = await self._count_records(project_id, responses)
+        if responses:
+            await self.apply(read, responses, common.horizon)
+        read.complete(
+            as_of=self._seen_at(common.first),
+            since=common.since,
+            horizon=common.horizon,
+            watermark=common.watermark,
+            asked_at=common.asked_at,
+            at=common.first.requested_at,
+            unchanged=common.unchanged,
+        )
+        if is_first:
+            self._begun_first_reads.pop(project_id, None)
+        if sweeps:
+            # Where its own list goes on if it is read by itself.
+            self._cursors[project_id] = _Cursor(None, common.swept_at, part.unread)
+        return gone
+
     async def _read_changes(
-        self, project: Project, active: "_RunList", since: float, etag: str | None, first: ProjectRead | None
-    ) -> "_RunList":
+        self, project: Project, active: RunList, since: float, etag: str | None, first: ProjectRead | None
+    ) -> RunList:
         """Read what changed since a time of the runtime's clock; `first` is the read if it is the project's first."""
-        changed = _RunList(active.unseen, asked_at=self._monotonic())
+        changed = RunList(active.unseen, asked_at=self._monotonic())
         async for page in self._runs_of(project, updated_since=since, etag=etag):
             changed.add(page, self._monotonic())
             if first is not None:
@@ -182,50 +254,51 @@ class ProjectSync:
                 _, horizon = self._range(project)
                 counts = self._client.counts_records
                 ready = changed.drain_ended(horizon) if counts else [*active.drain(), *changed.drain()]
-                await self._apply(first, ready, horizon)
+                await self.apply(first, ready, horizon)
         return changed
 
-    def _since(self, project_id: str, lead: float | None = None) -> float:
+    def since(self, project_id: str, lead: float | None = None) -> float:
         """Return since when changes are read of a project that has been read; `lead` as in `Store.read_up_to`."""
         return self._store.read_up_to(project_id, lead) - self._config.sync.overlap
 
     def _range(self, project: Project) -> tuple[float, float]:
         """Return since when changes are read, and the end before which a run that is not known is not counted."""
         if self._store.has_been_read(project.id):
-            return self._since(project.id), -math.inf
+            return self.since(project.id), -math.inf
         now = self._store.clock.now()
         # Half as much after each first read that did not complete: its list may have more than `limits.pages`, or take
         # too long.
         history = self._config.history(project.name) * 0.5 ** self._begun_first_reads[project.id]
         return now - max(history, self._config.retention), now - self._config.retention
 
-    async def _apply(self, read: ProjectRead, responses: list["_Response"], horizon: float) -> None:
+    async def apply(self, read: ProjectRead, responses: list[Response], horizon: float) -> None:
+        """Apply responses to a read in progress."""
         for response in responses:
             for start in range(0, len(response.runs), RUNS_PER_SLICE):
                 await self._client.time_slices.next()
                 some = response.runs[start : start + RUNS_PER_SLICE]
                 read.apply(some, self._seen_at(response), horizon=horizon)
 
-    def _seen_at(self, response: "_Response") -> float:
+    def _seen_at(self, response: Response) -> float:
         """Return the runtime's time of a response, as far as the others agree with it."""
         clock = self._store.clock
         if response.as_of is None:
             return clock.at(response.requested_at)
         return clock.agreed(response.as_of, response.requested_at, response.at)
 
-    async def _count_records(self, project_id: str, responses: list["_Response"]) -> list["_Response"]:
+    async def _count_records(self, project_id: str, responses: list[Response]) -> list[Response]:
         """Return responses with counted records, and one for each open run, whose records can change without it."""
         counter = self._counters.setdefault(
             project_id, RecordCounter(self._client, self._store.clock, overlap=self._config.sync.overlap)
         )
         known = self._store.runs_of(project_id)
         now = self._monotonic()
-        unlisted = _Response((), None, now, now)
+        unlisted = Response((), None, now, now)
         newest = {run.id: (run.snapshot, unlisted) for run in known.values() if not run.ended}
         newest |= {snapshot.id: (snapshot, response) for response in responses for snapshot in response.runs}
         problems: list[ApiError] = []
 
-        async def count(snapshot: RunSnapshot, response: _Response) -> _Response | None:
+        async def count(snapshot: RunSnapshot, response: Response) -> Response | None:
             try:
                 with one_read():
                     counted = await counter.count(snapshot, known.get(snapshot.id))
@@ -243,7 +316,7 @@ class ProjectSync:
         return [each for each in counted if each is not None]
 
     async def _reread(
-        self, project_id: str, lost: list[Run], unread: frozenset[str], active: "_RunList"
+        self, project_id: str, lost: list[Run], unread: frozenset[str], active: RunList
     ) -> tuple[list[str], frozenset[str]]:
         """Read one by one the runs that should be open and were in no list.
 
@@ -304,70 +377,3 @@ class _Cursor:
     """Our monotonic time at which the last sweep began."""
     unread: frozenset[str] = frozenset()
     """The runs that are still to be read one by one in this sweep."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Response:
-    """The runs of one response."""
-
-    runs: Sequence[RunSnapshot]
-    as_of: float | None
-    """The runtime's time that it carries; None when it has none."""
-    requested_at: float
-    """Our monotonic time of its request: what it says is not older."""
-    at: float
-    """Our monotonic time of its arrival."""
-
-
-class _RunList:
-    """A list of runs while its pages are read."""
-
-    def __init__(self, expected: Iterable[str], *, asked_at: float = -math.inf) -> None:
-        """`expected` are ids of runs that should be in it; `asked_at` is our monotonic time of the first request."""
-        self.asked_at = asked_at
-        self.unseen = set(expected)
-        """Expected runs that were on no page so far."""
-        self.etag: str | None = None
-        self.not_modified = False
-        self.pages = 0
-        self._responses: list[_Response] = []
-        self.first = _Response((), None, asked_at, asked_at)
-        """The first page, without its runs: what changed after it may be missing from the list."""
-
-    def add(self, page: ListPage[RunSnapshot], at: float) -> None:
-        """Add the next page, which arrived at our monotonic time `at`."""
-        requested_at = at if page.requested_at is None else page.requested_at
-        if self.first.as_of is None:
-            self.first = _Response((), page.as_of, requested_at, at)
-        self.etag, self.not_modified = page.etag, page.not_modified
-        self.pages += 1
-        self._responses.append(_Response(page.items, page.as_of, requested_at, at))
-        if self.unseen:
-            self.unseen.difference_update([snapshot.id for snapshot in page.items])
-
-    def add_single(self, snapshot: RunSnapshot, requested_at: float, at: float) -> None:
-        """Add a run that was read by its id, after the list; both are our monotonic times."""
-        self._responses.append(_Response([snapshot], None, requested_at, at))
-
-    def drain(self) -> list[_Response]:
-        """Return what was added since the last call."""
-        drained, self._responses = self._responses, []
-        return drained
-
-    def drain_ended(self, before: float) -> list[_Response]:
-        """Return the runs of the last page that ended before a time of the runtime's clock; the others stay."""
-        page = self._responses.pop()
-        ended = [run for run in page.runs if ended_before(run, before)]
-        others = [run for run in page.runs if not ended_before(run, before)]
-        self._responses.append(dataclasses.replace(page, runs=others))
-        return [dataclasses.replace(page, runs=ended)]
-
-    def as_of(self) -> float:
-        """Return the runtime's time that the first page carries."""
-        if self.first.as_of is None:
-            raise ApiError("jobs: the response has neither asOf nor a Date header, so its time is unknown")
-        return self.first.as_of
-
-    def lead(self) -> float:
-        """Return how far the runtime's clock is ahead of our monotonic one by the first page."""
-        return self.as_of() - self.first.at

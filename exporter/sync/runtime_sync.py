@@ -13,6 +13,7 @@ from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
 from exporter.sync.budget import Budget
+from exporter.sync.common_sync import CommonSync
 from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
@@ -49,6 +50,8 @@ class RuntimeSync:
         self._observer = observer
         self._monotonic = monotonic
         self._project_list = project_list
+        self.read_together = 0
+        """How many projects the last sync read from one list of all."""
         self._health: tuple[Health, float] | None = None
         """What this sync has read, and our monotonic time of its request."""
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
@@ -63,6 +66,15 @@ class RuntimeSync:
             rereads=self._rereads,
             is_listed=project_list.has,
             listed_at=lambda: project_list.requested_at,
+            monotonic=monotonic,
+        )
+        self._common = CommonSync(
+            client,
+            store,
+            config,
+            self._problems,
+            project_sync=self._project_sync,
+            project_list=project_list,
             monotonic=monotonic,
         )
 
@@ -129,11 +141,32 @@ class RuntimeSync:
                 self._store.fail(project_id, str(error))
             return False
         self._problems.resolve("projects")
-        project_ids = self._store.project_ids()
-        reads = await together(*map(self._read_project, project_ids))
-        readable = {project_id for project_id, ok in zip(project_ids, reads, strict=True) if ok}
+        reads = await self._read_together()
+        self.read_together = len(reads)
+        singles = [project_id for project_id in self._store.project_ids() if project_id not in reads]
+        checked = self._common.to_check(reads)
+        if checked is not None:
+            singles.append(checked)
+        reads |= zip(singles, await together(*map(self._read_single, singles)), strict=True)
+        readable = {project_id for project_id, ok in reads.items() if ok}
         await self._failed_records.read(self._store, readable.intersection(self._store.project_ids()))
-        return not reads or any(reads)
+        return not reads or any(reads.values())
+
+    async def _read_together(self) -> dict[str, bool]:
+        """Read the projects that one list is read for; return whether each could be read."""
+        project_ids = self._store.project_ids()
+        self._common.forget(set(project_ids))
+        reads = await self._common.read(project_ids)
+        if self._common.found_unknown():
+            try:
+                with one_read():
+                    await self._list_projects()
+            except ApiError as error:
+                # What is known already has been read; the next sync tries again.
+                self._problems.report("projects", error)
+                return reads
+            reads |= await self._common.read([each for each in self._store.project_ids() if each not in project_ids])
+        return reads
 
     async def _list_projects(self) -> None:
         await self._project_list.refresh(self._store.clock.observe, held=self._store.project_names())
@@ -155,8 +188,10 @@ class RuntimeSync:
             if project_id in self._project_list.names and project_id not in wanted:
                 self._project_sync.drop(project_id)
 
-    async def _read_project(self, project_id: str) -> bool:
-        return await self._project_sync.read(project_id, self._project_list.names.get(project_id))
+    async def _read_single(self, project_id: str) -> bool:
+        ok = await self._project_sync.read(project_id, self._project_list.names.get(project_id))
+        self._common.note_single(project_id, ok=ok)
+        return ok
 
 
 async def read_health(client: RuntimeClient, problems: ProblemLog) -> Health | None:

@@ -44,8 +44,8 @@ def test_json_contains_the_same(tmp_path: Path) -> None:
     assert report["ok"] is True
     assert report["runs"] > 5
     assert report["series"] > 100
-    # Health, projects, usage, and the changes of each of three projects: the requests of a scrape without a sweep.
-    assert report["requests_per_hour"] >= 6 * 240
+    # Health, usage, and the changes of all projects: the requests of a scrape without a sweep.
+    assert 3 * 240 <= report["requests_per_hour"] < 6 * 240
     completed = next(
         each for each in report["fields"] if (each["resource"], each["field"]) == ("jobs", "records.completed")
     )
@@ -299,3 +299,17 @@ def test_every_field_is_required_or_has_an_effect_when_missing() -> None:
 def test_effects_name_existing_metrics() -> None:
     named = set(re.findall(r"spinner_\w+", " ".join((*EFFECTS.values(), *ABSENT_EFFECTS.values()))))
     assert named <= set(catalogue.names())
+
+
+def test_it_says_from_which_lists_the_runs_are_read_and_what_that_costs(tmp_path: Path) -> None:
+    found = []
+    for flags in ([], ["--old-contract"]):
+        with runtime(tmp_path, *flags) as url:
+            result = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
+        (report,) = result["runtimes"].values()
+        (check,) = [each for each in report["checks"] if each["what"] == "lists of runs"]
+        found.append((check["finding"], report["requests_per_hour"]))
+    (new, cost), (old, old_cost) = found
+    assert new == "one list of all projects"
+    assert old.startswith("one list per project: the runtime has none")
+    assert cost < old_cost

@@ -16,6 +16,8 @@ from tests.scripted import rfc3339
 
 RECORDS = {"total": 100, "completed": 3}
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 def finished(shown: Samples) -> float | None:
     return value(shown, "spinner_runs_finished_total", status="completed")

@@ -125,7 +125,9 @@ def until(condition: Callable[[], object], what: str, *, timeout: float = TIMEOU
 
 
 @contextlib.contextmanager
-def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60, seed: int = 1) -> Iterator[str]:
+def runtime(
+    folder: Path, *flags: str, scenario: str | Path = "healthy", speed: float = 60, seed: int = 1
+) -> Iterator[str]:
     """Run the embedded runtime."""
     port = free_port()
     command = [
@@ -135,6 +137,7 @@ def runtime(folder: Path, *, scenario: str | Path = "healthy", speed: float = 60
         f"--scenario={scenario}",
         f"--speed={speed}",
         f"--seed={seed}",
+        *flags,
     ]
     with running(command, f"http://127.0.0.1:{port}", folder / "runtime.log", ready="/health") as url:
         yield url

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import httpx
+import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ EVENTS = st.lists(
         st.tuples(st.just("pass"), st.sampled_from((15.0, 60.0, 600.0, HOUR, 7 * HOUR))),
         st.tuples(st.just("set the runtime's clock"), STEPS),
         st.tuples(st.just("set our clock"), STEPS),
-        st.tuples(st.just("fail"), st.sampled_from(("/api/v1", "/p1/jobs", "/p2/jobs", "second page"))),
+        st.tuples(st.just("fail"), st.sampled_from(("/api/v1", "/p1/jobs", "/p2/jobs", "/v1/jobs", "second page"))),
         st.tuples(st.just("recover"), st.just(0)),
         st.tuples(st.just("date one response wrongly"), STEPS),
         st.tuples(st.just("restart"), st.just(0)),
@@ -44,8 +45,9 @@ FORGETFUL = 4
 class World:
     """A runtime of two projects that counts what happens in it, and an exporter that reads it."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, *, lists_all_projects: bool) -> None:
         self.runtime = ScriptedRuntime(Clock())
+        self.runtime.lists_all_projects = lists_all_projects
         self.runtime.projects = {"p1": "Sales", "p2": "Service"}
         self.runtime.page_size = 3
         self.runtime.interfere = self._interfere
@@ -143,9 +145,9 @@ class World:
             clock.advance(seconds)
 
 
-async def lives(events: list[tuple[str, Any]], limit: int) -> None:
+async def lives(events: list[tuple[str, Any]], limit: int, *, lists_all_projects: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), limit)
+        world = World(Path(folder), limit, lists_all_projects=lists_all_projects)
         # What happens before the first read is history.
         for _ in range(3):
             await world.play([("pass", 15.0)])
@@ -164,11 +166,18 @@ async def lives(events: list[tuple[str, Any]], limit: int) -> None:
         assert shown == {name: [world.started[name], world.finished[name]] for name in world.runtime.projects}
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(EVENTS, st.sampled_from((FORGETFUL, 1000)))
-def test_each_run_is_counted_once_whatever_the_clocks_do(events: list[tuple[str, Any]], limit: int) -> None:
+@pytest.mark.parametrize(("lists_all_projects", "first_reads_alone"), [(False, 10), (True, 10), (True, 0)])
+def test_each_run_is_counted_once_whatever_the_clocks_do(
+    lists_all_projects: bool, first_reads_alone: int, events: list[tuple[str, Any]], limit: int
+) -> None:
     if limit == FORGETFUL:
         # What was forgotten cannot be told from what is new at the times to which the runtime's clock is set back.
         events = [each for each in events if each[0] != "set the runtime's clock" or each[1] > 0]
-    with mock.patch("exporter.runs.limits.MIN_TOMBSTONES", limit), structlog.testing.capture_logs():
-        asyncio.run(lives(events, limit))
+    with (
+        mock.patch("exporter.runs.limits.MIN_TOMBSTONES", limit),
+        mock.patch("exporter.sync.common_sync.FEW", first_reads_alone),
+        structlog.testing.capture_logs(),
+    ):
+        asyncio.run(lives(events, limit, lists_all_projects=lists_all_projects))

@@ -307,7 +307,7 @@ async def test_a_long_history_is_not_held_in_memory(monkeypatch: pytest.MonkeyPa
         ran(runtime, f"run-{number}", 2 * HOUR + 60 * number)
     exporter = exporter_of(runtime, spinners=(expects(),))
     most = 0
-    apply = ProjectSync._apply
+    apply = ProjectSync.apply
 
     async def noted(self: ProjectSync, read: Any, responses: list[Any], horizon: float) -> None:
         nonlocal most
@@ -316,7 +316,7 @@ async def test_a_long_history_is_not_held_in_memory(monkeypatch: pytest.MonkeyPa
         (project,) = self._store.view.projects()
         assert (len(project.runs), project.tombstone_count) == (0, 0)
 
-    monkeypatch.setattr(ProjectSync, "_apply", noted)
+    monkeypatch.setattr(ProjectSync, "apply", noted)
     found = await page(exporter)
     assert most == 10, "a page"
     assert value(found, LAST_SUCCESS) == NOON - 2 * HOUR

@@ -19,6 +19,8 @@ from exporter.sync.single_flight import SingleFlight
 from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 def runs_of(exporter: Exporter) -> dict[str, ShownRun]:
     return {shown.run.id: shown for shown in exporter.runtimes[RUNTIME].store.view.runs()}
@@ -92,7 +94,8 @@ async def test_only_projects_that_the_config_wants_are_read() -> None:
         runtime, projects=ProjectsConfig(include=(re.compile("Sales.*"),), exclude=(re.compile(".* test"),))
     )
     await exporter.refresh()
-    assert {request.url.path for request in runtime.job_lists()} == {"/api/v1/projects/p1/jobs"}
+    assert not [path for path in runtime.paths() if "/p2/" in path or "/p3/" in path]
+    assert [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()] == ["Sales"]
 
 
 async def test_an_api_without_projects_has_one_with_the_configured_name() -> None:
@@ -419,6 +422,7 @@ async def test_a_list_of_runs_without_any_time_is_an_error() -> None:
 
 async def test_one_broken_project_does_not_hide_the_others() -> None:
     runtime = ScriptedRuntime(Clock())
+    runtime.lists_all_projects = False
     runtime.projects = {"p1": "Sales", "p2": "Support"}
     runtime.put("a")
     runtime.put("b", projectId="p2")

@@ -1,0 +1,424 @@
+"""Reads the runs of all projects from one list, where the runtime has one, and gives each project its slice of it.
+
+A project is followed as soon as the list has shown runs of it, or its own list has shown that there are none. Until
+then, and whenever its slice cannot be used, it is read by itself: a list may leave out what the token may not see, and
+what is not known must not look idle.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+
+import structlog
+
+from exporter.config import Config
+from exporter.errors import ApiError
+from exporter.runs.clock import MAX_DELAY, TOLERANCE
+from exporter.runs.store import Store
+from exporter.runtime.client import ListTooLongError, RuntimeClient
+from exporter.runtime.http_client import PausedError, RefusedError, TransientError
+from exporter.runtime.model import ListPage, RunSnapshot
+from exporter.sync.problems import ProblemLog, one_read
+from exporter.sync.project_list import ProjectList
+from exporter.sync.project_sync import ProjectSync
+from exporter.sync.run_list import CommonRead, Response, RunList, Slice
+from exporter.sync.together import together
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER = 600.0
+"""Seconds until a runtime that does not have the list is asked for it again: it may have been upgraded."""
+
+RETRY_AFTER_FAILURE = 60.0
+"""The same if it is not known whether the runtime has it, since it failed."""
+
+MAX_FAILURES = 4
+"""Failures in a row after which a list that could be read before counts as missing: it may fail for its length."""
+
+LEAST_PROJECTS = 2
+"""Projects for which one list of all is cheaper than the list of each."""
+
+LEAST_SHARE = 0.25
+"""The part of the runtime's projects that must be read: the list has the runs of the others too."""
+
+FEW = 10
+"""First reads that are cheaper by themselves: a first read asks for much more than the others."""
+
+MAX_BEGUN = 2
+"""First reads from the list of all that did not complete, after which each project is read by itself."""
+
+PROJECTS_PER_SLICE = 200
+"""Projects whose reads are completed in one time slice: about two milliseconds."""
+
+MAX_LAG = 600.0
+"""Seconds by which a project may have been read less far than the others: the list would be long for all of them."""
+
+
+class CommonSync:
+    """Reads those projects of one store that are cheaper to read together."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        store: Store,
+        config: Config,
+        problems: ProblemLog,
+        *,
+        project_sync: ProjectSync,
+        project_list: ProjectList,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`project_sync` applies slices, and reads the projects that are read by themselves."""
+        self._client = client
+        self._store = store
+        self._config = config
+        self._problems = problems
+        self._project_sync = project_sync
+        self._project_list = project_list
+        self._monotonic = monotonic
+        self._retry_at = -math.inf
+        """Our monotonic time before which the runtime is not asked for the list."""
+        self._is_proven = False
+        """Whether the runtime has the list, as far as is known."""
+        self._failures = 0
+        self._etag: str | None = None
+        self._swept_at: float | None = None
+        self._unread: dict[str, frozenset[str]] = {}
+        """By project, the runs that are still to be read one by one in this sweep."""
+        self._begun_first_reads = 0
+        self._followed: set[str] = set()
+        self._apart: set[str] = set()
+        """Projects whose slice could not be used, until they have been read by themselves."""
+        self._named: set[str] = set()
+        """The projects of which the list had runs when it was last read."""
+        self._unknown: set[str] = set()
+        self._checks: Iterator[str] = iter(())
+
+    async def read(self, project_ids: Sequence[str]) -> dict[str, bool]:
+        """Read projects from the list; return for each of them whether it could be read.
+
+        Those that are not among them are to be read by themselves.
+        """
+        self._unknown = set()
+        if not self._is_usable(len(project_ids)):
+            return {}
+        later, lagging, first = self._members(project_ids)
+        if not later and self._swept_at is None:
+            # A first read has all runs that have not ended.
+            self._swept_at = self._monotonic()
+        reads = await self._try(later, self._read_later)
+        reads |= await self._try(lagging, self._read_lagging)
+        return reads | await self._try(first, self._read_first)
+
+    def note_single(self, project_id: str, *, ok: bool) -> None:
+        """Note that a project was read by itself, and whether it could be."""
+        if ok:
+            self._apart.discard(project_id)
+        has_runs = self._project_sync.found(project_id) > 0
+        if project_id not in self._followed:
+            # Of a run that has not ended, the list must show what changes.
+            has_runs = has_runs or (ok and bool(self._store.open_runs(project_id)))
+        if ok and (project_id in self._named or not has_runs):
+            self._followed.add(project_id)
+        else:
+            # The list leaves it out.
+            self._followed.discard(project_id)
+
+    def to_check(self, reads: Collection[str]) -> str | None:
+        """Return a project of these that seems idle and is to be read by itself as well: in each sync another one.
+
+        Otherwise a project that the list leaves out from now on would look idle for ever.
+        """
+        if not self._is_proven or not self._client.can_list_one_project:
+            return None
+        for _ in range(2):
+            for project_id in self._checks:
+                if project_id in self._followed and project_id in reads and project_id not in self._named:
+                    return project_id
+            self._checks = iter(list(self._followed))
+        return None
+
+    def found_unknown(self) -> bool:
+        """Whether the list had runs of projects that the list of projects may lack; that one is read again then."""
+        return self._project_list.look_for(self._unknown)
+
+    def forget(self, project_ids: Collection[str]) -> None:
+        """Forget all projects but these."""
+        for known in (self._followed, self._apart):
+            known.intersection_update(project_ids)
+        self._unread = {each: runs for each, runs in self._unread.items() if each in project_ids}
+
+    def _is_usable(self, count: int) -> bool:
+        if not self._client.can_list_all_projects:
+            return False
+        if not self._client.can_list_one_project:
+            return True
+        if count < LEAST_PROJECTS or count < LEAST_SHARE * len(self._project_list.names):
+            return False
+        return self._monotonic() >= self._retry_at
+
+    def _members(self, project_ids: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+        """Return what is read from the list: projects read before, those of them that lag behind, and first reads."""
+        later = [each for each in project_ids if self._store.has_been_read(each)]
+        first = [each for each in project_ids if not self._store.has_been_read(each)]
+        is_single = self._client.can_list_one_project
+        if is_single:
+            later = [each for each in later if each not in self._apart and self._project_list.has(each)]
+            if len(first) <= FEW or self._begun_first_reads >= MAX_BEGUN:
+                first = []
+        since = [self._project_sync.since(each) for each in later]
+        earliest = max(since, default=0.0) - MAX_LAG
+        if since and min(since) < earliest:
+            lagging = [each for each, start in zip(later, since, strict=True) if start < earliest]
+            later = [each for each, start in zip(later, since, strict=True) if start >= earliest]
+            return later, [] if is_single else lagging, first
+        return later, [], first
+
+    async def _try(self, members: list[str], read: Callable[["_Group"], Awaitable[dict[str, bool]]]) -> dict[str, bool]:
+        """Read a group; if the list as a whole cannot be read, say why, or leave its projects to be read alone."""
+        if not members or (self._client.can_list_one_project and self._monotonic() < self._retry_at):
+            return {}
+        try:
+            with one_read(), contextlib.ExitStack() as opened:
+                return await read(_Group(members, opened))
+        except ApiError as error:
+            if self._is_left_alone(error):
+                return {}
+            for project_id in members:
+                self._project_sync.note_failure(project_id, error)
+            return dict.fromkeys(members, False)
+
+    def _is_left_alone(self, error: ApiError) -> bool:
+        """Whether the projects are to be read by themselves after an error of their common list."""
+        if not self._client.can_list_one_project:
+            return False
+        if isinstance(error, ListTooLongError):
+            return True
+        is_refused = isinstance(error, RefusedError)
+        if isinstance(error, PausedError) or (isinstance(error, RefusedError) and error.status == 401):
+            # No other request would be answered.
+            return False
+        if isinstance(error, TransientError) and not self._is_proven:
+            self._retry_at = self._monotonic() + RETRY_AFTER_FAILURE
+            return True
+        self._failures += 1
+        if self._is_proven and not is_refused and self._failures < MAX_FAILURES:
+            return False
+        self._retry_at = self._monotonic() + RETRY_AFTER
+        if self._is_proven:
+            log.info("each project is read by itself again", reason=str(error))
+        self._is_proven, self._failures = False, 0
+        self._etag = None
+        self._followed.clear()
+        self._named = set()
+        return True
+
+    async def _read_later(self, group: "_Group") -> dict[str, bool]:
+        """Read what changed in projects that have been read before."""
+        begun_at = self._monotonic()
+        is_due = self._swept_at is None or begun_at - self._swept_at >= self._config.sync.sweep_interval
+        # The next sweep begins when the runs of the last one have been read.
+        sweeps = is_due and not self._unread
+        # What the list leaves out is known from a list only, not from the statement that it has not changed.
+        etag = self._etag if not sweeps and self._followed.issuperset(group.members) else None
+        self._etag = None
+        common, changed = await self._read_group(group, etag, swept_at=begun_at if sweeps else None)
+        if not changed.not_modified:
+            self._named = group.named
+        reads = await self._settle(group, common)
+        if all(reads.values()):
+            # Otherwise it would say that nothing has changed, although not everything was applied.
+            self._etag = changed.etag
+        if sweeps:
+            self._swept_at = begun_at
+        return reads
+
+    async def _read_lagging(self, group: "_Group") -> dict[str, bool]:
+        """Read what changed in projects whose last read is older than that of the others."""
+        common, _ = await self._read_group(group, None, swept_at=self._monotonic())
+        return await self._settle(group, common)
+
+    async def _read_group(
+        self, group: "_Group", etag: str | None, *, swept_at: float | None
+    ) -> tuple[CommonRead, RunList]:
+        if swept_at is not None:
+            await self._read_active(group)
+        clock, since = self._store.clock, self._since(group.members)
+        changed = await self._read_changes(group, since, etag)
+        if since > (needed := self._since(group.members, changed.lead())) + TOLERANCE:
+            # The runtime's clock was set back, so what changed has earlier times than what was asked for.
+            since = needed
+            changed = await self._read_changes(group, since, None)
+        self._note_success()
+        first = changed.first
+        # A clock that was set back is believed when other responses agree; until then the next read asks again.
+        is_behind = changed.as_of() < clock.at(first.requested_at) - MAX_DELAY
+        if is_behind:
+            changed.etag = None
+        common = CommonRead(
+            first=first,
+            since=since,
+            watermark=min(changed.as_of(), clock.at(first.at)),
+            asked_at=changed.asked_at,
+            unchanged=changed.not_modified or is_behind,
+            swept_at=swept_at,
+        )
+        return common, changed
+
+    async def _read_first(self, group: "_Group") -> dict[str, bool]:
+        """Read projects that have not been read before; nothing of them is shown until that is complete."""
+        begun_at, clock = self._monotonic(), self._store.clock
+        await self._read_active(group)
+        history = max(self._config.history(self._project_list.name_of(each)) for each in group.members)
+        # Half as much after each first read that did not complete: its list may have more than `limits.pages`, or take
+        # too long.
+        history = max(history * 0.5**self._begun_first_reads, self._config.retention)
+        since = clock.now() - history
+        changed = await self._read_changes(group, since, None, is_first=True)
+        self._note_success()
+        common = CommonRead(
+            first=changed.first,
+            since=since,
+            horizon=clock.now() - self._config.retention,
+            watermark=min(changed.as_of(), clock.at(changed.first.at)),
+            asked_at=changed.asked_at,
+            swept_at=begun_at,
+        )
+        self._named, self._etag = self._named | group.named, None
+        reads = await self._settle(group, common)
+        self._begun_first_reads = 0
+        return reads
+
+    def _since(self, members: Iterable[str], lead: float | None = None) -> float:
+        return min(self._project_sync.since(each, lead) for each in members)
+
+    async def _read_active(self, group: "_Group") -> None:
+        if not self._client.can_list_active:
+            return
+        async for page in self._client.all_jobs(self._project_list.names, active=True):
+            self._add(group, page)
+
+    async def _read_changes(
+        self, group: "_Group", since: float, etag: str | None, *, is_first: bool = False
+    ) -> RunList:
+        changed = RunList((), asked_at=self._monotonic())
+        async for page in self._client.all_jobs(self._project_list.names, updated_since=since, etag=etag):
+            changed.add(dataclasses.replace(page, items=()), self._monotonic())
+            changed.drain()
+            self._add(group, page)
+            if is_first:
+                self._begun_first_reads += changed.pages == 1
+            if is_first or group.held > self._config.limits.runs:
+                # What is not shown yet, or is more than what may be shown, is applied as it arrives, so that the whole
+                # list is never in memory. The next read applies again what a read that fails has applied.
+                await self._apply(group, self._store.clock.now() - self._config.retention if is_first else -math.inf)
+        return changed
+
+    def _add(self, group: "_Group", page: ListPage[RunSnapshot]) -> None:
+        if page.as_of is not None:
+            self._store.clock.observe(page.as_of, page.requested_at)
+        group.add(page, self._monotonic())
+        self._unknown.update(group.named.difference(self._project_list.names))
+
+    async def _apply(self, group: "_Group", horizon: float) -> None:
+        """Apply the slices as far as they have arrived."""
+        for project_id, part in group.take_new():
+            if part.error is not None:
+                continue
+            ready = part.drain_ended(horizon) if self._client.counts_records else part.drain()
+            if part.read is None:
+                part.read = group.opened.enter_context(self._store.reading(project_id))
+            try:
+                with one_read():
+                    await self._project_sync.apply(part.read, ready, horizon)
+            except ApiError as error:
+                part.error = error
+
+    async def _settle(self, group: "_Group", common: CommonRead) -> dict[str, bool]:
+        """Complete the reads of the projects that the list can be trusted with; return which could be completed."""
+        named, followed = self._named, self._followed
+        if self._client.can_list_one_project:
+            trusted = [each for each in group.members if each in named or each in followed]
+        else:
+            trusted = list(group.members)
+        followed.update(trusted)
+        reads: dict[str, bool] = {}
+
+        async def settle(project_id: str) -> None:
+            part = group.parts.get(project_id) or Slice()
+            part.unread = self._unread.pop(project_id, frozenset())
+            name = self._project_list.names.get(project_id)
+            reads[project_id] = ok = await self._project_sync.read(project_id, name, part, common)
+            if part.unread:
+                self._unread[project_id] = part.unread
+            if not ok:
+                self._apart.add(project_id)
+
+        # Those for which further requests are sent do not wait for one another.
+        asking = [each for each in trusted if self._asks(each, group.parts.get(each), common)]
+        done = set(asking)
+        # Nearly all: what is done for each of them is the cost of a scrape in which nothing has changed.
+        unchanged = [each for each in trusted if each not in group.parts and each not in done and self._is_idle(each)]
+        for start in range(0, len(unchanged), PROJECTS_PER_SLICE):
+            await self._client.time_slices.next()
+            self._project_sync.note_unchanged(unchanged[start : start + PROJECTS_PER_SLICE], common)
+        reads |= dict.fromkeys(unchanged, True)
+        done.update(unchanged)
+        for place, project_id in enumerate([each for each in trusted if each not in done]):
+            if place % PROJECTS_PER_SLICE == 0:
+                await self._client.time_slices.next()
+            await settle(project_id)
+        await together(*map(settle, asking))
+        return reads
+
+    def _is_idle(self, project_id: str) -> bool:
+        """Whether nothing needs to be done for a project of which the list has nothing."""
+        return self._project_list.has(project_id) and self._store.has_been_read(project_id)
+
+    def _asks(self, project_id: str, part: Slice | None, common: CommonRead) -> bool:
+        """Whether further requests are needed for a project: for runs that are in no list, or for records."""
+        if self._client.counts_records or project_id in self._unread:
+            return True
+        if common.swept_at is None:
+            return False
+        return any(part is None or run_id not in part.seen for run_id in self._store.open_runs(project_id))
+
+    def _note_success(self) -> None:
+        self._is_proven, self._failures = True, 0
+
+
+class _Group:
+    """Projects that are read together, and what has arrived of them."""
+
+    def __init__(self, members: Iterable[str], opened: contextlib.ExitStack) -> None:
+        """`opened` closes the reads of which a part is applied before the whole list has arrived."""
+        self.members = dict.fromkeys(members)
+        self.opened = opened
+        self.parts: dict[str, Slice] = {}
+        self.named: set[str] = set()
+        """All projects of which there were runs."""
+        self.held = 0
+        """Runs that have not been applied yet."""
+        self._new: dict[str, Slice] = {}
+
+    def add(self, page: ListPage[RunSnapshot], at: float) -> None:
+        """Add a page, which arrived at our monotonic time `at`."""
+        by_project: dict[str, list[RunSnapshot]] = {}
+        for run in page.items:
+            by_project.setdefault(run.project_id, []).append(run)
+        self.named.update(by_project)
+        requested_at = at if page.requested_at is None else page.requested_at
+        for project_id, runs in by_project.items():
+            if project_id not in self.members:
+                continue
+            part = self.parts.setdefault(project_id, Slice())
+            part.responses.append(Response(runs, page.as_of, requested_at, at))
+            part.seen.update(run.id for run in runs)
+            self._new[project_id] = part
+            self.held += len(runs)
+
+    def take_new(self) -> Iterable[tuple[str, Slice]]:
+        """Return the projects of which something was added since the last call."""
+        new, self._new, self.held = self._new, {}, 0
+        return new.items()

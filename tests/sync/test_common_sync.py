@@ -1,0 +1,512 @@
+"""The runs of all projects from one list: what is requested, when it is trusted, and which projects are read alone."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from exporter.config import LimitsConfig, ProjectsConfig
+from exporter.config.api_description import ListFilter
+from exporter.errors import ApiError
+from exporter.runs.project import ProjectRuns
+from exporter.service import Exporter
+from exporter.status import Status
+from exporter.sync import common_sync
+from exporter.sync.project_sync import ProjectSync
+from tests.builders import NOON, RUNTIME, Clock, resources
+from tests.scripted import ScriptedRuntime, exporter_of
+
+ALL = "/api/v1/jobs"
+MANY = common_sync.FEW + 2
+
+Answer = Callable[[httpx.Request], httpx.Response | None]
+
+
+def runtime_of(projects: int = MANY, *, lists: bool = True) -> ScriptedRuntime:
+    """A runtime whose projects have an ended run each."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.lists_all_projects = lists
+    runtime.projects = {f"p{number}": f"Project {number}" for number in range(1, projects + 1)}
+    for project in runtime.projects:
+        ends(runtime, f"old-{project}", project)
+    return runtime
+
+
+def ends(runtime: ScriptedRuntime, run: str, project: str) -> None:
+    """A run that starts and ends now."""
+    now = runtime.clock()
+    runtime.put(run, projectId=project, status="completed", createdAt=now - 9, startedAt=now - 8, endedAt=now)
+
+
+def up(exporter: Exporter) -> dict[str, bool]:
+    return {each.name: each.error is None for each in exporter.runtimes[RUNTIME].store.view.projects()}
+
+
+def finished(exporter: Exporter) -> Counter[str]:
+    count: Counter[str] = Counter()
+    for spinner in exporter.runtimes[RUNTIME].store.view.spinners():
+        count[spinner.project] += sum(spinner.counters.finished.values())
+    return count
+
+
+def statuses(exporter: Exporter) -> dict[str, Status]:
+    return {shown.run.id: shown.run.status for shown in exporter.runtimes[RUNTIME].store.view.runs()}
+
+
+async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 15.0) -> list[str]:
+    """Let time pass and scrape; return the paths that were requested."""
+    runtime.clock.advance(seconds)
+    runtime.requests.clear()
+    await exporter.page()
+    return [path.removeprefix("/api/v1") for path in runtime.paths()]
+
+
+def own_lists(paths: list[str]) -> list[str]:
+    return [path for path in paths if path.startswith("/projects/")]
+
+
+def failing(path: str, status: int = 500, **fields: Any) -> Answer:
+    return lambda request: httpx.Response(status, **fields) if request.url.path == path else None
+
+
+# -- what is requested ------------------------------------------------------------------------------------------
+
+
+async def test_the_first_read_of_many_projects_and_all_others_are_one_list_each() -> None:
+    runtime = runtime_of(40)
+    exporter = exporter_of(runtime, sync={"projects_interval": 60.0})
+    assert sorted(await scrape(exporter, runtime)) == ["/health", "/jobs", "/jobs", "/projects", "/usage"]
+    assert set(finished(exporter).values()) == {1}
+    assert len(up(exporter)) == 40
+    for _ in range(3):
+        paths = await scrape(exporter, runtime)
+        assert sorted(paths)[:3] == ["/health", "/jobs", "/usage"] if not own_lists(paths) else len(paths) == 4
+    ends(runtime, "new", "p7")
+    await scrape(exporter, runtime)
+    assert finished(exporter)["Project 7"] == 2
+    assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
+
+
+async def test_a_list_that_has_not_changed_is_requested_on_that_condition() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        await scrape(exporter, runtime, 1)
+    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    assert "If-None-Match" in listing.headers
+    ends(runtime, "new", "p7")
+    await scrape(exporter, runtime, 1)
+    assert finished(exporter)["Project 7"] == 2
+
+
+async def test_few_projects_are_read_by_themselves_first_and_then_from_one_list() -> None:
+    runtime = runtime_of(3)
+    exporter = exporter_of(runtime)
+    assert len(own_lists(await scrape(exporter, runtime))) == 6
+    assert not own_lists(await scrape(exporter, runtime))
+    assert set(finished(exporter).values()) == {1}
+
+
+async def test_a_single_project_and_a_small_part_of_all_are_read_by_their_own_lists() -> None:
+    runtime = runtime_of(1)
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        assert "/jobs" not in await scrape(exporter, runtime)
+    runtime = runtime_of(40)
+    exporter = exporter_of(runtime, projects=ProjectsConfig(include=(re.compile("Project [1-3]"),)))
+    for _ in range(3):
+        assert "/jobs" not in await scrape(exporter, runtime)
+    assert set(finished(exporter)) == {"Project 1", "Project 2", "Project 3"}
+
+
+# -- whether the runtime has it ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(404),
+        httpx.Response(405),
+        httpx.Response(403),
+        httpx.Response(400),
+        httpx.Response(500),
+        httpx.Response(200, text="<html>", headers={"Content-Type": "text/html"}),
+        httpx.Response(200, json={"id": "jobs"}),
+        httpx.Response(200, json={"items": [{"id": "a", "status": "x"}], "nextCursor": None}),
+    ],
+    ids=["404", "405", "403", "400", "500", "HTML", "a single run", "other items"],
+)
+async def test_without_the_list_each_project_is_read_and_it_is_asked_for_again_after_a_while(
+    answer: httpx.Response,
+) -> None:
+    runtime = runtime_of()
+    runtime.interfere = lambda request: answer if request.url.path == ALL else None
+    exporter = exporter_of(runtime)
+    paths = await scrape(exporter, runtime)
+    assert "/jobs" in paths
+    assert set(finished(exporter).values()) == {1}
+    assert set(up(exporter).values()) == {True}
+    assert "/jobs" not in await scrape(exporter, runtime)
+    runtime.interfere = lambda request: None
+    await scrape(exporter, runtime, common_sync.RETRY_AFTER)
+    assert len(own_lists(await scrape(exporter, runtime, 1))) <= 1, "it was upgraded"
+    assert set(finished(exporter).values()) == {1}
+
+
+@pytest.mark.parametrize("status", [404, 405, 403])
+async def test_a_runtime_that_is_downgraded_is_read_the_old_way_in_the_same_scrape(status: int) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        await scrape(exporter, runtime)
+    runtime.interfere = failing(ALL, status)
+    ends(runtime, "new", "p7")
+    assert len(own_lists(await scrape(exporter, runtime))) >= MANY
+    assert finished(exporter)["Project 7"] == 2
+    assert set(up(exporter).values()) == {True}
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, json={"jobs": []}), httpx.Response(500)])
+async def test_a_list_that_fails_again_and_again_is_an_error_first_and_then_no_list(answer: httpx.Response) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        await scrape(exporter, runtime)
+    runtime.interfere = lambda request: answer if request.url.path == ALL else None
+    ends(runtime, "new", "p7")
+    for _ in range(common_sync.MAX_FAILURES - 1):
+        assert not own_lists(await scrape(exporter, runtime))
+        assert set(up(exporter).values()) == {False}
+    await scrape(exporter, runtime)
+    assert set(up(exporter).values()) == {True}
+    assert finished(exporter)["Project 7"] == 2
+
+
+# -- failures ---------------------------------------------------------------------------------------------------
+
+
+async def test_when_the_list_fails_all_projects_do_and_show_their_last_data() -> None:
+    runtime = runtime_of()
+    runtime.put("open", projectId="p3")
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    runtime.interfere = failing(ALL)
+    ends(runtime, "new", "p7")
+    for _ in range(3):
+        assert not own_lists(await scrape(exporter, runtime, 60)), "that would be a request for each of them"
+        assert set(up(exporter).values()) == {False}
+        assert statuses(exporter)["open"] is Status.RUNNING
+    runtime.interfere = lambda request: None
+    await scrape(exporter, runtime)
+    assert set(up(exporter).values()) == {True}
+    assert finished(exporter)["Project 7"] == 2, "it was read since the last good read"
+
+
+async def test_a_page_that_fails_changes_nothing() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await scrape(exporter, runtime, 200)
+    runtime.page_size = 1
+    for project in ("p1", "p2"):
+        ends(runtime, f"new-{project}", project)
+    runtime.interfere = lambda request: httpx.Response(500) if "cursor" in request.url.params else None
+    await scrape(exporter, runtime)
+    assert set(finished(exporter).values()) == {1}
+    runtime.interfere = lambda request: None
+    await scrape(exporter, runtime)
+    assert (finished(exporter)["Project 1"], finished(exporter)["Project 2"]) == (2, 2)
+
+
+async def test_a_project_whose_slice_cannot_be_applied_fails_alone_and_is_read_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    apply = ProjectRuns.apply
+
+    def broken(self: ProjectRuns, *arguments: Any, **options: Any) -> None:
+        if self.name == "Project 2":
+            raise RuntimeError("a bug")
+        apply(self, *arguments, **options)
+
+    monkeypatch.setattr(ProjectRuns, "apply", broken)
+    for project in ("p1", "p2"):
+        ends(runtime, f"new-{project}", project)
+    await scrape(exporter, runtime)
+    assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 2"]
+    assert (finished(exporter)["Project 1"], finished(exporter)["Project 2"]) == (2, 1)
+    for _ in range(3):
+        assert "/projects/p2/jobs" in await scrape(exporter, runtime, 300)
+    monkeypatch.setattr(ProjectRuns, "apply", apply)
+    await scrape(exporter, runtime, 300)
+    assert set(up(exporter).values()) == {True}
+    assert finished(exporter)["Project 2"] == 2
+    assert "/projects/p2/jobs" not in own_lists(await scrape(exporter, runtime))[1:]
+
+
+async def test_a_first_read_that_fails_shows_nothing_and_is_tried_by_each_project_in_the_end() -> None:
+    runtime = runtime_of()
+    runtime.page_size = 5
+    runtime.interfere = lambda request: (
+        httpx.Response(500) if request.url.path == ALL and "cursor" in request.url.params else None
+    )
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    assert set(finished(exporter).values()) == {1}, "it is not known whether the runtime has the list"
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    runtime.page_size = 5
+    pages = 0
+
+    def fails_late(request: httpx.Request) -> httpx.Response | None:
+        nonlocal pages
+        pages += request.url.path == ALL and "cursor" in request.url.params
+        return httpx.Response(500) if pages == 2 and request.url.path == ALL else None
+
+    runtime.interfere = fails_late
+    await scrape(exporter, runtime)
+    await scrape(exporter, runtime)
+    assert set(finished(exporter).values()) == {1}
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_list_with_more_pages_than_the_limit_is_read_project_by_project(first: bool) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, limits=LimitsConfig(pages=3))
+    if not first:
+        for _ in range(2):
+            await scrape(exporter, runtime)
+    for project in runtime.projects:
+        ends(runtime, f"new-{project}", project)
+    runtime.page_size = 4
+    paths = await scrape(exporter, runtime)
+    assert len(set(own_lists(paths))) == MANY
+    assert set(up(exporter).values()) == {True}
+    assert set(finished(exporter).values()) == {2}
+
+
+async def test_more_runs_than_may_be_shown_are_applied_as_they_arrive() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, limits=LimitsConfig(runs=4))
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    runtime.page_size = 3
+    for project in runtime.projects:
+        for number in range(3):
+            ends(runtime, f"new-{number}-{project}", project)
+    await scrape(exporter, runtime)
+    assert set(finished(exporter).values()) == {4}
+    await scrape(exporter, runtime)
+    assert set(finished(exporter).values()) == {4}
+
+
+# -- when the list is trusted --------------------------------------------------------------------------
+
+
+def leaves_out(runtime: ScriptedRuntime, project: str, *, own: int | None = None) -> Answer:
+    """The list of all has no run of a project; `own` is the status of its own list."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if own is not None and request.url.path == f"/api/v1/projects/{project}/jobs":
+            return httpx.Response(own)
+        if request.url.path != ALL:
+            return None
+        jobs, runtime.jobs = runtime.jobs, {k: v for k, v in runtime.jobs.items() if v["projectId"] != project}
+        runtime.interfere = lambda request: None
+        response = runtime._answer(request)
+        runtime.requests.pop()
+        runtime.jobs, runtime.interfere = jobs, answer
+        return response
+
+    return answer
+
+
+async def test_a_project_that_the_list_leaves_out_is_read_by_itself() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    runtime.interfere = leaves_out(runtime, "p4")
+    for number in range(4):
+        paths = await scrape(exporter, runtime)
+        assert "/projects/p4/jobs" in paths
+        assert finished(exporter)["Project 4"] == 1 + number
+        ends(runtime, f"new-{number}", "p4")
+    runtime.interfere = lambda request: None
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    assert finished(exporter)["Project 4"] == 5
+    assert set(finished(exporter).values()) == {1, 5}
+
+
+async def test_a_project_that_the_token_may_not_read_is_not_taken_for_an_idle_one() -> None:
+    runtime = runtime_of()
+    runtime.interfere = leaves_out(runtime, "p4", own=403)
+    exporter = exporter_of(runtime)
+    for _ in range(4):
+        await scrape(exporter, runtime)
+        assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 4"]
+
+
+async def test_a_project_that_the_list_leaves_out_from_now_on_is_noticed() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(12):
+        await scrape(exporter, runtime)
+    runtime.interfere = leaves_out(runtime, "p4", own=403)
+    for _ in range(2 * MANY):
+        await scrape(exporter, runtime)
+    assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 4"]
+
+
+async def test_an_idle_project_is_followed_when_its_own_list_is_empty() -> None:
+    runtime = runtime_of()
+    runtime.projects["idle"] = "Idle"
+    exporter = exporter_of(runtime)
+    assert "/projects/idle/jobs" in await scrape(exporter, runtime)
+    runtime.clock.advance(600)
+    assert not set(own_lists(await scrape(exporter, runtime))) - {f"/projects/{each}/jobs" for each in runtime.projects}
+    ends(runtime, "new", "idle")
+    await scrape(exporter, runtime)
+    await scrape(exporter, runtime)
+    assert (up(exporter)["Idle"], finished(exporter)["Idle"]) == (True, 1)
+
+
+async def test_a_run_of_an_unknown_project_makes_the_list_of_projects_be_read_at_once() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, sync={"projects_interval": 60.0})
+    for _ in range(2):
+        await scrape(exporter, runtime, 1)
+    runtime.projects["new"] = "New"
+    ends(runtime, "run", "new")
+    assert "/projects" in await scrape(exporter, runtime, 1)
+    assert up(exporter)["New"]
+    await scrape(exporter, runtime, 1)
+    assert finished(exporter)["New"] == 1
+    ends(runtime, "odd", "nowhere")
+    assert "/projects" in await scrape(exporter, runtime, 1)
+    assert "/projects" not in await scrape(exporter, runtime, 1), "it was looked for"
+
+
+# -- sweeps -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_sweep_finds_what_no_change_told_and_drops_runs_that_are_gone() -> None:
+    runtime = runtime_of()
+    for number in range(5):
+        runtime.put(f"open-{number}", projectId=f"p{number + 1}", updated_at=NOON - 3000)
+    exporter = exporter_of(runtime, limits=LimitsConfig(rereads=2))
+    await scrape(exporter, runtime)
+    for number in range(4):
+        del runtime.jobs[f"open-{number}"]
+    runtime.put("open-4", records={"total": 9, "completed": 5}, updated_at=NOON - 3000)
+    assert len(statuses(exporter)) == MANY + 5
+    await scrape(exporter, runtime, 121)
+    shown = {each.run.id: each.run for each in exporter.runtimes[RUNTIME].store.view.runs()}
+    assert shown["open-4"].records.completed == 5
+    assert sum(run.startswith("open") for run in shown) == 3, "the budget is two requests"
+    paths = await scrape(exporter, runtime)
+    assert sum(path.startswith("/jobs/open") for path in paths) == 2
+    assert sum(path == "/jobs" for path in paths) == 1, "the sweep goes on without its list"
+    assert [run for run in statuses(exporter) if run.startswith("open")] == ["open-4"]
+
+
+# -- restarts, reloads, other descriptions ----------------------------------------------------------------------
+
+
+async def test_a_restart_with_storage_counts_nothing_again(tmp_path: Path) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, storage=tmp_path)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    await exporter.close()
+    ends(runtime, "meanwhile", "p3")
+    exporter = exporter_of(runtime, storage=tmp_path)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    assert Counter(finished(exporter).values()) == {1: MANY - 1, 2: 1}
+    await exporter.close()
+
+
+async def test_projects_that_a_reload_includes_are_read_first_and_others_go_on() -> None:
+    runtime = runtime_of(40)
+    exporter = exporter_of(runtime, projects=ProjectsConfig(exclude=(re.compile("Project 1."),)))
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    config = exporter.runtimes[RUNTIME].config
+    await exporter.reload({RUNTIME: msgspec.structs.replace(config, projects=ProjectsConfig())})
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    assert set(up(exporter)) == set(runtime.projects.values())
+    assert set(finished(exporter).values()) == {1}
+
+
+def only_common(*, narrows: bool) -> dict[str, Any]:
+    """A description whose list of runs is one of all projects."""
+    described = resources()
+    one = ListFilter(query={"projectId": "{project}"}) if narrows else None
+    jobs = msgspec.structs.replace(described.jobs, path="/api/v1/jobs", across=None, project=one)
+    return {"resources": msgspec.structs.replace(described, jobs=jobs)}
+
+
+@pytest.mark.parametrize("narrows", [False, True])
+async def test_a_list_that_is_described_as_one_of_all_projects_is_read_once(narrows: bool) -> None:
+    runtime = runtime_of(5)
+    exporter = exporter_of(runtime, described=only_common(narrows=narrows))
+    await scrape(exporter, runtime)
+    paths = await scrape(exporter, runtime)
+    assert paths.count("/jobs") == 1
+    ends(runtime, "new", "p3")
+    await scrape(exporter, runtime)
+    assert Counter(finished(exporter).values()) == {1: 4, 2: 1}
+    runtime.interfere = failing(ALL, 404)
+    await scrape(exporter, runtime)
+    assert set(up(exporter).values()) == {False}
+    runtime.interfere = lambda request: None
+    await scrape(exporter, runtime, common_sync.RETRY_AFTER)
+    assert set(up(exporter).values()) == {True}
+
+
+@pytest.mark.parametrize("narrows", [False, True])
+async def test_a_probe_narrows_the_list_where_it_can(narrows: bool) -> None:
+    runtime = runtime_of(5)
+    exporter = exporter_of(runtime, described=only_common(narrows=narrows), projects=ProjectsConfig(on_probe=True))
+    page = await exporter.probe(RUNTIME, "p3")
+    assert 'spinner_project_up{runtime="runtime.test",project="Project 3"} 1' in str(page)
+    queries = {request.url.params.get("projectId") for request in runtime.requests if request.url.path == ALL}
+    assert queries == {"p3" if narrows else None}
+
+
+async def test_a_project_that_lags_behind_is_read_apart_where_no_list_can_be_narrowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = runtime_of(3)
+    exporter = exporter_of(runtime, described=only_common(narrows=False))
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    read = ProjectSync._read_slice
+
+    async def broken(self: ProjectSync, *arguments: Any) -> list[str]:
+        if arguments[1] == "p2":
+            raise ApiError("cannot be applied")
+        return await read(self, *arguments)
+
+    monkeypatch.setattr(ProjectSync, "_read_slice", broken)
+    ends(runtime, "new", "p2")
+    for _ in range(5):
+        await scrape(exporter, runtime, common_sync.MAX_LAG / 2)
+    starts = [
+        request.url.params["updatedSince"] for request in runtime.requests if "updatedSince" in request.url.params
+    ]
+    assert len(starts) == 2, "the others do not ask for what changed since then"
+    assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 2"]
+    monkeypatch.setattr(ProjectSync, "_read_slice", read)
+    await scrape(exporter, runtime)
+    assert finished(exporter)["Project 2"] == 2
