@@ -9,11 +9,13 @@ import contextlib
 import gc
 import http.client
 import json
+import math
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import httpx
 import msgspec
 
 from benchmarks.table import Row, mb, medians, ms
-from benchmarks.upstream import running
+from benchmarks.upstream import LIMIT, running
 from exporter.config import load
 from exporter.runtime import wire
 from exporter.service import Exporter
@@ -39,6 +41,7 @@ def rows() -> list[Row]:
     return [
         *_nothing_changed(),
         _some_changed(),
+        *_one_list_of_all(),
         _first_sync(),
         _memory_of_a_list(),
         _memory(),
@@ -49,10 +52,10 @@ def rows() -> list[Row]:
 
 def _nothing_changed() -> list[Row]:
     projects = 1_000
-    with running(projects, 100_000) as url:
+    with running(projects, 100_000, lists_all_projects=False) as url:
         first, later = asyncio.run(_two_syncs(url))
     return [
-        Row(f"requests per scrape, nothing changed, {projects:,} projects", "one per project",
+        Row(f"requests per scrape, nothing changed, {projects:,} projects, no list of all", "one per project",
             later["requests"] / projects, 1.01, {"requests": f"{later['requests']:,}"}),
         Row("bytes per scrape, nothing changed", "those of the first read", later["bytes"] / first["bytes"], 0.01,
             {"first": mb(first["bytes"]), "later": f"{later['bytes']:,} B"}),
@@ -81,10 +84,56 @@ def _some_changed() -> Row:
             await exporter.refresh(MAX_WAIT)
             return _counted(url)["bytes"], changed
 
-    with running(10, 100_000) as url:
+    with running(10, 100_000, lists_all_projects=False) as url:
         read, changed = asyncio.run(measure(url))
-    return Row("bytes per scrape, 1% of 100,000 runs changed", "the bytes of those runs", read / changed, 2.0,
+    return Row("bytes per scrape, 1% of 100,000 runs changed, no list of all", "the bytes of those runs", read / changed, 2.0,
                {"read": mb(read), "changed": mb(changed)})  # fmt: skip
+
+
+def _one_list_of_all() -> list[Row]:
+    """Compare a runtime that lists the runs of all projects with one that does not, side by side."""
+
+    async def measure(
+        with_list: str, without: str
+    ) -> tuple[dict[str, list[float]], dict[str, int], dict[str, int], int]:
+        took: dict[str, list[float]] = {"one list": [], "one per project": []}
+        # A run of a day is shown for an hour, as by default. The list of projects is not part of the comparison.
+        hour = {"retention": "1h", "sync_projects_interval": "1h"}
+        async with _exporter(with_list, **hour) as ours, _exporter(without, **hour) as theirs:
+            for _ in range(4):
+                await ours.page(max_wait=MAX_WAIT)
+                await theirs.page(max_wait=MAX_WAIT)
+            _counted(with_list)
+            for _ in range(SIDE_BY_SIDE):
+                for name, exporter in (("one list", ours), ("one per project", theirs)):
+                    started = time.perf_counter()
+                    await exporter.page(max_wait=MAX_WAIT)
+                    took[name].append(time.perf_counter() - started)
+            steady = _counted(with_list)
+            changed = httpx.get(f"{with_list}/change?share=0.01").json()["bytes"]
+            await ours.page(max_wait=MAX_WAIT)
+            return took, steady, _counted(with_list), changed
+
+    projects, runs = 10_000, 100_000
+    with running(projects, runs) as with_list, running(projects, runs, lists_all_projects=False) as without:
+        took, steady, after, changed = asyncio.run(measure(with_list, without))
+    times = {name: statistics.median(each) for name, each in took.items()}
+    requests, pages = steady["requests"] / SIDE_BY_SIDE, math.ceil(runs * 0.01 / LIMIT)
+    return [
+        Row(f"requests per scrape, nothing changed, {projects:,} projects", "6", requests / 6, 1.0,
+            {"requests": f"{requests:.1f}"}),
+        Row("the same, time", "the same with one list per project", times["one list"] / times["one per project"], 0.05,
+            {name: ms(each) for name, each in times.items()}),
+        Row("the same, time", "500 ms", times["one list"] / 0.5, 1.0, {"time": ms(times["one list"])}),
+        Row(f"bytes per scrape, 1% of {runs:,} runs changed, {projects:,} projects", "the bytes of those runs",
+            after["bytes"] / changed, 2.0, {"read": mb(after["bytes"]), "changed": mb(changed)}),
+        Row("the same, requests", f"{pages} pages and 6", after["requests"] / (pages + 6), 1.0,
+            {"requests": str(after["requests"])}),
+    ]  # fmt: skip
+
+
+SIDE_BY_SIDE = 5
+"""Scrapes of each of two exporters, taken in turn."""
 
 
 def _first_sync() -> Row:
@@ -214,8 +263,9 @@ def _counted(url: str) -> dict[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def _exporter(url: str, *, limit: int = MOST_RUNS) -> Any:
-    exporter = Exporter(load(None, environ=_settings(url, limit=limit)).runtimes)
+async def _exporter(url: str, *, limit: int = MOST_RUNS, **settings: str) -> Any:
+    environ = _settings(url, limit=limit) | _named(settings)
+    exporter = Exporter(load(None, environ=environ).runtimes)
     try:
         yield exporter
     finally:
@@ -230,14 +280,19 @@ def _settings(url: str, *, limit: int = MOST_RUNS) -> dict[str, str]:
         f"{prefix}LIMITS_RUNS": str(limit),
         f"{prefix}SYNC_MIN_INTERVAL": "0s",
         f"{prefix}SYNC_STALE_AFTER": "1h",
+        f"{prefix}LIMITS_PROJECTS": "100000",
     }
+
+
+def _named(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"SPINNER_EXPORTER_{name.upper()}": value for name, value in settings.items()}
 
 
 @contextlib.contextmanager
 def _process(url: str, **settings: str) -> Iterator[int]:
     port = free_port()
     command = [*EXPORTER, "serve", f"--web.listen-address=127.0.0.1:{port}"]
-    environ = _settings(url) | {f"SPINNER_EXPORTER_{name.upper()}": value for name, value in settings.items()}
+    environ = _settings(url) | _named(settings)
     with programs.running(command, f"http://127.0.0.1:{port}", Path(os.devnull), ready="/-/healthy", environ=environ):
         yield port
 

@@ -1,6 +1,6 @@
 """A runtime's API with almost no cost: jobs are encoded once, and a page joins them.
 
-It runs as a separate process (`python -m benchmarks.upstream PORT PROJECTS RUNS`), so that the measurements contain the
+It runs as a separate process (`python -m benchmarks.upstream PORT PROJECTS RUNS LISTS_ALL`), so that the measurements contain the
 reader only. It counts requests and bytes.
 """
 
@@ -26,22 +26,41 @@ DAY = 86_400
 
 
 @contextlib.contextmanager
-def running(projects: int, runs: int) -> Iterator[str]:
-    """Run it with `projects` projects and `runs` runs in total, of which one in a hundred has not ended."""
+def running(projects: int, runs: int, *, lists_all_projects: bool = True) -> Iterator[str]:
+    """Run it with `projects` projects and `runs` runs in total, of which one in a hundred has not ended.
+
+    `lists_all_projects`: whether it has the list of the runs of all projects, as newer runtimes do.
+    """
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.upstream", str(port), str(projects), str(runs)]
+    command = [sys.executable, "-m", "benchmarks.upstream", *map(str, (port, projects, runs, int(lists_all_projects)))]
     url = f"http://127.0.0.1:{port}"
     with programs.running(command, url, Path(os.devnull), ready="/health", timeout=120):
         yield url
 
 
-class _Project:
-    def __init__(self, number: int, runs: range, now: float) -> None:
-        self.id = f"p{number}"
+class _Runs:
+    """Runs of one project, or of all."""
+
+    def __init__(self) -> None:
         self.jobs: dict[int, bytes] = {}
         self.changed_at: list[tuple[float, int]] = []
         self.open: set[int] = set()
         self.at: dict[int, float] = {}
+
+    def keep(self, run: int, at: float, job: bytes, *, is_open: bool) -> None:
+        if run in self.at:
+            del self.changed_at[bisect.bisect_left(self.changed_at, (self.at[run], run))]
+        self.at[run] = at
+        bisect.insort(self.changed_at, (at, run))
+        (self.open.add if is_open else self.open.discard)(run)
+        self.jobs[run] = job
+
+
+class _Project(_Runs):
+    def __init__(self, number: int, runs: range, now: float, every: _Runs) -> None:
+        super().__init__()
+        self.id = f"p{number}"
+        self._every = every
         for place, run in enumerate(runs):
             is_open = run % 100 == 7
             # Evenly over twelve hours, at different times in each project.
@@ -49,12 +68,9 @@ class _Project:
             self.put(run, now - DAY / 2 + share * (DAY / 2 - 60), is_open=is_open, done=100)
 
     def put(self, run: int, at: float, *, is_open: bool, done: int) -> None:
-        if run in self.at:
-            self.changed_at.remove((self.at[run], run))
-        self.at[run] = at
-        bisect.insort(self.changed_at, (at, run))
-        (self.open.add if is_open else self.open.discard)(run)
-        self.jobs[run] = _job(self.id, run, at, is_open=is_open, done=done)
+        job = _job(self.id, run, at, is_open=is_open, done=done)
+        self.keep(run, at, job, is_open=is_open)
+        self._every.keep(run, at, job, is_open=is_open)
 
 
 def _job(project: str, run: int, at: float, *, is_open: bool, done: int) -> bytes:
@@ -83,11 +99,13 @@ def _time(at: float) -> str:
 
 
 class _Api:
-    def __init__(self, projects: int, runs: int) -> None:
+    def __init__(self, projects: int, runs: int, *, lists_all_projects: bool) -> None:
         now = time.time()
         share = runs // projects
+        self.every = _Runs()
+        self.lists_all_projects = lists_all_projects
         self.projects = {
-            f"p{number}": _Project(number, range(number * share, (number + 1) * share), now)
+            f"p{number}": _Project(number, range(number * share, (number + 1) * share), now, self.every)
             for number in range(projects)
         }
         self.requests = self.bytes = 0
@@ -113,11 +131,13 @@ class _Api:
         """Let a share of the runs make progress; return their size in bytes."""
         self.done += 1
         now, size = time.time(), 0
+        due = 0.0
         for project in self.projects.values():
-            count = round(len(project.jobs) * share)
-            for run in list(project.jobs)[:count]:
+            due += len(project.jobs) * share
+            for run in list(project.jobs)[: round(due)]:
                 project.put(run, now, is_open=run in project.open, done=self.done)
                 size += len(project.jobs[run])
+            due -= round(due)
         return size
 
     def _resource(self, path: str, query: dict[str, str], etag: str) -> tuple[int, bytes, str]:
@@ -130,8 +150,8 @@ class _Api:
         if path == "/api/v1/projects":
             items = [json.dumps({"id": each, "name": f"Project {each}"}).encode() for each in self.projects]
             return self._page(items, query, etag, as_of)
-        if path.endswith("/jobs"):
-            project = self.projects[unquote(path.split("/")[-2])]
+        if path.endswith("/jobs") and (path != "/api/v1/jobs" or self.lists_all_projects):
+            project = self.every if path == "/api/v1/jobs" else self.projects[unquote(path.split("/")[-2])]
             if "active" in query:
                 return self._page([project.jobs[run] for run in sorted(project.open)], query, etag, as_of)
             since = datetime.fromisoformat(query["updatedSince"]).timestamp() if "updatedSince" in query else 0.0
@@ -183,8 +203,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)  # type: ignore[attr-defined]
 
 
-async def _serve(port: int, projects: int, runs: int) -> None:
-    api = _Api(projects, runs)
+async def _serve(port: int, projects: int, runs: int, lists_all_projects: int) -> None:
+    api = _Api(projects, runs, lists_all_projects=bool(lists_all_projects))
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(api), "127.0.0.1", port)
     await server.serve_forever()
 
