@@ -18,7 +18,7 @@ import click
 import structlog
 
 from exporter import __version__, healthcheck, logs
-from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file
+from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file, warnings
 from exporter.errors import ConfigError, ExporterError, OutputError
 from exporter.metrics.document import as_markdown
 from exporter.output import checked_output, print_error, show_error
@@ -156,7 +156,8 @@ def check_config(file: Path) -> None:
     """Check a config file and the files that it names."""
     settings = load(file, environ=os.environ)
     Exporter(settings.runtimes)
-    _web_config_file(settings)
+    for warning in _warnings(settings, _web_config_file(settings)):
+        click.echo(f"{file}: warning: {warning}", err=True)
     click.echo(f"{file}: good")
 
 
@@ -284,6 +285,10 @@ def _web_config_file(settings: ExporterConfig) -> WebConfigFile | None:
     return WebConfigFile(Path(settings.web.config_file)) if settings.web.config_file else None
 
 
+def _warnings(settings: ExporterConfig, web_config_file: WebConfigFile | None) -> list[str]:
+    return warnings(settings) + (web_config_file.warnings() if web_config_file is not None else [])
+
+
 async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterConfig]) -> None:
     await warm_up()
     web_config_file = _web_config_file(settings)
@@ -305,15 +310,25 @@ async def _respond(
     web_config_file: WebConfigFile | None,
 ) -> None:
     """Respond to requests and reload at SIGHUP, until a signal ends the process."""
+    warned: set[str] = set()
+
+    def warn(current: ExporterConfig) -> None:
+        for warning in _warnings(current, web_config_file):
+            if warning not in warned:
+                warned.add(warning)
+                log.warning("the config shows a secret", where=warning)
 
     async def reload() -> None:
         try:
-            await exporter.reload(load_settings().runtimes)
+            # In a thread: a config that is a pipe is waited for.
+            current = await asyncio.to_thread(load_settings)
+            await exporter.reload(current.runtimes)
         except ConfigError as error:
             exporter.own.config_reloaded(ok=False)
             log.error("reload failed; keeping the previous config", error=str(error))
             raise
         log.info("config reloaded")
+        warn(current)
 
     async def reload_or_stay() -> None:
         try:
@@ -332,6 +347,7 @@ async def _respond(
     urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
     scheme = "https" if web_config_file is not None and web_config_file.has_tls else "http"
     log.info("listening", url=url_of(listener, scheme), version=__version__, reads=urls)
+    warn(settings)
     await serve(
         app,
         listener,

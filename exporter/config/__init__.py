@@ -1,5 +1,6 @@
 """Configuration: file, environment and flags become frozen structs. Imports `errors` and `status` only."""
 
+from exporter.config.exposure import warnings
 from exporter.config.loading import ENVIRONMENT_PREFIX, flag_of, load, read_file
 from exporter.config.schema import (
     AuthConfig,
@@ -45,4 +46,5 @@ __all__ = [
     "parse_duration",
     "read_file",
     "split_address",
+    "warnings",
 ]

@@ -1,5 +1,6 @@
 """Loads certificates and keys into TLS contexts, for the client and the server."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def client_context(ca_file: Path | None) -> ssl.SSLContext:
     Raises `CertificateError`.
     """
     if ca_file is None:
+        # OpenSSL reads the file that SSL_CERT_FILE names until it ends.
+        system = os.environ.get(ssl.get_default_verify_paths().openssl_cafile_env)
+        if system and Path(system).exists():
+            _check("ca_file", Path(system))
         return ssl.create_default_context()
     _check("ca_file", ca_file)
     try:

@@ -7,8 +7,10 @@ back. What was not saved is read from the runtime again.
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -137,6 +139,7 @@ class StateFile:
         self._removed: set[str] = set()
         with _unusable_folder(self.path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_folder(folder)
             earlier = _earlier_file(self.path, runtime, base_url, shares_url=shares_url)
             if earlier is not None and self.path.exists():
                 log.warning(
@@ -277,14 +280,22 @@ CREATE TABLE state (
 """
 
 
+LOGS = ("-wal", "-shm", "-journal")
+"""What SQLite adds to the name of a file for its logs."""
+
+
 class _ForeignError(Exception):
     """The file belongs to another program, has another version, or is damaged."""
 
 
 def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
     """Open a file and read all rows."""
-    # Readable by its owner only, because it contains the names of customers' projects.
-    path.touch(mode=0o600, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    was_accessible = _make_private(path)
+    for suffix in LOGS:
+        with contextlib.suppress(FileNotFoundError):
+            was_accessible |= _make_private(path.with_name(path.name + suffix))
     connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
         # Exclusive locking needs no shared memory, so it works on any file system.
@@ -297,6 +308,8 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
         # Only after the checks: this changes the file.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG}")
+        if was_accessible:
+            log.warning("every user could access the state file; now only its owner can", file=str(path))
     except (sqlite3.OperationalError, OSError):
         connection.close()
         raise  # locked or not writable: the file itself may be good
@@ -307,6 +320,40 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
         connection.close()
         raise
     return connection, rows
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder in which others could replace the file, by a link to another file for example."""
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"storage.path: {folder}: every user can write to this folder; remove that with chmod o-w, or name a "
+            "folder below it, which the exporter creates"
+        )
+
+
+def _make_private(path: Path) -> bool:
+    """Let only its owner access a file, because it contains the names of customers' projects.
+
+    Returns whether every user could access it. Raises `ConfigError` if it is no file, a link for example, or if its
+    mode cannot be changed.
+    """
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        found = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
+        raise ConfigError(f"storage.path: {path}: expected a file, not {found}")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        # Only then it is opened: closing it would release the locks that this process has on it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o600)
+        except PermissionError:
+            # Of another owner. In Kubernetes the group of a volume may access its files.
+            if mode & stat.S_IRWXO:
+                what = "every user can access it, and its mode cannot be changed"
+                raise ConfigError(f"storage.path: {path}: {what}") from None
+        finally:
+            os.close(descriptor)
+    return bool(mode & stat.S_IRWXO)
 
 
 def _claim(connection: sqlite3.Connection) -> None:
@@ -351,7 +398,7 @@ def _earlier_file(path: Path, runtime: str, base_url: str, *, shares_url: bool) 
     if not shares_url:
         others = [file for spelling in spellings for file in path.parent.glob("*" + _suffix(spelling))]
         known += others if len(others) == 1 else []
-    return next((file for file in known if file != path and file.exists()), None)
+    return next((file for file in known if file != path and file.is_file() and not file.is_symlink()), None)
 
 
 _NAME_OF_SINGLE_RUNTIME = "runtime"
@@ -378,7 +425,7 @@ def _set_aside(path: Path, now: float) -> str:
     aside = path.with_name(f"{path.name}.unusable-{now:.0f}")
     path.rename(aside)
     # The logs of transactions are useless without their file.
-    for suffix in ("-wal", "-shm", "-journal"):
+    for suffix in LOGS:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     return str(aside)
 

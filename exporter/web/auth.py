@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.config import strict
 from exporter.config.certificates import CertificateError, load_certificate, load_client_authorities
+from exporter.config.exposure import readable_files
 from exporter.config.files import stamp
 from exporter.config.values import is_header_value
 from exporter.errors import ConfigError
@@ -126,6 +127,14 @@ class WebConfigFile:
     def has_tls(self) -> bool:
         """Whether connections are encrypted; that cannot change while the server listens."""
         return self._tls is not None
+
+    def warnings(self) -> list[str]:
+        """Return one sentence for each file with secrets that others can read."""
+        tls = self.settings.tls_server_config
+        files = [("web.config_file", self._file)]
+        if tls is not None:
+            files.append(("tls_server_config.key_file", self._file.parent / tls.key_file))
+        return list(readable_files(files))
 
     def tls(self) -> ssl.SSLContext:
         """Return the context for the next connection."""

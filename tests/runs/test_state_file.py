@@ -1,8 +1,10 @@
 """The state file: a restart changes nothing that is shown, and with an unusable file only the counters are lost."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -864,3 +866,115 @@ def started_of_support(held: Store, clock: Clock) -> list[int]:
         read_project(held, "p2", [(snapshot(project_id="p2"), clock())], as_of=clock(), horizon=HORIZON)
         shown += [each.counters.started for each in held.view.spinners() if each.project == "Support"]
     return shown
+
+
+# -- other users of the machine ---------------------------------------------------------------------------------
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-journal"])
+def test_a_link_in_the_place_of_the_file_or_a_log_is_refused_and_its_target_unchanged(
+    tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"")
+    target.chmod(0o644)
+    folder = tmp_path / "state"
+    folder.mkdir(0o700)
+    link = folder / (file_name(RUNTIME, URL) + suffix)
+    link.symlink_to(target)
+    with pytest.raises(ConfigError, match=r"storage\.path: .*: expected a file, not a symbolic link"):
+        opened(folder)
+    assert (target.read_bytes(), mode(target)) == (b"", 0o644)
+    assert link.is_symlink(), "kept for a person to look at"
+
+
+def test_a_link_with_an_earlier_name_of_the_file_is_not_taken_over(tmp_path: Path) -> None:
+    target, folder = tmp_path / "target", tmp_path / "state"
+    target.write_bytes(b"")
+    folder.mkdir(0o700)
+    (folder / file_name("runtime", URL)).symlink_to(target)
+    opened(folder).close()
+    assert target.read_bytes() == b""
+    assert (folder / file_name("runtime", URL)).is_symlink()
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / file_name(RUNTIME, URL), 0o600)
+    with pytest.raises(ConfigError, match="expected a file, not something else"):
+        opened(tmp_path)
+
+
+def test_a_folder_in_which_every_user_can_write_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    for each in (0o777, 0o1777, 0o2777, 0o702):
+        folder.chmod(each)
+        with pytest.raises(ConfigError, match=r"every user can write to this folder; remove that with chmod o-w"):
+            opened(folder)
+        opened(folder / "below").close()
+        assert mode(folder / "below") & 0o777 == 0o700
+        shutil.rmtree(folder / "below")
+    folder.chmod(0o2775)  # a volume of Kubernetes, which belongs to a group
+    opened(folder).close()
+
+
+def test_only_the_owner_can_access_the_file_and_its_logs(tmp_path: Path) -> None:
+    held = store(Clock())
+    read_project(held, "p1", [(snapshot(), NOON)], as_of=NOON, horizon=HORIZON)
+    earlier = os.umask(0)
+    try:
+        file = opened(tmp_path)
+        save(file, held)
+        log = file.path.with_name(file.path.name + "-wal")
+        assert (mode(file.path), mode(log)) == (0o600, 0o600)
+        file.path.chmod(0o666)
+        log.chmod(0o666)
+        for each in (file.path, log):  # as after a crash, which leaves the log
+            shutil.copy(each, tmp_path / "copy")
+            (tmp_path / "copy").chmod(0o666)
+            shutil.move(tmp_path / "copy", tmp_path / f"kept{each.suffix}")
+        file.close()
+        for each in (file.path, log):
+            shutil.move(tmp_path / f"kept{each.suffix}", each)
+        with structlog.testing.capture_logs() as lines:
+            again = opened(tmp_path)
+        assert [line["event"] for line in lines] == ["every user could access the state file; now only its owner can"]
+        assert again.load()
+        assert {mode(each) for each in tmp_path.iterdir()} == {0o600}
+        again.close()
+        file.path.chmod(0o660)  # as Kubernetes does when it mounts a volume
+        with structlog.testing.capture_logs() as lines:
+            opened(tmp_path).close()
+        assert (mode(file.path), lines) == (0o600, [])
+    finally:
+        os.umask(earlier)
+
+
+def test_a_file_of_another_user_that_every_user_can_access_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path).close()
+    path = tmp_path / file_name(RUNTIME, URL)
+
+    def refuse(descriptor: int, mode: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match="every user can access it, and its mode cannot be changed"):
+        opened(tmp_path)
+    path.chmod(0o660)
+    opened(tmp_path).close()
+
+
+def test_a_folder_that_is_a_link_is_used(tmp_path: Path) -> None:
+    """systemd's StateDirectory of a DynamicUser is one."""
+    (tmp_path / "private").mkdir(0o700)
+    (tmp_path / "state").symlink_to(tmp_path / "private")
+    opened(tmp_path / "state").close()
+    assert list((tmp_path / "private").iterdir())
