@@ -19,6 +19,7 @@ from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
 from exporter.service import MAX_WAIT, Exporter, ProbeTarget
 from exporter.service.monitored_runtime import MonitoredRuntime
+from exporter.web.browsers import is_from_another_site, policy_for
 from exporter.web.negotiation import accepts_gzip, best_format
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
@@ -84,20 +85,23 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
         return PlainTextResponse("The runtime's API has not been read yet.\n", status_code=503)
 
     async def landing(request: Request) -> Response:
-        return HTMLResponse(_landing(exporter))
+        page = _landing(exporter)
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy_for(page)})
 
     async def lifecycle_reload(request: Request) -> Response:
         if reload is None:
             return PlainTextResponse(
                 "The lifecycle API is disabled; --web.enable-lifecycle enables it.\n", status_code=403
             )
+        if is_from_another_site(request.headers):
+            return PlainTextResponse("Refused: a web page sent this request.\n", status_code=403)
         try:
             await reload()
         except ConfigError as error:
             return PlainTextResponse(f"Reload failed; keeping the previous config: {error}\n", status_code=500)
         return PlainTextResponse("Reloaded.\n")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", landing),
             Route("/metrics", metrics),
@@ -108,6 +112,9 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
             Route("/-/reload", lifecycle_reload, methods=["POST"]),
         ],
     )
+    # `/-/reload/` is another path. A redirect would go to whatever host the request names.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _page_response(page: MetricsPage, request: Request, page_format: Format) -> Response:

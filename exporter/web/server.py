@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import uvicorn
-from starlette.datastructures import Headers
+from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,6 +20,7 @@ from exporter.config import split_address
 from exporter.errors import ConfigError
 from exporter.web import connections as limits
 from exporter.web.auth import AuthMiddleware, CurrentContext, WebConfigFile
+from exporter.web.browsers import HEADERS
 from exporter.web.connections import Acceptor, Connection, Connections, connection_limit
 
 GRACE = 5
@@ -135,7 +136,7 @@ _CONNECTION = "connection"
 
 
 class _ResponseMiddleware:
-    """Counts each response as unread before it is sent.
+    """Counts each response as unread before it is sent, and adds the headers that browsers obey.
 
     Responds with 503 to a request that is cancelled: it has not ended `GRACE` seconds after SIGTERM.
     """
@@ -151,7 +152,10 @@ class _ResponseMiddleware:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
-                size = int(Headers(raw=message["headers"]).get("Content-Length", 0))
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                size = int(headers.get("Content-Length", 0))
                 if self._connections.unread(scope["state"][_CONNECTION], size):
                     await asyncio.sleep(0)  # what the others hold is released before more is taken
             await send(message)
