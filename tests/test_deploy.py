@@ -281,6 +281,23 @@ def test_grafana_s_provisioning_names_existing_variables_and_files() -> None:
         assert (dashboards / home).is_file()
 
 
+def test_the_base_image_can_be_pinned(tmp_path: Path) -> None:
+    for name in ("Dockerfile", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\necho $DIGEST\n")
+    docker.chmod(0o755)
+    for digest, is_good in ((f"sha256:{'a' * 64}", True), (f"sha256:{'b' * 64}", True), ("denied", False)):
+        environ = os.environ | {"PATH": f"{docker.parent}{os.pathsep}{os.environ['PATH']}", "DIGEST": digest}
+        before = (tmp_path / "Dockerfile").read_text()
+        made = subprocess.run(["make", "pin-image"], cwd=tmp_path, env=environ, capture_output=True, check=False)
+        assert (made.returncode == 0) == is_good, made.stderr
+        after = (tmp_path / "Dockerfile").read_text()
+        bases = re.findall(r"^FROM (\S+)", after, re.MULTILINE)
+        assert all(base.endswith(f"@{digest}") for base in bases) if is_good else after == before
+
+
 def test_hadolint_accepts_the_dockerfile() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +39,7 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
 
 def test_the_locks_hold_every_dependency_with_its_hashes() -> None:
     locks = sorted(ROOT.glob("requirements*.lock"))
-    assert len(locks) == 6
+    assert len(locks) == 7
     for lock in locks:
         lines = lock.read_text().splitlines()
         pinned = [line for line in lines if "==" in line]
@@ -62,3 +63,25 @@ def test_development_and_published_dependencies_are_locked_to_the_same_versions(
         return {line.split(" ")[0] for line in (ROOT / lock).read_text().splitlines() if "==" in line}
 
     assert pins("requirements.lock") <= pins("requirements-dev.lock"), "run `make lock`: the tests test other versions"
+
+
+def test_the_lowest_lock_has_each_dependency_at_its_lower_bound() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements-lowest.lock").read_text(), flags=re.MULTILINE)
+    locked = {canonicalize_name(name): version for name, version in pins}
+    for text in (*project["dependencies"], *project["optional-dependencies"]["demo"]):
+        named = Requirement(text)
+        (bound,) = (each.version for each in named.specifier if each.operator == ">=")
+        version = locked[canonicalize_name(named.name)]
+        assert Version(version) == Version(bound), f"{named.name} {version} is tested, not {bound}: run `make lock`"
+
+
+def test_versions_with_known_vulnerabilities_are_not_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = {named.name: named.specifier for named in map(Requirement, project["dependencies"])}
+    for name, version in (
+        ("bcrypt", "4.3.0"),  # ignores what is behind 72 bytes
+        ("h11", "0.14.0"),  # CVE-2025-43859
+        ("starlette", "1.3.0"),  # CVE-2026-54283, and before CVE-2026-48710 and CVE-2025-62727
+    ):
+        assert not allowed[name].contains(version), f"{name} {version}"
