@@ -86,6 +86,8 @@ def stores(kind: str, tmp_path: Path) -> Iterator[str]:
         f"-httpListenAddr=127.0.0.1:{port}",
         f"-storageDataPath={tmp_path / 'victoria'}",
         "-dedup.minScrapeInterval=1s",
+        # Otherwise a query does not see the last 30 seconds.
+        "-search.latencyOffset=0s",
     ]
     with running(command, f"http://127.0.0.1:{port}", tmp_path / "victoria.log", ready="/health") as url:
         yield url
