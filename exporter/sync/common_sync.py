@@ -103,7 +103,12 @@ class CommonSync:
         self._unknown = set()
         if not self._is_usable(len(project_ids)):
             return {}
-        later, lagging, first = self._members(project_ids)
+        try:
+            with one_read():
+                later, lagging, first = self._members(project_ids)
+        except ApiError:
+            # A bug: the project that has it says so when it is read by itself.
+            return {}
         if not later and self._swept_at is None:
             # A first read has all runs that have not ended.
             self._swept_at = self._monotonic()

@@ -40,7 +40,7 @@ def exporter(url: str, clock: Clock, *, tls: TlsConfig | None = None, resources:
             timeout=Duration(5),
             tls=tls or TlsConfig(),
         ),
-        sync=SyncConfig(min_interval=Duration(0)),
+        sync=SyncConfig(min_interval=Duration(0), projects_interval=Duration(0)),
     )
     return Exporter({RUNTIME: config}, Dependencies(clock, clock, sleep=no_sleep))
 
