@@ -166,6 +166,10 @@ class Store:
 
     # -- the runtime as a whole ---------------------------------------------------------------------------
 
+    def has(self, project_id: str) -> bool:
+        """Whether there is a project of this id."""
+        return project_id in self._projects
+
     def project_ids(self) -> list[str]:
         """Return the ids of all projects."""
         return list(self._projects)

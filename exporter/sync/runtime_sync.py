@@ -190,7 +190,8 @@ class RuntimeSync:
 
     async def _read_single(self, project_id: str) -> bool:
         ok = await self._project_sync.read(project_id, self._project_list.names.get(project_id))
-        self._common.note_single(project_id, ok=ok)
+        if self._store.has(project_id):  # otherwise it was dropped
+            self._common.note_single(project_id, ok=ok)
         return ok
 
 

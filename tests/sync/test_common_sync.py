@@ -395,6 +395,21 @@ async def test_a_run_of_an_unknown_project_makes_the_list_of_projects_be_read_at
     assert "/projects" not in await scrape(exporter, runtime, 1), "it was looked for"
 
 
+async def test_a_project_that_is_dropped_when_it_is_read_by_itself_costs_no_other() -> None:
+    runtime = runtime_of(lists=False)
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    del runtime.projects["p3"]
+    runtime.interfere = failing("/api/v1/projects/p3/jobs", 404)
+    for _ in range(3):
+        ends(runtime, f"new-{runtime.clock()}", "p1")
+        await scrape(exporter, runtime, 301)
+        assert set(up(exporter).values()) == {True} or "Project 3" in up(exporter)
+        assert exporter.runtimes[RUNTIME]._shared.ok
+    assert "Project 3" not in up(exporter)
+
+
 # -- sweeps -----------------------------------------------------------------------------------------------------
 
 
