@@ -11,9 +11,10 @@ import operator
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
+from exporter.config import Config
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
@@ -127,13 +128,16 @@ class Score:
 HEAD = f"{'':<37} stalls {'recall':>17} {'precision':>17} {'in time':>17}  median false/100h false  hours"
 
 
-def score(spinners: Iterable[Iterable[History]], rules: Sequence[Rule]) -> list[list[tuple[str, Score]]]:
-    """Return by rule the score of each spinner, with its kind."""
+def score(
+    spinners: Iterable[Iterable[History]], rules: Sequence[Rule], *, false_pages: float | None = None
+) -> list[list[tuple[str, Score]]]:
+    """Return by rule the score of each spinner, with its kind; `false_pages` is the setting of that name."""
+    stalls = {} if false_pages is None else {"false_pages": false_pages}
     scores: list[list[tuple[str, Score]]] = [[] for _ in rules]
     for histories in spinners:
         mine: list[Score] = [Score() for _ in rules]
         kind = ""
-        for history, found in play(histories, rules):
+        for history, found in play(histories, rules, stalls):
             kind = history.kind
             for score, pages in zip(mine, found, strict=True):
                 score.add(history, pages)
@@ -142,10 +146,12 @@ def score(spinners: Iterable[Iterable[History]], rules: Sequence[Rule]) -> list[
     return scores
 
 
-def play(histories: Iterable[History], rules: Sequence[Rule]) -> Iterator[tuple[History, list[list[float]]]]:
+def play(
+    histories: Iterable[History], rules: Sequence[Rule], stalls: Mapping[str, float] | None = None
+) -> Iterator[tuple[History, list[list[float]]]]:
     """Yield each run of a spinner with the times at which it pages, by rule."""
     alerts = [(number, alert) for number, rule in enumerate(rules) for alert in rule.alerts]
-    for _, seen in itertools.groupby(scrapes(histories), key=lambda scrape: scrape.history.run_id):
+    for _, seen in itertools.groupby(scrapes(histories, stalls=stalls), key=lambda scrape: scrape.history.run_id):
         states: dict[str, list[tuple[int, Condition, Pager]]] = {}
         history = None
         for scrape in seen:
@@ -164,7 +170,9 @@ def play(histories: Iterable[History], rules: Sequence[Rule]) -> Iterator[tuple[
             yield each, [sorted(times) for times in found]
 
 
-def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[Scrape]:
+def scrapes(
+    histories: Iterable[History], project: str = "Corpus", stalls: Mapping[str, float] | None = None
+) -> Iterator[Scrape]:
     """Yield a scrape every `STEP` seconds of each run in turn; the store reads the snapshots as they come."""
     store: Store | None = None
     wall = 0.0
@@ -189,10 +197,10 @@ def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[S
                 wall = now - problem.ahead
                 if problem.restarted_at is not None and now - STEP < problem.restarted_at <= now:
                     rows = list(store.persistence.unsaved()) if store is not None and problem.keeps_state else []
-                    store, fresh = _store(clock, project), [(each, now) for each in newest.values()]
+                    store, fresh = _store(clock, project, stalls), [(each, now) for each in newest.values()]
                     store.persistence.restore(rows)
                 elif store is None:
-                    store = _store(clock, project)
+                    store = _store(clock, project, stalls)
                 store.clock.begin()
                 store.clock.observe(math.floor(now))  # whole seconds, as in an HTTP `Date`
                 store.keep_health(_health(problem.outage, now))
@@ -322,13 +330,17 @@ OTHER_RULES = (
     Rule("running for an hour", (Alert(_running_for_an_hour),)),
 )
 
-_CONFIG = config_with(
-    sync={"stale_after": HOUR}, limits={"runs": 100, "failed_records": 0, "failed_records_per_run": 0}
-)
+
+def _config(stalls: Mapping[str, float] | None = None) -> Config:
+    limits = {"runs": 100, "failed_records": 0, "failed_records_per_run": 0}
+    return config_with(sync={"stale_after": HOUR}, limits=limits, stalls=stalls or {})
 
 
-def _store(wall: Callable[[], float], project: str) -> Store:
-    store = Store(_CONFIG, RuntimeClock(wall, wall), monotonic=wall, is_saved=True)
+_CONFIG = _config()
+
+
+def _store(wall: Callable[[], float], project: str, stalls: Mapping[str, float] | None) -> Store:
+    store = Store(_config(stalls), RuntimeClock(wall, wall), monotonic=wall, is_saved=True)
     store.name_projects({"p1": project})
     return store
 
