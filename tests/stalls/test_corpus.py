@@ -3,6 +3,7 @@
 import pytest
 
 from tests.stalls.histories import KINDS, MINUTE, corpus
+from tests.stalls.parts import HELD_OUT
 from tests.stalls.replay import HEAD, OTHER_RULES, OURS, Score, by_kind, overall, score, table, wilson
 
 SEED, SPINNERS = 2, 10
@@ -57,6 +58,15 @@ def test_no_other_rule_is_better_in_all_numbers(all_scores: list[Scores]) -> Non
         assert total.recall <= best.recall, row
         assert total.precision < best.precision or total.timely < best.timely, row
         assert total.false_per_100_hours > 4 * best.false_per_100_hours, row
+
+
+def test_the_figures_of_the_readme_hold_on_histories_that_are_held_out() -> None:
+    total = overall(score(HELD_OUT.spinners(5), (OURS,))[0])
+    row = f"\n{HEAD}\n{total.row(OURS.name)}"
+    assert total.recall >= 0.98, row
+    assert total.precision >= 0.90, row
+    assert total.timely >= 0.95, row
+    assert total.median_delay <= 15 * MINUTE, row
 
 
 def test_intervals_of_shares() -> None:
