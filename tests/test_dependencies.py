@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpcore
+import httpx
 import msgspec
 import pytest
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from exporter.runtime.connections import _has_unread_data
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,15 +54,17 @@ def test_uvicorn_s_protocol_has_what_web_server_extends() -> None:
     for name in (
         "connection_made",
         "connection_lost",
+        "data_received",
         "handle_events",
         "on_response_complete",
         "pause_writing",
         "resume_writing",
+        "_should_upgrade",
         "_unset_keepalive_if_required",
     ):
         assert callable(getattr(H11Protocol, name, None)), f"H11Protocol has no {name}: {where}"
     source = inspect.getsource(H11Protocol.__init__)
-    for name in ("cycle", "transport", "loop", "flow"):
+    for name in ("conn", "cycle", "transport", "loop", "flow"):
         assert f"self.{name}" in source, f"H11Protocol sets no {name}: {where}"
     assert list(inspect.signature(H11Protocol).parameters)[:3] == ["config", "server_state", "app_state"]
     assert "self.response_complete" in inspect.getsource(RequestResponseCycle.__init__), where
@@ -74,6 +79,18 @@ def test_uvicorn_s_server_has_what_web_server_overrides() -> None:
     assert server.server_state.connections == set(), f"uvicorn.Server has no server_state: {where}"
     assert server.should_exit is False, f"uvicorn.Server has no should_exit: {where}"
     assert callable(getattr(server.config, "load", None)), f"uvicorn.Config has no load: {where}"
+
+
+@pytest.mark.parametrize("more", [b"", b"more"])
+async def test_httpcore_s_connections_show_what_follows_a_response(more: bytes) -> None:
+    backend = httpcore.AsyncMockBackend([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}" + more])
+    transport = httpx.AsyncHTTPTransport()
+    transport._pool = httpcore.AsyncConnectionPool(network_backend=backend)
+    await (await transport.handle_async_request(httpx.Request("GET", "http://runtime.test/"))).aread()
+    assert _has_unread_data(transport) == bool(more), (
+        "httpcore or httpx has changed: look at `_has_unread_data` in exporter/runtime/connections.py"
+    )
+    await transport.aclose()
 
 
 CONNECT, SEND = "connection.connect_tcp.started", "http11.send_request_headers.started"

@@ -160,6 +160,7 @@ class StateFile:
                     kept=aside,
                 )
                 self._connection, self._rows = _opened(self.path)
+            self._own_inode = _inode(self.path)
 
     def load(self) -> list[Row]:
         """Return the rows that were in the file when it was opened; later calls return none."""
@@ -229,12 +230,13 @@ class StateFile:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Run one transaction; an error of SQLite rolls it back and is a `StorageError`."""
+        """Run one transaction; an error rolls it back and is a `StorageError`."""
         try:
+            self._return_to_path()
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError, _ForeignError) as error:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise StorageError(f"{self.path}: cannot be written: {error}") from None
@@ -253,6 +255,29 @@ class StateFile:
         """Close the file, after a write in progress."""
         with self._writing:
             self._connection.close()
+
+    def _return_to_path(self) -> None:
+        """Write the file again if it was removed: SQLite would go on to write what nobody can open any more.
+
+        Raises `_ForeignError` if there is another one now: it may be that of another exporter, or have been restored.
+        """
+        found = _inode(self.path)
+        if found == self._own_inode:
+            return
+        if found is not None:
+            raise _ForeignError("it was replaced by another file, which a restart uses")
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        copy = self.path.with_name(self.path.name + ".copy")
+        _remove(copy)
+        copy.touch(mode=0o600)
+        self._connection.execute("VACUUM INTO ?", (str(copy),))
+        # The log of the removed file would be applied to this one.
+        _remove(self.path)
+        copy.rename(self.path)
+        removed, (self._connection, _) = self._connection, _opened(self.path)
+        removed.close()
+        self._own_inode = _inode(self.path)
+        log.warning("the state file was removed and is written again", file=str(self.path))
 
 
 def file_name(runtime: str, base_url: str) -> str:
@@ -425,9 +450,22 @@ def _set_aside(path: Path, now: float) -> str:
     aside = path.with_name(f"{path.name}.unusable-{now:.0f}")
     path.rename(aside)
     # The logs of transactions are useless without their file.
-    for suffix in LOGS:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _remove(path)
     return str(aside)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, if it exists, and its logs of transactions."""
+    for suffix in ("", *LOGS):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _inode(path: Path) -> int | None:
+    """Return what tells a file from another one at the same path, as SQLite does; None if there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager

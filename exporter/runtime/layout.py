@@ -10,7 +10,7 @@ from jmespath.exceptions import JMESPathError
 from exporter.config.api_description import Resource
 from exporter.runtime.almost_json import TypedDecoder, document
 from exporter.runtime.mapping import ItemMapping, compiled, sources
-from exporter.runtime.times import NONE, cleaned, means_none
+from exporter.runtime.repairs import repaired, repaired_time
 from exporter.runtime.wire import (
     MappedJob,
     Time,
@@ -150,17 +150,17 @@ class Layout:
             return self._contract_item(bytes(raw))
         if self.mapping:
             return msgspec.convert(self.mapping(raw, now), self.item_type.mapped)
-        return msgspec.convert(cleaned(raw), self.item_type.contract)
+        return msgspec.convert(repaired(raw), self.item_type.contract)
 
     def _contract_item(self, body: bytes) -> Any:
         try:
             return self._one.decode(body)
         except msgspec.ValidationError:
             item = document(body)
-            without = cleaned(item)
-            if without is item:
+            after = repaired(item)
+            if after is item:
                 raise
-            return msgspec.convert(without, self.item_type.contract)
+            return msgspec.convert(after, self.item_type.contract)
 
     def decode(self, body: bytes, now: float) -> Any:
         """Decode a body that is one item, of a response of the time `now`."""
@@ -201,9 +201,7 @@ def _refuse_error(items: Sequence[Any], *errors: Any) -> None:
 
 def _time(value: Any) -> float | None:
     """Return the time of a response; that of one that means none is out of all bounds."""
-    if value is not None and means_none(value):
-        return epoch(NONE)
-    return epoch(msgspec.convert(value, Time | None))
+    return epoch(msgspec.convert(repaired_time(value), Time | None))
 
 
 def _search(expression: Any, tree: Any) -> Any:

@@ -12,7 +12,8 @@ from jmespath.parser import ParsedResult
 
 from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ConfigError
-from exporter.runtime.times import NONE, is_time, means_none
+from exporter.runtime.repairs import repaired_field
+from exporter.runtime.times import NONE, means_none, without_leap_second
 
 _RUN = frozenset(
     {
@@ -140,12 +141,10 @@ class _Field:
             value = self.source.labels.get(_text(value), self.source.labels.get(str(value), value))
         if self.source.convert is not None:
             return self._converted(value, values)
-        if is_time(self.name) and means_none(value):
-            return NONE
         if self.name in TEXTS or self.name.startswith("ref."):
             is_nothing = isinstance(value, float) and not math.isfinite(value)
             return _text(value) if isinstance(value, str | int | float) and not is_nothing else None
-        return int(value) if isinstance(value, float) and value.is_integer() else value
+        return repaired_field(self.name.rpartition(".")[2], value)
 
     def _converted(self, value: Any, values: Mapping[str, Any]) -> "datetime | _Repeated | None":
         try:
@@ -168,7 +167,7 @@ class _Field:
             return start + duration if duration >= timedelta() else NONE
         if kind in ("epoch_s", "epoch_ms"):
             return datetime.fromtimestamp(float(value) / (1 if kind == "epoch_s" else 1000), UTC)
-        time = datetime.fromisoformat(str(value))
+        time = datetime.fromisoformat(without_leap_second(str(value)))
         if kind == "local" and time.tzinfo is None:
             # In UTC: a duration that is added to a local time would ignore that the clocks change meanwhile.
             earlier, later = (time.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))

@@ -23,6 +23,10 @@ _EPOCH = 1e9
 """Numbers from here are times since the epoch in seconds, and from 100 times of it in milliseconds."""
 
 
+_BEFORE_HTTP = 631_152_000.0
+"""1990, when there was no HTTP: a server without a clock dates its responses 1970 or 1980."""
+
+
 def is_rate_limit(status: int, headers: Mapping[str, str]) -> bool:
     """Whether a response is a refusal because there were too many requests."""
     if status == 429:
@@ -44,11 +48,12 @@ def pause(status: int, headers: Mapping[str, str], *, now: float) -> float | Non
 
 
 def http_date(text: str) -> float | None:
-    """Return the time of an HTTP header in seconds since the epoch; None for an invalid one."""
+    """Return the time of an HTTP header in seconds since the epoch; None for an invalid one, or one that means none."""
     try:
-        return email.utils.parsedate_to_datetime(text).timestamp()
+        time = email.utils.parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError, OSError):
         return None
+    return time if time >= _BEFORE_HTTP else None
 
 
 def _retry_after(headers: Mapping[str, str], *, now: float) -> float | None:

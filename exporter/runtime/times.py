@@ -35,18 +35,12 @@ def means_none(value: Any) -> bool:
     return text in _WORDS or (year is not None and not _FIRST_YEAR <= int(year[0]) <= _LAST_YEAR)
 
 
-def cleaned(item: Any) -> Any:
-    """Return an item in which every time that means none is `NONE`; the same object if there is none."""
-    if not isinstance(item, dict):
-        return item
-    changed = {key: after for key, value in item.items() if (after := _cleaned(key, value)) is not value}
-    return {**item, **changed} if changed else item
+def without_leap_second(text: str) -> str:
+    """Return a time without a leap second: it is valid (RFC 3339), but neither msgspec nor `datetime` reads it."""
+    return _LEAP_SECOND.sub(r"\1:59", text, count=1)
 
 
-def _cleaned(key: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        return cleaned(value)
-    return NONE if is_time(str(key)) and value is not None and means_none(value) else value
+_LEAP_SECOND = re.compile(r"^(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60(?!\d)")
 
 
 def is_time(field: str) -> bool:

@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
+import h11
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -25,6 +28,9 @@ from exporter.web.connections import Acceptor, Connection, Connections, connecti
 
 GRACE = 5
 """Seconds after SIGTERM in which responses in progress can end."""
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: longer than a scrape interval, so that no scrape meets one being closed."""
 
 STALLED_RESPONSE_TIMEOUT = 30.0
 """Seconds without progress after which a client that does not read its response is disconnected."""
@@ -118,12 +124,16 @@ def _server(
 ) -> "_Server":
     connections = Connections(connection_limit())
     config = uvicorn.Config(
-        _ResponseMiddleware(app if web_config_file is None else AuthMiddleware(app, web_config_file), connections),
+        _TargetMiddleware(
+            _ResponseMiddleware(app if web_config_file is None else AuthMiddleware(app, web_config_file), connections)
+        ),
         http=_Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=date_header,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=MAX_HEAD,
     )
@@ -133,6 +143,27 @@ def _server(
 
 _CONNECTION = "connection"
 """Key of the client's connection in the state of a request."""
+
+
+class _TargetMiddleware:
+    """Accepts the URL of a resource instead of its path (RFC 9112, section 3.2.2), as some proxies send it.
+
+    Its host replaces the header Host.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match = _URL.fullmatch(scope["raw_path"]) if scope["type"] == "http" else None
+        if match is not None:
+            host, path = match[1], match[2] or b"/"
+            headers = [(b"host", host), *(each for each in scope["headers"] if each[0] != b"host")]
+            scope = {**scope, "raw_path": path, "path": unquote(path.decode("ascii")), "headers": headers}
+        await self._app(scope, receive, send)
+
+
+_URL = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 
 
 class _ResponseMiddleware:
@@ -281,16 +312,32 @@ class _Protocol(H11Protocol):
         # Not if the next request had arrived already.
         if self.cycle.response_complete:
             self._connections.waits(self._connection)
-            self._expect_request()
+            self._expect_request(KEEP_ALIVE if self._is_idle else limits.REQUEST_TIMEOUT)
 
-    def _expect_request(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Start the timeout for the next request with its first byte."""
+        was_idle = self._is_idle
+        super().data_received(data)
+        if was_idle and not self._is_idle and self.cycle is not None and self.cycle.response_complete:
+            self._expect_request(limits.REQUEST_TIMEOUT)
+
+    def _should_upgrade(self) -> bool:
+        """Ignore a request for another protocol (RFC 9110, section 7.8): some clients ask for HTTP/2 each time."""
+        return False
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing of the next request has arrived."""
+        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+
+    def _expect_request(self, timeout: float) -> None:
         self._connection.cancel_deadline()
-        self._connection.deadline = self.loop.call_later(limits.REQUEST_TIMEOUT, self._disconnect_if_idle)
+        self._connection.deadline = self.loop.call_later(timeout, self._disconnect_if_idle)
 
     def _disconnect_if_idle(self) -> None:
         # What it reads of the response is watched. Not `close`, which over TLS waits for the client.
         if self.transport.get_write_buffer_size():
-            self._expect_request()
+            self._expect_request(limits.REQUEST_TIMEOUT)
         else:
             self.transport.abort()
 

@@ -10,11 +10,12 @@ import itertools
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from email.utils import formatdate
 from typing import Any
 
 import httpx
 
-from tests.scripted import ScriptedRuntime
+from tests.scripted import ScriptedRuntime, rfc3339
 
 Fault = Callable[["Exchange"], Awaitable[None]]
 """Writes what is sent instead of the correct response."""
@@ -69,6 +70,32 @@ class Exchange:
         head += [f"{name}: {value}" for name, value in named.items() if value]
         self.writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body + behind)
         await self.writer.drain()
+
+
+def dated(by: Callable[[], float]) -> Fault:
+    """A fault that dates a response, in its body and in its head, by another clock."""
+
+    async def fault(exchange: Exchange) -> None:
+        body, date = exchange.response.content, {"Date": formatdate(by(), usegmt=True)}
+        if b'"asOf"' in body:
+            body = json.dumps({**exchange.document, "asOf": rfc3339(by())}).encode()
+        await exchange.send(body, headers=date)
+
+    return fault
+
+
+def changes(change: Callable[[Any], None]) -> Fault:
+    """A fault that changes the JSON of a response; one without a body (304) stays as it is."""
+
+    async def fault(exchange: Exchange) -> None:
+        if not exchange.response.content:
+            await exchange.send()
+            return
+        document = exchange.document
+        change(document)
+        await exchange.send(json.dumps(document).encode())
+
+    return fault
 
 
 @dataclasses.dataclass

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from exporter.web import connections, server
 from exporter.web.app import TIMEOUT_HEADER, create_app
-from exporter.web.server import MAX_HEAD, ResponseWatch, listen, running_server, url_of
+from exporter.web.server import KEEP_ALIVE, MAX_HEAD, ResponseWatch, listen, running_server, url_of
 from tests.builders import Clock
 from tests.metrics.test_exposition import samples
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -242,6 +242,86 @@ async def test_an_invalid_request_is_refused(sent: bytes) -> None:
                 assert b" 200 " not in answer
         writer.close()
         await scrape(url)
+
+
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+        b"Connection: upgrade\r\nUpgrade: TLS/1.0\r\n",
+    ],
+    ids=["HTTP/2", "websocket", "TLS"],
+)
+async def test_a_request_for_another_protocol_gets_its_page_and_no_line_in_the_log(
+    upgrade: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kludex/uvicorn#1967: Java's client asks for HTTP/2 each time, and got two warnings that recommend a package."""
+    async with serving() as url:
+        reader, writer = await connected(url, b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
+        async with asyncio.timeout(5):
+            assert b" 200 OK\r\n" in await reader.readline()
+        writer.close()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        (b"http://exporter.test:10095/-/healthy", b"spinner-exporter is healthy."),
+        (b"HTTPS://exporter.test/-/healthy?a=b", b"spinner-exporter is healthy."),
+        (b"http://exporter.test", b"<title>"),
+        (b"http://exporter.test:10095/sd", b'"targets":["exporter.test:10095"]'),
+        (b"http://exporter.test/%2D/healthy", b"spinner-exporter is healthy."),
+        (b"ftp://exporter.test/-/healthy", b"Not Found"),
+    ],
+)
+async def test_a_url_instead_of_a_path_is_accepted(target: bytes, answer: bytes) -> None:
+    """Kludex/uvicorn#3097: RFC 9112 requires it, and some proxies send it. The host in it is the one that counts."""
+    async with serving() as url:
+        request = b"GET " + target + b" HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n"
+        reader, writer = await connected(url, request)
+        async with asyncio.timeout(5):
+            assert answer in await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize("interval", [5, 10, 15, 30, 60])
+async def test_a_scrape_finds_its_connection_open_after_any_common_interval(
+    interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """volcengine/OpenViking#3743: a client that reuses a connection while the server closes it reports an error."""
+    request = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    async with serving() as url:
+        reader, writer = await connected(url, request)
+        await reader.readuntil(b"healthy.\n")
+        time = loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + interval)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not reader.at_eof()
+        writer.write(request)
+        assert b"200 OK" in await reader.readuntil(b"healthy.\n")
+        monkeypatch.setattr(loop, "time", lambda: time() + interval + 2 * KEEP_ALIVE)
+        assert await reader.read() == b"", "it is not kept for ever"
+        writer.close()
+
+
+async def test_a_second_request_that_is_never_finished_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT", 0.2)
+    async with serving() as url:
+        reader, writer = await connected(url, b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\nGET /-/hea")
+        await reader.readuntil(b"healthy.\n")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+        reader, writer = await connected(url, b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"healthy.\n")
+        writer.write(b"G")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_an_unexpected_body_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.builders import NOON
-from tests.faults.clocks import DAY, HOUR, Bench, bench, changes, dated
-from tests.faults.server import Exchange
+from tests.faults.bench import DAY, HOUR, Bench, bench
+from tests.faults.server import Exchange, changes, dated
 from tests.faults.test_times import mapped
 from tests.metrics.test_exposition import Samples, value
 from tests.scripted import rfc3339

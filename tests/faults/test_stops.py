@@ -15,7 +15,7 @@ import pytest
 
 from exporter.service.monitored_runtime import Dependencies
 from tests.builders import RUNTIME
-from tests.faults.clocks import Bench, bench
+from tests.faults.bench import Bench, bench
 from tests.faults.server import Exchange, FaultyRuntime
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime

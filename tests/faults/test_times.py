@@ -1,13 +1,19 @@
 """Times that mean none: in every time field of every resource they count as missing, and once as invalid."""
 
+import json
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import Any
+
 import msgspec
 import pytest
 
 from exporter.config import RuntimeConfig
-from tests.builders import NOON, runtime_config
-from tests.faults.clocks import DAY, HOUR, bench, changes
+from tests.builders import NOON, Clock, runtime_config
+from tests.faults.bench import DAY, HOUR, bench
+from tests.faults.server import Exchange, changes
 from tests.metrics.test_exposition import value
-from tests.scripted import rfc3339
+from tests.scripted import ScriptedRuntime, rfc3339
 
 NONE = (
     "0001-01-01T00:00:00Z",  # Go
@@ -133,7 +139,7 @@ CONVERSIONS = [
 ]
 
 
-def mapped(url: str, convert: str, zone: str = "UTC", *, every: bool = False) -> RuntimeConfig:
+def mapped(url: str, convert: str | None, zone: str = "UTC", *, every: bool = False) -> RuntimeConfig:
     """The contract, but `startedAt` has another format, or `every` time."""
     config = runtime_config(url)
     names = ("id", "projectId", "spinnerName", "status", "createdAt", "endedAt", "updatedAt")
@@ -165,3 +171,48 @@ async def test_a_converted_time_that_means_none_counts_as_missing(convert: str, 
         assert value(shown, "spinner_run_status", run_id="r") == 1
         assert value(shown, "spinner_run_start_timestamp_seconds") is None
         assert value(shown, "spinner_exporter_invalid_items_total", kind="job") == 1
+
+
+@pytest.mark.parametrize("year", [1970, 1980])
+async def test_a_server_that_has_no_clock_dates_nothing(year: int) -> None:
+    """Its header Date is that of its start: a run that was read by it would be 50 years old, and never stalled."""
+    date = formatdate((year - 1970) * 365.25 * DAY, usegmt=True)
+
+    async def undated(exchange: Exchange) -> None:
+        document = {key: each for key, each in exchange.document.items() if key != "asOf" or dates_bodies}
+        await exchange.send(json.dumps(document).encode(), headers={"Date": date, "ETag": ""})
+
+    dates_bodies = True
+    async with bench(fault=undated) as made:
+        made.runtime.put("r", records={"total": 10, "completed": 3})
+        shown = await made.next()
+        assert value(shown, "spinner_runtime_clock_offset_seconds") == 0
+        assert made.problems == []
+        dates_bodies = False
+        made.runtime.put("r", records={"total": 10, "completed": 4})
+        shown = await made.next()
+    assert value(shown, "spinner_project_up") == 0, "without any time, what has changed cannot be asked for"
+    assert value(shown, "spinner_runtime_clock_offset_seconds") == 0
+    assert value(shown, "spinner_run_created_timestamp_seconds", run_id="r") == NOON - 10
+
+
+SECOND = "2016-12-31T23:59:60Z"
+
+
+@pytest.mark.parametrize("field", ["asOf", "createdAt", "startedAt", "updatedAt", "lastProgressAt"])
+@pytest.mark.parametrize("described", [None, "", "rfc3339"], ids=["contract", "described", "converted"])
+async def test_a_leap_second_is_a_time(field: str, described: str | None) -> None:
+    """RFC 3339 has it, and golang/go#8728 and datetime do not."""
+    leap = datetime(2017, 1, 1, tzinfo=UTC).timestamp()
+
+    def leaping(page: Any) -> None:
+        for part in [page] if field == "asOf" else page["items"]:
+            part[field] = SECOND
+
+    runtime = runtime_config if described is None else lambda url: mapped(url, described or None, every=True)
+    async with bench(ScriptedRuntime(Clock(leap)), runtime=runtime, fault=changes(leaping), path="/p1/jobs") as made:
+        made.runtime.put("r", createdAt=leap - 9, startedAt=leap - 8, records={"total": 10, "completed": 3})
+        shown = await made.next(2)
+    assert made.problems == []
+    start = value(shown, "spinner_run_start_timestamp_seconds", run_id="r")
+    assert start == (leap - 1 if field == "startedAt" else leap - 8)

@@ -588,6 +588,67 @@ def test_after_a_large_write_the_log_becomes_small_again(tmp_path: Path) -> None
     file.close()
 
 
+# -- a file that is removed while it is open ----------------------------------------------------------------
+
+
+def counters(folder: Path) -> list[int]:
+    """How many runs of each spinner the file of a folder has counted."""
+    again, restored = opened(folder), store(Clock(), projects={})
+    restored.persistence.restore(again.load())
+    again.close()
+    return [each.counters.started for each in restored.view.spinners()]
+
+
+@pytest.mark.parametrize("removed", ["*.db", "*", ""], ids=["the file alone", "its logs too", "the folder"])
+async def test_a_file_that_is_removed_while_it_is_open_is_written_again(tmp_path: Path, removed: str) -> None:
+    """WiseLibs/better-sqlite3#1237: SQLite goes on to write to a file that nobody can open any more."""
+    clock, folder = Clock(NOON + 60), tmp_path / "state"
+    file, observer = opened(folder), Observer()
+    held = busy(clock)
+    state_writer = StateWriter(file, held.persistence, observer, clock)
+    await state_writer.flush()
+    if removed:
+        for each in folder.glob(removed):
+            each.unlink()
+    else:
+        shutil.rmtree(folder)
+    for number in range(2):
+        read_project(held, "p1", [(snapshot(f"more-{number}"), clock())], as_of=clock(), horizon=HORIZON)
+        with structlog.testing.capture_logs() as lines:
+            await state_writer.flush()
+        assert [line["event"] for line in lines] == ["the state file was removed and is written again"][number:]
+    assert observer.failures == 0
+    assert [stat.filemode(each.stat().st_mode) for each in folder.glob("*.db")] == ["-rw-------"]
+    with pytest.raises(ConfigError, match="another process has it open"):
+        opened(folder)
+    state_writer.close()
+    assert counters(folder) == [each.counters.started for each in held.view.spinners()] == [4]
+    assert [each.name for each in folder.iterdir()] == [file.path.name]
+
+
+async def test_a_file_in_the_place_of_the_open_one_is_left_alone(tmp_path: Path) -> None:
+    """It may be a backup that was restored, or belong to another exporter."""
+    clock = Clock(NOON + 60)
+    other = opened(tmp_path / "other")
+    save(other, busy(clock))
+    other.close()
+    file, observer = opened(tmp_path / "own"), Observer()
+    held = store(clock)
+    state_writer = StateWriter(file, held.persistence, observer, clock)
+    other.path.replace(file.path)
+    before = file.path.read_bytes()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(2):
+            read_project(held, "p1", [(snapshot(f"more-{number}"), clock())], as_of=clock(), horizon=HORIZON)
+            await state_writer.flush()
+    assert observer.failures == 2
+    (line,) = lines
+    assert "it was replaced by another file, which a restart uses" in line["error"]
+    state_writer.close()
+    assert file.path.read_bytes() == before
+    assert counters(tmp_path / "own") == [2]
+
+
 async def test_each_failed_write_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = 0
 
