@@ -21,7 +21,7 @@ from exporter import __version__, healthcheck, logs
 from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file, warnings
 from exporter.errors import ConfigError, ExporterError, OutputError
 from exporter.metrics.document import as_markdown
-from exporter.output import checked_output, print_error, show_error
+from exporter.output import checked_output, print_error, print_for_people, show_error
 from exporter.runtime.connections import warm_up
 from exporter.service import Exporter
 from exporter.web.app import create_app
@@ -158,6 +158,7 @@ def check_config(file: Path) -> None:
     Exporter(settings.runtimes)
     for warning in _warnings(settings, _web_config_file(settings)):
         click.echo(f"{file}: warning: {warning}", err=True)
+    print_for_people()
     click.echo(f"{file}: good")
 
 
@@ -191,7 +192,11 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
         click.echo(asyncio.run(doctor.suggest_from_responses(config, content)), nl=False)
         return
     diagnoses = {name: asyncio.run(doctor.examine(config)) for name, config in settings.runtimes.items()}
-    click.echo(doctor.as_json(diagnoses) if as_json else doctor.as_text(diagnoses))
+    if as_json:
+        click.echo(doctor.as_json(diagnoses))
+    else:
+        print_for_people()
+        click.echo(doctor.as_text(diagnoses))
     sys.exit(0 if all(diagnosis.ok for diagnosis in diagnoses.values()) else EXIT_FAILED)
 
 
@@ -244,6 +249,7 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
         seconds = None if duration is None else parse_duration(duration)
     except ValueError as error:
         raise ConfigError(f"--duration: {error}") from None
+    print_for_people()
     asyncio.run(demo.run_demo(demo.ScenarioOptions(scenario, speed, seed), seconds))
 
 
@@ -264,6 +270,8 @@ def healthcheck_command(url: str) -> None:
 def pages_command(address: str) -> None:
     """Receive notifications from Alertmanager and print them: a pager to try the alerts."""
     from exporter.demo import pages
+
+    print_for_people()
 
     def show(alert: pages.Alert) -> None:
         try:

@@ -27,6 +27,12 @@ def checked_output() -> Iterator[None]:
             output.flush()
 
 
+def print_for_people() -> None:
+    """From now on, print what standard output cannot encode in another way: people read it, and no program."""
+    if isinstance(sys.stdout, _CheckedOutput):
+        sys.stdout.is_for_people = True
+
+
 def print_error(message: str) -> None:
     """Print a line on standard error; if that is impossible, the exit status has to do."""
     try:
@@ -51,6 +57,7 @@ class _CheckedOutput:
         """`stream` is None if standard output was closed when the process started."""
         self._stream = stream
         self._failure: OutputError | None = None
+        self.is_for_people = False
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self.errors = getattr(stream, "errors", None) or "strict"
 
@@ -59,8 +66,15 @@ class _CheckedOutput:
             raise TypeError("expected text")
         if text:  # click writes none to learn whether this is a text stream
             with self._checked() as stream:
-                _write_all(stream, text)
+                _write_all(stream, self._encodable(text) if self.is_for_people else text)
         return len(text)
+
+    def _encodable(self, text: str) -> str:
+        try:
+            text.encode(self.encoding, self.errors)
+        except UnicodeEncodeError:
+            return text.translate(_PLAIN).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return text
 
     def flush(self) -> None:
         if self._stream is not None or self._failure is not None:
@@ -89,6 +103,10 @@ class _CheckedOutput:
             _discard(self._stream)
             self._failure = OutputError(f"standard output: cannot be written: {error.strerror}")
             raise self._failure from None
+
+
+_PLAIN = str.maketrans({"…": "...", "█": "#", "░": "-"})
+"""Signs of our own texts; any other character becomes an escape such as \\xfc."""
 
 
 def _write_all(stream: TextIO, text: str) -> None:

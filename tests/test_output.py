@@ -1,5 +1,7 @@
 """Commands whose output cannot be printed: one line and status 1, in processes of their own."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.stack.programs import EXPORTER, ROOT, free_port, until
+from exporter.output import checked_output, print_for_people
+from tests.stack.programs import EXPORTER, ROOT, free_port, runtime, until
 
 CONFIG = "runtime: {{base_url: '{url}', name: here}}\nlog: {{level: error}}\n"
 
@@ -96,6 +99,28 @@ def test_once_on_a_terminal_without_utf_8_ends_with_one_line_and_prints_nothing(
     with (tmp_path / "page").open("wb") as page:
         ended(("once", f"--config.file={file}"), page.fileno(), {"PYTHONIOENCODING": "utf-8"})
     assert f'runtime="b{U_UMLAUT}ro"' in (tmp_path / "page").read_text()
+
+
+def test_what_people_read_is_printed_on_a_terminal_without_utf_8_too(tmp_path: Path) -> None:
+    file, output = tmp_path / f"b{U_UMLAUT}ro.yml", tmp_path / "output"
+    with runtime(tmp_path) as url:
+        file.write_text(CONFIG.format(url=url).replace("here", f"b{U_UMLAUT}ro"))
+        for command, shown in (
+            (("doctor", f"--config.file={file}"), ("runtime b\\xfcro\n", "full read: succeeded")),
+            (("check-config", str(file)), ("b\\xfcro.yml: good\n",)),
+        ):
+            with output.open("wb") as stdout:
+                assert ended(command, stdout.fileno(), {"PYTHONIOENCODING": "ascii"}) == (0, "")
+            text = output.read_bytes().decode("ascii")
+            assert all(each in text for each in shown), text
+
+
+def test_our_own_signs_have_a_plain_form() -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with contextlib.redirect_stdout(terminal), checked_output():
+        print_for_people()
+        print("too lo\N{HORIZONTAL ELLIPSIS} \N{FULL BLOCK}\N{LIGHT SHADE}")
+    assert terminal.buffer.getvalue() == b"too lo... #-\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
