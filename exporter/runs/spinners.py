@@ -124,20 +124,23 @@ class ProjectSpinners:
         """Return a snapshot with the unique name of its spinner, which has at most `label_length` characters."""
         if not snapshot.spinner_id:
             return snapshot
-        endless = candidates(snapshot.spinner, snapshot.spinner_id, length=label_length)
-        names = list(itertools.islice(endless, NAMESAKES))
-        holders = [self._ids.get(name) for name in names]
         # Whoever has a name keeps it, also if a better one is free by now.
-        if snapshot.spinner_id in holders:
-            name = names[holders.index(snapshot.spinner_id)]
-        else:
-            name = next((name for name, holder in zip(names, holders, strict=True) if holder is None), names[-1])
-            self._ids[name] = snapshot.spinner_id
-            if name in self._tracked:
-                # An earlier version saved it without its id.
-                self._tracked[name].id = snapshot.spinner_id
-                self._note(name)
+        own = (name for name in _names(snapshot, label_length) if self._ids.get(name) == snapshot.spinner_id)
+        name = next(own, None)
+        if name is None:
+            name = self._claimed(snapshot, label_length)
         return msgspec.structs.replace(snapshot, spinner=name)
+
+    def _claimed(self, snapshot: RunSnapshot, label_length: int) -> str:
+        """Return a name for a new spinner: the first one that is free, or the last one, which several share then."""
+        names = list(_names(snapshot, label_length))
+        name = next((name for name in names if name not in self._ids), names[-1])
+        self._ids[name] = snapshot.spinner_id
+        if name in self._tracked:
+            # An earlier version saved it without its id.
+            self._tracked[name].id = snapshot.spinner_id
+            self._note(name)
+        return name
 
     # -- what runs do -------------------------------------------------------------------------------------
 
@@ -433,3 +436,8 @@ class ProjectSpinners:
             idle[name] = spinner.idle_since
         for name in sorted(idle, key=idle.__getitem__):
             self._note_idle(name, idle[name])
+
+
+def _names(snapshot: RunSnapshot, label_length: int) -> Iterator[str]:
+    """Yield the names that the spinner of a run may have, the best first."""
+    return itertools.islice(candidates(snapshot.spinner, snapshot.spinner_id, length=label_length), NAMESAKES)

@@ -1,10 +1,15 @@
 """Unique names for whatever the runtime calls things."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.runs.names import unique_names
+from exporter.runs import spinners
+from exporter.runs.names import candidates, unique_names
+from exporter.runs.spinners import ProjectSpinners, SpinnerSlots
+from tests.builders import config_with, snapshot
 
 LENGTH = 16
 NAMES = st.sampled_from(
@@ -47,3 +52,27 @@ def test_whatever_the_names_are_they_become_unique_and_nobody_is_renamed_by_othe
 def test_a_plain_name_goes_to_one_that_is_called_so(names: dict[str, str], expected: dict[str, str]) -> None:
     assert unique_names(names, {}, length=LENGTH) == expected
     assert unique_names(dict(reversed(names.items())), {}, length=LENGTH) == expected, "the order of the list decides"
+
+
+def test_a_run_of_a_namesake_costs_no_more_names_than_it_has_before_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counting(name: str, own_id: str, *, length: int) -> Iterator[str]:
+        nonlocal made
+        for each in candidates(name, own_id, length=length):
+            made += 1
+            yield each
+
+    monkeypatch.setattr(spinners, "candidates", counting)
+    held = ProjectSpinners(SpinnerSlots(), config_with, is_saved=False)
+    runs = [snapshot(spinner="Nightly", spinner_id=each) for each in ("a", "b", "c")]
+    assert [held.named(run, 128).spinner for run in runs] == ["Nightly", "Nightly (b)", "Nightly (c)"]
+    made = 0
+    assert [held.named(run, 128).spinner for run in runs] == ["Nightly", "Nightly (b)", "Nightly (c)"]
+    assert made == 1 + 2 + 2
+
+
+def test_a_spinner_without_a_visible_name_keeps_it() -> None:
+    held = ProjectSpinners(SpinnerSlots(), config_with, is_saved=False)
+    runs = [snapshot(spinner="", spinner_id=each) for each in ("a", "b", "a", "b")]
+    assert [held.named(run, 128).spinner for run in runs] == ["", " (b)", "", " (b)"]
