@@ -139,9 +139,9 @@ SKIPPED = time_series(
     Panel(
         10,
         "Skipped data",
-        "Data that the other dashboards do not show. Runs dropped: see the runbook of SpinnerRunsDropped. Projects not read: "
-        "raise limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: map the "
-        "label under statuses in the config.",
+        "Data that the other dashboards do not show. Runs dropped: see the runbook of SpinnerRunsDropped. Projects not "
+        "read: raise limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: "
+        "map the label under statuses in the config.",
         GridPos(x=0, y=HEIGHT + 11, w=12, h=8),
     ),
     [

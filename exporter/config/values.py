@@ -1,6 +1,7 @@
 """Types of settings that YAML does not have: durations, secrets, regular expressions, addresses."""
 
 import re
+import unicodedata
 from urllib.parse import SplitResult, urlsplit
 
 
@@ -121,7 +122,8 @@ def decode_value(kind: type, value: object) -> object:
         return Secret(str(value))
     if kind == re.Pattern[str]:
         try:
-            return re.compile(str(value))
+            # As labels are: what looks the same is the same.
+            return re.compile(unicodedata.normalize("NFC", str(value)))
         except re.error as error:
             raise ValueError(f"expected a regular expression, got {value!r}: {error}") from None
     raise NotImplementedError(kind)

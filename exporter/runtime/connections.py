@@ -75,7 +75,13 @@ class Connections:
                 "User-Agent": "spinner-exporter",
             }
         )
+        url = httpx.URL(runtime.base_url)
+        self._host = url.host.removesuffix(".") if url.host.endswith(".") else None
+        if self._host is not None:
+            self._headers["Host"] = url.copy_with(host=self._host).netloc.decode("ascii")
         self._headers.update(runtime.headers)
+        # The dot at the end of a complete name is for the name service. Neither certificates nor servers have it.
+        self._tls_name = {} if self._host is None else {"sni_hostname": self._host}
         self._query = runtime.query
         self._timeout = httpx.Timeout(runtime.timeout).as_dict()
         self._closing: set[asyncio.Task[None]] = set()
@@ -97,6 +103,9 @@ class Connections:
         """
         merged = self._headers.copy()
         merged.update(headers)
+        if self._host is not None and self._proxy is not None:
+            # It resolves the name itself, and httpcore does not verify another one behind a tunnel.
+            url = str(httpx.URL(url).copy_with(host=self._host))
         if isinstance(query, Mapping):
             return httpx.Request(method, url, params={**self._query, **query}, headers=merged, json=body)
         # httpx would move the values of one parameter together. Links can be signed, in the order of their parameters.
@@ -143,7 +152,7 @@ class Connections:
     async def _response(self, transport: Transport, request: httpx.Request) -> httpx.Response:
         while True:
             trace = _Trace()
-            request.extensions = {"timeout": self._timeout, "trace": trace}
+            request.extensions = {"timeout": self._timeout, "trace": trace, **self._tls_name}
             try:
                 with _mapped_errors():
                     return await transport.handle_async_request(request)

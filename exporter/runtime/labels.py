@@ -1,4 +1,9 @@
-"""Text from the API as it becomes a label: without control characters, cut to a maximum length, and cached."""
+"""Text from the API as it becomes a label: without control characters, cut to a maximum length, and cached.
+
+Letters with accents can be written in two ways. They look the same, so they become the same (NFC), as in the config.
+"""
+
+import unicodedata
 
 MAX_LABELS = 10_000
 """Maximum number of texts in a cache: a server that makes up new ones must not fill memory."""
@@ -11,10 +16,10 @@ class LabelCache(dict[str, str]):
         self._length = length
 
     def __missing__(self, text: str) -> str:
-        label = text
+        label = unicodedata.normalize("NFC", text)
         if not text.isprintable() or len(text) > self._length:
             # isprintable() is false for control characters, separators other than space, and lone surrogates.
-            cut = text[: self._length]
+            cut = label[: self._length]
             label = "".join(character if character.isprintable() else " " for character in cut).strip()
         if len(self) < MAX_LABELS and len(text) <= self._length:
             self[text] = label

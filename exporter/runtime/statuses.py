@@ -1,6 +1,7 @@
 """The mapping from status labels to statuses. Labels vary between deployments, statuses do not."""
 
 import difflib
+import unicodedata
 from collections.abc import Mapping
 
 from exporter.status import Status
@@ -77,4 +78,5 @@ def propose(label: str) -> Status | None:
 
 
 def _fold(label: str) -> str:
-    return "".join(character for character in label.casefold() if character.isalnum())
+    composed = unicodedata.normalize("NFC", label)
+    return "".join(character for character in composed.casefold() if character.isalnum())

@@ -4,7 +4,9 @@ Each over real HTTP. A page that has a series twice is refused by Prometheus as 
 """
 
 import contextlib
+import re
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,12 +17,14 @@ import msgspec
 import pytest
 import yaml
 
-from exporter.config import Config, Duration, SyncConfig, load
+from exporter.config import Config, Duration, SpinnerConfig, SyncConfig, load
+from exporter.config.values import decode_value
 from exporter.doctor.diagnosis import examine
 from exporter.errors import ConfigError
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from tests.builders import NOON, RUNTIME, Clock, only_runtime, runtime_config
+from tests.faults.bench import bench
 from tests.faults.server import FaultyRuntime
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, no_sleep
@@ -153,6 +157,31 @@ async def test_two_spinners_of_a_project_with_equal_names_are_counted_apart(tmp_
     assert started == {"Nightly": 2, "Nightly (s2)": 2, "Weekly": 1}
     assert value(found, "spinner_runs_finished_total", spinner="Nightly", status="failed") == 0
     assert value(found, "spinner_runs_finished_total", spinner="Nightly (s2)", status="failed") == 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+async def test_names_that_look_the_same_are_the_same_in_the_config_and_on_the_page(form: Any) -> None:
+    """Letters with accents can be one character or two; what a person has typed cannot be told from the other."""
+    shown = "R\N{LATIN SMALL LETTER E WITH ACUTE}sum\N{LATIN SMALL LETTER E WITH ACUTE}"
+    typed = re.compile(unicodedata.normalize(form, shown))
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": unicodedata.normalize("NFD", shown), "p2": shown}
+    for project in runtime.projects:
+        runtime.put(f"of {project}", projectId=project, spinnerName=unicodedata.normalize("NFD", shown))
+        runtime.put(f"also of {project}", projectId=project, spinnerName=shown)
+    spinners = (SpinnerConfig(project=decode_pattern(typed), spinner=decode_pattern(typed), stall_floor=Duration(77)),)
+    async with bench(runtime, spinners=spinners) as made:
+        found = await made.scrape()
+    assert names(found, "project") == {shown, f"{shown} (p2)"}
+    assert value(found, "spinner_runs_started_total", project=shown, spinner=shown) == 2
+    assert value(found, "spinner_stall_floor_seconds", project=shown, spinner=shown) == 77
+
+
+def decode_pattern(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """A pattern as it is read from a config."""
+    decoded = decode_value(re.Pattern[str], pattern.pattern)
+    assert isinstance(decoded, re.Pattern)
+    return decoded
 
 
 # -- ids ---------------------------------------------------------------------------------------------------

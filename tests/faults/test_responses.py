@@ -96,14 +96,17 @@ async def test_a_408_for_a_connection_that_was_idle_is_no_answer() -> None:
     assert made.problems == []
 
 
+NAMES = ("runtime.test", b"runtime.test", "runtime.test.", b"runtime.test.")
+
+
 @contextlib.contextmanager
 def names(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> Iterator[str]:
-    """A name that leads to the first of the addresses."""
+    """A name that leads to the first of the addresses, also as a complete one, with a dot at its end."""
     loop = asyncio.get_running_loop()
     resolve = loop.getaddrinfo
 
     async def answer(host: object, *args: object, **kwargs: object) -> object:
-        return await resolve(addresses[0] if host in ("runtime.test", b"runtime.test") else host, *args, **kwargs)  # type: ignore[arg-type]
+        return await resolve(addresses[0] if host in NAMES else host, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "getaddrinfo", answer)
     yield "runtime.test"
@@ -132,6 +135,50 @@ async def test_a_runtime_that_has_moved_is_followed_although_its_old_address_ans
             assert completed(found) == 9
             await made.exporter.close()
     assert made.problems == []
+
+
+@contextlib.asynccontextmanager
+async def tunnelling(target: int) -> AsyncIterator[int]:
+    """A proxy whose tunnels all lead to one port of this machine; yields its port."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        from_target, to_target = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(forward(reader, to_target), forward(from_target, writer))
+
+    async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_a_complete_name_is_verified_and_sent_without_its_dot(
+    monkeypatch: pytest.MonkeyPatch, by_proxy: bool
+) -> None:
+    """encode/httpcore#1063: `https://runtime.test.` spares the name service its search, and no certificate has it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CA.issue_cert("runtime.test").configure_cert(context)
+    hosts = set()
+
+    async def note(exchange: Exchange) -> None:
+        hosts.add(exchange.request.headers["Host"])
+        await exchange.send()
+
+    faulty = FaultyRuntime(two_projects(Clock()), note)
+    with CA.cert_pem.tempfile() as ca_file, names(monkeypatch, ["127.0.0.1"]) as name:
+        async with faulty.serving(context) as url, tunnelling(int(url.rpartition(":")[2])) as proxy:
+            settings = {"proxy": f"http://127.0.0.1:{proxy}"} if by_proxy else {}
+            config = configured(tls=TlsConfig(ca_file=ca_file), **settings)
+            made = Bench.reading(faulty, url.replace("localhost", f"{name}."), config)
+            assert up(await made.next()) == (1, 1, 1), made.problems
+            await made.exporter.close()
+    assert hosts == {url.removeprefix("https://").replace("localhost", name)}
 
 
 # -- responses ---------------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """The mapping from status labels, which vary between deployments, to statuses."""
 
+import unicodedata
+from typing import Any
+
 import pytest
 
 from exporter.runtime.statuses import DEFAULT_LABELS, MAX_SPELLINGS, StatusMap
@@ -23,6 +26,14 @@ from exporter.status import Status
 )
 def test_case_spaces_and_dashes_do_not_matter(label: str, status: Status) -> None:
     assert StatusMap().status_for(label) is status
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_with_accents_are_the_same_however_they_are_written(form: Any) -> None:
+    label = unicodedata.normalize(form, "gepr\N{LATIN SMALL LETTER U WITH DIAERESIS}ft")
+    for described in ("NFC", "NFD"):
+        known = StatusMap({unicodedata.normalize(described, label): Status.COMPLETED})
+        assert known.status_for(label) is Status.COMPLETED
 
 
 @pytest.mark.parametrize("label", ["", "???", "teleported", "\u0000"])
