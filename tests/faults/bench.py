@@ -38,7 +38,10 @@ class Bench:
     @classmethod
     def reading(cls, faulty: FaultyRuntime, url: str, runtime: Callable[[str], RuntimeConfig] = runtime_config) -> Self:
         """Return a bench whose exporter reads another URL than that of the runtime."""
-        return cls(faulty, Config(runtime=runtime(url), sync=SyncConfig(min_interval=Duration(0))))
+        return cls(
+            faulty,
+            Config(runtime=runtime(url), sync=SyncConfig(min_interval=Duration(0), projects_interval=Duration(0))),
+        )
 
     def _made(self) -> Exporter:
         dependencies = Dependencies(wall=self.wall, monotonic=self.monotonic, sleep=no_sleep)
@@ -110,7 +113,7 @@ async def bench_of(
     faulty = FaultyRuntime(scripted or ScriptedRuntime(Clock()), fault, path, keeps)
     sync = settings.pop("sync", {})
     if not isinstance(sync, SyncConfig):
-        sync = SyncConfig(**{"min_interval": Duration(0), **sync})
+        sync = SyncConfig(**{"min_interval": Duration(0), "projects_interval": Duration(0), **sync})
     async with faulty.serving(tls) as url:
         made = kind(faulty, Config(runtime=runtime(url), sync=sync, **settings), storage)
         yield made

@@ -5,28 +5,29 @@ The log contains the reason once, and neither a token nor a traceback. After the
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import gzip
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import structlog
 
-from exporter.config import Config, Duration, LimitsConfig, RuntimeConfig, Secret, SyncConfig
-from exporter.service import Exporter
-from exporter.service.monitored_runtime import Dependencies
+from exporter.config import Config, Duration, LimitsConfig, Secret
 from exporter.web.app import TIMEOUT_HEADER, create_app
-from tests.builders import NOON, RUNTIME, Clock, resources
+from tests.builders import NOON, Clock
+from tests.faults.bench import Bench, bench_of, configured
 from tests.faults.server import Exchange, Fault, FaultyRuntime
 from tests.metrics.test_exposition import Samples, samples, value
-from tests.scripted import ScriptedRuntime, no_sleep, rfc3339
+from tests.scripted import ScriptedRuntime, rfc3339
 
 TOKEN = "cxg_a_secret_of_the_test"
 
@@ -357,37 +358,25 @@ def with_null(exchange: Exchange) -> bytes:
     return json.dumps({**exchange.document, "items": items}).encode()
 
 
-class Bench:
-    """An exporter with its web application, and the runtime that it reads over real connections."""
+class Moving(Bench):
+    """A bench whose runs make progress before each scrape, which goes through the web application."""
 
-    def __init__(
-        self, url: str, faulty: FaultyRuntime, clock: Clock, *, request_timeout: float = REQUEST_TIMEOUT
-    ) -> None:
-        self.faulty = faulty
-        self.clock = clock
-        self.lines: list[Any] = []
+    def __init__(self, faulty: FaultyRuntime, config: Config, storage: Path | None = None) -> None:
+        super().__init__(faulty, config, storage)
         self._moves = 0
-        config = Config(
-            runtime=RuntimeConfig(
-                base_url=url, resources=resources(), token=Secret(TOKEN), timeout=Duration(request_timeout)
-            ),
-            sync=SyncConfig(min_interval=Duration(0)),
-            limits=LimitsConfig(body_bytes=2_000_000, pages=20),
-        )
-        self.exporter = Exporter({RUNTIME: config}, Dependencies(wall=clock, monotonic=clock, sleep=no_sleep))
         app = httpx.ASGITransport(create_app(self.exporter))
-        self._client = httpx.AsyncClient(transport=app, base_url="http://exporter.test")
+        self.client = httpx.AsyncClient(transport=app, base_url="http://exporter.test")
 
     async def scrape(self) -> Samples:
         """Let all runs progress, and scrape; checks that the response is in time and parses."""
-        self.clock.advance(15)
+        self.play(15)
         self._moves += 1
         records = {"total": 1000, "completed": self._moves}
         for name in ("run-0", "run-1", "other"):
-            self.faulty.runtime.put(name, records=records)
+            self.runtime.put(name, records=records)
         started = time.monotonic()
         with structlog.testing.capture_logs() as lines:
-            answer = await self._client.get("/metrics", headers={TIMEOUT_HEADER: str(SCRAPE_TIMEOUT)})
+            answer = await self.client.get("/metrics", headers={TIMEOUT_HEADER: str(SCRAPE_TIMEOUT)})
         self.lines += lines
         assert answer.status_code == 200
         assert time.monotonic() - started < SCRAPE_TIMEOUT + 5, "a scrape was not answered in time"
@@ -402,63 +391,66 @@ class Bench:
         """The current number of completed records of every run."""
         return self._moves
 
-    async def close(self) -> None:
-        await self.exporter.close()
-        await self._client.aclose()
+
+@contextlib.asynccontextmanager
+async def moving(
+    runtime: ScriptedRuntime, *, request_timeout: float = REQUEST_TIMEOUT, **options: Any
+) -> AsyncIterator[Moving]:
+    config = configured(token=Secret(TOKEN), timeout=Duration(request_timeout))
+    limits = LimitsConfig(body_bytes=2_000_000, pages=20)
+    async with bench_of(Moving, runtime, runtime=config, limits=limits, **options) as made:
+        yield made
+        await made.client.aclose()
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 async def test_each_failure_mode_of_the_api_has_its_expected_effect_only(mode: Mode) -> None:
-    clock = Clock()
-    runtime = ScriptedRuntime(clock)
+    runtime = ScriptedRuntime(Clock())
     runtime.projects = {"p1": "Sales", "p2": "Support"}
     for number in range(2 if mode.endless else RUNS):
         runtime.put(f"run-{number}")
     runtime.put("other", projectId="p2")
-    faulty = FaultyRuntime(runtime)
-    async with faulty.serving() as url:
-        bench = Bench(url, faulty, clock, request_timeout=SHORT_REQUEST_TIMEOUT if mode.endless else REQUEST_TIMEOUT)
+    async with moving(runtime, request_timeout=SHORT_REQUEST_TIMEOUT if mode.endless else REQUEST_TIMEOUT) as made:
         for _ in range(20):
-            found = await bench.scrape()
-            if bench.completed(found, "run-0") == bench.completed(found, "other") == bench.moves:
+            found = await made.scrape()
+            if made.completed(found, "run-0") == made.completed(found, "other") == made.moves:
                 break  # On a busy machine the short timeout may be over before the first connections are open.
         else:
             pytest.fail("without a fault, no scrape showed the current runs; is the machine that busy?")
 
-        faulty.fault, faulty.path = mode.fault, mode.path
-        before = bench.moves
+        made.faulty.fault, made.faulty.path = mode.fault, mode.path
+        before = made.moves
         for _ in range(3):
-            await check(mode, bench, await bench.scrape(), kept=before)
-        check_log(mode, bench.lines)
+            await check(mode, made, await made.scrape(), kept=before)
+        check_log(mode, made.lines)
 
-        clock.advance(301)
-        found = await bench.scrape()
+        made.play(301)
+        found = await made.scrape()
         gone = {Affects.API: ("run-0", "run-1", "other"), Affects.PROJECT: ("run-0", "run-1")}.get(mode.affects, ())
         for run in gone:
-            assert bench.completed(found, run) is None, "data older than sync.stale_after must not look current"
+            assert made.completed(found, run) is None, "data older than sync.stale_after must not look current"
 
-        faulty.fault = None
+        made.faulty.fault = None
         for _ in range(2):
-            clock.advance(120)  # a sweep is due, which sends no ETag
-            found = await bench.scrape()
+            made.play(120)  # a sweep is due, which sends no ETag
+            found = await made.scrape()
         assert value(found, "spinner_api_up") == 1
         for run in ("run-0", "run-1", "other"):
-            assert bench.completed(found, run) == bench.moves, f"{run} is not current after two scrapes"
-        await bench.close()
-    shown = json.dumps(bench.lines, default=str)
+            assert made.completed(found, run) == made.moves, f"{run} is not current after two scrapes"
+    shown = json.dumps(made.lines, default=str)
     assert TOKEN not in shown
     assert "exc_info" not in shown, "a traceback in the log"
 
 
-async def check(mode: Mode, bench: Bench, found: Samples, *, kept: float) -> None:
+async def check(mode: Mode, made: Moving, found: Samples, *, kept: float) -> None:
     """Check what is up, what is current and what is kept from before."""
-    fresh = bench.moves
+    fresh = made.moves
     up = (
         value(found, "spinner_api_up"),
         value(found, "spinner_project_up", project="Sales"),
         value(found, "spinner_project_up", project="Support"),
     )
-    runs = tuple(bench.completed(found, run) for run in ("run-0", "run-1", "other"))
+    runs = tuple(made.completed(found, run) for run in ("run-0", "run-1", "other"))
     if mode.affects is Affects.NOTHING:
         # The values of the faulty run depend on the fault; other runs must not be affected.
         assert (up, runs[2]) == ((1, 1, 1), fresh)
@@ -490,33 +482,25 @@ def test_every_failure_mode_has_a_unique_name() -> None:
 
 
 async def test_an_api_that_does_not_respond_gets_one_request_per_scrape() -> None:
-    clock = Clock(NOON)
-    runtime = ScriptedRuntime(clock)
+    runtime = ScriptedRuntime(Clock())
     runtime.projects = {f"p{number}": f"Project {number}" for number in range(100)}
-    faulty = FaultyRuntime(runtime)
-    async with faulty.serving() as url:
-        bench = Bench(url, faulty, clock)
-        await bench.scrape()
-        faulty.fault = closes_without_response
+    async with moving(runtime) as made:
+        await made.scrape()
+        made.faulty.fault = closes_without_response
         for _ in range(2):
-            await bench.scrape()
-        before = faulty.requests
+            await made.scrape()
+        before = made.faulty.requests
         for _ in range(3):
-            await bench.scrape()
-        assert faulty.requests - before == 3
-        await bench.close()
+            await made.scrape()
+        assert made.faulty.requests - before == 3
 
 
 async def test_200_concurrent_scrapes_send_no_more_requests_than_one() -> None:
-    clock = Clock(NOON)
-    faulty = FaultyRuntime(ScriptedRuntime(clock), fault=hangs)
-    async with faulty.serving() as url:
-        bench = Bench(url, faulty, clock)
+    async with moving(ScriptedRuntime(Clock()), fault=hangs) as made:
         scrapes: list[Awaitable[httpx.Response]] = [
-            bench._client.get("/metrics", headers={TIMEOUT_HEADER: "1"}) for _ in range(200)
+            made.client.get("/metrics", headers={TIMEOUT_HEADER: "1"}) for _ in range(200)
         ]
         with structlog.testing.capture_logs():
             answers = await asyncio.gather(*scrapes)
         assert [answer.status_code for answer in answers] == [200] * 200
-        assert faulty.requests <= 3, "health, projects and the plan"
-        await bench.close()
+        assert made.faulty.requests <= 3, "health, projects and the plan"

@@ -12,8 +12,9 @@ import pytest
 
 from exporter.config.api_description import Resources
 from tests.builders import Clock, resources
+from tests.faults.bench import two_projects, up
 from tests.faults.server import Exchange, FaultyRuntime
-from tests.faults.test_transport import exporter, scrapes, two_projects, up
+from tests.faults.test_transport import exporter, scrapes
 from tests.metrics.test_exposition import Samples, value
 from tests.scripted import ScriptedRuntime
 

@@ -10,8 +10,9 @@ from exporter.config.api_description import Resource, Resources
 from exporter.errors import ConfigError
 from exporter.runtime.layout import Layout
 from tests.builders import Clock, resources
+from tests.faults.bench import two_projects
 from tests.faults.server import Exchange, Fault, FaultyRuntime
-from tests.faults.test_transport import exporter, scrapes, two_projects
+from tests.faults.test_transport import exporter, scrapes
 from tests.metrics.test_exposition import Samples, value
 
 GONE = "data.runs.results == `[]`"

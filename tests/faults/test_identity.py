@@ -3,70 +3,31 @@
 Each over real HTTP. A page that has a series twice is refused by Prometheus as a whole.
 """
 
-import contextlib
 import re
 import time
 import unicodedata
-from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 import yaml
 
-from exporter.config import Config, Duration, SpinnerConfig, SyncConfig, load
+from exporter.config import Duration, SpinnerConfig, load
 from exporter.config.values import decode_value
 from exporter.doctor.diagnosis import examine
 from exporter.errors import ConfigError
-from exporter.service import Exporter
-from exporter.service.monitored_runtime import Dependencies
-from tests.builders import NOON, RUNTIME, Clock, only_runtime, runtime_config
-from tests.faults.bench import bench
+from tests.builders import NOON, Clock, only_runtime
+from tests.faults.bench import bench, described
 from tests.faults.server import FaultyRuntime
-from tests.metrics.test_exposition import Samples, samples, value
-from tests.scripted import ScriptedRuntime, no_sleep
+from tests.metrics.test_exposition import Samples, value
+from tests.scripted import ScriptedRuntime
 
 DROPPED = "spinner_exporter_runs_dropped_total"
 
 FIELDS = {name: name for name in
           ("id", "projectId", "spinnerName", "status", "createdAt", "startedAt", "updatedAt")}  # fmt: skip
 """A description of runs that has the ids of their projects."""
-
-
-class Reading:
-    """An exporter that reads a scripted runtime."""
-
-    def __init__(self, url: str, clock: Clock, storage: Path | None, description: dict[str, Any]) -> None:
-        runtime = runtime_config(url)
-        tree = msgspec.to_builtins(runtime.resources)
-        for name, changes in description.items():
-            tree[name] = {**tree[name], **changes}
-        described = msgspec.convert(tree, type(runtime.resources))
-        config = Config(
-            runtime=msgspec.structs.replace(runtime, resources=described),
-            sync=SyncConfig(min_interval=Duration(0), projects_interval=Duration(0)),
-        )
-        self.exporter = Exporter({RUNTIME: config}, Dependencies(clock, clock, None, no_sleep), storage=storage)
-
-    async def page(self) -> Samples:
-        """Return a page's samples; no series may be on it twice."""
-        text = str(await self.exporter.page(max_wait=30))
-        series = Counter(line.rsplit(" ", 1)[0] for line in text.splitlines() if not line.startswith("#"))
-        assert [each for each, count in series.items() if count > 1] == [], "Prometheus refuses this page"
-        return samples(text)
-
-
-@contextlib.asynccontextmanager
-async def reading(
-    runtime: ScriptedRuntime, storage: Path | None = None, **description: dict[str, Any]
-) -> AsyncIterator[Reading]:
-    async with FaultyRuntime(runtime).serving() as url:
-        made = Reading(url, runtime.clock, storage, description)
-        yield made
-        await made.exporter.close()
 
 
 def names(found: Samples, label: str) -> set[str]:
@@ -95,8 +56,8 @@ async def test_projects_with_equal_names_have_series_of_their_own() -> None:
     for number, project in enumerate(runtime.projects):
         for run in range(number + 1):
             runtime.put(f"{project}-{run}", projectId=project)
-    async with reading(runtime) as exporter:
-        found = await exporter.page()
+    async with bench(runtime) as made:
+        found = await made.scrape()
     started = [value(found, "spinner_runs_started_total", project=each) for each in
                ("Report", "Report (2) (2)", "Report (2)")]  # fmt: skip
     assert started == [1, 2, 3]
@@ -106,13 +67,13 @@ async def test_a_namesake_that_appears_later_does_not_rename_the_first() -> None
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {"9": "Clinic"}
     runtime.put(projectId="9")
-    async with reading(runtime) as exporter:
-        assert names(await exporter.page(), "project") == {"Clinic"}
+    async with bench(runtime) as made:
+        assert names(await made.scrape(), "project") == {"Clinic"}
         runtime.projects = {"1": "Clinic", "9": "Clinic"}
         runtime.put("newer", projectId="1")
-        await exporter.page()
+        await made.scrape()
         runtime.put(status="completed", endedAt=NOON, projectId="9")
-        found = await exporter.page()
+        found = await made.scrape()
     assert names(found, "project") == {"Clinic", "Clinic (1)"}
     assert value(found, "spinner_runs_finished_total", project="Clinic", status="completed") == 1
 
@@ -121,16 +82,13 @@ async def test_names_that_were_given_survive_a_restart(tmp_path: Path) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {"9": "Clinic"}
     runtime.put(projectId="9")
-    async with FaultyRuntime(runtime).serving() as url:
+    async with bench(runtime, storage=tmp_path) as made:
         for _ in range(2):
-            restarted = Reading(url, runtime.clock, tmp_path, {})
-            await restarted.page()
-            await restarted.exporter.close()
+            await made.scrape()
+            await made.restart()
             runtime.projects = {"1": "Clinic", "9": "Clinic"}
             runtime.put("newer", projectId="1")
-        restarted = Reading(url, runtime.clock, tmp_path, {})
-        found = await restarted.page()
-        await restarted.exporter.close()
+        found = await made.scrape()
     pairs = {dict(labels)["run_id"]: dict(labels)["project"] for name, labels in found if name == "spinner_run_info"}
     assert pairs == {"run-1": "Clinic", "newer": "Clinic (1)"}
 
@@ -138,21 +96,18 @@ async def test_names_that_were_given_survive_a_restart(tmp_path: Path) -> None:
 async def test_two_spinners_of_a_project_with_equal_names_are_counted_apart(tmp_path: Path) -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put("a", spinnerId="s1", spinnerName="Nightly")
-    async with FaultyRuntime(runtime).serving() as url:
-        exporter = Reading(url, runtime.clock, tmp_path, {})
-        await exporter.page()
+    async with bench(runtime, storage=tmp_path) as made:
+        await made.scrape()
         runtime.put("b", spinnerId="s2", spinnerName="Nightly")
         runtime.put("c", spinnerId=7, spinnerName="Weekly")
-        await exporter.page()
+        await made.scrape()
         runtime.put("b", status="failed", endedAt=NOON)
-        await exporter.page()
-        await exporter.exporter.close()
+        await made.scrape()
+        await made.restart()
         runtime.put("d", spinnerId="s2", spinnerName="Nightly")
         runtime.put("e", spinnerId="s1", spinnerName="Nightly")
-        restarted = Reading(url, runtime.clock, tmp_path, {})
-        await restarted.page()
-        found = await restarted.page()
-        await restarted.exporter.close()
+        await made.scrape()
+        found = await made.scrape()
     started = {name: value(found, "spinner_runs_started_total", spinner=name) for name in names(found, "spinner")}
     assert started == {"Nightly": 2, "Nightly (s2)": 2, "Weekly": 1}
     assert value(found, "spinner_runs_finished_total", spinner="Nightly", status="failed") == 0
@@ -192,12 +147,12 @@ async def test_runs_of_two_projects_with_the_same_id_are_two_runs() -> None:
     runtime.projects = {"p1": "Sales", "p2": "Support"}
     for project, done in (("p1", 3), ("p2", 8)):
         runtime.put(f"of {project}", id="1", projectId=project, records={"total": 10, "completed": done, "failed": 0})
-    async with reading(runtime) as exporter:
-        found = await exporter.page()
+    async with bench(runtime) as made:
+        found = await made.scrape()
         ratios = [value(found, "spinner_run_progress_ratio", project=name) for name in ("Sales", "Support")]
         assert ratios == [0.3, 0.8]
         runtime.put("of p2", status="completed", endedAt=NOON)
-        found = await exporter.page()
+        found = await made.scrape()
     assert value(found, "spinner_run_status", project="Sales", status="running") == 1
     assert value(found, "spinner_run_status", project="Support", status="completed") == 1
     assert value(found, DROPPED, reason="shared_id") == 0
@@ -207,17 +162,17 @@ async def test_runs_of_one_project_with_the_same_id_are_counted_and_one_that_can
     runtime = ScriptedRuntime(Clock())
     runtime.put("of a", id="12", spinnerName="A", createdAt=NOON - 400)
     runtime.put("of b", id="12", spinnerName="B", createdAt=NOON - 60)
-    async with reading(runtime) as exporter:
+    async with bench(runtime) as made:
         for _ in range(3):
-            found = await exporter.page()
+            found = await made.scrape()
             assert value(found, "spinner_run_status", run_id="12", spinner="A", status="running") == 1
             assert value(found, "spinner_run_status", run_id="12", spinner="B", status="running") is None
         assert value(found, DROPPED, reason="shared_id") == 1, "once, however often it is read"
         runtime.put("of a", status="completed", endedAt=NOON)
-        await exporter.page()
+        await made.scrape()
         runtime.put("of b")
         for _ in range(2):
-            found = await exporter.page()
+            found = await made.scrape()
             assert value(found, "spinner_run_status", run_id="12", spinner="B", status="running") == 1
     assert value(found, "spinner_runs", spinner="A", status="completed") == 0
 
@@ -248,9 +203,9 @@ async def test_a_list_of_all_projects_counts_each_run_once() -> None:
     runtime.put("b", projectId="p2")
     runtime.put("c", projectId="of nobody")
     lists_all(runtime)
-    async with reading(runtime, jobs={"path": "/api/v1/jobs"}) as exporter:
+    async with bench(runtime, runtime=described(jobs={"path": "/api/v1/jobs"})) as made:
         for _ in range(2):
-            found = await exporter.page()
+            found = await made.scrape()
     started = [value(found, "spinner_runs_started_total", project=name) for name in ("Sales", "Support")]
     assert started == [1, 1]
     shown = {dict(labels)["run_id"] for name, labels in found if name == "spinner_run_info"}
@@ -263,8 +218,8 @@ async def test_a_run_of_such_a_list_that_does_not_tell_its_project_is_invalid() 
     runtime.put("a", projectId="p1")
     runtime.put("b", projectId=None)
     lists_all(runtime)
-    async with reading(runtime, jobs={"path": "/api/v1/jobs"}) as exporter:
-        found = await exporter.page()
+    async with bench(runtime, runtime=described(jobs={"path": "/api/v1/jobs"})) as made:
+        found = await made.scrape()
     assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 2, "in two lists"
     assert names(found, "project") == {"Sales"}
 
@@ -275,8 +230,8 @@ async def test_a_project_s_list_that_ignores_the_project_counts_each_run_once() 
     runtime.put("a", projectId="p1")
     runtime.put("b", projectId="p2")
     lists_all(runtime)
-    async with reading(runtime, jobs={"fields": FIELDS}) as exporter:
-        found = await exporter.page()
+    async with bench(runtime, runtime=described(jobs={"fields": FIELDS})) as made:
+        found = await made.scrape()
     assert [value(found, "spinner_runs_started_total", project=name) for name in ("Sales", "Support")] == [1, 1]
 
 
@@ -289,8 +244,8 @@ async def test_a_run_with_another_id_of_its_project_stays_in_the_project_s_list(
         if request.url.path.endswith("/jobs")
         else None
     )
-    async with reading(runtime, jobs={"fields": FIELDS}) as exporter:
-        found = await exporter.page()
+    async with bench(runtime, runtime=described(jobs={"fields": FIELDS})) as made:
+        found = await made.scrape()
     assert value(found, "spinner_runs_started_total", project="Sales") == 1
 
 
@@ -305,14 +260,12 @@ def test_a_list_of_all_projects_without_their_ids_is_refused(tmp_path: Path) -> 
 async def test_a_list_of_projects_that_is_empty_once_resets_no_counter() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put(status="completed", endedAt=NOON - 1)
-    async with reading(runtime) as exporter:
-        await exporter.page()
+    async with bench(runtime) as made:
+        await made.scrape()
         listed, runtime.projects = runtime.projects, {}
         counts = []
         for _ in range(2):
-            runtime.clock.advance(15)
-            counts.append(value(await exporter.page(), "spinner_runs_started_total", project="Sales"))
+            counts.append(value(await made.next(15), "spinner_runs_started_total", project="Sales"))
         runtime.projects = listed
-        runtime.clock.advance(15)
-        counts.append(value(await exporter.page(), "spinner_runs_started_total", project="Sales"))
+        counts.append(value(await made.next(15), "spinner_runs_started_total", project="Sales"))
     assert counts == [1, 1, 1]

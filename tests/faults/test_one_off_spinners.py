@@ -11,13 +11,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from exporter.config import Config, Duration, LimitsConfig, ProjectsConfig, SpinnerConfig, SyncConfig
-from exporter.service import Exporter
-from exporter.service.monitored_runtime import Dependencies
-from tests.builders import NOON, RUNTIME, Clock, runtime_config
+from exporter.config import Config, Duration, LimitsConfig, ProjectsConfig, SpinnerConfig
+from tests.builders import NOON, RUNTIME
+from tests.faults.bench import Bench, bench_of
 from tests.faults.server import FaultyRuntime
 from tests.metrics.test_exposition import samples, value
-from tests.scripted import ScriptedRuntime, no_sleep
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -31,50 +29,30 @@ PER_SPINNER = 60
 """Lines of a spinner."""
 
 
-class Bench:
-    """A runtime over a real connection, and an exporter on the clock of the test, which a test may restart."""
+class Spinning(Bench):
+    """A bench with runs of spinners and a look at what is saved of them."""
 
-    def __init__(self, url: str, runtime: ScriptedRuntime, folder: Path | None, settings: dict[str, Any]) -> None:
-        self.runtime = runtime
-        self.clock = runtime.clock
-        self._folder = folder
+    def __init__(self, faulty: FaultyRuntime, config: Config, storage: Path | None = None) -> None:
+        super().__init__(faulty, config, storage)
         self._runs = 0
-        sync = SyncConfig(min_interval=Duration(0))
-        self.config = Config(runtime=runtime_config(url), **{"sync": sync} | settings)
-        self.exporter = self._started()
-
-    def _started(self) -> Exporter:
-        dependencies = Dependencies(self.clock, self.clock, sleep=no_sleep)
-        return Exporter({RUNTIME: self.config}, dependencies, storage=self._folder)
-
-    async def restart(self, **settings: Any) -> None:
-        """Stop the exporter and start another one, by default with the same config."""
-        await self.exporter.close()
-        self.config = Config(**{name: getattr(self.config, name) for name in self.config.__struct_fields__} | settings)
-        self.exporter = self._started()
 
     def run(self, spinner: str, **fields: Any) -> None:
         """A run that has just ended, of ten records of which one failed."""
         self._runs += 1
-        now = self.clock()
+        now = self.runtime.clock()
         ended: dict[str, Any] = {"status": "completed", "createdAt": now - 60, "startedAt": now - 50, "endedAt": now}
         records = {"total": 10, "pending": 0, "running": 0, "waiting": 0, "completed": 9, "failed": 1}
         self.runtime.put(f"run-{self._runs}", spinnerName=spinner, records=records, **ended | fields)
 
-    async def page(self, after: float = 0) -> str:
-        """The page of a scrape after some seconds."""
-        self.clock.advance(after)
-        return str(await self.exporter.page())
-
     async def probes(self, after: float = 0, projects: tuple[str, ...] = ("p1", "p2")) -> list[str]:
         """The pages of projects after some seconds."""
-        self.clock.advance(after)
+        self.play(after)
         return [str(await self.exporter.probe(RUNTIME, project)) for project in projects]
 
     def saved(self) -> list[str]:
         """The names of the spinners in the state file."""
-        assert self._folder is not None
-        (file,) = self._folder.glob("*.db")
+        assert self._storage is not None
+        (file,) = self._storage.glob("*.db")
         copy = sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)
         try:
             return [name for (name,) in copy.execute("SELECT key FROM state WHERE kind = 'spinner'")]
@@ -83,13 +61,10 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(folder: Path | None = None, **settings: Any) -> AsyncIterator[Bench]:
-    runtime = ScriptedRuntime(Clock(NOON))
+async def bench(folder: Path | None = None, **settings: Any) -> AsyncIterator[Spinning]:
     settings.setdefault("limits", LimitsConfig(failed_records=0))
-    async with FaultyRuntime(runtime).serving() as url:
-        made = Bench(url, runtime, folder, settings)
+    async with bench_of(Spinning, storage=folder, **settings) as made:
         yield made
-        await made.exporter.close()
 
 
 def series(page: str) -> list[str]:
@@ -165,7 +140,7 @@ async def test_a_run_that_is_under_way_for_more_than_30_days_keeps_its_spinner(t
         await made.restart()
         page = await made.page(10 * DAY)
         assert total(page, STARTED, spinner="Migration") == 1
-        made.runtime.put("run-1", status="completed", endedAt=made.clock())
+        made.runtime.put("run-1", status="completed", endedAt=made.runtime.clock())
         page = await made.page(15)
         assert total(page, FINISHED, spinner="Migration", status="completed") == 1
 
@@ -323,7 +298,7 @@ async def test_when_there_is_room_a_spinner_gets_its_own_series_from_zero_and_ot
         # The first ran once, a day ago.
         for _ in range(3):
             page = await made.page(DAY)
-        made.runtime.put("run-2", status="completed", endedAt=made.clock())
+        made.runtime.put("run-2", status="completed", endedAt=made.runtime.clock())
         pages = [await made.page(15), await made.page(15)]
         for name, counted in (("Second", [0, 1]), ("other", [0, 0])):
             assert [total(page, FINISHED, spinner=name, status="completed") for page in pages] == counted
@@ -394,7 +369,7 @@ async def test_a_spinner_that_the_config_names_has_its_place_whatever_the_limit_
         assert total(page, "spinner_runs", spinner="Latest", status="running") == 1, "it has a run, counted as other's"
         assert total(page, "spinner_runs", status="running") == 4, "each run belongs to one spinner"
         assert len(spinners(page)) == 3
-        made.runtime.put("run-4", status="completed", endedAt=made.clock())
+        made.runtime.put("run-4", status="completed", endedAt=made.runtime.clock())
         for _ in range(2):
             page = await made.page(15)
         assert total(page, FINISHED, spinner="Latest", status="completed") == 1
@@ -418,7 +393,7 @@ async def test_a_lower_limit_takes_the_places_of_those_without_runs_first(tmp_pa
         assert spinners(page) == {"Under way", "other"}
         assert total(page, "spinner_runs", spinner="other", status="running") == 1
         assert total(page, DROPPED, reason="spinner_limit") == 21
-        made.runtime.put("run-23", status="completed", endedAt=made.clock())
+        made.runtime.put("run-23", status="completed", endedAt=made.runtime.clock())
         for _ in range(2):
             page = await made.page(15)
         assert total(page, FINISHED, spinner="other", status="completed") == 1
@@ -440,11 +415,11 @@ async def test_probed_projects_share_the_limit_and_their_spinners_leave_too() ->
         assert [len(spinners(page) - {"other"}) for page in pages] == [4, 1]
         assert total(await made.page(), DROPPED, reason="spinner_limit") == 3
         # The slot of a project that is no longer probed is free.
-        made.clock.advance(1000)
+        made.play(1000)
         made.run("Another", projectId="p2")
         page = (await made.probes(15, projects=("p2",)))[0]
         assert "Another" in spinners(page)
         for _ in range(14):
-            made.clock.advance(600)
+            made.play(600)
             page = (await made.probes(0, projects=("p2",)))[0]
         assert spinners(page) == set()

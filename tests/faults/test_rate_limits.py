@@ -6,8 +6,9 @@ import pytest
 import structlog
 
 from tests.builders import NOON, Clock
+from tests.faults.bench import two_projects, up
 from tests.faults.server import Exchange, FaultyRuntime
-from tests.faults.test_transport import exporter, scrapes, two_projects, up
+from tests.faults.test_transport import exporter, scrapes
 from tests.metrics.test_exposition import Samples, samples, value
 
 RESET = int(NOON) + 100

@@ -9,27 +9,17 @@ import msgspec
 import pytest
 
 from exporter.config import Config, Duration, LimitsConfig, ProjectsConfig, SyncConfig
-from exporter.service import Exporter
-from exporter.service.monitored_runtime import Dependencies
-from tests.builders import NOON, RUNTIME, Clock, runtime_config
-from tests.faults.server import Exchange, FaultyRuntime
-from tests.metrics.test_exposition import Samples, samples
-from tests.scripted import ScriptedRuntime, no_sleep
+from tests.builders import RUNTIME, Clock
+from tests.faults.bench import Bench, bench_of
+from tests.faults.server import Exchange
+from tests.metrics.test_exposition import Samples
+from tests.scripted import ScriptedRuntime
 
 PROJECTS = 4
 
 
-class Bench:
-    """A runtime over a real connection with several projects, of whose runs records fail."""
-
-    def __init__(self, faulty: FaultyRuntime, url: str, settings: dict[str, Any]) -> None:
-        self.faulty = faulty
-        self.runtime = faulty.runtime
-        self.clock = self.runtime.clock
-        runtime = settings.pop("runtime", runtime_config(url))
-        sync = SyncConfig(min_interval=Duration(0), sweep_interval=Duration(1e6))
-        self.config = Config(runtime=runtime, **{"sync": sync} | settings)
-        self.exporter = Exporter({RUNTIME: self.config}, Dependencies(self.clock, self.clock, sleep=no_sleep))
+class Failing(Bench):
+    """A bench with several projects, of whose runs records fail."""
 
     def fail(self, run_id: str, failed: int, **fields: Any) -> None:
         """Let records of a run fail, so that there are `failed` of them."""
@@ -40,23 +30,20 @@ class Bench:
             {"id": f"{run_id}-{each}", "jobId": run_id, "status": "failed", "errorCode": "E1"} for each in range(failed)
         ]
 
-    async def scrape(self) -> tuple[Samples, list[str]]:
+    async def requested(self) -> tuple[Samples, list[str]]:
         """The samples of a scrape 15 s later, and the paths that it requested."""
-        self.clock.advance(15)
         self.runtime.requests.clear()
-        found = samples(str(await self.exporter.page()))
+        found = await self.next(15)
         return found, [path.removeprefix("/api/v1") for path in self.runtime.paths()]
 
 
 @contextlib.asynccontextmanager
-async def bench(**settings: Any) -> AsyncIterator[Bench]:
-    runtime = ScriptedRuntime(Clock(NOON))
+async def bench(**settings: Any) -> AsyncIterator[Failing]:
+    runtime = ScriptedRuntime(Clock())
     runtime.projects = {f"p{number}": f"Project {number}" for number in range(PROJECTS)}
-    faulty = FaultyRuntime(runtime, path="/records")
-    async with faulty.serving() as url:
-        made = Bench(faulty, url, settings)
+    settings.setdefault("sync", {"sweep_interval": Duration(1e6)})
+    async with bench_of(Failing, runtime, path="/records", **settings) as made:
         yield made
-        await made.exporter.close()
 
 
 def named(found: Samples) -> Counter[str]:
@@ -71,40 +58,40 @@ def read(paths: list[str]) -> list[str]:
 
 async def test_of_200_runs_whose_failed_count_changed_a_budget_is_read_in_each_scrape() -> None:
     async with bench() as made:
-        await made.scrape()
+        await made.requested()
         for number in range(200):
             made.fail(f"run-{number}", 1)
         counts = []
         for scrape in range(4):
-            found, paths = await made.scrape()
+            found, paths = await made.requested()
             counts.append(len(paths))
             assert len(named(found)) == 50 * (scrape + 1)
         assert max(counts) <= PROJECTS + 3 + LimitsConfig().failed_record_requests, f"{counts} requests"
-        _, paths = await made.scrape()
+        _, paths = await made.requested()
         assert read(paths) == []
 
 
 async def test_the_newest_and_of_them_the_largest_are_read_first_over_all_projects() -> None:
     async with bench(limits=LimitsConfig(failed_record_requests=3), sync=SyncConfig(concurrency=1)) as made:
-        await made.scrape()
+        await made.requested()
         for number, (age, failed) in enumerate([(9, 1), (3, 1), (5, 9), (3, 7), (5, 2), (3, 4)]):
-            made.fail(f"run-{number}", failed, updated_at=made.clock() + 10 - age)
-        order = [read((await made.scrape())[1]) for _ in range(2)]
+            made.fail(f"run-{number}", failed, updated_at=made.runtime.clock() + 10 - age)
+        order = [read((await made.requested())[1]) for _ in range(2)]
         assert order == [["run-3", "run-5", "run-1"], ["run-2", "run-4", "run-0"]]
 
 
 async def test_a_run_that_waits_for_its_turn_keeps_what_it_shows() -> None:
     async with bench(limits=LimitsConfig(failed_record_requests=1)) as made:
         made.fail("run-0", 2)
-        found, _ = await made.scrape()
+        found, _ = await made.requested()
         assert named(found) == {"run-0": 2}
         made.fail("run-0", 3)
-        made.clock.advance(1)
+        made.play(1)
         made.fail("run-1", 1)
-        found, paths = await made.scrape()
+        found, paths = await made.requested()
         assert read(paths) == ["run-1"]
         assert named(found) == {"run-0": 2, "run-1": 1}
-        found, _ = await made.scrape()
+        found, _ = await made.requested()
         assert named(found) == {"run-0": 3, "run-1": 1}
 
 
@@ -115,7 +102,7 @@ async def test_when_all_change_all_the_time_each_gets_its_turn(budget: int) -> N
         for scrape in range(1, 60):
             for number in range(12):
                 made.fail(f"run-{number}", scrape)
-            _, paths = await made.scrape()
+            _, paths = await made.requested()
             assert len(read(paths)) <= budget
             seen.update(read(paths))
         assert len(seen) == 12, f"{sorted(seen)}"
@@ -132,23 +119,23 @@ async def test_runs_whose_records_cannot_be_read_cost_no_more_and_stop_no_other(
 
     async with bench(limits=LimitsConfig(failed_record_requests=10)) as made:
         made.faulty.fault = broken
-        await made.scrape()
+        await made.requested()
         for number in reversed(range(60)):
             made.fail(f"run-{number}", 1)
         for _ in range(12):
-            found, paths = await made.scrape()
+            found, paths = await made.requested()
             assert len(paths) <= PROJECTS + 3 + 10
         assert len(named(found)) == 30
 
 
 async def test_lists_of_several_pages_cost_a_request_for_each_and_are_shown_when_they_are_complete() -> None:
     async with bench(limits=LimitsConfig(failed_record_requests=12, failed_records_per_run=50)) as made:
-        await made.scrape()
+        await made.requested()
         made.runtime.page_size = 5
         for number in range(6):
             made.fail(f"run-{number}", 23)  # five pages
         for _ in range(8):
-            found, paths = await made.scrape()
+            found, paths = await made.requested()
             assert len(read(paths)) <= 12
             assert set(named(found).values()) <= {23}, "the newest records can be on the last page"
         assert len(named(found)) == 6
@@ -159,9 +146,9 @@ async def test_a_list_with_more_pages_than_the_budget_is_read_as_far_as_it_suffi
         made.runtime.page_size = 5
         made.fail("run-0", 23)
         for _ in range(3):
-            found, _ = await made.scrape()
+            found, _ = await made.requested()
         assert named(found) == {"run-0": 15}
-        assert read((await made.scrape())[1]) == []
+        assert read((await made.requested())[1]) == []
 
 
 async def test_probed_projects_share_a_budget() -> None:
@@ -172,7 +159,7 @@ async def test_probed_projects_share_a_budget() -> None:
             made.fail(f"run-{number}", 1)
         read_of: Counter[str] = Counter()
         for _ in range(40):
-            made.clock.advance(15)
+            made.play(15)
             made.runtime.requests.clear()
             for number in range(PROJECTS):
                 await made.exporter.probe(RUNTIME, f"p{number}")
@@ -189,7 +176,7 @@ async def test_a_probed_project_of_which_all_fails_all_the_time_leaves_something
     async with bench(limits=LimitsConfig(failed_record_requests=4), **settings) as made:
         seen: Counter[str] = Counter()
         for scrape in range(1, 8):
-            made.clock.advance(15)
+            made.play(15)
             for number in range(0, 40, PROJECTS):
                 made.fail(f"run-{number}", scrape)
             made.fail("run-1", 1)
@@ -209,16 +196,16 @@ async def test_runs_that_are_in_no_list_are_read_again_within_a_budget_and_each_
         limits = LimitsConfig(failed_records=0, rereads=10)
         sync = SyncConfig(min_interval=Duration(0), sweep_interval=Duration(120))
         await made.exporter.reload({RUNTIME: Config(runtime=runtime, sync=sync, limits=limits)})
-        await made.scrape()
+        await made.requested()
         for number in range(35):
             made.runtime.put(f"run-{number}", projectId=f"p{number % PROJECTS}")
-        await made.scrape()
-        made.clock.advance(600)
-        await made.scrape()  # its list begins before they were created
-        made.clock.advance(120)
+        await made.requested()
+        made.play(600)
+        await made.requested()  # its list begins before they were created
+        made.play(120)
         ended: Counter[str] = Counter()
         for scrape in range(8):
-            _, paths = await made.scrape()
+            _, paths = await made.requested()
             read_again = [path.split("/")[2] for path in paths if path.startswith("/jobs/")]
             assert len(read_again) <= 10, f"{len(read_again)} runs read one by one"
             if scrape < 4:

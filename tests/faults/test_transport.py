@@ -23,6 +23,7 @@ from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from tests.builders import RUNTIME, Clock
 from tests.builders import resources as contract
+from tests.faults.bench import two_projects, up
 from tests.faults.server import FaultyRuntime
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, no_sleep
@@ -52,20 +53,6 @@ async def scrapes(made: Exporter, clock: Clock, times: int = 3) -> tuple[Samples
             clock.advance(15)
             page = str(await made.page(max_wait=20))
     return samples(page), lines
-
-
-def two_projects(clock: Clock) -> ScriptedRuntime:
-    runtime = ScriptedRuntime(clock)
-    runtime.projects = {"p1": "Sales", "p2": "Support"}
-    runtime.put("run-1", records={"total": 10, "completed": 5})
-    runtime.put("run-2", projectId="p2", records={"total": 10, "completed": 5})
-    return runtime
-
-
-def up(found: Samples) -> tuple[float | None, ...]:
-    """Whether the API, and the projects Sales and Support, could be read."""
-    projects = [value(found, "spinner_project_up", project=name) for name in ("Sales", "Support")]
-    return value(found, "spinner_api_up"), *projects
 
 
 # -- TLS after the handshake ------------------------------------------------------------------------------------
