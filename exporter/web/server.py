@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
-import h11
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -328,7 +327,8 @@ class _Protocol(H11Protocol):
     @property
     def _is_idle(self) -> bool:
         """Whether nothing of the next request has arrived."""
-        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+        # By its name: h11 is a dependency of uvicorn, not ours.
+        return self.conn.their_state.__name__ == "IDLE" and not self.conn.trailing_data[0]
 
     def _expect_request(self, timeout: float) -> None:
         self._connection.cancel_deadline()
