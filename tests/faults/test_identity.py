@@ -116,7 +116,7 @@ async def test_two_spinners_of_a_project_with_equal_names_are_counted_apart(tmp_
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_names_that_look_the_same_are_the_same_in_the_config_and_on_the_page(form: Any) -> None:
-    """Letters with accents can be one character or two; what a person has typed cannot be told from the other."""
+    """rclone/rclone#7757: a letter with an accent is one character or two, and nobody sees which of them was typed."""
     shown = "R\N{LATIN SMALL LETTER E WITH ACUTE}sum\N{LATIN SMALL LETTER E WITH ACUTE}"
     typed = re.compile(unicodedata.normalize(form, shown))
     runtime = ScriptedRuntime(Clock())

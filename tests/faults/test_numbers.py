@@ -88,7 +88,7 @@ ID = 9_007_199_254_740_993
 async def test_ids_that_are_large_numbers_are_read_exactly(
     runtime: Callable[[str], RuntimeConfig], length: str
 ) -> None:
-    """nodejs/node#12115 and many others: two runs whose ids differ in the last digit are not one."""
+    """brettlangdon/node-dogapi#16: two runs whose ids differ in the last digit are not one."""
     first = ID if length == "64 bits" else ID * 10**9
     async with bench(runtime=runtime) as made:
         for number in (first, first + 1):

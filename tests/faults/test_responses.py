@@ -221,6 +221,7 @@ OK = b"HTTP/1.1 200 OK\r\n" + LENGTH
     ],
 )  # fmt: skip
 async def test_an_unusual_but_valid_response_is_read(head: bytes) -> None:
+    """snoyberg/http-client#521: an informational response was taken for the final one."""
     async with bench(two_projects(Clock()), fault=raw(head), path="/jobs") as made:
         for done in (6, 7):
             made.runtime.put("run-1", records={"total": 10, "completed": done})

@@ -202,7 +202,7 @@ SECOND = "2016-12-31T23:59:60Z"
 @pytest.mark.parametrize("field", ["asOf", "createdAt", "startedAt", "updatedAt", "lastProgressAt"])
 @pytest.mark.parametrize("described", [None, "", "rfc3339"], ids=["contract", "described", "converted"])
 async def test_a_leap_second_is_a_time(field: str, described: str | None) -> None:
-    """RFC 3339 has it, and golang/go#8728 and datetime do not."""
+    """RFC 3339 has it, and golang/go#77072 and `datetime` do not."""
     leap = datetime(2017, 1, 1, tzinfo=UTC).timestamp()
 
     def leaping(page: Any) -> None:
