@@ -2,7 +2,7 @@
 
     python -m tests.soak [--days 14] [--seed 1]
 
-Prints a row for each day, for docs/reliability.md. The exit status is 1 when a bound is exceeded; then it says which.
+Prints a row for each day, for docs/performance.md. The exit status is 1 when a bound is exceeded; then it says which.
 """
 
 import argparse
@@ -22,16 +22,17 @@ from tests.soak.report import HEADER, Day, passed
 async def live(count: int, *, seed: int, projects: int, runs_per_day: int) -> list[str]:
     """Live through days and print them; return the bounds that were exceeded."""
     lived: list[Day] = []
-    exceeded: list[str] = []
+    exceeded: dict[str, str] = {}
     _say(HEADER)
     with tempfile.TemporaryDirectory() as folder:
         async for day in days(Path(folder), count=count, seed=seed, projects=projects, runs_per_day=runs_per_day):
             lived.append(day)
             _say(day.row())
-            exceeded += passed(lived)
+            # Each bound once: what has grown too much often stays so.
+            exceeded = {found.partition(":")[0]: found for found in passed(lived)} | exceeded
             for each in day.wrong[:5]:
                 sys.stderr.write(f"  {each}\n")
-    return exceeded
+    return [*exceeded.values()]
 
 
 def main() -> int:
