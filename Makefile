@@ -37,7 +37,7 @@ test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a rea
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm lint types test-lowest ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm .servers/.operator lint types test-lowest ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: test-current
@@ -244,6 +244,13 @@ CURRENT := \
 
 .audit/.zizmor: | .audit/.done
 	.audit/bin/pip install --quiet --disable-pip-version-check zizmor==1.32.0
+	@touch $@
+
+# The schemas of the Prometheus operator's kinds. Without npm, the test that needs them is skipped.
+.servers/.operator: tests/servers/operator/package-lock.json tests/servers/operator/validate.mjs
+	@mkdir -p .servers/operator
+	@cp tests/servers/operator/* .servers/operator
+	@(cd .servers/operator && npm ci --silent --ignore-scripts) || echo "make: npm cannot install the operator's schemas; the chart is tested without them" >&2
 	@touch $@
 
 # Each server has its own environment, because its dependencies conflict with ours.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,31 @@ def test_rendered_objects_conform_to_kubernetes_schemas(settings: tuple[str, ...
             pytest.fail(f"{document['kind']}: {'.'.join(map(str, error.path))}: {error.message}")
     names = [(document["kind"], document["metadata"]["name"]) for document in documents]
     assert len(set(names)) == len(names), "two objects have the same name"
+
+
+def test_rendered_objects_conform_to_the_schemas_of_the_prometheus_operator() -> None:
+    assert not misfits(of_the_operator(rendered(*EVERYTHING, "webConfig.caKey=ca.crt", "scrapeConfig.shards=2")))
+
+
+def test_the_schemas_of_the_prometheus_operator_are_applied() -> None:
+    objects = of_the_operator(rendered(*EVERYTHING))
+    one(objects, "ScrapeConfig")["spec"]["scrapeInterval"] = "often"
+    one(objects, "ServiceMonitor")["spec"]["endpoints"] = "all"
+    assert sorted(line.split()[0] for line in misfits(objects)) == ["ScrapeConfig", "ServiceMonitor"]
+
+
+def of_the_operator(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in documents if each["apiVersion"].startswith("monitoring.coreos.com")]
+
+
+def misfits(objects: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each object that does not conform to the schema of its kind."""
+    node, installed = shutil.which("node"), ROOT / ".servers" / "operator"
+    if node is None or not (installed / "node_modules").is_dir():
+        pytest.skip("node or .servers/operator is missing; `make test-all` installs the latter if npm is there")
+    command = [node, str(installed / "validate.mjs")]
+    ended = subprocess.run(command, input=json.dumps(objects), capture_output=True, text=True, check=True)
+    return ended.stdout.splitlines()
 
 
 def test_the_exporter_accepts_the_rendered_config(tmp_path: Path) -> None:
