@@ -64,7 +64,9 @@ class Runtime:
     def __init__(self, scenario: Scenario, *, seed: int, clock: Clock) -> None:
         self.is_down = False
         self.change: Change = lambda request, response: response
-        self._app = httpx.ASGITransport(create_app(Engine(scenario, seed=seed, timeline=clock), run_engine=False))
+        # Of the old contract: with one list of all projects, that of a single project need not be readable.
+        engine = Engine(scenario, seed=seed, timeline=clock)
+        self._app = httpx.ASGITransport(create_app(engine, run_engine=False, lists_across_projects=False))
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         """Respond to a request."""
