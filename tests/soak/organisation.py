@@ -156,6 +156,8 @@ class Organisation:
         self.ahead = 0.0
         self.apart = 0.0
         """Seconds by which the clock of a second server is ahead of that of the first one."""
+        self.lists_all = False
+        """Whether there is a list of the runs of all projects."""
         self.fails: Callable[[str], bool] = lambda path: False
         self.truth = Truth()
         self.requests = 0
@@ -249,7 +251,9 @@ class Organisation:
                 names = [msgspec.json.encode({"id": each.id, "name": each.name}) for each in self.projects.values()]
                 return self._list(request, names, now)
             case ["projects", project_id, "jobs"]:
-                return self._jobs(request, self.projects[project_id], now)
+                return self._jobs(request, [self.projects[project_id]], now)
+            case ["jobs"] if self.lists_all:
+                return self._jobs(request, [*self.projects.values()], now)
             case ["jobs", run_id, "records"]:
                 return self._list(request, self._failed_records(run_id), now)
             case ["jobs", run_id]:
@@ -261,13 +265,18 @@ class Organisation:
                 return self._response(msgspec.json.encode({"plan": "pro", "meters": [meter]}), now)
         return httpx.Response(404, json={"error": "not found", "errorCode": "NOT_FOUND"})
 
-    def _jobs(self, request: httpx.Request, project: Project, now: float) -> httpx.Response:
+    def _jobs(self, request: httpx.Request, projects: list[Project], now: float) -> httpx.Response:
         query = request.url.params
         if query.get("active") == "true":
-            return self._list(request, [project.bodies[run_id] for run_id in project.open], now)
+            return self._list(request, [each.bodies[run_id] for each in projects for run_id in each.open], now)
         since = datetime.fromisoformat(query["updatedSince"]).timestamp()
-        changed = project.changes[bisect.bisect_left(project.changes, (since, "")) :]
-        return self._list(request, [project.bodies[run_id] for _, run_id in changed], now)
+        changed = [
+            (at, each.bodies[run_id])
+            for each in projects
+            for at, run_id in each.changes[bisect.bisect_left(each.changes, (since, "")) :]
+        ]
+        changed.sort(key=lambda change: change[0])
+        return self._list(request, [body for _, body in changed], now)
 
     def _failed_records(self, run_id: str) -> list[bytes]:
         run = next((each.runs[run_id] for each in self.projects.values() if run_id in each.runs), None)

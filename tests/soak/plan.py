@@ -62,6 +62,15 @@ def full_disk(begins: float, ends: float) -> list[Event]:
     ]
 
 
+def list_of_all(hour: float, *, exists: bool) -> list[Event]:
+    """From now on there is a list of the runs of all projects, or there is none."""
+
+    def begin(world: World) -> None:
+        world.organisation.lists_all = exists
+
+    return [Event(hour, "a list of all projects" if exists else "no list of all projects", begin)]
+
+
 def two_servers(hour: float, seconds: float) -> list[Event]:
     """From now on two servers answer whose clocks differ; one if by 0 s."""
 
@@ -74,7 +83,7 @@ def two_servers(hour: float, seconds: float) -> list[Event]:
 DAYS: tuple[list[Event], ...] = (
     [*fails("/api/v1", "API down", 3, 11), *kill(15), *reloads(18)],
     [*runtime_clock(4, 2), *own_clock(9, -1), *full_disk(12, 20), *kill(22)],
-    [*reloads(2, 14), *kill(6, 18)],
+    [*list_of_all(1, exists=True), *reloads(2, 14), *kill(6, 18)],
     [*fails("/p1", "p1 and p10 to p19 fail", 2, 12), *kill(7, 20)],
     [*runtime_clock(5, -2), *own_clock(15, 24)],
     [*two_servers(1, 3), *fails("/api/v1", "API down", 6, 15), *kill(9)],
@@ -82,7 +91,7 @@ DAYS: tuple[list[Event], ...] = (
     [*full_disk(1, 21), *reloads(22)],
     [*fails("/api/v1", "API down", 2, 4), *own_clock(3, 0.1), *runtime_clock(14, 8)],
     [*two_servers(4, 20), *kill(8), *two_servers(16, 0)],
-    [*fails("/jobs", "lists fail", 1, 9), *runtime_clock(5, 1), *kill(14)],
+    [*fails("/jobs", "lists fail", 1, 9), *runtime_clock(5, 1), *kill(14), *list_of_all(16, exists=False)],
     [],
     [*kill(2, 6, 10, 14, 18, 22), *reloads(4, 8, 12, 16, 20)],
     [*fails("/api/v1", "API down", 1, 21)],

@@ -16,6 +16,7 @@ SHORT = (
     [*plan.reloads(1), *plan.fails("/api/v1", "API down", 3, 11), *plan.kill(7, 15), *plan.full_disk(16, 22)],
     [
         *plan.two_servers(1, 20),
+        *plan.list_of_all(2, exists=True),
         *plan.runtime_clock(4, 2),
         *plan.own_clock(7, -1),
         *plan.fails("/p1", "p1 fails", 9, 18),
