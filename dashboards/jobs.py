@@ -279,7 +279,8 @@ STALL_THRESHOLD = stat(
     Panel(
         9,
         "Stall threshold",
-        "Time without progress after which the selected run is stalled. The exporter learns it from the run's pace. "
+        "Time without progress after which the selected run is stalled. The exporter learns it from the run's pace; "
+        "spinner_run_stall_threshold_info says what it depends on. "
         "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
         GridPos(x=18, y=HEIGHT + 27, w=6, h=3),
     ),

@@ -110,6 +110,11 @@ def _records(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
 _RECORD_STATES = (("pending",), ("running",), ("waiting",), ("completed",), ("failed",))
 
 
+def _basis(shown: ShownRun, now: ScrapeContext) -> Samples:
+    expectation = shown.expectation()
+    return None if expectation is None else [((expectation.basis,), 1)]
+
+
 def _local(now: ScrapeContext, time: float | None) -> float | None:
     return None if time is None else now.clock.to_local(time)
 
@@ -196,12 +201,40 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         lambda shown, now: shown.pace.interval(),
     ),
     Family(
+        "spinner_run_longest_progress_interval_seconds",
+        "gauge",
+        "Longest seconds so far between two finished records of the run, or from its start to the first; absent before "
+        "the first.",
+        lambda shown, now: None if shown.pace.first_gap is None else shown.pace.longest_gap,
+    ),
+    Family(
         "spinner_run_stall_threshold_seconds",
         "gauge",
         "Seconds without progress after which the run counts as stalled: learned from the pace of the run and of "
         "earlier runs of its spinner, within the configured floor and ceiling. Absent while no progress is expected: "
         "when the run is queued, waiting for a person, or has ended; and while its last progress is unknown.",
         lambda shown, now: shown.stall_threshold(),
+    ),
+    Family(
+        "spinner_run_stall_threshold_info",
+        "gauge",
+        "What decided the stall threshold of the run; always 1. The basis is floor, ceiling, own gaps, little known, "
+        "first record, earlier runs, last records or pause.",
+        _basis,
+        labels=("basis",),
+    ),
+    Family(
+        "spinner_run_straggler_threshold_seconds",
+        "gauge",
+        "Seconds without progress after which the last one or two of many records count as stragglers, which is before "
+        "they count as stalled. Absent while other records are left.",
+        lambda shown, now: shown.straggler_threshold(),
+    ),
+    Family(
+        "spinner_run_due_timestamp_seconds",
+        "gauge",
+        "Unix time at which the run should have ended, as the runtime says; absent if it does not, and after the end.",
+        lambda shown, now: None if shown.run.ended else _local(now, shown.run.snapshot.due_at),
     ),
     Family(
         "spinner_run_failures",

@@ -295,6 +295,10 @@ class Decoder:
         if progressed_at is not None and not earliest <= progressed_at <= latest:
             self._note_implausible("job", project_id, wire.id, "lastProgressAt")
             progressed_at = None
+        due_at = epoch(wire.due_at)
+        if due_at is not None and not earliest <= due_at <= bounds.latest_planned:
+            self._note_implausible("job", project_id, wire.id, "dueAt")
+            due_at = None
         if updated_at is not None and not earliest <= updated_at <= latest:
             self._note_implausible("job", project_id, wire.id, "updatedAt")
             updated_at = None
@@ -347,6 +351,7 @@ class Decoder:
             spinner_id="" if wire.spinner_id is None else self._id(str(wire.spinner_id)),
             refs=refs,
             says_created=says_created,
+            due_at=due_at,
         )
 
     def _run_status(self, text: str) -> Status:

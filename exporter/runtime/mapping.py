@@ -18,7 +18,7 @@ from exporter.runtime.times import NONE, means_none, without_leap_second
 _RUN = frozenset(
     {
         "id", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt",
-        "endedAt", "updatedAt", "lastProgressAt", "records.total", "records.pending",
+        "endedAt", "updatedAt", "lastProgressAt", "dueAt", "records.total", "records.pending",
         "records.running", "records.waiting", "records.completed", "records.failed", "failures",
     }
 )  # fmt: skip

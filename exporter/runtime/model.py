@@ -72,6 +72,8 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     """Values that an API description needs for paths, by name (`ref.NAME` there)."""
     says_created: bool = True
     """Whether the runtime tells when it was created; otherwise `created_at` is when it started or changed."""
+    due_at: float | None = None
+    """When it should have ended."""
 
 
 class FailedRecord(msgspec.Struct, frozen=True, gc=False):

@@ -56,6 +56,7 @@ class _AnyJob(WireStruct, frozen=True, kw_only=True):
     started_at: Time | None = None
     ended_at: Time | None = None
     last_progress_at: Time | None = None
+    due_at: Time | None = None
     records: WireCounts | None = None
     failures: tuple[WireFailure, ...] | None = None
 

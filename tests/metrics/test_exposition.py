@@ -79,6 +79,7 @@ def busy_store(clock: Clock) -> Store:
                 NOON + 60,
             ),
             (snapshot("run-3", Status.QUEUED, records=None), NOON + 60),
+            (snapshot("run-5", records=counts(99, total=100, running=1), due_at=NOON + 3600), NOON + 60),
         ],
         as_of=NOON + 60,
         horizon=NOON - 3600,
