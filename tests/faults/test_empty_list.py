@@ -65,6 +65,7 @@ def increase(shown: Sequence[float | None]) -> float:
     return sum(after - before if after >= before else after for before, after in itertools.pairwise(known))
 
 
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("restarts", [False, True], ids=["", "with a restart"])
 @pytest.mark.parametrize("path", ["/metrics", "/probe?project=p1"])
 @pytest.mark.parametrize("fault", [empty, incomplete, denied])
