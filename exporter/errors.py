@@ -1,12 +1,22 @@
 """The errors that users see. Only `cli` maps them to exit codes."""
 
+import traceback
+from pathlib import Path
+
+MAX_CONFIG_ERROR = 2000
+"""Characters of the text of a `ConfigError`: keys and values are part of it, and can be as long as a file."""
+
 
 class ExporterError(Exception):
     """Base of every error that the exporter raises on purpose. Its text is one sentence for the user."""
 
 
 class ConfigError(ExporterError):
-    """A setting is invalid. The text names its place and what is expected."""
+    """A setting is invalid. The text names its place and what is expected; a long one is cut in its middle."""
+
+    def __init__(self, text: str) -> None:
+        half = MAX_CONFIG_ERROR // 2
+        super().__init__(text if len(text) <= MAX_CONFIG_ERROR else f"{text[:half]} … {text[-half:]}")
 
 
 class StorageError(ExporterError):
@@ -23,3 +33,11 @@ class OutputError(ExporterError):
 
 class UnreadableError(ExporterError):
     """There is nothing to show yet, since the runtime or the project has not been read."""
+
+
+def unforeseen(error: Exception) -> str:
+    """Describe an error that no code expects, by its class and place: its text may quote what a server sent."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unforeseen {type(error).__name__} in {Path(place.filename).name}:{place.lineno}"

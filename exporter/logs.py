@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import TextIO
 
 import structlog
@@ -13,7 +15,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-        structlog.processors.format_exc_info,
+        _traceback,
         structlog.processors.EventRenamer("msg"),
     ]
     renderer: structlog.types.Processor = (
@@ -44,6 +46,28 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+
+
+def _traceback(logger: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Replace an error by its traceback, without its text, which can quote what a server sent."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    elif isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["exception"] = "".join(_lines(traceback.TracebackException.from_exception(error))).rstrip()
+    return event
+
+
+def _lines(told: traceback.TracebackException) -> Iterator[str]:
+    before = told.__cause__ or (None if told.__suppress_context__ else told.__context__)
+    if before is not None:
+        yield from _lines(before)
+        yield "\nwhich led to:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from told.stack.format()
+    yield f"{told.exc_type.__qualname__ if told.exc_type else 'an error'}\n"
 
 
 def _as_text(logger: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

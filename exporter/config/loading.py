@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import msgspec
-import yaml
 
 from exporter.config import strict
 from exporter.config.api_description import merged
@@ -228,8 +227,8 @@ https://kubernetes.io/docs/concepts/services-networking/service/#environment-var
 
 def _yaml_value(name: str, text: str) -> object:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return strict.parse(text)
+    except strict.NotYamlError:
         raise ConfigError(f"{name}: expected a YAML value such as 8, true or [a, b]") from None
 
 

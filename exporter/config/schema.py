@@ -206,8 +206,8 @@ class LimitsConfig(strict.Section, frozen=True):
                             ("failed_record_requests", 1), ("rereads", 1),
                             ("failure_groups", 1), ("label_length", 16), ("projects", 1),
                             ("pages", 1), ("body_bytes", 1024)):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected a whole number, {least} or more")
+            if not least <= getattr(self, name) <= MAX_LIMIT:
+                raise ValueError(f"{name}: expected a whole number, {least:,} to {MAX_LIMIT:,}")
 
 
 class StallsConfig(strict.Section, frozen=True):
@@ -378,6 +378,9 @@ class Config(strict.Section, frozen=True, dict=True):
 
         return policy
 
+
+MAX_LIMIT = 10**12
+"""The largest number that a limit can be."""
 
 MAX_TOKEN = 65_536
 """Bytes of a token and of its file: servers accept far less in a header."""

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -19,6 +20,10 @@ MAX_FILE = 1_000_000
 
 MAX_NODES = 100_000
 """Values in a file after its aliases are expanded: a few lines of aliases can expand to more than fits into memory."""
+
+
+class NotYamlError(Exception):
+    """A text is not YAML, or more than is read of it. The text is the line and the reason, without values."""
 
 
 class MisfitError(Exception):
@@ -46,20 +51,36 @@ def read(file: Path, *, example: str, regular: bool = True) -> dict[str, Any]:
     except UnreadableFileError as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     try:
-        tree = yaml.load(content.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, only stricter
+        tree = parse(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: expected UTF-8 text") from None
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise ConfigError(f"{file}:{line} not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise ConfigError(f"{file}: not YAML") from None
+    except NotYamlError as error:
+        raise ConfigError(f"{file}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: expected settings such as {example}")
     not_text = next((key for key in tree if not isinstance(key, str)), None)
     if not_text is not None:
         raise ConfigError(f"{file}: {not_text!r}: expected a key that is text")
     return tree
+
+
+def parse(text: str, *, most: int = MAX_NODES, unique_keys: bool = True) -> Any:
+    """Return what a YAML text means: at most that many values. Raises `NotYamlError`.
+
+    With `unique_keys`, duplicate keys are an error.
+    """
+    loader = _BoundedLoader(text, most=most, unique_keys=unique_keys)
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise NotYamlError(f"{line}not YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise NotYamlError("not YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, ArithmeticError):
+        raise NotYamlError("not YAML") from None
+    finally:
+        loader.dispose()
 
 
 def decode(tree: Any, kind: type[T], hook: Callable[[type, object], object] | None = None) -> T:
@@ -115,7 +136,7 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """Return an error for an unknown key, with the most similar known key."""
-    near = difflib.get_close_matches(key, known)
+    near = difflib.get_close_matches(key[:100], known)
     return "unknown key" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
 
 
@@ -161,32 +182,59 @@ _PLAIN_WORDS = (
 )
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Rejects duplicate keys, of which YAML would keep the last, and aliases that expand without limit."""
+class _BoundedLoader(yaml.SafeLoader):
+    """Rejects duplicate keys, of which YAML would keep the last, and what would take long or much memory to read."""
+
+    def __init__(self, text: str, *, most: int, unique_keys: bool) -> None:
+        try:
+            super().__init__(text)
+        except yaml.YAMLError as error:
+            raise NotYamlError("not YAML: a character that is not text") from error
+        self._most = most
+        self._unique_keys = unique_keys
+        self._composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # While the text is read, not only after it: YAML is read slowly, about 10,000 values per second.
+        self._composed += 1
+        if self._composed > self._most:
+            raise yaml.constructor.ConstructorError(None, None, "too many values", None)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SHORT_TAGS and len(node.value) > MAX_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "a number that is too long", node.start_mark)
+        return node
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
-            _expanded_size(node, {}, ())
+            _expanded_size(node, {}, set(), self._most)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice}", node.start_mark)
+        if self._unique_keys:
+            counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            twice = next((key for key, count in counts.items() if count > 1), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice}", node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
-def _expanded_size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+_SHORT_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "bool"))
+
+MAX_NUMBER = 100
+"""Characters of a number or a time. Numbers can be written with base 60, whose conversion takes quadratic time."""
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int], above: set[int], most: int) -> int:
     """Return the number of values of a node after its aliases are expanded."""
     if id(node) in above:
         raise yaml.constructor.ConstructorError(None, None, "an alias refers to itself", node.start_mark)
     if id(node) not in known:
-        below = (*above, id(node))
+        above.add(id(node))
         values = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
-        known[id(node)] = 1 + sum(_expanded_size(part, known, below) for part in parts)
-    if known[id(node)] > MAX_NODES:
+        known[id(node)] = 1 + sum(_expanded_size(part, known, above, most) for part in parts)
+        above.remove(id(node))
+    if known[id(node)] > most:
         raise yaml.constructor.ConstructorError(None, None, "aliases expand to too many values", node.start_mark)
     return known[id(node)]

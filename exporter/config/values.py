@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+import warnings
 from urllib.parse import SplitResult, urlsplit
 
 
@@ -32,7 +33,14 @@ def parse_duration(text: str) -> Duration:
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise ValueError(f"expected a duration such as 5s or 1h30m, got {text!r}")
-    return Duration(sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text)))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text))
+    if seconds > MAX_DURATION:
+        raise ValueError("expected a duration of at most 100y")
+    return Duration(seconds)
+
+
+MAX_DURATION = 100 * 365 * 86400
+"""Seconds of a duration: times before the year 1 or after 9999 do not exist."""
 
 
 def is_header_name(text: str) -> bool:
@@ -121,9 +129,19 @@ def decode_value(kind: type, value: object) -> object:
     if kind is Secret:
         return Secret(str(value))
     if kind == re.Pattern[str]:
-        try:
-            # As labels are: what looks the same is the same.
-            return re.compile(unicodedata.normalize("NFC", str(value)))
-        except re.error as error:
-            raise ValueError(f"expected a regular expression, got {value!r}: {error}") from None
+        # As labels are: what looks the same is the same.
+        return _pattern(unicodedata.normalize("NFC", str(value)))
     raise NotImplementedError(kind)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Compile a pattern; raises `ValueError`."""
+    try:
+        with warnings.catch_warnings():
+            # Python announces changes of its syntax on standard error.
+            warnings.simplefilter("ignore")
+            return re.compile(text)
+    except RecursionError:
+        raise ValueError("expected a regular expression that is not nested so deeply") from None
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"expected a regular expression, got {text!r}: {error}") from None

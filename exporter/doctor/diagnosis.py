@@ -21,14 +21,15 @@ from prometheus_client.samples import Sample as MetricSample
 from exporter.config import Config, Duration
 from exporter.config.api_description import FieldSource, Resources, present
 from exporter.doctor.suggest import SuggestError, fields_of, from_responses
-from exporter.errors import ApiError
+from exporter.errors import ApiError, unforeseen
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
 from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
+from exporter.runtime.codes import OTHER, hidden_address, is_address, is_code
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.layout import NullListError, RawPage
-from exporter.runtime.mapping import FIELDS
+from exporter.runtime.mapping import FIELDS, TEXTS
 from exporter.runtime.model import RunSnapshot
 from exporter.runtime.paging import PageInfo
 from exporter.runtime.statuses import propose
@@ -349,6 +350,9 @@ class _Examination:
             line = self._client.request_line(resource, run, project_id=project_id)
             self.checks.append(Check(resource, False, f"{what} ({line})"))
             return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            self.checks.append(Check(resource, False, unforeseen(error)))
+            return None
         items, skipped = explanation.items, explanation.skipped
         finding = "responds" if resource in ("health", "job") else f"{len(items)} items in the first response"
         if skipped:
@@ -365,7 +369,7 @@ class _Examination:
         if resource != "job":
             self.fields += self._findings(resource, items)
         if resource == "jobs":
-            self.note_labels(str(item["status"]) for item in items if "status" in item)
+            self.note_labels(label for item in items if isinstance(label := item.get("status"), str))
         return sample
 
     async def _second_page(
@@ -420,7 +424,7 @@ class _Examination:
                 effect = "the runtime counts as down"
             if not values and (substitute := self._substitute(resource, field)):
                 effect = substitute
-            yield FieldFinding(resource, field, len(values), len(items), _example(values), effect)
+            yield FieldFinding(resource, field, len(values), len(items), _example(field, values), effect)
 
     def _substitute(self, resource: str, field: str) -> str:
         """Return what is used instead of a missing field of runs; empty for nothing."""
@@ -489,7 +493,7 @@ class _Examination:
     def note_labels(self, labels: Iterable[str]) -> None:
         """Note the unknown ones of these status labels."""
         for label in sorted({*labels} - {"other"}):
-            if self._statuses.status_for(label) is Status.UNKNOWN:
+            if self._statuses.status_for(label) is Status.UNKNOWN and not is_address(label):
                 proposed = propose(label)
                 self.labels[label] = None if proposed is None else proposed.value
 
@@ -555,15 +559,36 @@ def _requests(samples: Iterable[MetricSample]) -> float:
     return sum(sample.value for sample in samples if sample.name == "spinner_exporter_upstream_requests_total")
 
 
-def _example(values: list[Any]) -> str:
+def _example(field: str, values: list[Any]) -> str:
     if not values:
         return ""
-    texts = (
-        json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value) for value in values
-    )
+    texts = (_shown(field, value) for value in values)
     common = Counter(texts).most_common(1)[0][0]
     plain = "".join(character if character.isprintable() else " " for character in common)
     return plain if len(plain) <= EXAMPLE_LENGTH else plain[: EXAMPLE_LENGTH - 1] + "…"
+
+
+def _shown(field: str, value: Any) -> str:
+    """Return a value without personal data: only what could become a label or a number is shown of it."""
+    if field == "failures" and isinstance(value, list):
+        groups = [
+            {key: _shown(key, each[key]) for key in ("step", "errorCode", "count") if key in each}
+            for each in value
+            if isinstance(each, dict)
+        ]
+        return json.dumps(groups, ensure_ascii=False)
+    if isinstance(value, dict | list):
+        return "a mapping of keys" if isinstance(value, dict) else "a list"
+    if not isinstance(value, str):
+        return str(value)
+    if field in ("errorCode", "trigger"):
+        return value if is_code(value) else OTHER
+    if field in TEXTS or field in ("step", "status"):
+        return hidden_address(value) if field.lower().endswith("id") else OTHER if is_address(value) else value
+    return value if _TIME_OR_NUMBER.fullmatch(value) else "text"
+
+
+_TIME_OR_NUMBER = re.compile(r"[\d:.,+ -]*(T|days?)?[\d:.,+ -]*Z?", re.IGNORECASE)
 
 
 def _table(resource: str, findings: list[FieldFinding]) -> list[str]:

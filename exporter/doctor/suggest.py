@@ -18,6 +18,7 @@ import yaml
 
 from exporter.config.files import UnreadableFileError, read_bytes
 from exporter.errors import ExporterError
+from exporter.runtime.codes import is_code
 from exporter.runtime.connection_errors import kind_of
 from exporter.runtime.proxies import proxy_from_environment
 
@@ -76,6 +77,9 @@ NOUNS: Mapping[str, tuple[str, ...]] = {
 
 TIMES = {field for fields in WORDS.values() for field in fields if field.endswith("At")}
 
+
+CODES = ("errorCode", "trigger")
+"""Fields that become labels, and for which some APIs have sentences: with names and addresses of people."""
 
 MAX_OPENAPI = 1 << 26
 """Bytes of a file with an OpenAPI document."""
@@ -186,13 +190,19 @@ def _names(items: Iterable[Any]) -> list[str]:
 def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
     """Return the fields that items seem to have, each with a JMESPath, or with that and a converter."""
     leaves: dict[str, Any] = {}
+    not_codes: set[str] = set()
     for item in items:
         for path, value in _leaves(item):
             if leaves.get(path) is None:
                 leaves[path] = value
+            if isinstance(value, str) and not is_code(value):
+                not_codes.add(path)
     fields: dict[str, Any] = {}
     for field, words in WORDS[resource].items():
-        found = _most_likely(words, leaves, is_time=field in TIMES)
+        usable = leaves
+        if field in CODES:
+            usable = {path: value for path, value in leaves.items() if path not in not_codes}
+        found = _most_likely(words, usable, is_time=field in TIMES)
         if found is not None:
             convert = _converter(leaves[found]) if field in TIMES else None
             fields[field] = {"path": found, **convert} if convert else found
@@ -429,6 +439,9 @@ _EPOCH_MS = 1e11
 def _leaves(item: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     if isinstance(item, dict) and depth < _DEPTH:
         for key, value in item.items():
+            if not is_code("".join(each if each.isprintable() else "?" for each in str(key))):
+                # The key can be data itself, such as an address.
+                continue
             name = str(key) if re.fullmatch(r"[A-Za-z_]\w*", str(key)) else '"' + str(key).replace('"', '\\"') + '"'
             yield from _leaves(value, f"{path}.{name}" if path else name, depth + 1)
     elif path and not isinstance(item, dict | list):

@@ -18,8 +18,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from exporter.config.api_description import Resources, present, reports_heartbeats
+from exporter.errors import unforeseen
 from exporter.runtime.almost_json import document
-from exporter.runtime.labels import MAX_LABELS, LabelCache
+from exporter.runtime.codes import OTHER, hidden_address, is_address
+from exporter.runtime.labels import MAX_LABELS, CodeCache, LabelCache
 from exporter.runtime.layout import Layout, RawPage, flat
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import (
@@ -67,8 +69,8 @@ class DecodeObserver(Protocol):
     def decoded_items(self, kind: str, count: int) -> None:
         """A page of a list had so many items, valid or not."""
 
-    def invalid_item(self, kind: str, reason: str) -> None:
-        """An item was skipped; `reason` names the field."""
+    def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None:
+        """An item was skipped; `reason` names the field. `bug` is an error that no code expects."""
 
     def implausible_time(self, kind: str, field: str) -> None:
         """A time cannot be right and counts as missing: of each item and field once."""
@@ -140,6 +142,7 @@ class Decoder:
         self._observer = observer
         self._label_length = label_length
         self._labels = LabelCache(label_length)
+        self._codes = CodeCache(label_length)
         self._run_statuses: dict[str, Status] = {}
         self._beats = reports_heartbeats(resources)
         described = present(resources)
@@ -168,6 +171,8 @@ class Decoder:
                 layout.item(item, self._wall())
             except MALFORMED as error:
                 skipped.append(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the other items
+                skipped.append(unforeseen(error))
         return DecodeReport(found, skipped, page)
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
@@ -268,6 +273,9 @@ class Decoder:
             except MALFORMED as error:
                 reason = reason or str(error)
                 self._observer.invalid_item(kind, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the other items
+                reason = reason or unforeseen(error)
+                self._observer.invalid_item(kind, unforeseen(error), error)
         if raws and not items:
             raise ValueError(f"none of the {len(raws)} items is valid: {reason}")
         return DecodedPage(tuple(items), page.cursor, as_of, page.count, page.total, page.more)
@@ -329,7 +337,7 @@ class Decoder:
             id=self._id(wire.id),
             project_id=project_id,
             spinner=labels[spinner],
-            trigger=labels[wire.trigger or ""],
+            trigger=self._codes[wire.trigger or ""],
             parent_id=labels[wire.parent_job_id or ""],
             status=self._run_statuses.get(wire.status) or self._run_status(wire.status),
             created_at=created_at,
@@ -358,13 +366,13 @@ class Decoder:
         label = self._labels[text]
         status = self._statuses.status_for(label)
         if status is Status.UNKNOWN:
-            self._observer.unmapped_status(label)
+            self._observer.unmapped_status(OTHER if is_address(label) else label)
         elif len(self._run_statuses) < MAX_LABELS and len(text) <= self._label_length:
             self._run_statuses[text] = status
         return status
 
     def _failure(self, wire: WireFailure) -> FailureCount:
-        return FailureCount(self._labels[wire.step or ""], self._labels[wire.error_code or ""], wire.count)
+        return FailureCount(self._labels[wire.step or ""], self._codes[wire.error_code or ""], wire.count)
 
     def _meter(self, wire: WireMeter, bounds: Bounds) -> Meter:
         for field, number in (("used", wire.used), ("limit", wire.limit)):
@@ -379,9 +387,9 @@ class Decoder:
     def _failed_record(self, wire: WireRecord, bounds: Bounds) -> FailedRecord:
         step = wire.failed_step or WireStep()
         return FailedRecord(
-            self._id(wire.id),
+            hidden_address(self._id(wire.id)),
             self._labels[step.name or step.type or ""],
-            self._labels[wire.error_code or ""],
+            self._codes[wire.error_code or ""],
             self._past(bounds, wire.ended_at, "record", wire.id, "endedAt"),
         )
 
@@ -404,7 +412,7 @@ class Decoder:
             label = self._labels[wire.status]
             status = self._record_statuses.status_for(label)
             if status is Status.UNKNOWN:
-                self._observer.unmapped_status(label)
+                self._observer.unmapped_status(OTHER if is_address(label) else label)
         return RecordSnapshot(status, self._failed_record(wire, bounds))
 
     def _id(self, text: str) -> str:

@@ -5,6 +5,8 @@ Letters with accents can be written in two ways. They look the same, so they bec
 
 import unicodedata
 
+from exporter.runtime.codes import OTHER, is_code
+
 MAX_LABELS = 10_000
 """Maximum number of texts in a cache: a server that makes up new ones must not fill memory."""
 
@@ -23,4 +25,16 @@ class LabelCache(dict[str, str]):
             label = "".join(character if character.isprintable() else " " for character in cut).strip()
         if len(self) < MAX_LABELS and len(text) <= self._length:
             self[text] = label
+        return label
+
+
+class CodeCache(LabelCache):
+    """Maps a text to its label; what is no code becomes `other`."""
+
+    def __missing__(self, text: str) -> str:
+        label = super().__missing__(text)
+        if not is_code(label):
+            label = OTHER
+            if text in self:
+                self[text] = label
         return label

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from jmespath.exceptions import JMESPathError
 
 from exporter.config.api_description import Resource
 from exporter.runtime.almost_json import TypedDecoder, document
-from exporter.runtime.mapping import ItemMapping, compiled, sources
+from exporter.runtime.mapping import ItemMapping, MisfitError, compiled, search, sources
 from exporter.runtime.repairs import repaired, repaired_time
 from exporter.runtime.wire import (
     MappedJob,
@@ -130,7 +129,7 @@ class Layout:
         """Return how many items the server sent, of which `items` selects some."""
         try:
             counts = [source.count(tree) for source in self._sources]
-        except JMESPathError:
+        except MisfitError:
             counts = []
         # Of nested lists, either level can be what is divided into pages.
         size = self.resource.paging.size
@@ -206,8 +205,8 @@ def _time(value: Any) -> float | None:
 
 def _search(expression: Any, tree: Any) -> Any:
     try:
-        return expression.search(tree)
-    except JMESPathError:
+        return search(expression, tree)
+    except MisfitError:
         raise ValueError("an expression of runtime.resources does not fit the response") from None
 
 

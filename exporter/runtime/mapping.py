@@ -131,8 +131,8 @@ class _Field:
 
     def find(self, item: Any, values: Mapping[str, Any]) -> Any:
         try:
-            value = self.source.value if self._expression is None else self._expression.search(item)
-        except JMESPathError:
+            value = self.source.value if self._expression is None else search(self._expression, item)
+        except MisfitError:
             raise ValueError(f"{self.name}: the expression cannot be applied to the item") from None
         if value is None:
             return None
@@ -177,13 +177,52 @@ class _Field:
         return time
 
 
+class MisfitError(ValueError):
+    """An expression cannot be applied to a value."""
+
+
+def search(expression: Any, tree: Any) -> Any:
+    """Apply a compiled expression. Raises `MisfitError`.
+
+    The functions of JMESPath raise what Python raises for their arguments: `ceil` of infinity an `OverflowError`,
+    `contains` of a number in a text a `TypeError`, and a deep tree a `RecursionError`.
+    """
+    try:
+        return expression.search(tree)
+    except Exception as error:  # noqa: BLE001 - there is no end to what a function can raise
+        raise MisfitError(type(error).__name__) from None
+
+
 def compiled(expression: str, where: str) -> Any:
     """Compile a JMESPath. Raises `ConfigError`."""
+    if len(expression) > MAX_EXPRESSION:
+        raise ConfigError(f"{where}: invalid JMESPath: expected at most {MAX_EXPRESSION:,} characters")
     try:
-        return jmespath.compile(expression)
+        made = jmespath.compile(expression)
+        _check_depth(made)
     except JMESPathError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{where}: invalid JMESPath: {reason[:200]}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: invalid JMESPath: too many parts, or nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - such as a number or an escape that Python does not accept
+        raise ConfigError(f"{where}: invalid JMESPath ({type(error).__name__})") from None
+    return made
+
+
+def _check_depth(made: Any) -> None:
+    """Raise `RecursionError` for an expression whose steps are more than Python can nest, each within the next one."""
+    sources(made)
+    try:
+        made.search(None)
+    except RecursionError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - the expression is for responses, and this is none
+        pass
+
+
+MAX_EXPRESSION = 10_000
+"""Characters of an expression."""
 
 
 def sources(expression: Any) -> list["Source"]:
@@ -199,9 +238,9 @@ class Source:
         self._kinds = (list, dict) if in_values else (list,)
 
     def count(self, tree: Any) -> int:
-        """Return the number of its items in a response. Raises `JMESPathError`."""
+        """Return the number of its items in a response. Raises `MisfitError`."""
         for step in self._steps:
-            tree = step.search(tree)
+            tree = search(step, tree)
         return len(tree) if isinstance(tree, self._kinds) else 0
 
 

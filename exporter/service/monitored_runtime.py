@@ -244,10 +244,10 @@ class _DecodeObserver:
     def decoded_items(self, kind: str, count: int) -> None:
         self._metrics.decoded_items(kind, count)
 
-    def invalid_item(self, kind: str, reason: str) -> None:
+    def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None:
         self._metrics.invalid_item(kind)
         if self._is_first(kind, reason):
-            log.warning("skipping invalid item", kind=kind, reason=reason)
+            log.warning("skipping invalid item", kind=kind, reason=reason, **({"exc_info": bug} if bug else {}))
 
     def implausible_time(self, kind: str, field: str) -> None:
         self._metrics.invalid_item(kind)

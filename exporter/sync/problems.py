@@ -5,14 +5,12 @@ And one for the runs that a sync found gone.
 
 import contextlib
 import dataclasses
-import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import structlog
 
-from exporter.errors import ApiError
+from exporter.errors import ApiError, unforeseen
 
 log = structlog.get_logger(__name__)
 
@@ -31,13 +29,9 @@ def one_read() -> Iterator[None]:
         yield
     except ApiError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other reads of the sync must go on
-        cause: Exception = error
-        while isinstance(cause, ExceptionGroup):
-            cause = cause.exceptions[0]
-        place = traceback.extract_tb(cause.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        raise UnforeseenError(f"unforeseen {type(cause).__name__} in {where}") from cause
+    except Exception as error:
+        # Whatever it is, the other reads of the sync go on.
+        raise UnforeseenError(unforeseen(error)) from error
 
 
 class ProblemLog:

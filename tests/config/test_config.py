@@ -114,9 +114,9 @@ def test_patterns_match_the_whole_name_and_exclude_wins() -> None:
         (SMALLEST + "statuses: {Parked: wait}", r"statuses\.Parked: expected one of queued, .*, got 'wait'"),
         (SMALLEST + "projects: {include: ['(']}", r"projects\.include\[0\]: expected a regular expression, got '\('"),
         (SMALLEST + "projects: {include: Sales}", r"projects\.include: expected a list, got text"),
-        (SMALLEST + "limits: {runs: 0}", r"limits\.runs: expected a whole number, 1 or more"),
+        (SMALLEST + "limits: {runs: 0}", r"limits\.runs: expected a whole number, 1 to 1,000,000,000,000"),
         (SMALLEST + "limits: {runs: .nan}", r"limits\.runs: expected a whole number"),
-        (SMALLEST + "limits: {label_length: 1}", r"limits\.label_length: expected a whole number, 16 or more"),
+        (SMALLEST + "limits: {label_length: 1}", r"limits\.label_length: expected a whole number, 16 to 1,0"),
         (SMALLEST + "stalls: {floor: 2h, ceiling: 1h}", r"stalls\.ceiling: expected at least the floor"),
         (
             SMALLEST + "spinners: [{stall_floor: 2h, stall_ceiling: 1h}]",

@@ -192,6 +192,55 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         text('runtime: {base_url: http://h}\nprojects: {include: ["\\ud800"]}'),
         "projects.include: expected text that UTF-8 can encode",
     ),
+    "an expression of 3,000 parentheses": (
+        runtime(resources={"jobs": {"items": "(" * 3000}}),
+        "runtime.resources.jobs.items: invalid JMESPath: too many parts, or nested too deeply",
+    ),
+    "an expression of 3,000 steps": (
+        runtime(resources={"jobs": {"items": "a|" * 3000 + "a"}}),
+        "runtime.resources.jobs.items: invalid JMESPath: too many parts, or nested too deeply",
+    ),
+    "an expression of 100,000 characters": (
+        runtime(resources={"jobs": {"path": "/{project}", "fields": {"id": "a" * 100_000}}}),
+        "runtime.resources.jobs.fields.id: invalid JMESPath: expected at most 10,000 characters",
+    ),
+    "an expression with a number of 5,000 digits": (
+        runtime(resources={"jobs": {"items": f"a[{'9' * 5000}]"}}),
+        "runtime.resources.jobs.items: invalid JMESPath (ValueError)",
+    ),
+    "45,000 unknown keys": (text("".join(f"k{n}: 1\n" for n in range(45_000))), "exporter.yml: k0: unknown key"),
+    "60,000 keys": (text("".join(f"k{n}: 1\n" for n in range(60_000))), "exporter.yml: not YAML: too many values"),
+    "a key of 100,000 characters": (text(f'? "{"k" * 100_000}"\n: 1'), "kkk: unknown key; known are runtime"),
+    "100,000 nested lists": (text("a: " + "[" * 100_000), "exporter.yml: not YAML: nested too deeply"),
+    "a number with base 60 of 400,000 digits": (
+        text(f"retention: {'1:' * 400_000}1"),
+        "exporter.yml: line 1: not YAML: a number that is too long",
+    ),
+    "a number of 5,000 digits": (
+        text(f"limits: {{runs: {'9' * 5000}}}"),
+        "exporter.yml: line 1: not YAML: a number that is too long",
+    ),
+    "a date that does not exist": (text("retention: 2001-99-99"), "exporter.yml: not YAML"),
+    "a limit that no computer has": (
+        lambda folder: config(folder, limits={"body_bytes": 10**20}),
+        "limits.body_bytes: expected a whole number, 1,024 to 1,000,000,000,000",
+    ),
+    "a duration of a million years": (
+        lambda folder: config(folder, retention="1000000y"),
+        "retention: expected a duration of at most 100y",
+    ),
+    "a duration without end": (
+        lambda folder: config(folder, retention=f"{'9' * 400}y"),
+        "retention: expected a duration of at most 100y",
+    ),
+    "a pattern of 5,000 parentheses": (
+        lambda folder: config(folder, projects={"include": ["(" * 5000]}),
+        "projects.include[0]: expected a regular expression that is not nested so deeply",
+    ),
+    "a pattern that repeats too often": (
+        lambda folder: config(folder, projects={"include": ["a{99999999999}"]}),
+        "projects.include[0]: expected a regular expression, got 'a{99999999999}': the repetition number is too large",
+    ),
     "a URL with a space": (runtime(base_url="http://h/a b"), "runtime.base_url: expected a URL such as"),
     "a host with a space": (runtime(base_url="http://a b"), "runtime.base_url: expected a URL such as"),
     "a URL with a space at its end": (runtime(base_url="http://h "), "runtime.base_url: expected a URL such as"),
@@ -340,6 +389,7 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, mistake: str) -> Non
     assert ended.returncode == 2, ended.stderr
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1, f"more than a line: {ended.stderr}"
+    assert len(ended.stderr) < 2500
     assert "hunter2" not in ended.stderr
     assert ended.stdout == ""
 
@@ -359,6 +409,8 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, mistake: str) -> Non
         ("TOKEN", "hunter2" * 20_000, {}, "runtime.token: expected at most 65,536 characters"),
         ("BASE_URL", "http://h ", {}, "runtime.base_url: expected a URL such as"),
         ("PROXY", "http://user:hunter2@a b:3128", {}, "runtime.proxy: expected a URL such as"),
+        ("HEADERS", "[" * 10_000, {}, "expected a YAML value such as 8, true or [a, b]"),
+        ("HEADERS", "9" * 5_000, {}, "expected a YAML value such as 8, true or [a, b]"),
         ("HEADERS", 'X-Tenant: "hunter2\\n"', {}, "runtime.headers: X-Tenant: expected one line of printable ASCII"),
     ],
 )

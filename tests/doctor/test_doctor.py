@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,34 @@ def test_json_contains_the_same(tmp_path: Path) -> None:
         each for each in report["fields"] if (each["resource"], each["field"]) == ("jobs", "records.completed")
     )
     assert completed["found"] == completed["items"] > 5
+
+
+async def test_no_personal_data_of_a_response_is_printed() -> None:
+    clock = Clock(time.time())
+    scripted = ScriptedRuntime(clock)
+    scripted.put(
+        createdAt=clock() - 60,
+        startedAt=clock() - 60,
+        status="waits for ann@example.com",
+        trigger="Ann Smith",
+        failures=[
+            {"step": "Mail", "errorCode": "no such address: ann@example.com", "count": 1, "message": "Ann Smith"}
+        ],
+        records={"total": 2, "completed": 1, "failed": 1},
+    )
+    scripted.put("odd", parentJobId={"name": "Ann Smith"}, records={"waiting": "Ann Smith"})
+    scripted.failed_records["run-1"] = [
+        {"id": "ann@example.com", "status": "failed", "failedStep": {"name": "Mail"}, "errorCode": "Ann Smith"}
+    ]
+    async with FaultyRuntime(scripted).serving() as url:
+        diagnosis = await examine(only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": url})))
+    assert [check.what for check in diagnosis.checks if check.ok is False] == []
+    for text in (diagnosis.as_text(), json.dumps(diagnosis.as_tree())):
+        for secret in ("Ann", "ann@", "Smith", "example.com"):
+            assert secret not in text, text
+    shown = {each.field: each.example for each in diagnosis.fields}
+    assert shown["failures"] == '[{"step": "Mail", "errorCode": "other",…'
+    assert shown["errorCode"] == shown["trigger"] == "other"
 
 
 def test_an_unreachable_runtime_is_reported_in_one_line() -> None:

@@ -94,6 +94,18 @@ def test_names_that_match_nothing_are_listed_next_to_the_fields_that_were_not_fo
     }
 
 
+def test_what_is_no_code_is_not_suggested_as_one_and_no_address_is_printed() -> None:
+    """Its values would become labels."""
+    record = {"id": 1, "error": "No answer from Ann Smith", "reason": "TIMEOUT", "ann@example.com": {"status": "x"}}
+    job = {"id": 1, "triggeredBy": "bob@example.com", "+49 170 1234567": 1}
+    text = from_responses("http://127.0.0.1:8090", {"records": [record], "jobs": [job]}, {})
+    resources = yaml.safe_load(text)["runtime"]["resources"]
+    assert resources["records"]["fields"] == {"id": "id", "errorCode": "reason"}
+    assert resources["jobs"]["fields"] == {"id": "id"}
+    for secret in ("Ann", "ann@", "bob@", "1234567"):
+        assert secret not in text
+
+
 def test_responses_without_items_are_an_error() -> None:
     with pytest.raises(SuggestError, match="no items to guess fields from"):
         from_responses("http://127.0.0.1:8090", {"jobs": [], "health": [{}]}, {})

@@ -43,7 +43,7 @@ class Observer:
     def decoded_items(self, kind: str, count: int) -> None:
         self.items.append((kind, count))
 
-    def invalid_item(self, kind: str, reason: str) -> None:
+    def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None:
         self.invalid.append((kind, reason))
 
     def implausible_time(self, kind: str, field: str) -> None:
@@ -250,6 +250,46 @@ def test_an_error_message_is_not_decoded() -> None:
     (failed,) = decoder().failed_records(page(record)).items
     assert (failed.id, failed.step, failed.error_code) == ("r1", "sms", "E1")
     assert "555" not in repr(failed)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("TIMEOUT", "TIMEOUT"),
+        ("smtp.550-5.1.1", "smtp.550-5.1.1"),
+        ("30007", "30007"),
+        ("", ""),
+        ("No answer from Ann Smith", "other"),
+        ("ann@example.com", "other"),
+        ("Ann\u00a0Smith", "other"),
+        ("Ann\nSmith", "other"),
+        ("+15550100555", "other"),
+        ("(555)0100-555", "other"),
+        ("5550100555", "other"),
+        ("A" * 40 + "@example.com", "A" * 40),
+    ],
+)
+def test_what_is_no_code_is_other(text: str, shown: str) -> None:
+    """People write what happened where a code belongs."""
+    made = decoder()
+    record = {"id": "r1", "errorCode": text}
+    job = {**JOB, "trigger": text, "failures": [{"step": "Mail", "errorCode": text, "count": 1}]}
+    # From the second time on it comes from a cache.
+    for _ in range(2):
+        assert made.failed_records(page(record)).items[0].error_code == shown
+        (run,) = made.jobs(page(job)).items
+        assert (run.trigger, run.failures[0].error_code) == (shown, shown)
+
+
+def test_an_address_is_neither_the_id_of_a_record_nor_an_unknown_status() -> None:
+    observer = Observer()
+    made = decoder(observer)
+    found = made.failed_records(page({"id": "ann@example.com"}, {"id": "bob@example.com"}, {"id": "r1"})).items
+    assert [each.id for each in found][2] == "r1"
+    assert len({each.id for each in found}) == 3
+    assert "example" not in repr(found)
+    made.jobs(page({**JOB, "status": "waits for ann@example.com"}, {**JOB, "status": "odd"}))
+    assert observer.unmapped == ["other", "odd"]
 
 
 @pytest.mark.parametrize(
