@@ -199,13 +199,17 @@ class LimitsConfig(strict.Section, frozen=True):
     """Pages of a list; a longer list counts as endless."""
     body_bytes: int = 33_554_432
     """Decompressed bytes of one response."""
+    read_bytes: int = 67_108_864
+    """Bytes that all reads of a runtime may hold in memory until they are applied."""
+    meters: int = 1_000
+    """Meters of the plan; more are an error."""
 
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("spinners", 1), ("spinners_per_project", 1),
                             ("failed_records_per_run", 0), ("failed_records", 0),
                             ("failed_record_requests", 1), ("rereads", 1),
                             ("failure_groups", 1), ("label_length", 16), ("projects", 1),
-                            ("pages", 1), ("body_bytes", 1024)):  # fmt: skip
+                            ("pages", 1), ("body_bytes", 1024), ("read_bytes", 1024), ("meters", 1)):  # fmt: skip
             if not least <= getattr(self, name) <= MAX_LIMIT:
                 raise ValueError(f"{name}: expected a whole number, {least:,} to {MAX_LIMIT:,}")
 

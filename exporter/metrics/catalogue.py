@@ -90,12 +90,13 @@ def _failures(shown: ShownRun, now: ScrapeContext) -> Sequence[Sample]:
     for failure in shown.run.snapshot.failures:
         key = (failure.step, failure.error_code)
         groups[key] = groups.get(key, 0) + failure.count
+    rest = groups.pop(("other", "other"), 0)
     largest = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     most = now.store.config.limits.failure_groups
     named = dict(largest[:most])
-    rest = sum(count for _, count in largest[most:])
+    rest += sum(count for _, count in largest[most:])
     if rest:
-        named["other", "other"] = named.get(("other", "other"), 0) + rest
+        named["other", "other"] = rest
     return tuple(named.items())
 
 

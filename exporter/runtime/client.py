@@ -10,15 +10,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
+from exporter.config import LimitsConfig
 from exporter.config.api_description import ListFilter, Paging, Resources, present
 from exporter.errors import ApiError, ConfigError
 from exporter.runtime.auth import Credentials
 from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
 from exporter.runtime.endpoint import Endpoint
+from exporter.runtime.held import LEAST_PER_ITEM, HeldBytes
 from exporter.runtime.http_client import RETRIES, ApiResponse, HttpClient, NotFoundError, error_code, refusal
 from exporter.runtime.layout import GoneError, NullListError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
-from exporter.runtime.paging import PageInfo, PageSizes, Request, next_link
+from exporter.runtime.paging import PageInfo, PageSizes, Request, digest, next_link
 from exporter.runtime.time_slices import TimeSlices
 from exporter.status import Status
 
@@ -82,10 +84,10 @@ class RuntimeClient:
         *,
         credentials: Credentials,
         decoder: Decoder,
-        max_pages: int,
+        limits: LimitsConfig,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`max_pages` limits the pages of a list, in case it never ends."""
+        """`limits` bound what is read, in case a list never ends."""
         self._http_client = http_client
         self._wall = wall
         self._base_url = base_url.rstrip("/")
@@ -93,7 +95,9 @@ class RuntimeClient:
         self._endpoints = {name: Endpoint(name, resource) for name, resource in present(resources).items()}
         self._credentials = credentials
         self._decoder = decoder
-        self._max_pages = max_pages
+        self._limits = limits
+        self.held = HeldBytes(limits.read_bytes)
+        """What the reads hold; whoever collects pages adds them."""
         self.lists_all_projects = self.has("projects") and resources.jobs.lists_all_projects
         """Whether the list of a project's runs is one of all projects, of which each run tells its own."""
         every = resources.jobs.of_all_projects if self.has("projects") else None
@@ -265,7 +269,10 @@ class RuntimeClient:
     async def usage(self) -> tuple[Meter, ...]:
         """Read the organisation's plan meters."""
         response = await self._send(self._endpoints["usage"], self._endpoints["usage"].request({}))
-        return self._decode("usage", self._decoder.usage, response)
+        meters = self._decode("usage", self._decoder.usage, response)
+        if len(meters) > self._limits.meters:
+            raise ApiError(f"usage: the plan has more meters than limits.meters ({self._limits.meters:,})")
+        return meters
 
     async def _pages(
         self,
@@ -280,7 +287,8 @@ class RuntimeClient:
         headers = {"If-None-Match": etag} if etag else {}
         cached, fresh = {} if cache is None else cache.pages, dict[str, CachedPage[T]]()
         pages = endpoint.pages(request)
-        before: tuple[bytes, tuple[T, ...]] = b"", ()
+        # Hashes, since thousands of projects can be between two pages at the same time.
+        before = b"", hash(())
         while True:
             place = repr(pages.request)
             if (known := cached.get(place)) is not None:
@@ -309,7 +317,7 @@ class RuntimeClient:
                     return
                 link, etag = next_link(response.headers), _usable_etag(response)
             as_of = response.date if response.status == 304 or listing.as_of is None else listing.as_of
-            if etag is not None:
+            if etag is not None and cache is not None:
                 fresh[place] = CachedPage(etag, listing, link)
             has_next = pages.next(
                 PageInfo(
@@ -319,20 +327,22 @@ class RuntimeClient:
                     listing.total,
                     listing.more,
                     # Also if the server ignores the page parameter.
-                    repeats=(response.status != 304 and response.body == before[0]) or listing.items == before[1] != (),
+                    repeats=(response.status != 304 and digest(response.body) == before[0])
+                    or hash(listing.items) == before[1] != hash(()),
                 )
             )
             etag = etag if pages.number == 1 else None
-            yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at)
+            size = max(len(response.body), LEAST_PER_ITEM * len(listing.items))
+            yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at, size=size)
             if not has_next:
                 if cache is not None:
                     cache.pages = fresh
                 return
-            if pages.number > self._max_pages:
+            if pages.number > self._limits.pages:
                 raise ListTooLongError(
-                    f"{endpoint.name}: the list has more pages than limits.pages ({self._max_pages})"
+                    f"{endpoint.name}: the list has more pages than limits.pages ({self._limits.pages})"
                 )
-            headers, before = {}, (response.body, listing.items)
+            headers, before = {}, (digest(response.body), hash(listing.items))
 
     async def _send(
         self,
@@ -380,9 +390,13 @@ class RuntimeClient:
 
 
 def _usable_etag(response: ApiResponse) -> str | None:
-    """Return the ETag; None without one, or if a request cannot carry it."""
+    """Return the ETag; None without one, or if a request cannot carry it, or if it is too long to be kept."""
     etag = response.headers.get("ETag", "")
-    return etag if etag.isascii() and etag.isprintable() and etag else None
+    return etag if etag.isascii() and etag.isprintable() and 0 < len(etag) <= MAX_ETAG else None
+
+
+MAX_ETAG = 1000
+"""Characters of an ETag: one is kept for each project."""
 
 
 def _ids_of(run: RunSnapshot | None, project_id: str) -> dict[str, str]:

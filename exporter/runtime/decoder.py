@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from exporter.config import LimitsConfig
 from exporter.config.api_description import Resources, present, reports_heartbeats
 from exporter.errors import unforeseen
 from exporter.runtime.almost_json import document
@@ -58,6 +59,9 @@ MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 MAX_IMPLAUSIBLE = 20_000
 """Implausible times that are noted, so that each is counted once."""
+
+MAX_REF = 1000
+"""Characters of a value that becomes a part of a path."""
 
 _SINGLE = ("health", "job")
 """Resources that are one item, not a list."""
@@ -133,6 +137,7 @@ class Decoder:
         resources: Resources,
         *,
         label_length: int,
+        failure_groups: int = LimitsConfig().failure_groups,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`wall` returns our own time, near which the runtime's times should be."""
@@ -141,6 +146,7 @@ class Decoder:
         self._statuses = statuses
         self._observer = observer
         self._label_length = label_length
+        self._failure_groups = failure_groups
         self._labels = LabelCache(label_length)
         self._codes = CodeCache(label_length)
         self._run_statuses: dict[str, Status] = {}
@@ -333,9 +339,11 @@ class Decoder:
         refs: tuple[tuple[str, str], ...] = ()
         if isinstance(wire, MappedJob):
             refs = tuple((wire.ref or {}).items())
+            if any(len(value) > MAX_REF for _, value in refs):
+                raise ValueError(f"ref: expected at most {MAX_REF:,} characters")
         return RunSnapshot(
             id=self._id(wire.id),
-            project_id=project_id,
+            project_id=project_id if project_id == known.project_id else self._id(project_id),
             spinner=labels[spinner],
             trigger=self._codes[wire.trigger or ""],
             parent_id=labels[wire.parent_job_id or ""],
@@ -355,7 +363,7 @@ class Decoder:
                 completed=counts.completed,
                 failed=counts.failed,
             ),
-            failures=tuple([self._failure(failure) for failure in wire.failures]) if wire.failures else (),
+            failures=self._failures(wire.failures) if wire.failures else (),
             spinner_id="" if wire.spinner_id is None else self._id(str(wire.spinner_id)),
             refs=refs,
             says_created=says_created,
@@ -371,8 +379,17 @@ class Decoder:
             self._run_statuses[text] = status
         return status
 
-    def _failure(self, wire: WireFailure) -> FailureCount:
-        return FailureCount(self._labels[wire.step or ""], self._codes[wire.error_code or ""], wire.count)
+    def _failures(self, failures: tuple[WireFailure, ...]) -> tuple[FailureCount, ...]:
+        """Return the largest groups; the others are one, as they are shown: an item can have a million of them."""
+        found = [
+            FailureCount(self._labels[each.step or ""], self._codes[each.error_code or ""], each.count)
+            for each in failures
+        ]
+        if len(found) <= self._failure_groups:
+            return tuple(found)
+        found.sort(key=lambda each: -each.count)
+        rest = sum(each.count for each in found[self._failure_groups :])
+        return (*found[: self._failure_groups], FailureCount(OTHER, OTHER, rest))
 
     def _meter(self, wire: WireMeter, bounds: Bounds) -> Meter:
         for field, number in (("used", wire.used), ("limit", wire.limit)):

@@ -125,3 +125,5 @@ class ListPage(Generic[T]):
     etag: str | None = None
     not_modified: bool = False
     requested_at: float | None = None
+    size: int = 0
+    """Bytes that it takes in memory, about."""

@@ -6,6 +6,7 @@ learned, and a short first page is followed by a request for the second until it
 """
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -67,7 +68,7 @@ class Pages:
         self._name = name
         self._paging = paging
         self._sizes = sizes
-        self._requested = {repr(first)}
+        self._requested = {_digest_of(first)}
         self._seen = 0
         self._before: PageInfo | None = None
 
@@ -94,15 +95,17 @@ class Pages:
         following = self._counted(page) if self.is_counted else self._told(page)
         if following is None:
             return False
-        if repr(following) in self._requested or (page.repeats and not self.is_counted):
+        if _digest_of(following) in self._requested or (page.repeats and not self.is_counted):
             raise self._error("the list does not end: the next page is one that was already read")
-        self._requested.add(repr(following))
+        self._requested.add(_digest_of(following))
         self.request, self._before, self.number = following, page, self.number + 1
         return True
 
     def _told(self, page: PageInfo) -> Request | None:
         """Return the request for what a cursor or a link leads to."""
         paging, following = self._paging, None
+        if max(len(page.cursor or ""), len(page.link or "")) > MAX_CURSOR:
+            raise self._error(f"the cursor or the URL of the next page has more than {MAX_CURSOR:,} characters")
         if paging.style == "cursor" and page.cursor:
             following = with_parameter(self.request, paging.parameter, page.cursor)
         elif paging.style == "link":
@@ -158,6 +161,19 @@ class Pages:
 
     def _error(self, what: str) -> ApiError:
         return ApiError(f"{self._name}: {what}")
+
+
+MAX_CURSOR = 16_384
+"""Characters of a cursor or a link: it becomes part of a request."""
+
+
+def digest(content: bytes) -> bytes:
+    """Return a short value that differs for different contents, to compare them later."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _digest_of(request: Request) -> bytes:
+    return digest(repr(request).encode(errors="backslashreplace"))
 
 
 def with_parameter(request: Request, parameter: str, value: Any) -> Request:

@@ -83,6 +83,7 @@ class MonitoredRuntime:
             _DecodeObserver(metrics),
             config.runtime.resources,
             label_length=config.limits.label_length,
+            failure_groups=config.limits.failure_groups,
             wall=dependencies.wall,
         )
         http_client = HttpClient(
@@ -105,7 +106,7 @@ class MonitoredRuntime:
             config.runtime.resources,
             credentials=_credentials(config),
             decoder=self.decoder,
-            max_pages=config.limits.pages,
+            limits=config.limits,
             wall=dependencies.wall,
         )
         project_list = ProjectList(

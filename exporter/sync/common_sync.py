@@ -17,6 +17,7 @@ from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, TOLERANCE
 from exporter.runs.store import Store
 from exporter.runtime.client import ListTooLongError, RuntimeClient
+from exporter.runtime.held import HeldTooMuchError, Holding
 from exporter.runtime.http_client import PausedError, RefusedError, TransientError
 from exporter.runtime.model import ListPage, RunSnapshot
 from exporter.sync.problems import ProblemLog, one_read
@@ -186,7 +187,7 @@ class CommonSync:
             return {}
         try:
             with one_read(), contextlib.ExitStack() as opened:
-                return await read(_Group(members, opened))
+                return await read(_Group(members, opened, opened.enter_context(self._client.held.open("jobs"))))
         except ApiError as error:
             if self._is_left_alone(error):
                 return {}
@@ -198,7 +199,7 @@ class CommonSync:
         """Whether the projects are to be read by themselves after an error of their common list."""
         if not self._client.can_list_one_project:
             return False
-        if isinstance(error, ListTooLongError):
+        if isinstance(error, ListTooLongError | HeldTooMuchError):
             return True
         is_refused = isinstance(error, RefusedError)
         if isinstance(error, PausedError) or (isinstance(error, RefusedError) and error.status == 401):
@@ -396,8 +397,9 @@ class CommonSync:
 class _Group:
     """Projects that are read together, and what has arrived of them."""
 
-    def __init__(self, members: Iterable[str], opened: contextlib.ExitStack) -> None:
+    def __init__(self, members: Iterable[str], opened: contextlib.ExitStack, holding: Holding) -> None:
         """`opened` closes the reads of which a part is applied before the whole list has arrived."""
+        self._holding = holding
         self.members = dict.fromkeys(members)
         self.opened = opened
         self.parts: dict[str, Slice] = {}
@@ -408,7 +410,8 @@ class _Group:
         self._new: dict[str, Slice] = {}
 
     def add(self, page: ListPage[RunSnapshot], at: float) -> None:
-        """Add a page, which arrived at our monotonic time `at`."""
+        """Add a page, which arrived at our monotonic time `at`. Raises `ApiError` if too much is held."""
+        self._holding.add(page.size)
         by_project: dict[str, list[RunSnapshot]] = {}
         for run in page.items:
             by_project.setdefault(run.project_id, []).append(run)
@@ -425,5 +428,6 @@ class _Group:
 
     def take_new(self) -> Iterable[tuple[str, Slice]]:
         """Return the projects of which something was added since the last call."""
+        self._holding.release()
         new, self._new, self.held = self._new, {}, 0
         return new.items()

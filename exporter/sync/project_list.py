@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from exporter.runs.names import unique_names
 from exporter.runtime.client import PageCache, RuntimeClient
-from exporter.runtime.model import Project
+from exporter.runtime.model import ListPage, Project
 
 ONLY_PROJECT = "default"
 """The id of the single project where the API has none."""
@@ -76,7 +76,11 @@ class ProjectList:
             return
         sweeps = now - self._swept_at >= self._sweep_interval
         cache = PageCache[Project]() if sweeps else self._cache
-        pages = [page async for page in self._client.projects(cache)]
+        pages: list[ListPage[Project]] = []
+        with self._client.held.open("projects") as holding:
+            async for page in self._client.projects(cache):
+                holding.add(page.size)
+                pages.append(page)
         for page in pages:
             if page.as_of is not None:
                 observe(page.as_of, page.requested_at)

@@ -16,6 +16,7 @@ from exporter.runs.read import ProjectRead
 from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
+from exporter.runtime.held import Holding
 from exporter.runtime.http_client import NotFoundError
 from exporter.runtime.model import ListPage, Project, RunSnapshot
 from exporter.sync.budget import Budget
@@ -126,7 +127,8 @@ class ProjectSync:
         begun = None if part is None else part.read
         with self._store.reading(project_id) if begun is None else contextlib.nullcontext(begun) as read:
             if part is None or common is None:
-                gone = await self._read_runs(read, project_id, name or "")
+                with self._client.held.open("jobs") as holding:
+                    gone = await self._read_runs(read, project_id, name or "", holding)
             else:
                 gone = await self._read_slice(read, project_id, part, common)
             shared_ids = read.shared_ids
@@ -155,10 +157,11 @@ class ProjectSync:
         self._cursors.pop(project_id, None)
         self._begun_first_reads.pop(project_id, None)
         self._unlisted_since.pop(project_id, None)
-        self._counters.pop(project_id, None)
+        if (counter := self._counters.pop(project_id, None)) is not None:
+            counter.close()
         self._found.pop(project_id, None)
 
-    async def _read_runs(self, read: ProjectRead, project_id: str, name: str) -> list[str]:
+    async def _read_runs(self, read: ProjectRead, project_id: str, name: str, holding: Holding) -> list[str]:
         """Read what changed; return the runs that the runtime no longer has."""
         cursor = self._cursors.get(project_id, _Cursor())
         project = Project(project_id, name)
@@ -166,7 +169,7 @@ class ProjectSync:
         is_due = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
         sweeps = is_due or bool(cursor.unread)
         open_before = self._store.open_runs(project_id) if sweeps else {}
-        active = RunList(open_before)
+        active = RunList(open_before, holding)
         if sweeps and self._client.can_list_active:
             async for page in self._runs_of(project, active=True):
                 active.add(page, self._monotonic())
@@ -186,6 +189,7 @@ class ProjectSync:
         lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
         gone, unread = await self._reread(project_id, lost, cursor.unread, active)
         as_of = self._seen_at(changed.first)
+        holding.check()
         responses = [*active.drain(), *changed.drain()]
         if self._client.counts_records:
             responses = await self._count_records(project_id, responses)
@@ -244,7 +248,7 @@ class ProjectSync:
         self, project: Project, active: RunList, since: float, etag: str | None, first: ProjectRead | None
     ) -> RunList:
         """Read what changed since a time of the runtime's clock; `first` is the read if it is the project's first."""
-        changed = RunList(active.unseen, asked_at=self._monotonic())
+        changed = RunList(active.unseen, active.holding, asked_at=self._monotonic())
         async for page in self._runs_of(project, updated_since=since, etag=etag):
             changed.add(page, self._monotonic())
             if first is not None:
@@ -255,6 +259,9 @@ class ProjectSync:
                 counts = self._client.counts_records
                 ready = changed.drain_ended(horizon) if counts else [*active.drain(), *changed.drain()]
                 await self.apply(first, ready, horizon)
+                if (holding := active.holding) is not None:
+                    applied = sum(len(response.runs) for response in ready)
+                    holding.release(page.size * applied // max(len(page.items), 1) if counts else None)
         return changed
 
     def since(self, project_id: str, lead: float | None = None) -> float:

@@ -3,15 +3,18 @@
 An open run costs at least one request in every sync, one for each page of records; an ended run is counted once.
 """
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
 
+from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, RuntimeClock
 from exporter.runs.run import Run
 from exporter.runtime.client import RuntimeClient
+from exporter.runtime.held import LEAST_PER_ITEM, Holding
 from exporter.runtime.model import FailureCount, RecordCounts, RecordSnapshot, RunSnapshot
 from exporter.status import Status
 
@@ -25,6 +28,8 @@ class RecordCounter:
         self._clock = clock
         self._overlap = overlap
         self._counted: dict[str, _Counted] = {}
+        self._kept: Holding | None = None
+        """What is kept between reads."""
 
     async def count(self, snapshot: RunSnapshot, known: Run | None) -> RunSnapshot:
         """Return a snapshot with its records counted; `known` is the run in the store.
@@ -41,9 +46,11 @@ class RecordCounter:
         at = self._clock.monotonic()
         records = dict(counted.records) if since is not None else {}
         as_of = None
-        async for page in self._client.records(snapshot, changed_since=since):
-            as_of = page.as_of if as_of is None else as_of
-            records |= {record.record.id: record for record in page.items}
+        with self._client.held.open("records") as holding:
+            async for page in self._client.records(snapshot, changed_since=since):
+                holding.add(page.size)
+                as_of = page.as_of if as_of is None else as_of
+                records |= {record.record.id: record for record in page.items}
         if snapshot.status.ended:
             self._counted.pop(snapshot.id, None)
         elif self._client.can_list_changed_records:
@@ -55,8 +62,19 @@ class RecordCounter:
         return _with_counts(snapshot, records)
 
     def keep_only(self, run_ids: Mapping[str, object]) -> None:
-        """Forget the records of all other runs."""
+        """Forget the records of all other runs, and of all runs if they take too much: they are listed again then."""
         self._counted = {run_id: counted for run_id, counted in self._counted.items() if run_id in run_ids}
+        self.close()
+        self._kept = self._client.held.open("records")
+        self._kept.when_refused(lambda: self._counted.clear())
+        with contextlib.suppress(ApiError):
+            self._kept.add(LEAST_PER_ITEM * sum(len(each.records) for each in self._counted.values()))
+
+    def close(self) -> None:
+        """Hold nothing any more; called when its project is dropped."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

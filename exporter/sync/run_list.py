@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from exporter.errors import ApiError
 from exporter.runs.read import ProjectRead
 from exporter.runs.run import ended_before
+from exporter.runtime.held import Holding
 from exporter.runtime.model import ListPage, RunSnapshot
 
 
@@ -26,8 +27,16 @@ class Response:
 class RunList:
     """A list of runs while its pages are read."""
 
-    def __init__(self, expected: Iterable[str], *, asked_at: float = -math.inf) -> None:
-        """`expected` are ids of runs that should be in it; `asked_at` is our monotonic time of the first request."""
+    def __init__(
+        self, expected: Iterable[str], holding: Holding | None = None, *, asked_at: float = -math.inf
+    ) -> None:
+        """`expected` are ids of runs that should be in it; `asked_at` is our monotonic time of the first request.
+
+        `holding` is of the read, unless the caller counts what is held.
+        """
+        self.holding = holding
+        if holding is not None:
+            holding.when_refused(self.drain)
         self.asked_at = asked_at
         self.unseen = set(expected)
         """Expected runs that were on no page so far."""
@@ -41,7 +50,9 @@ class RunList:
         """The first page, without its runs: what changed after it may be missing from the list."""
 
     def add(self, page: ListPage[RunSnapshot], at: float) -> None:
-        """Add the next page, which arrived at our monotonic time `at`."""
+        """Add the next page, which arrived at our monotonic time `at`. Raises `ApiError` if the read holds too much."""
+        if self.holding is not None:
+            self.holding.add(page.size)
         requested_at = at if page.requested_at is None else page.requested_at
         if self.first.as_of is None:
             self.first = Response((), page.as_of, requested_at, at)

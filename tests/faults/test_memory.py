@@ -62,6 +62,21 @@ def runs(count: int, *, spinners: int = 1) -> Fault:
     return fault
 
 
+async def endless_list(exchange: Exchange) -> None:
+    """Send runs that have not ended, as short as they can be, in pages without end; nothing else is fast."""
+    if exchange.request.url.params.get("active") != "true":
+        await exchange.send()
+        return
+    start = int(exchange.request.url.params.get("cursor", "0"))
+    time = "2025-11-24T16:00Z"
+    made = b",".join(
+        b'{"id":"%d","spinnerName":"a","status":"r","createdAt":"%s","updatedAt":"%s"}'
+        % (number, time.encode(), time.encode())
+        for number in range(start, start + 10_000)
+    )
+    await exchange.send(b'{"items":[%s],"nextCursor":"%d"}' % (made, start + 10_000))
+
+
 async def endless_body(exchange: Exchange) -> None:
     exchange.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
@@ -93,6 +108,11 @@ BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
             runs(20_000, spinners=20_000),
             EMPTY + 20_000 * PER_RUN + LimitsConfig().spinners_per_project * PER_SPINNER,
             id="20,000 names of spinners",
+        ),
+        pytest.param(
+            endless_list,
+            EMPTY + LimitsConfig().read_bytes + 10_000 * 2_000,
+            id="an endless list of runs that have not ended",
         ),
         pytest.param(endless_body, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="an endless body"),
         pytest.param(gzip_bomb, EMPTY + CONCURRENT * LimitsConfig().body_bytes, id="a gzip bomb of a gigabyte"),

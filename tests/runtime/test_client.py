@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import uvicorn
 
+from exporter.config import LimitsConfig
 from exporter.config.api_description import FieldSource, Resource, Resources
 from exporter.errors import ApiError
 from exporter.runtime.auth import Credentials, Token
@@ -81,7 +82,7 @@ def client(
         resources,
         credentials=Credentials(Token(value=TOKEN)),
         decoder=Decoder(StatusMap(), observed, resources, label_length=128),
-        max_pages=max_pages,
+        limits=LimitsConfig(pages=max_pages),
     )
 
 
@@ -139,6 +140,13 @@ async def test_only_a_list_with_a_single_page_has_an_etag() -> None:
     assert [page.etag async for page in many.projects()] == [None, None]
     one = client(lambda request: httpx.Response(200, json=a_list("a"), headers=etag))
     assert [page.etag async for page in one.projects()] == ['"1"']
+
+
+@pytest.mark.parametrize(("length", "kept"), [(1000, True), (1001, False)])
+async def test_an_etag_that_is_too_long_is_not_kept(length: int, kept: bool) -> None:
+    etag = {"ETag": f'"{"x" * (length - 2)}"'}
+    api = client(lambda request: httpx.Response(200, json=a_list("a"), headers=etag))
+    assert [bool(page.etag) async for page in api.projects()] == [kept]
 
 
 async def test_304_means_not_modified_and_has_the_time_of_its_date_header() -> None:
@@ -424,7 +432,9 @@ async def test_a_list_with_more_pages_than_the_limit_is_an_error() -> None:
 
 async def test_a_cursor_that_is_too_long_for_a_url_is_an_error() -> None:
     api = client(lambda request: httpx.Response(200, json=a_list("a", cursor="x" * 100_000)))
-    with pytest.raises(ApiError, match=r"^projects: not requested \(InvalidURL\)$"):
+    with pytest.raises(
+        ApiError, match=r"^projects: the cursor or the URL of the next page has more than 16,384 characters$"
+    ):
         await read(api.projects())
 
 

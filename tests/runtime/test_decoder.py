@@ -281,6 +281,15 @@ def test_what_is_no_code_is_other(text: str, shown: str) -> None:
         assert (run.trigger, run.failures[0].error_code) == (shown, shown)
 
 
+def test_only_the_largest_groups_of_failures_are_kept() -> None:
+    groups = [{"step": f"Step {number}", "errorCode": "E", "count": number} for number in range(1, 1001)]
+    (run,) = decoder().jobs(page({**JOB, "failures": groups})).items
+    assert [(each.step, each.count) for each in run.failures] == [
+        *((f"Step {number}", number) for number in range(1000, 990, -1)),
+        ("other", sum(range(1, 991))),
+    ]
+
+
 def test_an_address_is_neither_the_id_of_a_record_nor_an_unknown_status() -> None:
     observer = Observer()
     made = decoder(observer)

@@ -7,6 +7,7 @@ import pytest
 from exporter.errors import ApiError
 from exporter.runtime.client import CachedPage, PageCache
 from exporter.runtime.decoder import DecodedPage
+from exporter.runtime.held import HeldBytes
 from exporter.runtime.model import ListPage, Project
 from exporter.sync.project_list import ProjectList
 from tests.builders import NOON, Clock
@@ -22,6 +23,7 @@ class Api:
     def __init__(self, *pages: ListPage[Project]) -> None:
         self.pages = list(pages)
         self.reads: list[bool] = []
+        self.held = HeldBytes(1_000_000)
 
     def has(self, resource: str) -> bool:
         return resource == "projects"

@@ -1,0 +1,134 @@
+"""What a list can hold: a read that holds too much fails alone, with an error that names the setting."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+
+from exporter.config import LimitsConfig
+from exporter.errors import ApiError
+from exporter.runtime.held import HeldBytes
+from exporter.service import Exporter
+from tests.builders import NOON, Clock
+from tests.faults.test_transport import two_projects, up
+from tests.metrics.test_exposition import samples, value
+from tests.scripted import ScriptedRuntime, exporter_of
+
+
+async def scraped(made: Exporter, clock: Clock) -> tuple[Any, str]:
+    clock.advance(130)
+    with structlog.testing.capture_logs() as lines:
+        page = samples(str(await made.page(max_wait=100)))
+    return page, str(lines)
+
+
+def endless(runtime: ScriptedRuntime, path: str, items: int, page: int = 100) -> None:
+    """Let a list have that many more items than it has."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith(path) or "active" not in str(request.url.query):
+            return None
+        start = int(request.url.params.get("cursor", "0"))
+        job = {"spinnerName": "welcome", "status": "running", "createdAt": "2025-11-24T16:00:00Z"}
+        found = [{**job, "id": f"r{n}", "updatedAt": "2025-11-24T16:00:00Z"} for n in range(start, start + page)]
+        following = str(start + page) if start + page < items else None
+        return httpx.Response(200, json={"items": found, "nextCursor": following, "asOf": None})
+
+    runtime.interfere = answer
+
+
+async def test_a_list_of_runs_that_is_too_long_costs_its_project_alone() -> None:
+    """Runs that have not ended are staged until the last page: 70 MB/s, and 3.3 GB in 45 s."""
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=1_000_000))
+    await scraped(made, clock)
+    endless(runtime, "/projects/p1/jobs", 10_000)
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 0, 1)
+    assert value(found, "spinner_run_info", run_id="run-1") == 1, "a read that fails changes nothing"
+    assert "jobs: what is read takes more than limits.read_bytes (1,000,000)" in lines
+    assert len(runtime.job_lists()) < 50, "the list is read on"
+    runtime.interfere = lambda request: None
+    found, _ = await scraped(made, clock)
+    assert up(found) == (1, 1, 1)
+    await made.close()
+
+
+async def test_what_has_been_applied_is_not_held() -> None:
+    """The whole history of a project is read at first, page by page."""
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    for number in range(3000):
+        runtime.put(f"old-{number}", status="completed", endedAt=NOON - 1)
+    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=600_000))
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 1, 1), lines
+    await made.close()
+
+
+async def test_a_list_of_projects_that_is_too_long_is_an_error_and_the_projects_stay() -> None:
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=1_000_000))
+    await scraped(made, clock)
+    runtime.projects |= {f"q{number}": f"Project {number}" for number in range(3_000)}
+    found, lines = await scraped(made, clock)
+    assert value(found, "spinner_api_up") == 0
+    assert "projects: what is read takes more than limits.read_bytes (1,000,000)" in lines
+    assert value(found, "spinner_run_info", run_id="run-1") == 1
+    await made.close()
+
+
+async def test_more_meters_than_a_plan_has_are_an_error_of_the_plan_alone() -> None:
+    """200,000 meters were 600,199 series."""
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    made = exporter_of(runtime)
+    meters = [{"name": f"m{number}", "used": 1} for number in range(1_001)]
+    body = json.dumps({"plan": "pro", "meters": meters})
+    runtime.interfere = lambda request: (
+        httpx.Response(200, content=body) if request.url.path.endswith("/usage") else None
+    )
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 1, 1)
+    assert "usage: the plan has more meters than limits.meters (1,000)" in lines
+    assert not [sample for sample in found if sample[0] == "spinner_plan_used"]
+    await made.close()
+
+
+def test_the_read_that_holds_the_most_is_refused_and_not_the_last_one() -> None:
+    held = HeldBytes(100)
+    dropped: list[str] = []
+    large, small = held.open("large"), held.open("small")
+    large.when_refused(lambda: dropped.append("large"))
+    large.add(90)
+    small.add(20)
+    assert dropped == ["large"]
+    assert held.total == 20
+    small.add(75)
+    with pytest.raises(ApiError, match=r"^large: what is read takes more than limits\.read_bytes \(100\)$"):
+        large.check()
+    with pytest.raises(ApiError, match=r"^large: "):
+        large.add(1)
+    with pytest.raises(ApiError, match=r"^small: "):
+        small.add(10)
+    assert held.total == 0
+
+
+def test_what_is_applied_or_forgotten_is_no_longer_held() -> None:
+    held = HeldBytes(100)
+    with held.open("a read") as holding:
+        holding.add(90)
+        holding.release(50)
+        holding.add(60)
+        assert held.total == 100
+        holding.release()
+        holding.add(100)
+    assert held.total == 0
+    forgotten = held.open("another")
+    forgotten.add(100)
+    del forgotten
+    assert held.total == 0
