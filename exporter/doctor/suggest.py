@@ -4,6 +4,7 @@ The result can be wrong: it is meant to be reviewed, corrected and checked with 
 """
 
 import asyncio
+import contextlib
 import copy
 import re
 import ssl
@@ -14,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import yaml
 
+from exporter.config import strict
 from exporter.config.files import UnreadableFileError, read_bytes
+from exporter.config.values import canonical_url
 from exporter.errors import ExporterError
+from exporter.runtime.almost_json import document
+from exporter.runtime.body import BodyError, TooLargeError, read_body
 from exporter.runtime.codes import is_code
 from exporter.runtime.connection_errors import kind_of
 from exporter.runtime.proxies import proxy_from_environment
@@ -91,30 +97,58 @@ class SuggestError(ExporterError):
 
 async def read_openapi(location: str) -> Any:
     """Return the OpenAPI document at a URL or in a file. Raises `SuggestError`."""
+    is_url = location.startswith(("http://", "https://"))
+    # A URL can have a token in its query.
+    where = _without_secrets(location) if is_url else location
     try:
-        if location.startswith(("http://", "https://")):
-            # Without the token: the document may be on another host.
-            response = await _get(location)
-            if response.status_code != 200:
-                raise SuggestError(f"{location}: HTTP {response.status_code}")
-            text = response.text
+        if is_url:
+            async with asyncio.timeout(READ_TIMEOUT):
+                content = await _get(location)
         else:
             content = await asyncio.to_thread(read_bytes, Path(location), limit=MAX_OPENAPI, what="a document")
-            text = content.decode()
-        return yaml.safe_load(text)
-    except (httpx.HTTPError, httpx.InvalidURL, _UnusableUrlError) as error:
-        raise SuggestError(f"{location}: no response ({kind_of(error)})") from None
+        return _parsed(content)
+    except (httpx.HTTPError, httpx.InvalidURL, _UnusableUrlError, TimeoutError) as error:
+        raise SuggestError(f"{where}: no response ({kind_of(error)})") from None
     except UnreadableFileError as error:
-        raise SuggestError(f"{location}: cannot be read: {error}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        raise SuggestError(f"{location}: neither JSON nor YAML") from None
+        raise SuggestError(f"{where}: cannot be read: {error}") from None
+    except (BodyError, _UnusableDocumentError) as error:
+        raise SuggestError(f"{where}: {error}") from None
+
+
+READ_TIMEOUT = 60.0
+"""Seconds in which a document must have been read."""
+
+MAX_YAML = 4_000_000
+"""Characters of a document in YAML, which is read slowly; a longer one must be JSON."""
+
+MAX_VALUES = 500_000
+"""Values of a document in YAML, after its aliases are expanded."""
 
 
 class _UnusableUrlError(Exception):
     """The URL, or that of its proxy, is not one."""
 
 
-async def _get(url: str) -> httpx.Response:
+class _UnusableDocumentError(Exception):
+    """What was read is no document. The text is the reason."""
+
+
+def _parsed(content: bytes) -> Any:
+    with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        return document(content)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise _UnusableDocumentError("neither JSON nor YAML") from None
+    if len(text) > MAX_YAML:
+        raise _UnusableDocumentError(f"not JSON, and more than {MAX_YAML:,} characters; convert it to JSON")
+    try:
+        return strict.parse(text, most=MAX_VALUES, unique_keys=False)
+    except strict.NotYamlError as error:
+        raise _UnusableDocumentError(f"neither JSON nor YAML: {error}") from None
+
+
+async def _get(url: str) -> bytes:
     try:
         # `trust_env` would read NO_PROXY in another way than the exporter.
         proxy = proxy_from_environment(url)
@@ -123,12 +157,35 @@ async def _get(url: str) -> httpx.Response:
         )
     except (ValueError, ImportError):
         raise _UnusableUrlError from None
-    async with client:
-        return await client.get(url)
+    # Without the token: the document may be on another host.
+    async with client, client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as response:
+        if response.status_code != 200:
+            raise _UnusableDocumentError(f"HTTP {response.status_code}")
+        try:
+            return await read_body(response, MAX_OPENAPI)
+        except TooLargeError:
+            raise _UnusableDocumentError(f"more than {MAX_OPENAPI:,} bytes") from None
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        return canonical_url(url)
+    except ValueError:
+        return "the URL of --openapi"
 
 
 def from_openapi(document: Any, base_url: str) -> str:
     """Return a config for an API that an OpenAPI document (version 3) describes. Raises `SuggestError`."""
+    try:
+        return _from_openapi(document, base_url)
+    except RecursionError:
+        raise SuggestError("not an OpenAPI document: it is nested too deeply") from None
+    except (TypeError, AttributeError, ValueError, LookupError) as error:
+        kind = type(error).__name__
+        raise SuggestError(f"not an OpenAPI document: a part of it is not as expected ({kind})") from None
+
+
+def _from_openapi(document: Any, base_url: str) -> str:
     if not isinstance(document, dict) or not isinstance(document.get("paths"), dict):
         raise SuggestError("not an OpenAPI document: it has no paths")
     api = _OpenApi(document)
@@ -212,6 +269,7 @@ def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
 class _OpenApi:
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
+        self._steps = 0
 
     def find(self, resource: str) -> dict[str, Any] | None:
         """Return the description of the most likely path of a resource."""
@@ -272,6 +330,7 @@ class _OpenApi:
                 operation = self._resolved(item).get(method) if isinstance(item, dict) else None
                 if isinstance(operation, dict):
                     shared = item.get("parameters", [])
+                    self._step(len(shared) + len(operation.get("parameters", [])))
                     yield (
                         str(path),
                         method.upper(),
@@ -353,7 +412,14 @@ class _OpenApi:
         kind = next((each for each in kinds if each != "null"), None) if isinstance(kinds, list) else kinds
         return {"integer": 1, "number": 1.0, "boolean": True, "string": "text"}.get(str(kind))
 
+    def _step(self, count: int = 1) -> None:
+        """Note work. Raises `SuggestError` if it is too much: a part can be referred to any number of times."""
+        self._steps += count
+        if self._steps > MAX_STEPS:
+            raise SuggestError("the OpenAPI document has too many parts that refer to each other")
+
     def _resolved(self, schema: Any) -> dict[str, Any]:
+        self._step()
         for _ in range(_DEPTH * 4):
             if not isinstance(schema, dict):
                 return {}
@@ -361,6 +427,7 @@ class _OpenApi:
                 schema = self._at(schema["$ref"])
             elif choices := [*schema.get("anyOf", []), *schema.get("oneOf", [])]:
                 # Usually a type or null.
+                self._step(len(choices))
                 real = [each for each in choices if not (isinstance(each, dict) and each.get("type") == "null")]
                 schema = real[0] if real else {}
             elif schema.get("allOf"):
@@ -380,6 +447,10 @@ class _OpenApi:
 
 
 _DEPTH = 4
+
+MAX_STEPS = 500_000
+"""Parts of a document that are looked at, each as often as others refer to it; large documents need some thousand."""
+
 _SINCE = ("updatedsince", "updatedafter", "updatedatgte", "modifiedsince", "modifiedafter", "changedsince", "since")
 _NEXT = ("nextcursor", "nextpagetoken", "next", "nextpage", "endcursor")
 

@@ -11,6 +11,10 @@ class BodyError(Exception):
     """A body that cannot be read completely. The text never quotes it."""
 
 
+class TooLargeError(BodyError):
+    """A body that is larger than the limit."""
+
+
 async def read_body(response: httpx.Response, limit: int) -> bytes:
     """Read and decompress a body. `limit` bytes apply to what is sent and to what it decompresses to."""
     decoder = _decoder_of(response.headers.get("Content-Encoding", ""))
@@ -21,7 +25,7 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
         part = decoder.decode(chunk, limit - size + 1)
         size += len(part)
         if max(received, size) > limit:
-            raise BodyError(f"the response is larger than limits.body_bytes ({limit})")
+            raise TooLargeError(f"the response is larger than limits.body_bytes ({limit})")
         parts.append(part)
     if received:
         decoder.finish()

@@ -1,5 +1,9 @@
 """The suggestion of a first config, from an OpenAPI document or from responses."""
 
+import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import yaml
 
 from exporter.config import load, read_file
 from exporter.doctor import from_responses, suggest_from_responses
-from exporter.doctor.suggest import SuggestError, fields_of, from_openapi
+from exporter.doctor.suggest import SuggestError, fields_of, from_openapi, read_openapi
 from tests.builders import only_runtime
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
@@ -175,3 +179,82 @@ def test_a_document_that_cannot_be_read_is_an_error_in_one_line(flags: tuple[str
     assert failed.returncode != 0
     assert says in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+@contextlib.asynccontextmanager
+async def answering(body: bytes, *headers: bytes) -> AsyncIterator[str]:
+    """A server that sends one response to every request."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\r\n".join([b"HTTP/1.1 200 OK", b"Connection: close", *headers, b"", body]))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/openapi.json?token=hunter2"
+
+
+ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "says"),
+    [
+        (gzip.compress(bytes(200_000_000), 9), [b"Content-Encoding: gzip"], "more than 67,108,864 bytes"),
+        (ALIASES.encode(), [], "neither JSON nor YAML: line 6: not YAML: aliases expand to too many values"),
+        (b"a: " + b"1:" * 1_000_000 + b"1", [], "neither JSON nor YAML: line 1: not YAML: a number that is too long"),
+        (b"- a\n" * 1_100_000, [], "not JSON, and more than 4,000,000 characters; convert it to JSON"),
+        (b"[" * 100_000, [], "neither JSON nor YAML: not YAML: nested too deeply"),
+        (b"\xff", [], "neither JSON nor YAML"),
+        (b"", [b"Content-Encoding: br"], "the response has an encoding that was not requested: br"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_document_that_is_a_bomb_is_an_error_in_one_line_without_the_query(
+    body: bytes, headers: list[bytes], says: str
+) -> None:
+    async with answering(body, *headers) as url:
+        with pytest.raises(SuggestError) as caught:
+            await read_openapi(url)
+    assert str(caught.value) == f"{url.partition('?')[0]}: {says}"
+
+
+def _schema(schema: Any, **components: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {
+        "paths": {"/runs": {"get": {"responses": {"200": {"content": content}}}}},
+        "components": {"schemas": components},
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+EXPONENTIAL = {f"s{n}": {"allOf": [_ref(f"s{n + 1}")] * 10} for n in range(12)}
+WIDE = {"wide": {"type": "array", "items": _ref("w0")}} | {
+    f"w{n}": {"properties": {f"p{each}": _ref(f"w{n + 1}") for each in range(100)}} for n in range(5)
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        (_schema(_ref("s0"), **EXPONENTIAL), "too many parts that refer to each other"),
+        (_schema(_ref("wide"), **WIDE), "too many parts that refer to each other"),
+        (_schema(_ref("s"), s={"allOf": [_ref("s")]}), "nested too deeply"),
+        (_schema({"properties": [1]}), "a part of it is not as expected"),
+        (_schema({"anyOf": 5}), "a part of it is not as expected"),
+        ({"paths": {"/runs": {"parameters": 5, "get": {}}}}, "a part of it is not as expected"),
+        ({"paths": {"/runs": {"get": {"parameters": {"a": 1}, "responses": []}}}}, "a part of it is not as expected"),
+    ],
+    ids=str,
+)
+def test_a_document_whose_parts_are_not_as_expected_is_an_error(document: Any, says: str) -> None:
+    with pytest.raises(SuggestError, match=says):
+        from_openapi(document, "http://h")

@@ -68,7 +68,7 @@ async def endless_list(exchange: Exchange) -> None:
         await exchange.send()
         return
     start = int(exchange.request.url.params.get("cursor", "0"))
-    time = "2025-11-24T16:00Z"
+    time = "2025-11-24T16:00:00Z"
     made = b",".join(
         b'{"id":"%d","spinnerName":"a","status":"r","createdAt":"%s","updatedAt":"%s"}'
         % (number, time.encode(), time.encode())
