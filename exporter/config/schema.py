@@ -177,6 +177,8 @@ class LimitsConfig(strict.Section, frozen=True):
 
     runs: int = 20_000
     """Runs that have their own series. Runs that have not ended are kept first, then those that ended last."""
+    open_runs: int = 100_000
+    """Runs that have not ended and are tracked; a read that brings more fails."""
     spinners: int = 10_000
     """Spinners that have their own series; the runs of others are counted as spinner `other` of their project."""
     spinners_per_project: int = 1_000
@@ -205,7 +207,7 @@ class LimitsConfig(strict.Section, frozen=True):
     """Meters of the plan; more are an error."""
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("spinners", 1), ("spinners_per_project", 1),
+        for name, least in (("runs", 1), ("open_runs", 1), ("spinners", 1), ("spinners_per_project", 1),
                             ("failed_records_per_run", 0), ("failed_records", 0),
                             ("failed_record_requests", 1), ("rereads", 1),
                             ("failure_groups", 1), ("label_length", 16), ("projects", 1),

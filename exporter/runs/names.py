@@ -4,6 +4,7 @@ A name is a label, and two things with the same labels would be one series, for 
 Who has a name keeps it; whoever comes later and is called the same has its id behind the name.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -42,7 +43,12 @@ def candidates(name: str, own_id: str, *, length: int) -> Iterator[str]:
         yield _cut(name, with_id, length)
     else:
         with_id = ""
-    for number in itertools.count(2):
+    for number in range(2, 2 + MAX_NUMBERS):
+        yield _cut(name, f"{with_id} ({number})", length)
+    # A hundred thousand of one name would each try the numbers of all others.
+    short = hashlib.blake2b(own_id.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    yield _cut(name, f" ({short})"[-length:], length)
+    for number in itertools.count(2 + MAX_NUMBERS):
         yield _cut(name, f"{with_id} ({number})", length)
 
 
@@ -54,8 +60,11 @@ def is_for(candidate: str, name: str, own_id: str, *, length: int) -> bool:
 ROOM_FOR_NUMBERS = 8
 """Characters that a number behind the id can need."""
 
+MAX_NUMBERS = 20
+"""Numbers behind a name that are tried before a hash of the id."""
+
 MAX_NAMESAKES = 100
-"""Numbers behind a name that are tried when a unique name is recognised."""
+"""Names that are tried when a unique name is recognised."""
 
 
 def _cut(name: str, suffix: str, length: int) -> str:

@@ -1,7 +1,7 @@
 """One read of one project on its way into the store: applied response by response, then completed."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from exporter.runs.project import ProjectRuns
 from exporter.runtime.model import RunSnapshot
@@ -16,6 +16,7 @@ class ProjectRead:
         *,
         label_length: int,
         applied: Callable[[int], None],
+        has_room: Callable[[Set[str]], bool],
         dropped: Callable[[str], None],
         monotonic: Callable[[], float],
     ) -> None:
@@ -26,6 +27,8 @@ class ProjectRead:
         self._project = project
         self._label_length = label_length
         self._applied = applied
+        self.has_room = has_room
+        """Whether these runs of the project can be tracked, which have not ended."""
         self._dropped = dropped
         self._monotonic = monotonic
         self._has_begun = False

@@ -6,8 +6,9 @@ run for `spinner_retention`.
 """
 
 import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from exporter.config import Config
 from exporter.runs.clock import TOLERANCE, RuntimeClock
@@ -78,6 +79,7 @@ class Store:
                 project,
                 label_length=self._config.limits.label_length,
                 applied=self._applied,
+                has_room=functools.partial(self.has_room, project_id),
                 dropped=self._note_dropped,
                 monotonic=self._monotonic,
             )
@@ -145,6 +147,17 @@ class Store:
     def open_runs(self, project_id: str) -> dict[str, Run]:
         """Return a project's runs that have not ended, by their ids."""
         return {run_id: tracked.run for run_id, tracked in self._projects[project_id].open.items()}
+
+    def has_room(self, project_id: str, run_ids: Set[str]) -> bool:
+        """Whether these runs of a project can be tracked, which have not ended.
+
+        All are as long as they are not too many together; then those of a project that has less than its share.
+        """
+        known, limit = self._projects[project_id].open, self._config.limits.open_runs
+        count = len(known) + sum(run_id not in known for run_id in run_ids)
+        if count <= len(known) or count * len(self._projects) <= limit:
+            return True
+        return sum(len(project.open) for project in self._projects.values()) - len(known) + count <= limit
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
         """Return the runs whose failed count changed since their failed records were last read."""

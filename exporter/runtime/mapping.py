@@ -80,7 +80,7 @@ class ItemMapping:
 
         A time that does not change, and was seen before its text could mean the later time, stays the earlier one.
         """
-        key = str(values.get("id", "")), field, time.text
+        key = str(values.get("id", ""))[:MAX_ID], field, time.text
         known = self._repeated.get(key)
         if known is not None and field in _FIXED:
             return known
@@ -95,6 +95,9 @@ class ItemMapping:
 
 MARGIN = 60.0
 """Seconds by which a time may be ahead of that of its response."""
+
+MAX_ID = 200
+"""Characters of an id by which such a time is noted: one that is longer is invalid."""
 
 MAX_REPEATED = 20_000
 """Local times that come twice whose meaning is noted: all times of one hour in a year."""

@@ -279,7 +279,13 @@ class ProjectSync:
         return now - max(history, self._config.retention), now - self._config.retention
 
     async def apply(self, read: ProjectRead, responses: list[Response], horizon: float) -> None:
-        """Apply responses to a read in progress."""
+        """Apply responses to a read in progress.
+
+        Raises `ApiError` for more runs that have not ended than can be tracked: they are kept until they end.
+        """
+        if not read.has_room({run.id for response in responses for run in response.runs if not run.status.ended}):
+            limit = self._config.limits.open_runs
+            raise ApiError(f"jobs: there are more runs that have not ended than limits.open_runs ({limit:,})")
         for response in responses:
             for start in range(0, len(response.runs), RUNS_PER_SLICE):
                 await self._client.time_slices.next()

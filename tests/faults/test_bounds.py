@@ -69,6 +69,41 @@ async def test_what_has_been_applied_is_not_held() -> None:
     await made.close()
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_more_runs_that_have_not_ended_than_can_be_tracked_cost_their_project_alone(is_first: bool) -> None:
+    """They are kept until they end, shown or not."""
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    made = exporter_of(runtime, limits=LimitsConfig(open_runs=100))
+    if not is_first:
+        await scraped(made, clock)
+    endless(runtime, "/projects/p1/jobs", 150)
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 0, 1)
+    assert "jobs: there are more runs that have not ended than limits.open_runs (100)" in lines
+    assert value(found, "spinner_run_info", run_id="run-1") == (None if is_first else 1)
+    runtime.put("run-3", projectId="p2")
+    endless(runtime, "/projects/p1/jobs", 80, page=80)
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 1, 1), lines
+    assert value(found, "spinner_run_info", run_id="r79") == value(found, "spinner_run_info", run_id="run-3") == 1
+    await made.close()
+
+
+async def test_a_project_with_few_runs_has_room_when_another_one_has_too_many() -> None:
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    endless(runtime, "/projects/p1/jobs", 100)
+    made = exporter_of(runtime, limits=LimitsConfig(open_runs=102))
+    await scraped(made, clock)
+    for number in range(20):
+        runtime.put(f"new-{number}", projectId="p2")
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 1, 1), lines
+    assert value(found, "spinner_run_info", run_id="new-19") == 1
+    await made.close()
+
+
 async def test_a_list_of_projects_that_is_too_long_is_an_error_and_the_projects_stay() -> None:
     clock = Clock(NOON)
     runtime = two_projects(clock)
