@@ -4,6 +4,7 @@ A healthy project beside it stays up, `spinner_api_up` stays 1, nothing is logge
 project says what is wrong.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,14 @@ import msgspec
 import pytest
 import structlog
 
+from exporter.config import load
 from exporter.config.api_description import FieldSource, Resources
+from exporter.doctor import suggest_from_responses
+from exporter.doctor.diagnosis import examine
+from exporter.doctor.suggest import SuggestError
 from exporter.runtime.decoder import Decoder
 from exporter.service import Exporter
-from tests.builders import NOON, Clock
+from tests.builders import NOON, Clock, only_runtime
 from tests.builders import resources as contract
 from tests.faults.server import Exchange, FaultyRuntime
 from tests.faults.test_fuzz import HEALTH, JOB, METER, PROJECT, RECORD
@@ -299,3 +304,32 @@ async def test_a_bug_that_an_item_causes_costs_this_item_and_is_one_line_with_it
     (line,) = [line for line in lines if "exc_info" in line]
     assert line["reason"].startswith("unforeseen ZeroDivisionError in test_hostile.py:")
     await made.close()
+
+
+ALL = {**IN_FIELDS, **WHOLE}
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("name", list(ALL))
+async def test_the_doctor_reports_whatever_it_gets(name: str, kind: int) -> None:
+    runtime = _runtime(Clock(NOON))
+    items: dict[str, tuple[str | None, dict[str, Any]]] = {
+        "health": (None, HEALTH), "run-1": (None, JOB), **{last: (key, item) for last, (_, key, item) in LISTS.items()}
+    }  # fmt: skip
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        key, item = items[request.url.path.rpartition("/")[2]]
+        odd = {field: value if field == "id" else MARK for field, value in item.items()}
+        envelope = {key: [item], "nextCursor": MARK, "asOf": MARK}
+        documents = [{key: [item, odd]}, envelope, MARK] if key else [odd, item, MARK]
+        return httpx.Response(200, content=body_of(documents[kind], ALL[name]))
+
+    runtime.interfere = answer
+    async with FaultyRuntime(runtime).serving() as url:
+        config = only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": url}))
+        diagnosis = await examine(config)
+        assert "unforeseen" not in diagnosis.as_text()
+        assert json.dumps(diagnosis.as_tree()).isascii()
+        diagnosis.as_text().encode()
+        with contextlib.suppress(SuggestError):
+            (await suggest_from_responses(config, {})).encode()
