@@ -201,7 +201,7 @@ class LimitsConfig(strict.Section, frozen=True):
     """Pages of a list; a longer list counts as endless."""
     body_bytes: int = 33_554_432
     """Decompressed bytes of one response."""
-    read_bytes: int = 67_108_864
+    read_bytes: int = 134_217_728
     """Bytes that all reads of a runtime may hold in memory until they are applied."""
     meters: int = 1_000
     """Meters of the plan; more are an error."""

@@ -368,9 +368,8 @@ class ProjectSync:
             if page.as_of is not None:
                 self._store.clock.observe(page.as_of, page.requested_at)
             if any(run.project_id != project.id for run in page.items):
-                page = dataclasses.replace(
-                    page, items=tuple(run for run in page.items if self._belongs_to(run, project))
-                )
+                own = tuple(run for run in page.items if self._belongs_to(run, project))
+                page = dataclasses.replace(page, items=own, size=page.size * len(own) // len(page.items))
             yield page
 
     def _belongs_to(self, run: RunSnapshot, project: Project) -> bool:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import structlog
 
@@ -12,9 +13,10 @@ from exporter.errors import ApiError
 from exporter.runtime.held import HeldBytes
 from exporter.service import Exporter
 from tests.builders import NOON, Clock
+from tests.builders import resources as contract
 from tests.faults.test_transport import two_projects, up
 from tests.metrics.test_exposition import samples, value
-from tests.scripted import ScriptedRuntime, exporter_of
+from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
 
 async def scraped(made: Exporter, clock: Clock) -> tuple[Any, str]:
@@ -66,6 +68,29 @@ async def test_what_has_been_applied_is_not_held() -> None:
     made = exporter_of(runtime, limits=LimitsConfig(read_bytes=600_000))
     found, lines = await scraped(made, clock)
     assert up(found) == (1, 1, 1), lines
+    await made.close()
+
+
+async def test_a_list_of_all_projects_is_held_once_and_not_by_each_of_them() -> None:
+    clock = Clock(NOON)
+    runtime = ScriptedRuntime(clock)
+    runtime.projects = {f"p{number}": f"Project {number}" for number in range(20)}
+    job = {"spinnerName": "welcome", "status": "running", "createdAt": rfc3339(NOON), "updatedAt": rfc3339(NOON)}
+    items = [{**job, "id": f"r{number}", "projectId": f"p{number % 20}"} for number in range(500)]
+    body = json.dumps({"items": items, "nextCursor": None, "asOf": None})
+    date = {"Date": runtime._date()}
+    runtime.interfere = lambda request: (
+        httpx.Response(200, content=body, headers=date) if request.url.path == "/api/v1/jobs" else None
+    )
+    described = contract()
+    jobs = msgspec.structs.replace(described.jobs, path="/api/v1/jobs")
+    resources = msgspec.structs.replace(described, jobs=jobs)
+    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=600_000), described={"resources": resources})
+    for _ in range(2):
+        found, lines = await scraped(made, clock)
+        assert [value(found, "spinner_project_up", project=name) for name in runtime.projects.values()] == [1] * 20, (
+            lines
+        )
     await made.close()
 
 
