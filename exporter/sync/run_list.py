@@ -27,9 +27,7 @@ class Response:
 class RunList:
     """A list of runs while its pages are read."""
 
-    def __init__(
-        self, expected: Iterable[str], holding: Holding | None = None, *, asked_at: float = -math.inf
-    ) -> None:
+    def __init__(self, expected: Iterable[str], holding: Holding | None = None, *, asked_at: float = -math.inf) -> None:
         """`expected` are ids of runs that should be in it; `asked_at` is our monotonic time of the first request.
 
         `holding` is of the read, unless the caller counts what is held.
