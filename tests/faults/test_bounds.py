@@ -85,7 +85,7 @@ async def test_a_list_of_all_projects_is_held_once_and_not_by_each_of_them() -> 
     described = contract()
     jobs = msgspec.structs.replace(described.jobs, path="/api/v1/jobs")
     resources = msgspec.structs.replace(described, jobs=jobs)
-    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=600_000), described={"resources": resources})
+    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=1_000_000), described={"resources": resources})
     for _ in range(2):
         found, lines = await scraped(made, clock)
         assert [value(found, "spinner_project_up", project=name) for name in runtime.projects.values()] == [1] * 20, (
