@@ -14,7 +14,7 @@ from exporter.runtime.held import HeldBytes
 from exporter.service import Exporter
 from tests.builders import NOON, Clock
 from tests.builders import resources as contract
-from tests.faults.test_transport import two_projects, up
+from tests.faults.bench import two_projects, up
 from tests.metrics.test_exposition import samples, value
 from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 

@@ -25,9 +25,10 @@ from exporter.runtime.decoder import Decoder
 from exporter.service import Exporter
 from tests.builders import NOON, Clock, only_runtime
 from tests.builders import resources as contract
+from tests.faults.bench import two_projects, up
 from tests.faults.server import Exchange, FaultyRuntime
 from tests.faults.test_fuzz import HEALTH, JOB, METER, PROJECT, RECORD
-from tests.faults.test_transport import exporter, two_projects, up
+from tests.faults.test_transport import exporter
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, exporter_of
 
