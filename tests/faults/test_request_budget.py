@@ -41,7 +41,7 @@ class Failing(Bench):
 async def bench(**settings: Any) -> AsyncIterator[Failing]:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {f"p{number}": f"Project {number}" for number in range(PROJECTS)}
-    settings.setdefault("sync", {"sweep_interval": Duration(1e6)})
+    settings.setdefault("sync", SyncConfig(min_interval=Duration(0), sweep_interval=Duration(1e6)))
     async with bench_of(Failing, runtime, path="/records", **settings) as made:
         yield made
 
