@@ -253,6 +253,15 @@ CURRENT := \
 	@(cd .servers/operator && npm ci --silent --ignore-scripts) || echo "make: npm cannot install the operator's schemas; the chart is tested without them" >&2
 	@touch $@
 
+# Grafana's libraries from npm, for the tests of variables and links. Without npm, these tests are skipped.
+test-all: .servers/.grafana
+.servers/.grafana: tests/dashboards/npm/package-lock.json
+	@mkdir -p .servers/grafana
+	@cp tests/dashboards/npm/package*.json .servers/grafana
+	@npm ci --prefix .servers/grafana --legacy-peer-deps --ignore-scripts --no-audit --no-fund --silent \
+		|| echo "make: Grafana's libraries cannot be downloaded from npm; variables and links are tested without them" >&2
+	@touch $@
+
 # Each server has its own environment, because its dependencies conflict with ours.
 .servers/.%: tests/servers/%.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .servers/$*

@@ -20,13 +20,20 @@ from dashboards.panels import (
     stat,
     state_timeline,
     table,
+    text_variable,
     time_series,
 )
 from dashboards.queries import (
+    BY_RUN,
+    LISTED,
+    ON_RUN,
     PROJECT,
+    RECORDED_SILENCE,
+    REPLICAS,
     RUN,
     SPINNER,
     all_fresh,
+    by_need,
     display_status,
     display_status_number,
     equals,
@@ -34,18 +41,21 @@ from dashboards.queries import (
     per_run,
     per_selected_run,
     series,
+    stalled_runs,
     while_read,
     with_selected_status,
 )
 from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import (
+    BLUE,
     GREEN,
     GREY,
+    MAGENTA,
     ORANGE,
     PRODUCT_PAGES,
     RECORD_STATES,
+    STATUSES,
     TEXT,
-    UNKNOWN,
     status_name_mappings,
     status_number_mappings,
     thresholds,
@@ -55,42 +65,143 @@ from exporter.status import Status
 
 UID = "spinner-jobs"
 
-CREATED = per_run("spinner_run_created_timestamp_seconds")
-ENDED = per_run("spinner_run_end_timestamp_seconds")
+MOST_LISTED = 300
+"""Rows of the table of runs, so that it stays quick and one can page through it."""
+
 SELECTED_ENDED = per_selected_run("spinner_run_end_timestamp_seconds")
 
 THIS_RUN = (
-    f"/d/{UID}?${{datasource:queryparam}}&${{project:queryparam}}&${{spinner:queryparam}}&${{status:queryparam}}"
-    "&${product_url:queryparam}&var-run=${__data.fields.run_id:percentencode}&${__url_time_range}"
+    f"/d/{UID}?${{datasource:queryparam}}&${{runtime:queryparam}}&${{project:queryparam}}&${{spinner:queryparam}}"
+    "&${status:queryparam}&${product_url:queryparam}&var-run=${__data.fields.run_id:percentencode}&${__url_time_range}"
 )
+PARENT = THIS_RUN.replace("fields.run_id", "fields.parent_run_id")
 
 RUNTIMES = runtimes(11)
 
-NO_RUNS = (
-    f'label_replace({all_fresh(PROJECT)} unless on () ({with_selected_status(CREATED)}), "status", "none", "", "")'
+
+def listed(name: str, *matchers: str) -> str:
+    """Return a metric of the runs in the table of runs."""
+    return per_run(name, LISTED, *matchers)
+
+
+STATUS_OF_LISTED = listed("spinner_run_status")
+RUNNING_LISTED = listed("spinner_run_status", equals("status", "running"))
+SILENCE = (
+    f"((time() - {while_read(listed('spinner_run_last_progress_timestamp_seconds'))}) "
+    f"/ {listed('spinner_run_stall_threshold_seconds')})"
+)
+AGE = f"(0.99 - 0.99 / (1 + clamp_min(time() - {listed('spinner_run_created_timestamp_seconds')}, 0) / 3600))"
+NO_RUNS = f'label_replace({all_fresh(PROJECT)} unless on () ({STATUS_OF_LISTED}), "status", "none", "", "")'
+
+ROWS = by_need(SILENCE, AGE, LISTED)
+LISTED_RUNS = by_need(
+    f"{BY_RUN} ({series(RECORDED_SILENCE, PROJECT, SPINNER)})",
+    "0.5 * " + per_run("spinner_run_status", 'status!~"completed|failed|cancelled"'),
+)
+
+
+def name_if_several(label: str, copy: str) -> str:
+    """Return the listed runs with a copy of a label, if there is more than one project or runtime to tell apart."""
+    several = f"count(group by ({label}) ({series('spinner_project_up', PROJECT)})) > 1"
+    return f'label_replace({STATUS_OF_LISTED}, "{copy}", "$1", "{label}", "(.*)") and on () ({several})'
+
+
+def as_text(label: str, expression: str) -> str:
+    """Return an expression whose values have become the texts of a label."""
+    return f'count_values by (runtime, project, spinner, run_id) ("{label}", {expression})'
+
+
+def records_text() -> str:
+    """Return the listed runs with the label `records`: how many are finished of how many."""
+    states = series("spinner_run_records", PROJECT, SPINNER, LISTED, 'state=~"completed|failed"')
+    completed = listed("spinner_run_records", equals("state", "completed"))
+    finished = (
+        "sum by (runtime, project, spinner, run_id) "
+        f"(max by (runtime, project, spinner, run_id, state) ({states})) and {ON_RUN} {completed}"
+    )
+    finished, total = as_text("finished", finished), as_text("total", listed("spinner_run_total_records"))
+    both = f'label_join({finished} * {ON_RUN} group_left (total) {total}, "records", " / ", "finished", "total")'
+    return (
+        "max by (runtime, project, spinner, run_id, records) "
+        f'({both} or {ON_RUN} label_join({finished}, "records", "", "finished"))'
+    )
+
+
+def with_short_id(expression: str) -> str:
+    """Add the label `short`: the id of a run, or its begin and its end if it is long."""
+    whole = f'label_replace({expression}, "short", "$1", "run_id", "(.*)")'
+    return f'label_replace({whole}, "short", "$1…$2", "run_id", "(.{{8}}).{{5,}}(.{{6}})")'
+
+
+EXPECTED_END_OF_LISTED = (
+    f"((time() + {listed('spinner_run_duration_seconds')} "
+    f"* (1 / {while_read(listed('spinner_run_progress_ratio'))} - 1) and {ON_RUN} {RUNNING_LISTED}) < Inf)"
+)
+
+# -1 stands for runs that should not make progress.
+NO_SILENCE = f"-1 * ({STATUS_OF_LISTED} unless {ON_RUN} {RUNNING_LISTED})"
+
+INFO = series("spinner_run_info", PROJECT, SPINNER, LISTED)
+ORIGIN = (
+    "max by (runtime, project, spinner, run_id, origin, parent_run_id) (label_replace("
+    f'label_join({INFO}, "origin", " of ", "trigger", "parent_run_id"), "origin", "$1", "origin", "(.*) of "))'
+)
+
+BY_STATUS = f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER)})) > 0)"
+STATUS_LINK = THIS_RUN.replace("&${status:queryparam}", "&var-status=${__field.labels.status:percentencode}").replace(
+    "&var-run=${__data.fields.run_id:percentencode}", "&${run:queryparam}"
+)
+COUNTS = stat(
+    Panel(
+        12,
+        "Runs by status",
+        "All runs of the selected projects and spinners: those that have not ended, and those that ended within the "
+        "retention. Stalled runs are counted as running too, and runs with failed records as completed. Click a number "
+        "to list these runs.",
+        GridPos(x=0, y=HEIGHT, w=24, h=3),
+    ),
+    instant_query(
+        f'label_replace(count({stalled_runs()}), "status", "stalled", "", "") or {BY_STATUS} '
+        f'or label_replace(0 * ({all_fresh(PROJECT)} unless on () {BY_STATUS}), "status", "none", "", "")',
+        "{{status}}",
+    ),
+    colours=thresholds(GREY, (0, TEXT)),
+    names={"none": ("no runs", TEXT), **{status: STATUSES[status] for status in ("stalled", *Status)}},
+    links=[("Show these runs", STATUS_LINK)],
 )
 
 RUNS = table(
     Panel(
         1,
         "Runs",
-        "All runs of the selected projects and spinners, newest first. Click a run to see its records on the right "
-        "and its history below. If a run is stalled, follow the runbook of SpinnerRunStalled. A completed run with "
-        "failed records is orange, not green.",
-        GridPos(x=0, y=HEIGHT, w=16, h=21),
+        f"Runs that need a person come first: stalled, failed, some records failed, overdue; then running, the most "
+        f"silent first, waiting, queued, and ended. The first {MOST_LISTED}; Runs by status counts all. Click a run to "
+        "choose it. A completed run with failed records is orange, not green. Silence is the time without progress, as "
+        "a percentage of the stall threshold. The end of a running run is the expected one.",
+        GridPos(x=0, y=HEIGHT + 3, w=24, h=14),
     ),
     [
-        instant_query(with_selected_status(f"{CREATED} * 1000")),
-        instant_query(with_selected_status(per_run("spinner_run_progress_ratio"))),
-        instant_query(f"{with_selected_status(display_status())} or {NO_RUNS}"),
-        instant_query(with_selected_status(f"{per_run('spinner_run_start_timestamp_seconds')} * 1000")),
-        instant_query(with_selected_status(f"{ENDED} * 1000")),
-        instant_query(with_selected_status(per_run("spinner_run_duration_seconds"))),
-        instant_query(with_selected_status(per_run("spinner_run_failed_records"))),
+        instant_query(f"{with_short_id(with_selected_status(ROWS))} or {NO_RUNS}"),
+        instant_query(listed("spinner_run_progress_ratio")),
+        instant_query(records_text()),
+        instant_query(f"{SILENCE} or {NO_SILENCE}"),
+        instant_query(f"{listed('spinner_run_start_timestamp_seconds')} * 1000"),
+        instant_query(f"({listed('spinner_run_end_timestamp_seconds')} or {EXPECTED_END_OF_LISTED}) * 1000"),
+        instant_query(listed("spinner_run_duration_seconds")),
+        instant_query(listed("spinner_run_failed_records")),
+        instant_query(ORIGIN),
+        instant_query(name_if_several("project", "in_project")),
+        instant_query(name_if_several("runtime", "in_runtime")),
+        instant_query(per_selected_run("spinner_run_status")),
     ],
     [
-        Column("spinner", "Spinner", wrap=True, links=[("Show this run", THIS_RUN, False)]),
-        Column("Value #B", "Progress", "ratio", bar=True),
+        Column(
+            "Value #L", " ", width=50, mappings=[value_mapping({"1": ("➤", BLUE)})], empty=("", TEXT), colours="text"
+        ),
+        Column("in_runtime", "Runtime", width=90),
+        Column("in_project", "Project", width=110, wrap=True),
+        Column("spinner", "Spinner", wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        Column("short", "Run", width=150, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
             "Status",
@@ -99,38 +210,100 @@ RUNS = table(
             colours="text",
             mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
         ),
-        Column("Value #D", "Started", "time", width=97, empty=("not started", TEXT)),
-        Column("Value #E", "Ended", "time", width=97, empty=("in progress", TEXT)),
-        Column("Value #F", "Duration", "duration", width=84, empty=("none", TEXT)),
+        Column("Value #B", "Progress", "ratio", width=95, bar=True),
+        Column("records", "Records", width=105, align="right"),
         Column(
-            "Value #G",
+            "Value #D",
+            "Silence",
+            "ratio",
+            width=75,
+            decimals=0,
+            colours="text",
+            align="right",
+            mappings=[value_mapping({"-1": ("", TEXT)})],
+            steps=thresholds(TEXT, (0.75, ORANGE), (1, MAGENTA)),
+        ),
+        Column(
+            "Value #H",
             "Failed",
-            width=54,
+            width=60,
             unit="count",
             colours="text",
             steps=thresholds(TEXT, (1, ORANGE)),
             align="right",
         ),
-        Column("run_id", "Run", hidden=True),
+        Column("Value #G", "Duration", "duration", width=84, empty=("none", TEXT)),
+        Column("Value #E", "Started", "time", width=97, empty=("not started", TEXT)),
+        Column("Value #F", "End", "time", width=97, empty=("in progress", TEXT)),
+        Column("origin", "Trigger", width=120, wrap=True, links=[("Choose the parent run", PARENT, False)]),
+        Column("run_id", "Run id", hidden=True),
+        Column("parent_run_id", "Parent", hidden=True),
     ],
     empty="? unknown: no run is reported. See the table at the top. Runs that ended leave after the retention.",
     sort=("Value #A", True),
-    hidden=("Value #A", "Value #C", "Value", "runtime", "project"),
+    hidden=("Value #A", "Value #C", "Value #I", "Value #J", "Value #K", "Value", "runtime", "project", "selected"),
+)
+
+TOP = HEIGHT + 17
+CHOOSE = "? no run chosen, or unknown"
+
+# The source label does not exist, so its value is empty: the replacement is made if no run is chosen.
+MISSING = (
+    f'label_replace(label_replace({all_fresh(PROJECT)}, "status", "gone", "", ""), '
+    '"status", "none", "no_such_label", `${run:regex}`)'
+)
+CHOSEN_STATUS = display_status(RUN)
+
+CHOSEN = table(
+    Panel(
+        13,
+        "Chosen run",
+        "The run that the panels below are about: click a run above, or write its id into Run at the top. A run that "
+        "ended longer than the retention ago is no longer reported: see the product's own page of it.",
+        GridPos(x=0, y=TOP, w=24, h=4),
+    ),
+    [
+        instant_query(f"{CHOSEN_STATUS} or ({MISSING} unless on () {per_selected_run('spinner_run_status')})"),
+    ],
+    [
+        Column("runtime", "Runtime", width=150),
+        Column("project", "Project", width=180, wrap=True),
+        Column("spinner", "Spinner", wrap=True),
+        Column("run_id", "Run", wrap=True),
+        Column(
+            "status",
+            "Status",
+            colours="text",
+            wrap=True,
+            mappings=[
+                *status_name_mappings(),
+                value_mapping(
+                    {
+                        "none": ("none: click a run above", TEXT),
+                        "gone": ("▲ not reported: it ended longer than the retention ago, or has another id", ORANGE),
+                    }
+                ),
+            ],
+        ),
+    ],
+    empty="? unknown: not all projects could be read. See the table at the top.",
+    hidden=("Value",),
+    paginated=False,
 )
 
 RECORDS = bar_gauge(
     Panel(
         2,
         "Records by state",
-        "Records of the selected run. If many are pending and none is running, no worker processes them: see the "
+        "Records of the chosen run. If many are pending and none is running, no worker processes them: see the "
         "worker service at the top.",
-        GridPos(x=16, y=HEIGHT, w=8, h=5),
+        GridPos(x=0, y=TOP + 4, w=6, h=9),
     ),
     instant_query(
         f"sum by (state) (max by (runtime, run_id, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))",
         "{{state}}",
     ),
-    empty=UNKNOWN[0],
+    empty=CHOOSE,
     colours=RECORD_STATES,
 )
 
@@ -141,9 +314,9 @@ FAILURES = bar_gauge(
     Panel(
         3,
         "Failures by step and error",
-        "Failed records of the selected run by step and error code, most frequent first. One error at one step "
+        "Failed records of the chosen run by step and error code, most frequent first. One error at one step "
         "usually has its cause in a provider or a setting; many errors at many steps usually have it in the data.",
-        GridPos(x=16, y=HEIGHT + 5, w=8, h=7),
+        GridPos(x=6, y=TOP + 4, w=8, h=9),
     ),
     instant_query(
         "topk(6, sum by (step, error_code) (max by (runtime, run_id, step, error_code) "
@@ -151,7 +324,7 @@ FAILURES = bar_gauge(
         f"or 0 * {NONE_FAILED}",
         "{{step}}: {{error_code}}",
     ),
-    empty=UNKNOWN[0],
+    empty=CHOOSE,
     colour=ORANGE,
     none="✔ none",
     names_above=True,
@@ -167,7 +340,7 @@ FAILED_RECORDS = table(
         "Failed records",
         "The newest failed records, up to the exporter's limits. Each links to the product: the record's outcomes, "
         "its journey with the duration of each step, and all records of the run.",
-        GridPos(x=16, y=HEIGHT + 12, w=8, h=9),
+        GridPos(x=14, y=TOP + 4, w=10, h=9),
     ),
     # Two lines in one column, because three columns would not fit next to the runs on a narrow screen.
     [
@@ -188,7 +361,7 @@ FAILED_RECORDS = table(
         Column("record_id", "Record", hidden=True),
         Column("run_id", "Run", hidden=True),
     ],
-    empty=UNKNOWN[0],
+    empty=CHOOSE,
     hidden=("Value", "runtime", "step", "error_code", "failure"),
 )
 
@@ -198,9 +371,9 @@ PROGRESS = time_series(
     Panel(
         5,
         "Progress",
-        "Progress of the selected run over time. While the line is flat, no record finishes; whether that is a stall "
+        "Progress of the chosen run over time. While the line is flat, no record finishes; whether that is a stall "
         "depends on the run's stall threshold.",
-        GridPos(x=0, y=HEIGHT + 21, w=9, h=9),
+        GridPos(x=0, y=TOP + 13, w=9, h=9),
     ),
     [
         range_query(
@@ -209,7 +382,7 @@ PROGRESS = time_series(
         )
     ],
     unit="ratio",
-    empty="? No progress reported in this range",
+    empty="? no run chosen, or no progress reported in this range",
     axis_max=1,
 )
 
@@ -217,9 +390,9 @@ RECORDS_PER_MINUTE = time_series(
     Panel(
         6,
         "Records per minute",
-        "Records of the selected run that complete or fail per minute. The rate drops near the end of a run, when "
+        "Records of the chosen run that complete or fail per minute. The rate drops near the end of a run, when "
         "fewer records are left than are processed concurrently.",
-        GridPos(x=9, y=HEIGHT + 21, w=9, h=9),
+        GridPos(x=9, y=TOP + 13, w=9, h=9),
     ),
     [
         range_query(
@@ -230,12 +403,12 @@ RECORDS_PER_MINUTE = time_series(
         )
     ],
     unit="per minute",
-    empty="? No record counts reported in this range",
+    empty="? no run chosen, or no record counts reported in this range",
 )
 
 RUNNING = per_selected_run("spinner_run_status", equals("status", "running"))
 
-# -1 stands for selected runs that are known and not running.
+# -1 stands for chosen runs that are known and not running.
 IDLE = f"-1 * (group({SELECTED}) unless on () {RUNNING})"
 NOT_RUNNING = value_mapping({"-1": ("not running", TEXT)})
 
@@ -243,9 +416,9 @@ EXPECTED_END = stat(
     Panel(
         7,
         "Expected end",
-        "When the selected run ends if it continues at its average rate; with several runs selected, the latest end. "
-        "If that is too late, look for the cause on Spinner health.",
-        GridPos(x=18, y=HEIGHT + 21, w=6, h=3),
+        "When the chosen run ends if it continues at its average rate. If that is too late, look for the cause on "
+        "Spinner health.",
+        GridPos(x=18, y=TOP + 13, w=6, h=3),
     ),
     instant_query(
         "max((time() + "
@@ -256,15 +429,16 @@ EXPECTED_END = stat(
     unit="time",
     colours=thresholds(GREY, (-1, TEXT)),
     mappings=[NOT_RUNNING],
+    empty=CHOOSE,
 )
 
 SINCE_PROGRESS = stat(
     Panel(
         8,
         "Time since progress",
-        "Time since a record of the selected run last finished. The run is stalled when this exceeds the stall "
+        "Time since a record of the chosen run last finished. The run is stalled when this exceeds the stall "
         "threshold.",
-        GridPos(x=18, y=HEIGHT + 24, w=6, h=3),
+        GridPos(x=18, y=TOP + 16, w=6, h=3),
     ),
     instant_query(
         f"max(time() - {while_read(per_selected_run('spinner_run_last_progress_timestamp_seconds'))} "
@@ -273,37 +447,39 @@ SINCE_PROGRESS = stat(
     unit="duration",
     colours=thresholds(GREY, (-1, TEXT)),
     mappings=[NOT_RUNNING],
+    empty=CHOOSE,
 )
 
 STALL_THRESHOLD = stat(
     Panel(
         9,
         "Stall threshold",
-        "Time without progress after which the selected run is stalled. The exporter learns it from the run's pace; "
+        "Time without progress after which the chosen run is stalled. The exporter learns it from the run's pace; "
         "spinner_run_stall_threshold_info says what it depends on. "
         "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
-        GridPos(x=18, y=HEIGHT + 27, w=6, h=3),
+        GridPos(x=18, y=TOP + 19, w=6, h=3),
     ),
     instant_query(f"min({per_selected_run('spinner_run_stall_threshold_seconds')}) or {IDLE}"),
     unit="duration",
     colours=thresholds(GREY, (-1, TEXT)),
     mappings=[NOT_RUNNING],
+    empty=CHOOSE,
 )
 
 STATUS = state_timeline(
     Panel(
         10,
         "Status",
-        "Status of the selected run over time. Queued for long: no worker is free. Waiting: a person has to respond. "
+        "Status of the chosen run over time. Queued for long: no worker is free. Waiting: a person has to respond. "
         "Stalled: no progress for longer than the stall threshold.",
-        GridPos(x=0, y=HEIGHT + 30, w=24, h=9),
+        GridPos(x=0, y=TOP + 22, w=24, h=5),
     ),
     range_query(
         display_status_number(RUN, statuses=tuple(status.value for status in Status)),
         "{{spinner}} {{run_id}}",
     ),
     mappings=status_number_mappings(),
-    empty="? No run reported in this range",
+    empty="? no run chosen, or no run reported in this range",
     rows_per_page=10,
 )
 
@@ -311,16 +487,19 @@ VARIABLES = [
     runtime_variable(),
     project_variable(),
     spinner_variable(),
-    custom_variable("status", "Status", [status.value for status in Status]),
-    # There can be thousands of runs, so "All" means twelve: first the active ones, then the newest.
-    query_variable(
-        "run",
-        "Run",
-        f"query_result(topk(12, max by (run_id) (({CREATED} unless {ENDED}) + 1e10 or {CREATED})))",
-        regex='/run_id="([^"]+)"/',
-        newest_first=True,
+    custom_variable(
+        "status", "Status", {status: text.split(" ", 1)[1].lower() for status, (text, _) in STATUSES.items()}
     ),
+    # A text, because Grafana replaces the value of a list at each refresh if it is no longer in the list.
+    text_variable("run", "Run", ""),
     product_url_variable(),
+    query_variable(
+        "listed",
+        "Runs in the table",
+        f"query_result(topk({MOST_LISTED}, max by (run_id) ({with_selected_status(LISTED_RUNS)})))",
+        regex=r'/\{run_id="(.+)"\}/',
+        hidden=True,
+    ),
 ]
 
 DASHBOARD = dashboard(
@@ -330,7 +509,9 @@ DASHBOARD = dashboard(
     "update.",
     [
         RUNTIMES,
+        COUNTS,
         RUNS,
+        CHOSEN,
         RECORDS,
         FAILURES,
         FAILED_RECORDS,

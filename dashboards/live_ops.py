@@ -56,7 +56,7 @@ FINISHED = series("project_spinner_state:spinner_records_processed:rate5m", PROJ
 
 JOBS = (
     "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}&${spinner:queryparam}"
-    "&${__url_time_range}"
+    "&${product_url:queryparam}&${__url_time_range}"
 )
 
 
@@ -118,8 +118,8 @@ STALLED = stat(
         4,
         "Stalled",
         "Runs without progress for longer than their stall threshold: SpinnerRunStalled pages for them. Unknown during "
-        "an outage of the worker service, and while the progress of a running run is not known. Click to list running "
-        "runs on Jobs.",
+        "an outage of the worker service, and while the progress of a running run is not known. Click to list them "
+        "on Jobs.",
         GridPos(x=18, y=HEIGHT, w=6, h=4),
     ),
     instant_query(
@@ -130,7 +130,7 @@ STALLED = stat(
     ),
     colours=thresholds(GREY, (0, GREEN), (1, MAGENTA)),
     mappings=[NONE],
-    links=[("Show running runs", f"{JOBS}&var-status=running")],
+    links=[("Show stalled runs", f"{JOBS}&var-status=stalled")],
 )
 
 FAILED_TODAY = stat(

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grafanalib import core
@@ -80,6 +80,7 @@ class Column:
     filterable: bool = False
     wrap: bool = False
     """Wrap long text instead of cutting it off."""
+    decimals: int | None = None
     hidden: bool = False
     """Hide the column, and keep its field for the links of other columns."""
 
@@ -94,6 +95,8 @@ class Column:
             # Grafana 11 to 12.1 reads the first option, later versions read the second.
             cell["wrapText"] = properties["custom.wrapText"] = True
         properties["custom.cellOptions"] = cell
+        if self.decimals is not None:
+            properties["decimals"] = self.decimals
         if self.width:
             properties["custom.width"] = self.width
         if self.filterable:
@@ -129,11 +132,14 @@ def stat(
     links: Sequence[tuple[str, str]] = (),
     show_name: bool = False,
     calculation: str = "lastNotNull",
+    empty: str = UNKNOWN[0],
+    names: Mapping[str, tuple[str, str]] | None = None,
 ) -> core.Panel:
-    """Show one number, or with `show_name` the name of the series; "? unknown" in grey if the query returns nothing.
+    """Show one number, or with `show_name` the name of the series; `empty` in grey if the query returns nothing.
 
     A card about the present has an instant query: the last value of a range can be hours old. `calculation` reduces
-    the range of other cards to a number. `since` replaces the dashboard's time range, for example `now/d` for today.
+    the range of other cards to a number. `names` gives a series another name and a colour, and shows several side by
+    side. `since` replaces the dashboard's time range, for example `now/d` for today.
     """
     return core.Stat(
         **_common(panel, [query]),
@@ -141,9 +147,13 @@ def stat(
         reduceCalc=calculation,
         colorMode="value",
         graphMode="none",
-        textMode="name" if show_name else "value",
+        textMode="value_and_name" if names else "name" if show_name else "value",
+        overrides=[
+            by_name(name, {"displayName": shown, "color": {"mode": "fixed", "fixedColor": colour}})
+            for name, (shown, colour) in (names or {}).items()
+        ],
         mappings=list(mappings),
-        noValue=UNKNOWN[0],
+        noValue=empty,
         decimals=decimals,
         timeFrom=since,
         hideTimeOverride=since is not None,
@@ -421,8 +431,11 @@ def dashboard(
     )
 
 
-def query_variable(name: str, label: str, query: str, *, regex: str = "", newest_first: bool = False) -> core.Template:
-    """Return a variable with values from Prometheus; it allows several values and All."""
+def query_variable(name: str, label: str, query: str, *, regex: str = "", hidden: bool = False) -> core.Template:
+    """Return a variable with values from Prometheus; it allows several values and All.
+
+    A hidden one always has all values that its query returns.
+    """
     return core.Template(
         name=name,
         label=label,
@@ -431,10 +444,11 @@ def query_variable(name: str, label: str, query: str, *, regex: str = "", newest
         regex=regex,
         multi=True,
         includeAll=True,
-        allValue=None if name == "run" else ".*",
+        allValue=None if hidden else ".*",
         default="$__all",
+        hide=core.HIDE_VARIABLE if hidden else core.SHOW,
         refresh=core.REFRESH_ON_TIME_RANGE_CHANGE,
-        sort=core.SORT_DISABLED if newest_first else core.SORT_ALPHA_IGNORE_CASE_ASC,
+        sort=core.SORT_DISABLED if hidden else core.SORT_ALPHA_IGNORE_CASE_ASC,
     )
 
 
@@ -453,33 +467,38 @@ def spinner_variable() -> core.Template:
     return query_variable("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)")
 
 
-def custom_variable(name: str, label: str, values: Sequence[str]) -> core.Template:
-    """Return a variable with a fixed list of values; it allows several values and All."""
+def custom_variable(name: str, label: str, values: Mapping[str, str]) -> core.Template:
+    """Return a variable with a fixed list of values and their texts; it allows several values and All."""
     return core.Template(
         name=name,
         label=label,
         type="custom",
-        query=",".join(values),
+        query=", ".join(f"{text} : {value}" for value, text in values.items()),
         multi=True,
         includeAll=True,
         allValue=".*",
         options=[
             {"text": "All", "value": "$__all", "selected": True},
-            *({"text": value, "value": value, "selected": False} for value in values),
+            *({"text": text, "value": value, "selected": False} for value, text in values.items()),
         ],
+    )
+
+
+def text_variable(name: str, label: str, value: str) -> core.Template:
+    """Return a variable whose value is a text, which Grafana never replaces by another one."""
+    return core.Template(
+        name=name,
+        label=label,
+        type="textbox",
+        query=value,
+        default=value,
+        options=[{"text": value, "value": value, "selected": True}],
     )
 
 
 def product_url_variable() -> core.Template:
     """Return the variable for the base URL of the product's own pages."""
-    return core.Template(
-        name="product_url",
-        label="Product URL",
-        type="textbox",
-        query=PRODUCT_URL,
-        default=PRODUCT_URL,
-        options=[{"text": PRODUCT_URL, "value": PRODUCT_URL, "selected": True}],
-    )
+    return text_variable("product_url", "Product URL", PRODUCT_URL)
 
 
 def _common(panel: Panel, queries: Sequence[Query]) -> dict[str, Any]:

@@ -12,22 +12,29 @@ import yaml
 
 from dashboards.style import UNKNOWN_NUMBER, status_number
 from exporter.metrics import catalogue
+from exporter.status import Status
 
 RULES = Path(__file__).parents[1] / "alerts" / "recording.rules.yml"
 
-RUNTIME = 'runtime=~"$runtime"'
-"""All is `.*`: it also matches series that earlier versions recorded of a single runtime, which have no such label."""
+RUNTIME = "runtime=~`${runtime:regex}`"
+"""Between backticks and escaped as a regular expression, because otherwise Grafana does not escape quotation marks.
+
+All is `.*`: it also matches series that earlier versions recorded of a single runtime, which have no such label.
+"""
 
 NAMED = 'runtime!=""'
 """Leaves out the series that earlier versions exposed of a single runtime: an upgrade replaced them."""
 
-PROJECT = f'{RUNTIME}, project=~"$project"'
+PROJECT = f"{RUNTIME}, project=~`${{project:regex}}`"
 """Includes the runtime, because two runtimes can have projects with the same name."""
 
-SPINNER = 'spinner=~"$spinner"'
-RUN = 'run_id=~"$run"'
+SPINNER = "spinner=~`${spinner:regex}`"
+RUN = "run_id=~`${run:regex}`"
+LISTED = "run_id=~`${listed:regex}`"
+"""The runs that the table of runs shows."""
 
 BY_RUN = "max by (runtime, project, spinner, run_id)"
+ON_RUN = "on (runtime, project, spinner, run_id)"
 REPLICAS = "max without (instance, pod)"
 """Deduplicates the series of two exporters that read the same runtime."""
 
@@ -61,9 +68,9 @@ def per_selected_run(name: str, *matchers: str) -> str:
 
 
 def with_selected_status(expression: str) -> str:
-    """Filter an expression to the runs that have one of the selected statuses."""
-    status = series("spinner_run_status", PROJECT, SPINNER, 'status=~"$status"')
-    return f"({expression}) and on (runtime, project, spinner, run_id) {status}"
+    """Filter an expression with a label `status`, a display status, to the selected statuses."""
+    selected = f'label_replace({expression}, "selected", "yes", "status", `${{status:regex}}`)'
+    return f'({selected} and on (selected) label_replace(vector(1), "selected", "yes", "", ""))'
 
 
 def outages() -> str:
@@ -102,20 +109,72 @@ def completed_with_failures(*matchers: str) -> str:
 def display_status(*matchers: str) -> str:
     """Return each run with a label `status`: the key of `style.STATUSES` that the dashboards display."""
     plain = series("spinner_run_status", PROJECT, SPINNER, *matchers)
-    return " or on (runtime, project, spinner, run_id) ".join(
+    return f" or {ON_RUN} ".join(
         (
             f'label_replace({stalled_runs(*matchers)}, "status", "stalled", "", "")',
+            f'label_replace({overdue_runs(*matchers)}, "status", "overdue", "", "")',
             f'label_replace({completed_with_failures(*matchers)}, "status", "failures", "", "")',
             f"max by (runtime, project, spinner, run_id, status) ({plain})",
         )
     )
 
 
+def by_need(silence: str, age: str, *matchers: str) -> str:
+    """Return each run with its display status; the value is higher for a run that needs a person more.
+
+    `silence` is the silence of a run divided by its stall threshold, and `age` a number below 1 that puts runs of the
+    same status in an order while nothing else does. No part reads all runs twice, because there can be thousands.
+    """
+    failed = per_run("spinner_run_failed_records", *matchers)
+    not_completed = series("spinner_run_status", PROJECT, SPINNER, 'status!="completed"', *matchers)
+    parts = {
+        "stalled": _outside_outages(f"({silence} > 1)"),
+        "overdue": overdue_runs(*matchers),
+        "failures": f"({failed} > 0 unless {ON_RUN} {not_completed})",
+    }
+    ranked = [
+        f'label_replace({part} * 0 + {_NEED[status]}, "status", "{status}", "", "")' for status, part in parts.items()
+    ]
+    for status in Status:
+        plain = series("spinner_run_status", PROJECT, SPINNER, equals("status", status.value), *matchers)
+        ranked.append(f"max by (runtime, project, spinner, run_id, status) ({plain}) * {_NEED[status.value]}")
+    ended = per_run("spinner_run_end_timestamp_seconds", *matchers)
+    within = (
+        f"0.99 - 0.99 / (1 + {silence}) or 0.99 / (1 + clamp_min(time() - {ended}, 0) / 3600) or {age}"  # newest first
+    )
+    return f"(({f' or {ON_RUN} '.join(ranked)}) + {ON_RUN} group_left () ({within}))"
+
+
+_NEED = {
+    "stalled": 9,
+    "failed": 8,
+    "failures": 7,
+    "overdue": 6,
+    "unknown": 5,
+    "running": 4,
+    "waiting": 3,
+    "queued": 2,
+    "completed": 0,
+    "cancelled": 0,
+}
+"""How much a run with a display status needs a person."""
+
+RECORDED_SILENCE = "project_spinner_run:spinner_run_silence:ratio"
+"""The recorded ratio of silence to stall threshold: only active runs have it."""
+
+
+def overdue_runs(*matchers: str) -> str:
+    """Return the running runs of which SpinnerRunOverdue says that they take much longer than usual."""
+    alerts = series("ALERTS", PROJECT, SPINNER, equals("alertname", "SpinnerRunOverdue"), FIRING[0], *matchers)
+    running = series("spinner_run_status", PROJECT, SPINNER, equals("status", "running"), *matchers)
+    return f"({BY_RUN} ({alerts}) and {ON_RUN} {running})"
+
+
 def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     """Return each run that has one of the statuses, with the number (`style.status_number`) of its display status."""
     # A range query reads the recorded ratio: it has the active runs only, while the exporter's own series also include
     # thousands of runs that have ended.
-    silence = series("project_spinner_run:spinner_run_silence:ratio", PROJECT, SPINNER, *matchers)
+    silence = series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)
     rules = series("project_spinner_status:spinner_runs:max", PROJECT)
     parts = [
         f"{_outside_outages(f'({silence} > 1)')} * 0 + {status_number('stalled')}",

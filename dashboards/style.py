@@ -22,6 +22,7 @@ STATUSES: Final = {
     "stalled": ("✖ STALLED", MAGENTA),
     "failed": ("✖ failed", RED),
     "failures": ("▲ some failed", ORANGE),
+    "overdue": ("▲ overdue", ORANGE),
     "running": ("▶ running", BLUE),
     "waiting": ("‖ waiting", PURPLE),
     "queued": ("○ queued", GREY),
@@ -29,9 +30,9 @@ STATUSES: Final = {
     "cancelled": ("⊘ cancelled", GREY),
     "unknown": ("▲ unmapped", ORANGE),
 }
-"""Text and colour of each display status: the status of a run, `stalled` for a run without progress, and `failures` for
-a completed run with failed records, which must never be green. `unknown` is the status of a run whose label has no
-mapping. The worst come first; timelines use the position."""
+"""Text and colour of each display status: the status of a run, `stalled` for a run without progress, `overdue` for one
+that takes much longer than usual, and `failures` for a completed run with failed records, which must never be green.
+`unknown` is the status of a run whose label has no mapping. The worst come first; timelines use the position."""
 
 RECORD_STATES: Final = {
     "completed": GREEN,

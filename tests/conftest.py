@@ -31,6 +31,8 @@ MARKS = {
         "tests/dashboards/test_blind.py",
         "tests/dashboards/test_freshness.py",
         "tests/dashboards/test_queries.py",
+        "tests/dashboards/test_runs.py",
+        "tests/dashboards/test_variables.py::test_a_name_selects_",
         "tests/demo/test_speed.py::test_promtool_",
         "tests/scaling/test_helm.py::test_promtool_accepts_the_rendered_rules",
         "tests/scaling/test_helm.py::test_promtool_accepts_the_scrape_config_and_its_replicas_exist",
@@ -49,8 +51,9 @@ MARKS = {
         "tests/unknown/",
         "tests/web/test_access.py::test_a_real_prometheus_",
     ),
-    # Need what only `make test-all` installs: Prefect, Dagster, Helm or cosmic-ray.
+    # Need what only `make test-all` installs: Prefect, Dagster, Helm, cosmic-ray or Grafana's libraries.
     "servers": (
+        "tests/dashboards/test_variables.py",
         "tests/mutants/test_equivalents.py",
         "tests/mutants/test_mutations.py",
         "tests/servers/",

@@ -30,15 +30,27 @@ Choice = str | Sequence[str]
 
 
 def interpolate(expression: str, variables: Mapping[str, str]) -> str:
-    """Return a query with its variables substituted. A variable without a given value selects all values."""
-    values = {"runtime": ALL, "project": ALL, "spinner": ALL, "status": ALL, "run": ALL, **BUILT_IN, **variables}
+    """Return a query with its variables substituted. A variable without a given value selects all values.
+
+    `$1` stays as it is: it belongs to `label_replace`.
+    """
+    values = {
+        "runtime": ALL,
+        "project": ALL,
+        "spinner": ALL,
+        "status": ALL,
+        "run": ALL,
+        "listed": ALL,
+        **BUILT_IN,
+        **variables,
+    }
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         assert name in values, f"{expression} uses ${name}, which is not a variable"
         return values[name]
 
-    return re.sub(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)", value, expression)
+    return re.sub(r"\$\{(\w+)(?::\w+)?\}|\$([A-Za-z_]\w*)", value, expression)
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,8 @@ class Page:
                 name = variable["name"]
                 chosen = selected.pop(name, None)
                 self._variables[name] = self._all(variable) if chosen is None else _joined(chosen)
+            elif variable["type"] == "textbox":
+                self._variables[variable["name"]] = _joined(selected.pop(variable["name"], variable["query"]))
         assert not selected, f"{board['title']} has no variable {', '.join(selected)}"
 
     def time_of(self, panel: Mapping[str, Any]) -> TimeRange:
@@ -164,10 +178,8 @@ class Page:
 
 
 def _joined(chosen: Choice) -> str:
-    """Return values as an alternative in a regular expression; as Grafana does, `()` where there are none."""
-    values = [re.escape(value) for value in ([chosen] if isinstance(chosen, str) else chosen)]
-    # In a PromQL string a backslash has to be escaped.
-    escaped = [value.replace("\\", "\\\\") for value in values]
+    """Return values with the format `regex`; as Grafana does, `()` where there are none."""
+    escaped = [re.escape(value) for value in ([chosen] if isinstance(chosen, str) else chosen)]
     return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
 
 

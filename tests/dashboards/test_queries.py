@@ -152,7 +152,7 @@ def test_a_stalled_run_is_shown_as_stalled_and_a_completed_one_with_failures_is_
     table = next(panel for panel in board["panels"] if panel["title"] == "Runs")
 
     def shown(**chosen: str) -> dict[tuple[str, str], str]:
-        rows = query(scenarios, interpolate(table["targets"][2]["expr"], chosen))
+        rows = query(scenarios, interpolate(table["targets"][0]["expr"], chosen))
         runs = {run_of(labels): labels["status"] for labels, _ in rows}
         assert len(runs) == len(rows), "a run has exactly one status"
         return runs
@@ -161,6 +161,8 @@ def test_a_stalled_run_is_shown_as_stalled_and_a_completed_one_with_failures_is_
         return labels["runtime"], labels["run_id"]
 
     until(lambda: "stalled" in shown().values(), "the stalled run is shown as stalled")
+    assert set(shown(status="stalled").values()) == {"stalled"}
+    assert "stalled" not in shown(status="running").values()
     assert "stalled" not in shown(runtime="fine").values(), "the stalled run belongs to the other runtime"
     assert shown(runtime="127.0.0.1:.*"), "an exporter with a single runtime is shown too, by the runtime's address"
     completed = 'spinner_run_status{status="completed"}'

@@ -1,0 +1,149 @@
+"""Checks the table of runs on Jobs, as Grafana shows it: what is listed, in which order, and what is said of a run."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dashboards.__main__ import DIST
+from dashboards.jobs import MOST_LISTED
+from tests.dashboards.grafana import Page
+from tests.dashboards.shown import Shown, show
+from tests.stack.programs import program, prometheus
+
+BOARD = json.loads((DIST / "spinner-jobs.json").read_text())
+NOW = 1_795_932_000  # 2026-11-29 06:00 UTC
+HOUR = 3600
+
+Samples = dict[str, float]
+"""The value at `NOW` of each series."""
+
+
+def fresh(*projects: str) -> Samples:
+    """The series of an exporter that has just read these projects."""
+    own = 'job="spinner",instance="a",runtime="eu"'
+    return {
+        'up{job="spinner",instance="a"}': 1,
+        **{f"spinner_{name}{{{own}}}": 1 for name in ("api_up", "runtime_up")},
+        **{f'spinner_project_up{{{own},project="{project}"}}': 1 for project in projects},
+    }
+
+
+def run(run_id: str, status: str, project: str = "Sales", spinner: str = "Welcome", **values: float) -> Samples:
+    """The series of a run. `values` by the name of the metric, such as `end_timestamp_seconds`."""
+    labels = f'runtime="eu",project="{project}",spinner="{spinner}",run_id="{run_id}"'
+    values = {"created_timestamp_seconds": NOW - HOUR, "failed_records": 0} | values
+    return {
+        f'spinner_run_status{{{labels},status="{status}"}}': 1,
+        f'spinner_run_info{{{labels},trigger="schedule",parent_run_id=""}}': 1,
+        **{f"spinner_run_{name}{{{labels}}}": value for name, value in values.items()},
+    }
+
+
+def silent(run_id: str, seconds: float, threshold: float = 600) -> Samples:
+    labels = f'runtime="eu",project="Sales",spinner="Welcome",run_id="{run_id}"'
+    return {
+        **run(run_id, "running", last_progress_timestamp_seconds=NOW - seconds, stall_threshold_seconds=threshold),
+        f"project_spinner_run:spinner_run_silence:ratio{{{labels}}}": seconds / threshold,
+    }
+
+
+def ended(run_id: str, status: str, minutes: float, *, failed: int = 0, **labels: str) -> Samples:
+    return run(run_id, status, **labels, end_timestamp_seconds=NOW - 60 * minutes, failed_records=failed)  # type: ignore[arg-type]
+
+
+@contextmanager
+def recorded(folder: Path, samples: Samples) -> Iterator[str]:
+    """Run a Prometheus that has these samples."""
+    names = sorted({key.partition("{")[0] for key in samples})
+    lines = []
+    for name in names:
+        lines.append(f"# TYPE {name} unknown")
+        lines += [f"{key} {value} {NOW}" for key, value in samples.items() if key.partition("{")[0] == name]
+    (folder / "samples.om").write_text("\n".join([*lines, "# EOF\n"]))
+    create = ("tsdb", "create-blocks-from", "openmetrics", "samples.om", "prometheus")
+    subprocess.run([program("promtool"), *create], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with prometheus(folder, keep="100y") as url:
+        yield url
+
+
+def jobs(url: str, **chosen: Any) -> Mapping[str, Shown]:
+    return show(Page(BOARD, url, now=NOW, **chosen))
+
+
+def column(shown: Mapping[str, Shown], title: str) -> list[str]:
+    return [str(row[title]) for row in shown["Runs"].rows]
+
+
+EACH_STATUS = (
+    ended("some failed", "completed", 5, failed=3)
+    | ended("completed", "completed", 1)
+    | ended("completed before", "completed", 2)
+    | ended("failed", "failed", 50)
+    | ended("failed before", "failed", 55)
+    | ended("cancelled", "cancelled", 3, failed=2)
+    | silent("stalled", 700)
+    | silent("silent", 500)
+    | silent("moving", 5)
+    | silent("overdue", 6)
+    | {
+        'ALERTS{alertname="SpinnerRunOverdue",alertstate="firing",runtime="eu",project="Sales",spinner="Welcome",'
+        'run_id="overdue"}': 1
+    }
+    | run("waiting", "waiting")
+    | run("queued", "queued", created_timestamp_seconds=NOW - 60)
+    | run("queued for longer", "queued")
+    | run("unmapped", "unknown")
+)
+BY_NEED = [
+    "stalled", "failed", "failed before", "some failed", "overdue", "unmapped", "silent", "moving", "waiting",
+    "queued for longer", "queued", "completed", "completed before", "cancelled",
+]  # fmt: skip
+
+
+def test_what_needs_a_person_comes_first(tmp_path: Path) -> None:
+    with recorded(tmp_path, fresh("Sales") | EACH_STATUS) as url:
+        assert column(jobs(url), "Run") == BY_NEED
+        assert column(jobs(url, status="stalled"), "Run") == ["stalled"]
+        assert column(jobs(url, status="failures"), "Run") == ["some failed"]
+        assert column(jobs(url, status="running"), "Run") == ["silent", "moving"]
+
+
+def test_of_many_runs_those_that_need_a_person_are_listed(tmp_path: Path) -> None:
+    many: dict[str, Any] = {}
+    for number in range(MOST_LISTED + 50):
+        many |= ended(f"job_{number}", "completed", 1)
+    with recorded(tmp_path, fresh("Sales") | many | EACH_STATUS) as url:
+        ids = column(jobs(url), "Run")
+    assert len(ids) == MOST_LISTED
+    assert ids[:11] == BY_NEED[:11]
+
+
+def test_the_project_is_shown_where_there_is_more_than_one(tmp_path: Path) -> None:
+    one, two = fresh("Sales"), fresh("Sales", "Clinic")
+    runs = ended("a", "completed", 1) | ended("b", "completed", 2, project="Clinic")
+    for samples, shown in ((one, False), (two, True)):
+        folder = tmp_path / str(shown)
+        folder.mkdir()
+        with recorded(folder, samples | runs) as url:
+            found = jobs(url)
+            assert ("Project" in found["Runs"].rows[0]) == shown
+            assert "Runtime" not in found["Runs"].rows[0]
+
+
+def test_a_chosen_run_is_marked_and_one_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    runs = ended("a", "completed", 1) | ended("b", "completed", 2)
+    with recorded(tmp_path, fresh("Sales") | runs) as url:
+        assert column(jobs(url, run="b"), " ") == ["", "➤"]
+        assert "✔ completed" in str(jobs(url, run="b")["Chosen run"])
+        assert "none: click a run" in str(jobs(url)["Chosen run"])
+        gone = jobs(url, run="c")
+        assert "▲ not reported" in str(gone["Chosen run"])
+        assert str(gone["Records by state"]).startswith("? ")
+    lost = {key: value for key, value in fresh("Sales").items() if "project_up" not in key}
+    folder = tmp_path / "lost"
+    folder.mkdir()
+    with recorded(folder, lost | runs) as url:
+        assert str(jobs(url, run="c")["Chosen run"]).startswith("? unknown")

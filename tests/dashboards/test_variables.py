@@ -1,0 +1,152 @@
+"""Checks with Grafana's own code, from npm, what it makes of variables, queries and links.
+
+`make test-all` installs the libraries into .servers/grafana.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+import pytest
+
+from dashboards.__main__ import DASHBOARDS, DIST
+from tests.dashboards.test_dashboards import urls
+from tests.stack.programs import ROOT, prometheus, query
+
+INSTALLED = ROOT / ".servers" / "grafana"
+SCRIPT = Path(__file__).parent / "npm" / "variables.cjs"
+BOARDS = {uid: json.loads((DIST / f"{uid}.json").read_text()) for uid in DASHBOARDS}
+JOBS = BOARDS["spinner-jobs"]
+
+pytestmark = pytest.mark.skipif(
+    not (INSTALLED / "node_modules").is_dir(), reason="make test-all installs Grafana's libraries with npm"
+)
+
+ODD_NAMES = (
+    'The "new" one',
+    "it's",
+    r"a\b",
+    "a.b",
+    "a|b",
+    "(1+1)*2?",
+    "{x}[y]^$",
+    "$spinner",
+    "${project}",
+    "a/b#c&d=e",
+    "100% über",
+    " ",
+)
+IDS = ("job/1", "job#1", "job&var-product_url=https://evil.example", "job?x", "job 1", "100%", 'a"b', "ü", "a+b")
+
+
+Answers = list[dict[str, Any]]
+"""For each refresh, the `values` of variables, and the `queries` and `links` with them."""
+
+
+def grafana(*tasks: Mapping[str, Any], board: Mapping[str, Any] = JOBS) -> list[Answers]:
+    """Return what Grafana makes of each task with the variables of a dashboard; `variables.cjs` says what a task is."""
+    empty = {
+        "variables": board["templating"]["list"],
+        "url": {},
+        "refreshes": [{}],
+        "queries": [],
+        "links": [],
+        "row": {},
+    }
+    given = json.dumps([{**empty, **task} for task in tasks])
+    done = subprocess.run(["node", SCRIPT], input=given, cwd=INSTALLED, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers: list[Answers] = json.loads(done.stdout)
+    return answers
+
+
+def test_the_chosen_run_stays_chosen_however_many_newer_runs_there_are() -> None:
+    refreshes = [{"listed": [f"job_{number}", f"job_{number + 1}"]} for number in range(3)]
+    (answers,) = grafana({"refreshes": refreshes, "url": {"run": "job_0"}, "queries": ["x{run_id=~`${run:regex}`}"]})
+    assert [each["values"]["run"] for each in answers] == ["job_0"] * 3
+    assert {query for each in answers for query in each["queries"]} == {"x{run_id=~`job_0`}"}
+
+
+def test_grafana_drops_a_value_that_is_no_longer_in_the_list() -> None:
+    """What happened to the chosen run while it was a value of a list: the reason for the text."""
+    ((first, second),) = grafana({"refreshes": [{"spinner": ["a", "b"]}, {"spinner": ["b"]}], "url": {"spinner": "a"}})
+    assert (first["values"]["spinner"], second["values"]["spinner"]) == ("a", "All")
+
+
+def test_the_list_of_runs_follows_its_query() -> None:
+    refreshes = [{"listed": ["1"]}, {"listed": ["2", "3"]}, {"listed": []}]
+    (answers,) = grafana({"refreshes": refreshes, "queries": ["${listed:regex}"]})
+    assert [each["queries"] for each in answers] == [["1"], ["(2|3)"], ["()"]]
+
+
+def test_a_name_selects_exactly_itself_in_every_query_of_every_dashboard(tmp_path: Path) -> None:
+    queries = [text for board in BOARDS.values() for text in expressions(board)]
+    variables = ("runtime", "project", "spinner", "listed")
+    tasks = [
+        {
+            "url": dict.fromkeys(("runtime", "project", "spinner", "run"), name),
+            "refreshes": [{variable: [name, "other"] for variable in variables}],
+            "queries": queries,
+        }
+        for name in ODD_NAMES
+    ]
+    answers = grafana(*tasks)
+    with prometheus(tmp_path) as url:
+        for name, (answer,) in zip(ODD_NAMES, answers, strict=True):
+            for text in answer["queries"]:
+                query(url, with_times(text))
+            patterns = re.findall(r"(\w+)=~`([^`]*)`", "".join(answer["queries"]))
+            assert {label for label, _ in patterns} == {"runtime", "project", "spinner", "run_id"}
+            for label, pattern in set(patterns):
+                assert re.fullmatch(pattern, name), f"{label} has the pattern {pattern}"
+                assert not re.fullmatch(pattern, f"{name}x"), f"{label} has the pattern {pattern}"
+
+
+def expressions(board: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every query of a dashboard, also those of its variables."""
+    for panel in board["panels"]:
+        yield from (target["expr"] for target in panel["targets"])
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            match = re.fullmatch(r"label_values\((.+), \w+\)|query_result\((.+)\)", variable["query"]["query"])
+            assert match, variable["query"]
+            yield match[1] or match[2]
+
+
+def with_times(text: str) -> str:
+    """Replace the variables that the data source replaces for each panel."""
+    return re.sub(r"\$__(rate_interval|interval|range)\b", "5m", text.replace("$__range_s", "300"))
+
+
+@pytest.mark.parametrize("uid", ["spinner-jobs", "spinner-live-ops"])
+def test_a_link_carries_the_id_whole_and_keeps_what_is_selected(uid: str) -> None:
+    board = BOARDS[uid]
+    selection = {"runtime": "eu", "project": 'The "new" one', "spinner": "a&b", "product_url": "https://p.example.com"}
+    task = {
+        "url": selection,
+        "refreshes": [{name: [value] for name, value in selection.items()}],
+        "links": list(urls(board["panels"])),
+    }
+    tasks = [task | {"row": dict.fromkeys(("run_id", "record_id", "parent_run_id"), run_id)} for run_id in IDS]
+    for run_id, (answer,) in zip(IDS, grafana(*tasks, board=board), strict=True):
+        assert answer["links"]
+        for link in answer["links"]:
+            check(urlsplit(link), run_id, selection)
+
+
+def check(link: SplitResult, run_id: str, selection: Mapping[str, str]) -> None:
+    assert not link.fragment, link
+    if link.hostname:
+        assert link.hostname == "p.example.com"
+        ids = [unquote(part) for part in (*link.path.split("/"), link.query.partition("=")[2])]
+        assert run_id in ids, link
+    else:
+        query = parse_qs(link.query, strict_parsing=True, keep_blank_values=True)
+        assert link.path == "/d/spinner-jobs"
+        assert {name: query[f"var-{name}"] for name in selection} == {name: [each] for name, each in selection.items()}
+        assert query.get("var-run", [run_id]) in ([run_id], [""]), link
+        assert query["from"] == ["now-1h"]
