@@ -25,6 +25,7 @@ from dashboards.queries import (
     all_fresh,
     display_status_number,
     equals,
+    increase_in_range,
     no_failed_records,
     or_zero,
     outages,
@@ -69,10 +70,9 @@ def run_count(status: str) -> str:
     return or_zero(f"sum({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, equals('status', status))}))", FRESH)
 
 
-def increase_in_range(name: str, matcher: str, *, known: str = FRESH) -> str:
-    """Return a counter's increase in the panel's time range; zero is certain only with `known`."""
-    increase = f"sum({REPLICAS} (increase({series(name, PROJECT, SPINNER, matcher)}[$__range])))"
-    return or_zero(f"round({increase})", scraped_throughout(known))
+def count_of_today(name: str, matcher: str, *, known: str = FRESH) -> str:
+    """Return how many were counted in the panel's range; zero is certain only with `known`."""
+    return or_zero(increase_in_range(name, matcher), scraped_throughout(known))
 
 
 RUNTIMES = runtimes(7)
@@ -137,11 +137,12 @@ FAILED_TODAY = stat(
     Panel(
         5,
         "Runs failed today",
-        "Runs with the status failed since midnight UTC. None is certain only if Prometheus "
-        "watched the exporter since then. Click to list failed runs on Jobs.",
+        "Runs that ended with the status failed since midnight UTC, or, on the exporter's first day, since one "
+        "retention before it began. None is certain only if Prometheus watched the exporter since midnight. Click to "
+        "list the failed runs that Jobs still shows.",
         GridPos(x=0, y=HEIGHT + 4, w=8, h=3),
     ),
-    instant_query(increase_in_range("spinner_runs_finished_total", equals("status", "failed"))),
+    instant_query(count_of_today("spinner_runs_finished_total", equals("status", "failed"))),
     colours=thresholds(GREY, (0, GREEN), (1, RED)),
     mappings=[NONE],
     since="now/d",
@@ -152,12 +153,12 @@ FAILED_RECORDS_TODAY = stat(
     Panel(
         6,
         "Records failed today",
-        "Records that failed since midnight UTC, including those of completed runs. Top failing steps shows where "
-        "they failed.",
+        "Records that failed since midnight UTC, including those of completed runs; on the exporter's first day, those "
+        "of runs that ended since one retention before it began. Top failing steps shows where they failed.",
         GridPos(x=8, y=HEIGHT + 4, w=8, h=3),
     ),
     instant_query(
-        increase_in_range(
+        count_of_today(
             "spinner_records_processed_total",
             equals("state", "failed"),
             known=f"({FRESH} unless on () ({uncounted_runs()}))",

@@ -275,6 +275,23 @@ def targets_down() -> str:
     return f"(last_over_time({info}[1d]) and on (job, instance) {series('up')} == 0)"
 
 
+def increase_in_range(name: str, *matchers: str) -> str:
+    """Return by how much the counters of the selected spinners grew since the range of the panel began.
+
+    It is the difference of two values: `increase` would estimate what happened before the first sample and after the
+    last, and reads every sample of the range. A counter that did not exist when the range began counts from zero: it
+    is that of a new spinner, or its exporter is new. Otherwise nobody knows how much of it is from before the range.
+    """
+    now = f"{REPLICAS} ({series(name, PROJECT, SPINNER, *matchers)})"
+    before = f"{REPLICAS} ({series(name, PROJECT, SPINNER, *matchers)} offset $__range)"
+    api = series("spinner_api_up", RUNTIME)
+    watched = (
+        f"(group by (runtime) ({api} offset $__range) or group by (runtime) "
+        f"({api} unless on (runtime) last_over_time({api}[1d] offset $__range)))"
+    )
+    return f"sum({now} - {before} >= 0 or {now} and on (runtime) {watched})"
+
+
 def scraped_throughout(known: str) -> str:
     """Return `known` if the exporters of the selected runtimes were scraped during the whole range of the panel.
 
