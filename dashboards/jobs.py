@@ -254,6 +254,16 @@ MISSING = (
 )
 CHOSEN_STATUS = display_status(RUN)
 
+NAMED_FAILURES = (
+    "count by (runtime, project, spinner, run_id) (max by (runtime, project, spinner, run_id, record_id) "
+    f"({series('spinner_run_failed_record_info', PROJECT, SPINNER, RUN)}))"
+)
+OF_ALL_FAILURES = (
+    f"max by (runtime, project, spinner, run_id, failures) (label_join({as_text('named', NAMED_FAILURES)} * {ON_RUN} "
+    f"group_left (failed) {as_text('failed', per_selected_run('spinner_run_failed_records'))}, "
+    '"failures", " newest of ", "named", "failed"))'
+)
+
 CHOSEN = table(
     Panel(
         13,
@@ -264,6 +274,7 @@ CHOSEN = table(
     ),
     [
         instant_query(f"{CHOSEN_STATUS} or ({MISSING} unless on () {per_selected_run('spinner_run_status')})"),
+        instant_query(OF_ALL_FAILURES),
     ],
     [
         Column("runtime", "Runtime", width=150),
@@ -285,9 +296,16 @@ CHOSEN = table(
                 ),
             ],
         ),
+        Column(
+            "failures",
+            "Failed records named below",
+            width=210,
+            empty=("", TEXT),
+            links=[("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True)],
+        ),
     ],
     empty="? unknown: not all projects could be read. See the table at the top.",
-    hidden=("Value",),
+    hidden=("Value #A", "Value #B"),
     paginated=False,
 )
 

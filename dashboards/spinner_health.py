@@ -40,9 +40,12 @@ FRESH = all_fresh(PROJECT)
 
 
 def week_on_week(expression: str) -> str:
-    """Return the relative change of a mean against the same range one week earlier."""
-    mean = f"avg(avg_over_time({expression}[$__range]))"
-    return well_only_if_fresh(f"({mean} / avg(avg_over_time({expression}[$__range] offset 1w)) - 1)", WORSE)
+    """Return the relative change of a mean of the last day against the same day one week earlier.
+
+    Over a longer range the change would hide between the days before it.
+    """
+    last, before = (f"avg(avg_over_time({expression}[1d]{offset}))" for offset in ("", " offset 1w"))
+    return well_only_if_fresh(f"({last} / {before} - 1)", WORSE)
 
 
 def well_only_if_fresh(expression: str, bad: float, *, known: str = FRESH) -> str:
@@ -54,8 +57,8 @@ DURATION_CHANGE = stat(
     Panel(
         1,
         "Run duration change",
-        "Change of the median run duration from the same range one week earlier. If it grew, compare it with the time"
-        " per record, because larger tables take longer too.",
+        "Change of the median run duration of the last day, from the same day one week earlier. If it grew, Run "
+        "duration shows since when; compare it with the time per record, because larger tables take longer too.",
         GridPos(x=0, y=0, w=6, h=4),
     ),
     instant_query(week_on_week(P50)),
@@ -68,8 +71,8 @@ RECORD_CHANGE = stat(
     Panel(
         2,
         "Record time change",
-        "Change of the seconds per record from the same range one week earlier. It shows the effect of a changed "
-        "step, model or channel, independent of the size of the tables.",
+        "Change of the seconds per record of the last day, from the same day one week earlier. It shows the effect of "
+        "a changed step, model or channel, independent of the size of the tables.",
         GridPos(x=6, y=0, w=6, h=4),
     ),
     instant_query(week_on_week(RECORD_SECONDS)),

@@ -147,3 +147,11 @@ def test_a_chosen_run_is_marked_and_one_that_is_gone_is_said_to_be(tmp_path: Pat
     folder.mkdir()
     with recorded(folder, lost | runs) as url:
         assert str(jobs(url, run="c")["Chosen run"]).startswith("? unknown")
+
+
+def test_it_is_said_that_there_are_more_failed_records_than_the_named_ones(tmp_path: Path) -> None:
+    labels = 'runtime="eu",project="Sales",spinner="Welcome",run_id="a",step="Call",error_code="BUSY"'
+    named: Samples = {f'spinner_run_failed_record_info{{{labels},record_id="{number}"}}': 1 for number in range(10)}
+    with recorded(tmp_path, fresh("Sales") | ended("a", "completed", 1, failed=510) | named) as url:
+        (row,) = jobs(url, run="a")["Chosen run"].rows
+    assert str(row["Failed records named below"]) == "10 newest of 510"
