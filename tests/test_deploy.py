@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.resources import files
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_the_compose_file_conforms_to_the_specification() -> None:
-    schema = json.loads((files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json").read_text())
-    jsonschema.validate(COMPOSE, schema)
+    (schema,) = (file for file in files("check-jsonschema") or () if file.name == "compose-spec.json")
+    jsonschema.validate(COMPOSE, json.loads(schema.read_text()))
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -212,6 +212,7 @@ async def timestamps(runtime_time: float) -> Samples:
             startedAt=runtime_time - 10 * number,
             endedAt=runtime_time + 15 if status == "completed" else None,
             lastProgressAt=runtime_time + 5,
+            dueAt=runtime_time + 3600,
         )
     meter = {"name": "jobs_month", "used": 1, "limit": None, "resetsAt": rfc3339(runtime_time + 86400)}
     usage = {"plan": "pro", "meters": [meter]}

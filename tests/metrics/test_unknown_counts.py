@@ -22,7 +22,8 @@ HORIZON = NOON - 3600
 DEPENDENT = {
     "spinner_run_records", "spinner_run_failed_records", "spinner_run_total_records", "spinner_run_progress_ratio",
     "spinner_run_last_progress_timestamp_seconds", "spinner_run_progress_interval_seconds",
-    "spinner_run_stall_threshold_seconds", "spinner_records_processed_total",
+    "spinner_run_longest_progress_interval_seconds", "spinner_run_stall_threshold_seconds",
+    "spinner_run_stall_threshold_info", "spinner_run_straggler_threshold_seconds", "spinner_records_processed_total",
 }  # fmt: skip
 """The metrics that depend on counts."""
 
@@ -95,6 +96,8 @@ def test_what_is_not_told_is_not_shown_and_everything_else_is_the_same(
     is_known = says_progress or "completed" in told
     assert (value(found, progress) is None) == (not is_known)
     assert (value(found, threshold) is None) == (not is_known or value(whole, threshold) is None)
+    bases = [key for key in found if key[0] == "spinner_run_stall_threshold_info"]
+    assert len(bases) == (value(found, threshold) is not None), "why, exactly where there is a threshold"
     if says_progress or {"completed", "failed"} <= told:
         assert value(found, progress) == value(whole, progress)
     assert without_counts(found) == without_counts(whole)
