@@ -309,7 +309,7 @@ class RunPace(msgspec.Struct, gc=False):
         if last:
             candidates.append((last, "last records"))
         seconds, basis = max(candidates, key=_seconds)
-        straggler = seconds if self._is_straggler(run) else None
+        straggler = min(seconds, policy.stall_ceiling) if self._is_straggler(run) else None
         if straggler is not None:
             seconds, basis = max(BEYOND_BELIEF * straggler, STRAGGLER_LEAST * policy.stall_floor), "last records"
         if seconds > policy.stall_ceiling:

@@ -194,9 +194,9 @@ def test_one_or_two_records_that_are_left_may_take_longer_however_fast_the_other
     assert watch.threshold() == UNKNOWN_FACTOR * 600
 
 
-def at_the_end(finished: int, left: int, **states: int) -> Watch:
+def at_the_end(finished: int, left: int, *, stalls: dict[str, float] | None = None, **states: int) -> Watch:
     """A run of which one record finished every 20 seconds, four at once, and some are left."""
-    watch = Watch()
+    watch = Watch(stalls=stalls or {})
     watch.see(records=counts(0, total=finished + left, running=4))
     for number in range(1, finished):
         watch.see(after=20, finished=1, records=counts(number, total=finished + left, running=4))
@@ -209,6 +209,12 @@ def test_the_last_one_or_two_of_many_records_are_stragglers_and_page_later() -> 
         shown = at_the_end(STRAGGLER_FINISHED, left).shown()
         assert shown.straggler_threshold() == UNKNOWN_FACTOR * 600
         assert shown.stall_threshold() == max(BEYOND_BELIEF * UNKNOWN_FACTOR, STRAGGLER_LEAST) * 600
+
+
+def test_stragglers_are_not_later_than_the_ceiling() -> None:
+    watch = at_the_end(STRAGGLER_FINISHED, 1, stalls={"floor": 600.0, "ceiling": 700.0})
+    shown = watch.shown()
+    assert shown.straggler_threshold() == shown.stall_threshold() == 700
 
 
 @pytest.mark.parametrize(
