@@ -41,6 +41,7 @@ from dashboards.queries import (
     per_run,
     per_selected_run,
     series,
+    stall_threshold,
     stalled_runs,
     while_read,
     with_selected_status,
@@ -87,8 +88,7 @@ def listed(name: str, *matchers: str) -> str:
 STATUS_OF_LISTED = listed("spinner_run_status")
 RUNNING_LISTED = listed("spinner_run_status", equals("status", "running"))
 SILENCE = (
-    f"((time() - {while_read(listed('spinner_run_last_progress_timestamp_seconds'))}) "
-    f"/ {listed('spinner_run_stall_threshold_seconds')})"
+    f"((time() - {while_read(listed('spinner_run_last_progress_timestamp_seconds'))}) / {stall_threshold(LISTED)})"
 )
 AGE = f"(0.99 - 0.99 / (1 + clamp_min(time() - {listed('spinner_run_created_timestamp_seconds')}, 0) / 3600))"
 NO_RUNS = f'label_replace({all_fresh(PROJECT)} unless on () ({STATUS_OF_LISTED}), "status", "none", "", "")'
@@ -474,10 +474,11 @@ STALL_THRESHOLD = stat(
         "Stall threshold",
         "Time without progress after which the chosen run is stalled. The exporter learns it from the run's pace; "
         "spinner_run_stall_threshold_info says what it depends on. "
+        "Its last records have a longer one unless a run of the project is queued or the run is past its due time. "
         "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
         GridPos(x=18, y=TOP + 19, w=6, h=3),
     ),
-    instant_query(f"min({per_selected_run('spinner_run_stall_threshold_seconds')}) or {IDLE}"),
+    instant_query(f"min({stall_threshold(RUN)}) or {IDLE}"),
     unit="duration",
     colours=thresholds(GREY, (-1, TEXT)),
     mappings=[NOT_RUNNING],

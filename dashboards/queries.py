@@ -84,8 +84,22 @@ def outages() -> str:
 def stalled_runs(*matchers: str) -> str:
     """Return the stalled runs and their seconds without progress: the condition of SpinnerRunStalled."""
     progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
-    threshold = per_run("spinner_run_stall_threshold_seconds", *matchers)
-    return _outside_outages(f"(time() - {progress} > {threshold})")
+    return _outside_outages(f"(time() - {progress} > {stall_threshold(*matchers)})")
+
+
+def stall_threshold(*matchers: str) -> str:
+    """Return the seconds without progress after which SpinnerRunStalled pages for each run.
+
+    For the last records of a run it is their own, earlier threshold while something waits for them: a queued run of the
+    project, or the time at which the run is due has passed.
+    """
+    straggler = per_run("spinner_run_straggler_threshold_seconds", *matchers)
+    queued = series("spinner_run_status", PROJECT, equals("status", "queued"))
+    due = series("spinner_run_due_timestamp_seconds", PROJECT, SPINNER, *matchers)
+    return (
+        f"({straggler} and on (runtime, project) {queued} or {straggler} and {ON_RUN} {due} < time() "
+        f"or {per_run('spinner_run_stall_threshold_seconds', *matchers)})"
+    )
 
 
 def _outside_outages(stalled: str) -> str:

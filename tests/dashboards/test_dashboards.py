@@ -278,4 +278,4 @@ def test_dashboards_and_the_alert_define_a_stall_in_the_same_way() -> None:
     alert = alert_rule("SpinnerRunStalled")
     stalled = interpolate(queries.stalled_runs(), {})
     condition = re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", stalled)
-    assert condition in re.sub(r"max (by|without) \([^)]*\)|[\s()]", "", alert["expr"])
+    assert condition in re.sub(r"max (by|without) \([^)]*\)|\{[^}]*\}|[\s()]", "", alert["expr"])

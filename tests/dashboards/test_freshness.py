@@ -397,6 +397,37 @@ def test_stalled_is_what_the_alert_pages_for(situation: str, is_stalled: bool, t
     check(tmp_path, series, {f"group by (run_id) ({each})": runs for each in (stalled_runs(), alert["expr"])})
 
 
+def other_run(project: str, status: str) -> Series:
+    labels = f'runtime="shop", project="{project}", spinner="Calls", run_id="2", status="{status}"'
+    return {f"spinner_run_status{{{labels}}}": "1x60"}
+
+
+@pytest.mark.parametrize(
+    ("waits", "is_stalled"),
+    [
+        ({}, False),
+        (other_run("Clinic", "queued"), True),
+        (other_run("Sales", "queued"), False),
+        (other_run("Clinic", "running"), False),
+        ({f"spinner_run_due_timestamp_seconds{{{RUN}}}": "3000x60"}, True),
+        ({f"spinner_run_due_timestamp_seconds{{{RUN}}}": "7200x60"}, False),
+    ],
+    ids=["nothing", "a queued run", "another project's queued run", "a running run", "past its due time", "due later"],
+)
+def test_the_last_records_are_stalled_earlier_while_something_waits(
+    waits: Series, is_stalled: bool, tmp_path: Path
+) -> None:
+    own = f'{{job="spinner", instance="a", {RUN}}}'
+    thresholds = {
+        f"spinner_run_stall_threshold_seconds{own}": "3600x60",
+        f"spinner_run_straggler_threshold_seconds{own}": "600x60",
+    }
+    series = HEALTHY | run() | thresholds | waits
+    runs = {'{run_id="1"}': 1} if is_stalled else {}
+    alert = alert_rule("SpinnerRunStalled")
+    check(tmp_path, series, {f"group by (run_id) ({each})": runs for each in (stalled_runs(), alert["expr"])})
+
+
 def test_during_an_outage_it_is_not_certain_that_no_run_is_stalled(tmp_path: Path) -> None:
     series = SITUATIONS["the worker service says that it is down"][0]
     (stalled,) = expressions("spinner-live-ops", "Stalled")

@@ -26,6 +26,7 @@ READ = (
     "spinner_run_last_progress_timestamp_seconds",
     "spinner_run_stall_threshold_seconds",
     "spinner_run_status",
+    "spinner_run_straggler_threshold_seconds",
     "spinner_runtime_last_heartbeat_timestamp_seconds",
     "spinner_runtime_up",
 )
