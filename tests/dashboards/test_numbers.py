@@ -40,7 +40,8 @@ async def test_numbers_are_those_of_the_api(scenario: str, tmp_path: Path) -> No
         made.add_runtime("eu", load_scenario(scenario))
         made.add_exporter("a:10095", "eu")
         await made.advance(70)
-        jobs = await items(made, "/api/v1/jobs")
+        projects = await items(made, "/api/v1/projects")
+        jobs = [job for each in projects for job in await items(made, f"/api/v1/projects/{each['id']}/jobs")]
         usage = await items(made, "/api/v1/usage", "meters")
         boards = {uid.removeprefix("spinner-"): shown(made, uid) for uid in BOARDS}
     check_runs(boards["live-ops"], boards["jobs"], [job for job in jobs if ends(job) >= made.now - RETENTION])
