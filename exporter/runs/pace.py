@@ -214,6 +214,8 @@ class RunPace(msgspec.Struct, gc=False):
     _unwatched: float = 0.0
     pauses: list[tuple[float, float]] = []
     """Its last gaps of hours: second of the day at which one began, and how long it was."""
+    _interrupted_at: float | None = None
+    """When the runtime was found down during the present silence; None if it was not."""
 
     @classmethod
     def first(cls, run: Run) -> Self:
@@ -253,14 +255,21 @@ class RunPace(msgspec.Struct, gc=False):
         if not at_work(before):
             # A person has answered or a worker has continued it: the silence before does not count.
             self._quiet_since = max(until, after.changed_at) if at_work(after) else until
+            self._interrupted_at = None
         elif finished > 0:
-            silent = max(unchanged_until - since, 0.0)
-            self._add_gap(until - since - silent, finished, silent=silent)
-            self._watched += max(until - since, 0.0)
-            if until - since >= PAUSE:
-                self.pauses = [*self.pauses, (since % DAY, until - since)][-3:]
+            down_at = math.inf if self._interrupted_at is None else self._interrupted_at
+            self._learn_gap(since, min(until, down_at), finished, unchanged_until)
             self._quiet_since = until
+            self._interrupted_at = None
         return self
+
+    def _learn_gap(self, since: float, until: float, finished: int, unchanged_until: float) -> None:
+        """Learn that nothing finished from `since` to `until`, as far as was seen, and then `finished` records."""
+        silent = max(min(unchanged_until, until) - since, 0.0)
+        longest = self._add_gap(until - since - silent, finished, silent=silent)
+        self._watched += max(until - since, 0.0)
+        if longest >= PAUSE:
+            self.pauses = [*self.pauses, (since % DAY, longest)][-3:]
 
     def _newly_finished(self, before: Run, after: Run) -> int:
         """Return how many records have finished since the last change, 1 for some if their number is unknown."""
@@ -270,6 +279,11 @@ class RunPace(msgspec.Struct, gc=False):
             return int(after.last_progress_at != before.last_progress_at)
         finished, self._finished = known - self._finished, known
         return finished
+
+    def interrupt(self, time: float) -> None:
+        """Note that the runtime is down at `time`: the run may be silent because of that, which teaches nothing."""
+        if self._interrupted_at is None and self._quiet_since is not None:
+            self._interrupted_at = max(time, self._quiet_since)
 
     def excuse_until(self, time: float) -> bool:
         """Note that no silence before `time` counts; return whether that is new."""
@@ -282,6 +296,8 @@ class RunPace(msgspec.Struct, gc=False):
         """Note that the runtime's clock was set back to `now`: no silence began later."""
         if self._quiet_since is not None:
             self._quiet_since = min(self._quiet_since, now)
+        if self._interrupted_at is not None:
+            self._interrupted_at = min(self._interrupted_at, now)
 
     def quiet_since(self) -> float | None:
         """Return since when the run has been silent while at work; None before it starts."""
@@ -388,8 +404,10 @@ class RunPace(msgspec.Struct, gc=False):
             return False
         return 0 < total - finished <= min(max(2, total // 200), run.records.running or 0)
 
-    def _add_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> None:
+    def _add_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> float:
         """Learn that `finished` records finished within `seconds`, after an observed silence of `silent` seconds.
+
+        Returns the longest gap in that time.
 
         For one record that is its gap. For several only the mean is known: when they finish at random times, the
         longest of n gaps is about (1 + ln n) times the mean.
@@ -400,6 +418,7 @@ class RunPace(msgspec.Struct, gc=False):
         self.longest_gap = max(self.longest_gap, longest)
         self.first_gap = longest if self.first_gap is None else self.first_gap
         self._spent += silent + seconds
+        return longest
 
 
 def _seconds(candidate: tuple[float, str]) -> float:

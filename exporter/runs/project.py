@@ -192,6 +192,12 @@ class ProjectRuns:
         runs, self._changed_runs = self._changed_runs, set()
         return runs, self.spinners.collect_changes()
 
+    def interrupt(self) -> None:
+        """Note that the runtime is down: what the silence of a run lasts from now on teaches nothing."""
+        now = self._clock.now()
+        for tracked in self.open.values():
+            tracked.interrupt(now)
+
     def mark_open_changed(self) -> None:
         """Mark all open runs as changed."""
         self._changed_runs.update(self.open)

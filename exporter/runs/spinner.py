@@ -72,6 +72,12 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         if self.learned is not None:
             self.learned.not_ahead_of(now)
 
+    def interrupt(self, time: float) -> None:
+        """Note that the runtime is down at `time`."""
+        pace = self.pace
+        self.learned = pace
+        pace.interrupt(time)
+
     def excuse_until(self, time: float) -> bool:
         """Note that no silence of the run before `time` counts; return whether that is new."""
         pace = self.pace

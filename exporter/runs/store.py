@@ -209,6 +209,9 @@ class Store:
         if self._runtime.keep_health(health, heartbeat_timeout=timeout, read_at=read_at):
             for project in self._projects.values():
                 project.mark_open_changed()
+        elif self._runtime.outage.is_down:
+            for project in self._projects.values():
+                project.interrupt()
 
     def keep_meters(self, meters: tuple[Meter, ...], read_at: float | None = None) -> None:
         """Store the meters of the plan, requested at our monotonic time `read_at`, by default now."""

@@ -45,7 +45,7 @@ http.server.HTTPServer(address, Health).serve_forever()
 
 def test_the_table_has_active_runs_first() -> None:
     rows = {row.run_id: row for row in rows_of(PAGE)}
-    assert [row.ended for row in rows.values()] == [False, False, False, True]
+    assert [row.ended for row in rows.values()] == [False, False, False, False, True]
     assert (rows["run-1"].status, rows["run-1"].progress, rows["run-1"].duration, rows["run-1"].failed) == (
         "running",
         0.5,

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from exporter.config import LimitsConfig
+from exporter.runtime.held import LEAST_PER_ITEM
 from tests.builders import NOON, Clock
 from tests.faults.server import Exchange, Fault, FaultyRuntime
 from tests.scripted import ScriptedRuntime, rfc3339
@@ -96,7 +97,8 @@ BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
     [
         pytest.param(
             runs(200_000),
-            EMPTY + LimitsConfig().runs * (PER_RUN + PER_TOMBSTONE),
+            # The second read holds all of them until it applies them.
+            EMPTY + LimitsConfig().runs * (PER_RUN + PER_TOMBSTONE) + 200_000 * LEAST_PER_ITEM,
             id="200,000 ended runs",
         ),
         pytest.param(

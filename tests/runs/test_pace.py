@@ -507,6 +507,32 @@ def test_a_pause_of_hours_that_earlier_runs_had_at_this_time_of_day_is_normal() 
         watch.store.drop_run("p1", f"run-{number + 2}")
 
 
+def test_an_outage_of_the_runtime_is_neither_a_pause_nor_a_gap() -> None:
+    """Otherwise a run that it lost, or that hangs after it, would be silent as long as the outage was."""
+    watch = Watch()
+    watch.work(60, gap=60)
+    watch.look(after=90)
+    watch.store.keep_health(Health(runtime_up=False))
+    watch.look(after=9 * HOUR)
+    watch.store.keep_health(Health(runtime_up=False))
+    watch.see(after=60, finished=1)
+    watch.store.keep_health(Health(runtime_up=True, workers=1, last_heartbeat_at=watch.clock.now))
+    pace = watch.shown().pace
+    assert pace.pauses == []
+    assert pace.longest_gap == 90, "what was seen before the outage"
+    assert watch.threshold() == 600
+    watch.see(after=9 * HOUR, finished=1)
+    assert watch.shown().pace.longest_gap == 9 * HOUR, "the next silence is the run's own"
+
+
+def test_what_was_not_watched_is_no_pause() -> None:
+    """While the API cannot be read, records finish that are seen together afterwards."""
+    watch = Watch()
+    watch.work(60, gap=60)
+    watch.see(after=9 * HOUR, finished=540)
+    assert watch.shown().pace.pauses == []
+
+
 def test_a_run_whose_child_makes_progress_is_not_silent() -> None:
     watch = Watch()
     watch.work(60, gap=30)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from exporter.config import LimitsConfig
-from exporter.runs.store import Store
-from tests.soak.world import PROBED, World
+from tests.soak.world import PROBED, World, store_count
 
 MEGABYTE = 1_000_000
 
@@ -51,7 +50,7 @@ class Day:
             int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEGABYTE,
             len(list(Path("/proc/self/fd").iterdir())),
             len(tracked),
-            sum(type(each) is Store for each in tracked),
+            store_count() - world.stores_before,
             series,
             world.state_bytes / MEGABYTE,
             statistics.median(scrapes) * 1000,

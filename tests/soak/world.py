@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from exporter.config import Config, Duration, StallsConfig, SyncConfig
 from exporter.errors import UnreadableError
 from exporter.metrics.page import MetricsPage
+from exporter.runs.store import Store
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from tests.builders import NOON, RUNTIME, Clock, runtime_config
@@ -24,6 +26,8 @@ class World:
     """One organisation and the exporter that reads it, kept in a folder."""
 
     def __init__(self, folder: Path, *, seed: int, projects: int, runs_per_day: int) -> None:
+        self.stores_before = store_count()
+        """Stores that other tests of this process have left."""
         self.organisation = Organisation(NOON, seed=seed, projects=projects, runs_per_day=runs_per_day)
         self.wall, self.monotonic = Clock(), Clock(1000.0)
         self._folder, self._lives, self._reloads = folder, 0, 0
@@ -98,3 +102,9 @@ class World:
             sync=SyncConfig(min_interval=Duration(0)),
             stalls=StallsConfig(floor=Duration(600 + self._reloads % 2)),
         )
+
+
+def store_count() -> int:
+    """Return how many stores there are in this process."""
+    gc.collect()
+    return sum(type(each) is Store for each in gc.get_objects())

@@ -133,7 +133,9 @@ def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(
     assert [page["labels"]["run_id"]] == hangs
     assert page["labels"]["severity"] == "page"
     assert re.fullmatch(
-        r"Run \S+ has finished no record for .+s; usually one finishes every .+s\.", page["annotations"]["description"]
+        r"Run \S+ has finished no record for .+s; usually one finishes every .+s, and the longest gap was .+s\. "
+        r"Its threshold depends on: [a-z ]+\.",
+        page["annotations"]["description"],
     ), page["annotations"]["description"]
     assert re.fullmatch(r"\d+ of 300 records are finished", page["annotations"]["progress"]), page["annotations"]
     (resolution,) = resolved(messages)
