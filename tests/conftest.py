@@ -5,7 +5,10 @@ make test       neither `servers` nor `slow`
 make test-all   every test
 """
 
+from collections.abc import Iterator
+
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.stack import programs
@@ -84,6 +87,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, prefixes in MARKS.items():
             if item.nodeid.startswith(prefixes):
                 item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def logs_are_configured_as_before() -> Iterator[None]:
+    """A command that runs in a test configures the logs of the whole process: later tests would see no line."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
