@@ -112,7 +112,7 @@ _RECORD_STATES = (("pending",), ("running",), ("waiting",), ("completed",), ("fa
 
 
 def _basis(shown: ShownRun, now: ScrapeContext) -> Samples:
-    expectation = shown.expectation()
+    expectation = shown.expectation
     return None if expectation is None else [((expectation.basis,), 1)]
 
 

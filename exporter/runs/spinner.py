@@ -74,15 +74,16 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
 
     def interrupt(self, time: float) -> None:
         """Note that the runtime is down at `time`."""
-        pace = self.pace
-        self.learned = pace
-        pace.interrupt(time)
+        self._kept_pace().interrupt(time)
 
     def excuse_until(self, time: float) -> bool:
         """Note that no silence of the run before `time` counts; return whether that is new."""
-        pace = self.pace
-        self.learned = pace
-        return pace.excuse_until(time)
+        return self._kept_pace().excuse_until(time)
+
+    def _kept_pace(self) -> RunPace:
+        """Return its pace, which is kept from now on since it changes otherwise than by snapshots."""
+        self.learned = self.pace
+        return self.learned
 
     def count_nothing(self) -> None:
         """Note that everything about the run was counted before it was forgotten."""

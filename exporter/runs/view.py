@@ -26,8 +26,8 @@ class ShownRun(msgspec.Struct, frozen=True):
     project: str
     pace: RunPace
     earlier: SpinnerPace
-    others: SpinnerPace
-    policy: SpinnerPolicy
+    expectation: Expectation | None
+    """Which silence counts as a stall, and why; None while the run need not show progress."""
     excused_until: float
     """The runtime's time until which no silence counts, because the worker service was down."""
 
@@ -37,21 +37,13 @@ class ShownRun(msgspec.Struct, frozen=True):
         Silence is counted from `Run.last_progress_at`. Time for which the run waited for a person, or the worker
         service was down, is added to the threshold.
         """
-        expectation = self.expectation()
-        return None if expectation is None else self._excused() + expectation.page
+        return None if self.expectation is None else self._excused() + self.expectation.page
 
     def straggler_threshold(self) -> float | None:
         """Return the seconds of silence after which its last records count as stragglers; None for other runs."""
-        expectation = self.expectation()
-        if expectation is None or expectation.straggler is None:
+        if self.expectation is None or self.expectation.straggler is None:
             return None
-        return self._excused() + expectation.straggler
-
-    def expectation(self) -> Expectation | None:
-        """Return which silence counts as a stall, and why; None while the run need not show progress."""
-        if self.run.last_progress_at is None or self.pace.quiet_since() is None or not at_work(self.run):
-            return None
-        return self.pace.expectation(self.run, self.earlier, self.others, self.policy)
+        return self._excused() + self.expectation.straggler
 
     def _excused(self) -> float:
         """Return for how long no silence counted since the last progress."""
@@ -162,16 +154,12 @@ class StoreView:
         return self._config().expected_spinners(project.name) if project.has_been_read else ()
 
     def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
-        config = self._config()
-        return ShownRun(
-            tracked.run,
-            project.name,
-            tracked.pace,
-            project.earlier(tracked),
-            project.spinners.all_paces,
-            config.spinner_policy(project.name, tracked.run.snapshot.spinner),
-            self._runtime.outage.excused_until,
-        )
+        run, pace, earlier, expectation = tracked.run, tracked.pace, project.earlier(tracked), None
+        if run.last_progress_at is not None and pace.quiet_since() is not None and at_work(run):
+            # Computed once: several metrics show it.
+            policy = self._config().spinner_policy(project.name, run.snapshot.spinner)
+            expectation = pace.expectation(run, earlier, project.spinners.all_paces, policy)
+        return ShownRun(run, project.name, pace, earlier, expectation, self._runtime.outage.excused_until)
 
     # -- projects and runtime -----------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class Watch:
         return shown
 
     def basis(self) -> str:
-        expectation = self.shown().expectation()
+        expectation = self.shown().expectation
         assert expectation is not None
         return expectation.basis
 

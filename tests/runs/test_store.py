@@ -214,13 +214,18 @@ def test_a_first_read_that_is_cut_off_leaves_nothing_and_counts_nothing_twice() 
     assert finished(held) == tally_of(held).counters.started == 1
 
 
+def with_few_tombstones(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store that shows two runs, of which one is there, and keeps three tombstones."""
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
+    held = store(clock, limits={"runs": 2})
+    commit(held, snapshot("open"))
+    return held
+
+
 def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_were_dropped_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
-    clock = Clock(NOON + 60)
-    held = store(clock, limits={"runs": 2})
-    commit(held, snapshot("open"))
+    held = with_few_tombstones(clock := Clock(NOON + 60), monkeypatch)
     many = [ended(f"r{number}", NOON) for number in range(20)]
     cut_off(held, *many)
     assert tombstones(held) == 19, "the next read brings these runs again"
@@ -235,10 +240,7 @@ def test_a_later_read_that_is_cut_off_counts_nothing_twice_however_many_runs_wer
 def test_runs_that_became_visible_late_are_counted_on_whatever_page_of_one_read_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
-    clock = Clock(NOON + 60)
-    held = store(clock, limits={"runs": 2})
-    commit(held, snapshot("open"))
+    held = with_few_tombstones(clock := Clock(NOON + 60), monkeypatch)
     clock.advance(600)
     with held.reading("p1") as read:
         for ended_at in (NOON - 500, NOON - 800):

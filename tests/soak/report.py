@@ -50,7 +50,7 @@ class Day:
             int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEGABYTE,
             len(list(Path("/proc/self/fd").iterdir())),
             len(tracked),
-            store_count() - world.stores_before,
+            store_count(tracked) - world.stores_before,
             series,
             world.state_bytes / MEGABYTE,
             statistics.median(scrapes) * 1000,

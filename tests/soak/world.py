@@ -5,6 +5,7 @@ import contextlib
 import gc
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from exporter.config import Config, Duration, StallsConfig, SyncConfig
@@ -26,7 +27,8 @@ class World:
     """One organisation and the exporter that reads it, kept in a folder."""
 
     def __init__(self, folder: Path, *, seed: int, projects: int, runs_per_day: int) -> None:
-        self.stores_before = store_count()
+        gc.collect()
+        self.stores_before = store_count(gc.get_objects())
         """Stores that other tests of this process have left."""
         self.organisation = Organisation(NOON, seed=seed, projects=projects, runs_per_day=runs_per_day)
         self.wall, self.monotonic = Clock(), Clock(1000.0)
@@ -104,7 +106,6 @@ class World:
         )
 
 
-def store_count() -> int:
-    """Return how many stores there are in this process."""
-    gc.collect()
-    return sum(type(each) is Store for each in gc.get_objects())
+def store_count(objects: Iterable[object]) -> int:
+    """Return how many of the objects are stores."""
+    return sum(type(each) is Store for each in objects)
