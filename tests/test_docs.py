@@ -26,7 +26,8 @@ DEFAULTS = only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL":
 KEYS = {".".join(path) for path, _ in _leaves(FileConfig) if path[:2] != ("runtime", "resources")} - {"runtime.token"}
 NONE_BY_DEFAULT = {
     "runtime.base_url", "runtime.name", "runtime.token_file", "runtime.proxy", "runtime.tls.ca_file",
-    "runtime.tls.cert_file", "runtime.tls.key_file", "runtime.auth.username", "projects.include", "projects.exclude",
+    "runtime.tls.cert_file", "runtime.tls.key_file", "runtime.auth.username",
+    "runtime.auth.value", "runtime.auth.login", "projects.include", "projects.exclude",
     "storage.path", "web.config_file",
 }  # fmt: skip
 

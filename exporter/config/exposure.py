@@ -24,10 +24,15 @@ def readable_files(files: Iterable[tuple[str, Path]]) -> Iterator[str]:
 
 def _warnings(runtime: RuntimeConfig) -> Iterator[str]:
     key = runtime.tls.key_file or runtime.tls.cert_file
-    files = (("runtime.token_file", runtime.token_file), ("runtime.tls.key_file", key))
+    login = runtime.auth.login
+    files = (
+        ("runtime.token_file", runtime.token_file),
+        ("runtime.auth.login.body_file", None if login is None else login.body_file),
+        ("runtime.tls.key_file", key),
+    )
     yield from readable_files((setting, Path(file)) for setting, file in files if file is not None)
     url = urlsplit(runtime.base_url)
-    has_token = runtime.token_file is not None or runtime.token is not None
+    has_token = runtime.token_file is not None or runtime.token is not None or login is not None
     if url.scheme == "http" and has_token and not _is_this_machine(url.hostname or ""):
         yield f"runtime.base_url: {runtime.base_url}: the token is sent without encryption; use https"
 

@@ -20,21 +20,65 @@ from exporter.config.values import (
     is_header_name,
     is_header_value,
     literal,
+    parse_duration,
     split_address,
     split_url,
 )
 from exporter.status import Status
 
 
+class LoginConfig(strict.Section, frozen=True):
+    """A POST request whose response has the token; it is sent again before the token expires, and after a 401."""
+
+    path: str
+    """Path below `base_url`."""
+    body_file: str
+    """File that contains the body, with its secrets: a JSON document, or form data. Read again when it changes."""
+    token: str = "access_token"  # noqa: S105
+    """JMESPath from the response to the token."""
+    lifetime: str | None = None
+    """A duration, or the JMESPath from the response to the seconds for which the token is valid."""
+    expires: str | None = None
+    """JMESPath from the response to the time at which the token expires."""
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/") or not self.path.isprintable():
+            raise ValueError("path: expected a path that begins with /")
+        if self.lifetime is not None and self.expires is not None:
+            raise ValueError("expires: not allowed together with lifetime")
+        try:
+            too_short = self.fixed_lifetime is not None and self.fixed_lifetime <= 0
+        except ValueError as error:
+            raise ValueError(f"lifetime: {error}, or a JMESPath such as expires_in") from None
+        if too_short:
+            raise ValueError("lifetime: expected a duration above zero")
+
+    @property
+    def fixed_lifetime(self) -> Duration | None:
+        """The duration in `lifetime`; None if there is none. No JMESPath begins with a digit."""
+        return parse_duration(self.lifetime) if self.lifetime and self.lifetime[0].isdigit() else None
+
+
 class AuthConfig(strict.Section, frozen=True):
-    """How requests carry the token."""
+    """How requests carry the token, and where it comes from if no file has it."""
 
     type: str = "bearer"
     """`bearer`; `header`: as the value of `header`; or `basic`: as the password of `username`."""
     header: str = "X-Api-Key"
     username: str = ""
+    value: str | None = None
+    """The value of the header, with `{token}`; None: `Bearer {token}`, or with `header` the token alone."""
+    login: LoginConfig | None = None
+    """The request for a token; None: it is in a file or in the environment."""
 
     def __post_init__(self) -> None:
+        if self.value is not None:
+            if self.type == "basic":
+                raise ValueError("value: not allowed with type: basic")
+            if re.findall(r"\{\w*\}", self.value) != ["{token}"] or not is_header_value(self.value):
+                raise ValueError(
+                    "value: expected one line of ASCII text that contains {token} once, such as Token {token}"
+                )
         _one_of("type", self.type, ("bearer", "header", "basic"))
         if not is_header_name(self.header) or self.header.casefold() in _FRAMING:
             raise ValueError("header: expected the name of a header such as X-Api-Key")
@@ -115,6 +159,8 @@ class RuntimeConfig(strict.Section, frozen=True):
         if self.proxy not in (None, DIRECT) and _url(self.proxy, ("http", "https", "socks5")) is None:
             raise ValueError("proxy: expected a URL such as http://proxy.example.com:3128, or none")
         _check_headers(self.headers)
+        if self.auth.login is not None and (self.token is not None or self.token_file is not None):
+            raise ValueError("auth.login: not allowed together with a token or token_file")
         if self.token is not None:
             _check_token(self.token.reveal(), self.auth.type)
         if self.timeout <= 0:

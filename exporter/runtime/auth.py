@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from exporter.config.files import UnreadableFileError, read_bytes, stamp
 from exporter.config.schema import MAX_TOKEN
@@ -30,6 +31,17 @@ class Token:
             self._stamp = current
         return self._value
 
+    async def current(self) -> str | None:
+        """Return the current token, as `value` does."""
+        return self.value()
+
+    async def renewed(self, refused: str) -> str | None:
+        """Return None: there is no other token before the file changes."""
+        return None
+
+    def confirm(self, token: str, *, accepted: bool) -> None:
+        """Do nothing: a fixed token is never renewed."""
+
     def __repr__(self) -> str:
         return "Token(***)"
 
@@ -46,29 +58,49 @@ def _token_in(file: Path) -> str:
     return token
 
 
+class TokenSource(Protocol):
+    """Where a token comes from. Its methods raise `ApiError` or `ConfigError` if there is no usable one."""
+
+    async def current(self) -> str | None:
+        """Return the token; None if requests are sent without one."""
+
+    async def renewed(self, refused: str) -> str | None:
+        """Return another token after a request with this one was answered with 401; None if there is none."""
+
+    def confirm(self, token: str, *, accepted: bool) -> None:
+        """Note whether a request with a renewed token was accepted."""
+
+
 class Credentials:
     """The token as request headers: as a bearer token, in another header, or as a password."""
 
     def __init__(
-        self, token: Token, *, kind: str = "bearer", header: str = "Authorization", username: str = ""
+        self,
+        source: TokenSource,
+        *,
+        kind: str = "bearer",
+        header: str = "Authorization",
+        username: str = "",
+        value: str | None = None,
     ) -> None:
-        """`kind` is bearer, header or basic; `header` is for `header`, `username` for `basic`."""
-        self._token = token
-        self._kind = kind
-        self._header = header
-        self._username = username
+        """`kind` is bearer, header or basic; `header` is for `header`, `username` for `basic`.
 
-    def headers(self) -> Mapping[str, str]:
-        """Return the current headers, none without a token. Raises `ConfigError` as `Token.value` does."""
-        token = self._token.value()
+        `value` contains `{token}`, and is the value of the header.
+        """
+        self.source = source
+        self._kind = kind
+        self._header = header if kind == "header" else "Authorization"
+        self._username = username
+        self._value = value or ("{token}" if kind == "header" else "Bearer {token}")
+
+    def headers(self, token: str | None) -> Mapping[str, str]:
+        """Return the headers that carry a token, none without one."""
         if not token:
             return {}
-        if self._kind == "header":
-            return {self._header: token}
         if self._kind == "basic":
             pair = base64.b64encode(f"{self._username}:{token}".encode()).decode()
-            return {"Authorization": f"Basic {pair}"}
-        return {"Authorization": f"Bearer {token}"}
+            return {self._header: f"Basic {pair}"}
+        return {self._header: self._value.replace("{token}", token)}
 
     def __repr__(self) -> str:
         return "Credentials(***)"

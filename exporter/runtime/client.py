@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from exporter.config import LimitsConfig
@@ -17,7 +17,15 @@ from exporter.runtime.auth import Credentials
 from exporter.runtime.decoder import MALFORMED, DecodedPage, Decoder, RunDefaults
 from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.held import LEAST_PER_ITEM, HeldBytes
-from exporter.runtime.http_client import RETRIES, ApiResponse, HttpClient, NotFoundError, error_code, refusal
+from exporter.runtime.http_client import (
+    RETRIES,
+    ApiResponse,
+    HttpClient,
+    NotFoundError,
+    RefusedError,
+    error_code,
+    refusal,
+)
 from exporter.runtime.layout import GoneError, NullListError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
 from exporter.runtime.paging import PageInfo, PageSizes, Request, digest, next_link
@@ -353,23 +361,47 @@ class RuntimeClient:
         accept: Callable[[int], bool] = lambda status: False,
         retries: bool = True,
     ) -> ApiResponse:
-        """Send a request. Statuses that `accept` returns true for are accepted too, and 304 to an `If-None-Match`."""
-        return await self._http_client.send(
-            endpoint.name,
-            request.method,
-            self._base_url + request.path,
-            query=request.query,
-            body=request.body,
-            headers={**(headers or {}), **(self._authorization() if endpoint.resource.token else {})},
-            accept=lambda status: (
-                status in endpoint.resource.accept or (bool(headers) and status == 304) or accept(status)
-            ),
-            retries=RETRIES if retries else 0,
-        )
+        """Send a request. Statuses that `accept` returns true for are accepted too, and 304 to an `If-None-Match`.
 
-    def _authorization(self) -> Mapping[str, str]:
+        After a 401 it is sent once more if there is another token.
+        """
+
+        async def attempt(token: str | None) -> ApiResponse:
+            return await self._http_client.send(
+                endpoint.name,
+                request.method,
+                self._base_url + request.path,
+                query=request.query,
+                body=request.body,
+                headers={**(headers or {}), **self._credentials.headers(token)},
+                accept=lambda status: (
+                    status in endpoint.resource.accept or (bool(headers) and status == 304) or accept(status)
+                ),
+                retries=RETRIES if retries else 0,
+            )
+
+        if not endpoint.resource.token:
+            return await attempt(None)
+        tokens = self._credentials.source
+        token = await self._usable(tokens.current())
         try:
-            return self._credentials.headers()
+            return await attempt(token)
+        except RefusedError as error:
+            another = await self._usable(tokens.renewed(token)) if error.status == 401 and token else None
+            if another is None:
+                raise
+        try:
+            response = await attempt(another)
+        except RefusedError as error:
+            if error.status == 401:
+                tokens.confirm(another, accepted=False)
+            raise
+        tokens.confirm(another, accepted=True)
+        return response
+
+    async def _usable(self, token: Awaitable[str | None]) -> str | None:
+        try:
+            return await token
         except ConfigError as error:
             raise ApiError(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,15 @@ Transport = httpx.AsyncBaseTransport
 
 Query = Mapping[str, Any] | Sequence[tuple[str, str]]
 """The parameters of a URL. In pairs their order stays, and so do all values of a parameter that occurs repeatedly."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Content:
+    """A body that is sent as it is, and its media type."""
+
+    content: bytes = dataclasses.field(repr=False)
+    media_type: str
+
 
 KEEPALIVE = 75.0
 """Seconds that an idle connection is kept: longer than a scrape interval, so that scrapes share their connections."""
@@ -103,15 +113,19 @@ class Connections:
         """
         merged = self._headers.copy()
         merged.update(headers)
+        content: dict[str, Any] = {"json": body}
+        if isinstance(body, Content):
+            content = {"content": body.content}
+            merged["Content-Type"] = body.media_type
         if self._host is not None and self._proxy is not None:
             # It resolves the name itself, and httpcore does not verify another one behind a tunnel.
             url = str(httpx.URL(url).copy_with(host=self._host))
         if isinstance(query, Mapping):
-            return httpx.Request(method, url, params={**self._query, **query}, headers=merged, json=body)
+            return httpx.Request(method, url, params={**self._query, **query}, headers=merged, **content)
         # httpx would move the values of one parameter together. Links can be signed, in the order of their parameters.
         given = {name for name, _ in query}
         pairs = [*(each for each in self._query.items() if each[0] not in given), *query]
-        return httpx.Request(method, f"{url}?{urllib.parse.urlencode(pairs)}", headers=merged, json=body)
+        return httpx.Request(method, f"{url}?{urllib.parse.urlencode(pairs)}", headers=merged, **content)
 
     @contextlib.asynccontextmanager
     async def send(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:

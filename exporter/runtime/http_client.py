@@ -18,7 +18,7 @@ from exporter.errors import ApiError
 from exporter.runtime.almost_json import TypedDecoder
 from exporter.runtime.body import BodyError, read_body
 from exporter.runtime.connection_errors import kind_of
-from exporter.runtime.connections import Connections, Query
+from exporter.runtime.connections import Connections, Content, Query
 from exporter.runtime.rate_limits import http_date, is_rate_limit, pause
 
 RETRIES = 2
@@ -117,7 +117,7 @@ class HttpClient:
         url: str,
         *,
         query: Query,
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | Content | None,
         headers: Mapping[str, str],
         accept: Callable[[int], bool],
         retries: int = RETRIES,

@@ -23,6 +23,7 @@ from exporter.runtime.client import RuntimeClient
 from exporter.runtime.connections import Connections, Transport
 from exporter.runtime.decoder import Decoder
 from exporter.runtime.http_client import HttpClient
+from exporter.runtime.login import Login
 from exporter.runtime.statuses import StatusMap
 from exporter.service.probes import Probes
 from exporter.status import Status
@@ -104,7 +105,7 @@ class MonitoredRuntime:
             http_client,
             config.runtime.base_url,
             config.runtime.resources,
-            credentials=_credentials(config),
+            credentials=_credentials(config, http_client, dependencies),
             decoder=self.decoder,
             limits=config.limits,
             wall=dependencies.wall,
@@ -276,10 +277,21 @@ def status_map(config: Config) -> StatusMap:
     return StatusMap({label: Status(status) for label, status in config.statuses.items()})
 
 
-def _credentials(config: Config) -> Credentials:
+def _credentials(config: Config, http_client: HttpClient, dependencies: Dependencies) -> Credentials:
     runtime, auth = config.runtime, config.runtime.auth
-    token = Token(
-        file=Path(runtime.token_file) if runtime.token_file else None,
-        value=runtime.token.reveal() if runtime.token else None,
-    )
-    return Credentials(token, kind=auth.type, header=auth.header, username=auth.username)
+    source: Token | Login
+    if auth.login is not None:
+        source = Login(
+            auth.login,
+            http_client,
+            runtime.base_url,
+            monotonic=dependencies.monotonic,
+            wall=dependencies.wall,
+            any_text=auth.type == "basic",
+        )
+    else:
+        source = Token(
+            file=Path(runtime.token_file) if runtime.token_file else None,
+            value=runtime.token.reveal() if runtime.token else None,
+        )
+    return Credentials(source, kind=auth.type, header=auth.header, username=auth.username, value=auth.value)

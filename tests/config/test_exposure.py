@@ -51,6 +51,15 @@ def test_a_token_that_every_user_can_read_or_write_is_warned_of(shared: Path, mo
     assert warned(shared, token_file=token) == ([TOKEN_FILE.format(token)] if is_exposed else [])
 
 
+def test_the_body_of_a_login_is_a_secret_like_a_token(shared: Path) -> None:
+    body = secret(shared / "login", 0o604)
+    url = "http://runtime.example.com"
+    assert warned(shared, base_url=url, auth={"login": {"path": "/login", "body_file": body}}) == [
+        TOKEN_FILE.format(body).replace("token_file", "auth.login.body_file"),
+        HTTP.format(url),
+    ]
+
+
 def test_a_file_in_a_folder_that_others_cannot_enter_is_none_that_others_can_read(shared: Path) -> None:
     token = secret(shared / "private" / "token", 0o644)
     (shared / "private").chmod(0o700)

@@ -63,7 +63,10 @@ async def samples(exporter: Exporter) -> dict[tuple[str, str], float]:
 @pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
 async def test_every_example_is_a_valid_config(text: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    (tmp_path / "exporter.yml").write_text(re.sub(r"token_file: \S+", f"token_file: {tmp_path / 'token'}", text))
+    (tmp_path / "login").write_text("{}")
+    text = re.sub(r"token_file: \S+", f"token_file: {tmp_path / 'token'}", text)
+    text = re.sub(r"body_file: \S+", f"body_file: {tmp_path / 'login'}", text)
+    (tmp_path / "exporter.yml").write_text(text)
     await Exporter(load(tmp_path / "exporter.yml", environ={}).runtimes).close()
 
 

@@ -741,9 +741,15 @@ def test_a_proxy_of_the_environment_that_is_no_url_is_an_error_that_says_where_i
         (Credentials(Token(value="t")), {"Authorization": "Bearer t"}),
         (Credentials(Token(value="t"), kind="header", header="X-Api-Key"), {"X-Api-Key": "t"}),
         (Credentials(Token(value="pass"), kind="basic", username="user"), {"Authorization": "Basic dXNlcjpwYXNz"}),
+        (Credentials(Token(value="t"), value="Token {token}"), {"Authorization": "Token t"}),
+        (
+            Credentials(Token(value="{token}"), kind="header", header="Cookie", value='session="{token}"'),
+            {"Cookie": 'session="{token}"'},
+        ),
         (Credentials(Token()), {}),
     ],
 )
 def test_the_token_is_sent_as_the_auth_type_says(credentials: Credentials, headers: dict[str, str]) -> None:
-    assert credentials.headers() == headers
+    assert isinstance(credentials.source, Token)
+    assert credentials.headers(credentials.source.value()) == headers
     assert "***" in repr(credentials)
