@@ -4,6 +4,7 @@ Pure data: `config` reads it and `runtime` applies it. `presets/contract.yml` de
 format.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -39,6 +40,19 @@ class FieldSource(_Section, frozen=True):
             raise ValueError("after: required with convert: seconds, milliseconds or clock, and not allowed otherwise")
 
 
+PLACEHOLDER = re.compile(r"\{([\w.]+)(:path)?\}")
+"""A place in a request for the id of a project or a run, or for what one of their fields has (`ref.NAME`).
+
+With `:path` its slashes stay slashes.
+"""
+
+
+def placeholders(part: Any) -> set[str]:
+    """Return the placeholders for ids and references in a part of a request."""
+    names = {name for name, _ in PLACEHOLDER.findall(str(part))}
+    return {name for name in names if name in ("project", "run") or name.startswith("ref.")}
+
+
 class ListFilter(_Section, frozen=True):
     """Query parameters and body keys that restrict a list to some of its items."""
 
@@ -54,8 +68,8 @@ class Paging(_Section, frozen=True):
     """Query parameter that selects the page; with POST the dotted path in the body."""
     next: str | None = None
     """JMESPath from the response to the next page's cursor (`cursor`) or URL (`link`; without it, the header Link)."""
-    first: int = 1
-    """For `page`: the number of the first page."""
+    first: int | None = None
+    """The number of the first page (`page`; without it 1), or of the first item (`offset`; without it 0)."""
     size: int = 500
     """Items per page that are requested. A server may send fewer; the real number is learned."""
     size_parameter: str | None = None
@@ -63,7 +77,7 @@ class Paging(_Section, frozen=True):
     total: str | None = None
     """JMESPath from the response to the number of items of the whole list."""
     more: str | None = None
-    """JMESPath from the response to whether there is another page."""
+    """JMESPath from the response to whether there is another page, or to the number of all items or pages."""
 
     def __post_init__(self) -> None:
         if self.style in ("cursor", "page", "offset") and not self.parameter:
@@ -72,6 +86,12 @@ class Paging(_Section, frozen=True):
             raise ValueError("next: is required for the style cursor")
         if self.size < 1:
             raise ValueError("size: expected a whole number, 1 or more")
+        if self.first is not None and self.style not in ("page", "offset"):
+            raise ValueError("first: only the styles page and offset have it")
+        if self.first is not None and self.first < 0:
+            raise ValueError("first: expected a whole number, 0 or more")
+        if self.style == "none" and (self.parameter or self.next is not None):
+            raise ValueError("style: expected cursor, page, offset or link with parameter or next")
 
 
 class Resource(_Section, frozen=True):
@@ -84,8 +104,8 @@ class Resource(_Section, frozen=True):
     """JSON body of a POST request."""
     changed: ListFilter | None = None
     """Restricts the list to what changed since `{since}`; without it every read requests the whole list."""
-    active: ListFilter | None = None
-    """Restricts the list to runs that have not ended."""
+    active: ListFilter | tuple[ListFilter, ...] | None = None
+    """Restricts the list to runs that have not ended: in one request, or in one for each item of a list."""
     failed: ListFilter | None = None
     """Restricts the list to records that failed."""
     since: Literal["rfc3339", "epoch_s", "epoch_ms"] = "rfc3339"
@@ -98,8 +118,11 @@ class Resource(_Section, frozen=True):
     """For `jobs`: the path of the same list of all projects, which is used where the API has it."""
     project: ListFilter | None = None
     """For `jobs` without `{project}` in its path: restricts the list to the runs of one project."""
+    error: str | None = None
+    """JMESPath to what is true in a response that is an error in spite of its status."""
     gone: str | None = None
-    """For `job`: JMESPath to what is true in a response that says that the run no longer exists, as 404 and 410 do."""
+    """For `job` and `jobs`: JMESPath to what is true in a response that says that the run, or the project of the list,
+    no longer exists, as 404 and 410 do."""
     as_of: str | None = None
     """JMESPath to the API's time of the response; without it, the header Date is used."""
     paging: Paging = Paging()
@@ -129,13 +152,26 @@ class Resource(_Section, frozen=True):
             raise ValueError("across: expected a path without {project}, since the list is one of all projects")
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
+        if self.active == ():
+            raise ValueError("active: expected at least one of the requests that together list what has not ended")
+
+    @property
+    def narrowings(self) -> tuple[ListFilter, ...]:
+        """The restrictions to runs that have not ended: one for each request."""
+        if self.active is None:
+            return ()
+        return (self.active,) if isinstance(self.active, ListFilter) else self.active
+
+    @property
+    def places(self) -> set[str]:
+        """The ids and references that the request contains."""
+        filters = [each for each in (self.changed, self.failed, self.project, *self.narrowings) if each is not None]
+        return placeholders([self.path, self.query, self.body, *([each.query, each.body] for each in filters)])
 
     @property
     def lists_all_projects(self) -> bool:
-        """Whether the list is the same for each project, because no part of the request contains its id."""
-        filters = (each for each in (self.changed, self.active) if each is not None)
-        parts = (self.path, self.query, self.body, *(part for each in filters for part in (each.query, each.body)))
-        return not any("{project}" in str(part) for part in parts)
+        """Whether the list is the same for each project, because no part of the request contains what it has."""
+        return not msgspec.structs.replace(self, project=None).places
 
     @property
     def of_all_projects(self) -> "Resource | None":
@@ -172,8 +208,11 @@ class Resources(_Section, frozen=True):
                 "then has the runs of all projects; without several projects, set projects: absent"
             )
         for name, resource in present(self).items():
-            if resource.gone is not None and name != "job":
-                raise ValueError(f"{name}.gone: only job can have it")
+            if resource.gone is not None and name not in ("job", "jobs"):
+                raise ValueError(f"{name}.gone: only job and jobs can have it")
+            if resource.active is not None and name != "jobs":
+                raise ValueError(f"{name}.active: only jobs can have it")
+            self._check_places(name, resource)
             for key in ("across", "project"):
                 if getattr(resource, key) is not None and name != "jobs":
                     raise ValueError(f"{name}.{key}: only jobs can have it")
@@ -185,6 +224,22 @@ class Resources(_Section, frozen=True):
             raise ValueError(
                 "job: is required if jobs has changed without active: nothing else shows that a run has ended"
             )
+
+    def _check_places(self, name: str, resource: Resource) -> None:
+        """Raise for an id or a reference in a request that nothing can give."""
+        sources = {"jobs": (self.projects,), "job": (self.projects, self.jobs), "records": (self.projects, self.jobs)}
+        described = [each for each in sources.get(name, ()) if isinstance(each, Resource)]
+        known = {each for source in described for each in source.fields if each.startswith("ref.")}
+        known |= {"project"} if name in sources else set()
+        known |= {"run"} if name in ("job", "records") else set()
+        for place in sorted(resource.places - known):
+            # Who describes an API begins with its paths.
+            if place.startswith("ref.") and not all(source.fields for source in described):
+                continue
+            expected = " or ".join(f"{{{each}}}" for each in sorted(known)) or "no id"
+            fields = " and ".join(f"{each}.fields" for each in ("projects", "jobs")[: len(sources.get(name, ()))])
+            why = f"; {fields} do not have it" if place.startswith("ref.") and fields else ""
+            raise ValueError(f"{name}: the request contains {{{place}}}{why}; expected {expected}")
 
 
 def reports_heartbeats(resources: Resources) -> bool:

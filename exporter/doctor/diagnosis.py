@@ -28,7 +28,7 @@ from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.codes import OTHER, hidden_address, is_address, is_code
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
-from exporter.runtime.layout import NullListError, RawPage
+from exporter.runtime.layout import GoneError, NullListError, RawPage, ReportedError
 from exporter.runtime.mapping import FIELDS, TEXTS
 from exporter.runtime.model import RunSnapshot
 from exporter.runtime.paging import PageInfo
@@ -345,7 +345,7 @@ class _Examination:
             explanation = self._decoder.explain(resource, sample.body)
         except (ApiError, *MALFORMED) as error:
             what = str(error).removeprefix(f"{resource}: ")
-            if not isinstance(error, ApiError):
+            if not isinstance(error, (ApiError, ReportedError, GoneError)):
                 what = f"the response does not match its description: {what}"
             line = self._client.request_line(resource, run, project_id=project_id)
             self.checks.append(Check(resource, False, f"{what} ({line})"))
@@ -376,7 +376,7 @@ class _Examination:
         self, resource: str, run: RunSnapshot | None, first: RawResponse, page: RawPage, *, project_id: str
     ) -> tuple[bool, str]:
         """Return whether the list can be read further, and what the second page shows about its paging."""
-        info = PageInfo(page.count, page.cursor, first.link, page.total, page.more)
+        info = PageInfo(page.count, page.cursor, first.link, page.total, page.more, page.pages)
         try:
             second = await self._client.second_page(resource, run, info, project_id=project_id)
             if second is None:

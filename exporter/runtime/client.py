@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from exporter.config import LimitsConfig
@@ -26,7 +26,7 @@ from exporter.runtime.http_client import (
     error_code,
     refusal,
 )
-from exporter.runtime.layout import GoneError, NullListError
+from exporter.runtime.layout import GoneError, NullListError, ReportedError
 from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
 from exporter.runtime.paging import PageInfo, PageSizes, Request, digest, next_link
 from exporter.runtime.time_slices import TimeSlices
@@ -112,6 +112,8 @@ class RuntimeClient:
         self._all_jobs = None if every is None else Endpoint("jobs", every)
         self.can_list_one_project = not self.lists_all_projects or resources.jobs.project is not None
         """Whether the runs of one project can be requested without those of the others."""
+        self._references: dict[str, dict[str, str]] = {}
+        """What paths need of each project, by its id."""
         self.time_slices = TimeSlices()
         """Each long step, such as decoding a page, waits for its slice."""
 
@@ -141,7 +143,7 @@ class RuntimeClient:
         """Request one resource, of a list its first page, and return the undecoded response."""
         endpoint = self._endpoints[resource]
         started = self._wall()
-        response = await self._send(endpoint, endpoint.request(_ids_of(run, project_id)))
+        response = await self._send(endpoint, endpoint.request(self._ids_of(run, project_id)))
         return RawResponse(response.body, response.date, (started + self._wall()) / 2, next_link(response.headers))
 
     async def second_page(
@@ -153,7 +155,7 @@ class RuntimeClient:
         Raises `ApiError`, also if the first page contradicts itself.
         """
         endpoint = self._endpoints[resource]
-        pages = endpoint.pages(endpoint.request(_ids_of(run, project_id)), sizes=PageSizes())
+        pages = endpoint.pages(endpoint.request(self._ids_of(run, project_id)), sizes=PageSizes())
         if not pages.next(first):
             return None
         response = await self._send(endpoint, pages.request, accept=pages.ends_with)
@@ -169,7 +171,7 @@ class RuntimeClient:
         """Return the method and path of the request that `raw_response` sends, for messages."""
         endpoint = self._endpoints[resource]
         try:
-            path = endpoint.request(_ids_of(run, project_id)).path
+            path = endpoint.request(self._ids_of(run, project_id)).path
         except ApiError:
             path = endpoint.resource.path
         return f"{endpoint.resource.method} {path}"
@@ -179,10 +181,22 @@ class RuntimeClient:
         response = await self._send(self._endpoints["health"], self._endpoints["health"].request({}))
         return self._decode("health", lambda body: self._decoder.health(body, response.date), response)
 
-    def projects(self, cache: PageCache[Project] | None = None) -> AsyncIterator[ListPage[Project]]:
+    async def projects(self, cache: PageCache[Project] | None = None) -> AsyncIterator[ListPage[Project]]:
         """Read the projects that the token has access to; `cache` has the pages of the last read, then of this one."""
         endpoint = self._endpoints["projects"]
-        return self._pages(endpoint, endpoint.request({}), lambda body, now: self._decoder.projects(body), cache=cache)
+        pages = self._pages(endpoint, endpoint.request({}), lambda body, now: self._decoder.projects(body), cache=cache)
+        async for page in pages:
+            self.note_projects(page.items)
+            yield page
+
+    def note_projects(self, projects: Iterable[Project]) -> None:
+        """Note what paths need of some projects. Of very many the oldest are forgotten."""
+        for project in projects:
+            if project.refs:
+                self._references.pop(project.id, None)
+                self._references[project.id] = {f"ref.{name}": value for name, value in project.refs}
+        while len(self._references) > REFERENCES_PER_PROJECT * self._limits.projects:
+            del self._references[next(iter(self._references))]
 
     def jobs(
         self,
@@ -197,13 +211,14 @@ class RuntimeClient:
         With `lists_all_projects` there are runs of other projects among them.
         """
         endpoint = self._endpoints["jobs"]
-        list_filter = endpoint.resource.active if active else endpoint.resource.changed
-        request = endpoint.request({"project": project.id}, list_filter, endpoint.resource.project, since=updated_since)
         project_id = None if self.lists_all_projects else project.id
-        return self._pages(
+        return self._runs(
             endpoint,
-            request,
+            self._ids_of(None, project.id),
             lambda body, now: self._decoder.jobs(body, RunDefaults(project_id, project.name, now)),
+            endpoint.resource.project,
+            updated_since=updated_since,
+            active=active,
             etag=etag,
         )
 
@@ -227,18 +242,39 @@ class RuntimeClient:
         endpoint = self._all_jobs
         if endpoint is None:
             raise ApiError("jobs: no list of all projects is described")
-        list_filter = endpoint.resource.active if active else endpoint.resource.changed
-        return self._pages(
+        return self._runs(
             endpoint,
-            endpoint.request({}, list_filter, since=updated_since),
+            {},
             lambda body, now: self._decoder.jobs(body, RunDefaults(None, now=now, names=names)),
+            None,
+            updated_since=updated_since,
+            active=active,
             etag=etag,
         )
+
+    async def _runs(
+        self,
+        endpoint: Endpoint,
+        ids: Mapping[str, str],
+        decode: "_DecodePage[RunSnapshot]",
+        project: ListFilter | None,
+        *,
+        updated_since: float | None,
+        active: bool,
+        etag: str | None,
+    ) -> AsyncIterator[ListPage[RunSnapshot]]:
+        """Read a list of runs. That of those that have not ended can be several, one after the other."""
+        narrowings = endpoint.resource.narrowings if active else (endpoint.resource.changed,)
+        for narrowing in narrowings or (None,):
+            request = endpoint.request(ids, narrowing, project, since=updated_since)
+            # An ETag is that of one list.
+            async for page in self._pages(endpoint, request, decode, etag=etag if len(narrowings) == 1 else None):
+                yield page if len(narrowings) == 1 else dataclasses.replace(page, etag=None)
 
     async def job(self, run: RunSnapshot) -> RunSnapshot:
         """Read one run again. Raises `NotFoundError` if it no longer exists."""
         endpoint = self._endpoints["job"]
-        response = await self._send(endpoint, endpoint.request(_ids(run)))
+        response = await self._send(endpoint, endpoint.request(self._ids(run)))
         known = RunDefaults(run.project_id, run.spinner, response.date)
         return self._decode("job", lambda body: self._decoder.job(body, known), response)
 
@@ -249,12 +285,12 @@ class RuntimeClient:
         """
         endpoint = self._endpoints["records"]
         if endpoint.resource.failed is not None:
-            request = endpoint.request(_ids(run), endpoint.resource.failed)
+            request = endpoint.request(self._ids(run), endpoint.resource.failed)
             pages = self._pages(endpoint, request, lambda body, now: self._decoder.failed_records(body), retries=False)
             async for page in pages:
                 yield page
             return
-        request = endpoint.request(_ids(run))
+        request = endpoint.request(self._ids(run))
         whole = self._pages(endpoint, request, lambda body, now: self._decoder.records(body), retries=False)
         async for all_records in whole:
             failed = tuple(each.record for each in all_records.items if each.status is Status.FAILED)
@@ -266,7 +302,7 @@ class RuntimeClient:
         """Read a run's records: all, or those changed since a time if `can_list_changed_records`."""
         endpoint = self._endpoints["records"]
         list_filter: ListFilter | None = endpoint.resource.changed if changed_since is not None else None
-        request = endpoint.request(_ids(run), list_filter, since=changed_since)
+        request = endpoint.request(self._ids(run), list_filter, since=changed_since)
         return self._pages(endpoint, request, lambda body, now: self._decoder.records(body))
 
     @property
@@ -334,6 +370,7 @@ class RuntimeClient:
                     link,
                     listing.total,
                     listing.more,
+                    listing.pages,
                     # Also if the server ignores the page parameter.
                     repeats=(response.status != 304 and digest(response.body) == before[0])
                     or hash(listing.items) == before[1] != hash(()),
@@ -405,11 +442,21 @@ class RuntimeClient:
         except ConfigError as error:
             raise ApiError(str(error)) from None
 
+    def _ids_of(self, run: RunSnapshot | None, project_id: str) -> dict[str, str]:
+        """Return what paths can contain of a run and its project."""
+        return {"project": project_id, **self._references.get(project_id, {})} if run is None else self._ids(run)
+
+    def _ids(self, run: RunSnapshot) -> dict[str, str]:
+        refs = {f"ref.{name}": value for name, value in run.refs}
+        return {**self._ids_of(None, run.project_id), "run": run.id, **refs}
+
     def _decode(self, endpoint: str, decode: Callable[[bytes], T], response: ApiResponse) -> T:
         try:
             return decode(response.body)
         except GoneError as error:
             raise NotFoundError(f"{endpoint}: {error}") from None
+        except ReportedError as error:
+            raise ApiError(f"{endpoint}: {error}") from None
         except NullListError as error:
             raise _NullListError(f"{endpoint}: the response does not match the API description: {error}") from None
         except MALFORMED as error:
@@ -430,11 +477,5 @@ def _usable_etag(response: ApiResponse) -> str | None:
 MAX_ETAG = 1000
 """Characters of an ETag: one is kept for each project."""
 
-
-def _ids_of(run: RunSnapshot | None, project_id: str) -> dict[str, str]:
-    return {"project": project_id} if run is None else _ids(run)
-
-
-def _ids(run: RunSnapshot) -> dict[str, str]:
-    refs = {f"ref.{name}": value for name, value in run.refs}
-    return {"project": run.project_id, "run": run.id, **refs}
+REFERENCES_PER_PROJECT = 2
+"""Projects whose references are kept, for each of `limits.projects`: some leave the list and come back."""

@@ -39,6 +39,7 @@ from exporter.runtime.statuses import StatusMap
 from exporter.runtime.times import PAST, Bounds, Once
 from exporter.runtime.wire import (
     MappedJob,
+    MappedProject,
     WireFailure,
     WireHealth,
     WireJob,
@@ -96,6 +97,8 @@ class DecodedPage(Generic[T]):
     """How many items the whole list has, if the response says so."""
     more: bool | None = None
     """Whether there is another page, if the response says so."""
+    pages: int | None = None
+    """How many pages the whole list has, if the response says so."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -284,10 +287,11 @@ class Decoder:
                 self._observer.invalid_item(kind, unforeseen(error), error)
         if raws and not items:
             raise ValueError(f"none of the {len(raws)} items is valid: {reason}")
-        return DecodedPage(tuple(items), page.cursor, as_of, page.count, page.total, page.more)
+        return DecodedPage(tuple(items), page.cursor, as_of, page.count, page.total, page.more, page.pages)
 
-    def _project(self, wire: WireProject) -> Project:
-        return Project(self._id(wire.id), self._labels[wire.name])
+    def _project(self, wire: WireProject | MappedProject) -> Project:
+        refs = _references(wire.ref) if isinstance(wire, MappedProject) else ()
+        return Project(self._id(wire.id), self._labels[wire.name], refs)
 
     def _run(self, known: RunDefaults, wire: WireJob | MappedJob, bounds: Bounds) -> RunSnapshot:
         labels = self._labels
@@ -338,9 +342,7 @@ class Decoder:
         counts = wire.records
         refs: tuple[tuple[str, str], ...] = ()
         if isinstance(wire, MappedJob):
-            refs = tuple((wire.ref or {}).items())
-            if any(len(value) > MAX_REF for _, value in refs):
-                raise ValueError(f"ref: expected at most {MAX_REF:,} characters")
+            refs = _references(wire.ref)
         return RunSnapshot(
             id=self._id(wire.id),
             project_id=project_id if project_id == known.project_id else self._id(project_id),
@@ -437,6 +439,13 @@ class Decoder:
         if not text or not text.isprintable() or len(text) > self._label_length or text in (".", ".."):
             raise ValueError("id: expected printable characters, and not more than limits.label_length")
         return text
+
+
+def _references(found: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    refs = tuple((found or {}).items())
+    if any(len(value) > MAX_REF for _, value in refs):
+        raise ValueError(f"ref: expected at most {MAX_REF:,} characters")
+    return refs
 
 
 def _whole(number: float | None) -> int | None:

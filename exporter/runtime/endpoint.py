@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from exporter.config.api_description import ListFilter, Resource, merged
+from exporter.config.api_description import PLACEHOLDER, ListFilter, Resource, merged
 from exporter.errors import ApiError, ConfigError
-from exporter.runtime.paging import Pages, PageSizes, Request, with_parameter
+from exporter.runtime.paging import Pages, PageSizes, Request, first_of, with_parameter
 
 
 class Endpoint:
@@ -18,8 +18,7 @@ class Endpoint:
         self.name = name
         self.resource = resource
         self._sizes = PageSizes()
-        unknown = set(_PLACEHOLDERS.findall(resource.path)) - {"project", "run"}
-        unknown = {name for name in unknown if not name.startswith("ref.")}
+        unknown = {place for place, _ in PLACEHOLDER.findall(resource.path)} - resource.places
         if unknown:
             raise ConfigError(
                 f"runtime.resources.{name}.path: {{{min(unknown)}}} is unknown; "
@@ -29,12 +28,12 @@ class Endpoint:
     def request(self, ids: Mapping[str, str], *filters: ListFilter | None, since: float | None = None) -> Request:
         """Return the first request. `ids` has a value for each placeholder in the path; `since` is by the API's clock.
 
-        An id is percent-encoded, including its slashes, so that it cannot change the path.
+        An id is percent-encoded, so that it cannot change the path; its slashes too, except for `{NAME:path}`.
         """
         values: dict[str, Any] = dict(ids)
         if since is not None:
             values["since"] = self._since(since)
-        path = _PLACEHOLDERS.sub(lambda found: quote(self._id(ids, found[1]), safe=""), self.resource.path)
+        path = PLACEHOLDER.sub(lambda found: self._part(ids, found[1], "/" if found[2] else ""), self.resource.path)
         query = dict(self.resource.query)
         body = self.resource.body
         for list_filter in filters:
@@ -52,10 +51,8 @@ class Endpoint:
         paging = self.resource.paging
         if paging.size_parameter is not None:
             request = with_parameter(request, paging.size_parameter, paging.size)
-        if paging.style == "page":
-            request = with_parameter(request, paging.parameter, paging.first)
-        elif paging.style == "offset":
-            request = with_parameter(request, paging.parameter, 0)
+        if paging.style in ("page", "offset"):
+            request = with_parameter(request, paging.parameter, first_of(paging))
         return request
 
     def pages(self, first: Request, *, sizes: PageSizes | None = None) -> Pages:
@@ -65,11 +62,13 @@ class Endpoint:
         """
         return Pages(self.name, self.resource.paging, first, self._sizes if sizes is None else sizes)
 
-    def _id(self, ids: Mapping[str, str], place: str) -> str:
-        usable = place in ids and ids[place] not in (".", "..") and not _SURROGATE.search(ids[place])
-        if not usable:
+    def _part(self, ids: Mapping[str, str], place: str, safe: str) -> str:
+        """Return an id or a reference as a part of the path. Raises `ApiError` for one that would change the path."""
+        value = ids.get(place, "")
+        segments = value.split("/") if safe else [value]
+        if {"", ".", ".."} & {*segments} or _SURROGATE.search(value):
             raise ApiError(f"{self.name}: no usable {place} for the path")
-        return ids[place]
+        return quote(value, safe=safe)
 
     def _since(self, seconds: float) -> str | int:
         if self.resource.since == "epoch_s":
@@ -81,7 +80,6 @@ class Endpoint:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLACEHOLDERS = re.compile(r"\{([\w.]+)\}")
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
@@ -92,10 +90,10 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
         return [_filled(each, values) for each in value]
     if not isinstance(value, str):
         return value
-    whole = _PLACEHOLDERS.fullmatch(value)
+    whole = PLACEHOLDER.fullmatch(value)
     if whole and whole[1] in values:
         return values[whole[1]]
-    return _PLACEHOLDERS.sub(lambda found: str(values.get(found[1], found[0])), value)
+    return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), value)
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Where a response has its items, its cursor and its time: decodes bodies into the types of `wire`."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,6 +13,7 @@ from exporter.runtime.mapping import ItemMapping, MisfitError, compiled, search,
 from exporter.runtime.repairs import repaired, repaired_time
 from exporter.runtime.wire import (
     MappedJob,
+    MappedProject,
     Time,
     WireHealth,
     WireJob,
@@ -25,6 +27,10 @@ from exporter.runtime.wire import (
 
 class NullListError(ValueError):
     """The response has null where a list should be, as some languages write an empty list."""
+
+
+class ReportedError(ValueError):
+    """The response has the status of a valid one, and says that it is an error."""
 
 
 class GoneError(ValueError):
@@ -42,6 +48,7 @@ class RawPage:
     as_of: float | None
     total: int | None = None
     more: bool | None = None
+    pages: int | None = None
 
 
 class _ItemType:
@@ -55,7 +62,7 @@ class _ItemType:
 
 _ITEM_TYPES = {
     "health": _ItemType("health", WireHealth),
-    "projects": _ItemType("project", WireProject),
+    "projects": _ItemType("project", WireProject, MappedProject),
     "jobs": _ItemType("job", WireJob, MappedJob),
     "job": _ItemType("job", WireJob, MappedJob),
     "records": _ItemType("record", WireRecord),
@@ -80,8 +87,10 @@ class Layout:
         self._gone = compiled(resource.gone, f"{where}.gone") if resource.gone is not None else None
         self._total = compiled(paging.total, f"{where}.paging.total") if paging.total is not None else None
         self._more = compiled(paging.more, f"{where}.paging.more") if paging.more is not None else None
+        self._error = compiled(resource.error, f"{where}.error") if resource.error is not None else None
         self._sources = sources(self._items)
-        is_plain = not self.mapping and self._total is None and self._more is None
+        told = (self._total, self._more, self._error, self._gone)
+        is_plain = not self.mapping and all(each is None for each in told)
         self._is_typed = is_plain and as_in_contract == ("items", "nextCursor", "asOf")
         self._one: TypedDecoder[Any] = TypedDecoder(self.item_type.contract)
         self._page: msgspec.json.Decoder[WirePage[Any]] = msgspec.json.Decoder(WirePage[self.item_type.contract])  # type: ignore[name-defined]
@@ -105,6 +114,7 @@ class Layout:
             _refuse_error(raw.items, raw.error, raw.errors)
             return RawPage(raw.items, len(raw.items), raw.next_cursor, _time(raw.as_of))
         tree = document(body)
+        self._refuse_reported(tree)
         items = _search(self._items, tree)
         if isinstance(items, dict):
             items = list(items.values())
@@ -115,15 +125,47 @@ class Layout:
             _refuse_error(items, tree.get("error"), tree.get("errors"))
         cursor = _search(self._next, tree) if self._next else None
         as_of = _search(self._as_of, tree) if self._as_of else None
+        count = self._count(tree, len(items))
+        told = self._told(tree, count)
         return RawPage(
             items,
-            self._count(tree, len(items)),
+            count,
             # False, like null, says that there is no next page.
             None if cursor is None or cursor is False else _plain(cursor),
             _time(as_of),
-            _number(_search(self._total, tree)) if self._total else None,
-            _flag(_search(self._more, tree)) if self._more else None,
+            _number(_search(self._total, tree), "paging.total") if self._total else told.items,
+            told.more,
+            told.pages,
         )
+
+    def _told(self, tree: Any, count: int) -> "_Told":
+        """Return what `paging.more` says: whether there is another page, or the number of all pages or items.
+
+        The name of a number says which of them it is. `count` is that of the items of this page.
+        """
+        value = None if self._more is None else _search(self._more, tree)
+        if value is None:
+            return _Told()
+        name = re.findall(r"[\w-]+", self.resource.paging.more or "")[-1].lower()
+        flag = _FLAGS.get(str(value).lower())
+        is_number = not isinstance(value, bool) and re.fullmatch(r"[0-9]+(\.0)?", str(value)) is not None
+        if is_number and _OF_PAGES.search(name):
+            return _Told(pages=_number(value, "paging.more"))
+        if is_number and _OF_ITEMS.search(name):
+            number = _number(value, "paging.more")
+            if number is not None and number < count and not self._sources:
+                raise ValueError("paging.more: the number of all items is less than that of this page")
+            return _Told(items=number)
+        if flag is None:
+            raise ValueError("paging.more: expected true or false, or a number whose name has total, count or pages")
+        return _Told(more=flag)
+
+    def _refuse_reported(self, tree: Any) -> None:
+        """Raise `GoneError` or `ReportedError` for a response that says so."""
+        if self._gone is not None and _search(self._gone, tree):
+            raise GoneError(f"gone, as {self.resource.gone} says")
+        if self._error is not None and _search(self._error, tree):
+            raise ReportedError(f"the response is an error, as {self.resource.error} says")
 
     def _count(self, tree: Any, selected: int) -> int:
         """Return how many items the server sent, of which `items` selects some."""
@@ -163,15 +205,14 @@ class Layout:
 
     def decode(self, body: bytes, now: float) -> Any:
         """Decode a body that is one item, of a response of the time `now`."""
-        if not self.mapping and self._item is None and self._gone is None:
+        if not self.mapping and self._item is None and self._gone is None and self._error is None:
             return self._contract_item(body)
         return self.item(self.single(body), now)
 
     def single(self, body: bytes) -> Any:
         """Return the one raw item in a body. Raises `GoneError` if the body says that it no longer exists."""
         tree = document(body)
-        if self._gone and _search(self._gone, tree):
-            raise GoneError(f"gone, as {self.resource.gone} says")
+        self._refuse_reported(tree)
         if self._item is None:
             return tree
         item = _search(self._item, tree)
@@ -214,28 +255,31 @@ def _plain(cursor: Any) -> str:
     return str(int(cursor) if isinstance(cursor, float) and cursor.is_integer() else cursor)
 
 
-def _number(value: Any) -> int | None:
-    """Return a number of items; None if the response has none there."""
+def _number(value: Any, key: str) -> int | None:
+    """Return a number of items or pages; None if the response has none there."""
     if value is None:
         return None
     try:
-        number = -1 if isinstance(value, bool) else int(value)
+        number = -1 if isinstance(value, bool) else int(float(value))
     except (TypeError, ValueError, OverflowError):
         number = -1
     if number < 0:
-        raise ValueError("paging.total: expected a number of items")
+        raise ValueError(f"{key}: expected a number of items")
     return number
 
 
-def _flag(value: Any) -> bool | None:
-    """Return whether there are more pages; None if the response does not say so."""
-    if value is None:
-        return None
-    said = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-    flag = said.get(str(value).lower())
-    if flag is None:
-        raise ValueError("paging.more: expected true or false")
-    return flag
+class _Told(NamedTuple):
+    """What a response says about the rest of its list."""
+
+    more: bool | None = None
+    items: int | None = None
+    pages: int | None = None
+
+
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+_OF_PAGES = re.compile(r"(?<!per_)(?<!per-)(?<!per)(?<!next_)(?<!next-)(?<!next)pages?(?!.?size)")
+_OF_ITEMS = re.compile("total|count|entries|elements|results|items|records|hits|found")
+"""How the names of such numbers are recognised, in lower case: total_pages, pageCount, total, totalElements."""
 
 
 def _raw_page(body: bytes) -> WirePage[Any]:

@@ -1,6 +1,7 @@
 """Converts items of any API to the contract's format, with the fields of an API description."""
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class ItemMapping:
         known = FIELDS[name]
         self._fields = []
         for field, source in resource.fields.items():
-            if field not in known and not (name in ("jobs", "job") and field.startswith("ref.")):
+            if field not in known and not (name in _WITH_REFERENCES and _REFERENCE.fullmatch(field)):
                 raise ConfigError(f"{where}.{field}: unknown field; expected one of {', '.join(sorted(known))}")
             self._fields.append(_Field(field, source, f"{where}.{field}"))
         # The id tells items apart, a local time is not after the one that follows it, and durations are added to times.
@@ -92,6 +93,9 @@ class ItemMapping:
         understood = self._repeated[key] = time.later if is_past else time.earlier
         return understood
 
+
+_WITH_REFERENCES = ("projects", "jobs", "job")
+_REFERENCE = re.compile(r"ref\.\w+")
 
 MARGIN = 60.0
 """Seconds by which a time may be ahead of that of its response."""

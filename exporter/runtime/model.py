@@ -20,6 +20,8 @@ class Project(msgspec.Struct, frozen=True):
 
     id: str
     name: str
+    refs: tuple[tuple[str, str], ...] = ()
+    """Values that an API description needs for paths, by name (`ref.NAME` there)."""
 
 
 class RecordCounts(msgspec.Struct, frozen=True, gc=False):

@@ -43,6 +43,8 @@ class PageInfo:
     """How many items the whole list has, if the response says so."""
     more: bool | None = None
     """Whether there is another page, if the response says so."""
+    pages: int | None = None
+    """How many pages the whole list has, if the response says so."""
     repeats: bool = False
     """Whether it has the items of the page before."""
 
@@ -84,7 +86,7 @@ class Pages:
     def end(self) -> None:
         """Note that there is no page at `request`, and that the list ended with the page before."""
         if self._before is not None:
-            self._check_end(self._before)
+            self._check_end(self._before, self.number - 1)
         self._learn_end()
 
     def next(self, page: PageInfo) -> bool:
@@ -124,19 +126,21 @@ class Pages:
             if self.number == 2 and page.count >= paging.size:
                 raise self._error("the list does not end: the next page is one that was already read")
             self._learn_end()
-            self._check_end(page)
+            self._check_end(page, self.number - 1)
             return None
         if self._is_last(page):
             if not page.count:
                 self._learn_end()
             self._check_end(page)
             return None
-        where = paging.first + self.number if paging.style == "page" else self._seen
+        where = first_of(paging) + (self.number if paging.style == "page" else self._seen)
         return with_parameter(self.request, paging.parameter, where)
 
     def _is_last(self, page: PageInfo) -> bool:
         if page.more is not None:
             return not page.more
+        if page.pages is not None:
+            return self.number >= page.pages
         if page.total is not None:
             return self._seen >= page.total or not page.count
         if not page.count or page.count >= self._paging.size:
@@ -150,17 +154,29 @@ class Pages:
         if self._before is not None and self.number == 2:
             self._sizes.longest_whole = max(self._sizes.longest_whole, self._before.count)
 
-    def _check_end(self, page: PageInfo) -> None:
-        """Raise if the list goes on according to its last page."""
+    def _check_end(self, page: PageInfo, read: int | None = None) -> None:
+        """Raise if the list goes on according to its last page; `read` is the number of its pages."""
+        read = self.number if read is None else read
         if page.more:
             raise self._error("the list has more pages, as paging.more says, and none could be read")
         if page.total is not None and page.total > self._seen:
             raise self._error(
-                f"the list ended after {self._seen} of {page.total} items, which is what paging.total says"
+                f"the list ended after {self._seen} of {page.total} items, which is what {self._says} says"
             )
+        if page.pages is not None and page.pages > read:
+            raise self._error(f"the list ended after {read} of {page.pages} pages, which is what paging.more says")
+
+    @property
+    def _says(self) -> str:
+        return "paging.total" if self._paging.total is not None else "paging.more"
 
     def _error(self, what: str) -> ApiError:
         return ApiError(f"{self._name}: {what}")
+
+
+def first_of(paging: Paging) -> int:
+    """Return the number of the first page, or of the first item."""
+    return paging.first if paging.first is not None else int(paging.style == "page")
 
 
 MAX_CURSOR = 16_384

@@ -28,6 +28,12 @@ class WireProject(WireStruct, frozen=True):
     name: str
 
 
+class MappedProject(WireProject, frozen=True):
+    """A project that an API description maps: it can have references for paths."""
+
+    ref: dict[str, str] | None = None
+
+
 class WireCounts(WireStruct, frozen=True):
     """A run's records by state."""
 

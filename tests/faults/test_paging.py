@@ -253,8 +253,24 @@ async def test_a_flag_that_always_promises_more_is_an_error() -> None:
         ({"more": "more"}, lambda end, items: {"more": end < items}),
         ({"more": "more"}, lambda end, items: {"more": "true" if end < items else "false"}),
         ({"more": "next != null"}, lambda end, items: {"next": "x" if end < items else None}),
+        ({"more": "total_entries"}, lambda end, items: {"total_entries": items}),
+        ({"more": "meta.totalElements"}, lambda end, items: {"meta": {"totalElements": str(items)}}),
+        ({"more": "meta.page_count"}, lambda end, items: {"meta": {"page_count": -(-items // 10)}}),
+        ({"more": "to_number(totalPages)"}, lambda end, items: {"totalPages": str(-(-items // 10))}),
+        ({"more": "has_more"}, lambda end, items: {"has_more": int(end < items)}),
     ],
-    ids=["total", "a total as text", "more", "more as text", "an expression"],
+    ids=[
+        "total",
+        "a total as text",
+        "more",
+        "more as text",
+        "an expression",
+        "a total as more",
+        "one of Spring",
+        "pages as more",
+        "pages as text",
+        "more as a number",
+    ],
 )
 @pytest.mark.parametrize("items", [5, 10, 20, 25])
 @pytest.mark.parametrize("paging", [NUMBERS, OFFSETS], ids=["page", "offset"])
@@ -265,6 +281,38 @@ async def test_totals_and_flags_end_a_list_without_another_request(
     found, lines, _ = await read(server, paging | named)
     assert (projects(found), lines) == (items, [])
     assert len(server.asked) == -(-items // 10)
+
+
+@pytest.mark.parametrize("first", [0, 1, 7])
+@pytest.mark.parametrize("style", ["page", "offset"])
+async def test_a_list_can_begin_with_any_number(style: str, first: int) -> None:
+    server = Server(25)
+    key = {"page": "page", "offset": "skip"}[style]
+
+    def from_first(request: httpx.Request) -> httpx.Response | None:
+        if "/projects" not in request.url.path or request.url.path.endswith("/jobs"):
+            return None
+        number = int(request.url.params[key]) - first
+        assert number >= 0
+        moved = request.url.copy_set_param(key, number + (style == "page"))
+        return server(httpx.Request("GET", moved))
+
+    found, lines, _ = await read(from_first, {"style": style, "parameter": key, "size": 10, "first": first})
+    assert (projects(found), lines) == (25, [])
+
+
+@pytest.mark.parametrize(
+    ("paging", "says"),
+    [
+        ({"style": "cursor", "parameter": "c", "next": "n", "first": 0}, "first: only the styles page and offset"),
+        ({"style": "page", "parameter": "p", "first": -1}, "first: expected a whole number, 0 or more"),
+        ({"parameter": "page"}, "style: expected cursor, page, offset or link"),
+        ({"next": "links.next"}, "style: expected cursor, page, offset or link"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_an_error(paging: dict[str, Any], says: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=says):
+        described(paging)
 
 
 @pytest.mark.parametrize("more", [None, "absent"])
@@ -285,6 +333,25 @@ async def test_a_flag_that_a_response_does_not_have_decides_nothing(more: Any) -
         (OFFSETS | {"total": "total"}, {"total": 31}, "the list ended after 25 of 31 items"),
         (NUMBERS | {"total": "total"}, {"total": "many"}, "paging.total: expected a number of items"),
         (NUMBERS | {"more": "more"}, {"more": "maybe"}, "paging.more: expected true or false"),
+        # Not 7 items, and nothing says that it is 7 pages.
+        (NUMBERS | {"more": "last"}, {"last": 7}, "paging.more: expected true or false, or a number whose name"),
+        (
+            NUMBERS | {"more": "per_page"},
+            {"per_page": 10},
+            "paging.more: expected true or false, or a number whose name",
+        ),
+        (
+            NUMBERS | {"more": "count"},
+            {"count": 3},
+            "paging.more: the number of all items is less than that of this page",
+        ),
+        (
+            NUMBERS | {"more": "total"},
+            {"total": 31},
+            "the list ended after 25 of 31 items, which is what paging.more says",
+        ),
+        (NUMBERS | {"more": "pages"}, {"pages": 5}, "of 5 pages, which is what paging.more says"),
+        ({"style": "none", "more": "pages"}, {"pages": 3}, "the list ended after 1 of 3 pages"),
         ({"style": "none", "total": "total"}, {"total": 25}, "the list ended after 10 of 25 items"),
         ({"style": "none", "more": "more"}, {"more": True}, "the list has more pages"),
         ({"style": "link", "more": "more"}, {"more": True}, "the list has more pages"),

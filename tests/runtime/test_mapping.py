@@ -219,6 +219,15 @@ def test_a_path_is_not_made_without_an_id_or_with_one_that_would_change_it(ids: 
         endpoint().request(ids)
 
 
+def test_a_reference_can_keep_its_slashes() -> None:
+    described = endpoint(path="/repos/{ref.full:path}/runs", query={"of": "{ref.full}"})
+    request = described.request({"ref.full": "own er/re%po"})
+    assert (request.path, request.query) == ("/repos/own%20er/re%25po/runs", {"of": "own er/re%po"})
+    for other in ("../admin", "a/../b", "a/./b", "/a", "a/", "a//b", ".", "", "a/\ud800"):
+        with pytest.raises(ApiError, match=r"jobs: no usable ref\.full for the path"):
+            described.request({"ref.full": other})
+
+
 @pytest.mark.parametrize(
     ("since", "written"),
     [
