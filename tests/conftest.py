@@ -28,6 +28,7 @@ MARKS = {
     ),
     # Start Prometheus, Alertmanager, promtool or amtool.
     "programs": (
+        "tests/alerts/test_activity.py",
         "tests/alerts/test_rules.py::test_promtool_",
         "tests/alerts/test_rules.py::test_each_severity_is_routed_to_its_receiver",
         "tests/alerts/test_rules.py::test_amtool_",
@@ -65,6 +66,7 @@ MARKS = {
     ),
     # Play scenarios in real time, or take more than ten seconds of processor time.
     "slow": (
+        "tests/alerts/test_activity.py",
         "tests/faults/test_kills.py",
         "tests/faults/test_memory.py",
         "tests/scaling/test_lost_exporters.py",

@@ -37,6 +37,8 @@ class ScriptedRuntime:
         self.projects = {"p1": "Sales"}
         self.jobs: dict[str, dict[str, Any]] = {}
         self.failed_records: dict[str, list[dict[str, Any]]] = {}
+        self.records_in_flight: dict[str, list[dict[str, Any]]] = {}
+        """By job, with times in seconds; the status is running unless one is given."""
         self.health: dict[str, Any] = {"status": "ok"}
         self.page_size = 500
         self.requests: list[httpx.Request] = []
@@ -87,6 +89,8 @@ class ScriptedRuntime:
                 return self._list(request, self._jobs(request.url.params.get("projectId"), request.url.params))
             case ["jobs", job_id] if job_id in self.jobs:
                 return httpx.Response(200, json=_wire(self.jobs[job_id]))
+            case ["jobs", job_id, "records"] if request.url.params.get("status") == "running":
+                return self._list(request, [_record(job_id, each) for each in self.records_in_flight.get(job_id, [])])
             case ["jobs", job_id, "records"]:
                 return self._list(request, self.failed_records.get(job_id, []))
             case ["usage"]:
@@ -142,3 +146,8 @@ async def no_sleep(seconds: float) -> None:
 
 def _wire(job: dict[str, Any]) -> dict[str, Any]:
     return {key: rfc3339(value) if key.endswith("At") else value for key, value in job.items()}
+
+
+def _record(job_id: str, record: dict[str, Any]) -> dict[str, Any]:
+    step = record.get("step")
+    return {"jobId": job_id, "status": "running", **_wire(record), "step": None if step is None else _wire(step)}

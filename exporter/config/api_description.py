@@ -108,6 +108,8 @@ class Resource(_Section, frozen=True):
     """Restricts the list to runs that have not ended: in one request, or in one for each item of a list."""
     failed: ListFilter | None = None
     """Restricts the list to records that failed."""
+    running: ListFilter | None = None
+    """Restricts the list to records that are worked on; without it they are not read."""
     since: Literal["rfc3339", "epoch_s", "epoch_ms"] = "rfc3339"
     """The format of `{since}`."""
     items: str = "items"
@@ -208,6 +210,8 @@ class Resources(_Section, frozen=True):
                 "then has the runs of all projects; without several projects, set projects: absent"
             )
         for name, resource in present(self).items():
+            if resource.running is not None and name != "records":
+                raise ValueError(f"{name}.running: only records can have it")
             if resource.gone is not None and name not in ("job", "jobs"):
                 raise ValueError(f"{name}.gone: only job and jobs can have it")
             if resource.active is not None and name != "jobs":

@@ -235,6 +235,8 @@ class LimitsConfig(strict.Section, frozen=True):
     """Failed records named over all runs."""
     failed_record_requests: int = 50
     """Requests for failed records in one sync, of all projects together."""
+    record_in_flight_requests: int = 20
+    """Requests for records in flight of silent runs in one sync, of all projects together."""
     rereads: int = 200
     """Runs that one sync reads one by one, because they should be in a list and are not."""
     failure_groups: int = 10
@@ -255,7 +257,7 @@ class LimitsConfig(strict.Section, frozen=True):
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("open_runs", 1), ("spinners", 1), ("spinners_per_project", 1),
                             ("failed_records_per_run", 0), ("failed_records", 0),
-                            ("failed_record_requests", 1), ("rereads", 1),
+                            ("failed_record_requests", 1), ("record_in_flight_requests", 0), ("rereads", 1),
                             ("failure_groups", 1), ("label_length", 16), ("projects", 1),
                             ("pages", 1), ("body_bytes", 1024), ("read_bytes", 1024), ("meters", 1)):  # fmt: skip
             if not least <= getattr(self, name) <= MAX_LIMIT:
@@ -382,6 +384,12 @@ class Config(strict.Section, frozen=True, dict=True):
         known = [status.value for status in Status if status is not Status.UNKNOWN]
         for label, status in self.statuses.items():
             _one_of(f"statuses.{label}", status, known)
+
+    @functools.cached_property
+    def least_stall_floor(self) -> float:
+        """The least silence that can count as a stall, of all spinners."""
+        floors = (entry.stall_floor for entry in self.spinners)
+        return min([self.stalls.floor, *(floor for floor in floors if floor is not None)])
 
     def spinner_policy(self, project: str, spinner: str) -> SpinnerPolicy:
         """Return what holds for a spinner, by the name of its project and its own."""

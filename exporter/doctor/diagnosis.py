@@ -56,7 +56,11 @@ EFFECTS = {
     ("jobs", "spinnerId"): "none, unless two spinners of a project have the same name: they would be one",
     ("jobs", "trigger"): "the label trigger is empty",
     ("jobs", "parentJobId"): "the label parent_run_id is empty",
-    ("records", "startedAt"): "none",
+    ("records", "startedAt"): "a record that begins while its run is silent is noticed only by its id",
+    ("records", "attempts"): "that a record is tried again is not noticed while its run is silent",
+    ("records", "step.name"): "records in flight are named without their step",
+    ("records", "step.index"): "records in flight are named without the number of their step",
+    ("records", "step.startedAt"): "that a record went on to its next step is noticed only by the step's name",
     ("records", "status"): "records cannot be counted, and failed ones cannot be selected from all records",
     ("jobs", "startedAt"): "no duration and no queue time",
     ("jobs", "endedAt"): "updatedAt is used, or the time at which the exporter first sees the end",
@@ -444,6 +448,8 @@ class _Examination:
             return status is Status.FAILED
         if resource == "records" and field == "endedAt":
             return status.ended
+        if resource == "records" and (field == "attempts" or field.startswith("step.")):
+            return status is Status.RUNNING
         return not (resource == "jobs" and field == "startedAt" and status is Status.QUEUED)
 
     def _clock(self, sample: RawResponse) -> bool:

@@ -14,6 +14,7 @@ from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun, ShownSpinner, StoreView
+from exporter.runtime.model import RecordInFlight
 
 S = TypeVar("S")
 
@@ -116,6 +117,25 @@ def _basis(shown: ShownRun, now: ScrapeContext) -> Samples:
     return None if expectation is None else [((expectation.basis,), 1)]
 
 
+def _last_activity(shown: ShownRun, now: ScrapeContext) -> float | None:
+    activity = shown.activity
+    at = None if activity is None or shown.expectation is None else activity.last_at
+    if at is None or (shown.in_flight is None and at <= shown.silent_since()):
+        # Of an earlier silence.
+        return None
+    return _local(now, at)
+
+
+def _named_in_flight(shown: ShownRun, value: Callable[[RecordInFlight], float | None]) -> Sequence[Sample]:
+    if shown.in_flight is None:
+        return ()
+    return [
+        ((record.id, record.step, "" if record.step_number is None else str(record.step_number)), number)
+        for record in shown.in_flight.named
+        if (number := value(record)) is not None
+    ]
+
+
 def _local(now: ScrapeContext, time: float | None) -> float | None:
     return None if time is None else now.clock.to_local(time)
 
@@ -196,6 +216,14 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         lambda shown, now: _local(now, shown.run.last_progress_at),
     ),
     Family(
+        "spinner_run_last_activity_timestamp_seconds",
+        "gauge",
+        "Unix time when a record in flight last began, went on to its next step or was tried again, although none may "
+        "have finished. Only of runs that have been silent for half of their stall threshold, if the runtime lists "
+        "records in flight.",
+        _last_activity,
+    ),
+    Family(
         "spinner_run_progress_interval_seconds",
         "gauge",
         "Typical seconds between two finished records of the run; absent before the first.",
@@ -230,6 +258,36 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "Seconds without progress after which the last one or two of many records count as stragglers, which is before "
         "they count as stalled. Absent while other records are left.",
         lambda shown, now: shown.straggler_threshold(),
+    ),
+    Family(
+        "spinner_run_records_in_flight",
+        "gauge",
+        "Number of records in flight of a silent run by step, when they were last read: the largest groups by name, "
+        "the rest as other; 0 at an empty step if there are none. Absent if there are more than 2,000.",
+        lambda shown, now: () if shown.in_flight is None else [((s,), n) for s, n in shown.in_flight.by_step],
+        labels=("step",),
+    ),
+    Family(
+        "spinner_run_oldest_record_in_flight_start_timestamp_seconds",
+        "gauge",
+        "Unix time when the oldest record in flight of a silent run began. Absent if there are more than 2,000, or the "
+        "runtime does not tell of each when it began.",
+        lambda shown, now: None if shown.in_flight is None else _local(now, shown.in_flight.oldest_at),
+    ),
+    Family(
+        "spinner_run_record_in_flight_step_start_timestamp_seconds",
+        "gauge",
+        "Unix time since which a record in flight of a silent run has been at its step. Only of the records that began "
+        "first; their number is limited like that of failed records. The step number starts at 1.",
+        lambda shown, now: _named_in_flight(shown, lambda record: _local(now, record.step_started_at)),
+        labels=("record_id", "step", "step_number"),
+    ),
+    Family(
+        "spinner_run_record_in_flight_attempts",
+        "gauge",
+        "Number of attempts at its step of a record in flight of a silent run, of the same records.",
+        lambda shown, now: _named_in_flight(shown, lambda record: record.attempts),
+        labels=("record_id", "step", "step_number"),
     ),
     Family(
         "spinner_run_due_timestamp_seconds",
@@ -492,6 +550,13 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "Total number of items in these lists that were invalid and therefore skipped, by kind; and of times that "
         "cannot be right and count as missing, once for each item and field, also of health.",
         ("kind",),
+    ),
+    ExporterFamily(
+        "spinner_exporter_records_in_flight_reads_total",
+        "counter",
+        "Total number of times that it was due to read what a silent run works on, by result: read, failed, or "
+        "over_budget (left for a later scrape because of limits.record_in_flight_requests).",
+        ("result",),
     ),
     ExporterFamily(
         "spinner_exporter_unmapped_status_total",

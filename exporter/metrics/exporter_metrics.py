@@ -101,6 +101,8 @@ class RuntimeMetrics:
         # Created at 0, so that increase() sees the first increment.
         for reason in ("limit", "spinner_limit", "gone", "project_gone", "shared_id"):
             self._at("runs_dropped_total", reason)
+        for result in ("read", "failed", "over_budget"):
+            self._at("records_in_flight_reads_total", result)
         for kind in ("job", "record", "project", "meter"):
             self._at("items_total", kind)
             self._at("invalid_items_total", kind)
@@ -139,6 +141,10 @@ class RuntimeMetrics:
     def run_dropped(self, reason: str, count: int = 1) -> None:
         """Count runs whose series were removed before the end of the retention."""
         self._at("runs_dropped_total", reason).inc(count)
+
+    def records_in_flight(self, result: str, count: int = 1) -> None:
+        """Count lists of records in flight that were due, by what became of them."""
+        self._at("records_in_flight_reads_total", result).inc(count)
 
     def projects_not_read(self, count: int) -> None:
         """Record how many projects exceed the limit."""

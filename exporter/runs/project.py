@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from exporter.runs.activity import Activity, RecordsInFlight
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
@@ -88,6 +89,8 @@ class ProjectRuns:
         self._learned: set[str] = set()
         self._others = spinners.all_paces
         self._with_failed_records: dict[str, TrackedRun] = {}
+        self.in_flight: dict[str, RecordsInFlight] = {}
+        """By run, what silent runs work on."""
         self._tombstones: dict[str, TrackedRun] = {}
         self._ends: list[RunEnd] = []
         self._new_failures: set[str] = set()
@@ -312,6 +315,9 @@ class ProjectRuns:
             self.open[run_id] = tracked
             tracked.ended_steady = None
         else:
+            if self.in_flight or tracked.activity is not None:
+                self.in_flight.pop(run_id, None)
+                tracked.activity = None
             ended_steady = self._clock.steady_at(ended_at)
             if tracked.ended_steady is not None:
                 ended_steady = min(ended_steady, tracked.ended_steady)
@@ -367,6 +373,8 @@ class ProjectRuns:
         if tracked.teaches and self.spinners.learn(tracked):
             self._learned.add(tracked.run.snapshot.spinner)
         self.spinners.note_dropped(tracked.run.snapshot.spinner, now)
+        self.forget_in_flight(run_id)
+        tracked.activity = None
         tracked.run = tracked.run.with_failed_records(())
         tracked.records_read_for = 0
         tracked.hidden = False
@@ -481,6 +489,26 @@ class ProjectRuns:
         if records:
             self._with_failed_records[tracked.run.id] = tracked
         self._note_run(tracked.run.id)
+
+    def keep_in_flight(self, run_id: str, activity: Activity, records: RecordsInFlight) -> None:
+        """Store what a silent run works on, and what that shows; nothing if the run has ended."""
+        tracked = self.open.get(run_id)
+        if tracked is None:
+            return
+        merged = activity if tracked.activity is None else tracked.activity.merged(activity)
+        if (merged, records) != (tracked.activity, self.in_flight.get(run_id)):
+            tracked.activity, self.in_flight[run_id] = merged, records
+            self._note_run(run_id)
+
+    def trim_in_flight(self, run_id: str, records: RecordsInFlight) -> None:
+        """Keep only this of what a run works on."""
+        self.in_flight[run_id] = records
+        self._note_run(run_id)
+
+    def forget_in_flight(self, run_id: str) -> None:
+        """Forget what a run works on; what that has shown stays."""
+        if self.in_flight.pop(run_id, None) is not None:
+            self._note_run(run_id)
 
     def unsaved(self) -> Iterator[tuple[str, str, TrackedRun | Spinner | None]]:
         """Yield kind, key and value of what changed since `saved`; a value of None deletes the row."""

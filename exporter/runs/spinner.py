@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from exporter.runs.activity import Activity
 from exporter.runs.counters import Counters, Observation
 from exporter.runs.pace import RunPace, SpinnerPace
 from exporter.runs.run import AHEAD, Run
@@ -39,6 +40,8 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
     """When it ended by `RuntimeClock.steady`; None while it has not, and for one that a state file brought."""
     learned: RunPace | None = None
     """Its pace as learned from its changes; None before the first, as for most runs: they are first read when ended."""
+    activity: Activity | None = None
+    """What its records in flight have shown during its present silence; None before they are read."""
 
     @property
     def is_new(self) -> bool:
@@ -71,6 +74,8 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         self.run = self.run.not_ahead_of(now)
         if self.learned is not None:
             self.learned.not_ahead_of(now)
+        if self.activity is not None:
+            self.activity = self.activity.not_ahead_of(now)
 
     def interrupt(self, time: float) -> None:
         """Note that the runtime is down at `time`."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from exporter.config import Config
+from exporter.runs.activity import Activity, RecordsInFlight
 from exporter.runs.clock import TOLERANCE, RuntimeClock
 from exporter.runs.limits import LimitEnforcer
 from exporter.runs.persistence import Persistence
@@ -20,7 +21,7 @@ from exporter.runs.run import Run
 from exporter.runs.runtime_state import RuntimeState
 from exporter.runs.spinners import SpinnerSlots
 from exporter.runs.view import StoreView
-from exporter.runtime.model import FailedRecord, Health, Meter
+from exporter.runtime.model import FailedRecord, Health, Meter, RecordInFlight
 
 
 class Store:
@@ -51,7 +52,9 @@ class Store:
         self._runtime = RuntimeState(clock, monotonic)
         self._limits = LimitEnforcer(self._projects, clock, self._note_dropped)
         self.persistence = Persistence(self._projects, self._runtime)
-        self.view = StoreView(self._projects, self._runtime, config=lambda: self._config, monotonic=monotonic)
+        self.view = StoreView(
+            self._projects, self._runtime, clock=clock, config=lambda: self._config, monotonic=monotonic
+        )
 
     @property
     def config(self) -> Config:
@@ -171,6 +174,27 @@ class Store:
         unique = {record.id: record for record in newest}
         named = tuple(unique.values())[: self.config.limits.failed_records_per_run]
         self._projects[project_id].keep_failed_records(run, named)
+
+    def runs_with_records_in_flight(self, project_id: str) -> list[str]:
+        """Return the ids of the runs of which it is stored what they work on."""
+        return list(self._projects[project_id].in_flight)
+
+    def keep_records_in_flight(
+        self, project_id: str, run: Run, activity: Activity, records: Sequence[RecordInFlight], *, is_whole: bool
+    ) -> None:
+        """Store the records that a silent run works on, and what they show; `is_whole`: whether there are no others."""
+        limits = self.config.limits
+        kept = RecordsInFlight.of(
+            records,
+            is_whole=is_whole,
+            most_named=limits.failed_records_per_run if limits.failed_records else 0,
+            most_steps=limits.failure_groups,
+        )
+        self._projects[project_id].keep_in_flight(run.id, activity, kept)
+
+    def forget_records_in_flight(self, project_id: str, run_id: str) -> None:
+        """Forget what a run works on, since it is no longer silent or that was read long ago."""
+        self._projects[project_id].forget_in_flight(run_id)
 
     def drop_run(self, project_id: str, run_id: str) -> None:
         """Drop a run that the runtime no longer has; it does not count as finished."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from exporter.config import Config, SpinnerPolicy
+from exporter.runs.activity import Activity, RecordsInFlight
+from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import Counters
 from exporter.runs.pace import Expectation, RunPace, SpinnerPace, at_work
 from exporter.runs.project import ProjectRuns
@@ -30,6 +32,10 @@ class ShownRun(msgspec.Struct, frozen=True):
     """Which silence counts as a stall, and why; None while the run need not show progress."""
     excused_until: float
     """The runtime's time until which no silence counts, because the worker service was down."""
+    activity: Activity | None = None
+    """What its records in flight have shown during its silence; the expectation takes it into account."""
+    in_flight: RecordsInFlight | None = None
+    """What it works on, as last read; None unless it is silent."""
 
     def stall_threshold(self) -> float | None:
         """Return the seconds of silence after which the run counts as stalled; None while it need not show progress.
@@ -45,10 +51,25 @@ class ShownRun(msgspec.Struct, frozen=True):
             return None
         return self._excused() + self.expectation.straggler
 
+    def silent_since(self) -> float:
+        """Return the runtime's time since which its silence counts; of a run with an expectation."""
+        return max(self.pace.quiet_since() or 0.0, self.excused_until)
+
     def _excused(self) -> float:
         """Return for how long no silence counted since the last progress."""
-        since = max(self.pace.quiet_since() or 0.0, self.excused_until)
-        return max(since - (self.run.last_progress_at or 0.0), 0.0)
+        return max(self.silent_since() - (self.run.last_progress_at or 0.0), 0.0)
+
+
+class SilentRun(msgspec.Struct, frozen=True):
+    """A run that has been silent for so long that it matters what it works on. Times are the runtime's."""
+
+    run: Run
+    silent_at: float
+    """Since when it has been silent for so long."""
+    since: float
+    """Since when its silence counts."""
+    stalled_at: float
+    """When it counts as stalled or straggling, as far as is known now."""
 
 
 class ShownSpinner(msgspec.Struct, frozen=True):
@@ -72,12 +93,14 @@ class StoreView:
         projects: Projects,
         runtime: RuntimeState,
         *,
+        clock: RuntimeClock,
         config: Callable[[], Config],
         monotonic: Callable[[], float],
     ) -> None:
         """`config` returns the current config: a reload replaces it."""
         self._projects = projects
         self._runtime = runtime
+        self._clock = clock
         self._config = config
         self._monotonic = monotonic
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
@@ -153,13 +176,59 @@ class StoreView:
     def _expected_in(self, project: ProjectRuns) -> tuple[str, ...]:
         return self._config().expected_spinners(project.name) if project.has_been_read else ()
 
-    def _shown_run(self, project: ProjectRuns, tracked: TrackedRun) -> ShownRun:
+    def silent_runs(self, project_id: str) -> Iterator[SilentRun]:
+        """Yield the shown runs of a project whose silence is longer than half of what counts as a stall.
+
+        None while the worker service is down: then no silence counts.
+        """
+        project = self._projects[project_id]
+        if self._runtime.outage.is_down or not self.is_fresh(project):
+            return
+        now = self._clock.now()
+        latest = now - SILENT_SHARE * self._config().least_stall_floor
+        for tracked in list(project.open.values()):
+            last_at = tracked.run.last_progress_at
+            # Before the threshold is computed, which takes much longer: it is at least the floor.
+            if tracked.hidden or last_at is None or last_at > latest:
+                continue
+            shown = self._shown_run(project, tracked, extended=False)
+            if shown.expectation is None:
+                continue
+            since = shown.silent_since()
+            silent_at = since + SILENT_SHARE * _first_of(shown.expectation)
+            if now > silent_at:
+                extended = self._extended(project, tracked, shown.expectation, since)
+                yield SilentRun(tracked.run, silent_at, since, since + _first_of(extended))
+
+    def _shown_run(self, project: ProjectRuns, tracked: TrackedRun, *, extended: bool = True) -> ShownRun:
         run, pace, earlier, expectation = tracked.run, tracked.pace, project.earlier(tracked), None
         if run.last_progress_at is not None and pace.quiet_since() is not None and at_work(run):
             # Computed once: several metrics show it.
             policy = self._config().spinner_policy(project.name, run.snapshot.spinner)
             expectation = pace.expectation(run, earlier, project.spinners.all_paces, policy)
-        return ShownRun(run, project.name, pace, earlier, expectation, self._runtime.outage.excused_until)
+        shown = ShownRun(
+            run,
+            project.name,
+            pace,
+            earlier,
+            expectation,
+            self._runtime.outage.excused_until,
+            tracked.activity,
+            project.in_flight.get(run.id),
+        )
+        if not extended or expectation is None or tracked.activity is None:
+            return shown
+        expectation = self._extended(project, tracked, expectation, shown.silent_since())
+        return msgspec.structs.replace(shown, expectation=expectation)
+
+    def _extended(
+        self, project: ProjectRuns, tracked: TrackedRun, expectation: Expectation, since: float
+    ) -> Expectation:
+        """Return the expectation in view of what the records in flight of a run have shown."""
+        if tracked.activity is None:
+            return expectation
+        policy = self._config().spinner_policy(project.name, tracked.run.snapshot.spinner)
+        return tracked.activity.extended(expectation, since, policy.stall_ceiling)
 
     # -- projects and runtime -----------------------------------------------------------------------------
 
@@ -243,3 +312,13 @@ class StoreView:
         project = self._projects[project_id]
         project.mark_all_changed()
         project.spinners.mark_changed(self._expected.get(project_id, ()))
+
+
+SILENT_SHARE = 0.5
+"""The part of the threshold after which it matters what a silent run works on."""
+
+
+def _first_of(expectation: Expectation) -> float:
+    """Return the earlier of the two thresholds."""
+    straggler = expectation.straggler
+    return expectation.page if straggler is None else min(expectation.page, straggler)

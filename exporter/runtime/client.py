@@ -27,7 +27,16 @@ from exporter.runtime.http_client import (
     refusal,
 )
 from exporter.runtime.layout import GoneError, NullListError, ReportedError
-from exporter.runtime.model import FailedRecord, Health, ListPage, Meter, Project, RecordSnapshot, RunSnapshot
+from exporter.runtime.model import (
+    FailedRecord,
+    Health,
+    ListPage,
+    Meter,
+    Project,
+    RecordInFlight,
+    RecordSnapshot,
+    RunSnapshot,
+)
 from exporter.runtime.paging import PageInfo, PageSizes, Request, digest, next_link
 from exporter.runtime.time_slices import TimeSlices
 from exporter.status import Status
@@ -296,6 +305,23 @@ class RuntimeClient:
             failed = tuple(each.record for each in all_records.items if each.status is Status.FAILED)
             yield ListPage(failed, all_records.as_of)
 
+    @property
+    def can_list_records_in_flight(self) -> bool:
+        """Whether a list of the records that a run works on is described; a runtime may not have it."""
+        return self.has("records") and self._endpoints["records"].resource.running is not None
+
+    async def records_in_flight(self, run: RunSnapshot) -> AsyncIterator[ListPage[RecordInFlight]]:
+        """Read the records that a run works on; only with `can_list_records_in_flight`.
+
+        Each page is a single request: one that fails is not retried.
+        """
+        endpoint = self._endpoints["records"]
+        request = endpoint.request(self._ids(run), endpoint.resource.running)
+        decode = self._decoder.records_in_flight
+        async for page in self._pages(endpoint, request, lambda body, now: decode(body), retries=False):
+            running = tuple(record for record in page.items if record is not None)
+            yield ListPage(running, page.as_of, requested_at=page.requested_at, has_next=page.has_next)
+
     def records(
         self, run: RunSnapshot, *, changed_since: float | None = None
     ) -> AsyncIterator[ListPage[RecordSnapshot]]:
@@ -378,7 +404,7 @@ class RuntimeClient:
             )
             etag = etag if pages.number == 1 else None
             size = max(len(response.body), LEAST_PER_ITEM * len(listing.items))
-            yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at, size=size)
+            yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at, size=size, has_next=has_next)
             if not has_next:
                 if cache is not None:
                     cache.pages = fresh

@@ -23,7 +23,7 @@ from exporter.errors import unforeseen
 from exporter.runtime.almost_json import document
 from exporter.runtime.codes import OTHER, hidden_address, is_address
 from exporter.runtime.labels import MAX_LABELS, CodeCache, LabelCache
-from exporter.runtime.layout import Layout, RawPage, flat
+from exporter.runtime.layout import IN_FLIGHT, Layout, RawPage, flat
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import (
     FailedRecord,
@@ -32,6 +32,7 @@ from exporter.runtime.model import (
     Meter,
     Project,
     RecordCounts,
+    RecordInFlight,
     RecordSnapshot,
     RunSnapshot,
 )
@@ -40,12 +41,14 @@ from exporter.runtime.times import PAST, Bounds, Once
 from exporter.runtime.wire import (
     MappedJob,
     MappedProject,
+    WireCurrentStep,
     WireFailure,
     WireHealth,
     WireJob,
     WireMeter,
     WireProject,
     WireRecord,
+    WireRecordInFlight,
     WireRuntimeHealth,
     WireStep,
     epoch,
@@ -158,6 +161,8 @@ class Decoder:
         if "job" in described and not described["job"].fields:
             described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
         self._layouts = {name: Layout(name, resource) for name, resource in described.items()}
+        if "records" in described:
+            self._in_flight = Layout("records", described["records"], IN_FLIGHT)
         labels = described["records"].statuses if "records" in described else {}
         self._record_statuses = statuses.extended({label: Status(status) for label, status in labels.items()})
 
@@ -216,6 +221,13 @@ class Decoder:
         if page.items and not has_status:
             raise ValueError(f"none of the {len(page.items)} items has a status")
         return page
+
+    def records_in_flight(self, body: bytes) -> DecodedPage[RecordInFlight | None]:
+        """Decode a page of the records that a run works on; None stands for a record of another status.
+
+        Some APIs ignore a filter that they do not know, so each record must tell its status.
+        """
+        return self._listing(body, self._in_flight, self._record_in_flight)
 
     def health(self, body: bytes, now: float | None = None) -> Health:
         """Decode the state of the worker service; without a state or a heartbeat it is down.
@@ -410,6 +422,19 @@ class Decoder:
             self._labels[step.name or step.type or ""],
             self._codes[wire.error_code or ""],
             self._past(bounds, wire.ended_at, "record", wire.id, "endedAt"),
+        )
+
+    def _record_in_flight(self, wire: WireRecordInFlight, bounds: Bounds) -> RecordInFlight | None:
+        if wire.status is None or self._record_statuses.status_for(self._labels[wire.status]) is not Status.RUNNING:
+            return None
+        step = wire.step or WireCurrentStep()
+        return RecordInFlight(
+            hidden_address(self._id(wire.id)),
+            self._labels[step.name or step.type or ""],
+            None if step.index is None else step.index + 1,
+            self._past(bounds, wire.started_at, "record", wire.id, "startedAt"),
+            self._past(bounds, step.started_at, "record", wire.id, "step.startedAt"),
+            wire.attempts,
         )
 
     def _past(self, bounds: Bounds, told: datetime | None, kind: str, item_id: str, field: str) -> float | None:

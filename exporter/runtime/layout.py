@@ -21,6 +21,7 @@ from exporter.runtime.wire import (
     WirePage,
     WireProject,
     WireRecord,
+    WireRecordInFlight,
     epoch,
 )
 
@@ -69,12 +70,16 @@ _ITEM_TYPES = {
     "usage": _ItemType("meter", WireMeter),
 }
 
+IN_FLIGHT = _ItemType("record", WireRecordInFlight)
+"""Records in the list of those that a run works on."""
+
 
 class Layout:
     """How one resource's responses are laid out."""
 
-    def __init__(self, name: str, resource: Resource) -> None:
-        self.item_type = _ITEM_TYPES[name]
+    def __init__(self, name: str, resource: Resource, item_type: _ItemType | None = None) -> None:
+        """`item_type` is by default that of the resource."""
+        self.item_type = item_type or _ITEM_TYPES[name]
         self.resource = resource
         self.mapping = ItemMapping(name, resource)
         where = f"runtime.resources.{name}"

@@ -29,7 +29,20 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "projects": frozenset({"id", "name"}),
     "jobs": _RUN,
     "job": _RUN,
-    "records": frozenset({"id", "status", "startedAt", "endedAt", "failedStep.name", "errorCode"}),
+    "records": frozenset(
+        {
+            "id",
+            "status",
+            "startedAt",
+            "endedAt",
+            "failedStep.name",
+            "errorCode",
+            "attempts",
+            "step.name",
+            "step.index",
+            "step.startedAt",
+        }
+    ),
     "usage": frozenset({"name", "used", "limit", "resetsAt"}),
 }
 """The fields of each resource: the names of the contract, dotted where nested."""
@@ -37,7 +50,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
 TEXTS = frozenset(
     {
         "id", "name", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "failedStep.name",
-        "errorCode", "runtime.status",
+        "errorCode", "runtime.status", "step.name",
     }
 )  # fmt: skip
 """Text fields; a number in one, such as an id, becomes text."""

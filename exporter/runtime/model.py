@@ -94,6 +94,21 @@ class RecordSnapshot(msgspec.Struct, frozen=True, gc=False):
     record: FailedRecord
 
 
+class RecordInFlight(msgspec.Struct, frozen=True, gc=False):
+    """A record that a run works on, and the step at which it is."""
+
+    id: str
+    step: str
+    """Name of the step; empty where the runtime does not tell it."""
+    step_number: int | None = None
+    """Place of the step in its spinner, from 1 on."""
+    started_at: float | None = None
+    step_started_at: float | None = None
+    """When the first attempt at the step began."""
+    attempts: int | None = None
+    """Attempts at the step so far."""
+
+
 class Health(msgspec.Struct, frozen=True):
     """The state of the worker service, which can be down while the API is up."""
 
@@ -129,3 +144,5 @@ class ListPage(Generic[T]):
     requested_at: float | None = None
     size: int = 0
     """Bytes that it takes in memory, about."""
+    has_next: bool = False
+    """Whether there is another page, as far as this one tells."""

@@ -34,7 +34,20 @@ def repaired_field(name: str, value: Any) -> Any:
 
 
 _COUNTS = frozenset(
-    {"total", "pending", "running", "waiting", "completed", "failed", "count", "used", "limit", "workers"}
+    {
+        "total",
+        "pending",
+        "running",
+        "waiting",
+        "completed",
+        "failed",
+        "count",
+        "used",
+        "limit",
+        "workers",
+        "attempts",
+        "index",
+    }
 )
 _IDS = frozenset({"id", "projectId", "spinnerId", "parentJobId"})
 

@@ -103,6 +103,26 @@ class WireRecord(WireStruct, frozen=True):
     ended_at: Time | None = None
 
 
+class WireCurrentStep(WireStruct, frozen=True):
+    """The step at which a record in flight is."""
+
+    index: Count | None = None
+    """Starts at 0."""
+    name: str | None = None
+    type: str | None = None
+    started_at: Time | None = None
+
+
+class WireRecordInFlight(WireStruct, frozen=True):
+    """A record that a run works on. Apart from `WireRecord`, so that its fields never cost a failed record."""
+
+    id: str
+    status: str | None = None
+    started_at: Time | None = None
+    attempts: Count | None = None
+    step: WireCurrentStep | None = None
+
+
 class WireRuntimeHealth(WireStruct, frozen=True):
     """The worker service, as the API describes it."""
 

@@ -24,6 +24,7 @@ from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
+from exporter.sync.records_in_flight import RecordsInFlightReader
 from exporter.sync.runtime_sync import SyncObserver, read_health
 from exporter.sync.single_flight import SingleFlight
 
@@ -32,7 +33,7 @@ IDLE = 900.0
 
 
 PROBE_SHARE = 0.5
-"""The part of the budget of failed records, as far as it is left, that the read of one project may use."""
+"""The part of each budget of records, as far as it is left, that the read of one project may use."""
 
 
 class Probes:
@@ -61,6 +62,7 @@ class Probes:
         self._monotonic = monotonic
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
+        self._records_in_flight = RecordsInFlightReader(client, config, self._problems, observer, monotonic=monotonic)
         self._rereads = Budget(config.limits.rereads)
         self._health: tuple[Health, float] | None = None
         """And our monotonic time of its request."""
@@ -143,7 +145,7 @@ class Probes:
             store,
             self._config,
             self._problems,
-            failed_records=self._failed_records,
+            record_readers=(self._failed_records, self._records_in_flight),
             rereads=self._rereads,
             is_listed=self._project_list.has,
             listed_at=lambda: self._project_list.requested_at,
@@ -158,6 +160,7 @@ class Probes:
                     ok = await project_sync.read(project_id, self._project_list.names.get(project_id))
                     if ok:
                         # A part of what is left, so that something is left for the other projects of this round.
+                        await self._records_in_flight.read(store, store.project_ids(), share=PROBE_SHARE)
                         await self._failed_records.read(store, store.project_ids(), share=PROBE_SHARE)
             except TimeoutError:
                 ok = False
@@ -178,6 +181,7 @@ class Probes:
     async def _read_shared(self) -> bool:
         self._client.begin_sync()
         self._failed_records.begin()
+        self._records_in_flight.begin()
         self._rereads.refill()
         try:
             with one_read():
@@ -228,6 +232,7 @@ class Probes:
         forgotten.store.release()
         self._problems.forget(project_id)
         self._failed_records.forget(project_id)
+        self._records_in_flight.forget(project_id)
 
 
 class MakeStore(Protocol):

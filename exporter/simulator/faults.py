@@ -34,9 +34,9 @@ class Faults:
             case scenario.Stall():
                 self._stalls = [stall for stall in self._stalls if stall.incident is not incident]
 
-    def hangs(self, run: Run, step: scenario.Step) -> bool:
-        """Whether a record of the run hangs at the step."""
-        return any(stall.affects(run, step) for stall in self._stalls)
+    def stall(self, run: Run, step: scenario.Step) -> scenario.Stall | None:
+        """Return the stall that makes a record of the run hang at the step; None without one."""
+        return next((stall.incident for stall in self._stalls if stall.affects(run, step)), None)
 
     def error_code(self, step: scenario.Step, draw: float) -> str | None:
         """Return the error code of an attempt at the step during an outage, or None. `draw` is a random number."""

@@ -112,6 +112,8 @@ class Run:
     failed_records: list[Record] = dataclasses.field(default_factory=list)
     """Failed records, in the order in which they failed."""
     waiting_records: set[Record] = dataclasses.field(default_factory=set)
+    leaked: set[Record] = dataclasses.field(default_factory=set)
+    """Records that hang without a place of their own: others begin beside them."""
     running: int = 0
     completed: int = 0
     failures: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)

@@ -224,6 +224,10 @@ class Stall(_Incident, frozen=True, tag="stall"):
     """The only step at which they hang; None means any step."""
     runs: Annotated[int, msgspec.Meta(ge=1)] = 1
     """Number of affected runs: the first runs of the spinner that reach the step after the start."""
+    retries: Duration | None = None
+    """How often a record that hangs is tried again, in vain. None means never."""
+    leaks: bool = False
+    """If True, a record that hangs frees its place, so that further ones begin, and hang as well."""
     lasts: Duration | None = None
     """None means until the end of the scenario."""
 
@@ -299,6 +303,8 @@ class Scenario(_Section, frozen=True):
                 if not named:
                     raise ValueError(f"incidents[{index}].spinner: no spinner has the name {incident.spinner!r}")
                 step = None if isinstance(incident, Cancel) else incident.step
+                if isinstance(incident, Stall) and incident.retries is not None and incident.retries < 1:
+                    raise ValueError(f"incidents[{index}].retries: expected 1s or more")
                 if step is not None and not any(step == own.name for spinner in named for own in spinner.steps):
                     raise ValueError(f"incidents[{index}].step: {incident.spinner!r} has no step {step!r}")
 

@@ -107,7 +107,7 @@ class Workers:
         self._changed(run)
 
     def _start_records(self, run: Run) -> None:
-        while run.pending and run.running < run.spinner.spec.concurrency:
+        while run.pending and run.running - len(run.leaked) < run.spinner.spec.concurrency:
             record = Record(len(run.records), self._events.now)
             run.records.append(record)
             run.running += 1
@@ -120,8 +120,9 @@ class Workers:
         steps = run.spinner.spec.steps
         while record.step < len(steps):
             step = steps[record.step]
-            if self._faults.hangs(run, step):
-                self._hanging.append((run, record))
+            stall = self._faults.stall(run, step)
+            if stall is not None:
+                self._hang(run, record, stall)
                 return
             # A child run has other ids, so a record that failed in the parent gets new random numbers.
             draws = self._rng.draws(run.id, record.index, record.step, record.attempts)
@@ -133,6 +134,20 @@ class Workers:
             self._next_step(record)
         # Not immediately, because each such record would add a level of recursion.
         self._later(0, self._end_record, run, record, None)
+
+    def _hang(self, run: Run, record: Record, stall: scenario.Stall) -> None:
+        """Let a record hang at its step."""
+        if stall.retries is not None:
+            self._later(stall.retries, self._try_again, run, record)
+        else:
+            self._hanging.append((run, record))
+        if stall.leaks:
+            run.leaked.add(record)
+            self._start_records(run)
+
+    def _try_again(self, run: Run, record: Record) -> None:
+        record.attempts += 1
+        self._start_step(run, record)
 
     def _error_code(self, run: Run, record: Record, step: scenario.Step, draws: Draws) -> str | None:
         contact = self._contacts[run.contacts[record.index]]
@@ -203,6 +218,7 @@ class Workers:
         if run.ended_at is not None or record.ended_at is not None:
             return
         run.running -= 1
+        run.leaked.discard(record)
         record.ended_at = run.last_progress_at = self._events.now
         if error_code is None:
             record.status = RecordStatus.COMPLETED

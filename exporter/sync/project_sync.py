@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 from exporter.config import Config
 from exporter.errors import ApiError
@@ -20,7 +21,6 @@ from exporter.runtime.held import Holding
 from exporter.runtime.http_client import NotFoundError
 from exporter.runtime.model import ListPage, Project, RunSnapshot
 from exporter.sync.budget import Budget
-from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.record_counter import RecordCounter
 from exporter.sync.run_list import CommonRead, Response, RunList, Slice
@@ -40,13 +40,13 @@ class ProjectSync:
         config: Config,
         problems: ProblemLog,
         *,
-        failed_records: FailedRecordReader,
+        record_readers: Sequence["RecordReader"],
         rereads: Budget,
         is_listed: Callable[[str], bool],
         listed_at: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        """`failed_records` is told of projects that are dropped; `rereads` are the runs that may be read one by one.
+        """`record_readers` are told of projects that are dropped; `rereads` are the runs that may be read one by one.
 
         `is_listed` returns whether the runtime's list of projects has a project of this id, `listed_at` our
         monotonic time at which that list was requested.
@@ -55,7 +55,7 @@ class ProjectSync:
         self._store = store
         self._config = config
         self._problems = problems
-        self._failed_records = failed_records
+        self._record_readers = record_readers
         self._rereads = rereads
         self._is_listed = is_listed
         self._listed_at = listed_at
@@ -153,7 +153,8 @@ class ProjectSync:
         """Drop a project, in the store too."""
         self._store.drop_project(project_id)
         self._problems.forget(project_id)
-        self._failed_records.forget(project_id)
+        for reader in self._record_readers:
+            reader.forget(project_id)
         self._cursors.pop(project_id, None)
         self._begun_first_reads.pop(project_id, None)
         self._unlisted_since.pop(project_id, None)
@@ -378,6 +379,13 @@ class ProjectSync:
             return True
         # Some APIs have another id of the project in its runs, so a run of its own list is only excluded for another.
         return not self._client.lists_all_projects and not self._is_listed(run.project_id)
+
+
+class RecordReader(Protocol):
+    """Reads records of runs, beside their lists."""
+
+    def forget(self, project_id: str) -> None:
+        """Forget the runs of a project that was removed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

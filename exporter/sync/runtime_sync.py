@@ -18,10 +18,11 @@ from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
+from exporter.sync.records_in_flight import RecordsInFlightObserver, RecordsInFlightReader
 from exporter.sync.together import together
 
 
-class SyncObserver(Protocol):
+class SyncObserver(RecordsInFlightObserver, Protocol):
     """Receives the result of every sync."""
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
@@ -56,13 +57,14 @@ class RuntimeSync:
         """What this sync has read, and our monotonic time of its request."""
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
+        self._records_in_flight = RecordsInFlightReader(client, config, self._problems, observer, monotonic=monotonic)
         self._rereads = Budget(config.limits.rereads)
         self._project_sync = ProjectSync(
             client,
             store,
             config,
             self._problems,
-            failed_records=self._failed_records,
+            record_readers=(self._failed_records, self._records_in_flight),
             rereads=self._rereads,
             is_listed=project_list.has,
             listed_at=lambda: project_list.requested_at,
@@ -83,6 +85,7 @@ class RuntimeSync:
         started = self._monotonic()
         self._client.begin_sync()
         self._failed_records.begin()
+        self._records_in_flight.begin()
         self._rereads.refill()
         self._store.clock.begin()
         try:
@@ -149,7 +152,10 @@ class RuntimeSync:
             singles.append(checked)
         reads |= zip(singles, await together(*map(self._read_single, singles)), strict=True)
         readable = {project_id for project_id, ok in reads.items() if ok}
-        await self._failed_records.read(self._store, readable.intersection(self._store.project_ids()))
+        readable.intersection_update(self._store.project_ids())
+        # Before the failed records: they decide about pages.
+        await self._records_in_flight.read(self._store, readable)
+        await self._failed_records.read(self._store, readable)
         return not reads or any(reads.values())
 
     async def _read_together(self) -> dict[str, bool]:

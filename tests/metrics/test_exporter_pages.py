@@ -10,7 +10,7 @@ import pytest
 import structlog
 import yaml
 
-from exporter.config import Duration, SpinnerConfig, load
+from exporter.config import Duration, SpinnerConfig, StallsConfig, load
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import MAX_UNMAPPED_LABELS, ExporterMetrics
@@ -217,7 +217,14 @@ async def timestamps(runtime_time: float) -> Samples:
     meter = {"name": "jobs_month", "used": 1, "limit": None, "resetsAt": rfc3339(runtime_time + 86400)}
     usage = {"plan": "pro", "meters": [meter]}
     runtime.interfere = lambda request: httpx.Response(200, json=usage) if request.url.path.endswith("/usage") else None
-    exporter = exporter_of(runtime, own, spinners=(SpinnerConfig(expected_interval=Duration(60)),))
+    step = {"index": 1, "name": "send", "startedAt": runtime_time + 8}
+    runtime.records_in_flight["run-0"] = [{"id": "rec-1", "startedAt": runtime_time + 6, "step": step, "attempts": 2}]
+    exporter = exporter_of(
+        runtime,
+        own,
+        spinners=(SpinnerConfig(expected_interval=Duration(60)),),
+        stalls=StallsConfig(floor=Duration(10)),
+    )
     clock.advance(30)
     own.advance(30)
     text = str(await exporter.page(OPENMETRICS))

@@ -16,8 +16,9 @@ from exporter.metrics.exporter_metrics import ExporterMetrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.metrics.lines import exemplar
+from exporter.runs.activity import Activity
 from exporter.runs.store import Store
-from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, RecordCounts
+from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, RecordCounts, RecordInFlight
 from exporter.status import Status
 from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
 
@@ -86,6 +87,12 @@ def busy_store(clock: Clock) -> Store:
     )
     (moved,) = [run for run in held.runs_missing_failed_records("p1") if run.id == "run-2"]
     held.keep_failed_records("p1", moved, [FailedRecord("rec-9", "send", "E_BOUNCE", NOON + 40)])
+    (works,) = [run for run in held.runs_of("p1").values() if run.id == "run-1"]
+    in_flight = [
+        RecordInFlight("rec-5", "enrich", 2, NOON + 51, NOON + 55, 3),
+        RecordInFlight("rec-6", "find", 1, NOON + 52, NOON + 52, 1),
+    ]
+    held.keep_records_in_flight("p1", works, Activity(NOON + 55, NOON + 52), in_flight, is_whole=True)
     waits = snapshot("run-4", Status.WAITING, spinner="on\nboarding", records=counts(0, total=None, waiting=2))
     read_project(held, "p2", [(waits, NOON + 60)], as_of=NOON + 60, horizon=NOON - 3600)
     held.fail("p2", "jobs: HTTP 500")

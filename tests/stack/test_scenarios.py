@@ -17,9 +17,12 @@ from tests.stack.programs import ROOT, program
 # Duration and speed of each scenario: until all expected pages have come, and some time longer.
 RUNS = {
     "backlog": ("50m", 60),
+    "endless-retries": ("45m", 60),
     "healthy": ("30m", 60),
     # Slower, because two processors must keep up with it.
     "large-org": ("15m", 12),
+    "long-records": ("1h50m", 100),
+    "lost-records": ("55m", 60),
     "plan-limit": ("45m", 60),
     "provider-outage": ("55m", 60),
     # The runtime is up again after two hours, which must not cause further pages.

@@ -65,8 +65,8 @@ class Runtime:
         self.is_down = False
         self.change: Change = lambda request, response: response
         # Of the old contract: with one list of all projects, that of a single project need not be readable.
-        engine = Engine(scenario, seed=seed, timeline=clock)
-        self._app = httpx.ASGITransport(create_app(engine, run_engine=False, lists_across_projects=False))
+        self.engine = Engine(scenario, seed=seed, timeline=clock)
+        self._app = httpx.ASGITransport(create_app(self.engine, run_engine=False, lists_across_projects=False))
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         """Respond to a request."""
@@ -139,7 +139,7 @@ class World:
 
     def add_exporter(self, instance: str, runtime: str, **settings: Any) -> None:
         """Add an exporter of one runtime, and its target."""
-        settings["runtimes"] = [{"name": runtime, "base_url": f"http://{runtime}"}]
+        settings.setdefault("runtimes", [{"name": runtime, "base_url": f"http://{runtime}"}])
         self.targets[instance] = Target({"job": "spinner", "instance": instance}, settings, self._exporter(settings))
 
     def kill(self, instance: str) -> None:
