@@ -1,8 +1,6 @@
 """Remote write: a Prometheus that scrapes, and a second one that receives what the first one writes."""
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,16 @@ import yaml
 
 from exporter.metrics.catalogue import RUN_FAMILIES
 from tests.scaling.test_pair import folder
-from tests.stack.programs import ROOT, exporter, free_port, host, prometheus_with, query, running, runtime, until
+from tests.stack.programs import (
+    ROOT,
+    exporter,
+    host,
+    prometheus_with,
+    query,
+    runtime,
+    until,
+    victoria_metrics,
+)
 
 EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-remote-write.yml"
 RECORDED = {"project_spinner_status:spinner_runs:max", "meter:spinner_plan_used:ratio"}
@@ -77,19 +84,7 @@ def stores(kind: str, tmp_path: Path) -> Iterator[str]:
         with prometheus_with(folder(tmp_path, "store"), config, "--web.enable-remote-write-receiver") as url:
             yield url
         return
-    victoria = shutil.which("victoria-metrics", path=os.environ.get("PROGRAMS", ""))
-    if victoria is None:
-        pytest.skip("victoria-metrics is not in PROGRAMS; `make test-current` builds it")
-    port = free_port()
-    command = [
-        victoria,
-        f"-httpListenAddr=127.0.0.1:{port}",
-        f"-storageDataPath={tmp_path / 'victoria'}",
-        "-dedup.minScrapeInterval=1s",
-        # Otherwise a query does not see the last 30 seconds.
-        "-search.latencyOffset=0s",
-    ]
-    with running(command, f"http://127.0.0.1:{port}", tmp_path / "victoria.log", ready="/health") as url:
+    with victoria_metrics(tmp_path) as url:
         yield url
 
 

@@ -219,6 +219,30 @@ def prometheus_with(folder: Path, config: Mapping[str, object], *flags: str) -> 
 
 
 @contextlib.contextmanager
+def victoria_metrics(folder: Path) -> Iterator[str]:
+    """Run a real VictoriaMetrics with deduplication; skip the test where it is missing."""
+    port = free_port()
+    command = [
+        built_by_go("victoria-metrics"),
+        f"-httpListenAddr=127.0.0.1:{port}",
+        f"-storageDataPath={folder / 'victoria'}",
+        "-dedup.minScrapeInterval=1s",
+        # Otherwise a query does not see the last 30 seconds.
+        "-search.latencyOffset=0s",
+    ]
+    with running(command, f"http://127.0.0.1:{port}", folder / "victoria.log", ready="/health") as url:
+        yield url
+
+
+def built_by_go(name: str) -> str:
+    """Return the path of a program of `make test-current`; skip the test where it is missing."""
+    path = shutil.which(name, path=os.environ.get("PROGRAMS", ""))
+    if path is None:
+        pytest.skip(f"{name} is not in PROGRAMS; `make test-current` builds it")
+    return path
+
+
+@contextlib.contextmanager
 def alertmanager(
     folder: Path, config: Path, *, cluster_port: int | None = None, peer: int | None = None
 ) -> Iterator[str]:
