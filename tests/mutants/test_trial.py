@@ -219,14 +219,6 @@ def test_importers_of_a_module_are_found_through_the_package_that_exports_its_na
     assert importers(tmp_path, "exporter/sync.py") == {"exporter/web.py"}
 
 
-def test_tests_that_would_take_too_long_together_are_left_out() -> None:
-    from tests.mutants.trial import within
-
-    seconds = {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert within(3.0, ["a", "b", "c"], seconds) == ["a", "b"]
-    assert within(0.5, ["a", "b", "c"], seconds) == ["a"]
-
-
 def test_code_of_methods_properties_and_decorated_functions_is_swapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,3 +280,10 @@ def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_
         ["tests/runs/test_b.py::c", "tests/runs/test_b.py::b"],
         ["tests/web/test_a.py::a"],
     ]
+
+
+def test_tests_that_take_long_come_last_and_none_is_left_out() -> None:
+    from tests.mutants.trial import stages
+
+    seconds = {"tests/runs/a": 20.0, "tests/runs/b": 20.5, "tests/web/c": 31.0, "tests/web/d": 1.0}
+    assert stages(seconds, seconds, "runs") == [["tests/runs/a"], ["tests/web/d"], ["tests/runs/b", "tests/web/c"]]

@@ -31,6 +31,7 @@ NEVER_RAISED = "NeverRaised"
 """The exception that mutated `except` clauses name."""
 
 SECONDS_PER_STAGE = 30.0
+"""How long the tests of each of the first stages take together. Those of the last one may take minutes."""
 
 COLLECTION = 300
 """Seconds in which pytest has to import the tests."""
@@ -69,19 +70,25 @@ def outcome(ended: Ended) -> str:
 def stages(tests: Iterable[str], seconds: Mapping[str, float], package: str) -> list[list[str]]:
     """Order tests: those in the package's own folder come first, since they find most; in each stage the fastest.
 
-    In each stage, tests are left out that would take longer than `SECONDS_PER_STAGE` together: so some mutants survive
-    that a slow test would kill, and never the other way round.
+    The first two stages have tests that take at most `SECONDS_PER_STAGE` together, and the last one all the others.
     """
     ordered = sorted(tests, key=lambda test: (seconds[test], test))
     own = [test for test in ordered if test.startswith(f"tests/{package}/")]
-    others = [test for test in ordered if test not in set(own)]
-    return [kept for stage in (own, others) if (kept := within(SECONDS_PER_STAGE, stage, seconds))]
+    first = within(SECONDS_PER_STAGE, own, seconds)
+    second = within(SECONDS_PER_STAGE, without(own, ordered), seconds)
+    return [stage for stage in (first, second, without([*first, *second], ordered)) if stage]
 
 
 def within(most: float, tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
-    """Return the first tests, as many as take `most` seconds together; at least one."""
+    """Return the first tests, as many as take `most` seconds together."""
     ends = itertools.accumulate(seconds[test] for test in tests)
-    return [test for place, (test, end) in enumerate(zip(tests, ends, strict=True)) if place == 0 or end <= most]
+    return [test for test, end in zip(tests, ends, strict=True) if end <= most]
+
+
+def without(some: Iterable[str], tests: Iterable[str]) -> list[str]:
+    """Return tests without some of them, in their order."""
+    excluded = set(some)
+    return [test for test in tests if test not in excluded]
 
 
 def run(trial: Trial, report: Callable[[str], None], folder: Path) -> int:
