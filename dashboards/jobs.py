@@ -502,6 +502,67 @@ STATUS = state_timeline(
     rows_per_page=10,
 )
 
+
+def _in_flight(name: str) -> str:
+    found = series(f"spinner_run_record_in_flight_{name}", PROJECT, SPINNER, RUN)
+    return while_read(f"max by (runtime, project, run_id, record_id, step, step_number) ({found})")
+
+
+IN_FLIGHT = while_read(per_selected_run("spinner_run_records_in_flight"))
+NONE_NAMED = (
+    f'label_replace(group({IN_FLIGHT} == 0), "none", "zero", "", "") or '
+    f"label_replace(group({while_read(SELECTED)}) unless on () ({IN_FLIGHT} or {_in_flight('attempts')}), "
+    '"none", "unread", "", "")'
+)
+
+RECORDS_IN_FLIGHT = table(
+    Panel(
+        14,
+        "Records in flight",
+        "What the chosen run works on while it is silent: the records that began first, up to the exporter's limits. "
+        "They are read from half of its stall threshold on. Many attempts at one step usually have their cause in its "
+        "provider.",
+        GridPos(x=0, y=TOP + 27, w=24, h=8),
+    ),
+    [
+        instant_query(f"time() - {_in_flight('step_start_timestamp_seconds')}"),
+        instant_query(_in_flight("attempts")),
+        instant_query(NONE_NAMED),
+    ],
+    [
+        Column(
+            "none",
+            "State",
+            colours="text",
+            width=360,
+            wrap=True,
+            mappings=[
+                value_mapping(
+                    {
+                        "zero": ("▲ no record is at work", ORANGE),
+                        "unread": ("not read: the run is not silent, or the runtime does not list them", TEXT),
+                    }
+                )
+            ],
+            empty=("at work", TEXT),
+        ),
+        Column(
+            "record_id",
+            "Record",
+            wrap=True,
+            links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
+        ),
+        Column("step_number", "Step", width=60),
+        Column("step", "Name of the step", wrap=True),
+        Column("Value #A", "At this step for", "duration", width=150, empty=("", TEXT)),
+        Column("Value #B", "Attempts", width=100, empty=("", TEXT)),
+        Column("run_id", "Run", hidden=True),
+    ],
+    empty=CHOOSE,
+    sort=("Value #A", True),
+    hidden=("runtime", "project", "Value #C"),
+)
+
 VARIABLES = [
     runtime_variable(),
     project_variable(),
@@ -540,6 +601,7 @@ DASHBOARD = dashboard(
         SINCE_PROGRESS,
         STALL_THRESHOLD,
         STATUS,
+        RECORDS_IN_FLIGHT,
     ],
     variables=VARIABLES,
     since="now-3h",

@@ -149,5 +149,8 @@ def test_of_a_run_that_is_no_longer_reported_nothing_is_known(folder: Path) -> N
         until(lambda: number(url, "count(spinner_run_status)"), "runs are scraped")
         page = Page(BOARDS["spinner-jobs"], url, now=time.time(), run="job_that_ended_long_ago")
         board = show(page)
-        for title in ("Records by state", "Failures by step and error", "Failed records", "Expected end", "Status"):
+        for title in (
+            "Records by state", "Failures by step and error", "Failed records", "Records in flight", "Expected end",
+            "Status",
+        ):  # fmt: skip
             assert board[title].verdicts == {Verdict.UNKNOWN}, f"{title}: {board[title]}"

@@ -155,3 +155,28 @@ def test_it_is_said_that_there_are_more_failed_records_than_the_named_ones(tmp_p
     with recorded(tmp_path, fresh("Sales") | ended("a", "completed", 1, failed=510) | named) as url:
         (row,) = jobs(url, run="a")["Chosen run"].rows
     assert str(row["Failed records named below"]) == "10 newest of 510"
+
+
+def test_what_a_silent_run_works_on_is_listed_with_the_longest_at_its_step_first(tmp_path: Path) -> None:
+    of_runs = 'runtime="eu",project="Sales",spinner="Welcome"'
+    of_run = f'{of_runs},run_id="a"'
+    of_records = {"rec-1": ('step="Find",step_number="1"', 60, 1), "rec-2": ('step="Enrich",step_number="3"', 840, 4)}
+    in_flight: Samples = {f'spinner_run_records_in_flight{{{of_run},step="Enrich"}}': 2}
+    for record_id, (step, seconds, attempts) in of_records.items():
+        labels = f'{of_run},record_id="{record_id}",{step}'
+        in_flight[f"spinner_run_record_in_flight_step_start_timestamp_seconds{{{labels}}}"] = NOW - seconds
+        in_flight[f"spinner_run_record_in_flight_attempts{{{labels}}}"] = attempts
+    runs = silent("a", 1200) | silent("b", 30) | silent("c", 1200)
+    none: Samples = {f'spinner_run_records_in_flight{{{of_runs},run_id="c",step=""}}': 0}
+    with recorded(tmp_path, fresh("Sales") | runs | in_flight | none) as url:
+        shown = jobs(url, run="a")["Records in flight"]
+        texts = [[str(row[name]) for name in ("Record", "Step", "At this step for", "Attempts")] for row in shown.rows]
+        assert texts == [["rec-2", "3", "14 mins", "4"], ["rec-1", "1", "1 min", "1"]]
+        assert "not read" in str(jobs(url, run="b")["Records in flight"])
+        assert "▲ no record is at work" in str(jobs(url, run="c")["Records in flight"])
+        assert str(jobs(url, run="d")["Records in flight"]).startswith("? ")
+    lost = {key: value for key, value in fresh("Sales").items() if "project_up" not in key}
+    folder = tmp_path / "lost"
+    folder.mkdir()
+    with recorded(folder, lost | runs | in_flight) as url:
+        assert str(jobs(url, run="a")["Records in flight"]).startswith("? "), "what was read last is not of now"
