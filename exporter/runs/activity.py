@@ -89,13 +89,6 @@ class RecordsInFlight(msgspec.Struct, frozen=True, gc=False):
     """How many are at each step: the largest groups, the others as `other`. Empty unless the whole list was read."""
     oldest_at: float | None = None
     """When the first of them began; None unless the whole list was read and each tells when it began."""
-    tried: int | None = None
-    """The most attempts at a step, of those that were read; None if none tells."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the whole list was read."""
-        return bool(self.by_step)
 
     @classmethod
     def of(cls, records: Sequence[RecordInFlight], *, is_whole: bool, most_named: int, most_steps: int) -> Self:
@@ -109,7 +102,6 @@ class RecordsInFlight(msgspec.Struct, frozen=True, gc=False):
             _by_step(unique, most_steps) if is_whole else (),
             # What is unknown can have begun earlier, so that the oldest would look younger than it is.
             min(known, default=None) if is_whole and len(known) == len(starts) else None,
-            max((record.attempts for record in unique if record.attempts is not None), default=None),
         )
 
 

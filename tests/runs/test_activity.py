@@ -1,0 +1,80 @@
+"""How far activity moves a threshold, and what two reads of records in flight show."""
+
+import pytest
+
+from exporter.runs.activity import Activity, RecordsInFlight, Seen
+from exporter.runs.pace import Expectation
+from exporter.runtime.model import RecordInFlight
+
+SINCE = 1000.0
+"""Since when the run is silent."""
+
+
+@pytest.mark.parametrize(
+    ("activity", "seconds"),
+    [
+        (Activity(), 600),
+        (Activity(moved_at=SINCE - 50), 600),
+        (Activity(moved_at=SINCE + 50), 650),
+        (Activity(moved_at=SINCE + 5000), 1200),
+        (Activity(tried_at=SINCE + 50), 650),
+        (Activity(tried_at=SINCE + 5000), 900),
+        (Activity(moved_at=SINCE + 50, tried_at=SINCE + 5000), 900),
+        (Activity(moved_at=SINCE + 400, tried_at=SINCE + 5000), 1000),
+    ],
+)
+def test_the_silence_is_counted_from_the_activity_within_bounds(activity: Activity, seconds: float) -> None:
+    assert activity.allows(600, SINCE) == seconds
+
+
+def test_both_thresholds_are_moved_and_neither_beyond_the_ceiling() -> None:
+    active = Activity(moved_at=SINCE + 5000)
+    extended = active.extended(Expectation(3600, "last records", 600), SINCE, ceiling=5000)
+    assert extended == Expectation(5000, "last records", 1200)
+    assert active.extended(Expectation(5000, "ceiling"), SINCE, ceiling=5000).page == 5000
+    unmoved = Expectation(600, "floor")
+    assert Activity(moved_at=SINCE - 1).extended(unmoved, SINCE, ceiling=5000) is unmoved
+
+
+def test_the_later_times_are_kept_and_none_is_yet_to_come() -> None:
+    one, other = Activity(moved_at=5.0), Activity(moved_at=3.0, tried_at=7.0)
+    assert one.merged(other) == other.merged(one) == Activity(5.0, 7.0)
+    assert (Activity(5.0, 7.0).last_at, Activity().last_at) == (7.0, None)
+    assert Activity(5.0, 7.0).not_ahead_of(6.0) == Activity(5.0, 6.0)
+
+
+def in_flight(
+    record_id: str = "rec-1", began: float | None = None, step: int | None = None, **fields: object
+) -> RecordInFlight:
+    return RecordInFlight(record_id, "", step, began, **fields)  # type: ignore[arg-type]
+
+
+def test_a_record_without_times_is_new_only_if_the_whole_list_was_read_before() -> None:
+    for is_whole, tried_at in ((True, SINCE + 300), (False, None)):
+        seen = Seen().followed_by([in_flight("rec-0")], is_whole=is_whole)
+        assert seen.activity_until([in_flight("rec-1")], SINCE + 300, SINCE) == Activity(tried_at=tried_at)
+
+
+def test_a_step_without_times_counts_as_little_as_an_attempt() -> None:
+    """Whether the record began during the silence is not known."""
+    seen = Seen().followed_by([in_flight(step=1)], is_whole=True)
+    assert seen.activity_until([in_flight(step=2)], SINCE + 300, SINCE) == Activity(tried_at=SINCE + 300)
+    seen = Seen().followed_by([in_flight(began=SINCE, step=1)], is_whole=True)
+    shown = seen.activity_until([in_flight(began=SINCE, step=2)], SINCE + 300, SINCE)
+    assert shown == Activity(moved_at=SINCE + 300, tried_at=SINCE)
+
+
+def test_fewer_attempts_than_before_are_no_attempt() -> None:
+    seen = Seen().followed_by([in_flight(step=1, attempts=3)], is_whole=True)
+    assert seen.activity_until([in_flight(step=1, attempts=2)], SINCE + 300, SINCE) == Activity()
+    assert seen.activity_until([in_flight(step=1)], SINCE + 300, SINCE) == Activity()
+
+
+def test_the_oldest_is_unknown_if_one_of_the_records_does_not_tell_when_it_began() -> None:
+    known, unknown = in_flight("rec-1", 5.0), in_flight("rec-2")
+    kept = RecordsInFlight.of([unknown, known], is_whole=True, most_named=1, most_steps=1)
+    assert (kept.named, kept.oldest_at, kept.by_step) == ((known,), None, (("", 2),))
+    assert RecordsInFlight.of([known], is_whole=True, most_named=1, most_steps=1).oldest_at == 5.0
+    kept = RecordsInFlight.of([known], is_whole=False, most_named=1, most_steps=1)
+    assert (kept.oldest_at, kept.by_step) == (None, ())
+    assert RecordsInFlight.of([], is_whole=True, most_named=1, most_steps=1).by_step == (("", 0),)
