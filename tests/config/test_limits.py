@@ -4,24 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import Config, load, strict
+from exporter.config import Config, LimitsConfig, load, strict
 from exporter.errors import ConfigError
 
 BASE = 'runtime: {base_url: "http://127.0.0.1:8090"%s}\n'
 
 LEAST = {
     "limits.runs": 1,
+    "limits.open_runs": 1,
     "limits.spinners": 1,
     "limits.spinners_per_project": 1,
     "limits.failed_records_per_run": 0,
     "limits.failed_records": 0,
     "limits.failed_record_requests": 1,
+    "limits.record_in_flight_requests": 0,
     "limits.rereads": 1,
     "limits.failure_groups": 1,
     "limits.label_length": 16,
     "limits.projects": 1,
     "limits.pages": 1,
     "limits.body_bytes": 1024,
+    "limits.read_bytes": 1024,
+    "limits.meters": 1,
     "sync.concurrency": 1,
 }
 
@@ -31,6 +35,10 @@ def read(text: str, folder: Path) -> Config:
     file.write_text(text)
     (config,) = load(file, environ={}).runtimes.values()
     return config
+
+
+def test_every_limit_is_tried() -> None:
+    assert {name.removeprefix("limits.") for name in LEAST if "limits." in name} == set(LimitsConfig.__struct_fields__)
 
 
 @pytest.mark.parametrize(("key", "least"), LEAST.items())

@@ -1,5 +1,6 @@
 """The page: golden files, what prometheus-client's parsers read from it, and what is cached between scrapes."""
 
+import asyncio
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.metrics import catalogue, lines
 from exporter.metrics.catalogue import ScrapeContext
 from exporter.metrics.exporter_metrics import ExporterMetrics
-from exporter.metrics.exposition import Exposition
+from exporter.metrics.exposition import RUNS_PER_SLICE, Exposition
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.metrics.lines import exemplar
 from exporter.runs.activity import Activity
@@ -282,3 +283,17 @@ def test_the_parser_reads_any_label_and_number_as_it_was_written(
 def test_a_run_id_is_an_exemplar_if_openmetrics_allows_its_length(length: int, has_exemplar: bool) -> None:
     """Names and values of an exemplar's labels have 128 characters at most, and `run_id` has six."""
     assert bool(exemplar((NOON, 1.0, "r" * length), 0.0)) == has_exemplar
+
+
+async def test_other_tasks_run_while_a_page_with_many_changes_is_rendered() -> None:
+    clock = Clock(NOON + 3600)
+    held = store(clock)
+    many = 5 * RUNS_PER_SLICE
+    read_project(held, "p1", [(snapshot(f"r{n}"), clock()) for n in range(many)], as_of=clock(), horizon=NOON)
+    contexts = {RUNTIME: ScrapeContext(held, held.clock, api_up=True)}
+    rendering = asyncio.create_task(exposition(clock).page(contexts))
+    turns = 0
+    while not rendering.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 4, f"a page of {many} runs is rendered in {turns} steps; see Exposition.page"

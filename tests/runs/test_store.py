@@ -794,3 +794,23 @@ def test_trimming_named_records_does_not_mark_a_run_as_read_whose_request_failed
     held.expire()
     assert [len(shown.run.failed_records) for shown in held.view.runs()] == [1]
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["run"], "it is never requested again"
+
+
+def test_a_run_without_named_records_does_not_delay_the_trimming_of_others() -> None:
+    held = store(Clock(NOON + 60), limits={"failed_records": 2})
+    for run_id, names in (("first", "ab"), ("second", "")):
+        commit(held, snapshot(run_id, records=counts(0, failed=2)))
+        (run,) = held.runs_missing_failed_records("p1")
+        held.keep_failed_records("p1", run, [failed_record(name) for name in names])
+    project = next(held.view.projects())
+    assert [run.id for run in project.runs_with_failed_records()] == ["first"]
+    held.keep_failed_records("p1", held.runs_of("p1")["first"], [])
+    assert project.runs_with_failed_records() == []
+
+
+def test_spinners_of_a_removed_project_free_their_slots() -> None:
+    held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, limits={"spinners": 1})
+    commit(held, snapshot("a", spinner="Mails"))
+    held.drop_project("p1")
+    commit(held, snapshot("b", spinner="Report"), project="p2")
+    assert [shown.spinner for shown in held.view.spinners()] == ["Report"], "a slot is still taken"

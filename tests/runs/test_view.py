@@ -81,6 +81,21 @@ def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses(
         assert watch.changed()[0] == changed
 
 
+def test_progress_of_a_child_changes_its_parent_once() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    parent = snapshot("parent", records=counts(1, running=1))
+    runs = [parent, snapshot("child", parent_id="parent", records=counts(1))]
+    read_project(held, "p1", [(run, clock()) for run in runs], as_of=clock(), horizon=NOON - 60)
+    watch = held.view.watch()
+    watch.changed()
+    for finished, changed in ((2, ["child", "parent"]), (2, []), (3, ["child", "parent"])):
+        clock.advance(10)
+        moved = snapshot("child", parent_id="parent", records=counts(finished), updated_at=NOON + 70 + finished)
+        read_project(held, "p1", [(moved, clock())], as_of=clock(), horizon=NOON - 60)
+        assert sorted(run_id for _, run_id in watch.changed()[0]) == changed
+
+
 def test_what_was_removed_is_reported_too() -> None:
     clock = Clock(NOON + 60)
     held = store(clock)

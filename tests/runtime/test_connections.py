@@ -448,6 +448,25 @@ async def test_a_half_replaced_client_certificate_changes_nothing_and_is_logged_
     assert server.clients == ["first", "second"]
 
 
+async def test_each_change_of_certificates_is_logged_with_its_outcome(files: Path) -> None:
+    server = Authenticated(CA)
+    for name in ("first", "second"):
+        write_client_certificate(files, name)
+        replace(files, "cert.pem", "key.pem")
+    async with server.serving() as url:
+        connections = connections_to(files, url, tls=client_tls(files))
+        with structlog.testing.capture_logs() as lines:
+            for name in ("third", "fourth"):
+                write_client_certificate(files, name)
+                replace(files, "cert.pem")
+                await get(connections, url)
+                replace(files, "key.pem")
+                await get(connections, url)
+        await connections.close()
+    kept, loaded = "certificates not reloaded; keeping the previous ones", "certificates reloaded"
+    assert [line["event"] for line in lines] == [kept, loaded, kept, loaded]
+
+
 @pytest.mark.parametrize("named_by", ["config", "SSL_CERT_FILE"])
 async def test_authorities_are_read_again_when_their_file_changes(
     files: Path, monkeypatch: pytest.MonkeyPatch, named_by: str

@@ -253,6 +253,24 @@ async def test_a_project_whose_slice_cannot_be_applied_fails_alone_and_is_read_a
     assert "/projects/p2/jobs" not in own_lists(await scrape(exporter, runtime))[1:]
 
 
+async def test_a_project_with_more_open_runs_than_may_be_tracked_fails_alone() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, limits=LimitsConfig(open_runs=2))
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    runtime.put("new-p1", projectId="p1")
+    for number in range(3):
+        runtime.put(f"new-p2-{number}", projectId="p2")
+    await scrape(exporter, runtime)
+    assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 2"]
+    assert [run for run in statuses(exporter) if run.startswith("new")] == ["new-p1"]
+    for number in range(3):
+        ends(runtime, f"new-p2-{number}", "p2")
+    await scrape(exporter, runtime, 300)
+    assert set(up(exporter).values()) == {True}
+    assert finished(exporter)["Project 2"] == 4
+
+
 async def test_a_first_read_that_fails_shows_nothing_and_is_tried_by_each_project_in_the_end() -> None:
     runtime = runtime_of()
     runtime.page_size = 5
