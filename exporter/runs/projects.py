@@ -55,10 +55,11 @@ class Projects(Mapping[str, ProjectRuns]):
         self._listed = True
 
     def discard_first_read(self, project_id: str) -> None:
-        """Discard what a first read has applied."""
+        """Discard what a first read has applied. Why it failed stays, since it is known before the read is closed."""
         discarded = self._by_id[project_id]
         discarded.spinners.release()
         self._add(project_id, discarded.metadata)
+        self._by_id[project_id].error = discarded.error
 
     def remove(self, project_id: str) -> ProjectRuns:
         """Remove a project and return it."""

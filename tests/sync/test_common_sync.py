@@ -253,15 +253,17 @@ async def test_a_project_whose_slice_cannot_be_applied_fails_alone_and_is_read_a
     assert "/projects/p2/jobs" not in own_lists(await scrape(exporter, runtime))[1:]
 
 
-async def test_a_project_with_more_open_runs_than_may_be_tracked_fails_alone() -> None:
+@pytest.mark.parametrize("reads_before", [0, 2])
+async def test_a_project_with_more_open_runs_than_may_be_tracked_fails_alone(reads_before: int) -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime, limits=LimitsConfig(open_runs=2))
-    for _ in range(2):
+    for _ in range(reads_before):
         await scrape(exporter, runtime)
     runtime.put("new-p1", projectId="p1")
     for number in range(3):
         runtime.put(f"new-p2-{number}", projectId="p2")
-    await scrape(exporter, runtime)
+    paths = await scrape(exporter, runtime)
+    assert {path for path in own_lists(paths) if path != "/projects/p2/jobs"} == set(), "others are read again"
     assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 2"]
     assert [run for run in statuses(exporter) if run.startswith("new")] == ["new-p1"]
     for number in range(3):
