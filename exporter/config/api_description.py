@@ -123,8 +123,7 @@ class Resource(_Section, frozen=True):
     error: str | None = None
     """JMESPath to what is true in a response that is an error in spite of its status."""
     gone: str | None = None
-    """For `job` and `jobs`: JMESPath to what is true in a response that says that the run, or the project of the list,
-    no longer exists, as 404 and 410 do."""
+    """For `job`: JMESPath to what is true in a response that says that the run no longer exists, as 404 and 410 do."""
     as_of: str | None = None
     """JMESPath to the API's time of the response; without it, the header Date is used."""
     paging: Paging = Paging()
@@ -212,8 +211,8 @@ class Resources(_Section, frozen=True):
         for name, resource in present(self).items():
             if resource.running is not None and name != "records":
                 raise ValueError(f"{name}.running: only records can have it")
-            if resource.gone is not None and name not in ("job", "jobs"):
-                raise ValueError(f"{name}.gone: only job and jobs can have it")
+            if resource.gone is not None and name != "job":
+                raise ValueError(f"{name}.gone: only job can have it")
             if resource.active is not None and name != "jobs":
                 raise ValueError(f"{name}.active: only jobs can have it")
             self._check_places(name, resource)

@@ -223,7 +223,7 @@ async def test_an_error_of_zero_is_none(tmp_path: Path) -> None:
         ({"job": {"path": "/{ref.x}"}}, "job: the request contains {ref.x}; projects.fields and jobs.fields do not"),
         ({"jobs": {"path": "/x", "active": []}}, "jobs.active: expected at least one of the requests"),
         ({"records": {"path": "/{run}", "active": {"query": {"a": "b"}}}}, "records.active: only jobs can have it"),
-        ({"projects": {"path": "/p", "gone": "x"}}, "projects.gone: only job and jobs can have it"),
+        ({"projects": {"path": "/p", "gone": "x"}}, "projects.gone: only job can have it"),
         ({"usage": {"path": "/u", "error": "a.["}}, "usage.error: invalid JMESPath"),
     ],
 )
