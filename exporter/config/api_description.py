@@ -6,15 +6,41 @@ format.
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
+from exporter.config.patterns import value_pattern
 from exporter.status import Status
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A section of the description; an unknown key is an error."""
+
+
+class TimeFormat(_Section, frozen=True):
+    """A format of times as `strptime` of Python and C understands it."""
+
+    format: str
+    zone: str | None = None
+    """The IANA name of the time zone of times without an offset; without it that of the field, or UTC."""
+
+    def __post_init__(self) -> None:
+        # A time whose parts are all different, none of which is a default.
+        sample = datetime(2023, 11, 22, 13, 14, 15, tzinfo=UTC)
+        try:
+            text = sample.strftime(self.format)
+            again = datetime.strptime(text, self.format)
+        except ValueError:
+            again = None
+        if again is None or again.date() != sample.date() or again.hour not in (0, sample.hour):
+            raise ValueError("format: expected a date and a time of day, such as %Y-%m-%d %H:%M")
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether the times have their offset."""
+        return "%z" in self.format
 
 
 class FieldSource(_Section, frozen=True):
@@ -24,18 +50,29 @@ class FieldSource(_Section, frozen=True):
     """JMESPath from the item to the value."""
     value: str | int | float | bool | None = None
     """The value itself, if it is the same for all items."""
-    convert: Literal["rfc3339", "epoch_s", "epoch_ms", "local", "seconds", "milliseconds", "clock"] | None = None
+    pattern: str | None = None
+    """A regular expression, of which the named group finds the value within a text."""
+    convert: (
+        Literal["rfc3339", "epoch_s", "epoch_ms", "local", "seconds", "milliseconds", "clock"] | TimeFormat | None
+    ) = None
     """The format of the value: a time, or a duration that is added to the time in `after`."""
     zone: str = "UTC"
-    """The IANA name of the time zone of `local` times."""
+    """The IANA name of the time zone of times without an offset."""
     after: str | None = None
     """For durations: the field that contains the start time."""
-    labels: dict[str, str] = {}
-    """Maps values of the API to those of the contract; other values are unchanged."""
+    labels: dict[str | bool | int | float | None, str] = {}
+    """Maps values of the API to those of the contract. `*` maps all others, which without it are unchanged."""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.value is None):
             raise ValueError("path: expected either path or value")
+        if self.pattern is not None:
+            if self.path is None:
+                raise ValueError("pattern: requires path")
+            try:
+                value_pattern(self.pattern)
+            except ValueError as error:
+                raise ValueError(f"pattern: {error}") from None
         if (self.after is not None) != (self.convert in ("seconds", "milliseconds", "clock")):
             raise ValueError("after: required with convert: seconds, milliseconds or clock, and not allowed otherwise")
 
@@ -110,7 +147,7 @@ class Resource(_Section, frozen=True):
     """Restricts the list to records that failed."""
     running: ListFilter | None = None
     """Restricts the list to records that are worked on; without it they are not read."""
-    since: Literal["rfc3339", "epoch_s", "epoch_ms"] = "rfc3339"
+    since: Literal["rfc3339", "epoch_s", "epoch_ms"] | TimeFormat = "rfc3339"
     """The format of `{since}`."""
     items: str = "items"
     """JMESPath from the response to the list of items, or to a mapping whose values are the items."""
@@ -166,7 +203,11 @@ class Resource(_Section, frozen=True):
     @property
     def places(self) -> set[str]:
         """The ids and references that the request contains."""
-        filters = [each for each in (self.changed, self.failed, self.project, *self.narrowings) if each is not None]
+        filters = [
+            each
+            for each in (self.changed, self.failed, self.running, self.project, *self.narrowings)
+            if each is not None
+        ]
         return placeholders([self.path, self.query, self.body, *([each.query, each.body] for each in filters)])
 
     @property
@@ -184,6 +225,9 @@ class Resource(_Section, frozen=True):
         """Whether items can have a field: it is described, or items have the contract's format."""
         return not self.fields or field in self.fields
 
+
+UNKNOWN_TOTAL = "unknown"
+"""As `records.total`: the list of records grows while a run goes on, so that their number is no total."""
 
 Absent = Literal["absent"]
 
@@ -227,6 +271,11 @@ class Resources(_Section, frozen=True):
             raise ValueError(
                 "job: is required if jobs has changed without active: nothing else shows that a run has ended"
             )
+
+    @property
+    def tells_total(self) -> bool:
+        """Whether the number of a run's records that are listed while it goes on is their total."""
+        return self.jobs.fields.get("records.total") != UNKNOWN_TOTAL
 
     def _check_places(self, name: str, resource: Resource) -> None:
         """Raise for an id or a reference in a request that nothing can give."""

@@ -164,7 +164,7 @@ def _choices(kind: type, path: tuple[str, ...]) -> str:
     section = _section_at(kind, path[:-1])
     kinds = _kinds(get_type_hints(section).get(path[-1])) if section is not None and path else ()
     choices = [str(each) for kind in kinds if get_origin(kind) is Literal for each in get_args(kind)]
-    if choices and any(isinstance(kind, type) and issubclass(kind, msgspec.Struct) for kind in kinds):
+    if len(choices) == 1 and any(isinstance(kind, type) and issubclass(kind, msgspec.Struct) for kind in kinds):
         choices.append("a mapping of keys")
     return f"expected one of {', '.join(choices)}, " if choices else "not one of the known values: "
 

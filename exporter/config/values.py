@@ -130,11 +130,11 @@ def decode_value(kind: type, value: object) -> object:
         return Secret(str(value))
     if kind == re.Pattern[str]:
         # As labels are: what looks the same is the same.
-        return _pattern(unicodedata.normalize("NFC", str(value)))
+        return compile_pattern(unicodedata.normalize("NFC", str(value)))
     raise NotImplementedError(kind)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def compile_pattern(text: str) -> re.Pattern[str]:
     """Compile a pattern; raises `ValueError`."""
     try:
         with warnings.catch_warnings():

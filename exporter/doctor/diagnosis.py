@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
-from exporter.config.api_description import FieldSource, Resources, present
+from exporter.config.api_description import FieldSource, Resources, TimeFormat, present
 from exporter.doctor.suggest import SuggestError, fields_of, from_responses
 from exporter.errors import ApiError, unforeseen
 from exporter.metrics.page import MetricsPage
@@ -417,6 +417,13 @@ class _Examination:
         missing = [field for field in REQUIRED["health"] if not any(field in item for item in items)]
         if missing:
             return False, f"responds without {', '.join(missing)}, so the runtime counts as down"
+        told = {str(item["runtime.status"]) for item in items if "runtime.status" in item}
+        if unknown := sorted(told - {"up", "down"}):
+            shown = json.dumps(_example("runtime.status", unknown), ensure_ascii=False)
+            return False, (
+                f"responds; runtime.status is {shown}, neither up nor down, so the runtime counts as down: add labels, "
+                f"such as {{{shown}: up}}"
+            )
         return True, f"responds; the runtime is {'up' if health.runtime_up else 'down'}"
 
     def _findings(self, resource: str, items: list[dict[str, Any]]) -> Iterator[FieldFinding]:
@@ -436,6 +443,8 @@ class _Examination:
             return ""
         if field == "spinnerName" and self._client.has("projects"):
             return "none: the project's name is used"
+        if field == "records.total" and not self._config.runtime.resources.tells_total:
+            return "described as unknown: no spinner_run_progress_ratio while a run goes on"
         counted = field == "lastProgressAt" or field.startswith(("records.", "failures"))
         return "none: it is counted from the records" if counted and self._client.counts_records else ""
 
@@ -510,10 +519,10 @@ _URL = re.compile(r"https?://|/[^?\s]*\?")
 def local_times(resources: Resources) -> Iterator[Check]:
     """Say which times are ambiguous for an hour of each year."""
     ambiguous = [
-        (f"{name}.{field}", source.zone)
+        (f"{name}.{field}", zone)
         for name, resource in present(resources).items()
         for field, source in resource.fields.items()
-        if isinstance(source, FieldSource) and source.convert == "local" and _has_summer_time(source.zone)
+        if isinstance(source, FieldSource) and (zone := _local_zone(source)) is not None and _has_summer_time(zone)
     ]
     if ambiguous:
         fields = ", ".join(field for field, _ in ambiguous)
@@ -524,6 +533,14 @@ def local_times(resources: Resources) -> Iterator[Check]:
             f"warning: {fields} have no offset and are read as {zones}; in the hour that comes twice when daylight "
             "saving time ends they can be wrong by an hour; let the API send UTC or an offset if it can",
         )
+
+
+def _local_zone(source: FieldSource) -> str | None:
+    """Return the time zone of times without an offset; None for others."""
+    convert = source.convert
+    if isinstance(convert, TimeFormat):
+        return None if convert.has_offset else convert.zone or source.zone
+    return source.zone if convert == "local" else None
 
 
 def _has_summer_time(zone: str) -> bool:

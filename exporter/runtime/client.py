@@ -148,6 +148,11 @@ class RuntimeClient:
         """Whether runs have no record counts, so that their records must be counted."""
         return self._resources.counts == "records"
 
+    @property
+    def tells_total(self) -> bool:
+        """Whether the number of a run's records that are listed while it goes on is their total."""
+        return self._resources.tells_total
+
     async def raw_response(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> RawResponse:
         """Request one resource, of a list its first page, and return the undecoded response."""
         endpoint = self._endpoints[resource]

@@ -3,11 +3,13 @@
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from exporter.config.api_description import PLACEHOLDER, ListFilter, Resource, merged
+from exporter.config.api_description import PLACEHOLDER, ListFilter, Resource, TimeFormat, merged
 from exporter.errors import ApiError, ConfigError
+from exporter.runtime.mapping import zone_of
 from exporter.runtime.paging import Pages, PageSizes, Request, first_of, with_parameter
 
 
@@ -18,6 +20,9 @@ class Endpoint:
         self.name = name
         self.resource = resource
         self._sizes = PageSizes()
+        since = resource.since
+        zone = since.zone if isinstance(since, TimeFormat) else None
+        self._zone = zone_of(zone or "UTC", f"runtime.resources.{name}.since")
         unknown = {place for place, _ in PLACEHOLDER.findall(resource.path)} - resource.places
         if unknown:
             raise ConfigError(
@@ -71,12 +76,22 @@ class Endpoint:
         return quote(value, safe=safe)
 
     def _since(self, seconds: float) -> str | int:
+        if isinstance(self.resource.since, TimeFormat):
+            return self._formatted(seconds, self.resource.since)
         if self.resource.since == "epoch_s":
             return int(seconds)
         if self.resource.since == "epoch_ms":
             return int(seconds * 1000)
         whole, milliseconds = divmod(int(seconds * 1000), 1000)
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+
+    def _formatted(self, seconds: float, since: TimeFormat) -> str:
+        """Return a time in a format, which may cut it: to the start of its minute, for example."""
+        time = datetime.fromtimestamp(int(seconds), UTC).astimezone(self._zone)
+        # Of an hour that comes twice, the API may mean either: the one before it is in both.
+        while not since.has_offset and time.replace(fold=0).utcoffset() != time.replace(fold=1).utcoffset():
+            time = (time.astimezone(UTC) - timedelta(hours=1)).astimezone(self._zone)
+        return time.strftime(since.format)
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

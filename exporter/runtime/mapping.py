@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -11,7 +12,8 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
-from exporter.config.api_description import FieldSource, Resource
+from exporter.config.api_description import UNKNOWN_TOTAL, FieldSource, Resource, TimeFormat
+from exporter.config.patterns import value_pattern
 from exporter.errors import ConfigError
 from exporter.runtime.repairs import repaired_field
 from exporter.runtime.times import NONE, means_none, without_leap_second
@@ -66,6 +68,8 @@ class ItemMapping:
         for field, source in resource.fields.items():
             if field not in known and not (name in _WITH_REFERENCES and _REFERENCE.fullmatch(field)):
                 raise ConfigError(f"{where}.{field}: unknown field; expected one of {', '.join(sorted(known))}")
+            if field == "records.total" and source == UNKNOWN_TOTAL:
+                continue
             self._fields.append(_Field(field, source, f"{where}.{field}"))
         # The id tells items apart, a local time is not after the one that follows it, and durations are added to times.
         self._fields.sort(key=lambda each: (each.source.after is not None, _ORDER.get(each.name, len(_ORDER))))
@@ -142,29 +146,57 @@ class _Field:
         self.name = name
         self.source = FieldSource(path=source) if isinstance(source, str) else source
         self._expression = compiled(self.source.path, where) if self.source.path is not None else None
-        try:
-            self._zone = ZoneInfo(self.source.zone)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ConfigError(
-                f"{where}.zone: {self.source.zone!r} is not a time zone; expected a name such as Europe/Berlin"
-            ) from None
+        convert = self.source.convert
+        self._format = convert if isinstance(convert, TimeFormat) else None
+        self._zone = zone_of((self._format and self._format.zone) or self.source.zone, where)
+        self._pattern = value_pattern(self.source.pattern) if self.source.pattern is not None else None
+        self._labels = _by_text(self.source.labels)
+        self._others = self._labels.pop(OTHERS, None)
 
     def find(self, item: Any, values: Mapping[str, Any]) -> Any:
         try:
             value = self.source.value if self._expression is None else search(self._expression, item)
         except MisfitError:
             raise ValueError(f"{self.name}: the expression cannot be applied to the item") from None
+        if self._pattern is not None:
+            value = self._part(value)
+        if self.source.labels:
+            value = self._label(value)
         if value is None:
             return None
-        if self.source.labels:
-            # Also with True and False, as descriptions had to be written for earlier versions.
-            value = self.source.labels.get(_text(value), self.source.labels.get(str(value), value))
         if self.source.convert is not None:
             return self._converted(value, values)
         if self.name in TEXTS or self.name.startswith("ref."):
             is_nothing = isinstance(value, float) and not math.isfinite(value)
             return _text(value) if isinstance(value, str | int | float) and not is_nothing else None
         return repaired_field(self.name.rpartition(".")[2], value)
+
+    def _part(self, value: Any) -> Any:
+        """Return what the pattern finds in a value; None for nothing."""
+        pattern, group = self._pattern or (None, "")
+        if pattern is None or not isinstance(value, str | int | float):
+            return None
+        text = unicodedata.normalize("NFC", _text(value))
+        found = pattern.search(text) if len(text) <= MAX_SEARCHED else None
+        part = None if found is None else found[group]
+        if part is None or self.name.rpartition(".")[2] not in _NUMBERS:
+            return part
+        try:
+            number = float(part)
+        except ValueError:
+            return part
+        # Half a record is not finished.
+        is_whole = self.name.startswith("records.") and math.isfinite(number)
+        return math.floor(number) if is_whole else number
+
+    def _label(self, value: Any) -> Any:
+        """Return the label of a value; the value itself if it has none."""
+        if value is None:
+            # What is missing is no other value.
+            return self._labels.get(_text(None))
+        # Also with True and False, as descriptions had to be written for earlier versions.
+        found = self._labels.get(_text(value), self._labels.get(str(value)))
+        return (value if self._others is None else self._others) if found is None else found
 
     def _converted(self, value: Any, values: Mapping[str, Any]) -> "datetime | _Repeated | None":
         try:
@@ -173,7 +205,8 @@ class _Field:
             # A number that is no time is too large for one.
             if means_none(value) or _is_number(value):
                 return NONE
-            raise ValueError(f"{self.name}: expected {self.source.convert}") from None
+            expected = self.source.convert if self._format is None else self._format.format
+            raise ValueError(f"{self.name}: expected {expected}") from None
 
     def _time(self, value: Any, values: Mapping[str, Any]) -> "datetime | _Repeated | None":
         kind = self.source.convert
@@ -181,20 +214,54 @@ class _Field:
             start = values.get(self.source.after)
             if isinstance(start, str):
                 start = datetime.fromisoformat(start)
-            duration = _duration(kind, value)
+            duration = _duration(str(kind), value)
             if start is None or start == NONE:
                 return None
             return start + duration if duration >= timedelta() else NONE
         if kind in ("epoch_s", "epoch_ms"):
             return datetime.fromtimestamp(float(value) / (1 if kind == "epoch_s" else 1000), UTC)
-        time = datetime.fromisoformat(without_leap_second(str(value)))
-        if kind == "local" and time.tzinfo is None:
+        if self._format is not None:
+            time = datetime.strptime(str(value).strip()[:MAX_SEARCHED], self._format.format)
+        else:
+            time = datetime.fromisoformat(without_leap_second(str(value)))
+        if (kind == "local" or self._format is not None) and time.tzinfo is None:
             # In UTC: a duration that is added to a local time would ignore that the clocks change meanwhile.
             earlier, later = (time.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
             return _Repeated(str(value), earlier, later) if earlier < later else earlier
         if time.tzinfo is None:
             raise ValueError("no zone")
         return time
+
+
+OTHERS = "*"
+"""The key of `labels` for all other values."""
+
+MAX_SEARCHED = 100
+"""Characters of a text in which a pattern searches, so that none takes long."""
+
+_NUMBERS = frozenset(
+    {"total", "pending", "running", "waiting", "completed", "failed", "workers", "used", "limit"}
+)  # fmt: skip
+
+_SPELLINGS = {True: ("true", "yes", "on"), False: ("false", "no", "off")}
+"""What is a boolean as a key in YAML 1.1."""
+
+
+def _by_text(labels: Mapping[Any, str]) -> dict[str, str]:
+    """Return labels by the texts of their keys."""
+    texts = {_text(key): label for key, label in labels.items() if not isinstance(key, bool)}
+    for key, label in labels.items():
+        if isinstance(key, bool):
+            texts = {**dict.fromkeys(_SPELLINGS[key], label), **texts}
+    return texts
+
+
+def zone_of(name: str, where: str) -> ZoneInfo:
+    """Return a time zone. Raises `ConfigError`."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(f"{where}.zone: {name!r} is not a time zone; expected a name such as Europe/Berlin") from None
 
 
 class MisfitError(ValueError):
@@ -299,7 +366,7 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
-def _duration(kind: str | None, value: Any) -> timedelta:
+def _duration(kind: str, value: Any) -> timedelta:
     if kind == "clock":  # 1:02:03.5, or 2 days, 1:02:03 as Python writes it
         days, _, clock = str(value).rpartition(", ")
         hours, minutes, seconds = clock.split(":")
@@ -310,7 +377,11 @@ def _duration(kind: str | None, value: Any) -> timedelta:
 
 
 def _text(value: Any) -> str:
-    """Return a value as text; true and false as in JSON."""
+    """Return a value as text; true, false and null as in JSON."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -59,7 +59,9 @@ class RecordCounter:
                 # Until other responses agree, what changed may have times before those that were asked for.
                 as_of, at = counted.as_of, counted.at
             self._counted[snapshot.id] = _Counted(records, as_of, at)
-        return _with_counts(snapshot, records)
+        # A run that has ended gets no more records.
+        is_total = self._client.tells_total or snapshot.status.ended
+        return _with_counts(snapshot, records, len(records) if is_total else None)
 
     def keep_only(self, run_ids: Mapping[str, object]) -> None:
         """Forget the records of all other runs, and of all runs if they take too much: they are listed again then."""
@@ -86,13 +88,13 @@ class _Counted:
     """Our monotonic time of it."""
 
 
-def _with_counts(snapshot: RunSnapshot, records: Mapping[str, RecordSnapshot]) -> RunSnapshot:
+def _with_counts(snapshot: RunSnapshot, records: Mapping[str, RecordSnapshot], total: int | None) -> RunSnapshot:
     states = Counter(each.status for each in records.values())
     failed = [each.record for each in records.values() if each.status is Status.FAILED]
     ends = [each.record.ended_at for each in records.values() if each.status.ended and each.record.ended_at]
     groups = Counter((record.step, record.error_code) for record in failed)
     counts = RecordCounts(
-        total=len(records),
+        total=total,
         pending=states[Status.QUEUED],
         running=states[Status.RUNNING],
         waiting=states[Status.WAITING],
@@ -102,7 +104,7 @@ def _with_counts(snapshot: RunSnapshot, records: Mapping[str, RecordSnapshot]) -
     )
     if records and states[Status.UNKNOWN] == len(records):
         # No label has a mapping, so none of these zeros is known.
-        counts = RecordCounts(total=len(records))
+        counts = RecordCounts(total=total)
     return msgspec.structs.replace(
         snapshot,
         records=counts,

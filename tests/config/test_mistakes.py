@@ -354,8 +354,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         "convert: expected one of rfc3339, epoch_s, epoch_ms, local, seconds, milliseconds, clock, got 'unix'",
     ),
     "a key that YAML reads as true": (
-        text("runtime: {base_url: http://h, resources: {job: {path: /x, fields: {id: {path: a, labels: {on: up}}}}}}"),
-        "labels: expected keys that are text; put true, yes, on, no, off and numbers in quotes",
+        text("{runtime: {base_url: http://h}, statuses: {on: running}}"),
+        "statuses: expected keys that are text; put true, yes, on, no, off and numbers in quotes",
     ),
     "an expression that is none": (
         runtime(resources={"jobs": {"items": "a["}}),

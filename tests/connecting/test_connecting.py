@@ -147,6 +147,34 @@ def counts_of(shown: dict[tuple[str, str], float]) -> dict[str, float]:
     return {labels: value for (name, labels), value in shown.items() if name == "spinner_run_records"}
 
 
+async def test_the_number_of_records_is_no_total_where_it_is_unknown(odd: OddRuntime, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    odd.contacts["e/1"] = [contact(1, "fine", done="2025-11-24T16:05:00Z")]
+    with serving(odd.app()) as url:
+        tree = yaml.safe_load(yaml.safe_dump(EXAMPLE))
+        tree["runtime"] |= {"base_url": f"{url}/automation", "token_file": str(tmp_path / "token")}
+        tree["sync"], tree["retention"] = {"min_interval": "0s"}, "30d"
+        for total in ("unknown", None):
+            if total:
+                tree["runtime"]["resources"]["jobs"]["fields"]["records.total"] = total
+            else:
+                del tree["runtime"]["resources"]["jobs"]["fields"]["records.total"]
+            (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
+            settings = load(tmp_path / "exporter.yml", environ={})
+            made = Exporter(settings.runtimes, Dependencies(wall=lambda: NOW, monotonic=Clock()))
+            shown = await samples(made)
+            await made.close()
+            ratios = {run: ratio for (name, run), ratio in shown.items() if name == "spinner_run_progress_ratio"}
+            totals = {run for name, run in shown if name == "spinner_run_total_records"}
+            assert shown["spinner_run_records", "e/1/Flow 1/completed"] == 1
+            if total:
+                assert ratios == {"e/4/Flow 4": 1, "e/5/Flow 5": 1}, "those that have ended"
+                assert totals == ratios.keys()
+            else:
+                assert ratios["e/1/Flow 1"] == 1
+                assert len(totals) == 5
+
+
 async def test_the_records_of_an_ended_run_are_read_once(exporter: Exporter, odd: OddRuntime) -> None:
     await samples(exporter)
     odd.requests.clear()

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from exporter.config import Config, RuntimeConfig, load
 from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine, stall_detection
@@ -342,3 +346,18 @@ def test_it_says_from_which_lists_the_runs_are_read_and_what_that_costs(tmp_path
     assert new == "one list of all projects"
     assert old.startswith("one list per project: the runtime has none")
     assert cost < old_cost
+
+
+@pytest.mark.parametrize(("status", "shown"), [("healthy", "healthy"), (1, "1"), ("ann@example.com", "other")])
+def test_a_status_that_is_neither_up_nor_down_is_said(tmp_path: Path, status: Any, shown: str) -> None:
+    async def state(request: Request) -> JSONResponse:
+        return JSONResponse({"worker": status})
+
+    with serving(Starlette(routes=[Route("/state", state)])) as url:
+        fields = {"runtime.status": {"path": "worker", "labels": {False: "down"}}}
+        resources = {"health": {"path": "/state", "fields": fields}, "projects": "absent"}
+        tree = {"runtime": {"base_url": url, "resources": resources}}
+        (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
+        ended = run("doctor", f"--config.file={tmp_path / 'exporter.yml'}")
+    assert f'FAIL  health: responds; runtime.status is "{shown}", neither up nor down' in ended.stdout
+    assert "ann@" not in ended.stdout

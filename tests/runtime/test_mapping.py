@@ -1,5 +1,6 @@
 """API descriptions: conversion of values, requests, and the errors for invalid descriptions."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,138 @@ def test_labels_of_true_and_false_are_written_as_in_json(value: bool, expected: 
     earlier = {str(key).capitalize(): label for key, label in labels.items()}
     assert mapped({"busy": value}, status={"path": "busy", "labels": earlier}) == {"status": expected}
     assert mapped({"busy": value}, status="busy") == {"status": str(value).lower()}
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "expected"),
+    [
+        ({True: "up", False: "down"}, True, "up"),
+        ({True: "up", False: "down"}, False, "down"),
+        ({True: "up", False: "down"}, "false", "down"),
+        # YAML reads `on` and `no` without quotes as booleans.
+        ({True: "up", False: "down"}, "on", "up"),
+        ({True: "up", False: "down"}, "no", "down"),
+        ({True: "up", "on": "down"}, "on", "down"),
+        ({None: "queued"}, None, "queued"),
+        ({None: "queued", "*": "running"}, None, "queued"),
+        ({"*": "running"}, None, None),
+        ({"*": "running"}, "x", "running"),
+        ({"a": "failed", "*": "running"}, "a", "failed"),
+        ({"a": "failed", "*": "running"}, 5, "running"),
+        ({5: "failed", 1.5: "queued"}, 5, "failed"),
+        ({5: "failed", 1.5: "queued"}, 5.0, "failed"),
+        ({5: "failed", 1.5: "queued"}, "1.5", "queued"),
+        ({"a": "failed"}, "b", "b"),
+    ],
+)
+def test_keys_of_labels_are_what_json_has(labels: dict[Any, str], value: Any, expected: str | None) -> None:
+    found = mapped({"s": value}, status={"path": "s", "labels": labels})
+    assert found == ({} if expected is None else {"status": expected})
+
+
+@pytest.mark.parametrize(
+    ("field", "pattern", "value", "expected"),
+    [
+        ("records.completed", r"(?P<value>\d+)/\d+", "45/120", 45),
+        ("records.total", r"\d+/(?P<total>\d+)", "45/120", 120),
+        ("records.completed", r"^(?P<value>[\d.]+)%$", "37.5%", 37),
+        ("records.completed", r"(?P<value>\d+) of (?P<rest>\d+)", "step 3 of 9", 3),
+        ("records.completed", r"(?P<value>\d+)/\d+", "unknown", None),
+        ("records.completed", r"(?P<value>\d+)/\d+", None, None),
+        ("records.completed", r"(?P<value>\d+)", 12, 12),
+        ("records.completed", r"(?P<value>\d+)", ["1"], None),
+        ("records.completed", r"(?P<value>\d+)", "1" * 101, None),
+        ("records.completed", r"(?P<value>\d+)?x", "x", None),
+        ("id", r"runs/(?P<value>\w+)$", "https://api.example.com/runs/a7", "a7"),
+        ("status", r"(?P<value>\w+):", "FAILED: sorry", "FAILED"),
+    ],
+)
+def test_a_pattern_takes_a_part_of_a_text(field: str, pattern: str, value: Any, expected: Any) -> None:
+    found = mapped({"v": value}, **{field: {"path": "v", "pattern": pattern}})
+    for key in field.split("."):
+        found = found.get(key, {}) if isinstance(found, dict) else found
+    assert (found or None) == expected
+
+
+def test_a_pattern_comes_before_labels_and_converters() -> None:
+    found = mapped(
+        {"s": "state=OK;", "began": "2026-01-05T10:00:00Z", "took": "98.3s", "end": "at 1767607200!"},
+        status={"path": "s", "pattern": "=(?P<value>[A-Z]+)", "labels": {"OK": "completed", "*": "failed"}},
+        startedAt={"path": "began", "convert": "rfc3339"},
+        endedAt={"path": "took", "pattern": r"(?P<value>[\d.]+)s", "convert": "seconds", "after": "startedAt"},
+        updatedAt={"path": "end", "pattern": r"(?P<value>\d+)", "convert": "epoch_s"},
+    )
+    assert found["status"] == "completed"
+    assert (found["endedAt"] - found["startedAt"]).total_seconds() == 98.3
+    assert found["updatedAt"].timestamp() == 1767607200
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?P<value>(a+)+)$", r"(?P<value>(?:a|ab)*)$", r"(?P<value>(\d+\s*)*)x", r"(?P<value>([a-z]{1,50}){1,50})$",
+        r".*.*.*(?P<value>.*)x", "a?" * 30 + "(?P<value>a)", r"(?P<value>\d+)\d+\d+\d+\d+\d+\d+",
+        r"(?P<value>((a?){30}){30})",
+        r"\d+", r"(?P<a>\d+)/(?P<b>\d+)", r"(?P<value>", r"(?P<value>[^a]+[^b]+.*.*)",
+    ],
+)  # fmt: skip
+def test_a_pattern_that_could_take_long_or_finds_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="pattern: expected"):
+        msgspec.convert({"path": "a", "pattern": pattern}, FieldSource)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?P<value>\d+)/\d+", r"^\s*(?P<value>\d+)\s*/\s*\d+\s*$", r".*(?P<value>\d+)x", r"(?P<value>\w+)\d+x",
+        r"(?i)(?:done|finished):? (?P<value>\d+)(?:\.\d+)?%", r"(\d+):(\d+):(?P<value>\d+):(\d+):(\d+)",
+        r"(?P<value>\d{1,3}(?:,\d{3})*)x", r"(?P<value>a?a?a?a?a?a?a?a?)a{90}x",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["1", "a", " ", "1/", "1:", "1 ", "1,", "a1", "done 1."])
+def test_patterns_that_are_accepted_end_soon(pattern: str, part: str) -> None:
+    text = (part * 100)[:100]
+    started = time.process_time()
+    mapped({"v": text}, id={"path": "v", "pattern": pattern})
+    assert time.process_time() - started < 1, "a second, where the others take years"
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "expected"),
+    [
+        ({"convert": {"format": "%Y-%m-%d %H:%M"}}, "2026-01-05 10:30", "2026-01-05T10:30:00+00:00"),
+        (
+            {"convert": {"format": "%Y-%m-%d %H:%M"}, "zone": "Europe/Rome"},
+            "2026-07-05 10:30",
+            "2026-07-05T08:30:00+00:00",
+        ),
+        (
+            {"convert": {"format": "%d.%m.%y %H:%M", "zone": "Asia/Tokyo"}},
+            "05.01.26 09:30",
+            "2026-01-05T00:30:00+00:00",
+        ),
+        ({"convert": {"format": "%Y%m%dT%H%M%S%z"}}, "20260105T103000+0200", "2026-01-05T08:30:00+00:00"),
+        ({"convert": {"format": "%b %d %Y %I:%M %p"}}, "Jan 05 2026 01:30 PM", "2026-01-05T13:30:00+00:00"),
+        ({"convert": {"format": "%d/%b/%Y"}}, " 05/Jan/2026 ", "2026-01-05T00:00:00+00:00"),
+    ],
+)  # fmt: skip
+def test_times_can_have_a_format(source: dict[str, Any], value: str, expected: str) -> None:
+    found = mapped({"t": value}, startedAt={"path": "t", **source})["startedAt"]
+    assert found.astimezone(UTC).isoformat() == expected
+
+
+def test_a_time_that_does_not_have_its_format_is_an_error_and_none_is_none() -> None:
+    source = {"path": "t", "convert": {"format": "%Y-%m-%d %H:%M"}}
+    with pytest.raises(ValueError, match="startedAt: expected %Y-%m-%d %H:%M"):
+        mapped({"t": "5 Jan"}, startedAt=source)
+    for none in ("", "0000-00-00 00:00", "0001-01-01 00:00", 0):
+        assert mapped({"t": none}, startedAt=source)["startedAt"].year == 1
+
+
+@pytest.mark.parametrize("text", ["%H:%M", "%d.%m. %H:%M", "%Y-%m-%d %I:%M", "yyyy-MM-dd", "%Y-%m-%d %Q", ""])
+def test_a_format_without_a_date_or_with_half_a_clock_is_refused(text: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="format: expected a date and a time of day"):
+        msgspec.convert({"path": "a", "convert": {"format": text}}, FieldSource)
 
 
 def test_failures_can_be_mapped_from_a_list() -> None:
@@ -239,6 +372,31 @@ def test_a_reference_can_keep_its_slashes() -> None:
 def test_since_has_the_described_format(since: str, written: str | int) -> None:
     described = endpoint(changed={"query": {"after": "{since}"}}, since=since)
     assert described.request({"project": "p1"}, described.resource.changed, since=86401.25).query == {"after": written}
+
+
+BERLIN = {"format": "%Y-%m-%d %H:%M", "zone": "Europe/Berlin"}
+
+
+@pytest.mark.parametrize(
+    ("since", "at", "written"),
+    [
+        ({"format": "%Y-%m-%d %H:%M"}, "2026-01-05T10:30:59.9+00:00", "2026-01-05 10:30"),
+        ({"format": "%d.%m.%Y"}, "2026-01-05T23:59:00+00:00", "05.01.2026"),
+        (BERLIN, "2026-01-05T10:30:59+00:00", "2026-01-05 11:30"),
+        # 02:00 to 03:00 comes twice, and the API could understand the later one.
+        (BERLIN, "2026-10-25T00:30:00+00:00", "2026-10-25 01:30"),
+        (BERLIN, "2026-10-25T01:30:00+00:00", "2026-10-25 01:30"),
+        (BERLIN, "2026-10-25T02:00:00+00:00", "2026-10-25 03:00"),
+        ({**BERLIN, "format": "%Y-%m-%dT%H:%M:%S%z"}, "2026-10-25T01:30:00+00:00", "2026-10-25T02:30:00+0100"),
+    ],
+)
+def test_since_can_have_a_format_and_is_never_later_than_it_should_be(
+    since: dict[str, str], at: str, written: str
+) -> None:
+    described = endpoint(changed={"query": {"after": "{since}"}}, since=since)
+    seconds = datetime.fromisoformat(at).timestamp()
+    request = described.request({"project": "p1"}, described.resource.changed, since=seconds)
+    assert request.query == {"after": written}
 
 
 def test_values_in_a_body_keep_their_types() -> None:
