@@ -109,7 +109,7 @@ def try_all(drawn: list[Mutant], equivalents: list[Equivalent], line_map: LineMa
     imported: dict[Job, tuple[Mutant, int]] = {}
     for mutant in drawn:
         tests = tests_of(mutant, line_map)
-        ordered = stages(tests, line_map.seconds, package(mutant))
+        ordered = stages(tests, line_map, package(mutant))
         if any(entry.matches(mutant) for entry in equivalents):
             done(mutant, "equivalent", "")
         elif not tests:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.tests_of_lines import LineMap, importers
+from tests.mutants.trial import seconds_for, stages
 from tests.stack.programs import ROOT
 
 SOURCE = """\
@@ -198,13 +200,21 @@ def test_a_test_takes_as_long_as_if_it_had_to_set_up_the_fixtures_that_it_shares
     run(project)
     (cached,) = (project / ".mutants").iterdir()
     tests = json.loads(cached.read_text())["tests"].items()
-    slow = {test.partition("::")[2] for test, measured in tests if measured["seconds"] >= 0.05}
+    slow = {test.partition("::")[2] for test, measured in tests if measured.get("seconds", 0) >= 0.05}
     assert slow >= {"test_with_a_shared_fixture", "test_with_a_shared_fixture_again"}
 
 
-def test_importers_of_a_module_are_found_through_the_package_that_exports_its_names(tmp_path: Path) -> None:
-    from tests.mutants.tests_of_lines import importers
+def test_a_test_that_waits_has_little_processor_time(project: Path) -> None:
+    """What a busy machine adds to the clock is waiting, too."""
+    run(project)
+    (cached,) = (project / ".mutants").iterdir()
+    tests = json.loads(cached.read_text())["tests"]
+    for name in ("with_a_shared_fixture", "with_a_shared_fixture_again"):  # They sleep for 0.05 seconds.
+        measured = tests[f"tests/test_words.py::test_{name}"]
+        assert 0 < measured["processor_seconds"] <= measured["seconds"] - 0.045
 
+
+def test_importers_of_a_module_are_found_through_the_package_that_exports_its_names(tmp_path: Path) -> None:
     sources = {
         "exporter/config/__init__.py": "from exporter.config.schema import Config",
         "exporter/config/schema.py": "",
@@ -273,17 +283,23 @@ def function():
 
 
 def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_others() -> None:
-    from tests.mutants.trial import stages
-
     seconds = {"tests/web/test_a.py::a": 0.1, "tests/runs/test_b.py::b": 3.0, "tests/runs/test_b.py::c": 2.0}
-    assert stages(seconds, seconds, "runs") == [
+    assert stages(seconds, LineMap(processor_seconds=seconds), "runs") == [
         ["tests/runs/test_b.py::c", "tests/runs/test_b.py::b"],
         ["tests/web/test_a.py::a"],
     ]
 
 
 def test_tests_that_take_long_come_last_and_none_is_left_out() -> None:
-    from tests.mutants.trial import stages
-
     seconds = {"tests/runs/a": 20.0, "tests/runs/b": 20.5, "tests/web/c": 31.0, "tests/web/d": 1.0}
-    assert stages(seconds, seconds, "runs") == [["tests/runs/a"], ["tests/web/d"], ["tests/runs/b", "tests/web/c"]]
+    assert stages(seconds, LineMap(processor_seconds=seconds), "runs") == [
+        ["tests/runs/a"],
+        ["tests/web/d"],
+        ["tests/runs/b", "tests/web/c"],
+    ]
+
+
+def test_what_a_busy_machine_adds_to_a_test_changes_no_order_but_its_time_limit() -> None:
+    took = LineMap(seconds={"a": 300.0, "b": 400.0}, processor_seconds={"a": 2.0, "b": 1.0})
+    assert stages(["a", "b"], took, "runs") == [["b", "a"]]
+    assert seconds_for(took.seconds, "a") > 300

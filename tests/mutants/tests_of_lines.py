@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,34 @@ IMPORTS = ""
 """Stands for a test in what is measured: the lines that run while tests are imported."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """How long something took."""
+
+    seconds: float
+    processor_seconds: float
+    """Of this process, all threads: those that others use on a busy machine do not count."""
+
+    def __add__(self, other: "Taken") -> "Taken":
+        return Taken(self.seconds + other.seconds, self.processor_seconds + other.processor_seconds)
+
+    def __sub__(self, other: "Taken") -> "Taken":
+        return Taken(self.seconds - other.seconds, self.processor_seconds - other.processor_seconds)
+
+
+def now() -> Taken:
+    """Return the readings of both clocks, of which only differences mean something."""
+    return Taken(time.perf_counter(), time.process_time())
+
+
 @dataclass
 class LineMap:
-    """The tests of each line of each module, and the seconds that each test takes."""
+    """The tests of each line of each module, and how long each test takes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    """How long each test took, with what the machine did beside it: for time limits."""
+    processor_seconds: dict[str, float] = field(default_factory=dict)
+    """The processor time of each test, the same on a busy machine: for the selection of tests."""
     tests: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
     at_import: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     """The lines that run while tests are imported."""
@@ -40,6 +63,7 @@ class LineMap:
             if test == IMPORTS:
                 continue
             self.seconds[test] = of_test["seconds"]
+            self.processor_seconds[test] = of_test["processor_seconds"]
             for file, lines in of_test["lines"].items():
                 for line in lines:
                     self.tests[file][line].add(test)
@@ -86,7 +110,8 @@ def module_name(file: str) -> str:
 
 def measured_map(root: Path, workers: int, say: Callable[[str], None]) -> LineMap:
     """Measure the test files that changed since the last time, or all of them if the exporter did."""
-    key = digest(root, sources(root))
+    measurement = Path(__file__)
+    key = f"{digest(measurement.parent, [measurement])} {digest(root, sources(root))}"
     files = sorted(path for path in (root / "tests").rglob("test_*.py") if "mutants" not in path.parts)
     keys = {str(path.relative_to(root)): f"{key} {digest(root, [path])}" for path in files}
     measured = {file: read_cached(root, file, keys[file]) for file in keys}
@@ -154,11 +179,11 @@ def measure(root: Path, file: str, report: Callable[[str], None], folder: Path) 
     if code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
         return code
     tests: dict[str, Any] = {
-        test: {"seconds": seconds, "lines": defaultdict(list)}
-        for test, seconds in plugin.seconds_alone().items()
+        test: {**asdict(taken), "lines": defaultdict(list)}
+        for test, taken in plugin.taken_alone().items()
         if test not in plugin.failed | plugin.start_programs
     }
-    tests[IMPORTS] = {"seconds": 0.0, "lines": defaultdict(list)}
+    tests[IMPORTS] = {"lines": defaultdict(list)}
     data = lines.get_data()
     for path in data.measured_files():
         for line, contexts in data.contexts_by_lineno(path).items():
@@ -179,9 +204,9 @@ class Measurement:
         self._report = report
         self._test = IMPORTS
         self._users: dict[str, list[str]] = defaultdict(list)
-        self._shared: dict[str, tuple[str, float]] = {}
-        """By the context of a fixture that tests share: the test that set it up, and how many seconds that took."""
-        self._seconds: dict[str, float] = {}
+        self._shared: dict[str, tuple[str, Taken]] = {}
+        """By the context of a fixture that tests share: the test that set it up, and how long that took."""
+        self._taken: dict[str, Taken] = {}
         self.failed: set[str] = set()
         self.start_programs: set[str] = set()
         start: Any = subprocess.Popen.__init__
@@ -207,32 +232,32 @@ class Measurement:
         clear_caches()
         self._report(item.nodeid)
         self._switch(item.nodeid)
-        began = time.perf_counter()
+        began = now()
         try:
             return (yield)
         finally:
-            self._seconds[item.nodeid] = time.perf_counter() - began
+            self._taken[item.nodeid] = now() - began
             self._switch(IMPORTS)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
         if fixturedef.scope == "function":
             return (yield)
-        outer, context, began = self._test, f"fixture {fixturedef.argname}", time.perf_counter()
+        outer, context, began = self._test, f"fixture {fixturedef.argname}", now()
         self._switch(context)
         try:
             return (yield)
         finally:
             self._switch(outer)
-            self._shared[context] = outer, time.perf_counter() - began
+            self._shared[context] = outer, now() - began
 
-    def seconds_alone(self) -> dict[str, float]:
+    def taken_alone(self) -> dict[str, Taken]:
         """Return how long each test takes if no other has set up what it uses."""
-        alone = dict(self._seconds)
-        for context, (first, seconds) in self._shared.items():
+        alone = dict(self._taken)
+        for context, (first, taken) in self._shared.items():
             for test in set(self._users[context]) & alone.keys() - {first}:
-                alone[test] += seconds
-        return {test: round(seconds, 4) for test, seconds in alone.items()}
+                alone[test] += taken
+        return {test: Taken(round(each.seconds, 4), round(each.processor_seconds, 4)) for test, each in alone.items()}
 
     def _switch(self, context: str) -> None:
         self._test = context

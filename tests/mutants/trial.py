@@ -16,7 +16,7 @@ from types import CodeType, ModuleType
 import pytest
 
 from tests.mutants.children import CRASH, Ended, Job
-from tests.mutants.tests_of_lines import run_pytest
+from tests.mutants.tests_of_lines import LineMap, run_pytest
 
 RUNNER_ERRORS = {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, CRASH, -signal.SIGKILL}
 """Exit codes that say nothing about the mutant. SIGKILL comes from outside, where memory is short."""
@@ -31,7 +31,7 @@ NEVER_RAISED = "NeverRaised"
 """The exception that mutated `except` clauses name."""
 
 SECONDS_PER_STAGE = 30.0
-"""How long the tests of each of the first stages take together. Those of the last one may take minutes."""
+"""How much processor time the tests of each of the first stages take together. Those of the last may take minutes."""
 
 COLLECTION = 300
 """Seconds in which pytest has to import the tests."""
@@ -67,11 +67,13 @@ def outcome(ended: Ended) -> str:
     return {None: "timeout", 0: "survived"}.get(ended.code, "killed")
 
 
-def stages(tests: Iterable[str], seconds: Mapping[str, float], package: str) -> list[list[str]]:
+def stages(tests: Iterable[str], line_map: LineMap, package: str) -> list[list[str]]:
     """Order tests: those in the package's own folder come first, since they find most; in each stage the fastest.
 
     The first two stages have tests that take at most `SECONDS_PER_STAGE` together, and the last one all the others.
+    By the clock instead of processor time, the order would depend on what else the machine does.
     """
+    seconds = line_map.processor_seconds
     ordered = sorted(tests, key=lambda test: (seconds[test], test))
     own = [test for test in ordered if test.startswith(f"tests/{package}/")]
     first = within(SECONDS_PER_STAGE, own, seconds)
