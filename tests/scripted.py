@@ -31,6 +31,8 @@ class ScriptedRuntime:
 
     lists_all_projects = False
     """Whether it has the list of the runs of all projects."""
+    lists_all_runs = False
+    """Whether it has the list of the failed records of all runs."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -93,6 +95,8 @@ class ScriptedRuntime:
                 return self._list(request, [_record(job_id, each) for each in self.records_in_flight.get(job_id, [])])
             case ["jobs", job_id, "records"]:
                 return self._list(request, self.failed_records.get(job_id, []))
+            case ["records"] if self.lists_all_runs:
+                return self._list(request, self.all_failed_records(request.url.params))
             case ["usage"]:
                 return httpx.Response(200, json={"plan": "pro", "meters": []})
         return httpx.Response(404, json={"error": "not found", "errorCode": "NOT_FOUND"})
@@ -107,6 +111,17 @@ class ScriptedRuntime:
         if query.get("active") == "true":
             jobs = [job for job in jobs if job["status"] not in ("completed", "partial", "failed", "cancelled")]
         return [_wire(job) for job in jobs]
+
+    def all_failed_records(self, query: httpx.QueryParams) -> list[dict[str, Any]]:
+        found = [
+            {"jobId": run, "projectId": self.jobs[run]["projectId"], **record}
+            for run, records in self.failed_records.items()
+            if run in self.jobs
+            for record in records
+        ]
+        since = datetime.fromisoformat(query["updatedSince"])
+        found = [each for each in found if datetime.fromisoformat(each["endedAt"]) >= since]
+        return sorted(found, key=lambda each: datetime.fromisoformat(each["endedAt"]))
 
     def _date(self) -> str:
         return datetime.fromtimestamp(self.clock(), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")

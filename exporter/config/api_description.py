@@ -154,7 +154,12 @@ class Resource(_Section, frozen=True):
     item: str | None = None
     """For a single item: JMESPath from the response to it; without it, the response is the item."""
     across: str | None = None
-    """For `jobs`: the path of the same list of all projects, which is used where the API has it."""
+    """For `jobs`: the path of the same list of all projects, which is used where the API has it.
+
+    For `records`: of the same list of all runs.
+    """
+    across_changed: ListFilter | None = None
+    """For `records`: restricts the list of all runs to what changed since `{since}`, if that is not `changed`."""
     project: ListFilter | None = None
     """For `jobs` without `{project}` in its path: restricts the list to the runs of one project."""
     error: str | None = None
@@ -188,6 +193,8 @@ class Resource(_Section, frozen=True):
                 raise ValueError(f"statuses.{label}: expected one of {', '.join(known)}, got {status!r}")
         if self.across is not None and "{" in self.across:
             raise ValueError("across: expected a path without {project}, since the list is one of all projects")
+        if self.across_changed is not None and self.across is None:
+            raise ValueError("across_changed: not allowed without across")
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
         if self.active == ():
@@ -220,6 +227,22 @@ class Resource(_Section, frozen=True):
         """The list of the runs of all projects; None if none is described, or its runs do not tell their project."""
         every = self if self.across is None else msgspec.structs.replace(self, path=self.across, across=None)
         return every if every.lists_all_projects and every.can_have("projectId") else None
+
+    @property
+    def lists_all_runs(self) -> bool:
+        """Whether a list of records is the same for each run, because no part of the request names one."""
+        filters = [each for each in (self.changed, self.failed) if each is not None]
+        return not placeholders([self.path, self.query, self.body, *([each.query, each.body] for each in filters)])
+
+    @property
+    def of_all_runs(self) -> "Resource | None":
+        """The list of the records of all runs; None if none is described, or it cannot tell what is new."""
+        every = self
+        if self.across is not None:
+            changed = self.across_changed or self.changed
+            every = msgspec.structs.replace(self, path=self.across, across=None, across_changed=None, changed=changed)
+        is_usable = every.lists_all_runs and every.changed is not None and every.can_have("jobId")
+        return every if is_usable else None
 
     def can_have(self, field: str) -> bool:
         """Whether items can have a field: it is described, or items have the contract's format."""
@@ -260,13 +283,24 @@ class Resources(_Section, frozen=True):
             if resource.active is not None and name != "jobs":
                 raise ValueError(f"{name}.active: only jobs can have it")
             self._check_places(name, resource)
-            for key in ("across", "project"):
-                if getattr(resource, key) is not None and name != "jobs":
-                    raise ValueError(f"{name}.{key}: only jobs can have it")
+            for key, owners in (
+                ("across", ("jobs", "records")),
+                ("project", ("jobs",)),
+                ("across_changed", ("records",)),
+            ):
+                if getattr(resource, key) is not None and name not in owners:
+                    raise ValueError(f"{name}.{key}: only {' and '.join(owners)} can have it")
         if self.jobs.project is not None and not self.jobs.lists_all_projects:
             raise ValueError("jobs.project: not allowed if the request for jobs contains {project} already")
         if self.counts == "records" and self.records == "absent":
             raise ValueError("counts: expected job, since records is absent")
+        if self.records != "absent" and self.records.lists_all_runs and self.records.of_all_runs is None:
+            raise ValueError(
+                "records: if its request names no run, the list has the records of all runs, and needs changed and "
+                "fields.jobId"
+            )
+        if self.counts == "records" and self.records != "absent" and self.records.lists_all_runs:
+            raise ValueError("counts: expected job, since the request for records names no run")
         if self.job == "absent" and self.jobs.active is None and self.jobs.changed is not None:
             raise ValueError(
                 "job: is required if jobs has changed without active: nothing else shows that a run has ended"

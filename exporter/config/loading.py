@@ -176,16 +176,19 @@ def _preset(name: object, origin: str) -> dict[str, Any]:
 
 
 def _without_foreign_list(preset: dict[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset without its list of all projects if the config describes another list of one project."""
+    """Return a preset without its lists of all projects and runs if the config describes other lists of one of them."""
     resources = runtime.get("resources")
-    jobs = resources.get("jobs") if isinstance(resources, dict) else None
-    if not isinstance(jobs, dict) or jobs.keys().isdisjoint(_ANOTHER_LIST):
+    if not isinstance(resources, dict) or "runtime" not in preset:
         return preset
-    return merged(preset, {"runtime": {"resources": {"jobs": {"across": None}}}}) if "runtime" in preset else preset
+    for name in ("jobs", "records"):
+        described = resources.get(name)
+        if isinstance(described, dict) and not described.keys().isdisjoint(_ANOTHER_LIST):
+            preset = merged(preset, {"runtime": {"resources": {name: dict.fromkeys(("across", "across_changed"))}}})
+    return preset
 
 
-_ANOTHER_LIST = ("path", "method", "query", "body", "changed", "active", "items", "fields")
-"""Keys of `jobs` with which it is another list than that of the preset."""
+_ANOTHER_LIST = ("path", "method", "query", "body", "changed", "active", "failed", "items", "fields")
+"""Keys of `jobs` and of `records` with which it is another list than that of the preset."""
 
 _PRESETS = Path(__file__).parent / "presets"
 

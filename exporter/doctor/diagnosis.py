@@ -53,6 +53,8 @@ REQUIRED = {
 EFFECTS = {
     ("health", "status"): "none",
     ("jobs", "projectId"): "none: the project whose list it is in is used",
+    ("records", "jobId"): "none, unless one list has the records of all runs",
+    ("records", "projectId"): "none: the run whose id it has is looked for in all projects",
     ("jobs", "spinnerId"): "none, unless two spinners of a project have the same name: they would be one",
     ("jobs", "trigger"): "the label trigger is empty",
     ("jobs", "parentJobId"): "the label parent_run_id is empty",
@@ -243,7 +245,9 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
         first = _samples(await exporter.page(max_wait=float("inf")))
         second = _samples(await exporter.page(max_wait=float("inf")))
         full_read = _full_read(second, monitored.store)
-        checks += [full_read, _lists(monitored), _ids(second)] if full_read.ok else [full_read]
+        checks += (
+            [full_read, _lists(monitored), *_lists_of_records(monitored), _ids(second)] if full_read.ok else [full_read]
+        )
         # The first page of a list need not have all labels.
         examination.note_labels(
             sample.labels["label"] for sample in second if sample.name == "spinner_exporter_unmapped_status_total"
@@ -280,6 +284,22 @@ def _lists(monitored: MonitoredRuntime) -> Check:
     if not monitored.client.can_list_all_projects:
         reason = "none of all projects is described (jobs.across)"
     return Check("lists of runs", True, "one list per project" + (f": {reason}" if count > 1 else ""))
+
+
+def _lists_of_records(monitored: MonitoredRuntime) -> list[Check]:
+    """Return from which lists failed records are read."""
+    client, has_list = monitored.client, monitored.has_records_of_all_runs
+    if not client.has("records"):
+        return []
+    if has_list or not client.can_list_records_of_a_run:
+        found = "one list of all runs"
+    elif not client.can_list_records_of_all_runs:
+        found = "one list per run: none of all runs is described (records.across)"
+    elif has_list is None:
+        found = "one list per run: too few runs have new ones to look for a list of all runs"
+    else:
+        found = "one list per run: the runtime has none of all runs"
+    return [Check("lists of failed records", True, found)]
 
 
 def _ids(samples: Iterable[MetricSample]) -> Check:

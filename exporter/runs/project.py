@@ -469,15 +469,17 @@ class ProjectRuns:
         """Return the runs whose failed records are stored."""
         return [tracked.run for tracked in self._with_failed_records.values()]
 
-    def keep_failed_records(self, run: Run, records: tuple[FailedRecord, ...]) -> None:
-        """Store the failed records that were read for the failed count of `run`."""
+    def keep_failed_records(self, run: Run, records: tuple[FailedRecord, ...], count: int) -> None:
+        """Store the newest failed records of a run, of which there are `count`."""
         tracked = self.runs.get(run.id)
         if tracked is None:
             return
         self._set_failed_records(tracked, records)
-        tracked.records_read_for = run.records.failed or 0
-        if tracked.run.records.failed == run.records.failed:
+        tracked.records_read_for = count
+        if (tracked.run.records.failed or 0) == count:
             self._new_failures.discard(run.id)
+        else:
+            self._new_failures.add(run.id)
 
     def trim_failed_records(self, run_id: str, records: tuple[FailedRecord, ...]) -> None:
         """Keep only these failed records of a run; the failed count that they were read for stays."""

@@ -8,7 +8,7 @@ run for `spinner_retention`.
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from exporter.config import Config
 from exporter.runs.activity import Activity, RecordsInFlight
@@ -168,12 +168,19 @@ class Store:
             return []
         return self._projects[project_id].runs_with_new_failures()
 
-    def keep_failed_records(self, project_id: str, run: Run, records: Sequence[FailedRecord]) -> None:
-        """Store a run's newest failed records, read for its present failed count."""
+    def known_failed_records(self, project_id: str, run_id: str) -> int:
+        """Return how many failed records of a run there were when they were last read."""
+        tracked = self._projects[project_id].runs.get(run_id)
+        return 0 if tracked is None else tracked.records_read_for
+
+    def keep_failed_records(
+        self, project_id: str, run: Run, records: Iterable[FailedRecord], *, count: int | None = None
+    ) -> None:
+        """Store a run's newest failed records, of which there are `count`; by default as many as the run says."""
         newest = sorted(records, key=lambda record: (record.ended_at or 0.0, record.id), reverse=True)
         unique = {record.id: record for record in newest}
         named = tuple(unique.values())[: self.config.limits.failed_records_per_run]
-        self._projects[project_id].keep_failed_records(run, named)
+        self._projects[project_id].keep_failed_records(run, named, run.records.failed or 0 if count is None else count)
 
     def runs_with_records_in_flight(self, project_id: str) -> list[str]:
         """Return the ids of the runs of which it is stored what they work on."""

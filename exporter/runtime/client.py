@@ -34,6 +34,7 @@ from exporter.runtime.model import (
     Meter,
     Project,
     RecordInFlight,
+    RecordOfRun,
     RecordSnapshot,
     RunSnapshot,
 )
@@ -119,6 +120,11 @@ class RuntimeClient:
         """Whether the list of a project's runs is one of all projects, of which each run tells its own."""
         every = resources.jobs.of_all_projects if self.has("projects") else None
         self._all_jobs = None if every is None else Endpoint("jobs", every)
+        records = self._endpoints["records"].resource if self.has("records") else None
+        of_all_runs = None if records is None else records.of_all_runs
+        self._all_records = None if of_all_runs is None else Endpoint("records", of_all_runs)
+        self.can_list_records_of_a_run = records is not None and not records.lists_all_runs
+        """Whether the records of one run can be requested without those of the others."""
         self.can_list_one_project = not self.lists_all_projects or resources.jobs.project is not None
         """Whether the runs of one project can be requested without those of the others."""
         self._references: dict[str, dict[str, str]] = {}
@@ -313,7 +319,7 @@ class RuntimeClient:
     @property
     def can_list_records_in_flight(self) -> bool:
         """Whether a list of the records that a run works on is described; a runtime may not have it."""
-        return self.has("records") and self._endpoints["records"].resource.running is not None
+        return self.can_list_records_of_a_run and self._endpoints["records"].resource.running is not None
 
     async def records_in_flight(self, run: RunSnapshot) -> AsyncIterator[ListPage[RecordInFlight]]:
         """Read the records that a run works on; only with `can_list_records_in_flight`.
@@ -326,6 +332,28 @@ class RuntimeClient:
         async for page in self._pages(endpoint, request, lambda body, now: decode(body), retries=False):
             running = tuple(record for record in page.items if record is not None)
             yield ListPage(running, page.as_of, requested_at=page.requested_at, has_next=page.has_next)
+
+    @property
+    def can_list_records_of_all_runs(self) -> bool:
+        """Whether one list of the failed records of all runs is described; a runtime may not have it."""
+        return self._all_records is not None
+
+    def failed_records_of_all_runs(self, *, updated_since: float) -> AsyncIterator[ListPage[RecordOfRun]]:
+        """Read the failed records of all runs that changed since a time of the runtime's clock.
+
+        Only with `can_list_records_of_all_runs`. Each page is a single request: one that fails is not retried.
+        """
+        endpoint = self._all_records
+        if endpoint is None:
+            raise ApiError("records: no list of all runs is described")
+        failed = endpoint.resource.failed
+        request = endpoint.request({}, failed, endpoint.resource.changed, since=updated_since)
+        return self._pages(
+            endpoint,
+            request,
+            lambda body, now: self._decoder.failed_records_of_all_runs(body, has_others=failed is None),
+            retries=False,
+        )
 
     def records(
         self, run: RunSnapshot, *, changed_since: float | None = None

@@ -33,6 +33,7 @@ from exporter.runtime.model import (
     Project,
     RecordCounts,
     RecordInFlight,
+    RecordOfRun,
     RecordSnapshot,
     RunSnapshot,
 )
@@ -207,6 +208,26 @@ class Decoder:
     def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
         """Decode a page of a run's failed records."""
         return self._listing(body, self._layouts["records"], self._failed_record)
+
+    def failed_records_of_all_runs(self, body: bytes, *, has_others: bool) -> DecodedPage[RecordOfRun]:
+        """Decode a page of the failed records of all runs; `has_others`: those that did not fail are left out."""
+
+        def record(wire: WireRecord, bounds: Bounds) -> RecordOfRun | None:
+            if wire.job_id is None:
+                raise ValueError("jobId: is missing")
+            found = (
+                self._record(wire, bounds)
+                if has_others
+                else RecordSnapshot(Status.FAILED, self._failed_record(wire, bounds))
+            )
+            project_id = None if wire.project_id is None else self._id(wire.project_id)
+            return (
+                RecordOfRun(self._id(wire.job_id), project_id, found.record) if found.status is Status.FAILED else None
+            )
+
+        page = self._listing(body, self._layouts["records"], record)
+        failed = tuple(each for each in page.items if each is not None)
+        return DecodedPage(failed, page.next_cursor, page.as_of, page.size, page.total, page.more)
 
     def records(self, body: bytes) -> DecodedPage[RecordSnapshot]:
         """Decode a page of a run's records, to count them."""

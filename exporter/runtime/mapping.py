@@ -34,6 +34,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "records": frozenset(
         {
             "id",
+            "jobId",
+            "projectId",
             "status",
             "startedAt",
             "endedAt",
@@ -51,8 +53,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
 
 TEXTS = frozenset(
     {
-        "id", "name", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "failedStep.name",
-        "errorCode", "runtime.status", "step.name",
+        "id", "name", "jobId", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId",
+        "failedStep.name", "errorCode", "runtime.status", "step.name",
     }
 )  # fmt: skip
 """Text fields; a number in one, such as an id, becomes text."""

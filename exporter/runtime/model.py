@@ -87,6 +87,15 @@ class FailedRecord(msgspec.Struct, frozen=True, gc=False):
     ended_at: float | None = None
 
 
+class RecordOfRun(msgspec.Struct, frozen=True, gc=False):
+    """A failed record of the list of all runs."""
+
+    run_id: str
+    project_id: str | None
+    """None if the list does not say it."""
+    record: FailedRecord
+
+
 class RecordSnapshot(msgspec.Struct, frozen=True, gc=False):
     """One record at the time of one read: its status, and its description in case it failed."""
 

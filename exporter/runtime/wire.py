@@ -97,6 +97,8 @@ class WireRecord(WireStruct, frozen=True):
     """A record. Its error message is personal data and is not decoded."""
 
     id: str
+    job_id: str | None = None
+    project_id: str | None = None
     status: str | None = None
     failed_step: WireStep | None = None
     error_code: str | None = None

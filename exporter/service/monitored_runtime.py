@@ -171,6 +171,11 @@ class MonitoredRuntime:
         """How many projects the last sync read from one list of all."""
         return self._sync.read_together
 
+    @property
+    def has_records_of_all_runs(self) -> bool | None:
+        """Whether the runtime has one list of the failed records of all runs; None while it was not needed."""
+        return self._sync.common_records.is_proven
+
     async def refresh(self, max_wait: float) -> bool:
         """Read, waiting at most `max_wait` seconds; return whether the last read succeeded and ended in time."""
         return await self._shared.fresh(max_wait)

@@ -10,32 +10,19 @@ import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
-import structlog
-
 from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, TOLERANCE
 from exporter.runs.store import Store
-from exporter.runtime.client import ListTooLongError, RuntimeClient
-from exporter.runtime.held import HeldTooMuchError, Holding
-from exporter.runtime.http_client import PausedError, RefusedError, TransientError
+from exporter.runtime.client import RuntimeClient
+from exporter.runtime.held import Holding
 from exporter.runtime.model import ListPage, RunSnapshot
+from exporter.sync.availability import Availability
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
 from exporter.sync.run_list import CommonRead, Response, RunList, Slice
 from exporter.sync.together import together
-
-log = structlog.get_logger(__name__)
-
-RETRY_AFTER = 600.0
-"""Seconds until a runtime that does not have the list is asked for it again: it may have been upgraded."""
-
-RETRY_AFTER_FAILURE = 60.0
-"""The same if it is not known whether the runtime has it, since it failed."""
-
-MAX_FAILURES = 4
-"""Failures in a row after which a list that could be read before counts as missing: it may fail for its length."""
 
 LEAST_PROJECTS = 2
 """Projects for which one list of all is cheaper than the list of each."""
@@ -78,11 +65,9 @@ class CommonSync:
         self._project_sync = project_sync
         self._project_list = project_list
         self._monotonic = monotonic
-        self._retry_at = -math.inf
-        """Our monotonic time before which the runtime is not asked for the list."""
-        self._is_proven = False
-        """Whether the runtime has the list, as far as is known."""
-        self._failures = 0
+        self._availability = Availability(
+            monotonic, instead="each project is read by itself again", lost=self._forget_list
+        )
         self._etag: str | None = None
         self._swept_at: float | None = None
         self._unread: dict[str, frozenset[str]] = {}
@@ -136,7 +121,7 @@ class CommonSync:
 
         Otherwise a project that the list leaves out from now on would look idle for ever.
         """
-        if not self._is_proven or not self._client.can_list_one_project:
+        if not self._availability.is_proven or not self._client.can_list_one_project:
             return None
         for _ in range(2):
             for project_id in self._checks:
@@ -162,7 +147,7 @@ class CommonSync:
             return True
         if count < LEAST_PROJECTS or count < LEAST_SHARE * len(self._project_list.names):
             return False
-        return self._monotonic() >= self._retry_at
+        return self._availability.may_be_asked
 
     def _members(self, project_ids: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
         """Return what is read from the list: projects read before, those of them that lag behind, and first reads."""
@@ -183,42 +168,22 @@ class CommonSync:
 
     async def _try(self, members: list[str], read: Callable[["_Group"], Awaitable[dict[str, bool]]]) -> dict[str, bool]:
         """Read a group; if the list as a whole cannot be read, say why, or leave its projects to be read alone."""
-        if not members or (self._client.can_list_one_project and self._monotonic() < self._retry_at):
+        if not members or (self._client.can_list_one_project and not self._availability.may_be_asked):
             return {}
         try:
             with one_read(), contextlib.ExitStack() as opened:
                 return await read(_Group(members, opened, opened.enter_context(self._client.held.open("jobs"))))
         except ApiError as error:
-            if self._is_left_alone(error):
+            if self._client.can_list_one_project and self._availability.is_missing(error):
                 return {}
             for project_id in members:
                 self._project_sync.note_failure(project_id, error)
             return dict.fromkeys(members, False)
 
-    def _is_left_alone(self, error: ApiError) -> bool:
-        """Whether the projects are to be read by themselves after an error of their common list."""
-        if not self._client.can_list_one_project:
-            return False
-        if isinstance(error, ListTooLongError | HeldTooMuchError):
-            return True
-        is_refused = isinstance(error, RefusedError)
-        if isinstance(error, PausedError) or (isinstance(error, RefusedError) and error.status == 401):
-            # No other request would be answered.
-            return False
-        if isinstance(error, TransientError) and not self._is_proven:
-            self._retry_at = self._monotonic() + RETRY_AFTER_FAILURE
-            return True
-        self._failures += 1
-        if self._is_proven and not is_refused and self._failures < MAX_FAILURES:
-            return False
-        self._retry_at = self._monotonic() + RETRY_AFTER
-        if self._is_proven:
-            log.info("each project is read by itself again", reason=str(error))
-        self._is_proven, self._failures = False, 0
+    def _forget_list(self) -> None:
         self._etag = None
         self._followed.clear()
         self._named = set()
-        return True
 
     async def _read_later(self, group: "_Group") -> dict[str, bool]:
         """Read what changed in projects that have been read before."""
@@ -256,7 +221,7 @@ class CommonSync:
             # The runtime's clock was set back, so what changed has earlier times than what was asked for.
             since = needed
             changed = await self._read_changes(group, since, None)
-        self._note_success()
+        self._availability.note_success()
         first = changed.first
         # A clock that was set back is believed when other responses agree; until then the next read asks again.
         is_behind = changed.as_of() < clock.at(first.requested_at) - MAX_DELAY
@@ -282,7 +247,7 @@ class CommonSync:
         history = max(history * 0.5**self._begun_first_reads, self._config.retention)
         since = clock.now() - history
         changed = await self._read_changes(group, since, None, is_first=True)
-        self._note_success()
+        self._availability.note_success()
         common = CommonRead(
             first=changed.first,
             since=since,
@@ -389,9 +354,6 @@ class CommonSync:
         if common.swept_at is None:
             return False
         return any(part is None or run_id not in part.seen for run_id in self._store.open_runs(project_id))
-
-    def _note_success(self) -> None:
-        self._is_proven, self._failures = True, 0
 
 
 class _Group:

@@ -16,6 +16,7 @@ from exporter.runs.watch import Key
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import FailedRecord
 from exporter.sync.budget import Budget
+from exporter.sync.common_records import CommonRecords
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.together import together
 
@@ -26,8 +27,12 @@ MAX_RECORD_PAGES = 20
 class FailedRecordReader:
     """Reads failed records; several stores can share one, and with it the budget."""
 
-    def __init__(self, client: RuntimeClient, config: Config, problems: ProblemLog) -> None:
+    def __init__(
+        self, client: RuntimeClient, config: Config, problems: ProblemLog, *, common: CommonRecords | None = None
+    ) -> None:
+        """`common` reads the runs that are cheaper to read together; without it each is read by itself."""
         self._client = client
+        self._common = common
         self._limits = config.limits
         self._concurrency = config.sync.concurrency
         self._problems = problems
@@ -39,17 +44,26 @@ class FailedRecordReader:
     def begin(self) -> None:
         """Begin a sync, or another round of probes, with a full budget."""
         self._budget.refill()
+        if self._common is not None:
+            self._common.begin()
 
     def forget(self, project_id: str) -> None:
         """Forget the runs of a project that was removed."""
         for key in [key for key in self._waiting if key[0] == project_id]:
             del self._waiting[key]
+        if self._common is not None:
+            self._common.forget(project_id)
 
     async def read(self, store: Store, project_ids: Iterable[str], *, share: float = 1.0) -> None:
         """Read failed records of projects of a store, with at most a `share` of what is left of the budget."""
         if not self._client.has("records"):
             return
-        queue = self._in_order(self._due(store, set(project_ids)))
+        due = self._due(store, set(project_ids))
+        if self._common is not None:
+            due = await self._common.read(due, self._waiting.keys(), self._budget)
+        if not self._client.can_list_records_of_a_run:
+            return
+        queue = self._in_order(due)
         most = self._budget.take_some(max(int(self._budget.left * share), 1))
         budget = Budget(most)
         budget.refill()
@@ -115,6 +129,8 @@ class FailedRecordReader:
                     break
                 sent += 1
                 found += len(page.items)
+                if self._common is not None:
+                    self._common.note(key, page.items)
                 newest = heapq.nlargest(keep, (*newest, *page.items), key=lambda record: record.ended_at or 0.0)
         except ApiError as error:
             sent += 1

@@ -13,6 +13,7 @@ from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.model import Health
 from exporter.sync.budget import Budget
+from exporter.sync.common_records import CommonRecords
 from exporter.sync.common_sync import CommonSync
 from exporter.sync.failed_records import FailedRecordReader
 from exporter.sync.problems import ProblemLog, one_read
@@ -56,7 +57,9 @@ class RuntimeSync:
         self._health: tuple[Health, float] | None = None
         """What this sync has read, and our monotonic time of its request."""
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
-        self._failed_records = FailedRecordReader(client, config, self._problems)
+        self.common_records = CommonRecords(client, store, config, self._problems, monotonic=monotonic)
+        """What reads the failed records of many runs together."""
+        self._failed_records = FailedRecordReader(client, config, self._problems, common=self.common_records)
         self._records_in_flight = RecordsInFlightReader(client, config, self._problems, observer, monotonic=monotonic)
         self._rereads = Budget(config.limits.rereads)
         self._project_sync = ProjectSync(

@@ -16,7 +16,7 @@ from exporter.errors import ApiError
 from exporter.runs.project import ProjectRuns
 from exporter.service import Exporter
 from exporter.status import Status
-from exporter.sync import common_sync
+from exporter.sync import availability, common_sync
 from exporter.sync.project_sync import ProjectSync
 from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -153,7 +153,7 @@ async def test_without_the_list_each_project_is_read_and_it_is_asked_for_again_a
     assert set(up(exporter).values()) == {True}
     assert "/jobs" not in await scrape(exporter, runtime)
     runtime.interfere = lambda request: None
-    await scrape(exporter, runtime, common_sync.RETRY_AFTER)
+    await scrape(exporter, runtime, availability.RETRY_AFTER)
     assert len(own_lists(await scrape(exporter, runtime, 1))) <= 1, "it was upgraded"
     assert set(finished(exporter).values()) == {1}
 
@@ -179,7 +179,7 @@ async def test_a_list_that_fails_again_and_again_is_an_error_first_and_then_no_l
         await scrape(exporter, runtime)
     runtime.interfere = lambda request: answer if request.url.path == ALL else None
     ends(runtime, "new", "p7")
-    for _ in range(common_sync.MAX_FAILURES - 1):
+    for _ in range(availability.MAX_FAILURES - 1):
         assert not own_lists(await scrape(exporter, runtime))
         assert set(up(exporter).values()) == {False}
     await scrape(exporter, runtime)
@@ -505,7 +505,7 @@ async def test_a_list_that_is_described_as_one_of_all_projects_is_read_once(narr
     await scrape(exporter, runtime)
     assert set(up(exporter).values()) == {False}
     runtime.interfere = lambda request: None
-    await scrape(exporter, runtime, common_sync.RETRY_AFTER)
+    await scrape(exporter, runtime, availability.RETRY_AFTER)
     assert set(up(exporter).values()) == {True}
 
 

@@ -1,0 +1,362 @@
+"""The failed records of all runs from one list: what is requested, and of which runs it is believed."""
+
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from exporter.config import LimitsConfig, ProjectsConfig
+from exporter.config.api_description import ListFilter, Resource
+from exporter.service import Exporter
+from exporter.sync import availability
+from tests.builders import NOON, RUNTIME, Clock, resources
+from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
+
+ALL = "/api/v1/records"
+
+
+def runtime_of(runs: int = 5, *, lists: bool = True) -> ScriptedRuntime:
+    """A runtime with open runs of which nothing has failed."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.lists_all_runs = lists
+    for number in range(runs):
+        runtime.put(f"run-{number}", records={"total": 100, "completed": 1, "failed": 0})
+    return runtime
+
+
+def fail(runtime: ScriptedRuntime, run: str, *ids: str, at: float | None = None, **fields: Any) -> None:
+    """Let records of a run fail now."""
+    ended_at = rfc3339(runtime.clock() if at is None else at)
+    records = runtime.failed_records.setdefault(run, [])
+    records += [{"id": each, "status": "failed", "endedAt": ended_at, "failedStep": {"name": "Mail"}} for each in ids]
+    runtime.put(run, records={"total": 100, "completed": 1, "failed": len(records)}, **fields)
+
+
+def recover(runtime: ScriptedRuntime, run: str, record: str) -> None:
+    """Let a failed record succeed after all."""
+    left = [each for each in runtime.failed_records[run] if each["id"] != record]
+    runtime.failed_records[run] = left
+    runtime.put(run, records={"total": 100, "completed": 1, "failed": len(left)})
+
+
+async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 15.0) -> list[str]:
+    """Let time pass and scrape; return the requests for records."""
+    runtime.clock.advance(seconds)
+    runtime.requests.clear()
+    await exporter.page()
+    return [path.removeprefix("/api/v1") for path in runtime.paths() if path.endswith("/records")]
+
+
+def shown(exporter: Exporter) -> dict[str, set[str]]:
+    """Return the failed records that are shown, by run."""
+    runs = exporter.runtimes[RUNTIME].store.view.runs()
+    return {each.run.id: {record.id for record in each.run.failed_records} for each in runs if each.run.failed_records}
+
+
+def truth(runtime: ScriptedRuntime) -> dict[str, set[str]]:
+    return {run: {each["id"] for each in records} for run, records in runtime.failed_records.items() if records}
+
+
+# -- what is requested ------------------------------------------------------------------------------------------
+
+
+async def test_new_failures_of_many_runs_are_one_request() -> None:
+    runtime = runtime_of(60)
+    exporter = exporter_of(runtime)
+    assert await scrape(exporter, runtime) == []
+    for number in range(60):
+        fail(runtime, f"run-{number}", f"a{number}", f"b{number}")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    for number in range(50):
+        fail(runtime, f"run-{number}", f"c{number}")
+    assert await scrape(exporter, runtime) == ["/records"], "those of the last scrape are listed again"
+    assert shown(exporter) == truth(runtime)
+    assert await scrape(exporter, runtime) == []
+
+
+async def test_those_of_a_single_run_are_requested_by_themselves_and_known_to_the_next_list() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    fail(runtime, "run-0", "a", "b")
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"later-{run}")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_the_first_list_has_the_runs_of_the_last_hour_and_older_ones_are_read_by_themselves() -> None:
+    runtime = runtime_of(20)
+    for number in range(20):
+        fail(runtime, f"run-{number}", f"a{number}")
+    runtime.put("old", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    fail(runtime, "old", "long-ago", at=NOON - 8000)
+    exporter = exporter_of(runtime)
+    assert await scrape(exporter, runtime) == ["/records", "/jobs/old/records"]
+    assert shown(exporter) == truth(runtime)
+    assert await scrape(exporter, runtime) == []
+
+
+async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() -> None:
+    runtime = runtime_of(20)
+    for number in range(20):
+        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+        fail(runtime, f"run-{number}", f"long-ago-{number}", at=NOON - 8000)
+        fail(runtime, f"run-{number}", f"a{number}", f"b{number}")
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=2))
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == {f"run-{number}": {f"a{number}", f"b{number}"} for number in range(20)}
+
+
+# -- when the list is believed ----------------------------------------------------------------------------------
+
+
+async def test_a_record_that_has_not_failed_after_all_leaves() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}", f"b-{run}")
+    await scrape(exporter, runtime, 600)
+    recover(runtime, "run-0", "a-run-0")
+    fail(runtime, "run-1", "c")
+    assert await scrape(exporter, runtime, 600) == ["/records", "/jobs/run-0/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_record_that_leaves_while_others_fail_is_found_by_the_next_scrape() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}", f"b-{run}")
+    await scrape(exporter, runtime, 600)
+    recover(runtime, "run-0", "a-run-0")
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"c-{run}", f"d-{run}")
+    assert await scrape(exporter, runtime, 600) == ["/records"], "the list may be newer than the count"
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_list_that_is_newer_than_the_counts_costs_no_other_request() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"long-ago-{run}")
+    await scrape(exporter, runtime)
+    await scrape(exporter, runtime, 600)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}")
+
+    def fails_meanwhile(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path == ALL:
+            runtime.interfere = lambda request: None
+            fail(runtime, "run-0", "b")
+        return None
+
+    runtime.interfere = fails_meanwhile
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert await scrape(exporter, runtime) == []
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_run_of_which_the_list_lacks_a_record_is_read_by_itself() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}", f"b-{run}")
+    lacking = runtime.failed_records["run-1"].pop()
+    answer = httpx.Response(
+        200,
+        json={"items": runtime.all_failed_records(httpx.QueryParams(updatedSince=rfc3339(NOON))), "nextCursor": None},
+    )
+    runtime.failed_records["run-1"].append(lacking)
+    runtime.interfere = lambda request: answer if request.url.path == ALL else None
+    assert await scrape(exporter, runtime) == ["/records", "/jobs/run-1/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_what_was_trimmed_is_read_again() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_records=4, failed_records_per_run=3))
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, *(f"{each}-{run}" for each in "abc"))
+    await scrape(exporter, runtime, 600)
+    assert sum(map(len, shown(exporter).values())) == 4
+    runtime.clock.advance(600)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"d-{run}")
+    requests = await scrape(exporter, runtime)
+    assert requests[0] == "/records"
+    assert len(requests) == 2, "of the other one everything is known"
+    assert sum(map(len, shown(exporter).values())) == 4
+
+
+async def test_records_of_other_runs_and_projects_are_left_out() -> None:
+    runtime = runtime_of()
+    runtime.projects["p2"] = "Other"
+    exporter = exporter_of(runtime, projects=ProjectsConfig(on_probe=False))
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}")
+    answer = httpx.Response(
+        200,
+        json={
+            "items": [
+                *runtime.all_failed_records(httpx.QueryParams(updatedSince=rfc3339(NOON))),
+                {"id": "x", "jobId": "unknown", "projectId": "p1", "endedAt": rfc3339(runtime.clock())},
+                {"id": "y", "jobId": "run-0", "projectId": "p2", "endedAt": rfc3339(runtime.clock())},
+                {"id": "z", "jobId": "run-0", "projectId": "nowhere", "endedAt": rfc3339(runtime.clock())},
+                {"id": "without a run", "projectId": "p1"},
+            ],
+            "nextCursor": None,
+        },
+    )
+    runtime.interfere = lambda request: answer if request.url.path == ALL else None
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_restart_reads_nothing_twice_and_goes_on(tmp_path: Any) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, storage=tmp_path)
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1", "run-2"):
+        fail(runtime, run, f"a-{run}", f"b-{run}")
+    await scrape(exporter, runtime)
+    await exporter.close()
+    fail(runtime, "run-0", "meanwhile")
+    exporter = exporter_of(runtime, storage=tmp_path)
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
+    for run in ("run-0", "run-1", "run-2"):
+        fail(runtime, run, f"c-{run}")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    await exporter.close()
+
+
+# -- pages and limits -------------------------------------------------------------------------------------------
+
+
+async def test_its_pages_are_read_within_the_budget_and_a_list_that_is_cut_settles_nothing() -> None:
+    runtime = runtime_of(30)
+    runtime.page_size = 4
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_record_requests=10))
+    await scrape(exporter, runtime)
+    for number in range(30):
+        fail(runtime, f"run-{number}", f"a{number}")
+    assert await scrape(exporter, runtime) == ["/records"] * 8
+    assert shown(exporter) == truth(runtime)
+    for number in range(30):
+        fail(runtime, f"run-{number}", f"b{number}", f"c{number}")
+    assert await scrape(exporter, runtime, 600) == ["/records"] * 10
+    assert all(records == {f"a{run.removeprefix('run-')}"} for run, records in shown(exporter).items())
+    for _ in range(6):
+        await scrape(exporter, runtime)
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_list_that_takes_too_much_memory_is_not_read() -> None:
+    runtime = runtime_of(4)
+    exporter = exporter_of(runtime, limits=LimitsConfig(read_bytes=30_000))
+    await scrape(exporter, runtime)
+    for number in range(4):
+        fail(runtime, f"run-{number}", *(f"{number}-{each}" for each in range(20)))
+    requests = await scrape(exporter, runtime)
+    assert requests[0] == "/records"
+    assert len(requests) == 5
+    assert {run: len(records) for run, records in shown(exporter).items()} == dict.fromkeys(runtime.failed_records, 10)
+
+
+# -- whether the runtime has it ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [404, 405, 400, 500])
+async def test_without_the_list_each_run_is_read_and_it_is_asked_for_again_after_a_while(status: int) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    runtime.interfere = lambda request: httpx.Response(status) if request.url.path == ALL else None
+    for turn in range(2):
+        for run in ("run-0", "run-1"):
+            fail(runtime, run, f"{turn}-{run}")
+        requests = await scrape(exporter, runtime)
+        assert sorted(requests) == ["/jobs/run-0/records", "/jobs/run-1/records"] + ["/records"] * (turn == 0)
+        assert shown(exporter) == truth(runtime)
+    runtime.interfere = lambda request: None
+    await scrape(exporter, runtime, availability.RETRY_AFTER)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"later-{run}")
+    assert await scrape(exporter, runtime) == ["/records"], "it was upgraded"
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_when_the_list_fails_runs_keep_what_they_show_and_nothing_is_lost() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}")
+    await scrape(exporter, runtime)
+    before = truth(runtime)
+    runtime.interfere = lambda request: httpx.Response(503) if request.url.path == ALL else None
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"b-{run}")
+    for _ in range(availability.MAX_FAILURES - 1):
+        assert await scrape(exporter, runtime, 200) == ["/records"]
+        assert shown(exporter) == before
+    runtime.interfere = lambda request: None
+    assert await scrape(exporter, runtime, 200) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_probe_reads_the_runs_of_its_project_by_themselves() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, projects=ProjectsConfig(on_probe=True))
+    await exporter.probe(RUNTIME, "p1")
+    for number in range(5):
+        fail(runtime, f"run-{number}", f"a{number}")
+    runtime.clock.advance(15)
+    runtime.requests.clear()
+    page = str(await exporter.probe(RUNTIME, "p1"))
+    assert page.count("spinner_run_failed_record_info{") == 5
+    assert ALL not in runtime.paths()
+
+
+# -- other descriptions -----------------------------------------------------------------------------------------
+
+
+def only_common(**changes: Any) -> dict[str, Any]:
+    """A description whose list of records is one of all runs."""
+    described = resources()
+    assert isinstance(described.records, Resource)
+    changed = ListFilter(query={"updatedSince": "{since}"})
+    records = msgspec.structs.replace(
+        described.records, path=ALL, across=None, across_changed=None, changed=changed, **changes
+    )
+    return {"resources": msgspec.structs.replace(described, records=records)}
+
+
+@pytest.mark.parametrize("fields", [{}, {"id": "id", "jobId": "jobId", "endedAt": "endedAt"}])
+async def test_a_list_that_is_described_as_one_of_all_runs_is_read_alone(fields: dict[str, Any]) -> None:
+    runtime = runtime_of()
+    runtime.put("old", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    fail(runtime, "old", "long-ago", at=NOON - 8000)
+    exporter = exporter_of(runtime, described=only_common(fields=fields))
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    fail(runtime, "old", "a")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    runtime.clock.advance(600)
+    recover(runtime, "old", "long-ago")
+    for _ in range(2):
+        assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    assert await scrape(exporter, runtime) == []
