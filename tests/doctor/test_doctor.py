@@ -340,9 +340,11 @@ def test_it_says_from_which_lists_the_runs_are_read_and_what_that_costs(tmp_path
         with runtime(tmp_path, *flags) as url:
             result = json.loads(run("doctor", "--runtime.base-url", url, "--json").stdout)
         (report,) = result["runtimes"].values()
-        (check,) = [each for each in report["checks"] if each["what"] == "lists of runs"]
-        found.append((check["finding"], report["requests_per_hour"]))
-    (new, cost), (old, old_cost) = found
+        checks = {each["what"]: each["finding"] for each in report["checks"]}
+        found.append((checks["lists of runs"], checks["lists of failed records"], report["requests_per_hour"]))
+    (new, new_records, cost), (old, old_records, old_cost) = found
+    assert new_records == "one list of all runs"
+    assert old_records == "one list per run: the runtime has none of all runs"
     assert new == "one list of all projects"
     assert old.startswith("one list per project: the runtime has none")
     assert cost < old_cost

@@ -53,7 +53,7 @@ def named(found: Samples) -> Counter[str]:
 
 def read(paths: list[str]) -> list[str]:
     """The runs whose records were requested, in this order."""
-    return [path.split("/")[2] for path in paths if path.endswith("/records")]
+    return [path.split("/")[2] for path in paths if path.startswith("/jobs/") and path.endswith("/records")]
 
 
 async def test_of_200_runs_whose_failed_count_changed_a_budget_is_read_in_each_scrape() -> None:
@@ -66,7 +66,8 @@ async def test_of_200_runs_whose_failed_count_changed_a_budget_is_read_in_each_s
             found, paths = await made.requested()
             counts.append(len(paths))
             assert len(named(found)) == 50 * (scrape + 1)
-        assert max(counts) <= PROJECTS + 3 + LimitsConfig().failed_record_requests, f"{counts} requests"
+        # One of the first looks for the list of the failed records of all runs.
+        assert max(counts[1:]) <= PROJECTS + 3 + LimitsConfig().failed_record_requests >= counts[0] - 1, f"{counts}"
         _, paths = await made.requested()
         assert read(paths) == []
 
