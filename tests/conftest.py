@@ -114,5 +114,5 @@ def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr("exporter.sync.common_sync.LEAST_PROJECTS", 1)
         monkeypatch.setattr("exporter.sync.common_sync.FEW", 0)
         # It reads a project's own list as well.
-        monkeypatch.setattr("exporter.sync.common_sync.CommonSync.to_check", lambda self, reads: None)
+        monkeypatch.setattr("exporter.sync.common_sync.CommonSync.to_check", lambda self, reads: [])
     return bool(request.param)

@@ -8,7 +8,7 @@ run for `spinner_retention`.
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from exporter.config import Config
 from exporter.runs.activity import Activity, RecordsInFlight

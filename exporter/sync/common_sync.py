@@ -1,14 +1,16 @@
 """Reads the runs of all projects from one list, where the runtime has one, and gives each project its slice of it.
 
-A project is followed as soon as the list has shown runs of it, or its own list has shown that there are none. Until
-then, and whenever its slice cannot be used, it is read by itself: a list may leave out what the token may not see, and
-what is not known must not look idle.
+A project of which a complete list has no run has had none since the list began: the list is one of all projects that
+the token may see, and so is the list of projects. Because a list may leave out more, this is checked: the own lists of
+some such projects are read at once, and in each scrape those of a few more, first of those that the list has named
+longest ago. If one contradicts the list, all projects that it does not name are read by themselves.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 
 from exporter.config import Config
 from exporter.errors import ApiError
@@ -32,6 +34,15 @@ LEAST_SHARE = 0.25
 
 FEW = 10
 """First reads that are cheaper by themselves: a first read asks for much more than the others."""
+
+SAMPLE = 100
+"""Projects that are read by themselves at once when the list names none of their runs; of more only so many are."""
+
+FEW_REQUESTS = 4
+"""Requests for runs in a scrape in which little has changed: those that the list does not need check projects."""
+
+PROJECTS_PER_CHECK = 1_000
+"""Projects for which one is checked in a scrape; of more projects several are."""
 
 MAX_BEGUN = 2
 """First reads from the list of all that did not complete, after which each project is read by itself."""
@@ -73,20 +84,30 @@ class CommonSync:
         self._unread: dict[str, frozenset[str]] = {}
         """By project, the runs that are still to be read one by one in this sweep."""
         self._begun_first_reads = 0
-        self._followed: set[str] = set()
+        self._followed: dict[str, float] = {}
+        """Projects whose slices are used, and our monotonic time up to which it is known that the list has them."""
+        self._unchecked: dict[str, float] = {}
+        """Those of which that is not known at all, and since when what the list lacks would not have been seen."""
+        self._checking: set[str] = set()
+        """Projects that are read by themselves in this sync, and of which the list had nothing."""
+        self._left_out: set[str] = set()
+        """Projects of which their own list had something then; the next list must name them."""
+        self._is_doubted = False
+        """Whether the list was found to leave out a project."""
+        self._pages = 0
+        """Pages that this sync has read."""
         self._apart: set[str] = set()
         """Projects whose slice could not be used, until they have been read by themselves."""
         self._named: set[str] = set()
         """The projects of which the list had runs when it was last read."""
         self._unknown: set[str] = set()
-        self._checks: Iterator[str] = iter(())
 
     async def read(self, project_ids: Sequence[str]) -> dict[str, bool]:
         """Read projects from the list; return for each of them whether it could be read.
 
         Those that are not among them are to be read by themselves.
         """
-        self._unknown = set()
+        self._unknown, self._checking, self._pages = set(), set(), 0
         if not self._is_usable(len(project_ids)):
             return {}
         try:
@@ -102,42 +123,58 @@ class CommonSync:
         reads |= await self._try(lagging, self._read_lagging)
         return reads | await self._try(first, self._read_first)
 
-    def note_single(self, project_id: str, *, ok: bool) -> None:
-        """Note that a project was read by itself, and whether it could be."""
+    def unseen_since(self, project_id: str) -> float | None:
+        """Return since when the own list of a project is needed; None if its own last read is recent enough.
+
+        By the runtime's clock. If the list has left it out, everything since then is news.
+        """
+        at = self._unchecked.get(project_id)
+        if at is None and project_id in self._checking:
+            at = self._followed.get(project_id)
+        return None if at is None else self._store.clock.at(at)
+
+    def note_single(self, project_id: str, *, ok: bool, at: float) -> None:
+        """Note that a project was read by itself from our monotonic time `at` on, and whether it could be."""
         if ok:
             self._apart.discard(project_id)
-        has_runs = self._project_sync.found(project_id) > 0
+        since = self.unseen_since(project_id)
+        has_changed = self._project_sync.changed_at(project_id) > (-math.inf if since is None else since + TOLERANCE)
+        has_runs = has_changed
         if project_id not in self._followed:
             # Of a run that has not ended, the list must show what changes.
             has_runs = has_runs or (ok and bool(self._store.open_runs(project_id)))
+        self._followed.pop(project_id, None)
+        if ok:
+            self._unchecked.pop(project_id, None)
         if ok and (project_id in self._named or not has_runs):
-            self._followed.add(project_id)
-        else:
-            # The list leaves it out.
-            self._followed.discard(project_id)
+            self._followed[project_id] = at
+        elif project_id in self._checking and (has_changed if ok else self._project_sync.is_refused(project_id)):
+            self._left_out.add(project_id)
 
-    def to_check(self, reads: Collection[str]) -> str | None:
-        """Return a project of these that seems idle and is to be read by itself as well: in each sync another one.
+    def to_check(self, reads: Mapping[str, bool]) -> list[str]:
+        """Return projects of these that seem idle and are to be read by themselves as well: in each sync others.
 
         Otherwise a project that the list leaves out from now on would look idle for ever.
         """
         if not self._availability.is_proven or not self._client.can_list_one_project:
-            return None
-        for _ in range(2):
-            for project_id in self._checks:
-                if project_id in self._followed and project_id in reads and project_id not in self._named:
-                    return project_id
-            self._checks = iter(list(self._followed))
-        return None
+            return []
+        idle = (each for each in self._followed if each in reads and each not in self._named)
+        left = max(FEW_REQUESTS - self._pages, 1)
+        checked = list(itertools.islice(idle, min(left, 1 + len(self._followed) // PROJECTS_PER_CHECK)))
+        self._checking.update(checked)
+        return checked
 
     def found_unknown(self) -> bool:
         """Whether the list had runs of projects that the list of projects may lack; that one is read again then."""
         return self._project_list.look_for(self._unknown)
 
-    def forget(self, project_ids: Collection[str]) -> None:
+    def forget(self, project_ids: Set[str]) -> None:
         """Forget all projects but these."""
-        for known in (self._followed, self._apart):
+        for known in (self._apart, self._left_out):
             known.intersection_update(project_ids)
+        for times in (self._followed, self._unchecked):
+            for gone in times.keys() - project_ids:
+                del times[gone]
         self._unread = {each: runs for each, runs in self._unread.items() if each in project_ids}
 
     def _is_usable(self, count: int) -> bool:
@@ -183,6 +220,9 @@ class CommonSync:
     def _forget_list(self) -> None:
         self._etag = None
         self._followed.clear()
+        self._unchecked.clear()
+        self._left_out.clear()
+        self._is_doubted = False
         self._named = set()
 
     async def _read_later(self, group: "_Group") -> dict[str, bool]:
@@ -192,11 +232,11 @@ class CommonSync:
         # The next sweep begins when the runs of the last one have been read.
         sweeps = is_due and not self._unread
         # What the list leaves out is known from a list only, not from the statement that it has not changed.
-        etag = self._etag if not sweeps and self._followed.issuperset(group.members) else None
+        etag = self._etag if not sweeps and self._followed.keys() >= group.members.keys() else None
         self._etag = None
         common, changed = await self._read_group(group, etag, swept_at=begun_at if sweeps else None)
         if not changed.not_modified:
-            self._named = group.named
+            self._note_named(group.named, common)
         reads = await self._settle(group, common)
         if all(reads.values()):
             # Otherwise it would say that nothing has changed, although not everything was applied.
@@ -256,7 +296,8 @@ class CommonSync:
             asked_at=changed.asked_at,
             swept_at=begun_at,
         )
-        self._named, self._etag = self._named | group.named, None
+        self._note_named(self._named | group.named, common)
+        self._etag = None
         reads = await self._settle(group, common)
         self._begun_first_reads = 0
         return reads
@@ -268,6 +309,7 @@ class CommonSync:
         if not self._client.can_list_active:
             return
         async for page in self._client.all_jobs(self._project_list.names, active=True):
+            self._pages += 1
             self._add(group, page)
 
     async def _read_changes(
@@ -277,6 +319,7 @@ class CommonSync:
         async for page in self._client.all_jobs(self._project_list.names, updated_since=since, etag=etag):
             changed.add(dataclasses.replace(page, items=()), self._monotonic())
             changed.drain()
+            self._pages += 1
             self._add(group, page)
             if is_first:
                 self._begun_first_reads += changed.pages == 1
@@ -308,12 +351,7 @@ class CommonSync:
 
     async def _settle(self, group: "_Group", common: CommonRead) -> dict[str, bool]:
         """Complete the reads of the projects that the list can be trusted with; return which could be completed."""
-        named, followed = self._named, self._followed
-        if self._client.can_list_one_project:
-            trusted = [each for each in group.members if each in named or each in followed]
-        else:
-            trusted = list(group.members)
-        followed.update(trusted)
+        trusted = self._trusted(group, common)
         reads: dict[str, bool] = {}
 
         async def settle(project_id: str) -> None:
@@ -342,6 +380,42 @@ class CommonSync:
             await settle(project_id)
         await together(*map(settle, asking))
         return reads
+
+    def _note_named(self, named: set[str], common: CommonRead) -> None:
+        """Note of which projects the list has runs now."""
+        self._named = named
+        for project_id in named:
+            self._unchecked.pop(project_id, None)
+            if self._followed.pop(project_id, None) is not None:
+                # The last one in turn.
+                self._followed[project_id] = common.first.requested_at
+
+    def _trusted(self, group: "_Group", common: CommonRead) -> list[str]:
+        """Return the projects of a group whose slices are used; the others are read by themselves."""
+        if not self._client.can_list_one_project:
+            return list(group.members)
+        if self._left_out.intersection(group.members) - self._named:
+            # Twice, so that it was not a run that began in between.
+            self._is_doubted = True
+            for project_id in self._unchecked:
+                self._followed.pop(project_id, None)
+        self._left_out -= self._named
+        named, followed = self._named, self._followed
+        silent = [each for each in group.members if each not in named and each not in followed]
+        if len(silent) > SAMPLE and not self._is_doubted:
+            self._checking.update(silent[:: -(-len(silent) // SAMPLE)])
+            at = common.first.requested_at
+            since = at - (self._store.clock.at(at) - common.since)
+            believed = {each: since for each in silent if each not in self._checking}
+            self._unchecked |= believed
+            self._followed = believed | followed
+        else:
+            self._checking.update(silent)
+        followed = self._followed
+        for project_id in group.named:
+            if project_id in group.members:
+                followed.setdefault(project_id, common.first.requested_at)
+        return [each for each in group.members if each in followed]
 
     def _is_idle(self, project_id: str) -> bool:
         """Whether nothing needs to be done for a project of which the list has nothing."""

@@ -18,7 +18,7 @@ from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.held import Holding
-from exporter.runtime.http_client import NotFoundError
+from exporter.runtime.http_client import NotFoundError, RefusedError
 from exporter.runtime.model import ListPage, Project, RunSnapshot
 from exporter.sync.budget import Budget
 from exporter.sync.problems import ProblemLog, one_read
@@ -66,23 +66,32 @@ class ProjectSync:
         self._unlisted_since: dict[str, float] = {}
         """Our monotonic time since when a project has been missing from the list of projects."""
         self._counters: dict[str, RecordCounter] = {}
-        self._found: dict[str, int] = {}
+        self._changed_at: dict[str, float] = {}
+        self._refused: set[str] = set()
 
     async def read(
-        self, project_id: str, name: str | None, part: Slice | None = None, common: CommonRead | None = None
+        self,
+        project_id: str,
+        name: str | None,
+        part: Slice | None = None,
+        common: CommonRead | None = None,
+        *,
+        since: float | None = None,
     ) -> bool:
         """Read one project; return whether it could be read. Raises for no response of the API.
 
         `name` is its name in the runtime's list; None when it is no longer listed. With a `part` of a `common` read,
-        the project's own list is not requested.
+        the project's own list is not requested. Of its own list, changes are read since the runtime's time `since` if
+        that is before the end of the last read.
         """
         is_listed = name is not None
+        self._refused.discard(project_id)
         unlisted_for = self._unlisted_for(project_id, is_listed=is_listed)
         if is_listed:
             self._store.withdraw(project_id, is_gone=False)
         try:
             with one_read():
-                await self._read(project_id, name, part, common)
+                await self._read(project_id, name, part, common, since)
         except ApiError as error:
             # A 404 alone does not remove a project: it must be missing from the list of projects too. And both can be a
             # mistake for a moment, so its counters are kept for a while, and what was saved of it.
@@ -118,17 +127,25 @@ class ProjectSync:
         """Note that a project could not be read."""
         self._store.fail(project_id, str(error))
         self._problems.report("project", error, project=project_id)
+        if isinstance(error, RefusedError):
+            self._refused.add(project_id)
 
-    def found(self, project_id: str) -> int:
-        """Return how many runs the project's own list had when it was last read."""
-        return self._found.get(project_id, 0)
+    def changed_at(self, project_id: str) -> float:
+        """Return the runtime's time of the last change that the project's own list had when it was last read."""
+        return self._changed_at.get(project_id, -math.inf)
 
-    async def _read(self, project_id: str, name: str | None, part: Slice | None, common: CommonRead | None) -> None:
+    def is_refused(self, project_id: str) -> bool:
+        """Whether the runtime refused the last read of a project, as one that the token may not see."""
+        return project_id in self._refused
+
+    async def _read(
+        self, project_id: str, name: str | None, part: Slice | None, common: CommonRead | None, since: float | None
+    ) -> None:
         begun = None if part is None else part.read
         with self._store.reading(project_id) if begun is None else contextlib.nullcontext(begun) as read:
             if part is None or common is None:
                 with self._client.held.open("jobs") as holding:
-                    gone = await self._read_runs(read, project_id, name or "", holding)
+                    gone = await self._read_runs(read, Project(project_id, name or ""), holding, since)
             else:
                 gone = await self._read_slice(read, project_id, part, common)
             shared_ids = read.shared_ids
@@ -160,12 +177,15 @@ class ProjectSync:
         self._unlisted_since.pop(project_id, None)
         if (counter := self._counters.pop(project_id, None)) is not None:
             counter.close()
-        self._found.pop(project_id, None)
+        self._changed_at.pop(project_id, None)
+        self._refused.discard(project_id)
 
-    async def _read_runs(self, read: ProjectRead, project_id: str, name: str, holding: Holding) -> list[str]:
-        """Read what changed; return the runs that the runtime no longer has."""
+    async def _read_runs(
+        self, read: ProjectRead, project: Project, holding: Holding, earlier: float | None
+    ) -> list[str]:
+        """Read what changed, if need be since an `earlier` time; return the runs that the runtime no longer has."""
+        project_id = project.id
         cursor = self._cursors.get(project_id, _Cursor())
-        project = Project(project_id, name)
         swept_at = self._monotonic()
         is_due = cursor.swept_at is None or swept_at - cursor.swept_at >= self._config.sync.sweep_interval
         sweeps = is_due or bool(cursor.unread)
@@ -176,17 +196,19 @@ class ProjectSync:
                 active.add(page, self._monotonic())
         is_first = not self._store.has_been_read(project_id)
         since, horizon = self._range(project)
-        listed = active.count
+        reaches_back = earlier is not None and not is_first and earlier < since
+        if earlier is not None and reaches_back:
+            since = earlier
         # A sweep sends no ETag: a wrong one would hide every change for ever.
         changed = await self._read_changes(
-            project, active, since, None if sweeps else cursor.etag, read if is_first else None
+            project, active, since, None if sweeps or reaches_back else cursor.etag, read if is_first else None
         )
         if not is_first and since > (needed := self.since(project_id, changed.lead())) + TOLERANCE:
             # The runtime's clock was set back, so what changed has earlier times than what was asked for.
             since = needed
             changed = await self._read_changes(project, active, since, None, None)
         if not changed.not_modified:
-            self._found[project_id] = listed + changed.count
+            self._changed_at[project_id] = changed.changed_at
         lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
         gone, unread = await self._reread(project_id, lost, cursor.unread, active)
         as_of = self._seen_at(changed.first)

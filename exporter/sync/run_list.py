@@ -43,6 +43,8 @@ class RunList:
         self.pages = 0
         self.count = 0
         """Runs on all pages so far."""
+        self.changed_at = -math.inf
+        """The runtime's time of the last change of any of them."""
         self._responses: list[Response] = []
         self.first = Response((), None, asked_at, asked_at)
         """The first page, without its runs: what changed after it may be missing from the list."""
@@ -57,6 +59,7 @@ class RunList:
         self.etag, self.not_modified = page.etag, page.not_modified
         self.pages += 1
         self.count += len(page.items)
+        self.changed_at = max([self.changed_at, *[snapshot.updated_at for snapshot in page.items]])
         self._responses.append(Response(page.items, page.as_of, requested_at, at))
         if self.unseen:
             self.unseen.difference_update([snapshot.id for snapshot in page.items])

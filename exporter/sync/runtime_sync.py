@@ -150,9 +150,7 @@ class RuntimeSync:
         reads = await self._read_together()
         self.read_together = len(reads)
         singles = [project_id for project_id in self._store.project_ids() if project_id not in reads]
-        checked = self._common.to_check(reads)
-        if checked is not None:
-            singles.append(checked)
+        singles += self._common.to_check(reads)
         reads |= zip(singles, await together(*map(self._read_single, singles)), strict=True)
         readable = {project_id for project_id, ok in reads.items() if ok}
         readable.intersection_update(self._store.project_ids())
@@ -198,9 +196,10 @@ class RuntimeSync:
                 self._project_sync.drop(project_id)
 
     async def _read_single(self, project_id: str) -> bool:
-        ok = await self._project_sync.read(project_id, self._project_list.names.get(project_id))
+        started, since = self._monotonic(), self._common.unseen_since(project_id)
+        ok = await self._project_sync.read(project_id, self._project_list.names.get(project_id), since=since)
         if self._store.has(project_id):  # otherwise it was dropped
-            self._common.note_single(project_id, ok=ok)
+            self._common.note_single(project_id, ok=ok, at=started)
         return ok
 
 

@@ -386,6 +386,94 @@ async def test_a_project_that_the_list_leaves_out_from_now_on_is_noticed() -> No
     assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 4"]
 
 
+async def test_many_projects_without_runs_cost_a_sample_and_the_others_are_checked_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)
+    runtime = runtime_of(12)
+    idle = {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    runtime.projects |= idle
+    exporter = exporter_of(runtime)
+    sample = {path.split("/")[2] for path in own_lists(await scrape(exporter, runtime))}
+    assert len(sample) <= 10 + common_sync.FEW_REQUESTS
+    assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
+    checked: set[str] = set()
+    for _ in range(12):
+        paths = await scrape(exporter, runtime)
+        assert len(paths) <= 7, "6, and the list of projects"
+        checked |= {path.split("/")[2] for path in own_lists(paths)}
+    assert checked >= idle.keys() - sample, "those first that neither list has shown"
+    ends(runtime, "new", "idle-39")
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    assert finished(exporter)["Idle 39"] == 1
+
+
+@pytest.mark.parametrize("own", [None, 403])
+async def test_a_sample_that_contradicts_the_list_lets_all_projects_without_runs_be_read_alone(
+    monkeypatch: pytest.MonkeyPatch, own: int | None
+) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    runtime = runtime_of(60)
+    left_out = [f"p{number}" for number in range(1, 41)]
+    refuses = [leaves_out(runtime, project, own=own) for project in left_out]
+    every = dict(runtime.jobs)
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        runtime.jobs = every
+        if request.url.path == ALL:
+            runtime.jobs = {run: job for run, job in every.items() if job["projectId"] not in left_out}
+            return None
+        return next(filter(None, (each(request) for each in refuses if own is not None)), None)
+
+    runtime.interfere = answer
+    exporter = exporter_of(runtime)
+    assert len(set(own_lists(await scrape(exporter, runtime)))) <= 10 + common_sync.FEW_REQUESTS
+    paths = await scrape(exporter, runtime)
+    assert {path.split("/")[2] for path in own_lists(paths)} >= set(left_out)
+    runtime.jobs = every
+    for _ in range(2):
+        await scrape(exporter, runtime)
+        not_up = {name for name, is_up in up(exporter).items() if not is_up}
+        assert not_up == ({runtime.projects[each] for each in left_out} if own else set())
+        if own is None:
+            assert set(finished(exporter).values()) == {1}
+
+
+async def test_what_the_list_left_out_is_read_from_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    runtime = runtime_of(12)
+    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    exporter = exporter_of(runtime)
+    runtime.interfere = leaves_out(runtime, "idle-39")
+    await scrape(exporter, runtime)
+    runtime.put("open", projectId="idle-39")
+    ends(runtime, "early", "idle-39")
+    for _ in range(41):
+        await scrape(exporter, runtime, 60)
+    assert finished(exporter)["Idle 39"] == 1
+    assert statuses(exporter)["open"] is Status.RUNNING
+
+
+async def test_a_run_that_begins_between_the_lists_does_not_contradict_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    runtime = runtime_of(12)
+    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    exporter = exporter_of(runtime)
+
+    def begins(request: httpx.Request) -> httpx.Response | None:
+        if "idle" in request.url.path:
+            runtime.interfere = lambda request: None
+            ends(runtime, "new", request.url.path.split("/")[4])
+        return None
+
+    runtime.interfere = begins
+    assert len(set(own_lists(await scrape(exporter, runtime)))) <= 10 + common_sync.FEW_REQUESTS
+    assert len(set(own_lists(await scrape(exporter, runtime)))) == 1
+    assert sum(finished(exporter).values()) == 13
+
+
 async def test_an_idle_project_is_followed_when_its_own_list_is_empty() -> None:
     runtime = runtime_of()
     runtime.projects["idle"] = "Idle"
