@@ -41,11 +41,12 @@ def recover(runtime: ScriptedRuntime, run: str, record: str) -> None:
 
 
 async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 15.0) -> list[str]:
-    """Let time pass and scrape; return the requests for records."""
+    """Let time pass and scrape; return the requests for failed records."""
     runtime.clock.advance(seconds)
     runtime.requests.clear()
     await exporter.page()
-    return [path.removeprefix("/api/v1") for path in runtime.paths() if path.endswith("/records")]
+    failed = [each for each in runtime.requests if each.url.params.get("status") == "failed"]
+    return [each.url.path.removeprefix("/api/v1") for each in failed]
 
 
 def shown(exporter: Exporter) -> dict[str, set[str]]:
