@@ -29,7 +29,10 @@ from exporter.sync.together import together
 log = structlog.get_logger(__name__)
 
 MAX_PAGES = 4
-"""Pages that are read for one run: 2,000 records. A run can have 50,000 in flight."""
+"""Pages that are read for one run, which can have 50,000 records in flight."""
+
+MAX_RECORDS = 2_000
+"""Records that are kept of these pages, however many a page has."""
 
 MAX_SECONDS = 3.0
 """Seconds that one sync may wait for these lists: less than a scrape waits for a sync."""
@@ -176,9 +179,11 @@ class RecordsInFlightReader:
                     break
                 with one_read():
                     page = await anext(pages, None)
-                records += () if page is None else page.items
-                is_whole = page is None or not page.has_next
-                if is_whole:
+                items = () if page is None else page.items
+                is_cut = len(records) + len(items) > MAX_RECORDS
+                records += items[: MAX_RECORDS - len(records)]
+                is_whole = not is_cut and (page is None or not page.has_next)
+                if is_whole or is_cut:
                     break
             result = "read"
         except ApiError as error:

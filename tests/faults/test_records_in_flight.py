@@ -354,6 +354,16 @@ async def test_of_very_many_records_a_few_pages_are_read_and_what_they_leave_ope
         assert threshold(found) == pytest.approx(THRESHOLD + 2, abs=0.1)
 
 
+async def test_a_page_of_very_many_records_is_cut() -> None:
+    async with bench() as made:
+        made.runtime.page_size = 10_000
+        made.start(records=[record(each / 1000, step=each % 40) for each in range(5000)])
+        found = await made.at(HALF + 15)
+        assert made.asked == ["run-1"]
+        assert value(found, "spinner_run_records_in_flight") is None
+        assert len([1 for name, _ in found if name == "spinner_run_record_in_flight_attempts"]) == 10
+
+
 async def test_steps_and_names_are_limited_like_failures_and_failed_records() -> None:
     limits = LimitsConfig(failure_groups=3, failed_records_per_run=4, failed_records=6)
     async with bench(limits=limits) as made:
