@@ -20,7 +20,7 @@ from exporter.runs.store import Store
 from exporter.runs.view import SilentRun
 from exporter.runs.watch import Key
 from exporter.runtime.client import RuntimeClient
-from exporter.runtime.http_client import NotFoundError, RefusedError
+from exporter.runtime.http_client import NotFoundError, PausedError, RefusedError, TransientError
 from exporter.runtime.model import RecordInFlight
 from exporter.sync.budget import Budget
 from exporter.sync.problems import ProblemLog, one_read
@@ -36,6 +36,12 @@ MAX_RECORDS = 2_000
 
 MAX_SECONDS = 3.0
 """Seconds that one sync may wait for these lists: less than a scrape waits for a sync."""
+
+MAX_CONCURRENT = 4
+"""Lists that are read concurrently, each time until one fails: too few failures to open the circuit breaker."""
+
+RUNS_PER_SLICE = 100
+"""Silent runs whose thresholds are computed in one time slice: about a millisecond."""
 
 MAX_SEEN = 50_000
 """Records of all runs that are remembered, to compare the next read with."""
@@ -121,11 +127,12 @@ class RecordsInFlightReader:
                 if read_at < self._retry_at or not budget.take(1):
                     return
                 left.discard(key)
-                await self._read_run(store, key, silent[key], budget, errors.setdefault(key[0], []))
+                if not await self._read_run(store, key, silent[key], budget, errors.setdefault(key[0], [])):
+                    return
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MAX_SECONDS):
-                await together(*(work() for _ in range(min(self._config.sync.concurrency, most))))
+                await together(*(work() for _ in range(min(self._config.sync.concurrency, MAX_CONCURRENT, most))))
         self._budget.give_back(budget.left)
         if left:
             self._observer.records_in_flight("over_budget", len(left))
@@ -138,8 +145,10 @@ class RecordsInFlightReader:
         silent: dict[Key, SilentRun] = {}
         long_ago = self._monotonic() - self._config.sync.stale_after
         for project_id in project_ids:
-            await self._client.time_slices.next()
-            silent |= {(project_id, each.run.id): each for each in store.view.silent_runs(project_id)}
+            for number, each in enumerate(store.view.silent_runs(project_id)):
+                if number % RUNS_PER_SLICE == 0:
+                    await self._client.time_slices.next()
+                silent[project_id, each.run.id] = each
             for run_id in store.runs_with_records_in_flight(project_id):
                 last = self._last.get((project_id, run_id))
                 if (project_id, run_id) not in silent or last is None or last.succeeded_at < long_ago:
@@ -165,8 +174,8 @@ class RecordsInFlightReader:
 
     async def _read_run(
         self, store: Store, key: Key, silent: SilentRun, budget: Budget, errors: list[ApiError]
-    ) -> None:
-        """Read one run, for which a request is taken from the budget already."""
+    ) -> bool:
+        """Read one run, for which a request is taken from the budget already; return whether to read others now."""
         before = self._last.get(key, _LastRead())
         # Also if the read is cut off: otherwise it would be the first again.
         self._last[key] = dataclasses.replace(before, tried_at=self._monotonic())
@@ -188,7 +197,7 @@ class RecordsInFlightReader:
             result = "read"
         except ApiError as error:
             self._note_failure(error, errors)
-            return
+            return not isinstance(error, TransientError | PausedError)
         finally:
             self._observer.records_in_flight(result)
         self._is_proven, self._not_found = True, 0
@@ -197,6 +206,7 @@ class RecordsInFlightReader:
         at = self._last[key].tried_at
         self._last[key] = _LastRead(at, at, seen)
         store.keep_records_in_flight(key[0], silent.run, activity, records, is_whole=is_whole)
+        return True
 
     def _note_failure(self, error: ApiError, errors: list[ApiError]) -> None:
         """Note that a list could not be read, and whether the runtime does not have it."""

@@ -247,6 +247,32 @@ async def test_a_list_that_cannot_be_read_grants_nothing_and_costs_no_project_it
         assert reads(found, "failed") == 1
 
 
+async def test_lists_that_fail_stop_neither_other_reads_of_the_scrape_nor_other_runs_for_ever() -> None:
+    """The circuit breaker would stop everything after five failures in a row."""
+
+    async def broken(exchange: Exchange) -> None:
+        is_broken = "run-1" in exchange.request.url.path and "status=running" in str(exchange.request.url)
+        await exchange.send(status=500 if is_broken else None)
+
+    async with bench() as made:
+        for number in range(10, 30):
+            counts = {"total": 100, "completed": 0, "running": 2, "failed": 1}
+            made.start(f"run-{number}", lastProgressAt=NOON - 30 + number, startedAt=NOON - 60)
+            made.runtime.put(f"run-{number}", records=counts)
+            made.runtime.failed_records[f"run-{number}"] = [{"id": "rec", "jobId": f"run-{number}", "status": "failed"}]
+        made.faulty.fault = broken
+        found = await made.at(HALF + 15)
+        assert len(made.asked) == records_in_flight.MAX_CONCURRENT
+        assert reads(found, "over_budget") == 16
+        assert up(found) == (1, 1, None)
+        named = {dict(pairs)["run_id"] for name, pairs in found if name == "spinner_run_failed_record_info"}
+        assert len(named) == 20
+        for _ in range(8):
+            found = await made.next(15)
+        seen = {dict(pairs)["run_id"] for name, pairs in found if name == "spinner_run_records_in_flight"}
+        assert seen == {f"run-{number}" for number in range(20, 30)}
+
+
 async def test_what_was_read_before_a_failure_is_shown_until_it_is_stale_and_what_it_showed_stays() -> None:
     async with bench() as made:
         made.start(records=[record(1, step=1, reached=300)])

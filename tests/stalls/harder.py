@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.stalls.histories import HOUR, MINUTE, History, Kind, Problem, Script, _stall_length
+from tests.stalls.histories import HOUR, MINUTE, History, Kind, Problem, Script, Work, _stall_length
 from tests.stalls.pool import Finish, at_once, by_day, in_stages, windows, with_retries, worked
 
 TASKS = Path(__file__).parent / "tasks.json"
@@ -49,7 +49,19 @@ def run(
         script.hang(_stall_length(script, rng))
     else:
         script.end()
-    return script.play(updates_every=updates_every)
+    played = script.play(updates_every=updates_every)
+    return dataclasses.replace(played, work=_work(finishes, began, hangs_after))
+
+
+def _work(finishes: Sequence[Finish], began: float, hangs_after: int) -> list[Work]:
+    """Return when the records are worked on; those that are when the run begins to hang, hang as well."""
+    work = [Work(began + each.began, began + each.at) for each in finishes[:hangs_after]]
+    hangs_at = began + finishes[hangs_after - 1].at if hangs_after else began
+    return work + [
+        Work(began + each.began, began + each.at, hangs_at)
+        for each in finishes[hangs_after:]
+        if began + each.began <= hangs_at
+    ]
 
 
 def size(laws: random.Random, rng: random.Random, each: float, workers: int, hours: float = 6.0) -> int:

@@ -60,6 +60,17 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """When a record is worked on, and at which step it is."""
+
+    began: float
+    until: float
+    """When it would finish."""
+    hangs_at: float = math.inf
+    """From when on nothing happens to it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class History:
     """One run: a snapshot for every scrape at which it had changed, and its true stalls.
 
@@ -73,6 +84,8 @@ class History:
     problem: Problem = Problem()
     beside: Sequence["History"] = ()
     """Other runs of the same project at the same time."""
+    work: Sequence[Work] = ()
+    """What is known of its records; empty: nothing."""
 
     @property
     def run_id(self) -> str:

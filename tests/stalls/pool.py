@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import heapq
 import itertools
+import operator
 import random
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,6 +18,8 @@ class Finish:
 
     at: float
     running: int
+    began: float = 0.0
+    """When it began."""
 
 
 def at_once(at: float) -> float:
@@ -57,8 +60,10 @@ def _shifts(
 
 def _finishes(shifts: Sequence[tuple[float, float]]) -> list[Finish]:
     starts = sorted(start for start, _ in shifts)
-    ends = sorted(end for _, end in shifts)
-    return [Finish(end, bisect.bisect_right(starts, end) - number) for number, end in enumerate(ends, 1)]
+    by_end = sorted(shifts, key=operator.itemgetter(1))
+    return [
+        Finish(end, bisect.bisect_right(starts, end) - number, start) for number, (start, end) in enumerate(by_end, 1)
+    ]
 
 
 def windows(rng: random.Random, every: float, admitted: int) -> Gate:

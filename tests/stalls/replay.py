@@ -129,15 +129,22 @@ HEAD = f"{'':<37} stalls {'recall':>17} {'precision':>17} {'in time':>17}  media
 
 
 def score(
-    spinners: Iterable[Iterable[History]], rules: Sequence[Rule], *, false_pages: float | None = None
+    spinners: Iterable[Iterable[History]],
+    rules: Sequence[Rule],
+    *,
+    false_pages: float | None = None,
+    reads_more: Callable[[Scrape], None] = lambda scrape: None,
 ) -> list[list[tuple[str, Score]]]:
-    """Return by rule the score of each spinner, with its kind; `false_pages` is the setting of that name."""
+    """Return by rule the score of each spinner, with its kind; `false_pages` is the setting of that name.
+
+    `reads_more` may read more into the store after each scrape, for the next one.
+    """
     stalls = {} if false_pages is None else {"false_pages": false_pages}
     scores: list[list[tuple[str, Score]]] = [[] for _ in rules]
     for histories in spinners:
         mine: list[Score] = [Score() for _ in rules]
         kind = ""
-        for history, found in play(histories, rules, stalls):
+        for history, found in play(histories, rules, stalls, reads_more=reads_more):
             kind = history.kind
             for score, pages in zip(mine, found, strict=True):
                 score.add(history, pages)
@@ -147,7 +154,11 @@ def score(
 
 
 def play(
-    histories: Iterable[History], rules: Sequence[Rule], stalls: Mapping[str, float] | None = None
+    histories: Iterable[History],
+    rules: Sequence[Rule],
+    stalls: Mapping[str, float] | None = None,
+    *,
+    reads_more: Callable[[Scrape], None] = lambda scrape: None,
 ) -> Iterator[tuple[History, list[list[float]]]]:
     """Yield each run of a spinner with the times at which it pages, by rule."""
     alerts = [(number, alert) for number, rule in enumerate(rules) for alert in rule.alerts]
@@ -163,6 +174,7 @@ def play(
                 shown = scrape.shown.get(each.run_id)
                 for _, condition, pager in states[each.run_id]:
                     pager.see(scrape.now, holds=shown is not None and condition(shown, scrape))
+            reads_more(scrape)
         for each in () if history is None else (history, *history.beside):
             found: list[list[float]] = [[] for _ in rules]
             for number, _, pager in states[each.run_id]:
