@@ -1,5 +1,6 @@
 """Checks of the rule files: existing metrics in expressions, texts and runbooks for alerts, tests for every rule."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ OF_PROMETHEUS = {
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ALERTS)
+    # With its default of 100, promtool spends a quarter of its processor time on garbage collection.
+    environ = os.environ | {"GOGC": "400"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ALERTS, env=environ)
 
 
 def test_promtool_accepts_the_rules() -> None:
