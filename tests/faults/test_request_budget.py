@@ -45,6 +45,8 @@ async def bench(**settings: Any) -> AsyncIterator[Failing]:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {f"p{number}": f"Project {number}" for number in range(PROJECTS)}
     settings.setdefault("sync", SyncConfig(min_interval=Duration(0), sweep_interval=Duration(1e6)))
+    # What silent runs work on has a budget of its own (test_records_in_flight.py).
+    settings["limits"] = msgspec.structs.replace(settings.get("limits", LimitsConfig()), record_in_flight_requests=0)
     async with bench_of(Failing, runtime, path="/records", **settings) as made:
         yield made
 
