@@ -73,8 +73,9 @@ format: $(VENV)/.dev ## Format the code and apply safe fixes
 	$(BIN)/ruff check --fix .
 
 .PHONY: docs
-docs: $(VENV)/.dev ## Generate docs/metrics.md, and the table in docs/reliability.md
+docs: $(VENV)/.dev ## Generate docs/metrics.md, the schema of config files, and the table in docs/reliability.md
 	$(BIN)/spinner-exporter metrics-doc > docs/metrics.md
+	$(BIN)/spinner-exporter config-schema > exporter/config/config.schema.json
 	$(BIN)/python -m tests.unknown.matrix --table
 
 .PHONY: matrix

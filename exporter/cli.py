@@ -6,6 +6,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -287,6 +288,14 @@ def pages_command(address: str) -> None:
 def metrics_doc() -> None:
     """Print the page that documents every metric (docs/metrics.md)."""
     click.echo(as_markdown(), nl=False)
+
+
+@cli.command("config-schema")
+def config_schema() -> None:
+    """Print the JSON Schema of config files, for editors (exporter/config/config.schema.json)."""
+    from exporter.config.json_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=1))
 
 
 def _web_config_file(settings: ExporterConfig) -> WebConfigFile | None:

@@ -255,11 +255,7 @@ class LimitsConfig(strict.Section, frozen=True):
     """Meters of the plan; more are an error."""
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("open_runs", 1), ("spinners", 1), ("spinners_per_project", 1),
-                            ("failed_records_per_run", 0), ("failed_records", 0),
-                            ("failed_record_requests", 1), ("record_in_flight_requests", 0), ("rereads", 1),
-                            ("failure_groups", 1), ("label_length", 16), ("projects", 1),
-                            ("pages", 1), ("body_bytes", 1024), ("read_bytes", 1024), ("meters", 1)):  # fmt: skip
+        for name, least in LEAST_LIMITS.items():
             if not least <= getattr(self, name) <= MAX_LIMIT:
                 raise ValueError(f"{name}: expected a whole number, {least:,} to {MAX_LIMIT:,}")
 
@@ -438,6 +434,15 @@ class Config(strict.Section, frozen=True, dict=True):
 
         return policy
 
+
+LEAST_LIMITS: Mapping[str, int] = {
+    **dict.fromkeys(("runs", "open_runs", "spinners", "spinners_per_project", "failed_record_requests", "rereads"), 1),
+    **dict.fromkeys(("failure_groups", "projects", "pages", "meters"), 1),
+    **dict.fromkeys(("failed_records_per_run", "failed_records", "record_in_flight_requests"), 0),
+    **dict.fromkeys(("body_bytes", "read_bytes"), 1024),
+    "label_length": 16,
+}
+"""The smallest number that each limit can be."""
 
 MAX_LIMIT = 10**12
 """The largest number that a limit can be."""

@@ -30,7 +30,7 @@ def parse_duration(text: str) -> Duration:
     >>> parse_duration("1h30m")
     5400.0
     """
-    match = _DURATION.fullmatch(text)
+    match = DURATION.fullmatch(text)
     if not text or match is None:
         raise ValueError(f"expected a duration such as 5s or 1h30m, got {text!r}")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text))
@@ -117,7 +117,7 @@ def literal(pattern: re.Pattern[str]) -> str | None:
 
 _UNITS = ("y", "w", "d", "h", "m", "s", "ms")
 _SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
-_DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS))
+DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS))
 
 
 def decode_value(kind: type, value: object) -> object:
@@ -129,6 +129,8 @@ def decode_value(kind: type, value: object) -> object:
     if kind is Secret:
         return Secret(str(value))
     if kind == re.Pattern[str]:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError("expected a regular expression; put it in quotes")
         # As labels are: what looks the same is the same.
         return compile_pattern(unicodedata.normalize("NFC", str(value)))
     raise NotImplementedError(kind)
