@@ -180,8 +180,11 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
     if openapi is not None:
         if not suggests:
             raise ConfigError("--openapi: requires --suggest")
-        base_url = flags["runtime__base_url"] or "https://runtime.example.com"
-        click.echo(doctor.from_openapi(asyncio.run(doctor.read_openapi(openapi)), base_url), nl=False)
+        content = {} if config_file is None else read_file(config_file)
+        if "runtimes" in content:
+            raise ConfigError("--suggest: expected a config with runtime instead of runtimes")
+        document = asyncio.run(doctor.read_openapi(openapi))
+        click.echo(doctor.from_openapi(document, flags["runtime__base_url"], content, location=openapi), nl=False)
         return
     settings = _loader(config_file, flags)()
     logs.configure("error", settings.log.format)

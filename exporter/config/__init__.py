@@ -1,7 +1,7 @@
 """Configuration: file, environment and flags become frozen structs. Imports `errors` and `status` only."""
 
 from exporter.config.exposure import warnings
-from exporter.config.loading import ENVIRONMENT_PREFIX, flag_of, load, read_file
+from exporter.config.loading import ENVIRONMENT_PREFIX, flag_of, load, load_tree, read_file
 from exporter.config.schema import (
     AuthConfig,
     Config,
@@ -45,6 +45,7 @@ __all__ = [
     "canonical_url",
     "flag_of",
     "load",
+    "load_tree",
     "parse_duration",
     "read_file",
     "split_address",

@@ -249,6 +249,16 @@ class Resource(_Section, frozen=True):
         return not self.fields or field in self.fields
 
 
+KEYS_OF_SOME: Mapping[str, tuple[str, ...]] = {
+    "gone": ("job",),
+    "across": ("jobs", "records"),
+    "across_changed": ("records",),
+    "project": ("jobs",),
+    "active": ("jobs",),
+    "running": ("records",),
+}
+"""Keys of resources that only these can have."""
+
 UNKNOWN_TOTAL = "unknown"
 """As `records.total`: the list of records grows while a run goes on, so that their number is no total."""
 
@@ -276,20 +286,10 @@ class Resources(_Section, frozen=True):
                 "then has the runs of all projects; without several projects, set projects: absent"
             )
         for name, resource in present(self).items():
-            if resource.running is not None and name != "records":
-                raise ValueError(f"{name}.running: only records can have it")
-            if resource.gone is not None and name != "job":
-                raise ValueError(f"{name}.gone: only job can have it")
-            if resource.active is not None and name != "jobs":
-                raise ValueError(f"{name}.active: only jobs can have it")
-            self._check_places(name, resource)
-            for key, owners in (
-                ("across", ("jobs", "records")),
-                ("project", ("jobs",)),
-                ("across_changed", ("records",)),
-            ):
+            for key, owners in KEYS_OF_SOME.items():
                 if getattr(resource, key) is not None and name not in owners:
                     raise ValueError(f"{name}.{key}: only {' and '.join(owners)} can have it")
+            self._check_places(name, resource)
         if self.jobs.project is not None and not self.jobs.lists_all_projects:
             raise ValueError("jobs.project: not allowed if the request for jobs contains {project} already")
         if self.counts == "records" and self.records == "absent":
@@ -319,8 +319,8 @@ class Resources(_Section, frozen=True):
         known |= {"project"} if name in sources else set()
         known |= {"run"} if name in ("job", "records") else set()
         for place in sorted(resource.places - known):
-            # Who describes an API begins with its paths.
-            if place.startswith("ref.") and not all(source.fields for source in described):
+            # Who describes an API begins with its paths; `doctor` names what a run lacks.
+            if place.startswith("ref.") and (name != "jobs" or not all(source.fields for source in described)):
                 continue
             expected = " or ".join(f"{{{each}}}" for each in sorted(known)) or "no id"
             fields = " and ".join(f"{each}.fields" for each in ("projects", "jobs")[: len(sources.get(name, ()))])

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from exporter.config.api_description import FieldSource, Paging, Resource, Resources
+from exporter.config.api_description import KEYS_OF_SOME, FieldSource, Paging, Resource, Resources
 from exporter.config.schema import (
     LEAST_LIMITS,
     MAX_LIMIT,
@@ -110,15 +110,6 @@ _TOGETHER: Mapping[type, list[dict[str, Any]]] = {
 }
 """What the checks of a section say about several keys."""
 
-_OF_SOME: Mapping[str, tuple[str, ...]] = {
-    "gone": ("job",),
-    "across": ("jobs",),
-    "project": ("jobs",),
-    "active": ("jobs",),
-    "running": ("records",),
-}
-"""Keys of resources that only these can have."""
-
 
 def json_schema() -> dict[str, Any]:
     """Return the schema of a file with one runtime or several."""
@@ -194,7 +185,7 @@ class _Schemas:
         return schema
 
     def _resource(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
-        others = [key for key, names in _OF_SOME.items() if name not in names]
+        others = [key for key, names in KEYS_OF_SOME.items() if name not in names]
         return {"anyOf": [schema, {"type": "null"}]} if name == "counts" else {**schema, **_without(*others)}
 
     def _type(self, hint: Any) -> dict[str, Any]:

@@ -43,6 +43,13 @@ def load(
     return settings.decode()
 
 
+def load_tree(tree: dict[str, Any]) -> ExporterConfig:
+    """Decode the settings of a file that is not written yet, without environment and flags. Raises `ConfigError`."""
+    settings = _ConfigTree()
+    settings.add_file(tree, origin="suggestion")
+    return settings.decode()
+
+
 def read_file(file: Path) -> dict[str, Any]:
     """Return the settings of a file as they are written. Raises `ConfigError`."""
     # A shell's `<(command)` is a pipe.

@@ -13,20 +13,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import yaml
 
-from exporter.config import strict
+from exporter.config import load_tree, strict
+from exporter.config.api_description import present
 from exporter.config.files import UnreadableFileError, read_bytes
-from exporter.config.values import canonical_url
-from exporter.errors import ExporterError
+from exporter.config.values import canonical_url, is_header_name, split_url
+from exporter.errors import ConfigError, ExporterError
 from exporter.runtime.almost_json import document
 from exporter.runtime.body import BodyError, TooLargeError, read_body
 from exporter.runtime.codes import is_code
 from exporter.runtime.connection_errors import kind_of
+from exporter.runtime.decoder import Decoder
+from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.proxies import proxy_from_environment
+from exporter.runtime.statuses import StatusMap
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "health": {
@@ -34,19 +39,34 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "runtime.lastHeartbeatAt": ("lastheartbeatat", "lastheartbeat", "heartbeat", "lastseen", "beat"),
         "runtime.workers": ("workers", "workercount", "count"),
     },
-    "projects": {"id": ("id", "projectid", "key", "uid", "uuid", "slug"), "name": ("name", "title", "label", "slug")},
+    "projects": {
+        "id": ("id", "projectid", "dagid", "workflowid", "pipelineid", "key", "uid", "uuid", "slug", "fullname"),
+        "name": ("name", "displayname", "dagdisplayname", "title", "label", "slug", "fullname", "dagid"),
+    },
     "jobs": {
-        "id": ("id", "jobid", "runid", "executionid", "dagrunid", "uid", "uuid", "key"),
+        "id": (
+            "id", "jobid", "runid", "executionid", "dagrunid", "buildid", "workflowexecutionid", "pipelinerunid", "uid",
+            "uuid", "key", "executionrunid", "number", "buildnumber",
+        ),
         "spinnerName": (
-            "spinnername", "pipelinename", "workflowname", "flowname", "jobname", "pipeline", "workflow", "dagid",
-            "flowtitle", "name", "title",
+            "spinnername", "pipelinename", "workflowname", "flowname", "jobname", "workflowtypename", "workflowtype",
+            "typename", "dagdisplayname", "dagid", "pipeline", "workflow", "definitionname", "taskname", "flowtitle",
+            "pipelineid", "workflowid", "flowid", "name", "title",
         ),
         "status": ("status", "statetype", "state", "phase", "result"),
         "trigger": ("trigger", "triggertype", "runtype", "triggeredby", "source"),
         "parentJobId": ("parentjobid", "parentrunid", "parentid", "retryof"),
-        "createdAt": ("createdat", "created", "createtime", "creationtime", "queuedat", "queued", "submittedat"),
-        "startedAt": ("startedat", "started", "starttime", "startdate", "begunat", "begun", "beganat", "began"),
-        "endedAt": ("endedat", "ended", "endtime", "enddate", "finishedat", "finished", "completedat", "stoppedat"),
+        "createdAt": (
+            "createdat", "created", "createtime", "creationtime", "createddate", "queuedat", "queued", "queuetime",
+            "submittedat", "scheduledat", "scheduledtime", "received",
+        ),
+        "startedAt": (
+            "startedat", "started", "starttime", "startdate", "executiontime", "begunat", "begun", "beganat", "began",
+        ),
+        "endedAt": (
+            "endedat", "ended", "endtime", "enddate", "finishedat", "finished", "finishtime", "finishdate", "closetime",
+            "completedat", "completiontime", "stoppedat",
+        ),
         "updatedAt": ("updatedat", "updated", "updatetime", "modifiedat", "lastmodified", "touched"),
         "lastProgressAt": ("lastprogressat", "lastprogress", "lastactivityat", "lastactivity"),
         "records.total": ("recordstotal", "total", "totalcount", "itemcount"),
@@ -55,12 +75,14 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "records.waiting": ("recordswaiting", "waiting", "waitingcount"),
         "records.completed": ("recordscompleted", "completed", "succeeded", "completedcount", "successcount", "done"),
         "records.failed": ("recordsfailed", "failed", "failedcount", "errorcount"),
+        "projectId": ("projectid", "workspaceid", "namespaceid", "teamid"),
     },
     "records": {
-        "id": ("id", "recordid", "taskid", "key", "uid", "number"),
+        "id": ("id", "recordid", "taskinstanceid", "taskrunid", "taskid", "activityid", "stepid", "key", "uid",
+               "number"),
         "status": ("status", "statetype", "state", "phase"),
         "endedAt": ("endedat", "endtime", "enddate", "finishedat", "done"),
-        "failedStep.name": ("failedstepname", "stepname", "taskkey", "step"),
+        "failedStep.name": ("failedstepname", "stepname", "taskkey", "step", "taskid", "taskname", "activitytype"),
         "errorCode": ("errorcode", "error", "reason", "statename"),
     },
     "usage": {
@@ -73,13 +95,48 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Names of each field in other APIs, as lower-case letters and digits; the most likely name first."""
 
 NOUNS: Mapping[str, tuple[str, ...]] = {
-    "jobs": ("jobs", "runs", "executions", "flowruns", "dagruns", "jobruns", "workflowruns", "pipelineruns"),
-    "records": ("records", "items", "taskruns", "taskinstances", "tasks", "contacts", "steps"),
-    "projects": ("projects", "workspaces", "spaces", "namespaces", "teams", "flows"),
+    "jobs": (
+        "jobs",
+        "runs",
+        "executions",
+        "flowruns",
+        "dagruns",
+        "jobruns",
+        "workflowruns",
+        "pipelineruns",
+        "workflowexecutions",
+        "builds",
+        "pipelines",
+        "workflows",
+        "tasks",
+    ),
+    "records": ("records", "items", "taskruns", "taskinstances", "tasks", "activities", "contacts", "steps", "stages"),
+    "projects": (
+        "projects",
+        "workspaces",
+        "spaces",
+        "namespaces",
+        "teams",
+        "flows",
+        "dags",
+        "workflows",
+        "pipelines",
+        "repositories",
+        "repos",
+    ),
     "usage": ("usage", "quota", "quotas", "limits"),
     "health": ("health", "healthz", "status", "ready"),
 }
 """Names of each resource in paths."""
+
+HOUSEKEEPING = frozenset(
+    {"hostname", "unixname", "latestheartbeat", "lastheartbeat", "executorclass", "pid", "cron", "nextrun",
+     "nextruntime", "concurrency", "ispaused"}
+)  # fmt: skip
+"""Names in items that are processes of a scheduler or definitions of what it runs, and no executions of something."""
+
+COUNTS = {field for fields in WORDS.values() for field in fields if field.startswith("records.")} | {"runtime.workers"}
+"""Fields that are numbers of something."""
 
 TIMES = {field for fields in WORDS.values() for field in fields if field.endswith("At")}
 
@@ -174,10 +231,15 @@ def _without_secrets(url: str) -> str:
         return "the URL of --openapi"
 
 
-def from_openapi(document: Any, base_url: str) -> str:
-    """Return a config for an API that an OpenAPI document (version 3) describes. Raises `SuggestError`."""
+def from_openapi(
+    document: Any, base_url: str | None, config_file: Mapping[str, Any] | None = None, *, location: str = ""
+) -> str:
+    """Return a config for an API that an OpenAPI document (version 3) describes. Raises `SuggestError`.
+
+    What `config_file` says is kept. `base_url` is None if the document, which was read from a `location`, is to say it.
+    """
     try:
-        return _from_openapi(document, base_url)
+        return _from_openapi(document, base_url, config_file or {}, location)
     except RecursionError:
         raise SuggestError("not an OpenAPI document: it is nested too deeply") from None
     except (TypeError, AttributeError, ValueError, LookupError) as error:
@@ -185,26 +247,46 @@ def from_openapi(document: Any, base_url: str) -> str:
         raise SuggestError(f"not an OpenAPI document: a part of it is not as expected ({kind})") from None
 
 
-def _from_openapi(document: Any, base_url: str) -> str:
+def _from_openapi(document: Any, base_url: str | None, config_file: Mapping[str, Any], location: str) -> str:
     if not isinstance(document, dict) or not isinstance(document.get("paths"), dict):
         raise SuggestError("not an OpenAPI document: it has no paths")
     api = _OpenApi(document)
+    given = config_file.get("runtime") or {}
+    kept = given.get("resources") or {}
     resources = {
-        name: found for name in ("health", "projects", "jobs", "records", "usage") if (found := api.find(name))
+        name: found
+        for name in ("health", "projects", "jobs", "records", "usage")
+        if kept.get(name) != "absent" and (found := api.find(name))
     }
-    if "jobs" not in resources:
+    if "jobs" not in resources and "path" not in kept.get("jobs", {}):
         nouns = ", ".join(NOUNS["jobs"])
         raise SuggestError(f"no list of runs found: expected a path that ends in one of {nouns}")
     if job := api.one_run():
         resources["job"] = job
     missing = [name for name in ("health", "projects", "job", "records", "usage") if name not in resources]
-    described = {name: _without_empty(resource) for name, resource in resources.items()}
+    guessed = {name: _without_empty(resource) for name, resource in resources.items()}
+    described = {**guessed, **dict.fromkeys(missing, "absent")}
+    for name, own in kept.items():
+        # Of another path, the document says nothing.
+        guess = guessed.get(name, {})
+        is_same = isinstance(own, dict) and own.get("path", guess.get("path")) == guess.get("path")
+        described[name] = {**guess, **own} if is_same else own
+    security = api.security()
     runtime = {
-        "base_url": base_url,
-        "token_file": "/run/secrets/token",
-        "resources": {**described, **dict.fromkeys(missing, "absent")},
+        "base_url": api.base_url(base_url or given.get("base_url"), location),
+        **(
+            {"token_file": "/run/secrets/token"}
+            if security is not None and "login" not in given.get("auth", {})
+            else {}
+        ),
+        **({"auth": security} if security else {}),
+        **given,
+        "resources": described,
     }
-    return _as_yaml({"runtime": runtime})
+    if base_url is not None:
+        runtime["base_url"] = api.base_url(base_url, location)
+    tree, comments = _loadable({**config_file, "runtime": runtime}, kept)
+    return _as_yaml(tree, comments)
 
 
 def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]], config_file: Mapping[str, Any]) -> str:
@@ -220,13 +302,99 @@ def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]], config
     runtime = tree.setdefault("runtime", {})
     runtime.setdefault("base_url", base_url)
     resources = runtime.setdefault("resources", {})
+    kept = copy.deepcopy(resources)
+    was_good = _problem_of(tree) is None
     left: list[str] = []
     for name, fields in found.items():
         if fields:
             resource = resources.setdefault(name, {})
             resource["fields"] = {**fields, **resource.get("fields", {})}
         left += _left(name, responses[name], resources.get(name, {}).get("fields", {}))
-    return _as_yaml(tree, left)
+    for reference in _references(resources.get("jobs")):
+        fields = resources.get("projects", {}).get("fields", {}) if isinstance(resources.get("projects"), dict) else {}
+        if fields and reference not in fields:
+            fields[reference] = _like(reference.removeprefix("ref."), responses.get("projects", ())) or fields.get(
+                "id", "id"
+            )
+    # Of a config that cannot be loaded itself, nothing says what is wrong with it.
+    tree, comments = _loadable(tree, kept) if was_good else (tree, [])
+    return _as_yaml(tree, [*comments, *left])
+
+
+def _references(resource: Any) -> list[str]:
+    return re.findall(r"\{(ref\.\w+)", str(resource.get("path", ""))) if isinstance(resource, dict) else []
+
+
+def _like(name: str, items: Iterable[Any]) -> str | None:
+    """Return the path of a value whose name is like another name, or contains it; None without one."""
+    paths = [path for path in _names(items) if _fold(name) in _fold(path)]
+    return min(paths, key=len, default=None)
+
+
+def _loadable(tree: dict[str, Any], kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a config that can be loaded, and why parts of the guess were left out; `kept` are the given resources."""
+    tree = copy.deepcopy(tree)
+    comments: list[str] = []
+    while (problem := _problem_of(tree)) is not None:
+        if not _leave_out(tree["runtime"]["resources"], problem, kept):
+            break
+        comments.append(f"Left out what did not fit together: {problem}")
+    return tree, comments
+
+
+def _problem_of(tree: Mapping[str, Any]) -> str | None:
+    """Return why a config cannot be loaded; None if it can. Whether its files exist is not looked at."""
+    runtime = {key: value for key, value in tree["runtime"].items() if key not in _WITH_FILES}
+    try:
+        settings = load_tree({**copy.deepcopy(dict(tree)), "runtime": runtime, "web": {}, "storage": {}})
+        for config in settings.runtimes.values():
+            resources = config.runtime.resources
+            Decoder(StatusMap(), _Silent(), resources, label_length=config.limits.label_length)
+            for name, resource in present(resources).items():
+                Endpoint(name, resource)
+    except ConfigError as error:
+        return str(error).removeprefix("suggestion: ").removeprefix("runtime.resources.")
+    return None
+
+
+_WITH_FILES = ("token_file", "tls", "auth")
+
+
+class _Silent:
+    """Observes nothing: no response is decoded."""
+
+    def decoded_items(self, kind: str, count: int) -> None: ...
+    def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None: ...
+    def implausible_time(self, kind: str, field: str) -> None: ...
+    def unmapped_status(self, label: str) -> None: ...
+
+
+def _leave_out(resources: dict[str, Any], problem: str, kept: Mapping[str, Any]) -> bool:
+    """Remove the part of the guess that a problem is about; return whether there was one."""
+    name, *keys = re.split(r"\W", problem.partition(":")[0])
+
+    def remove(resource: str, *of: str) -> bool:
+        own = kept.get(resource)
+        mapping = resources.get(resource)
+        for key in of:
+            is_guessed = isinstance(mapping, dict) and not (isinstance(own, dict) and key in own)
+            if isinstance(mapping, dict) and is_guessed and mapping.get(key) is not None:
+                # Without the key, what the contract has would be used.
+                mapping[key] = None
+                return True
+        return False
+
+    if "is required if jobs has changed" in problem:
+        return remove("jobs", "changed")
+    if keys == ["fields", "projectId"] and "projects" not in kept and resources.get("projects") != "absent":
+        resources["projects"] = "absent"
+        return True
+    if remove(name, *keys[:1], "changed", "active", "failed", "paging", "fields"):
+        return True
+    if name != "jobs" and name not in kept and isinstance(resources.get(name), dict):
+        resources[name] = "absent"
+        return True
+    return any(remove(each, "fields") for each in resources)
 
 
 def _left(resource: str, items: Iterable[Any], fields: Mapping[str, Any]) -> list[str]:
@@ -248,8 +416,9 @@ def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
     """Return the fields that items seem to have, each with a JMESPath, or with that and a converter."""
     leaves: dict[str, Any] = {}
     not_codes: set[str] = set()
-    for item in items:
-        for path, value in _leaves(item):
+    known = [dict(_leaves(item)) for item in items]
+    for item in known:
+        for path, value in item.items():
             if leaves.get(path) is None:
                 leaves[path] = value
             if isinstance(value, str) and not is_code(value):
@@ -259,10 +428,38 @@ def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
         usable = leaves
         if field in CODES:
             usable = {path: value for path, value in leaves.items() if path not in not_codes}
+        elif field in COUNTS:
+            usable = {path: value for path, value in leaves.items() if _is_count(value)}
+        elif field == "id" and resource in ("jobs", "records", "projects"):
+            usable = {path: value for path, value in leaves.items() if _is_unique(path, known)}
+            usable = usable if _most_likely(words, usable, is_time=False) is not None else leaves
         found = _most_likely(words, usable, is_time=field in TIMES)
         if found is not None:
             convert = _converter(leaves[found]) if field in TIMES else None
             fields[field] = {"path": found, **convert} if convert else found
+    if resource == "jobs" and isinstance(fields.get("id"), str) and not _is_unique(fields["id"], known):
+        fields = _with_unique_id(fields, known)
+    return fields
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value can be a number of records: no time, and no share of something."""
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    return is_whole and _converter(value) is None
+
+
+def _is_unique(path: str, items: list[dict[str, Any]]) -> bool:
+    values = [item[path] for item in items if item.get(path) is not None]
+    return len(values) == len({str(value) for value in values})
+
+
+def _with_unique_id(fields: dict[str, Any], items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return fields whose id is made of two, where numbers start anew for each spinner; unchanged if that is not it."""
+    number = fields["id"]
+    for path in (each for each in (fields.get("projectId"), fields.get("spinnerName")) if isinstance(each, str)):
+        pairs = [(str(item[path]), str(item[number])) for item in items if path in item and number in item]
+        if len(pairs) == len(items) == len(set(pairs)):
+            return {**fields, "id": f"join('/', [to_string({path}), to_string({number})])", "ref.number": number}
     return fields
 
 
@@ -271,22 +468,77 @@ class _OpenApi:
         self._document = document
         self._steps = 0
 
+    def base_url(self, given: str | None, location: str) -> str:
+        """Return the base URL: the given one, with the path of the document's server if it has none itself."""
+        servers = self._document.get("servers")
+        server = self._resolved(servers[0]) if isinstance(servers, list) and servers else {}
+        url = str(server.get("url") or "")
+        for name, variable in (server.get("variables") or {}).items():
+            url = url.replace(f"{{{name}}}", str(variable.get("default", "")))
+        try:
+            parts = urlsplit(url)
+            origin = urlsplit(location) if location.startswith(("http://", "https://")) else None
+            base = given or (f"{parts.scheme}://{parts.netloc}" if parts.scheme in ("http", "https") else None)
+            if base is None:
+                base = (
+                    f"{origin.scheme}://{origin.netloc.rpartition('@')[2]}" if origin else "https://runtime.example.com"
+                )
+            path = "" if urlsplit(base).path.strip("/") else parts.path.rstrip("/")
+            made = base.rstrip("/") + (f"/{path.lstrip('/')}" if path else "")
+            split_url(made)
+        except ValueError:
+            return given or "https://runtime.example.com"
+        return made
+
+    def security(self) -> dict[str, str] | None:
+        """Return how the token is sent, empty for a bearer token; None if the API knows none."""
+        schemes = (self._document.get("components") or {}).get("securitySchemes") or {}
+        required = [name for each in self._document.get("security") or () for name in each]
+        for name in [*required, *schemes]:
+            scheme = self._resolved(schemes.get(name))
+            kind, place, key = scheme.get("type"), scheme.get("in"), str(scheme.get("name", ""))
+            if kind == "apiKey" and place == "header" and is_header_name(key):
+                return {"type": "header", "header": key}
+            if kind == "apiKey" and place == "cookie" and is_header_name(key):
+                return {"type": "header", "header": "Cookie", "value": f"{key}={{token}}"}
+            if kind == "http" and str(scheme.get("scheme")).lower() == "basic":
+                return {"type": "basic", "username": "exporter"}
+            if kind in ("http", "oauth2", "openIdConnect"):
+                return {}
+        return {} if schemes else None
+
     def find(self, resource: str) -> dict[str, Any] | None:
         """Return the description of the most likely path of a resource."""
         found = []
         for path, method, operation in self._operations():
             pieces = [piece for piece in path.split("/") if piece]
-            searches = bool(pieces) and _fold(pieces[-1]) in ("filter", "search", "query")
+            searches = bool(pieces) and _fold(pieces[-1]) in ("filter", "search", "query", "list")
             last = pieces[-2] if searches and len(pieces) > 1 else pieces[-1] if pieces else ""
-            if _fold(last) not in NOUNS[resource] or (method == "POST") != searches:
+            if _fold(last) not in NOUNS[resource] or (method == "POST") != (searches and _fold(pieces[-1]) != "list"):
                 continue
-            # Prefer the first noun of the list, then the list of one project or of one run, then the shortest path.
+            # Nothing tells what else a path needs.
+            if "{" in path and resource in ("health", "projects", "usage"):
+                continue
+            # Prefer what looks like executions of something, then the first noun of the list, then the list of one
+            # project or of one run, then the shortest path.
             is_wide = resource in ("jobs", "records") and "{" not in path
-            found.append((NOUNS[resource].index(_fold(last)), is_wide, len(pieces), path, method, operation))
+            unlike = self._unlike_runs(operation) if resource == "jobs" else 0
+            found.append((unlike, NOUNS[resource].index(_fold(last)), is_wide, len(pieces), path, method, operation))
         if not found:
             return None
-        *_, path, method, operation = min(found, key=lambda each: each[:4])
+        *_, path, method, operation = min(found, key=lambda each: each[:5])
         return self._described(resource, path, method, operation)
+
+    def _unlike_runs(self, operation: dict[str, Any]) -> int:
+        """Return how much a list does not look like one of executions of something; 0 if nothing is known."""
+        _, schema = self._list(self._schema(operation))
+        example = self._example(schema)
+        names = {_fold(path.rpartition(".")[2]) for path, _ in _leaves(example)}
+        if not names:
+            return 0
+        fields = fields_of("jobs", [example])
+        told = ("status" in fields) + ("startedAt" in fields or "createdAt" in fields) + ("endedAt" in fields)
+        return 3 - told + 2 * len(names & HOUSEKEEPING)
 
     def one_run(self) -> dict[str, Any] | None:
         """Return the description of one run: a path that ends in a noun for runs and an id; None without one."""

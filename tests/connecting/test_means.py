@@ -220,7 +220,6 @@ async def test_an_error_of_zero_is_none(tmp_path: Path) -> None:
             {"projects": {"path": "/p", "fields": {"id": "id", "name": "id", "ref.owner": "o"}}},
             "jobs: the request contains {ref.repo}; projects.fields do not have it; expected {project} or {ref.owner}",
         ),
-        ({"job": {"path": "/{ref.x}"}}, "job: the request contains {ref.x}; projects.fields and jobs.fields do not"),
         ({"jobs": {"path": "/x", "active": []}}, "jobs.active: expected at least one of the requests"),
         ({"records": {"path": "/{run}", "active": {"query": {"a": "b"}}}}, "records.active: only jobs can have it"),
         ({"projects": {"path": "/p", "gone": "x"}}, "projects.gone: only job can have it"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.config import load, read_file
+from exporter.config import load, load_tree, read_file
 from exporter.doctor import from_responses, suggest_from_responses
 from exporter.doctor.suggest import SuggestError, fields_of, from_openapi, read_openapi
 from tests.builders import only_runtime
@@ -258,3 +258,185 @@ WIDE = {"wide": {"type": "array", "items": _ref("w0")}} | {
 def test_a_document_whose_parts_are_not_as_expected_is_an_error(document: Any, says: str) -> None:
     with pytest.raises(SuggestError, match=says):
         from_openapi(document, "http://h")
+
+
+# -- what is suggested can be loaded, and is what people would choose ----------------------------------------------
+
+
+def operation(item: dict[str, Any], *, wrap: str = "items", parameters: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A list of items with these properties."""
+    schema = {
+        "properties": {wrap: {"type": "array", "items": {"properties": item}}, "total_entries": {"type": "integer"}}
+    }
+    return {
+        "get": {
+            "parameters": [{"name": name, "in": "query"} for name in parameters],
+            "responses": {"200": {"content": {"application/json": {"schema": schema}}}},
+        }
+    }
+
+
+TEXT, NUMBER, WHEN = {"type": "string"}, {"type": "integer"}, {"type": "string", "format": "date-time"}
+RUN = {"dag_run_id": TEXT, "dag_id": TEXT, "state": TEXT, "queued_at": WHEN, "start_date": WHEN, "end_date": WHEN}
+SCHEDULER_JOB = {"id": NUMBER, "state": TEXT, "start_date": WHEN, "end_date": WHEN, "latest_heartbeat": WHEN,
+                 "executor_class": TEXT, "hostname": TEXT, "unixname": TEXT}  # fmt: skip
+AIRFLOW = {
+    "servers": [{"url": "{scheme}://air.example.com/api/v2/", "variables": {"scheme": {"default": "https"}}}],
+    "paths": {
+        "/jobs": operation(SCHEDULER_JOB, wrap="jobs"),
+        "/dags": operation({"dag_id": TEXT, "dag_display_name": TEXT, "is_paused": {"type": "boolean"}}, wrap="dags"),
+        "/dags/{dag_id}/dagRuns": operation(RUN, wrap="dag_runs", parameters=("limit", "offset", "updated_at_gte")),
+        "/dags/{dag_id}/dagRuns/{dag_run_id}": {"get": {}},
+        "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances": operation({"id": TEXT, "task_id": TEXT, "state": TEXT}),
+        "/monitor/health": {"get": {}},
+    },
+    "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+}
+
+
+def suggested(document: Any, base_url: str | None = None, **more: Any) -> tuple[dict[str, Any], str]:
+    """The suggested `runtime`, which can be loaded, and the text."""
+    text = from_openapi(document, base_url, **more)
+    loaded = load_tree(yaml.safe_load(text))
+    assert loaded.runtimes
+    runtime: dict[str, Any] = yaml.safe_load(text)["runtime"]
+    return runtime, text
+
+
+def test_executions_are_preferred_to_the_housekeeping_of_a_scheduler() -> None:
+    found, _ = suggested(AIRFLOW)
+    assert found["base_url"] == "https://air.example.com/api/v2"
+    resources = found["resources"]
+    assert resources["jobs"]["path"] == "/dags/{project}/dagRuns"
+    assert resources["jobs"]["fields"]["id"] == "dag_run_id"
+    assert resources["jobs"]["fields"]["spinnerName"] == "dag_id"
+    assert resources["job"]["path"] == "/dags/{project}/dagRuns/{run}"
+    assert resources["records"]["path"] == "/dags/{project}/dagRuns/{run}/taskInstances"
+    assert resources["projects"]["fields"] == {"id": "dag_id", "name": "dag_display_name"}
+
+
+@pytest.mark.parametrize("path", ["/workflows/executions", "/executions", "/builds", "/pipelines", "/workflow-runs"])
+def test_the_words_of_the_field_are_known(path: str) -> None:
+    run = {"buildId": NUMBER, "pipelineName": TEXT, "status": TEXT, "createTime": WHEN, "closeTime": WHEN}
+    found, _ = suggested({"paths": {path: operation(run), "/usage/{x}": operation({"name": TEXT, "used": NUMBER})}})
+    assert found["resources"]["jobs"]["path"] == path
+    assert found["resources"]["jobs"]["fields"] == {
+        "id": "buildId", "spinnerName": "pipelineName", "status": "status",
+        "createdAt": {"path": "createTime", "convert": "rfc3339"},
+        "endedAt": {"path": "closeTime", "convert": "rfc3339"},
+    }  # fmt: skip
+    assert found["resources"]["usage"] == "absent"
+    assert "token_file" not in found, "nothing says that it needs one"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "auth"),
+    [
+        ({"type": "apiKey", "in": "header", "name": "X-N8N-API-KEY"}, {"type": "header", "header": "X-N8N-API-KEY"}),
+        (
+            {"type": "apiKey", "in": "cookie", "name": "sid"},
+            {"type": "header", "header": "Cookie", "value": "sid={token}"},
+        ),
+        ({"type": "http", "scheme": "Basic"}, {"type": "basic", "username": "exporter"}),
+        ({"type": "http", "scheme": "bearer"}, None),
+        ({"type": "oauth2", "flows": {}}, None),
+    ],
+)
+def test_the_header_of_the_key_is_that_of_the_document(scheme: dict[str, Any], auth: dict[str, str] | None) -> None:
+    document = {"paths": {"/executions": operation({"id": TEXT})}, "components": {"securitySchemes": {"key": scheme}}}
+    found, _ = suggested(document)
+    assert found.get("auth") == auth
+    assert found["token_file"] == "/run/secrets/token"
+
+
+@pytest.mark.parametrize(
+    ("servers", "given", "location", "expected"),
+    [
+        ([{"url": "/api/v1"}], None, "https://a.example.com/docs/openapi.json?key=1", "https://a.example.com/api/v1"),
+        ([{"url": "/api/v1"}], "http://b.example.com/", "x.json", "http://b.example.com/api/v1"),
+        ([{"url": "/api/v1"}], "http://b.example.com/own", "x.json", "http://b.example.com/own"),
+        ([{"url": "https://c.example.com/x/"}], "http://b.example.com", "x.json", "http://b.example.com/x"),
+        ([{"url": "https://c.example.com/x/"}], None, "x.json", "https://c.example.com/x"),
+        ([], None, "x.json", "https://runtime.example.com"),
+        ([{"url": "nonsense url"}], "http://b.example.com", "x.json", "http://b.example.com"),
+    ],
+)
+def test_the_base_path_is_that_of_the_document(servers: Any, given: str | None, location: str, expected: str) -> None:
+    document = {"servers": servers, "paths": {"/executions": operation({"id": TEXT})}}
+    assert suggested(document, given, location=location)[0]["base_url"] == expected
+
+
+def test_what_the_config_says_is_kept_with_a_document() -> None:
+    given: dict[str, Any] = {
+        "runtime": {
+            "base_url": "http://127.0.0.1:8080/api/v2",
+            "auth": {"login": {"path": "/auth/token", "body_file": "login"}},
+            "resources": {
+                "projects": "absent",
+                "jobs": {"path": "/dags/~/dagRuns", "items": "dag_runs"},
+                "usage": "absent",
+            },
+        },
+        "retention": "2h",
+    }
+    text = from_openapi(AIRFLOW, None, given)
+    tree = yaml.safe_load(text)
+    load_tree(tree)
+    assert tree["retention"] == "2h"
+    assert tree["runtime"]["auth"] == given["runtime"]["auth"]
+    assert "token_file" not in tree["runtime"]
+    assert tree["runtime"]["base_url"] == "http://127.0.0.1:8080/api/v2"
+    assert tree["runtime"]["resources"]["projects"] == "absent"
+    assert tree["runtime"]["resources"]["jobs"] == {"path": "/dags/~/dagRuns", "items": "dag_runs"}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        # A list of what changed, without a single run; a list of all without its projects; ids that nothing gives.
+        {"/runs": operation({"id": TEXT}, parameters=("updatedSince",))},
+        {"/projects": operation({"id": TEXT, "name": TEXT}), "/runs": operation({"id": TEXT})},
+        {"/runs": operation({"id": TEXT}), "/steps": operation({"id": TEXT})},
+        {"/a/{b}/runs/{c}/runs": operation({"id": TEXT}), "/health/{x}": {"get": {}}, "/runs/{a}/{b}": {"get": {}}},
+        {"/runs": operation({"id": TEXT}, parameters=("page", "cursor", "nextPage"))},
+    ],
+)
+def test_whatever_a_document_has_the_suggestion_can_be_loaded(paths: dict[str, Any]) -> None:
+    suggested({"paths": paths})
+
+
+def test_a_time_or_a_share_is_no_number_of_records() -> None:
+    item = {"id": 1, "completed": "2026-01-01T00:00:00Z", "failed": 1_767_000_000, "running": 0.5, "pending": True,
+            "waiting": None, "total": 7}  # fmt: skip
+    fields = fields_of("jobs", [item])
+    assert {name: path for name, path in fields.items() if name.startswith("records.")} == {"records.total": "total"}
+
+
+def test_an_id_is_unique_in_the_sample() -> None:
+    items = [
+        {"id": 1, "uuid": f"u{n}", "flow": {"name": f"f{n}"}, "workflow_name": f"w{n % 2}", "n": n} for n in range(4)
+    ]
+    assert fields_of("jobs", items)["id"] == "uuid"
+    numbered = [{"number": n % 2, "workflow_name": f"w{n // 2}"} for n in range(4)]
+    fields = fields_of("jobs", numbered)
+    assert fields["id"] == "join('/', [to_string(workflow_name), to_string(number)])"
+    assert fields["ref.number"] == "number"
+    assert load_tree({"runtime": {"base_url": "http://a", "resources": {"jobs": {"fields": fields}}}}).runtimes
+
+
+def test_references_of_a_path_are_fields_of_the_projects() -> None:
+    jobs = {"path": "/repos/{ref.owner}/{ref.nick}/runs", "changed": None}
+    given = {"runtime": {"resources": {"projects": {"path": "/repos"}, "jobs": jobs, "records": "absent"}}}
+    projects = [{"full_name": "a/b", "name": "b", "owner": {"login": "a"}}]
+    text = from_responses("http://a", {"projects": projects, "jobs": [{"id": 1, "status": "x"}]}, given)
+    tree = yaml.safe_load(text)
+    load_tree(tree)
+    assert tree["runtime"]["resources"]["projects"]["fields"]["ref.owner"] == "owner.login"
+    assert tree["runtime"]["resources"]["projects"]["fields"]["ref.nick"] == "full_name"
+
+
+def test_fields_that_would_make_a_config_unusable_are_left_out_and_said() -> None:
+    given = {"runtime": {"resources": {"projects": {"path": "/teams"}, "jobs": {"path": "/runs", "changed": None}}}}
+    text = from_responses("http://a", {"jobs": [{"id": 1, "status": "x"}]}, given)
+    load_tree(yaml.safe_load(text))
+    assert "# Left out what did not fit together: jobs.fields.projectId: is required" in text
