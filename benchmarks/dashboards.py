@@ -1,10 +1,10 @@
-"""The time that Prometheus needs for the queries of each dashboard, compared with a budget of one second, and the samples
-that it reads.
+"""What one refresh of each dashboard costs Prometheus, compared with budgets of a second and of 100,000 samples; and what
+the recording rules cost that dashboards read instead of everything.
 
-100 projects, 200 open runs and 5,000 that ended within the last day, scraped every 15 seconds, and recorded series of a
-year. promtool writes the samples; those that no query reads are not written.
+100 projects with 203 spinners, 1,000 open runs and 19,000 that ended within the last day, which is `limits.runs`, scraped
+every 15 seconds, and recorded series of a year. promtool writes the samples; those that no query reads are not written.
 
-    python -m benchmarks.dashboards [--keep FOLDER]
+    python -m benchmarks.dashboards [--runs 20000] [--keep FOLDER]
 """
 
 import argparse
@@ -20,17 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from dashboards.__main__ import DASHBOARDS, DIST
-from dashboards.jobs import MOST_LISTED
+from dashboards.capacity import ALL_PROJECTS
+from dashboards.queries import RULES
 from tests.dashboards.grafana import interpolate
-from tests.stack.programs import program, prometheus, query
+from tests.stack.programs import program, prometheus
 
 BUDGET = 1.0
 """Seconds of Prometheus's time for all queries of a dashboard together."""
+MOST_SAMPLES = 100_000
+"""Samples that all queries of a dashboard read together."""
 
 RUNTIME = 'runtime="runtime.example.com"'
-ACTIVE, ENDED = 200, 5_000
+RUNS = 20_000
+OPEN = 0.05
+"""The share of the runs that have not ended."""
 SCRAPE = 15
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 
@@ -44,6 +50,12 @@ PROJECTS = {
     "Dealership": ("Lead qualification", "Offer approval", "Service reminders"),
     "Shop": ("Newsletter", "Abandoned carts", "Reviews"),
 }
+NAMES = [*PROJECTS, *(f"Project {number}" for number in range(100 - len(PROJECTS)))]
+SPINNERS = [(name, each) for name in NAMES for each in PROJECTS.get(name, ("Import", "Export"))]
+CHOSEN = {"spinner-health": {"spinner": "Appointment reminders"}, "spinner-capacity": {"project": ALL_PROJECTS}}
+"""The values of variables, where they are not All by default."""
+RULE_GROUPS = ("spinner_recording_known", "spinner_recording_known_1d", "spinner_recording_runs")
+
 STEPS = (
     ("Send by WhatsApp", "RECIPIENT_NOT_REACHABLE"),
     ("Send by WhatsApp", "NO_PHONE_NUMBER"),
@@ -55,17 +67,20 @@ ROUNDS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="write the data here, and leave Prometheus running until Ctrl-C")
-    keep = parser.parse_args().keep
+    parser.add_argument("--runs", type=int, default=RUNS, help="how many runs the exporter shows")
+    arguments = parser.parse_args()
+    keep: Path | None = arguments.keep
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(exist_ok=True)
         end = int(time.time()) // HOUR * HOUR
         if not (folder / "prometheus").exists():
-            write(folder, end)
+            write(folder, end, arguments.runs)
         else:
             end = int((folder / "end").read_text())
         with prometheus(folder, keep="100y") as url:
-            report(url, end)
+            report(url, end, arguments.runs)
+            report_rules(url, end)
             if keep:
                 print(f"\nPrometheus at {url}; the data end at {end}")
                 with_prometheus_until_interrupted()
@@ -79,46 +94,66 @@ def with_prometheus_until_interrupted() -> None:
         pass
 
 
-def report(url: str, end: int) -> None:
-    newest = query(url, f"topk({MOST_LISTED}, spinner_run_created_timestamp_seconds @ {end})")
-    listed = [labels["run_id"] for labels, _ in newest]
-    print(f"{ACTIVE:,} open runs and {ENDED:,} ended runs, scraped every {SCRAPE} s; best of {ROUNDS} rounds\n")
+def report(url: str, end: int, runs: int) -> None:
+    (newest,) = at(url, "topk(1, spinner_run_created_timestamp_seconds)", end)
+    print(f"{runs:,} runs, {runs * OPEN:,.0f} of them open, scraped every {SCRAPE} s; best of {ROUNDS} rounds\n")
     print(
-        f"{'dashboard':<18} {'range':<9} {'queries':>7} {'Prometheus time':>16} {'of the budget':>14} {'samples':>9}   slowest panel"
+        f"{'dashboard':<18} {'range':<9} {'queries':>7} {'Prometheus time':>16} {'of the budget':>14} "
+        f"{'samples':>9} {'of the budget':>14}   most samples"
     )
     for uid in DASHBOARDS:
         spans = CAPACITY_RANGES if uid == "spinner-capacity" else {f"{RANGES[uid] / HOUR:g} h": RANGES[uid]}
         for name, span in spans.items():
-            rounds = [{name: cost for name, *cost in costs(url, uid, span, end, listed)} for _ in range(ROUNDS)]
+            rounds = [
+                {name: cost for name, *cost in costs(url, uid, span, end, newest["run_id"])} for _ in range(ROUNDS)
+            ]
             best = min(rounds, key=lambda each: sum(seconds for seconds, _ in each.values()))
             total = sum(seconds for seconds, _ in best.values())
             samples = sum(samples for _, samples in best.values())
-            slowest = max(best, key=best.__getitem__)
+            most = max(best, key=lambda each: best[each][1])
             print(
-                f"{uid:<18} {name:<9} {len(best):>7} {1000 * total:>13.0f} ms {total / BUDGET:>13.2f}x {samples:>9,.0f}   "
-                f"{slowest} ({1000 * best[slowest][0]:.0f} ms)"
+                f"{uid:<18} {name:<9} {len(best):>7} {1000 * total:>13.0f} ms {total / BUDGET:>13.2f}x {samples:>9,.0f} "
+                f"{samples / MOST_SAMPLES:>13.2f}x   {most} ({best[most][1]:,})"
             )
 
 
-def costs(url: str, uid: str, span: int, end: int, listed: list[str]) -> Iterator[tuple[str, float, int]]:
+def report_rules(url: str, end: int) -> None:
+    """Print what one evaluation of the rules costs that dashboards read."""
+    print(f"\n{'rule':<74} {'every':>5} {'time':>7} {'samples':>9} {'per second':>10}")
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        if group["name"] in RULE_GROUPS:
+            for rule in group["rules"]:
+                time, samples = cost(url, rule["expr"], {}, {"time": end})
+                rate = samples / seconds(group["interval"])
+                print(
+                    f"{rule['record']:<74} {group['interval']:>5} {1000 * time:>4.0f} ms {samples:>9,} {rate:>10,.0f}"
+                )
+
+
+def costs(url: str, uid: str, span: int, end: int, run: str) -> Iterator[tuple[str, float, int]]:
     """Yield the name of each query, the seconds that Prometheus took, and how many samples it read."""
     board = json.loads((DIST / f"{uid}.json").read_text())
+    chosen = {"run": run, "__range": f"{span}s", "__range_s": f"{span}"} | CHOSEN.get(uid, {})
     for variable in board["templating"]["list"]:
         if variable["type"] == "query" and (found := re.fullmatch(r"query_result\((.+)\)", variable["query"]["query"])):
-            yield (f"variable {variable['name']}", *cost(url, found[1], {}, {"time": end}))
+            yield (f"variable {variable['name']}", *cost(url, found[1], chosen, {"time": end}))
+            listed = at(url, interpolate(found[1], chosen), end)
+            chosen[variable["name"]] = f"({'|'.join(labels['run_id'] for labels in listed)})"
     for panel in board["panels"]:
         for target in panel["targets"]:
             step = max(span / WIDTH, seconds(target.get("interval", "15s")))
             rate = f"{max(int(step) + SCRAPE, 4 * SCRAPE)}s"
-            variables = {
-                "run": listed[0],
-                "listed": f"({'|'.join(listed)})",
-                "__range": f"{span}s",
-                "__rate_interval": rate,
-                "__interval": f"{int(step)}s",
-            }
+            variables = chosen | {"__rate_interval": rate, "__interval": f"{int(step)}s"}
             times = {"start": end - span, "end": end, "step": math.ceil(step)} if target["range"] else {"time": end}
+            if panel.get("timeFrom") == "now/d":
+                variables |= {"__range": f"{DAY}s", "__range_s": f"{DAY}"}
             yield (f"{panel['title']} {target['refId']}", *cost(url, target["expr"], variables, times))
+
+
+def at(url: str, expression: str, time: int) -> list[dict[str, str]]:
+    """Return the labels of the samples at a time."""
+    answer = httpx.post(f"{url}/api/v1/query", data={"query": expression, "time": time}).json()
+    return [each["metric"] for each in answer["data"]["result"]]
 
 
 def cost(url: str, expression: str, variables: dict[str, str], times: dict[str, int]) -> tuple[float, int]:
@@ -135,14 +170,15 @@ def seconds(duration: str) -> int:
     return int(number) * {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}[unit]
 
 
-def write(folder: Path, end: int) -> None:
+def write(folder: Path, end: int, runs: int) -> None:
     """Write the samples as OpenMetrics, and convert them to blocks with promtool."""
     text = folder / "samples.om"
     with text.open("w") as out:
-        for name, samples in families(end):
+        for name, samples in families(end, runs):
             out.write(f"# TYPE {name} unknown\n")
             for labels, series in samples:
-                out.writelines(f"{name}{{{RUNTIME},{labels}}} {value} {at}\n" for at, value in series)
+                of_runtime = "" if labels == PROOF else f"{{{RUNTIME}{labels and ','}{labels}}}"
+                out.writelines(f"{name}{of_runtime} {value} {at}\n" for at, value in series)
         out.write("# EOF\n")
     command = [
         program("promtool"),
@@ -158,24 +194,27 @@ def write(folder: Path, end: int) -> None:
     (folder / "end").write_text(str(end))
 
 
+PROOF = "no label"
+"""The sample without labels of a recording rule."""
+
 Series = tuple[str, Iterator[tuple[int, float]]]
 
 
-def families(end: int) -> Iterator[tuple[str, list[Series]]]:
-    yield from run_families(end)
+def families(end: int, runs: int) -> Iterator[tuple[str, list[Series]]]:
+    yield from run_families(end, runs)
     yield from spinner_families(end)
     yield from recorded_families(end)
 
 
-def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
+def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
     """The families of runs: over an hour if a panel draws them for all runs, otherwise as long as an instant query needs."""
     rng = random.Random(1)
     runs = []
-    for number in range(ACTIVE + ENDED):
-        project = rng.choice(list(PROJECTS))
-        ended = number >= ACTIVE
+    for number in range(count):
+        project, spinner = rng.choice(SPINNERS)
+        ended = number >= count * OPEN
         created = end - rng.randrange(DAY) if ended else end - rng.randrange(2 * HOUR)
-        labels = f'project="{project}",spinner="{rng.choice(PROJECTS[project])}",run_id="job_{number:012x}"'
+        labels = f'project="{project}",spinner="{spinner}",run_id="job_{number:012x}"'
         runs.append((labels, created, min(created + rng.randrange(30, 3 * HOUR), end) if ended else end, ended))
     newest = sorted(runs, key=lambda run: (run[3], -run[1]))[:12]
 
@@ -192,8 +231,8 @@ def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             for run in chosen
         ]
 
-    brief = 2 * MINUTE
-    yield "spinner_run_last_progress_timestamp_seconds", steady(HOUR, lambda run, at: min(at - at % 20, run[2]))
+    brief = 2 * SCRAPE
+    yield "spinner_run_last_progress_timestamp_seconds", steady(brief, lambda run, at: min(at - at % 20, run[2]))
     yield (
         "project_spinner_run:spinner_run_silence:ratio",
         steady(HOUR, lambda run, at: at % 20 / 600, only_active=True),
@@ -204,9 +243,19 @@ def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         [
             (
                 f'{labels},status="{"completed" if ended else "running"}"',
-                ((at, 1) for at in range(max(end - HOUR, created), end + 1, SCRAPE)),
+                ((at, 1) for at in range(max(end - (brief if ended else HOUR), created), end + 1, SCRAPE)),
             )
             for labels, created, _, ended in runs
+        ],
+    )
+    yield (
+        "project_spinner_run_status:spinner_run_status:need",
+        [
+            (
+                f'{labels},status="{"completed" if ended else "running"}"',
+                ((at, 0.18 if ended else 4.7) for at in (end - MINUTE, end)),
+            )
+            for labels, _, _, ended in runs
         ],
     )
     yield "spinner_run_created_timestamp_seconds", steady(brief, lambda run, at: run[1])
@@ -224,14 +273,15 @@ def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         steady(brief, lambda run, at: 1 if run[3] else min((at - run[1]) / (3 * HOUR), 1)),
     )
     yield "spinner_run_duration_seconds", steady(brief, lambda run, at: min(at, run[2]) - run[1])
-    yield "spinner_run_failed_records", steady(brief, lambda run, at: run[1] % 7)
+    yield "spinner_run_failed_records", steady(brief, lambda run, at: 0 if run[1] % 10 else 5)
     records: list[Series] = []
     for state in ("pending", "running", "waiting", "completed", "failed"):
         records += steady(brief, lambda run, at: (at - run[1]) // 5, extra=f',state="{state}"')
     yield "spinner_run_records", records
     failures: list[Series] = []
     for step, code in STEPS[:2]:
-        failures += steady(brief, lambda run, at: run[1] % 5, extra=f',step="{step}",error_code="{code}"')
+        of_each = steady(brief, lambda run, at: 3, extra=f',step="{step}",error_code="{code}"')
+        failures += [each for run, each in zip(runs, of_each, strict=True) if run[1] % 10 == 0]
     yield "spinner_run_failures", failures
     yield (
         "spinner_run_failed_record_info",
@@ -246,21 +296,20 @@ def run_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
 
 def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
-    """The families of spinners and of the runtime: scrapes of the last three hours, and of a day for counters."""
-    spinners = [f'project="{project}",spinner="{name}"' for project, names in PROJECTS.items() for name in names]
+    """The families of spinners and of the runtime: scrapes of the last day where a query reads them."""
+    spinners = [f'project="{project}",spinner="{name}"' for project, name in SPINNERS]
+    ends = [*range(end - DAY - MINUTE, end - DAY + 1, SCRAPE), *range(end - MINUTE, end + 1, SCRAPE)]
 
-    def counted(extra: str, rate: float, span: int = DAY) -> list[Series]:
-        return [
-            (labels + extra, ((at, int((at - end + DAY) * rate)) for at in range(end - span, end + 1, SCRAPE)))
-            for labels in spinners
-        ]
+    def counted(extra: str, rate: float) -> list[Series]:
+        """Of a counter the queries read the beginning and the end of the day."""
+        return [(labels + extra, ((at, int((at - end + 2 * DAY) * rate)) for at in ends)) for labels in spinners]
 
     yield (
         "spinner_runs",
         [
             each
             for number, status in enumerate(("queued", "running", "waiting"))
-            for each in counted(f',status="{status}"', 0.0001 * (number + 1), 3 * HOUR)
+            for each in counted(f',status="{status}"', 0.0001 * (number + 1))
         ],
     )
     yield "spinner_runs_finished_total", counted(',status="completed"', 0.005) + counted(',status="failed"', 0.0001)
@@ -276,8 +325,35 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         yield name, [(target, ((at, 1) for at in scrapes))]
     for name in ("spinner_runtime_last_heartbeat_timestamp_seconds", "spinner_exporter_snapshot_timestamp_seconds"):
         yield name, [(target, ((at, at - 3) for at in scrapes))]
-    names = [*PROJECTS, *(f"Project {number}" for number in range(100 - len(PROJECTS)))]
-    yield "spinner_project_up", [(f'{target},project="{name}"', ((at, 1) for at in scrapes)) for name in names]
+    projects = [f'{target},project="{name}"' for name in NAMES]
+    yield "spinner_project_up", [(labels, ((at, 1) for at in scrapes)) for labels in projects]
+    for name, exposed in (
+        ("instance_runtime:spinner_api_up", [target]),
+        ("instance_project:spinner_project_up", projects),
+    ):
+        for result, times in (
+            ("known", range(end - 10 * MINUTE, end + 1, 30)),
+            ("last1d", range(end - DAY, end + 1, 5 * MINUTE)),
+        ):
+            yield f"{name}:{result}", [(labels, ((at, at) for at in times)) for labels in (*exposed, PROOF)]
+    for name in (
+        "spinner_run_failed_records:unknown",
+        "spinner_run_failed_records:sum",
+        "spinner_records_processed:unknown",
+        "spinner_run_last_progress_timestamp_seconds:unknown",
+    ):
+        yield f"project_spinner:{name}", [(PROOF, ((at, 0) for at in range(end - HOUR, end + 1, MINUTE)))]
+    yield (
+        "project_spinner_step_error:spinner_run_failures:sum",
+        [
+            (
+                f'{labels},step="{step}",error_code="{code}"',
+                ((at, 3) for at in range(end - 5 * MINUTE, end + 1, MINUTE)),
+            )
+            for labels in spinners
+            for step, code in STEPS
+        ],
+    )
     yield (
         "ALERTS",
         [('alertname="SpinnerWatchdog",alertstate="firing",severity="none"', ((at, 1) for at in scrapes[-240:]))],
@@ -297,7 +373,7 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     """What the recording rules would have recorded over a year, with daily and weekly patterns and growth."""
     rng = random.Random(2)
     spinners = [f'project="{project}",spinner="{name}"' for project, names in PROJECTS.items() for name in names]
-    projects = [f'project="{project}"' for project in PROJECTS]
+    every_spinner = [f'project="{project}",spinner="{name}"' for project, name in SPINNERS]
 
     def busy(at: int) -> float:
         """Return the load at a time: working hours and days, and growth by half in a year."""
@@ -309,7 +385,10 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
     def recorded(groups: list[str], value: Any, every: int, span: int, extra: str = "") -> list[Series]:
         return [
-            (labels + extra, ((at, round(value(at) * (1 + number % 3), 4)) for at in range(end - span, end + 1, every)))
+            (
+                ",".join(filter(None, (labels, extra))),
+                ((at, round(value(at) * (1 + number % 3), 4)) for at in range(end - span, end + 1, every)),
+            )
             for number, labels in enumerate(groups)
         ]
 
@@ -319,7 +398,7 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         [
             each
             for state, share in (("completed", 0.97), ("failed", 0.03))
-            for each in recorded(spinners, lambda at, share=share: busy(at) * share, 300, weeks, f',state="{state}"')
+            for each in recorded(spinners, lambda at, share=share: busy(at) * share, 300, weeks, f'state="{state}"')
         ],
     )
     yield (
@@ -327,17 +406,19 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         [
             each
             for state, share in (("completed", 0.97), ("failed", 0.03))
-            for each in recorded(spinners, lambda at, share=share: busy(at) * share, 60, DAY, f',state="{state}"')
+            for each in recorded(
+                every_spinner, lambda at, share=share: busy(at) * share, 60, 2 * HOUR, f'state="{state}"'
+            )
         ],
     )
     yield (
         "project_spinner_status:spinner_runs:max",
-        recorded(spinners, lambda at: 4, 60, DAY, ',status="running"'),
+        recorded(every_spinner, lambda at: 4, 60, 2 * HOUR, 'status="running"'),
     )
     yield "project_spinner:spinner_records_processed:rate1h", recorded(spinners, busy, 300, weeks)
     yield (
         "project_spinner_status:spinner_runs_finished:increase1h",
-        recorded(spinners, lambda at: 4 * busy(at), 300, weeks, ',status="completed"'),
+        recorded(spinners, lambda at: 4 * busy(at), 300, weeks, 'status="completed"'),
     )
     yield (
         "project_spinner:spinner_run_finished_duration_seconds:p50_1h",
@@ -356,56 +437,50 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         [
             each
             for step, _ in STEPS[1:]
-            for each in recorded(spinners, lambda at: 0.004 * (1 + busy(at)), 60, 14 * DAY, f',step="{step}"')
+            for each in recorded(spinners, lambda at: 0.004 * (1 + busy(at)), 60, 14 * DAY, f'step="{step}"')
         ],
     )
     yield (
-        "project:spinner_runs_started:increase1d",
-        recorded(projects, lambda at: 90 * busy(at - at % DAY + 13 * HOUR), 300, YEAR),
+        "runtime:spinner_runs_started:increase1d",
+        recorded([""], lambda at: 90 * busy(at - at % DAY + 13 * HOUR), 300, YEAR),
     )
     yield (
-        "project_status:spinner_runs_finished:increase1d",
+        "runtime_status:spinner_runs_finished:increase1d",
         [
             each
             for status, share in (("completed", 86), ("failed", 3), ("cancelled", 1))
             for each in recorded(
-                projects,
+                [""],
                 lambda at, share=share: share * busy(at - at % DAY + 13 * HOUR),
                 300,
                 YEAR,
-                f',status="{status}"',
+                f'status="{status}"',
             )
         ],
     )
     yield (
-        "project_state:spinner_records_processed:increase1d",
+        "runtime_state:spinner_records_processed:increase1d",
         [
             each
             for state, share in (("completed", 8000), ("failed", 190))
             for each in recorded(
-                projects,
+                [""],
                 lambda at, share=share: share * busy(at - at % DAY + 13 * HOUR),
                 300,
                 YEAR,
-                f',state="{state}"',
+                f'state="{state}"',
             )
         ],
     )
-    yield "project:spinner_records_processed:increase1h", recorded(projects, lambda at: 500 * busy(at), 300, YEAR)
-    yield "project:spinner_runs_running:max1h", recorded(projects, lambda at: round(6 * busy(at)), 300, YEAR)
+    yield "runtime:spinner_records_processed:increase1h", recorded([""], lambda at: 500 * busy(at), 300, YEAR)
+    yield "runtime:spinner_runs_running:max1h", recorded([""], lambda at: round(6 * busy(at)), 300, YEAR)
     yield (
-        "project:spinner_run_queue_seconds:p95_1h",
-        recorded(projects, lambda at: 4 + 30 * max(busy(at) - 1.2, 0), 300, YEAR),
+        "runtime:spinner_run_queue_seconds:p95_1h",
+        recorded([""], lambda at: 4 + 30 * max(busy(at) - 1.2, 0), 300, YEAR),
     )
-    yield (
-        "meter:spinner_plan_used:ratio",
-        [
-            (
-                'meter="jobs_month"',
-                ((at, round(_month_part(at, end) * 0.9, 4)) for at in range(end - YEAR, end + 1, 300)),
-            )
-        ],
-    )
+    for operation in ("ratio", "max1h"):
+        values = ((at, round(_month_part(at, end) * 0.9, 4)) for at in range(end - YEAR, end + 1, 300))
+        yield f"meter:spinner_plan_used:{operation}", [('meter="jobs_month"', values)]
 
 
 def _month_part(at: int, end: int) -> float:

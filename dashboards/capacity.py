@@ -32,13 +32,25 @@ UID = "spinner-capacity"
 
 DAYS = "? No data yet: needs alerts/recording.rules.yml in Prometheus and one day of data"
 
-FINISHED = series("project_status:spinner_runs_finished:increase1d", PROJECT)
-STARTED = series("project:spinner_runs_started:increase1d", PROJECT)
-RECORDS = series("project_state:spinner_records_processed:increase1d", PROJECT)
-HOURS = series("project:spinner_records_processed:increase1h", PROJECT)
-CONCURRENT = f"sum({series('project:spinner_runs_running:max1h', PROJECT)})"
-QUEUE = f"max({series('project:spinner_run_queue_seconds:p95_1h', PROJECT)})"
+ALL_PROJECTS = "^$"
+"""The pattern of All: it matches what is recorded over all projects, so that not each of them has to be read."""
+
+
+def recorded(level: str, metric: str, offset: str = "") -> str:
+    """Return a recorded metric of the selected projects, or of all of them together."""
+    of_project, of_all = (f"{series(f'{each}{level}:{metric}', PROJECT)}{offset}" for each in ("project", "runtime"))
+    return f"({of_project} or {of_all})"
+
+
+FINISHED = recorded("_status", "spinner_runs_finished:increase1d")
+STARTED = recorded("", "spinner_runs_started:increase1d")
+RECORDS = recorded("_state", "spinner_records_processed:increase1d")
+# The recording rule has the value at the end of each hour; the chart shows it at the beginning.
+HOURS = recorded("", "spinner_records_processed:increase1h", " offset -1h")
+CONCURRENT = f"sum({recorded('', 'spinner_runs_running:max1h')})"
+QUEUE = f"max({recorded('', 'spinner_run_queue_seconds:p95_1h')})"
 PLAN = series("meter:spinner_plan_used:ratio", RUNTIME)
+PLAN_HOUR = series("meter:spinner_plan_used:max1h", RUNTIME)
 USED = f"{REPLICAS} ({series('spinner_plan_used', RUNTIME)})"
 ANY_LIMIT = f"{REPLICAS} ({series('spinner_plan_limit', RUNTIME)})"
 LIMIT = f"({ANY_LIMIT} < Inf)"
@@ -197,7 +209,7 @@ PLAN_OVER_TIME = time_series(
         "Highest usage of each plan meter in each step of the graph. At the dashed line the runtime refuses new runs.",
         GridPos(x=14, y=12, w=10, h=7),
     ),
-    [range_query(f"max_over_time({PLAN}[$__interval])", "{{meter}}", min_step="1h")],
+    [range_query(highest_hour(PLAN_HOUR), "{{meter}}", min_step="1h")],
     unit="ratio",
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     limit=1,
@@ -238,8 +250,7 @@ BUSIEST = bars_by_hour(
         "with few records.",
         GridPos(x=16, y=19, w=8, h=8),
     ),
-    # The recording rule has the value at the end of each hour; the chart shows it at the beginning.
-    range_query(f"sum({HOURS} offset -1h)", min_step="1h"),
+    range_query(f"sum({HOURS})", min_step="1h"),
     empty="? No data yet: needs alerts/recording.rules.yml in Prometheus and one hour of data",
 )
 
@@ -260,6 +271,6 @@ DASHBOARD = dashboard(
         QUEUE_TIME,
         BUSIEST,
     ],
-    variables=[runtime_variable(), project_variable()],
+    variables=[runtime_variable(), project_variable(all_value=ALL_PROJECTS)],
     since="now-30d",
 )

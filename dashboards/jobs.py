@@ -24,11 +24,9 @@ from dashboards.panels import (
     time_series,
 )
 from dashboards.queries import (
-    BY_RUN,
     LISTED,
     ON_RUN,
     PROJECT,
-    RECORDED_SILENCE,
     REPLICAS,
     RUN,
     SPINNER,
@@ -37,14 +35,14 @@ from dashboards.queries import (
     display_status,
     display_status_number,
     equals,
+    listed_by_need,
     no_failed_records,
     per_run,
     per_selected_run,
+    recorded_stalls,
     series,
     stall_threshold,
-    stalled_runs,
     while_read,
-    with_selected_status,
 )
 from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import (
@@ -66,7 +64,7 @@ from exporter.status import Status
 
 UID = "spinner-jobs"
 
-MOST_LISTED = 300
+MOST_LISTED = 200
 """Rows of the table of runs, so that it stays quick and one can page through it."""
 
 SELECTED_ENDED = per_selected_run("spinner_run_end_timestamp_seconds")
@@ -94,10 +92,6 @@ AGE = f"(0.99 - 0.99 / (1 + clamp_min(time() - {listed('spinner_run_created_time
 NO_RUNS = f'label_replace({all_fresh(PROJECT)} unless on () ({STATUS_OF_LISTED}), "status", "none", "", "")'
 
 ROWS = by_need(SILENCE, AGE, LISTED)
-LISTED_RUNS = by_need(
-    f"{BY_RUN} ({series(RECORDED_SILENCE, PROJECT, SPINNER)})",
-    "0.5 * " + per_run("spinner_run_status", 'status!~"completed|failed|cancelled"'),
-)
 
 
 def name_if_several(label: str, copy: str) -> str:
@@ -161,7 +155,7 @@ COUNTS = stat(
         GridPos(x=0, y=HEIGHT, w=24, h=3),
     ),
     instant_query(
-        f'label_replace(count({stalled_runs()}), "status", "stalled", "", "") or {BY_STATUS} '
+        f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {BY_STATUS} '
         f'or label_replace(0 * ({all_fresh(PROJECT)} unless on () {BY_STATUS}), "status", "none", "", "")',
         "{{status}}",
     ),
@@ -181,7 +175,7 @@ RUNS = table(
         GridPos(x=0, y=HEIGHT + 3, w=24, h=14),
     ),
     [
-        instant_query(f"{with_short_id(with_selected_status(ROWS))} or {NO_RUNS}"),
+        instant_query(f"{with_short_id(ROWS)} or {NO_RUNS}"),
         instant_query(listed("spinner_run_progress_ratio")),
         instant_query(records_text()),
         instant_query(f"{SILENCE} or {NO_SILENCE}"),
@@ -241,7 +235,7 @@ RUNS = table(
     ],
     empty="? unknown: no run is reported. See the table at the top. Runs that ended leave after the retention.",
     sort=("Value #A", True),
-    hidden=("Value #A", "Value #C", "Value #I", "Value #J", "Value #K", "Value", "runtime", "project", "selected"),
+    hidden=("Value #A", "Value #C", "Value #I", "Value #J", "Value #K", "Value", "runtime", "project"),
 )
 
 TOP = HEIGHT + 17
@@ -397,6 +391,7 @@ PROGRESS = time_series(
         range_query(
             f"{while_read(per_selected_run('spinner_run_progress_ratio'))} unless {SELECTED_ENDED}",
             "{{spinner}} {{run_id}}",
+            min_step="1m",
         )
     ],
     unit="ratio",
@@ -418,6 +413,7 @@ RECORDS_PER_MINUTE = time_series(
             f"(max by (runtime, spinner, run_id, state) ({while_read(f'deriv({FINISHED}[$__rate_interval])')})) * 60 "
             f"unless on (runtime, run_id) {SELECTED_ENDED}",
             "{{spinner}} {{run_id}}",
+            min_step="1m",
         )
     ],
     unit="per minute",
@@ -496,6 +492,7 @@ STATUS = state_timeline(
     range_query(
         display_status_number(RUN, statuses=tuple(status.value for status in Status)),
         "{{spinner}} {{run_id}}",
+        min_step="1m",
     ),
     mappings=status_number_mappings(),
     empty="? no run chosen, or no run reported in this range",
@@ -576,7 +573,7 @@ VARIABLES = [
     query_variable(
         "listed",
         "Runs in the table",
-        f"query_result(topk({MOST_LISTED}, max by (run_id) ({with_selected_status(LISTED_RUNS)})))",
+        f"query_result({listed_by_need(MOST_LISTED)})",
         regex=r'/\{run_id="(.+)"\}/',
         hidden=True,
     ),

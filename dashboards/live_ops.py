@@ -9,6 +9,7 @@ from dashboards.panels import (
     instant_query,
     product_url_variable,
     project_variable,
+    query_variable,
     range_query,
     runtime_variable,
     spinner_variable,
@@ -19,21 +20,24 @@ from dashboards.panels import (
 )
 from dashboards.queries import FIRING as FIRING_NOW
 from dashboards.queries import (
+    LISTED,
+    NO_RUNTIME,
     PROJECT,
     REPLICAS,
     SPINNER,
+    active_by_need,
+    all_counted,
     all_fresh,
     display_status_number,
     equals,
     increase_in_range,
-    no_failed_records,
+    no_recorded_failures,
     or_zero,
     outages,
-    runs_without_progress_time,
+    recorded_none,
+    recorded_stalls,
     scraped_throughout,
     series,
-    stalled_runs,
-    uncounted_runs,
     while_read,
 )
 from dashboards.runtimes import HEIGHT, runtimes
@@ -52,6 +56,9 @@ from dashboards.style import (
 )
 
 UID = "spinner-live-ops"
+
+MOST_LISTED = 60
+"""Rows of the timeline, so that it stays quick and one can page through it."""
 
 FINISHED = series("project_spinner_state:spinner_records_processed:rate5m", PROJECT, SPINNER)
 
@@ -74,6 +81,8 @@ def count_of_today(name: str, matcher: str, *, known: str = FRESH) -> str:
     """Return how many were counted in the panel's range; zero is certain only with `known`."""
     return or_zero(increase_in_range(name, matcher), scraped_throughout(known))
 
+
+PROGRESS_KNOWN = recorded_none("project_spinner:spinner_run_last_progress_timestamp_seconds:unknown", SPINNER)
 
 RUNTIMES = runtimes(7)
 
@@ -124,8 +133,8 @@ STALLED = stat(
     ),
     instant_query(
         or_zero(
-            f"count({stalled_runs()})",
-            f"({FRESH} unless on () {outages()} unless on () {runs_without_progress_time()})",
+            f"count({recorded_stalls()})",
+            f"({FRESH} unless on () {outages()} and on () {PROGRESS_KNOWN})",
         )
     ),
     colours=thresholds(GREY, (0, GREEN), (1, MAGENTA)),
@@ -161,7 +170,7 @@ FAILED_RECORDS_TODAY = stat(
         count_of_today(
             "spinner_records_processed_total",
             equals("state", "failed"),
-            known=f"({FRESH} unless on () ({uncounted_runs()}))",
+            known=all_counted(FRESH),
         )
     ),
     colours=thresholds(GREY, (0, GREEN), (1, ORANGE)),
@@ -193,12 +202,14 @@ TIMELINE = state_timeline(
     Panel(
         9,
         "Active runs",
-        "Status over time of all runs that were active in this range. A run that turns to STALLED needs attention.",
+        f"Status over time of runs that were active in this range, at most {MOST_LISTED}: stalled first, then running, "
+        "waiting, queued, and ended ones. A run that turns to STALLED needs attention.",
         GridPos(x=0, y=HEIGHT + 7, w=14, h=14),
     ),
     range_query(
-        f"({display_status_number(statuses=('queued', 'running', 'waiting', 'unknown'))})",
+        f"({display_status_number(LISTED, statuses=('queued', 'running', 'waiting', 'unknown'))})",
         "{{spinner}} {{run_id}}",
+        min_step="1m",
     ),
     mappings=status_number_mappings(),
     empty="? No active run reported in this range",
@@ -246,8 +257,9 @@ STEPS = bar_gauge(
         GridPos(x=14, y=HEIGHT + 14, w=10, h=7),
     ),
     instant_query(
-        "topk(6, sum by (step, error_code) (max by (runtime, project, spinner, run_id, step, error_code) "
-        f"({series('spinner_run_failures', PROJECT, SPINNER)}))) or 0 * {no_failed_records(FRESH)}",
+        "topk(6, sum by (step, error_code) "
+        f"({series('project_spinner_step_error:spinner_run_failures:sum', PROJECT, SPINNER)})) "
+        f"or 0 * {no_recorded_failures(FRESH)}",
         "{{step}}: {{error_code}}",
     ),
     empty=UNKNOWN[0],
@@ -256,11 +268,9 @@ STEPS = bar_gauge(
     names_above=True,
 )
 
-PER_MINUTE = f"sum by (state) ({while_read(FINISHED)}) * 60"
-UNCOUNTED_SPINNERS = (
-    f"({series('project_spinner_status:spinner_runs:max', PROJECT, SPINNER, equals('status', 'running'))} > 0 "
-    f"unless on (runtime, project, spinner) {FINISHED})"
-)
+UNCOUNTED = "project_spinner:spinner_records_processed:unknown"
+# 0 while a spinner runs whose records nobody counts, so that no zero is drawn; -1 otherwise.
+MORE_THAN = f"(clamp_max(sum({series(UNCOUNTED, PROJECT, SPINNER)} or {series(UNCOUNTED, NO_RUNTIME)}), 1) - 1)"
 
 THROUGHPUT = time_series(
     Panel(
@@ -273,8 +283,9 @@ THROUGHPUT = time_series(
     ),
     [
         range_query(
-            f"{PER_MINUTE} > 0 or {PER_MINUTE} unless on () {UNCOUNTED_SPINNERS}",
+            f"sum by (state) ({while_read(FINISHED)}) * 60 > on () group_left () {MORE_THAN}",
             "{{state}}",
+            min_step="1m",
         )
     ],
     unit="per minute",
@@ -306,6 +317,13 @@ DASHBOARD = dashboard(
         project_variable(),
         spinner_variable(),
         product_url_variable(),
+        query_variable(
+            "listed",
+            "Runs in the timeline",
+            f"query_result(topk({MOST_LISTED}, max by (run_id) ({active_by_need()})))",
+            regex=r'/\{run_id="(.+)"\}/',
+            hidden=True,
+        ),
     ],
     since="now-1h",
     refresh="30s",

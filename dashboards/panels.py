@@ -431,8 +431,17 @@ def dashboard(
     )
 
 
-def query_variable(name: str, label: str, query: str, *, regex: str = "", hidden: bool = False) -> core.Template:
-    """Return a variable with values from Prometheus; it allows several values and All.
+def query_variable(
+    name: str,
+    label: str,
+    query: str,
+    *,
+    regex: str = "",
+    hidden: bool = False,
+    one: bool = False,
+    all_value: str = ".*",
+) -> core.Template:
+    """Return a variable with values from Prometheus; it allows several values and All, or `one` value.
 
     A hidden one always has all values that its query returns.
     """
@@ -442,10 +451,10 @@ def query_variable(name: str, label: str, query: str, *, regex: str = "", hidden
         query={"query": query, "refId": f"{name}-values", "qryType": 1},
         dataSource=DATASOURCE,
         regex=regex,
-        multi=True,
-        includeAll=True,
-        allValue=None if hidden else ".*",
-        default="$__all",
+        multi=not one,
+        includeAll=not one,
+        allValue=None if hidden or one else all_value,
+        default=None if one else "$__all",
         hide=core.HIDE_VARIABLE if hidden else core.SHOW,
         refresh=core.REFRESH_ON_TIME_RANGE_CHANGE,
         sort=core.SORT_DISABLED if hidden else core.SORT_ALPHA_IGNORE_CASE_ASC,
@@ -457,14 +466,15 @@ def runtime_variable() -> core.Template:
     return query_variable("runtime", "Runtime", f"label_values({series('spinner_api_up')}, runtime)")
 
 
-def project_variable() -> core.Template:
+def project_variable(*, all_value: str = ".*") -> core.Template:
     """Return the variable for the projects of the selected runtimes."""
-    return query_variable("project", "Project", f"label_values({series('spinner_project_up', RUNTIME)}, project)")
+    query = f"label_values({series('spinner_project_up', RUNTIME)}, project)"
+    return query_variable("project", "Project", query, all_value=all_value)
 
 
-def spinner_variable() -> core.Template:
-    """Return the variable for the spinners of the selected projects."""
-    return query_variable("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)")
+def spinner_variable(*, one: bool = False) -> core.Template:
+    """Return the variable for the spinners of the selected projects; at most `one`, at first the first one."""
+    return query_variable("spinner", "Spinner", f"label_values({series('spinner_runs', PROJECT)}, spinner)", one=one)
 
 
 def custom_variable(name: str, label: str, values: Mapping[str, str]) -> core.Template:

@@ -25,6 +25,9 @@ All is `.*`: it also matches series that earlier versions recorded of a single r
 NAMED = 'runtime!=""'
 """Leaves out the series that earlier versions exposed of a single runtime: an upgrade replaced them."""
 
+NO_RUNTIME = 'runtime=""'
+"""Selects the sample without labels of a recording rule, which proves that the rule was evaluated."""
+
 PROJECT = f"{RUNTIME}, project=~`${{project:regex}}`"
 """Includes the runtime, because two runtimes can have projects with the same name."""
 
@@ -65,12 +68,6 @@ def per_run(name: str, *matchers: str) -> str:
 def per_selected_run(name: str, *matchers: str) -> str:
     """Return a metric of the selected runs."""
     return per_run(name, RUN, *matchers)
-
-
-def with_selected_status(expression: str) -> str:
-    """Filter an expression with a label `status`, a display status, to the selected statuses."""
-    selected = f'label_replace({expression}, "selected", "yes", "status", `${{status:regex}}`)'
-    return f'({selected} and on (selected) label_replace(vector(1), "selected", "yes", "", ""))'
 
 
 def outages() -> str:
@@ -137,7 +134,7 @@ def by_need(silence: str, age: str, *matchers: str) -> str:
     """Return each run with its display status; the value is higher for a run that needs a person more.
 
     `silence` is the silence of a run divided by its stall threshold, and `age` a number below 1 that puts runs of the
-    same status in an order while nothing else does. No part reads all runs twice, because there can be thousands.
+    same status in an order while nothing else does.
     """
     failed = per_run("spinner_run_failed_records", *matchers)
     not_completed = series("spinner_run_status", PROJECT, SPINNER, 'status!="completed"', *matchers)
@@ -159,6 +156,18 @@ def by_need(silence: str, age: str, *matchers: str) -> str:
     return f"(({f' or {ON_RUN} '.join(ranked)}) + {ON_RUN} group_left () ({within}))"
 
 
+def listed_by_need(most: int) -> str:
+    """Return the ids of the runs with a selected status that need a person most, as the rules have recorded.
+
+    A run that is not recorded yet is listed too if it has not ended. The status can be another one since.
+    """
+    recorded, selected = "project_spinner_run_status:spinner_run_status:need", "status=~`${status:regex}`"
+    need = series(recorded, PROJECT, SPINNER, selected)
+    shown_otherwise = series(recorded, PROJECT, SPINNER, 'status=~"stalled|overdue"')
+    active = f"{per_run('spinner_run_status', _ACTIVE, selected)} unless {ON_RUN} {shown_otherwise}"
+    return f"topk({most}, max by (run_id) (topk({most}, {need}) or {ON_RUN} ({active})))"
+
+
 _NEED = {
     "stalled": 9,
     "failed": 8,
@@ -172,6 +181,28 @@ _NEED = {
     "cancelled": 0,
 }
 """How much a run with a display status needs a person."""
+
+
+def active_by_need() -> str:
+    """Return the runs that were active within the range of the dashboard; the value is higher for a greater need.
+
+    Those that have ended since are found at every fifth minute, because all samples of a range are too many.
+    """
+    status = series("spinner_run_status", PROJECT, SPINNER, _ACTIVE)
+    ranked = [f"({recorded_stalls()} * 0 + {_NEED['stalled']})"]
+    for name in ("unknown", "running", "waiting", "queued"):
+        plain = per_run("spinner_run_status", equals("status", name))
+        silence = series(RECORDED_SILENCE, PROJECT, SPINNER)
+        ranked.append(
+            f"({plain} * {_NEED[name]} + {ON_RUN} (0.99 - 0.99 / (1 + {silence})) or {plain} * {_NEED[name]})"
+            if name == "running"
+            else f"{plain} * {_NEED[name]}"
+        )
+    ranked.append(f"{BY_RUN} (last_over_time({status}[$__range:5m]))")
+    return f"({' or '.join(ranked)})"
+
+
+_ACTIVE = 'status!~"completed|failed|cancelled"'
 
 RECORDED_SILENCE = "project_spinner_run:spinner_run_silence:ratio"
 """The recorded ratio of silence to stall threshold: only active runs have it."""
@@ -188,10 +219,9 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     """Return each run that has one of the statuses, with the number (`style.status_number`) of its display status."""
     # A range query reads the recorded ratio: it has the active runs only, while the exporter's own series also include
     # thousands of runs that have ended.
-    silence = series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)
-    rules = series("project_spinner_status:spinner_runs:max", PROJECT)
+    rules = series("project_spinner:spinner_run_failed_records:sum", NO_RUNTIME)
     parts = [
-        f"{_outside_outages(f'({silence} > 1)')} * 0 + {status_number('stalled')}",
+        f"{recorded_stalls(*matchers)} * 0 + {status_number('stalled')}",
         # Without the recording rules nobody knows which of the runs that should make progress are stalled.
         f"({per_run('spinner_run_stall_threshold_seconds', *matchers)} unless on () {rules}) * 0 + {UNKNOWN_NUMBER}",
     ]
@@ -214,42 +244,79 @@ def highest_hour(expression: str) -> str:
     return f"max_over_time({expression}[$__interval:1h] offset -30m)"
 
 
+RULES_RUN_EVERY = 30
+"""Seconds between two evaluations of what was known of runtimes and projects."""
+
+_SINCE_RULES = f"{3 * RULES_RUN_EVERY}s"
+"""A range that contains everything that was exposed after the last evaluation, also where it is stored late."""
+
+
 def lost_runtimes() -> str:
     """Return the selected runtimes that nobody reports, although they were not removed from a config.
 
-    An exporter reported them that is down, or has vanished within an hour; or SpinnerExporterDown pages for them. What
-    an exporter that is up no longer reports was removed.
+    The rules record what each target exposed when it was last scraped: while it is down, and for an hour after it has
+    vanished. SpinnerExporterDown can page for longer. What an exporter that is up no longer reports was removed.
     """
-    up = series("spinner_api_up", RUNTIME, NAMED)
+    known = _known("instance_runtime:spinner_api_up:known", "spinner_api_up", RUNTIME)
+    exposing = f"({series('spinner_api_up')} or {series('spinner_exporter_build_info')})"
     pages = series("ALERTS", RUNTIME, NAMED, equals("alertname", "SpinnerExporterDown"), FIRING[0])
     return (
-        f"(group by (runtime) (last_over_time({up}[1d]) and on (job, instance) {series('up')} == 0 "
-        f"or last_over_time({up}[1h]) unless on (job, instance) {series('up')} or {pages}) unless on (runtime) {up})"
+        f"(group by (runtime) ({known} unless on (job, instance) {exposing} or {pages}) "
+        f"unless on (runtime) {series('spinner_api_up', RUNTIME, NAMED)})"
     )
 
 
 def lost_projects(*matchers: str) -> str:
     """Return the projects that nobody reports, although they were not removed.
 
-    An exporter reported them that is down, or has vanished within an hour. A project was removed if its own target has
-    vanished, or if an exporter that is up no longer reports it.
+    The rules record what each target exposed when it was last scraped: while it is down, and for an hour after an
+    exporter has vanished. A project was removed if its own target has vanished, or if an exporter that is up no longer
+    reports it.
     """
-    up = series("spinner_project_up", NAMED, *matchers)
-    vanished = f"last_over_time({series('spinner_exporter_build_info')}[1h]) unless on (job, instance) {series('up')}"
+    known = _known("instance_project:spinner_project_up:known", "spinner_project_up", *matchers)
+    exposing = f"({series('spinner_exporter_build_info')} or {series('spinner_project_up')})"
     return (
-        f"(group by (runtime, project) (last_over_time({up}[1d]) and on (job, instance) {series('up')} == 0 or "
-        f"last_over_time({up}[1h]) and on (job, instance) ({vanished})) unless on (runtime, project) {up})"
+        f"(group by (runtime, project) ({known} unless on (job, instance) {exposing}) "
+        f"unless on (runtime, project) {series('spinner_project_up', NAMED, *matchers)})"
     )
+
+
+def _known(recorded: str, exposed: str, *matchers: str) -> str:
+    """Return what each target exposed when it was last scraped, also after the last evaluation of the rules."""
+    now = f"last_over_time({series(exposed, NAMED, *matchers)}[{_SINCE_RULES}])"
+    return f"({series(recorded, NAMED, *matchers)} or {now})"
+
+
+def rules_evaluated() -> str:
+    """Return one sample if the rules have recorded lately what is known; otherwise nobody knows what is lost."""
+    ages = (
+        f"time() - {series(record, NO_RUNTIME)} <= {3 * RULES_RUN_EVERY}"
+        for record in ("instance_runtime:spinner_api_up:known", "instance_project:spinner_project_up:known")
+    )
+    return f"({' and on () '.join(ages)})"
 
 
 def all_fresh(*matchers: str) -> str:
     """Return one sample if every selected runtime and project was read in its last scrape; otherwise nothing."""
     project = f"max by (runtime, project) ({series('spinner_project_up', *matchers)})"
     return (
-        f"(group({project} == 1) unless on () {project} == 0 "
+        f"(min({project}) == 1 and on () {rules_evaluated()} "
         f"unless on () max by (runtime) ({series('spinner_api_up', RUNTIME)}) == 0 "
         f"unless on () {lost_runtimes()} unless on () {lost_projects(*matchers)})"
     )
+
+
+def recorded_none(record: str, *matchers: str) -> str:
+    """Return one sample if a rule was evaluated and recorded nothing above 0 of the selected projects."""
+    return f"(group({series(record, NO_RUNTIME)}) unless on () {series(record, PROJECT, NAMED, *matchers)} > 0)"
+
+
+def recorded_stalls(*matchers: str) -> str:
+    """Return the stalled runs and their silence relative to the threshold, as recorded within the last minute.
+
+    It reads the active runs only, where `stalled_runs` also reads thousands of runs that have ended.
+    """
+    return _outside_outages(f"({series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)} > 1)")
 
 
 def or_zero(expression: str, known: str) -> str:
@@ -258,29 +325,29 @@ def or_zero(expression: str, known: str) -> str:
 
 
 def no_failed_records(known: str, *matchers: str) -> str:
-    """Return `known` if the failed records of all runs are known to be none.
+    """Return `known` if the failed records of these runs are known to be none.
 
     Of a run that has not ended they are known only while its project is read.
     """
     failed = per_run("spinner_run_failed_records", *matchers)
-    active = per_run("spinner_run_status", 'status!~"completed|failed|cancelled"', *matchers)
+    active = per_run("spinner_run_status", _ACTIVE, *matchers)
+    uncounted = f"{per_run('spinner_run_status', *matchers)} unless {ON_RUN} {failed}"
     return (
-        f"({known} unless on () ({failed} > 0) unless on () ({uncounted_runs(*matchers)}) "
-        f"unless on () ({active} unless on (runtime, project, spinner, run_id) {while_read(active)}))"
+        f"({known} unless on () ({failed} > 0) unless on () ({uncounted}) "
+        f"unless on () ({active} unless {ON_RUN} {while_read(active)}))"
     )
 
 
-def uncounted_runs(*matchers: str) -> str:
-    """Return the runs of which nobody knows how many records have failed."""
-    failed = per_run("spinner_run_failed_records", *matchers)
-    return f"{per_run('spinner_run_status', *matchers)} unless on (runtime, project, spinner, run_id) {failed}"
+def all_counted(known: str) -> str:
+    """Return `known` if it is recorded that the failed records of all selected runs are known."""
+    return f"({known} and on () {recorded_none('project_spinner:spinner_run_failed_records:unknown', SPINNER)})"
 
 
-def runs_without_progress_time(*matchers: str) -> str:
-    """Return the running runs of which nobody knows when they last made progress, so whether they are stalled."""
-    running = per_run("spinner_run_status", equals("status", "running"), *matchers)
-    progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
-    return f"({running} unless on (runtime, project, spinner, run_id) {progress})"
+def no_recorded_failures(known: str) -> str:
+    """Return `known`, which implies that all projects are read, if it is recorded that no record has failed."""
+    return (
+        f"({all_counted(known)} and on () {recorded_none('project_spinner:spinner_run_failed_records:sum', SPINNER)})"
+    )
 
 
 def targets_down() -> str:
@@ -301,7 +368,7 @@ def increase_in_range(name: str, *matchers: str) -> str:
     api = series("spinner_api_up", RUNTIME)
     watched = (
         f"(group by (runtime) ({api} offset $__range) or group by (runtime) "
-        f"({api} unless on (runtime) last_over_time({api}[1d] offset $__range)))"
+        f"({api} unless on (runtime) last_over_time({api}[1d:5m] offset $__range)))"
     )
     return f"sum({now} - {before} >= 0 or {now} and on (runtime) {watched})"
 

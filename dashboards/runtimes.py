@@ -5,14 +5,15 @@ from typing import Final
 from grafanalib import core
 
 from dashboards.panels import Column, GridPos, Panel, instant_query, table
-from dashboards.queries import RUNTIME, lost_projects, lost_runtimes, outages, series
-from dashboards.style import GREEN, ORANGE, RED, UNKNOWN, value_mapping
+from dashboards.queries import RUNTIME, lost_projects, lost_runtimes, outages, rules_evaluated, series
+from dashboards.style import GREEN, GREY, ORANGE, RED, UNKNOWN, value_mapping
 
 HEIGHT: Final = 4
 
 # The numbers of a column, the worst first, so that rows can be sorted by the lowest of their numbers. A query returns
 # a number for the unknown too: a column without any number would not be shown.
 _BAD, _UNKNOWN, _WARNING, _GOOD = 0, 1, 2, 3
+_NO_RULES = 1.5
 
 _API_UP = f"max by (runtime) ({series('spinner_api_up', RUNTIME)})"
 _PROJECT_UP = f"max by (runtime, project) ({series('spinner_project_up', RUNTIME)})"
@@ -37,12 +38,14 @@ _DATA = " or ".join(
         f"max by (runtime) ({series('spinner_exporter_stale_after_seconds', RUNTIME)})) "
         f"unless on (runtime) {_PROJECT_UP} == 1",
         f"{_WARNING} * group by (runtime) ({_API_UP} == 0 or {_PROJECT_UP} == 0 or {lost_projects(RUNTIME)})",
-        f"{_GOOD} * ({_API_UP} == 1) and on (runtime) {_PROJECT_UP} == 1",
+        f"{_GOOD} * ({_API_UP} == 1) and on (runtime) {_PROJECT_UP} == 1 and on () {rules_evaluated()}",
+        f"{_NO_RULES} * ({_API_UP} == 1) and on (runtime) {_PROJECT_UP} == 1",
         f"{_UNKNOWN} * group by (runtime) ({_API_UP})",
     )
 )
 
-_AGE = f"time() - max by (runtime) (last_over_time({_READ_AT}[1d])) and on (runtime) ({_API_UP} or {lost_runtimes()})"
+_LAST_READ_AT = series("runtime:spinner_exporter_snapshot_timestamp_seconds:last", RUNTIME)
+_AGE = f"time() - (max by (runtime) ({_READ_AT}) or {_LAST_READ_AT}) and on (runtime) ({_API_UP} or {lost_runtimes()})"
 
 _UP_OR_DOWN = value_mapping(
     {str(_BAD): ("✖ DOWN", RED), str(_UNKNOWN): UNKNOWN, str(_GOOD): ("✔ up", GREEN)},
@@ -58,7 +61,8 @@ def runtimes(panel_id: int) -> core.Panel:
             "Whether the other panels can be trusted. API or worker service DOWN: see the runbook of SpinnerApiDown or "
             "SpinnerRuntimeDown. Incomplete: the API or a project could not be read in the last scrape. Stale: nothing "
             "was read for so long that the exporter shows no runs. Unknown: no exporter reports the runtime, see the "
-            "runbook of SpinnerExporterDown. Data age is the time since the last read that succeeded.",
+            "runbook of SpinnerExporterDown. No rules: alerts/recording.rules.yml is not evaluated, so nobody knows "
+            "whether a runtime or project is missing here. Data age is the time since the last read that succeeded.",
             GridPos(x=0, y=0, w=24, h=HEIGHT),
         ),
         [instant_query(query) for query in (_API, _WORKER_SERVICE, _DATA, _AGE)],
@@ -75,6 +79,7 @@ def runtimes(panel_id: int) -> core.Panel:
                         {
                             str(_BAD): ("✖ stale", RED),
                             str(_UNKNOWN): UNKNOWN,
+                            str(_NO_RULES): ("? no rules", GREY),
                             str(_WARNING): ("▲ incomplete", ORANGE),
                             str(_GOOD): ("✔ fresh", GREEN),
                         }

@@ -12,7 +12,7 @@ from dashboards.panels import (
     stat,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_fresh, or_zero, series, uncounted_runs
+from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series
 from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresholds
 
 UID = "spinner-health"
@@ -92,7 +92,7 @@ FAILURE_RATIO = stat(
         well_only_if_fresh(
             f"(sum(avg_over_time({FAILED_RATE}[$__range])) / (sum(avg_over_time({STATE_RATE}[$__range])) > 0))",
             MANY_FAILED,
-            known=f"({FRESH} unless on () ({uncounted_runs()}))",
+            known=all_counted(FRESH),
         )
     ),
     unit="ratio",
@@ -126,9 +126,9 @@ DURATIONS = time_series(
         GridPos(x=0, y=4, w=12, h=9),
     ),
     [
-        range_query(f"max(quantile_over_time(0.5, {P50}[1h]))", "median", min_step=EVERY),
-        range_query(f"max(quantile_over_time(0.5, {P95}[1h]))", "95th percentile", min_step=EVERY),
-        range_query(f"max(quantile_over_time(0.5, {P50}[1h] offset 1w))", "median one week earlier", min_step=EVERY),
+        range_query(f"max({P50})", "median", min_step=EVERY),
+        range_query(f"max({P95})", "95th percentile", min_step=EVERY),
+        range_query(f"max({P50} offset 1w)", "median one week earlier", min_step=EVERY),
     ],
     unit="duration",
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
@@ -196,7 +196,7 @@ DASHBOARD = dashboard(
     variables=[
         runtime_variable(),
         project_variable(),
-        spinner_variable(),
+        spinner_variable(one=True),
     ],
     since="now-14d",
     annotations=[STARTS],

@@ -157,18 +157,33 @@ class Page:
         return step, max(step + minimum, 4 * minimum)
 
     def _all(self, variable: Mapping[str, Any]) -> str:
-        """Return what All stands for."""
+        """Return what is chosen at first: what All stands for, or the first value."""
         if variable.get("allValue"):
             return str(variable["allValue"])
+        if not variable.get("includeAll"):
+            return self._first(variable)
         match = re.fullmatch(r"query_result\((.+)\)", variable["query"]["query"])
         assert match, f"{variable['name']} needs an allValue, or a query_result"
-        answer = self._ask("query", query=interpolate(match[1], self._variables), time=self.time.end)
+        seconds = round(self.time.end - self.time.start)
+        variables = self._variables | {"__range": f"{seconds}s"}
+        answer = self._ask("query", query=interpolate(match[1], variables), time=self.time.end)
         pattern = re.compile(variable["regex"].strip("/"))
         texts = [
             "{" + ",".join(f'{name}="{value}"' for name, value in each["metric"].items()) + "}"
             for each in answer["result"]
         ]
         return _joined([found[1] for text in texts if (found := pattern.search(text))])
+
+    def _first(self, variable: Mapping[str, Any]) -> str:
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+        assert match, variable["query"]
+        parameters = {
+            "match[]": interpolate(match[1], self._variables),
+            "start": str(self.time.start),
+            "end": str(self.time.end),
+        }
+        answer = httpx.get(f"{self._url}/api/v1/label/{match[2]}/values", params=parameters, verify=False).json()
+        return re.escape(min(answer["data"], key=str.casefold, default=""))
 
     def _ask(self, resource: str, **parameters: Any) -> Any:
         # Loading certificates, which plain HTTP does not need, would take twenty times as long as the query.

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from dashboards.__main__ import DASHBOARDS, DIST
+from dashboards.queries import rules_evaluated
 from tests.dashboards.display import Verdict
 from tests.dashboards.grafana import Page
 from tests.dashboards.shown import Shown, show
-from tests.stack.programs import ROOT, exporter, exporter_with, kill, number, prometheus, runtime, until
+from tests.dashboards.test_queries import quick_rules
+from tests.stack.programs import exporter, exporter_with, kill, number, prometheus, runtime, until
 
 BOARDS = {uid: json.loads((DIST / f"{uid}.json").read_text()) for uid in DASHBOARDS}
 
@@ -56,10 +58,12 @@ def world(folder: Path) -> Iterator[tuple[str, str, str, str]]:
         runtime(folder / "clinic", scenario="stalled", seed=2) as clinic,
         _exporter(folder / "shop", shop) as one,
         _exporter(folder / "clinic", clinic) as other,
-        prometheus(folder, one, other, rules=ROOT / "alerts" / "*.rules.yml") as url,
+        prometheus(folder, one, other, rules=quick_rules(folder, without_for=False)) as url,
     ):
         until(lambda: number(url, "count(spinner_api_up) + sum(up)") == 4, "both exporters are scraped")
         until(lambda: number(url, 'count(ALERTS{alertname="SpinnerWatchdog"})') == 1, "the rules are evaluated")
+        until(lambda: number(url, f"count({rules_evaluated()})") == 1, "it is recorded what is known")
+        until(lambda: number(url, 'count(project_spinner:spinner_run_failed_records:sum{runtime=""})') == 1, "and sums")
         yield url, one, other, shop
 
 

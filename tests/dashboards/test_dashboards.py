@@ -234,7 +234,7 @@ def test_a_query_never_mixes_runs_of_different_runtimes(uid: str, panel: dict[st
 def test_dashboards_with_long_ranges_use_recording_rules(uid: str) -> None:
     recorded = re.compile(r"\w+:spinner_\w+:\w+")
     # Other series are read of the present and of the last day, to see whether the data are fresh.
-    present = re.compile(r"spinner_\w+(\{[^}]*\})?(?! offset)(\[1[dh]\]|[^\w\[{])")
+    present = re.compile(r"spinner_\w+(\{[^}]*\})?(?! offset)(\[(1[dh]|90s)\]|[^\w\[{])")
     for panel in BOARDS[uid]["panels"]:
         for target in panel["targets"]:
             expression = recorded.sub("", interpolate(target["expr"], {}))
@@ -246,7 +246,7 @@ def test_recording_rules_are_evaluated_within_the_lookback_time() -> None:
     """Prometheus looks back 5 minutes for a sample, so a graph would have gaps with a longer interval."""
     groups = yaml.safe_load(queries.RULES.read_text())["groups"]
     intervals = {group["name"]: group["interval"] for group in groups}
-    assert set(intervals.values()) <= {"1m", "5m"}, intervals
+    assert set(intervals.values()) <= {"30s", "1m", "5m"}, intervals
     assert intervals["spinner_recording_1h"] == spinner_health.EVERY
 
 

@@ -49,7 +49,7 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         runtime(homes["stalled"], scenario=homes["stalled"] / "scenario.yaml", speed=240, seed=2) as stalled,
         exporter(homes["healthy"], healthy, settings) as alone,
         exporter_with(_of_two(both, healthy, stalled, settings)) as pair,
-        prometheus(folder, alone, pair, rules=_quick_rules(folder)) as url,
+        prometheus(folder, alone, pair, rules=quick_rules(folder)) as url,
     ):
         until(
             lambda: query(url, 'ALERTS{alertname="SpinnerRunStalled"}'), "the stalled run's alert is pending or firing"
@@ -68,15 +68,16 @@ def _of_two(file: Path, healthy: str, stalled: str, settings: str) -> Path:
     return file
 
 
-def _quick_rules(folder: Path) -> Path:
-    """The rules, evaluated every second and without `for`, because the scenarios run faster than real time."""
+def quick_rules(folder: Path, *, without_for: bool = True) -> Path:
+    """The rules, evaluated every second, and without `for` where scenarios run faster than real time."""
     groups = []
     for file in sorted((ROOT / "alerts").glob("*.rules.yml")):
         groups += yaml.safe_load(file.read_text())["groups"]
     for group in groups:
         group["interval"] = "1s"
         for rule in group["rules"]:
-            rule.pop("for", None)
+            if without_for:
+                rule.pop("for", None)
             # Subqueries evaluate at whole minutes, and an accelerated scenario may be over before the next one.
             rule["expr"] = rule["expr"].replace(":1m]", ":1s]")
     rules = folder / "rules.yml"
@@ -151,7 +152,13 @@ def test_a_stalled_run_is_shown_as_stalled_and_a_completed_one_with_failures_is_
     board = BOARDS["spinner-jobs"]
     table = next(panel for panel in board["panels"] if panel["title"] == "Runs")
 
+    listed = next(each for each in board["templating"]["list"] if each["name"] == "listed")
+    match = re.fullmatch(r"query_result\((.+)\)", listed["query"]["query"])
+    assert match
+
     def shown(**chosen: str) -> dict[tuple[str, str], str]:
+        ids = [labels["run_id"] for labels, _ in query(scenarios, interpolate(match[1], chosen))]
+        chosen["listed"] = f"({'|'.join(ids)})"
         rows = query(scenarios, interpolate(table["targets"][0]["expr"], chosen))
         runs = {run_of(labels): labels["status"] for labels, _ in rows}
         assert len(runs) == len(rows), "a run has exactly one status"
@@ -193,9 +200,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         lines.append(f"# TYPE {name} unknown")
         for project, (at, most) in PEAKS.items():
             lines += [f'{name}{{project="{project}"}} {most if at <= now < at + HOUR else 1} {now}' for now in times]
-    lines.append("# TYPE meter:spinner_plan_used:ratio unknown")
+    lines.append("# TYPE meter:spinner_plan_used:max1h unknown")
+    # Samples of the plan are five minutes apart, and each hour's maximum includes those of the hour before.
+    within_an_hour = range(FULL - 10 * MINUTE, FULL + HOUR - 5 * MINUTE)
     lines += [
-        f'meter:spinner_plan_used:ratio{{meter="jobs_month"}} {1 if FULL - 10 * MINUTE <= now < FULL else 0.5} {now}'
+        f'meter:spinner_plan_used:max1h{{meter="jobs_month"}} {1 if now in within_an_hour else 0.5} {now}'
         for now in times
     ]
     (folder / "samples.om").write_text("\n".join([*lines, "# EOF\n"]))

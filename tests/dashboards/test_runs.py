@@ -1,7 +1,8 @@
 """Checks the table of runs on Jobs, as Grafana shows it: what is listed, in which order, and what is said of a run."""
 
+import contextlib
 import json
-import subprocess
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 from dashboards.__main__ import DIST
 from dashboards.jobs import MOST_LISTED
+from dashboards.queries import RULES
 from tests.dashboards.grafana import Page
 from tests.dashboards.shown import Shown, show
-from tests.stack.programs import program, prometheus
+from tests.stack.programs import prometheus_with
+from tests.unknown.remote_write import RemoteWriter, labels_of
+from tests.unknown.rule_engine import RuleEngine
 
 BOARD = json.loads((DIST / "spinner-jobs.json").read_text())
 NOW = 1_795_932_000  # 2026-11-29 06:00 UTC
@@ -43,11 +47,7 @@ def run(run_id: str, status: str, project: str = "Sales", spinner: str = "Welcom
 
 
 def silent(run_id: str, seconds: float, threshold: float = 600) -> Samples:
-    labels = f'runtime="eu",project="Sales",spinner="Welcome",run_id="{run_id}"'
-    return {
-        **run(run_id, "running", last_progress_timestamp_seconds=NOW - seconds, stall_threshold_seconds=threshold),
-        f"project_spinner_run:spinner_run_silence:ratio{{{labels}}}": seconds / threshold,
-    }
+    return run(run_id, "running", last_progress_timestamp_seconds=NOW - seconds, stall_threshold_seconds=threshold)
 
 
 def ended(run_id: str, status: str, minutes: float, *, failed: int = 0, **labels: str) -> Samples:
@@ -56,16 +56,17 @@ def ended(run_id: str, status: str, minutes: float, *, failed: int = 0, **labels
 
 @contextmanager
 def recorded(folder: Path, samples: Samples) -> Iterator[str]:
-    """Run a Prometheus that has these samples."""
-    names = sorted({key.partition("{")[0] for key in samples})
-    lines = []
-    for name in names:
-        lines.append(f"# TYPE {name} unknown")
-        lines += [f"{key} {value} {NOW}" for key, value in samples.items() if key.partition("{")[0] == name]
-    (folder / "samples.om").write_text("\n".join([*lines, "# EOF\n"]))
-    create = ("tsdb", "create-blocks-from", "openmetrics", "samples.om", "prometheus")
-    subprocess.run([program("promtool"), *create], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    with prometheus(folder, keep="100y") as url:
+    """Run a Prometheus that has these samples, and what the rules record of them."""
+    with (
+        prometheus_with(folder, {}, "--web.enable-remote-write-receiver", "--storage.tsdb.retention.time=100y") as url,
+        contextlib.closing(RemoteWriter(url)) as writer,
+        contextlib.closing(RuleEngine(url, writer, RULES)) as rules,
+    ):
+        for selector, value in samples.items():
+            name, _, labels = selector.partition("{")
+            writer.add(labels_of(name, dict(re.findall(r'(\w+)="([^"]*)"', labels))), NOW, value)
+        writer.flush()
+        rules.evaluate(NOW)
         yield url
 
 
@@ -109,6 +110,20 @@ def test_what_needs_a_person_comes_first(tmp_path: Path) -> None:
         assert column(jobs(url, status="stalled"), "Run") == ["stalled"]
         assert column(jobs(url, status="failures"), "Run") == ["some failed"]
         assert column(jobs(url, status="running"), "Run") == ["silent", "moving"]
+
+
+def test_a_run_that_is_not_recorded_yet_is_listed_if_it_has_not_ended(tmp_path: Path) -> None:
+    with (
+        recorded(tmp_path, fresh("Sales") | ended("a", "completed", 1)) as url,
+        contextlib.closing(RemoteWriter(url)) as writer,
+    ):
+        labels = {"runtime": "eu", "project": "Sales", "spinner": "Welcome", "run_id": "new"}
+        writer.add(labels_of("spinner_run_status", labels | {"status": "running"}), NOW, 1)
+        writer.add(labels_of("spinner_run_created_timestamp_seconds", labels), NOW, NOW - 5)
+        writer.flush()
+        assert sorted(column(jobs(url), "Run")) == ["a", "new"]
+        assert column(jobs(url, status="running"), "Run") == ["new"]
+        assert "no runs" in str(jobs(url, status="waiting")["Runs"])
 
 
 def test_of_many_runs_those_that_need_a_person_are_listed(tmp_path: Path) -> None:

@@ -243,6 +243,12 @@ async def prometheus_down(made: World) -> None:
     made.is_scraping = True
 
 
+async def dies_unseen(made: World) -> None:
+    """The first exporter dies while Prometheus is down for ten minutes."""
+    made.kill("a:10095")
+    await prometheus_down(made)
+
+
 WORKER_DOWN = RuntimeDown(at=Duration(WARM_UP * 60), lasts=Duration(4 * HOUR), unnoticed=Duration(20 * 60))
 STALL = Stall(at=Duration(WARM_UP * 60), spinner="Reminders")
 
@@ -296,9 +302,10 @@ OTHER_PROJECT = {
 
 ALERTS = frozenset({"Firing alerts", "Alerts"})
 RECORDED = {
-    LIVE_OPS: ALERTS | {"Records per minute"},
+    LIVE_OPS: EVERY_PANEL[LIVE_OPS] - HEAD,
     HEALTH: EVERY_PANEL[HEALTH],
     CAPACITY: EVERY_PANEL[CAPACITY] - {"Plan"},
+    EXPORTER: frozenset({"Projects that cannot be read"}),
 }
 """What needs the recording rules, or shows that they are missing."""
 
@@ -389,6 +396,14 @@ SITUATIONS = (
     Situation("the runtime's clock is 5 hours ahead", clock_differs(5), as_before, (10,), NO_PANEL),
     Situation("the runtime's clock is 5 hours behind", clock_differs(-5), as_before, (10,), NO_PANEL),
     Situation("Prometheus was down for 10 minutes", one, prometheus_down, (11, 20), NO_PANEL),
+    Situation(
+        "one of two exporters that share the projects died while Prometheus was down",
+        shards,
+        dies_unseen,
+        (11, 20),
+        every_panel(OTHER_SHARD),
+        pages_within=17,
+    ),
     Situation("Prometheus is empty", nothing, as_before, (10,), EVERY_PANEL, pages_within=7, warm_up=0),
     Situation("the recording rules are not loaded", one, as_before, (20,), RECORDED, rules=ALERTS_ONLY, warm_up=0),
     Situation("the exporter was restarted without storage", one, restart, (1, 10), NO_PANEL),
