@@ -401,7 +401,8 @@ SITUATIONS = (
         shards,
         dies_unseen,
         (11, 20),
-        every_panel(OTHER_SHARD),
+        # The chosen run is one of the other exporter, and has just begun.
+        every_panel(OTHER_SHARD | {JOBS: OTHER_SHARD[JOBS] | {"Progress", "Records per minute"}}),
         pages_within=17,
     ),
     Situation("Prometheus is empty", nothing, as_before, (10,), EVERY_PANEL, pages_within=7, warm_up=0),
