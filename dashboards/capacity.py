@@ -36,15 +36,20 @@ ALL_PROJECTS = "^$"
 """The pattern of All: it matches what is recorded over all projects, so that not each of them has to be read."""
 
 
+DAY_BEFORE = " offset -1d"
+"""A day is recorded at its end, and shown at its beginning: Saturday's runs stand at Saturday."""
+
+
 def recorded(level: str, metric: str, offset: str = "") -> str:
     """Return a recorded metric of the selected projects, or of all of them together."""
     of_project, of_all = (f"{series(f'{each}{level}:{metric}', PROJECT)}{offset}" for each in ("project", "runtime"))
     return f"({of_project} or {of_all})"
 
 
-FINISHED = recorded("_status", "spinner_runs_finished:increase1d")
+FINISHED_FROM = recorded("_status", "spinner_runs_finished:increase1d", DAY_BEFORE)
 STARTED = recorded("", "spinner_runs_started:increase1d")
 RECORDS = recorded("_state", "spinner_records_processed:increase1d")
+RECORDS_FROM = recorded("_state", "spinner_records_processed:increase1d", DAY_BEFORE)
 # The recording rule has the value at the end of each hour; the chart shows it at the beginning.
 HOURS = recorded("", "spinner_records_processed:increase1h", " offset -1h")
 CONCURRENT = f"sum({recorded('', 'spinner_runs_running:max1h')})"
@@ -135,11 +140,11 @@ RUNS_PER_DAY = time_series(
     Panel(
         5,
         "Runs per day",
-        "Runs that ended in the 24 hours before each bar, by status. If more of them fail than a month ago, see "
-        "Spinner health.",
+        "Runs that ended in the 24 hours from each bar on, by status; the last whole day is yesterday. If more of them "
+        "fail than a month ago, see Spinner health.",
         GridPos(x=0, y=4, w=12, h=8),
     ),
-    [range_query(f"sum by (status) ({FINISHED})", "{{status}}", min_step="1d")],
+    [range_query(f"sum by (status) ({FINISHED_FROM})", "{{status}}", min_step="1d")],
     empty=DAYS,
     colours={"completed": GREEN, "failed": RED, "cancelled": GREY, "unknown": ORANGE},
     stacked=True,
@@ -150,10 +155,10 @@ RECORDS_PER_DAY = time_series(
     Panel(
         6,
         "Records per day",
-        "Records that finished in the 24 hours before each bar, by state. The plan's records meter counts these.",
+        "Records that finished in the 24 hours from each bar on, by state. The plan's records meter counts these.",
         GridPos(x=12, y=4, w=12, h=8),
     ),
-    [range_query(f"sum by (state) ({RECORDS})", "{{state}}", min_step="1d")],
+    [range_query(f"sum by (state) ({RECORDS_FROM})", "{{state}}", min_step="1d")],
     empty=DAYS,
     colours={"completed": GREEN, "failed": RED},
     stacked=True,

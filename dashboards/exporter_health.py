@@ -112,6 +112,7 @@ REQUESTS = time_series(
         )
     ],
     unit="rate",
+    many=True,
     empty="? No request in this range",
     colours={"200": GREEN, "304": BLUE, "401": RED, "403": RED, "429": ORANGE, "error": RED},
     stacked=True,
@@ -161,6 +162,7 @@ SKIPPED = time_series(
             "unmapped status: {{label}}",
         ),
     ],
+    many=True,
     empty="? No data in this range",
 )
 

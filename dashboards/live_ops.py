@@ -24,6 +24,7 @@ from dashboards.queries import (
     NO_RUNTIME,
     PROJECT,
     REPLICAS,
+    SELECTED_ALERTS,
     SPINNER,
     active_by_need,
     all_counted,
@@ -49,6 +50,7 @@ from dashboards.style import (
     ORANGE,
     PURPLE,
     RED,
+    TEXT,
     UNKNOWN,
     status_number_mappings,
     thresholds,
@@ -178,11 +180,13 @@ FAILED_RECORDS_TODAY = stat(
     since="now/d",
 )
 
-FIRING_ALERTS = f"max by (alertname, severity, runtime, project, spinner, run_id) ({series('ALERTS', *FIRING_NOW)})"
+ALERT_LABELS = "alertname, severity, runtime, project, spinner, run_id"
+FIRING_ALERTS = f"max by ({ALERT_LABELS}) ({series('ALERTS', *FIRING_NOW, *SELECTED_ALERTS)})"
+SINCE = f"max by ({ALERT_LABELS}) ({series('ALERTS_FOR_STATE', *FIRING_NOW[1:], *SELECTED_ALERTS)})"
 # SpinnerWatchdog always fires: without it Prometheus does not evaluate the rules. No rule fires for what is not known.
 NOTHING_FIRES = (
     f"(group({series('ALERTS', equals('alertname', 'SpinnerWatchdog'))}) and on () {FRESH} "
-    f"unless on () {series('ALERTS', *FIRING_NOW)})"
+    f"unless on () {series('ALERTS', *FIRING_NOW, *SELECTED_ALERTS)})"
 )
 
 FIRING = stat(
@@ -219,11 +223,14 @@ ALERTS = table(
     Panel(
         10,
         "Alerts",
-        "Alerts that are firing now, pages first. The runbook of each alert (alerts/runbooks) says what it means and "
-        "what to do.",
+        "Alerts of the selected runtimes and projects that are firing now, pages first. The runbook of each alert "
+        "(alerts/runbooks) says what it means and what to do.",
         GridPos(x=14, y=HEIGHT + 7, w=10, h=7),
     ),
-    [instant_query(f'{FIRING_ALERTS} or label_replace({NOTHING_FIRES}, "severity", "none", "", "")')],
+    [
+        instant_query(f'{FIRING_ALERTS} or label_replace({NOTHING_FIRES}, "severity", "none", "", "")'),
+        instant_query(f"({SINCE} and on ({ALERT_LABELS}) {FIRING_ALERTS}) * 1000"),
+    ],
     [
         Column(
             "severity",
@@ -235,6 +242,8 @@ ALERTS = table(
             ],
         ),
         Column("alertname", "Alert", wrap=True),
+        Column("Value #B", "Since", "time", width=97, empty=("", TEXT)),
+        Column("project", "Project", width=100, wrap=True),
         Column(
             "spinner",
             "Spinner",
@@ -245,7 +254,7 @@ ALERTS = table(
     ],
     empty="? unknown: the rules are not evaluated, or the data are not fresh",
     sort=("severity", False),
-    hidden=("Value", "runtime", "project"),
+    hidden=("Value #A", "runtime"),
 )
 
 STEPS = bar_gauge(

@@ -179,8 +179,13 @@ def time_series(
     bars: bool = False,
     limit: float | None = None,
     axis_max: float | None = None,
+    many: bool = False,
 ) -> core.Panel:
-    """Show lines or bars over time. `colours` maps a legend to its colour; `limit` draws a dashed line."""
+    """Show lines or bars over time. `colours` maps a legend to its colour; `limit` draws a dashed line.
+
+    The axis includes the limit, so that it does not reach to 10,000% where everything is zero. The legend of `many`
+    series is a table, the highest first.
+    """
     fixed = [
         by_name(name, {"color": {"mode": "fixed", "fixedColor": colour}}) for name, colour in (colours or {}).items()
     ]
@@ -196,7 +201,8 @@ def time_series(
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
         tooltipMode="multi",
         tooltipSort="desc",
-        legendDisplayMode="list",
+        legendDisplayMode="table" if many else "list",
+        legendCalcs=["max", "lastNotNull"] if many else [],
         thresholdsStyleMode="off" if limit is None else "dashed",
         overrides=fixed,
         extraJson=extra(
@@ -205,9 +211,9 @@ def time_series(
                 "min": 0,
                 "max": axis_max,
                 "noValue": empty,
-                "custom": {"insertNulls": False},
+                "custom": {"insertNulls": False} | ({} if limit is None else {"axisSoftMax": limit}),
             },
-            options={"legend": {"showLegend": True}},
+            options={"legend": {"showLegend": True} | ({"sortBy": "Max", "sortDesc": True} if many else {})},
         ),
     )
 
@@ -274,7 +280,14 @@ def table(
             options={
                 "cellHeight": "sm",
                 "enablePagination": paginated,
-                "footer": {"show": False, "reducer": ["sum"], "fields": "", "countRows": False},
+                # Grafana 11 to 12.1 reads this option, later versions read the other.
+                "footer": {
+                    "show": False,
+                    "reducer": ["sum"],
+                    "fields": "",
+                    "countRows": False,
+                    "enablePagination": paginated,
+                },
             },
         ),
     )
@@ -411,7 +424,10 @@ def dashboard(
     refresh: str = "",
     annotations: Sequence[dict[str, Any]] = (),
 ) -> core.Dashboard:
-    """Return a dashboard with what all share: the data source variable, links to the other dashboards, times in UTC."""
+    """Return a dashboard with what all share: the data source variable, links to the other dashboards, times in UTC.
+
+    Each dashboard begins with its own time range: an hour of Live Ops says nothing on Capacity.
+    """
     return core.Dashboard(
         uid=uid,
         title=title,
@@ -425,7 +441,7 @@ def dashboard(
         templating=core.Templating([_datasource(), *variables]),
         annotations=core.Annotations([ALERT_ANNOTATIONS, *annotations]),
         links=[
-            core.DashboardLink(title="Spinners", tags=[TAG], asDropdown=False, includeVars=True, keepTime=True),
+            core.DashboardLink(title="Spinners", tags=[TAG], asDropdown=False, includeVars=True, keepTime=False),
         ],
         panels=list(panels),
     )

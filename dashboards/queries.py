@@ -41,6 +41,9 @@ ON_RUN = "on (runtime, project, spinner, run_id)"
 REPLICAS = "max without (instance, pod)"
 """Deduplicates the series of two exporters that read the same runtime."""
 
+SELECTED_ALERTS = ("runtime=~`(${runtime:regex})|`", "project=~`(${project:regex})|`")
+"""Alerts of the selected runtimes and projects, and those that belong to none, such as of a target that is down."""
+
 FIRING = ('alertstate="firing"', 'alertname=~"Spinner.+"', 'severity=~"page|ticket"')
 
 
@@ -388,6 +391,7 @@ def _labels() -> dict[str, tuple[str, ...]]:
     groups = yaml.safe_load(RULES.read_text())["groups"]
     recorded = {rule["record"]: () for group in groups for rule in group["rules"]}
     # ALERTS and the process metrics come from Prometheus and from the client library.
-    alerts = {"ALERTS": ("alertname", "alertstate", "severity", "runtime", "project", "spinner", "run_id")}
+    names = ("alertname", "severity", "runtime", "project", "spinner", "run_id")
+    alerts = {"ALERTS": (*names, "alertstate"), "ALERTS_FOR_STATE": names}
     process = dict.fromkeys(("up", "process_resident_memory_bytes", "scrape_samples_scraped"), ())
     return {**catalogue.names(), **recorded, **alerts, **process}

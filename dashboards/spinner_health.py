@@ -158,6 +158,7 @@ BY_STEP = time_series(
     ),
     [range_query(f"max by (spinner, step) ({STEPS})", "{{spinner}}: {{step}}")],
     unit="ratio",
+    many=True,
     empty="? No failed record reported in this range",
 )
 

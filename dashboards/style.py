@@ -46,6 +46,8 @@ UNITS: Final = {
     "count": "locale",
     "ratio": "percentunit",
     "duration": "s",
+    "duration in words": "dtdurations",
+    "duration to compare": "dtdhms",
     "time": "time:MM-DD HH:mm",
     "per minute": "/min",
     "rate": "reqps",

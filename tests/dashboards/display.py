@@ -109,6 +109,10 @@ def _formatted(number: float, unit: str, decimals: int | None) -> str:
         return _fixed(number * 100, decimals) + "%"
     if unit == "s":
         return _seconds(number, decimals)
+    if unit == "dtdurations":
+        return _words(number, decimals or 0)
+    if unit == "dtdhms":
+        return _clock(number)
     if unit == "time:MM-DD HH:mm":
         return datetime.fromtimestamp(number / 1000, UTC).strftime("%m-%d %H:%M")
     if unit == "bytes":
@@ -141,6 +145,28 @@ def _seconds(number: float, decimals: int | None) -> str:
             value = number / divisor
             return f"{_fixed(value, decimals)} {suffix}{'s' if abs(value) > 1 else ''}"
     raise AssertionError(number)
+
+
+def _words(number: float, decimals: int) -> str:
+    """Return a duration as `toDuration` does: the largest unit, and `decimals` smaller ones."""
+    if number == 0:
+        return "0 seconds"
+    rest = round(number * 1000)
+    parts: list[str] = []
+    for name, size in (
+        ("year", 31536e6), ("month", 2592e6), ("week", 6048e5), ("day", 864e5), ("hour", 36e5), ("minute", 6e4),
+        ("second", 1e3), ("millisecond", 1),
+    ):  # fmt: skip
+        if (rest >= size or parts) and len(parts) <= decimals:
+            whole, rest = divmod(rest, int(size))
+            parts.append(f"{whole} {name}{'' if whole == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def _clock(number: float) -> str:
+    """Return a duration as `toDurationInDaysHoursMinutesSeconds` does."""
+    days, seconds = divmod(math.floor(number), 86_400)
+    return f"{f'{days} d ' if days else ''}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def _scaled(number: float, factor: int, suffixes: Sequence[str], decimals: int | None) -> str:

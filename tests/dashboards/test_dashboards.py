@@ -85,7 +85,7 @@ def test_a_dashboard_is_tagged_linked_and_in_utc(uid: str) -> None:
     (link,) = board["links"]
     assert link["tags"] == [TAG]
     assert link["includeVars"]
-    assert link["keepTime"]
+    assert not link["keepTime"], "each dashboard has a time range of its own"
 
 
 def urls(tree: Any) -> Iterator[str]:
@@ -105,6 +105,22 @@ def test_no_value_can_add_a_part_to_the_url_of_a_link(uid: str) -> None:
             name, _, form = variable.partition(":")
             # Grafana writes the latter as parameters, and encodes their values.
             assert form in ("percentencode", "queryparam") or name == "__url_time_range", f"{variable} in {url}"
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_table_with_pages_has_them_in_every_version_of_grafana(uid: str, panel: dict[str, Any]) -> None:
+    if panel["type"] == "table":
+        options = panel["options"]
+        assert options["footer"]["enablePagination"] == options["enablePagination"], (
+            "11 to 12.1 reads that of the footer"
+        )
+    if panel["type"] == "state-timeline":
+        assert panel["options"]["perPage"]
+
+
+def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
+    (panel,) = (panel for panel in BOARDS["spinner-capacity"]["panels"] if panel["title"] == "Plan usage")
+    assert panel["fieldConfig"]["defaults"]["custom"]["axisSoftMax"] == 1
 
 
 def test_live_ops_refreshes_by_itself_and_jobs_does_not() -> None:

@@ -594,6 +594,23 @@ def test_no_alert_is_certain_only_if_rules_are_evaluated_on_fresh_data(
     check(tmp_path, series, {card: {} if count is None else {"{}": count}})
 
 
+def test_alerts_are_those_of_the_selected_projects_and_those_of_none(tmp_path: Path) -> None:
+    of_sales = {key.replace('runtime="shop"', 'runtime="shop", project="Sales"'): each for key, each in PAGE.items()}
+    (card,) = expressions("spinner-live-ops", "Firing alerts")
+    for_sales, for_clinic = (interpolate(card, {"project": project}) for project in ("Sales", "Clinic"))
+    series = HEALTHY | WATCHDOG
+    check(tmp_path, series | of_sales, {for_sales: {"{}": 1}, for_clinic: {"{}": 0}, card: {"{}": 1}})
+    check(tmp_path, series | PAGE, {for_sales: {"{}": 1}, for_clinic: {"{}": 1}})
+
+
+def test_an_alert_says_since_when_it_is_active(tmp_path: Path) -> None:
+    _, since = expressions("spinner-live-ops", "Alerts")
+    labels = '{alertname="SpinnerRunStalled", severity="page", runtime="shop"}'
+    series = HEALTHY | PAGE | {f"ALERTS_FOR_STATE{labels}": "1200x60"}
+    check(tmp_path, series, {since: {labels: 1_200_000}})
+    check(tmp_path, HEALTHY | {f"ALERTS_FOR_STATE{labels}": "1200x60"}, {since: {}})
+
+
 def expressions(uid: str, title: str) -> list[str]:
     """The queries of a panel."""
     (panel,) = (each for each in BOARDS[uid]["panels"] if each["title"] == title)

@@ -200,6 +200,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         lines.append(f"# TYPE {name} unknown")
         for project, (at, most) in PEAKS.items():
             lines += [f'{name}{{project="{project}"}} {most if at <= now < at + HOUR else 1} {now}' for now in times]
+    lines.append("# TYPE project_status:spinner_runs_finished:increase1d unknown")
+    finished = 'project_status:spinner_runs_finished:increase1d{project="Sales",status="completed"}'
+    lines += [f"{finished} {7 if now == MIDNIGHT + 2 * DAY else 1} {now}" for now in times]
     lines.append("# TYPE meter:spinner_plan_used:max1h unknown")
     # Samples of the plan are five minutes apart, and each hour's maximum includes those of the hour before.
     within_an_hour = range(FULL - 10 * MINUTE, FULL + HOUR - 5 * MINUTE)
@@ -242,6 +245,11 @@ def test_the_queue_time_is_that_of_the_worst_hour_of_each_step(recorded: str) ->
     day = MIDNIGHT + DAY
     assert drawn(recorded, "Queue time", HOUR, above=1) == {day + 4 * HOUR: 9, day + 16 * HOUR: 5}
     assert drawn(recorded, "Queue time", DAY, above=1) == {day + DAY: 9}
+
+
+def test_the_runs_of_a_day_stand_at_that_day(recorded: str) -> None:
+    """They are recorded at its end."""
+    assert drawn(recorded, "Runs per day", DAY, above=2) == {MIDNIGHT + DAY: 7}
 
 
 def test_a_plan_that_was_full_for_minutes_is_shown_as_full(recorded: str) -> None:

@@ -186,7 +186,7 @@ def test_what_a_silent_run_works_on_is_listed_with_the_longest_at_its_step_first
     with recorded(tmp_path, fresh("Sales") | runs | in_flight | none) as url:
         shown = jobs(url, run="a")["Records in flight"]
         texts = [[str(row[name]) for name in ("Record", "Step", "At this step for", "Attempts")] for row in shown.rows]
-        assert texts == [["rec-2", "3", "14 mins", "4"], ["rec-1", "1", "1 min", "1"]]
+        assert texts == [["rec-2", "3", "14 minutes", "4"], ["rec-1", "1", "1 minute", "1"]]
         assert "not read" in str(jobs(url, run="b")["Records in flight"])
         assert "▲ no record is at work" in str(jobs(url, run="c")["Records in flight"])
         assert str(jobs(url, run="d")["Records in flight"]).startswith("? ")
