@@ -555,7 +555,7 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "spinner_exporter_records_in_flight_reads_total",
         "counter",
         "Total number of times that it was due to read what a silent run works on, by result: read, failed, or "
-        "over_budget (left for a later scrape because of limits.record_in_flight_requests).",
+        "postponed (left for a later scrape, because limits.record_in_flight_requests are used up or others failed).",
         ("result",),
     ),
     ExporterFamily(

@@ -101,7 +101,7 @@ class RuntimeMetrics:
         # Created at 0, so that increase() sees the first increment.
         for reason in ("limit", "spinner_limit", "gone", "project_gone", "shared_id"):
             self._at("runs_dropped_total", reason)
-        for result in ("read", "failed", "over_budget"):
+        for result in ("read", "failed", "postponed"):
             self._at("records_in_flight_reads_total", result)
         for kind in ("job", "record", "project", "meter"):
             self._at("items_total", kind)

@@ -18,8 +18,8 @@ from exporter.runtime.model import RecordInFlight
 MOVED_FACTOR = 2.0
 """Activity can move the page to this many times the threshold if a record went on to its next step.
 
-A spinner has a few steps, so a record that goes on comes to an end. But a run that works on one gap twice as long as
-what is plausible is late even if it is alive, and steps can be repeated.
+A spinner has a few steps, so a record that goes on comes to an end. But steps can be repeated, and a run with a gap of
+twice what is plausible is late even if it is alive. Three times avoids no further page in the replay.
 """
 
 TRIED_FACTOR = 1.5

@@ -40,6 +40,9 @@ MAX_SECONDS = 3.0
 MAX_CONCURRENT = 4
 """Lists that are read concurrently, each time until one fails: too few failures to open the circuit breaker."""
 
+PROJECTS_PER_SLICE = 200
+"""Projects that are searched for silent runs in one time slice: about a millisecond if there are none."""
+
 RUNS_PER_SLICE = 100
 """Silent runs whose thresholds are computed in one time slice: about a millisecond."""
 
@@ -61,7 +64,7 @@ NOT_LISTED = (400, 405, 422, 501)
 REFUSALS = 3
 """Runs in a row that are not found, after which the list counts as missing: one can be gone since it was listed."""
 
-Result = Literal["read", "failed", "over_budget"]
+Result = Literal["read", "failed", "postponed"]
 
 
 class RecordsInFlightObserver(Protocol):
@@ -134,8 +137,8 @@ class RecordsInFlightReader:
             async with asyncio.timeout(MAX_SECONDS):
                 await together(*(work() for _ in range(min(self._config.sync.concurrency, MAX_CONCURRENT, most))))
         self._budget.give_back(budget.left)
-        if left:
-            self._observer.records_in_flight("over_budget", len(left))
+        if left and read_at >= self._retry_at:
+            self._observer.records_in_flight("postponed", len(left))
         for project_id, of_project in errors.items():
             self._problems.settle("records in flight", of_project, project=project_id)
         self._limit_seen()
@@ -144,7 +147,10 @@ class RecordsInFlightReader:
         """Return the silent runs; of the others it is forgotten what they work on, and so it is where that is old."""
         silent: dict[Key, SilentRun] = {}
         long_ago = self._monotonic() - self._config.sync.stale_after
-        for project_id in project_ids:
+        asked = dict.fromkeys(project_ids)
+        for place, project_id in enumerate(asked):
+            if place % PROJECTS_PER_SLICE == 0:
+                await self._client.time_slices.next()
             for number, each in enumerate(store.view.silent_runs(project_id)):
                 if number % RUNS_PER_SLICE == 0:
                     await self._client.time_slices.next()
@@ -153,8 +159,8 @@ class RecordsInFlightReader:
                 last = self._last.get((project_id, run_id))
                 if (project_id, run_id) not in silent or last is None or last.succeeded_at < long_ago:
                     store.forget_records_in_flight(project_id, run_id)
-            for key in [key for key in self._last if key[0] == project_id and key not in silent]:
-                del self._last[key]
+        for key in [key for key in self._last if key[0] in asked and key not in silent]:
+            del self._last[key]
         return silent
 
     def _due(self, silent: Mapping[Key, SilentRun], now: float, read_at: float) -> list[Key]:

@@ -263,7 +263,7 @@ async def test_lists_that_fail_stop_neither_other_reads_of_the_scrape_nor_other_
         made.faulty.fault = broken
         found = await made.at(HALF + 15)
         assert len(made.asked) == records_in_flight.MAX_CONCURRENT
-        assert reads(found, "over_budget") == 16
+        assert reads(found, "postponed") == 16
         assert up(found) == (1, 1, None)
         named = {dict(pairs)["run_id"] for name, pairs in found if name == "spinner_run_failed_record_info"}
         assert len(named) == 20
@@ -345,7 +345,7 @@ async def test_a_budget_is_read_in_each_scrape_and_first_the_run_that_pages_next
             made.start(f"run-{number}", lastProgressAt=NOON + number)
         found = await made.at(HALF + 40)
         assert made.asked == [f"run-{number}" for number in range(5)]
-        assert reads(found, "over_budget") == 25
+        assert reads(found, "postponed") == 25
         seen = set(made.asked)
         for _ in range(5):
             await made.next(15)
