@@ -32,6 +32,7 @@ from exporter.runtime.layout import GoneError, NullListError, RawPage, ReportedE
 from exporter.runtime.mapping import FIELDS, TEXTS
 from exporter.runtime.model import RunSnapshot
 from exporter.runtime.paging import PageInfo
+from exporter.runtime.rate_limits import Allowance
 from exporter.runtime.statuses import propose
 from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.service.monitored_runtime import MonitoredRuntime, status_map
@@ -125,6 +126,8 @@ class FieldFinding:
     example: str
     effect: str
     """The effect of its absence; empty if it was found, or if no item should have it."""
+    instead: str = ""
+    """The keys that the items have where the description looks for it; empty if it was found, or is not described."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class Diagnosis:
     series: int
     runs: int
     requests_per_hour: float | None
+    rate_limit: str = ""
+    """What headers tell of the API's rate limit."""
 
     @property
     def ok(self) -> bool:
@@ -160,7 +165,8 @@ class Diagnosis:
             lines += [
                 "",
                 f"About {self.series:,} series for {self.runs:,} runs, and {self.requests_per_hour:,.0f} API requests "
-                f"per hour at a scrape interval of {SCRAPE_INTERVAL:g} s while little changes.",
+                f"per hour at a scrape interval of {SCRAPE_INTERVAL:g} s while little changes."
+                + (f" The API allows {self.rate_limit}." if self.rate_limit else ""),
             ]
         return "\n".join(lines)
 
@@ -260,7 +266,11 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
             requests = steady * 3600 / max(SCRAPE_INTERVAL, config.sync.min_interval)
             if monitored.client.has("projects"):
                 requests += 3600 / max(config.sync.projects_interval, SCRAPE_INTERVAL)
-    return Diagnosis(checks, examination.fields, examination.labels, series, runs, requests)
+    limit = examination.allowance
+    if limit is not None and limit.per_hour is not None and requests is not None:
+        checks.append(Check("rate limit", requests <= limit.per_hour, f"the API allows {limit}"))
+    told = "" if limit is None else str(limit)
+    return Diagnosis(checks, examination.fields, examination.labels, series, runs, requests, told)
 
 
 def _full_read(samples: Iterable[MetricSample], store: Store) -> Check:
@@ -329,6 +339,8 @@ class _Examination:
         self.fields: list[FieldFinding] = []
         self.labels: dict[str, str | None] = {}
         self._expects_heartbeats = False
+        self.allowance: Allowance | None = None
+        """The last rate limit that headers told."""
 
     async def run(self) -> None:
         clock_seen = False
@@ -377,11 +389,14 @@ class _Examination:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
             self.checks.append(Check(resource, False, unforeseen(error)))
             return None
-        items, skipped = explanation.items, explanation.skipped
-        finding = "responds" if resource in ("health", "job") else f"{len(items)} items in the first response"
+        self.allowance = sample.allowance or self.allowance
+        items, skipped, page = explanation.items, explanation.skipped, explanation.page
+        finding = "responds" if resource in ("health", "job") else f"{page.count} items in the first response"
+        if page.count != len(page.items):
+            finding += f", of which items selects {len(page.items)}"
         if skipped:
-            finding += f"; {len(skipped)} would be skipped: {skipped[0]}"
-        ok = not skipped or len(skipped) < max(len(items), 1)
+            finding += f"; {len(skipped)} would be skipped: {skipped[0]}; {len(page.items) - len(skipped)} are left"
+        ok = len(skipped) < max(len(page.items), 1)
         if resource == "health" and ok:
             ok, finding = self._health(sample, items)
         if self._client.paging(resource).style == "cursor" and _URL.match(explanation.page.cursor or ""):
@@ -391,7 +406,7 @@ class _Examination:
             ok, finding = ok and goes_on, finding + more
         self.checks.append(Check(resource, ok, finding))
         if resource != "job":
-            self.fields += self._findings(resource, items)
+            self.fields += self._findings(resource, items, page.items)
         if resource == "jobs":
             self.note_labels(label for item in items if isinstance(label := item.get("status"), str))
         return sample
@@ -446,7 +461,7 @@ class _Examination:
             )
         return True, f"responds; the runtime is {'up' if health.runtime_up else 'down'}"
 
-    def _findings(self, resource: str, items: list[dict[str, Any]]) -> Iterator[FieldFinding]:
+    def _findings(self, resource: str, items: list[dict[str, Any]], raw: Sequence[Any]) -> Iterator[FieldFinding]:
         for field in sorted(FIELDS[resource], key=lambda each: (each not in REQUIRED[resource], each)):
             values = [item[field] for item in items if field in item]
             expected = [item for item in items if self._should_have(resource, field, item)]
@@ -455,7 +470,17 @@ class _Examination:
                 effect = "the runtime counts as down"
             if not values and (substitute := self._substitute(resource, field)):
                 effect = substitute
-            yield FieldFinding(resource, field, len(values), len(items), _example(field, values), effect)
+            instead = self._instead(resource, field, raw) if effect else ""
+            yield FieldFinding(resource, field, len(values), len(raw), _example(field, values), effect, instead)
+
+    def _instead(self, resource: str, field: str, raw: Sequence[Any]) -> str:
+        """Return the keys of items where the description looks for a field; empty if it does not."""
+        described = present(self._config.runtime.resources)[resource].fields
+        source = described.get(field, None if described else field)
+        path = source.path if isinstance(source, FieldSource) else source
+        if path is None:
+            return _keys_of(raw, "") if field in REQUIRED[resource] else ""
+        return _keys_of(raw, path)
 
     def _substitute(self, resource: str, field: str) -> str:
         """Return what is used instead of a missing field of runs; empty for nothing."""
@@ -532,6 +557,28 @@ class _Examination:
                 proposed = propose(label)
                 self.labels[label] = None if proposed is None else proposed.value
 
+
+def _keys_of(items: Sequence[Any], path: str) -> str:
+    """Return the keys of the deepest mapping on a path to a value that is missing."""
+    steps = [step.strip('"') for step in path.split(".")] if re.fullmatch(r'[\w".-]+', path) else []
+    found: dict[str, None] = {}
+    place = ""
+    for item in items:
+        at, here = item, list[str]()
+        for step in steps:
+            if not isinstance(at, dict) or not isinstance(at.get(step), dict):
+                break
+            at, here = at[step], [*here, step]
+        if isinstance(at, dict) and not (steps and at.get(steps[-1]) is not None):
+            place = ".".join(here)
+            found |= dict.fromkeys(str(key) for key in at if is_code(str(key)))
+    names = list(found)
+    more = f" and {len(names) - MAX_KEYS} more" if len(names) > MAX_KEYS else ""
+    return f"{place or 'the items'} {'has' if place else 'have'} {', '.join(names[:MAX_KEYS])}{more}" if names else ""
+
+
+MAX_KEYS = 12
+"""Keys of items that are named."""
 
 _URL = re.compile(r"https?://|/[^?\s]*\?")
 
@@ -636,7 +683,12 @@ _TIME_OR_NUMBER = re.compile(r"[\d:.,+ -]*(T|days?)?[\d:.,+ -]*Z?", re.IGNORECAS
 
 def _table(resource: str, findings: list[FieldFinding]) -> list[str]:
     rows = [
-        (each.field, f"{each.found} of {each.items}" if each.items else "", each.example, each.effect)
+        (
+            each.field,
+            f"{each.found} of {each.items}" if each.items else "",
+            each.example,
+            f"{each.effect} ({each.instead})" if each.instead else each.effect,
+        )
         for each in findings
     ]
     head = (resource, "found", "example", "effect when missing")

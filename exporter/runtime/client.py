@@ -39,6 +39,7 @@ from exporter.runtime.model import (
     RunSnapshot,
 )
 from exporter.runtime.paging import PageInfo, PageSizes, Request, digest, next_link
+from exporter.runtime.rate_limits import Allowance, allowance
 from exporter.runtime.time_slices import TimeSlices
 from exporter.status import Status
 
@@ -56,6 +57,8 @@ class RawResponse:
     """The exporter's time, half way between request and response."""
     link: str | None = None
     """The URL of the next page in the header Link."""
+    allowance: Allowance | None = None
+    """The API's rate limit, if headers tell it."""
 
 
 class PageCache(Generic[T]):
@@ -164,7 +167,9 @@ class RuntimeClient:
         endpoint = self._endpoints[resource]
         started = self._wall()
         response = await self._send(endpoint, endpoint.request(self._ids_of(run, project_id)))
-        return RawResponse(response.body, response.date, (started + self._wall()) / 2, next_link(response.headers))
+        now = (started + self._wall()) / 2
+        limit = allowance(response.headers, now=now if response.date is None else response.date)
+        return RawResponse(response.body, response.date, now, next_link(response.headers), limit)
 
     async def second_page(
         self, resource: str, run: RunSnapshot | None, first: PageInfo, *, project_id: str

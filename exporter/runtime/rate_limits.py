@@ -5,6 +5,7 @@ time of the reset in `X-RateLimit-Reset`, in seconds since the epoch; others the
 for `RateLimit` say both in one header.
 """
 
+import dataclasses
 import email.utils
 import re
 from collections.abc import Mapping
@@ -45,6 +46,57 @@ def pause(status: int, headers: Mapping[str, str], *, now: float) -> float | Non
     if wait is None and is_rate_limit(status, headers):
         wait = _until_reset(headers, now=now)
     return None if wait is None else max(wait, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many requests an API allows."""
+
+    requests: float
+    window: float | None = None
+    """In how many seconds; None if headers do not tell."""
+    resets_in: float | None = None
+    """Seconds until the next reset; None if headers do not tell."""
+
+    @property
+    def per_hour(self) -> float | None:
+        """Requests per hour; None if headers do not tell."""
+        return self.requests * 3600 / self.window if self.window else None
+
+    def __str__(self) -> str:
+        if self.per_hour is not None:
+            return f"{self.per_hour:,.0f} requests per hour"
+        if self.resets_in is not None:
+            return f"{self.requests:,.0f} requests until a reset, the next one in {self.resets_in:,.0f} s"
+        return f"{self.requests:,.0f} requests in a time that it does not tell"
+
+
+def allowance(headers: Mapping[str, str], *, now: float) -> Allowance | None:
+    """Return the rate limit that headers tell, of several the one with the fewest requests per hour; None without one.
+
+    `RateLimit-Policy` is `100;w=60` in older drafts of the IETF, `"hour";q=1000;w=3600` in newer ones; some put it into
+    `RateLimit-Limit`. Kong writes `X-RateLimit-Limit-Hour`.
+    """
+    found = [
+        Allowance(float(number[1]), float(window[1]))
+        for name in ("RateLimit-Policy", "RateLimit-Limit", "X-RateLimit-Limit")
+        for policy in headers.get(name, "").split(",")
+        if (window := re.search(r";\s*w(?:indow)?=(\d{1,9})", policy))
+        and float(window[1]) > 0
+        and (number := re.search(r";\s*q=(\d{1,12})", policy) or re.match(r"\s*(\d{1,12})", policy))
+    ]
+    for unit, seconds in (("Second", 1.0), ("Minute", 60.0), ("Hour", 3600.0), ("Day", 86400.0)):
+        told = _number(headers.get(f"X-RateLimit-Limit-{unit}", headers.get(f"RateLimit-Limit-{unit}", "")))
+        if told is not None:
+            found.append(Allowance(told, seconds))
+    if found:
+        return min(found, key=lambda each: each.per_hour or 0.0)
+    for name in ("X-RateLimit-Limit", "X-Rate-Limit-Limit", "RateLimit-Limit"):
+        told = _number(headers.get(name, ""))
+        if told is not None:
+            return Allowance(told, resets_in=_until_reset(headers, now=now))
+    newest = re.search(r"\blimit\s*=\s*(\d{1,12})", headers.get("RateLimit", ""))
+    return Allowance(float(newest[1]), resets_in=_until_reset(headers, now=now)) if newest else None
 
 
 def http_date(text: str) -> float | None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from starlette.applications import Starlette
@@ -17,13 +18,14 @@ from exporter.config import Config, RuntimeConfig, load
 from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine, stall_detection
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
+from exporter.runtime.rate_limits import allowance
 from exporter.runtime.statuses import propose
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, only_runtime, snapshot
+from tests.builders import NOON, Clock, counts, only_runtime, resources, snapshot
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
-from tests.faults.server import FaultyRuntime
+from tests.faults.server import Exchange, FaultyRuntime
 from tests.faults.test_paging import NUMBERS, OFFSETS, Server, described
 from tests.scripted import ScriptedRuntime
 from tests.stack.programs import free_port, runtime
@@ -363,3 +365,69 @@ def test_a_status_that_is_neither_up_nor_down_is_said(tmp_path: Path, status: An
         ended = run("doctor", f"--config.file={tmp_path / 'exporter.yml'}")
     assert f'FAIL  health: responds; runtime.status is "{shown}", neither up nor down' in ended.stdout
     assert "ann@" not in ended.stdout
+
+
+async def test_items_are_counted_before_and_after_some_are_left_out() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.interfere = Server(20, hidden=lambda number: number % 3 == 0)
+    async with FaultyRuntime(runtime).serving() as url:
+        selected = described(NUMBERS, items="items[?kind == 'project']")
+        found = check(await examine(Config(runtime=RuntimeConfig(base_url=url, resources=selected))), "projects")
+    assert found.finding.startswith("10 items in the first response, of which items selects 6")
+
+
+async def test_the_keys_that_items_have_instead_of_a_missing_one_are_named(tmp_path: Path) -> None:
+    fields = {
+        **EXAMPLE["runtime"]["resources"]["jobs"]["fields"],
+        "createdAt": {"path": "t.made", "convert": "epoch_ms"},
+        "dueAt": "due",
+    }
+    found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"fields": fields})
+    instead = {each.field: each.instead for each in found.fields if each.resource == "jobs"}
+    assert instead["createdAt"] == "t has queued, begun, took, touched"
+    assert instead["dueAt"] == "the items have uid, flow, state, shard, t"
+    assert instead["id"] == "", "it was found"
+    assert instead["lastProgressAt"] == "", "it is not described"
+    assert "(t has queued, begun, took, touched)" in found.as_text()
+
+
+async def test_the_cost_stands_beside_the_rate_limit_that_headers_tell() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put()
+    policy = {"value": '"hour";q=100;w=3600'}
+
+    async def fault(exchange: Exchange) -> None:
+        await exchange.send(headers={"RateLimit-Policy": policy["value"]})
+
+    async with FaultyRuntime(runtime, fault=fault).serving() as url:
+        config = Config(runtime=RuntimeConfig(base_url=url, resources=resources()))
+        found = await examine(config)
+        (line,) = [each for each in found.as_text().splitlines() if "API requests per hour" in each]
+        assert line.endswith(" while little changes. The API allows 100 requests per hour.")
+        assert check(found, "rate limit").ok is False
+        policy["value"] = "5000;w=60"
+        found = await examine(config)
+        assert check(found, "rate limit").ok is True
+        policy["value"] = ""
+        assert (await examine(config)).rate_limit == ""
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"X-RateLimit-Limit": "50", "X-RateLimit-Reset": "60"}, "50 requests until a reset, the next one in 60 s"),
+        ({"X-RateLimit-Limit": "5000"}, "5,000 requests in a time that it does not tell"),
+        ({"X-RateLimit-Limit-Minute": "10", "X-RateLimit-Limit-Hour": "100"}, "100 requests per hour"),
+        ({"RateLimit-Limit": "100, 100;w=60"}, "6,000 requests per hour"),
+        ({"RateLimit": "limit=50, remaining=40, reset=5"}, "50 requests in a time that it does not tell"),
+        ({"RateLimit-Policy": '"burst";q=10;w=1, "hour";q=1000;w=3600'}, "1,000 requests per hour"),
+        ({"RateLimit-Policy": "x;w=0"}, None),
+        ({"X-RateLimit-Limit": "many"}, None),
+        ({}, None),
+    ],
+)
+def test_rate_limits_are_understood_in_all_their_headers(headers: dict[str, str], says: str | None) -> None:
+    found = allowance(httpx.Headers(headers), now=0.0)
+    assert (None if found is None else str(found)) == says
