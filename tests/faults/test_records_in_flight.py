@@ -247,6 +247,18 @@ async def test_a_list_that_cannot_be_read_grants_nothing_and_costs_no_project_it
         assert reads(found, "failed") == 1
 
 
+async def test_a_list_that_hangs_does_not_hold_up_the_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_in_flight, "MAX_SECONDS", 0.2)
+    async with bench() as made:
+        made.start(records=[record(1)])
+        made.faulty.fault = hanging
+        made.play(HALF + 15)
+        # Less than the ten seconds after which the request itself ends.
+        found = samples(str(await made.exporter.page(max_wait=6)))
+        assert made.asked == ["run-1"]
+        assert up(found) == (1, 1, None)
+
+
 async def test_lists_that_fail_stop_neither_other_reads_of_the_scrape_nor_other_runs_for_ever() -> None:
     """The circuit breaker would stop everything after five failures in a row."""
 
