@@ -135,7 +135,8 @@ def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(
     assert re.fullmatch(
         r"Run \S+ has finished no record for .+s; usually one finishes every .+s, and the longest gap was .+s\. "
         r"Its threshold depends on: [a-z ]+\. "
-        r"5 records are at work, the oldest for .+s at step 1 Send\. One last began, went on or was tried again .+s ago\.",
+        r"5 records are at work, the oldest for .+s at step 1 Send\. "
+        r"One last began, went on or was tried again .+s ago\.",
         page["annotations"]["description"],
     ), page["annotations"]["description"]
     assert re.fullmatch(r"\d+ of 300 records are finished", page["annotations"]["progress"]), page["annotations"]
