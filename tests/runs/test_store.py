@@ -814,3 +814,20 @@ def test_spinners_of_a_removed_project_free_their_slots() -> None:
     held.drop_project("p1")
     commit(held, snapshot("b", spinner="Report"), project="p2")
     assert [shown.spinner for shown in held.view.spinners()] == ["Report"], "a slot is still taken"
+
+
+def test_a_lower_limit_takes_slots_from_spinners_without_runs_first_and_counts_them() -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), dropped=reasons.append)
+    commit(
+        held, snapshot("a", Status.COMPLETED, spinner="Idle"), *(snapshot(name, spinner=name) for name in ("b", "c"))
+    )
+    held.drop_run("p1", "a")
+    held.config = config_with(limits={"spinners_per_project": 2})
+    held.expire()
+    assert {shown.spinner for shown in held.view.spinners()} == {"b", "c"}
+    held.config = config_with(limits={"spinners_per_project": 1})
+    held.expire()
+    assert len({shown.spinner for shown in held.view.spinners()} & {"b", "c"}) == 1
+    assert {shown.spinner for shown in held.view.spinners()} > {"other"}
+    assert reasons == ["gone", "spinner_limit", "spinner_limit"]

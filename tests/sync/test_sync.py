@@ -436,6 +436,19 @@ async def test_one_broken_project_does_not_hide_the_others() -> None:
     assert '\nspinner_api_up{runtime="runtime.test"} 1\n' in page
 
 
+async def test_a_project_that_can_be_read_again_has_recovered() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("a")
+    exporter = exporter_of(runtime)
+    with structlog.testing.capture_logs() as lines:
+        for answer in (httpx.Response(500), None):
+            runtime.interfere = lambda request, answer=answer: answer if request.url.path.endswith("/jobs") else None
+            await exporter.refresh()
+            runtime.clock.advance(300)
+    logged = [(line["event"], line["what"]) for line in lines if line.get("project") == "Sales"]
+    assert logged == [("cannot read", "project"), ("recovered", "project")]
+
+
 async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until_its_own_list_is_gone() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
