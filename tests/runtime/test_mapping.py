@@ -1,5 +1,6 @@
 """API descriptions: conversion of values, requests, and the errors for invalid descriptions."""
 
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_fields_are_nested_labels_replaced_and_numbers_in_text_fields_become_tex
         "records": {"completed": 3},
         "ref": {"shard": "17"},
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.5, "1.5"), (7, "7"), (math.inf, None), (-math.inf, None), (math.nan, None), ([], None), ({"a": 1}, None)],
+)
+def test_a_text_is_a_text_or_a_number_and_otherwise_nothing(value: Any, text: str | None) -> None:
+    assert mapped({"name": value}, spinnerName="name").get("spinnerName") == text
 
 
 @pytest.mark.parametrize(("value", "expected"), [(True, "running"), (False, "completed")])

@@ -1,6 +1,7 @@
 """Incremental reads: what is requested, what is stored, and what a failed read must not change."""
 
 import asyncio
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -436,13 +437,18 @@ async def test_one_broken_project_does_not_hide_the_others() -> None:
     assert '\nspinner_api_up{runtime="runtime.test"} 1\n' in page
 
 
+def lists_answered_with(answer: httpx.Response | None, request: httpx.Request) -> httpx.Response | None:
+    return answer if request.url.path.endswith("/jobs") else None
+
+
 async def test_a_project_that_can_be_read_again_has_recovered() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put("a")
     exporter = exporter_of(runtime)
     with structlog.testing.capture_logs() as lines:
-        for answer in (httpx.Response(500), None):
-            runtime.interfere = lambda request, answer=answer: answer if request.url.path.endswith("/jobs") else None
+        for status in (500, None):
+            answer = None if status is None else httpx.Response(status)
+            runtime.interfere = functools.partial(lists_answered_with, answer)
             await exporter.refresh()
             runtime.clock.advance(300)
     logged = [(line["event"], line["what"]) for line in lines if line.get("project") == "Sales"]
