@@ -633,3 +633,15 @@ async def test_a_project_that_lags_behind_is_read_apart_where_no_list_can_be_nar
     monkeypatch.setattr(ProjectSync, "_read_slice", read)
     await scrape(exporter, runtime)
     assert finished(exporter)["Project 2"] == 2
+
+
+async def test_after_a_restart_the_first_read_sweeps(tmp_path: Path) -> None:
+    runtime = runtime_of()
+    before = exporter_of(runtime, storage=tmp_path)
+    for _ in range(2):
+        await scrape(before, runtime)
+    await before.close()
+    exporter = exporter_of(runtime, storage=tmp_path)
+    await scrape(exporter, runtime)
+    await exporter.close()
+    assert any(request.url.params.get("active") == "true" for request in runtime.requests), "what ended stays open"
