@@ -1,5 +1,6 @@
 """Record counts of runs that carry none: which records are requested, and what is counted of them."""
 
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -243,3 +244,29 @@ async def test_a_project_none_of_whose_records_can_be_read_is_down(runtime: Reco
     exporter = counting(runtime)
     assert not await exporter.refresh()
     assert 'spinner_project_up{runtime="runtime.test",project="Sales"} 0' in str(await exporter.page())
+
+
+async def test_a_list_of_records_from_long_ago_does_not_move_back_what_is_asked_for(runtime: Recorded) -> None:
+    runtime.record("a", "running")
+    exporter = counting(runtime)
+    await counts_of(exporter)
+    current = runtime.interfere
+
+    def by_a_clock_that_is_behind(request: httpx.Request) -> httpx.Response | None:
+        response = current(request)
+        if response is None:
+            return None
+        return httpx.Response(200, json=response.json() | {"asOf": rfc3339(runtime.clock() - 3600)})
+
+    runtime.clock.advance(30)
+    runtime.put()
+    runtime.interfere = by_a_clock_that_is_behind
+    await counts_of(exporter)
+    runtime.clock.advance(30)
+    runtime.put()
+    runtime.interfere = current
+    runtime.listed_since()
+    await counts_of(exporter)
+    (since,) = runtime.listed_since()
+    assert since is not None
+    assert datetime.fromisoformat(since).timestamp() == NOON - 60, "from the time of the first list, less the overlap"
