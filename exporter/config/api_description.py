@@ -313,6 +313,11 @@ class Resources(_Section, frozen=True):
 
     def _check_places(self, name: str, resource: Resource) -> None:
         """Raise for an id or a reference in a request that nothing can give."""
+        unknown = {place for place, _ in PLACEHOLDER.findall(resource.path)} - resource.places
+        if unknown:
+            raise ValueError(
+                f"{name}.path: {{{min(unknown)}}} is unknown; expected {{project}}, {{run}} or {{ref.NAME}}"
+            )
         sources = {"jobs": (self.projects,), "job": (self.projects, self.jobs), "records": (self.projects, self.jobs)}
         described = [each for each in sources.get(name, ()) if isinstance(each, Resource)]
         known = {each for source in described for each in source.fields if each.startswith("ref.")}

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from exporter.config.api_description import PLACEHOLDER, ListFilter, Resource, TimeFormat, merged
-from exporter.errors import ApiError, ConfigError
+from exporter.errors import ApiError
 from exporter.runtime.mapping import zone_of
 from exporter.runtime.paging import Pages, PageSizes, Request, first_of, with_parameter
 
@@ -23,12 +23,6 @@ class Endpoint:
         since = resource.since
         zone = since.zone if isinstance(since, TimeFormat) else None
         self._zone = zone_of(zone or "UTC", f"runtime.resources.{name}.since")
-        unknown = {place for place, _ in PLACEHOLDER.findall(resource.path)} - resource.places
-        if unknown:
-            raise ConfigError(
-                f"runtime.resources.{name}.path: {{{min(unknown)}}} is unknown; "
-                "expected {project}, {run} or {ref.NAME}"
-            )
 
     def request(self, ids: Mapping[str, str], *filters: ListFilter | None, since: float | None = None) -> Request:
         """Return the first request. `ids` has a value for each placeholder in the path; `since` is by the API's clock.
