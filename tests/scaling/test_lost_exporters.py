@@ -7,8 +7,9 @@ longer than all of it.
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from tests.stack.programs import (
 from tests.stack.test_alertmanager import firing, pager, resolved, write_routes
 
 SPEED = 20
+
+FIRING = 'ALERTS{alertname="SpinnerExporterDown",alertstate="firing"}'
 
 LOOKED_BACK = 60.0
 """Seconds that the rules look back at most, in this test."""
@@ -93,6 +96,8 @@ class World:
     stack: contextlib.ExitStack
     messages: list[dict[str, Any]]
     prometheus: str = ""
+    began: float = 0.0
+    """Unix time since when pages count. Until then, an exporter that starts on a busy machine may time out and page."""
 
     def exporter(self, name: str, settings: dict[str, Any]) -> str:
         """Start an exporter."""
@@ -113,7 +118,8 @@ class World:
 
     def config(self, alertmanager_url: str) -> dict[str, Any]:
         return {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            # On a busy machine, a scrape of an exporter that lives takes more than a second.
+            "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"},
             "rule_files": [str(rules(self.folder))],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [host(alertmanager_url)]}]}]},
             "scrape_configs": [
@@ -123,7 +129,16 @@ class World:
 
     def pages(self) -> set[tuple[str, str]]:
         """Return name and runtime of everything that paged."""
-        return {(each["labels"]["alertname"], each["labels"].get("runtime", "")) for each in firing(self.messages)}
+        return {(each["labels"]["alertname"], each["labels"].get("runtime", "")) for each in self.since(firing)}
+
+    def resolved(self) -> list[dict[str, Any]]:
+        return self.since(resolved)
+
+    def since(self, kind: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Return the messages of a kind about alerts that began since pages count."""
+        return [
+            each for each in kind(self.messages) if datetime.fromisoformat(each["startsAt"]).timestamp() > self.began
+        ]
 
     def tickets(self) -> set[str]:
         return {each["labels"]["alertname"] for each in self.messages if each["receiver"] == "ticket"}
@@ -160,14 +175,16 @@ def afterwards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         until(lambda: made.up() == 5, "Prometheus scrapes all exporters")
         # Longer ago than the rules compare the number of exporters with.
         settled = f"count(spinner_exporter_build_info offset {2 * 600 // SPEED}s)"
-        until(lambda: number(made.prometheus, settled) == 5, "the exporters have been up for a while", timeout=120)
-        assert not made.pages(), f"paged before anything happened: {made.pages()}"
-
+        until(lambda: number(made.prometheus, settled) == 5, "the exporters have been up for a while")
+        # A page is right if a busy machine made scrapes time out.
+        assert not made.pages() or query(made.prometheus, "min_over_time(up[5m]) == 0"), made.pages()
         new = made.exporter("new", reads("rolled-out", url=url))
         made.scrape(killed, reloaded, *pair, old, new)
         until(lambda: made.up() == 6, "Prometheus scrapes the new exporter")
         made.scrape(killed, reloaded, *pair, new)
         made.reload("reloaded", reloaded, reads("us", url=url, projects={"exclude": ["Sales"]}))
+        until(lambda: not query(made.prometheus, FIRING), "no exporter counts as down before any is")
+        made.began = time.time()
         kill(killed)
         kill(pair[0])
         until(lambda: made.pages(), "the dead exporter of a runtime pages")
@@ -181,7 +198,6 @@ def afterwards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         until(
             lambda: (number(made.prometheus, down_for) or 0) > LOOKED_BACK + 10,
             "the exporter is dead for longer than the rules look back",
-            timeout=180,
         )
         yield made
 
@@ -195,7 +211,7 @@ def test_a_stalled_run_that_a_living_exporter_sees_pages_in_spite_of_the_dead_on
 
 
 def test_the_page_continues_while_the_exporter_is_dead(afterwards: World) -> None:
-    assert not resolved(afterwards.messages)
+    assert not afterwards.resolved()
     expression = 'ALERTS{alertname="SpinnerExporterDown",alertstate="firing",runtime="eu"}'
     assert number(afterwards.prometheus, expression) == 1
 
@@ -213,17 +229,25 @@ def test_a_rollout_a_reload_and_a_project_that_is_excluded_do_not_page(afterward
 def test_a_restart_of_prometheus_does_not_resolve_a_page(tmp_path: Path) -> None:
     """With the flag that docs/alerting.md names: by default, alerts with a short `for` start to wait again."""
     # An alert that Prometheus does not send again ends after four times the delay.
-    flags = (f"--rules.alert.for-grace-period={60 // SPEED}s", "--rules.alert.resend-delay=3s")
+    ends_after = 4 * 3
+    flags = (f"--rules.alert.for-grace-period={60 // SPEED}s", f"--rules.alert.resend-delay={ends_after // 4}s")
+    began = 'ALERTS_FOR_STATE{alertname="SpinnerExporterDown",runtime="eu"}'
     with two_exporters(tmp_path) as (made, alertmanager_url, killed, _):
         with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
             until(lambda: made.up() == 2, "Prometheus scrapes both exporters")
             kill(killed)
             until(lambda: made.pages(), "the dead exporter pages")
+            before = number(made.prometheus, began)
+            assert before is not None
+        stopped = time.monotonic()
         with prometheus_with(tmp_path, made.config(alertmanager_url), *flags) as made.prometheus:
-            started = time.monotonic()
-            until(lambda: time.monotonic() > started + 4 * 3 + 5, "an alert that is not sent again would have ended")
+            until(lambda: query(made.prometheus, FIRING), "the alert fires again")
+            fires = time.monotonic()
+            assert number(made.prometheus, began) == pytest.approx(before, abs=2), "it started to wait again"
+            until(lambda: time.monotonic() > fires + ends_after + 5, "an alert that is not sent again would have ended")
             assert made.pages() == {("SpinnerExporterDown", "eu")}
-            assert not resolved(made.messages)
+            # On a busy machine, the restart itself may take longer.
+            assert not resolved(made.messages) or fires - stopped > ends_after - 5
 
 
 def test_exporters_that_die_before_and_during_an_outage_of_prometheus_page_after_it(tmp_path: Path) -> None:

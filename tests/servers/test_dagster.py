@@ -101,7 +101,7 @@ async def test_runs_steps_and_failures_are_shown(dagster: Dagster, exporter: Exp
         # step that waits, another one runs for a moment.
         expected = [("spinner_runs", "reports", "running")]
         expected += [("spinner_run_records", "reports", state) for state in ("completed", "running")]
-        give_up = time.monotonic() + 4 * TIMEOUT
+        give_up = time.monotonic() + 2 * TIMEOUT
         shown = await samples(exporter)
         while [shown.get(each) for each in expected] != [1, 1, 1]:
             assert time.monotonic() < give_up, f"the waiting run is not shown as running: {shown}"
