@@ -460,6 +460,11 @@ class ProjectRuns:
             tracked.hidden = run_id in hidden
         return newly
 
+    @property
+    def has_new_failures(self) -> bool:
+        """Whether the failed count of a run changed since `keep_failed_records`."""
+        return bool(self._new_failures)
+
     def runs_with_new_failures(self) -> list[Run]:
         """Return the shown runs whose failed count changed since `keep_failed_records`."""
         tracked = (self.runs[run_id] for run_id in self._new_failures)

@@ -1,6 +1,6 @@
 """The projects of one runtime by id: which there are, and what each was called last."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 
 import msgspec
 
@@ -36,6 +36,21 @@ class Projects(Mapping[str, ProjectRuns]):
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    # Those of a mapping look up one project at a time, which would be a good part of a scrape of thousands.
+
+    def items(self) -> ItemsView[str, ProjectRuns]:
+        """Return the projects with their ids."""
+        return self._by_id.items()
+
+    def values(self) -> ValuesView[ProjectRuns]:
+        """Return the projects."""
+        return self._by_id.values()
+
+    def of(self, project_ids: Iterable[str]) -> list[ProjectRuns]:
+        """Return the projects of these ids, in their order."""
+        by_id = self._by_id
+        return [by_id[project_id] for project_id in project_ids]
 
     def read(self) -> Iterator[tuple[str, ProjectRuns]]:
         """Yield the projects that have been read, each with its id."""

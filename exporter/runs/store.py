@@ -104,8 +104,7 @@ class Store:
 
         The times are those of `ProjectRead.complete`; a `watermark` of None means `unchanged`.
         """
-        for project_id in project_ids:
-            project = self._projects[project_id]
+        for project in self._projects.of(project_ids):
             project.begin()
             project.complete(as_of=as_of, since=since, horizon=-math.inf, watermark=watermark, asked_at=asked_at, at=at)
 
@@ -136,6 +135,16 @@ class Store:
         """Whether a read of a project has ever completed."""
         return self._projects[project_id].has_been_read
 
+    def unread(self, project_ids: Sequence[str]) -> set[str]:
+        """Return those of these projects of which no read has ever completed."""
+        projects = zip(project_ids, self._projects.of(project_ids), strict=True)
+        return {project_id for project_id, project in projects if not project.has_been_read}
+
+    def read_up_to_each(self, project_ids: Iterable[str], lead: float | None = None) -> list[float]:
+        """Return `read_up_to` for each of these projects."""
+        lead = self.clock.lead if lead is None else lead
+        return [project.read_up_to(lead) for project in self._projects.of(project_ids)]
+
     def read_up_to(self, project_id: str, lead: float | None = None) -> float:
         """Return the runtime's time up to which a project's list has been read; minus infinity before the first read.
 
@@ -161,6 +170,16 @@ class Store:
         if count <= len(known) or count * len(self._projects) <= limit:
             return True
         return sum(len(project.open) for project in self._projects.values()) - len(known) + count <= limit
+
+    def with_open_runs(self, project_ids: Sequence[str]) -> list[str]:
+        """Return those of these projects that have runs that have not ended, or records in flight are known of."""
+        projects = zip(project_ids, self._projects.of(project_ids), strict=True)
+        return [project_id for project_id, project in projects if project.open or project.in_flight]
+
+    def missing_failed_records(self, project_ids: Sequence[str]) -> list[str]:
+        """Return those of these projects that have runs whose failed records are to be read."""
+        projects = zip(project_ids, self._projects.of(project_ids), strict=True)
+        return [project_id for project_id, project in projects if project.has_new_failures]
 
     def runs_missing_failed_records(self, project_id: str) -> list[Run]:
         """Return the runs whose failed count changed since their failed records were last read."""

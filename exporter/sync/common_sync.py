@@ -188,14 +188,15 @@ class CommonSync:
 
     def _members(self, project_ids: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
         """Return what is read from the list: projects read before, those of them that lag behind, and first reads."""
-        later = [each for each in project_ids if self._store.has_been_read(each)]
-        first = [each for each in project_ids if not self._store.has_been_read(each)]
+        unread, listed = self._store.unread(project_ids), self._project_list.names
+        later = [each for each in project_ids if each not in unread]
+        first = [each for each in project_ids if each in unread]
         is_single = self._client.can_list_one_project
         if is_single:
-            later = [each for each in later if each not in self._apart and self._project_list.has(each)]
+            later = [each for each in later if each not in self._apart and each in listed]
             if len(first) <= FEW or self._begun_first_reads >= MAX_BEGUN:
                 first = []
-        since = [self._project_sync.since(each) for each in later]
+        since = self._project_sync.since_each(later)
         earliest = max(since, default=0.0) - MAX_LAG
         if since and min(since) < earliest:
             lagging = [each for each, start in zip(later, since, strict=True) if start < earliest]
@@ -255,9 +256,10 @@ class CommonSync:
     ) -> tuple[CommonRead, RunList]:
         if swept_at is not None:
             await self._read_active(group)
-        clock, since = self._store.clock, self._since(group.members)
+        clock, lead, since = self._store.clock, self._store.clock.lead, self._since(group.members)
         changed = await self._read_changes(group, since, etag)
-        if since > (needed := self._since(group.members, changed.lead())) + TOLERANCE:
+        is_set_back = lead is None or changed.lead() < lead - TOLERANCE
+        if is_set_back and since > (needed := self._since(group.members, changed.lead())) + TOLERANCE:
             # The runtime's clock was set back, so what changed has earlier times than what was asked for.
             since = needed
             changed = await self._read_changes(group, since, None)
@@ -303,7 +305,7 @@ class CommonSync:
         return reads
 
     def _since(self, members: Iterable[str], lead: float | None = None) -> float:
-        return min(self._project_sync.since(each, lead) for each in members)
+        return min(self._project_sync.since_each(members, lead))
 
     async def _read_active(self, group: "_Group") -> None:
         if not self._client.can_list_active:
@@ -365,10 +367,15 @@ class CommonSync:
                 self._apart.add(project_id)
 
         # Those for which further requests are sent do not wait for one another.
-        asking = [each for each in trusted if self._asks(each, group.parts.get(each), common)]
+        asking: Iterable[str] = trusted
+        if common.swept_at is None and not self._client.counts_records:
+            asking = [each for each in trusted if each in self._unread] if self._unread else ()
+        asking = [each for each in asking if self._asks(each, group.parts.get(each), common)]
         done = set(asking)
         # Nearly all: what is done for each of them is the cost of a scrape in which nothing has changed.
-        unchanged = [each for each in trusted if each not in group.parts and each not in done and self._is_idle(each)]
+        unread, listed = self._store.unread(trusted), self._project_list.names
+        silent = [each for each in trusted if each not in group.parts and each in listed]
+        unchanged = [each for each in silent if each not in done and each not in unread]
         for start in range(0, len(unchanged), PROJECTS_PER_SLICE):
             await self._client.time_slices.next()
             self._project_sync.note_unchanged(unchanged[start : start + PROJECTS_PER_SLICE], common)
@@ -416,10 +423,6 @@ class CommonSync:
             if project_id in group.members:
                 followed.setdefault(project_id, common.first.requested_at)
         return [each for each in group.members if each in followed]
-
-    def _is_idle(self, project_id: str) -> bool:
-        """Whether nothing needs to be done for a project of which the list has nothing."""
-        return self._project_list.has(project_id) and self._store.has_been_read(project_id)
 
     def _asks(self, project_id: str, part: Slice | None, common: CommonRead) -> bool:
         """Whether further requests are needed for a project: for runs that are in no list, or for records."""

@@ -83,7 +83,7 @@ class FailedRecordReader:
     def _due(self, store: Store, project_ids: Set[str]) -> Mapping[Key, Run]:
         """Return the runs whose failed records are to be read; those that have none any more are done with."""
         due: dict[Key, Run] = {}
-        for project_id in project_ids:
+        for project_id in store.missing_failed_records(list(project_ids)):
             for run in store.runs_missing_failed_records(project_id):
                 if run.records.failed:
                     due[project_id, run.id] = run

@@ -72,6 +72,10 @@ class ProblemLog:
         if problem is not None and self._new.pop((what, project), self) is self:
             self._resolved[what, project] = problem
 
+    def projects_with(self, what: str) -> set[str]:
+        """Return the ids of the projects that have a problem of a kind."""
+        return {project for known, project in self._known if known == what}
+
     def settle(self, what: str, errors: Sequence[str | ApiError], *, project: str) -> None:
         """Report the first error of several reads, or resolve the problem when there is none."""
         if errors:

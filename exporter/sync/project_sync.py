@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from exporter.config import Config
@@ -116,12 +116,12 @@ class ProjectSync:
             asked_at=common.asked_at,
             at=common.first.requested_at,
         )
-        for project_id in project_ids:
-            if self._unlisted_since:
-                self._unlisted_since.pop(project_id, None)
+        for project_id in self._unlisted_since.keys() & project_ids:
+            del self._unlisted_since[project_id]
+        for project_id in self._problems.projects_with("project").intersection(project_ids):
             self._problems.resolve("project", project=project_id)
-            if common.swept_at is not None:
-                self._cursors[project_id] = _Cursor(None, common.swept_at)
+        if common.swept_at is not None:
+            self._cursors |= dict.fromkeys(project_ids, _Cursor(None, common.swept_at))
 
     def note_failure(self, project_id: str, error: ApiError) -> None:
         """Note that a project could not be read."""
@@ -290,6 +290,11 @@ class ProjectSync:
     def since(self, project_id: str, lead: float | None = None) -> float:
         """Return since when changes are read of a project that has been read; `lead` as in `Store.read_up_to`."""
         return self._store.read_up_to(project_id, lead) - self._config.sync.overlap
+
+    def since_each(self, project_ids: Iterable[str], lead: float | None = None) -> list[float]:
+        """Return `since` for each of these projects."""
+        overlap = self._config.sync.overlap
+        return [read_up_to - overlap for read_up_to in self._store.read_up_to_each(project_ids, lead)]
 
     def _range(self, project: Project) -> tuple[float, float]:
         """Return since when changes are read, and the end before which a run that is not known is not counted."""

@@ -41,7 +41,7 @@ MAX_CONCURRENT = 4
 """Lists that are read concurrently, each time until one fails: too few failures to open the circuit breaker."""
 
 PROJECTS_PER_SLICE = 200
-"""Projects that are searched for silent runs in one time slice: about a millisecond if there are none."""
+"""Projects with open runs that are searched for silent ones in one time slice: about a millisecond if there are none."""
 
 RUNS_PER_SLICE = 100
 """Silent runs whose thresholds are computed in one time slice: about a millisecond."""
@@ -148,7 +148,7 @@ class RecordsInFlightReader:
         silent: dict[Key, SilentRun] = {}
         long_ago = self._monotonic() - self._config.sync.stale_after
         asked = dict.fromkeys(project_ids)
-        for place, project_id in enumerate(asked):
+        for place, project_id in enumerate(store.with_open_runs(list(asked))):
             if place % PROJECTS_PER_SLICE == 0:
                 await self._client.time_slices.next()
             for number, each in enumerate(store.view.silent_runs(project_id)):
