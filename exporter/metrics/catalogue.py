@@ -404,9 +404,7 @@ PROJECT_FAMILIES: tuple[Family[StoreView], ...] = (
         "spinner_project_up",
         "gauge",
         "1 if the last read of the project succeeded, 0 otherwise.",
-        lambda view, now: [
-            ((project.name,), float(project.error is None and view.is_fresh(project))) for project in view.projects()
-        ],
+        lambda view, now: view.projects_up(),
         labels=("project",),
     ),
 )

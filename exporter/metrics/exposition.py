@@ -67,8 +67,12 @@ class Exposition:
         for place, counted in enumerate(SPINNER_FAMILIES):
             fragments.append(Fragment(encode(page_format.header(counted))))
             fragments.extend(fragment for each in cached for fragment in each.spinners(place))
+        by_project = [cache.projects(context) for cache, context in caches]
+        for place, of_project in enumerate(PROJECT_FAMILIES):
+            fragments.append(Fragment(encode(page_format.header(of_project))))
+            fragments.extend(each[place] for each in by_project)
         rest = []
-        for overall in (*PROJECT_FAMILIES, *(GLOBAL_FAMILIES if self._own else ())):
+        for overall in GLOBAL_FAMILIES if self._own else ():
             rest.append(page_format.header(overall))
             rest.extend(
                 lines(overall, cache.labels, overall.samples(context.store.view, context)) for cache, context in caches

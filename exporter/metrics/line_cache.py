@@ -8,6 +8,7 @@ joining nor compressing a page goes run by run. A run that the store reports as 
 from collections.abc import Callable, Iterable, Sequence
 
 from exporter.metrics.catalogue import (
+    PROJECT_FAMILIES,
     RUN_FAMILIES,
     RUN_LABELS,
     RUNTIME_LABEL,
@@ -81,7 +82,18 @@ class LineCache:
         """Return all lines, after rendering those that change with time; everything else must be up to date."""
         return CachedLines(*self._runs.lines(context), self._spinners[page_format])
 
+    def projects(self, context: ScrapeContext) -> list[Fragment]:
+        """Return the lines of each family of projects, rendered again only when one of its samples is different."""
+        for place, family in enumerate(PROJECT_FAMILIES):
+            samples = family.samples(context.store.view, context)
+            if samples != self._project_samples[place]:
+                self._project_samples[place] = samples
+                self._projects[place] = Fragment(encode(lines(family, self.labels, samples)))
+        return self._projects
+
     def _clear(self) -> None:
+        self._project_samples: list[Samples] = [None for _ in PROJECT_FAMILIES]
+        self._projects = [Fragment(b"") for _ in PROJECT_FAMILIES]
         self._runs = _RunCache(self.labels)
         # Only histograms differ between the formats, and only spinners have them.
         self._spinners = {each: _SpinnerCache(self.labels, each) for each in FORMATS}

@@ -49,7 +49,7 @@ class LimitEnforcer:
         Runs of first reads in progress have a separate limit, so that they do not displace runs that are shown.
         """
         self._applied_since_enforced = 0
-        read = [project for _, project in self._projects.read()]
+        read = [project for project in self._projects.values() if project.has_been_read]
         unread = [project for project in self._projects.values() if not project.has_been_read]
         for projects in (read, unread):
             excess = sum(len(project.runs) for project in projects) - limit
@@ -102,8 +102,8 @@ class LimitEnforcer:
 
         From spinners without runs first, and from the projects with the most.
         """
-        read = [project for _, project in self._projects.read()]
-        for project in read:
+        read = [project for project in self._projects.values() if project.has_been_read]
+        for project in [each for each in read if each.spinners.slot_count > limits.spinners_per_project]:
             self._evict(project, project.spinners.slot_count - limits.spinners_per_project)
         if self._projects.slots.taken > limits.spinners:
             read.sort(key=lambda project: project.spinners.slot_count, reverse=True)
@@ -111,7 +111,7 @@ class LimitEnforcer:
                 for project in read:
                     excess = self._projects.slots.taken - limits.spinners
                     project.spinners.evict(project.name, max(excess, 0), with_runs=with_runs)
-        for project in read:
+        for project in [each for each in read if each.spinners.has_not_shown]:
             for _ in range(project.spinners.collect_not_shown()):
                 self._dropped("spinner_limit")
 

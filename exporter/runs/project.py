@@ -178,6 +178,15 @@ class ProjectRuns:
         """Return what the spinner of a run learned from earlier runs."""
         return self.spinners.pace(tracked.run.snapshot.spinner)
 
+    def is_recent(self, since: float) -> bool:
+        """Whether the last good read was requested at our monotonic time `since` or later."""
+        return self.read_at is not None and self.read_at >= since
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether `collect_changes` may return something."""
+        return bool(self._changed_runs or self._learned or self.spinners.has_changes)
+
     def collect_changes(self) -> tuple[set[str], set[str]]:
         """Return the runs and the spinners that changed or were removed since the last call."""
         if self._learned:
@@ -393,21 +402,18 @@ class ProjectRuns:
             heapq.heappop(self._ends)
         return None
 
-    def expire(self, retention: float) -> None:
-        """Drop the runs that ended longer than `retention` ago.
+    def expire(self, before: float, lead: float) -> None:
+        """Drop the runs that ended before a time of `RuntimeClock.steady`; `lead` is that of the clock.
 
-        How long ago is known when a read shows an end; from then on only our monotonic clock counts.
+        How long ago a run ended is known when a read shows it; from then on only our monotonic clock counts.
         """
-        if self._clock.lead is None:
-            return
-        self._least_lead = min(self._least_lead, self._clock.lead)
+        self._least_lead = min(self._least_lead, lead)
         if self._has_restored_ends:
             self._has_restored_ends = False
             for tracked in self.runs.values():
                 if tracked.run.ended_at is not None:
                     tracked.ended_steady = self._clock.steady_at(tracked.run.ended_at)
                     heapq.heappush(self._ends, RunEnd(tracked.ended_steady, tracked.run.id))
-        before = self._clock.steady() - retention
         while (first := self.first_end()) is not None and first.at < before:
             self.drop(first.run_id, self._clock.now())
 

@@ -109,6 +109,11 @@ class ProjectSpinners:
         """Mark spinners as changed, also some that are not known."""
         self._changed.update(names)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether spinners changed or left since `collect_changes`."""
+        return bool(self._changed)
+
     def collect_changes(self) -> set[str]:
         """Return the spinners that changed or left since the last call."""
         changed, self._changed = self._changed, set()
@@ -340,6 +345,11 @@ class ProjectSpinners:
                 self._note(OTHER)
         self._not_shown += len(names)
         return len(names)
+
+    @property
+    def has_not_shown(self) -> bool:
+        """Whether `collect_not_shown` returns more than 0."""
+        return self._not_shown > 0
 
     def collect_not_shown(self) -> int:
         """Return how many runs were counted as `other` and how many spinners lost their slot since the last call."""

@@ -273,11 +273,14 @@ class Store:
         is_set_back, self._expired_at = now < self._expired_at - TOLERANCE, now
         if is_set_back:
             self._runtime.not_ahead_of(now)
+        before, lead = self.clock.steady() - self.config.retention, self.clock.lead
+        fresh_since = self._monotonic() - self.config.sync.stale_after
         for project in self._projects.values():
             if is_set_back:
                 project.not_ahead_of(now)
-            project.expire(self.config.retention)
-            if self.view.is_fresh(project):
+            if lead is not None:
+                project.expire(before, lead)
+            if project.is_recent(fresh_since) and not project.is_withdrawn:
                 project.spinners.expire(project.name, now)
         self._limits.enforce(self.config)
 

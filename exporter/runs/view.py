@@ -238,6 +238,15 @@ class StoreView:
             if not project.is_withdrawn:
                 yield project
 
+    def projects_up(self) -> list[tuple[tuple[str], float]]:
+        """Return the name of each of these projects, and 1 if its last read succeeded, otherwise 0."""
+        now, stale_after = self._monotonic(), self._config().sync.stale_after
+        return [
+            ((project.metadata.name,), float(project.error is None and project.is_recent(now - stale_after)))
+            for project in self._projects.values()
+            if not project.is_withdrawn
+        ]
+
     @property
     def run_count(self) -> int:
         """Runs in the store, of projects that have been read."""
@@ -288,7 +297,8 @@ class StoreView:
 
     def _collect_changes(self) -> None:
         """Report to every watch what reads changed, the projects that became fresh or stale, and other expectations."""
-        now, stale_after = self._monotonic(), self._config().sync.stale_after
+        now, config = self._monotonic(), self._config()
+        stale_after, has_expectations = config.sync.stale_after, bool(config.spinners or self._expected)
         for project_id, project in self._projects.read():
             # Like `is_fresh`, which would ask for the time and the config for each project.
             is_recent = project.read_at is not None and now - project.read_at <= stale_after
@@ -296,12 +306,11 @@ class StoreView:
             if state != self._states.get(project_id, (False, False)):
                 self._states[project_id] = state
                 self._mark_all_changed(project_id)
-            expected = self._expected_in(project)
-            if expected != self._expected.get(project_id, ()):
+            if has_expectations and (expected := self._expected_in(project)) != self._expected.get(project_id, ()):
                 project.spinners.mark_changed((*expected, *self._expected.get(project_id, ())))
                 self._expected[project_id] = expected
-            runs, spinners = project.collect_changes()
-            if runs or spinners:
+            if project.has_changes:
+                runs, spinners = project.collect_changes()
                 for watch in self._watches:
                     watch.note(
                         ((project_id, run_id) for run_id in runs), ((project_id, spinner) for spinner in spinners)
