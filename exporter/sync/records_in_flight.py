@@ -41,7 +41,7 @@ MAX_CONCURRENT = 4
 """Lists that are read concurrently, each time until one fails: too few failures to open the circuit breaker."""
 
 PROJECTS_PER_SLICE = 200
-"""Projects with open runs that are searched for silent ones in one time slice: about a millisecond if there are none."""
+"""Projects with open runs that are searched in one time slice: about a millisecond if none is silent."""
 
 RUNS_PER_SLICE = 100
 """Silent runs whose thresholds are computed in one time slice: about a millisecond."""
