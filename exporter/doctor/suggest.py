@@ -437,9 +437,49 @@ def fields_of(resource: str, items: Iterable[Any]) -> dict[str, Any]:
         if found is not None:
             convert = _converter(leaves[found]) if field in TIMES else None
             fields[field] = {"path": found, **convert} if convert else found
+    if resource == "health" and (state := fields.get("runtime.status")) and (labels := _up_or_down(leaves[state])):
+        fields["runtime.status"] = {"path": state, "labels": labels}
     if resource == "jobs" and isinstance(fields.get("id"), str) and not _is_unique(fields["id"], known):
         fields = _with_unique_id(fields, known)
     return fields
+
+
+def _up_or_down(value: Any) -> dict[Any, str]:
+    """Return the labels of a state of which one value is known; empty if they are not needed or not known."""
+    if isinstance(value, bool):
+        return {True: "up", False: "down"}
+    if isinstance(value, str) and value.lower() in _UP:
+        return {value: "up", "*": "down"}
+    return {value: "down"} if isinstance(value, str) and value.lower() in _DOWN else {}
+
+
+_UP = (
+    "ok",
+    "healthy",
+    "alive",
+    "running",
+    "ready",
+    "pass",
+    "passing",
+    "green",
+    "serving",
+    "available",
+    "online",
+    "active",
+)
+_DOWN = (
+    "unhealthy",
+    "dead",
+    "stopped",
+    "fail",
+    "failing",
+    "failed",
+    "red",
+    "not_serving",
+    "unavailable",
+    "offline",
+    "error",
+)
 
 
 def _is_count(value: Any) -> bool:
@@ -615,7 +655,9 @@ class _OpenApi:
             return {"paging": {"style": "cursor", "parameter": cursor, "next": following, **sized}}
         for style in ("offset", "page"):
             if style in by_word:
-                return {"paging": {"style": style, "parameter": by_word[style], **sized}}
+                total = next((str(name) for name in schema.get("properties", {}) if _fold(name) in _TOTAL), None)
+                more = {"more": total} if total else {}
+                return {"paging": {"style": style, "parameter": by_word[style], **sized, **more}}
         return {"paging": {"style": "none"}}
 
     def _path(self, resource: str, path: str) -> str:
@@ -704,6 +746,7 @@ MAX_STEPS = 500_000
 """Parts of a document that are looked at, each as often as others refer to it; large documents need some thousand."""
 
 _SINCE = ("updatedsince", "updatedafter", "updatedatgte", "modifiedsince", "modifiedafter", "changedsince", "since")
+_TOTAL = ("total", "totalcount", "totalentries", "totalelements", "totalitems", "totalpages")
 _NEXT = ("nextcursor", "nextpagetoken", "next", "nextpage", "endcursor")
 
 

@@ -103,10 +103,12 @@ def config_of(folder: Path, url: str, **auth: Any) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def exporter(guarded: Guarded, folder: Path, clock: Clock, **auth: Any) -> AsyncIterator[Exporter]:
+async def exporter(
+    guarded: Guarded, folder: Path, clock: Clock, *, wall: float = NOW, **auth: Any
+) -> AsyncIterator[Exporter]:
     with serving(guarded.app()) as url:
         made = Exporter(
-            load(config_of(folder, url, **auth), environ={}).runtimes, Dependencies(wall=lambda: NOW, monotonic=clock)
+            load(config_of(folder, url, **auth), environ={}).runtimes, Dependencies(wall=lambda: wall, monotonic=clock)
         )
         yield made
         await made.close()
@@ -161,6 +163,23 @@ async def test_a_lifetime_can_be_given_in_several_ways(
             assert await made.refresh()
             assert len(guarded.logins) == logins
     assert guarded.refused == 0
+
+
+@pytest.mark.parametrize("ahead", [-86400, 86400])
+async def test_a_token_expires_by_the_clock_of_the_server(
+    guarded: Guarded, tmp_path: Path, body_file: Path, ahead: float
+) -> None:
+    clock = Clock()
+    guarded.more = {"until": NOW + 300}
+    keys = {"path": "/auth/token", "body_file": str(body_file), "token": "data.jwt", "expires": "data.until"}
+    async with exporter(guarded, tmp_path, clock, wall=NOW + ahead, login=keys) as made:
+        assert await made.refresh()
+        clock.now += 200
+        assert await made.refresh()
+        assert len(guarded.logins) == 1
+        clock.now += 100
+        assert await made.refresh()
+        assert len(guarded.logins) == 2
 
 
 async def test_after_a_401_one_login_serves_all_requests_that_wait(

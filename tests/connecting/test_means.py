@@ -71,8 +71,21 @@ class Forge:
                     return JSONResponse(each)
             return JSONResponse({"ok": False, "code": "NO_RUN"})
 
+        async def everything(request: Request) -> Response:
+            self.asked.append(f"{request.url.path}?{request.url.query}")
+            status = request.query_params.get("status")
+            found = [each | {"repo": name} for name, runs in self.runs.items() for each in runs]
+            return JSONResponse({"items": [each for each in found if status in (None, each["status"])]})
+
         base = "/repos/{owner}/{name}/runs"
-        return Starlette(routes=[Route("/repos", repositories), Route(base, listing), Route(f"{base}/{{run}}", one)])
+        return Starlette(
+            routes=[
+                Route("/runs", everything),
+                Route("/repos", repositories),
+                Route(base, listing),
+                Route(f"{base}/{{run}}", one),
+            ]
+        )
 
 
 def repository_of(request: Request) -> str:
@@ -148,6 +161,19 @@ async def test_runs_that_have_not_ended_can_be_listed_in_several_requests(tmp_pa
         assert statuses(await shown(made)) == EXPECTED
         asked = [each.partition("?")[2] for each in forge.asked if each.startswith("/repos/acme/site/")]
         assert asked == [f"status={each}&limit=500" for each in ("queued", "in_progress", "completed")]
+        await made.close()
+
+
+async def test_a_list_of_all_projects_can_be_listed_in_several_requests(tmp_path: Path) -> None:
+    forge = Forge()
+    with serving(forge.app()) as url:
+        fields = {"id": "id", "spinnerName": "workflow", "status": "status", "createdAt": "made", "projectId": "repo"}
+        made = exporter(tmp_path, tree_of(url, path="/runs", changed={"query": {"status": "completed"}}, fields=fields))
+        assert statuses(await shown(made)) == EXPECTED
+        forge.asked.clear()
+        assert statuses(await shown(made)) == EXPECTED
+        asked = [each.partition("&")[0] for each in forge.asked]
+        assert asked[:3] == ["/runs?status=queued", "/runs?status=in_progress", "/runs?status=completed"]
         await made.close()
 
 

@@ -308,6 +308,7 @@ def test_executions_are_preferred_to_the_housekeeping_of_a_scheduler() -> None:
     assert found["base_url"] == "https://air.example.com/api/v2"
     resources = found["resources"]
     assert resources["jobs"]["path"] == "/dags/{project}/dagRuns"
+    assert resources["jobs"]["paging"]["more"] == "total_entries"
     assert resources["jobs"]["fields"]["id"] == "dag_run_id"
     assert resources["jobs"]["fields"]["spinnerName"] == "dag_id"
     assert resources["job"]["path"] == "/dags/{project}/dagRuns/{run}"
@@ -440,3 +441,21 @@ def test_fields_that_would_make_a_config_unusable_are_left_out_and_said() -> Non
     text = from_responses("http://a", {"jobs": [{"id": 1, "status": "x"}]}, given)
     load_tree(yaml.safe_load(text))
     assert "# Left out what did not fit together: jobs.fields.projectId: is required" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "labels"),
+    [
+        (True, {True: "up", False: "down"}),
+        ("healthy", {"healthy": "up", "*": "down"}),
+        ("OK", {"OK": "up", "*": "down"}),
+        ("unhealthy", {"unhealthy": "down"}),
+        ("up", None),
+        ("purple", None),
+    ],
+)
+def test_a_known_state_of_the_workers_is_mapped_to_up_or_down(value: Any, labels: Any) -> None:
+    text = from_responses("http://a", {"health": [{"state": value}]}, {})
+    assert load_tree(yaml.safe_load(text)).runtimes
+    found = yaml.safe_load(text)["runtime"]["resources"]["health"]["fields"]["runtime.status"]
+    assert found == ("state" if labels is None else {"path": "state", "labels": labels})
