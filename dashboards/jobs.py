@@ -194,7 +194,7 @@ RUNS = table(
         ),
         Column("in_runtime", "Runtime", width=90),
         Column("in_project", "Project", width=110, wrap=True),
-        Column("spinner", "Spinner", wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        Column("spinner", "Spinner", least_width=130, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column("short", "Run", width=150, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",

@@ -66,6 +66,8 @@ class Column:
     title: str
     unit: str = "word"
     width: int | None = None
+    least_width: int | None = None
+    """So that a narrow screen scrolls instead of cutting words."""
     colours: str = ""
     """`text` to write the value in its colour; empty for plain text."""
     bar: bool = False
@@ -99,6 +101,8 @@ class Column:
             properties["decimals"] = self.decimals
         if self.width:
             properties["custom.width"] = self.width
+        if self.least_width:
+            properties["custom.minWidth"] = self.least_width
         if self.filterable:
             properties["custom.filterable"] = True
         if self.hidden:

@@ -8,7 +8,7 @@ from dashboards.panels import Column, GridPos, Panel, instant_query, table
 from dashboards.queries import RUNTIME, lost_projects, lost_runtimes, outages, rules_evaluated, series
 from dashboards.style import GREEN, GREY, ORANGE, RED, UNKNOWN, value_mapping
 
-HEIGHT: Final = 4
+HEIGHT: Final = 5
 
 # The numbers of a column, the worst first, so that rows can be sorted by the lowest of their numbers. A query returns
 # a number for the unknown too: a column without any number would not be shown.

@@ -1,6 +1,7 @@
 """Spinner health: one spinner over weeks, for the people who build it: did a change make it better or worse?"""
 
 from dashboards.panels import (
+    Column,
     GridPos,
     Panel,
     dashboard,
@@ -10,12 +11,19 @@ from dashboards.panels import (
     runtime_variable,
     spinner_variable,
     stat,
+    table,
+    text_variable,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series
-from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, thresholds
+from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series, while_read
+from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, TEXT, thresholds
 
 UID = "spinner-health"
+
+THIS_SPINNER = (
+    f"/d/{UID}?${{datasource:queryparam}}&${{runtime:queryparam}}&${{project:queryparam}}&${{objective:queryparam}}"
+    "&var-spinner=${__data.fields.spinner:percentencode}&${__url_time_range}"
+)
 
 WORSE = 0.2
 """A relative change from which on a duration is shown in orange."""
@@ -175,6 +183,72 @@ THROUGHPUT = time_series(
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 
+NOT_FAILED = 'status!="failed"'
+EACH = "runtime, project, spinner"
+
+
+def ended_in_a_day(*matchers: str) -> str:
+    """Return how many runs of each spinner ended within the last day."""
+    ended = series("project_spinner_status:spinner_runs_finished:increase1d", PROJECT, *matchers)
+    return f"sum by ({EACH}) ({while_read(ended)})"
+
+
+ENDED = ended_in_a_day()
+SUCCESS = f"({ended_in_a_day(NOT_FAILED)} / ({ENDED} > 0))"
+PER_RECORD_OF_ALL = series("project_spinner:spinner_record_seconds:avg1d", PROJECT)
+MEAN = f"max by ({EACH}) ({while_read(PER_RECORD_OF_ALL)})"
+MEAN_BEFORE = f"max by ({EACH}) ({PER_RECORD_OF_ALL} offset 1w)"
+
+SPINNERS = table(
+    Panel(
+        9,
+        "All spinners",
+        "The last day of each spinner of the selected projects, those that became slower than a week earlier first. "
+        "Error budget is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
+        "Click a spinner to choose it.",
+        GridPos(x=0, y=22, w=24, h=10),
+    ),
+    [
+        instant_query(f"{MEAN} / {MEAN_BEFORE} - 1"),
+        instant_query(MEAN),
+        instant_query(f"round({ENDED})"),
+        instant_query(SUCCESS),
+        instant_query(f"1 - (1 - {SUCCESS}) / (1 - ${{objective}} / 100)"),
+    ],
+    [
+        Column("runtime", "Runtime", wrap=True),
+        Column("project", "Project", wrap=True),
+        Column("spinner", "Spinner", wrap=True, least_width=130, links=[("Choose this spinner", THIS_SPINNER, False)]),
+        Column("Value #B", "Time per record", "duration", width=130, empty=("", TEXT)),
+        Column(
+            "Value #A",
+            "Than a week earlier",
+            "ratio",
+            width=150,
+            decimals=0,
+            colours="text",
+            align="right",
+            steps=thresholds(TEXT, (WORSE, ORANGE)),
+            empty=("", TEXT),
+        ),
+        Column("Value #C", "Runs ended", "count", width=100, empty=("", TEXT)),
+        Column("Value #D", "Successful", "ratio", width=100, decimals=1, align="right", empty=("", TEXT)),
+        Column(
+            "Value #E",
+            "Error budget",
+            "ratio",
+            width=110,
+            decimals=0,
+            colours="text",
+            align="right",
+            steps=thresholds(RED, (0, TEXT)),
+            empty=("", TEXT),
+        ),
+    ],
+    empty="? unknown: nothing is recorded of the last day, or no project can be read",
+    sort=("Value #A", True),
+)
+
 STARTS = {
     "datasource": DATASOURCE,
     "enable": True,
@@ -193,11 +267,12 @@ DASHBOARD = dashboard(
     UID,
     "Spinner health",
     "One spinner over weeks: duration, seconds per record and failures, before and after a change. Select a spinner.",
-    [DURATION_CHANGE, RECORD_CHANGE, FAILURE_RATIO, RUNS, DURATIONS, PER_RECORD, BY_STEP, THROUGHPUT],
+    [DURATION_CHANGE, RECORD_CHANGE, FAILURE_RATIO, RUNS, DURATIONS, PER_RECORD, BY_STEP, THROUGHPUT, SPINNERS],
     variables=[
         runtime_variable(),
         project_variable(),
         spinner_variable(one=True),
+        text_variable("objective", "Objective: successful runs, %", "99"),
     ],
     since="now-14d",
     annotations=[STARTS],

@@ -41,6 +41,7 @@ def interpolate(expression: str, variables: Mapping[str, str]) -> str:
         "status": ALL,
         "run": ALL,
         "listed": ALL,
+        "objective": "99",
         **BUILT_IN,
         **variables,
     }

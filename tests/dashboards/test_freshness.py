@@ -611,6 +611,18 @@ def test_an_alert_says_since_when_it_is_active(tmp_path: Path) -> None:
     check(tmp_path, HEALTHY | {f"ALERTS_FOR_STATE{labels}": "1200x60"}, {since: {}})
 
 
+def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(tmp_path: Path) -> None:
+    """The hours are recorded at minutes 0 and 60: 30 runs completed, and 10 failed."""
+    failed = FINISHED.replace("}", ', spinner="Recall"}')
+    series = {failed: "5x60", failed.replace('"failed"', '"completed"'): "15x60"}
+    _, _, ended, success, budget = expressions("spinner-health", "All spinners")
+    half, missed = (interpolate(budget, {"objective": objective}) for objective in ("50", "87.5"))
+    spinner = '{runtime="shop", project="Clinic", spinner="Recall"}'
+    shown = {ended: {spinner: 40}, success: {spinner: 0.75}, half: {spinner: 0.5}, missed: {spinner: -1}}
+    check(tmp_path, HEALTHY | series, shown)
+    check(tmp_path, SITUATIONS["the exporter is down"][0] | series, {expression: {} for expression in shown})
+
+
 def expressions(uid: str, title: str) -> list[str]:
     """The queries of a panel."""
     (panel,) = (each for each in BOARDS[uid]["panels"] if each["title"] == title)

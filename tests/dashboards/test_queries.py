@@ -21,6 +21,7 @@ EMPTY_BY_DESIGN = {
     "spinner-live-ops/Runs failed today": "no run failed, and that is not certain of the time before the first scrape",
     "spinner-health/Run duration change": "there are no data of last week",
     "spinner-health/Record time change": "there are no data of last week",
+    "spinner-health/All spinners/A": "there are no data of last week",
     "spinner-health/Run duration/median one week earlier": "there are no data of last week",
     "spinner-capacity/Growth of runs": "there are no data of last month",
     "spinner-capacity/Growth of records": "there are no data of last month",
