@@ -394,6 +394,14 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
     weeks = 28 * DAY
     yield (
+        "project_spinner_status:spinner_runs_finished:increase1d",
+        [
+            each
+            for status in ("completed", "failed", "cancelled", "unknown")
+            for each in recorded(every_spinner, lambda at: 4, 300, 10 * MINUTE, f'status="{status}"')
+        ],
+    )
+    yield (
         "project_spinner_state:spinner_records_processed:rate1h",
         [
             each
@@ -430,7 +438,8 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     )
     yield (
         "project_spinner:spinner_record_seconds:avg1d",
-        recorded(spinners, lambda at: 1.5 + 0.1 * busy(at), 300, weeks),
+        recorded(spinners, lambda at: 1.5 + 0.1 * busy(at), 300, weeks)
+        + recorded(every_spinner[len(spinners) :], lambda at: 1.5, 300, 8 * DAY),
     )
     yield (
         "project_spinner_step:spinner_run_failures:ratio",

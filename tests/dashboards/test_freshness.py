@@ -618,7 +618,12 @@ def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(
     _, _, ended, success, budget = expressions("spinner-health", "All spinners")
     half, missed = (interpolate(budget, {"objective": objective}) for objective in ("50", "87.5"))
     spinner = '{runtime="shop", project="Clinic", spinner="Recall"}'
-    shown = {ended: {spinner: 40}, success: {spinner: 0.75}, half: {spinner: 0.5}, missed: {spinner: -1}}
+    shown: Mapping[str, Mapping[str, float]] = {
+        ended: {spinner: 40},
+        success: {spinner: 0.75},
+        half: {spinner: 0.5},
+        missed: {spinner: -1},
+    }
     check(tmp_path, HEALTHY | series, shown)
     check(tmp_path, SITUATIONS["the exporter is down"][0] | series, {expression: {} for expression in shown})
 
