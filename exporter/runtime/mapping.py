@@ -16,7 +16,7 @@ from exporter.config.api_description import UNKNOWN_TOTAL, FieldSource, Resource
 from exporter.config.patterns import value_pattern
 from exporter.errors import ConfigError
 from exporter.runtime.repairs import repaired_field
-from exporter.runtime.times import NONE, means_none, without_leap_second
+from exporter.runtime.times import NONE, NOT_NEEDED, means_none, without_leap_second
 
 _RUN = frozenset(
     {
@@ -205,7 +205,7 @@ class _Field:
             return self._time(value, values)
         except (ValueError, TypeError, OverflowError, OSError):
             # A number that is no time is too large for one.
-            if means_none(value) or _is_number(value):
+            if means_none(value) or _is_number(value) or self.name in NOT_NEEDED:
                 return NONE
             expected = self.source.convert if self._format is None else self._format.format
             raise ValueError(f"{self.name}: expected {expected}") from None

@@ -6,7 +6,10 @@ Only an item that does not have the contract's types is looked at.
 import re
 from typing import Any
 
-from exporter.runtime.times import NONE, is_time, means_none, without_leap_second
+import msgspec
+
+from exporter.runtime.times import NONE, NOT_NEEDED, is_time, means_none, without_leap_second
+from exporter.runtime.wire import Time
 
 
 def repaired(item: Any) -> Any:
@@ -22,10 +25,11 @@ def repaired(item: Any) -> Any:
 
 def repaired_field(name: str, value: Any) -> Any:
     """Return the value of one field of the contract in its type; the same object if it stays as it is."""
+    if is_time(name):
+        time = repaired_time(value)
+        return NONE if name in NOT_NEEDED and not _is_valid(time) else time
     if isinstance(value, dict | list):
         return repaired(value)
-    if is_time(name):
-        return repaired_time(value)
     if name in _COUNTS:
         return _whole(value)
     if name in _IDS and isinstance(value, int) and not isinstance(value, bool):
@@ -57,6 +61,15 @@ def repaired_time(value: Any) -> Any:
     if value is not None and means_none(value):
         return NONE
     return without_leap_second(value) if isinstance(value, str) and ":60" in value else value
+
+
+def _is_valid(time: Any) -> bool:
+    """Whether a time can be decoded as it is."""
+    try:
+        msgspec.convert(time, Time | None)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _whole(value: Any) -> Any:

@@ -48,6 +48,10 @@ def is_time(field: str) -> bool:
     return field.endswith("At")
 
 
+NOT_NEEDED = frozenset({"dueAt"})
+"""Times without which a run is watched as well: a value that is no time counts as missing and costs no run."""
+
+
 class Bounds:
     """Which times of one response can be right. `as_of` is the runtime's time of it, if known, and `now` ours."""
 

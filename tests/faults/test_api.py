@@ -332,6 +332,7 @@ MODES = (
     Mode("a time in year 1", item(startedAt="0001-01-01T00:00:00Z"), Affects.NOTHING, logged=NO_TIME),
     Mode("a time in year 9999", item(startedAt="9999-12-31T23:59:59Z"), Affects.NOTHING, logged=NO_TIME),
     Mode("a time before year 1 in UTC", item(startedAt="0001-01-01T00:00:00+23:59"), Affects.NOTHING, logged=NO_TIME),
+    Mode("a due time that is text", item(dueAt="soon"), Affects.NOTHING, logged=NO_TIME),
     Mode("a negative count", counts(completed=-1), Affects.ITEM),
     Mode("a count of 2^63", counts(completed=2**63), Affects.ITEM),
     Mode("half a record", counts(completed=0.5), Affects.ITEM),

@@ -104,6 +104,59 @@ async def test_a_meter_may_reset_in_a_year() -> None:
         assert value(shown, "spinner_plan_reset_timestamp_seconds") == NOON + 365 * DAY
 
 
+@pytest.mark.parametrize("converted", [False, True])
+@pytest.mark.parametrize(
+    "none",
+    [
+        *NONE[:11],
+        rfc3339(NOON - 60 * 365 * DAY),
+        rfc3339(NOON + 80 * 365 * DAY),
+        "soon",
+        "2026-01-05",
+        "2026-01-05T12:00:00",
+        ["2026-01-05T12:00:00Z"],
+    ],
+    ids=str,
+)
+async def test_a_due_time_that_is_none_counts_as_missing_and_costs_no_run(none: object, *, converted: bool) -> None:
+    async with bench(runtime=lambda url: mapped_due(url, converted=converted)) as made:
+        made.runtime.put("r", records={"total": 10, "completed": 3})
+        made.runtime.put("other", dueAt=NOON + HOUR)
+
+        def spoil(page: object) -> None:
+            for job in page["items"]:  # type: ignore[index]
+                if job["id"] == "r":
+                    job["dueAt"] = none
+
+        made.faulty.path, made.faulty.fault = "/p1/jobs", changes(spoil)
+        for _ in range(3):
+            shown = await made.next()
+        assert value(shown, "spinner_run_status", run_id="r") == 1
+        assert value(shown, "spinner_run_due_timestamp_seconds", run_id="r") is None
+        assert value(shown, "spinner_run_due_timestamp_seconds", run_id="other") == NOON + HOUR
+        assert value(shown, "spinner_exporter_invalid_items_total", kind="job") == 1, "counted once"
+
+
+async def test_a_run_may_be_due_in_a_year() -> None:
+    async with bench() as made:
+        made.runtime.put("r", dueAt=NOON + 365 * DAY)
+        shown = await made.next()
+        assert value(shown, "spinner_run_due_timestamp_seconds", run_id="r") == NOON + 365 * DAY
+
+
+def mapped_due(url: str, *, converted: bool) -> RuntimeConfig:
+    """The contract, with `dueAt` as it is or described as an RFC 3339 time."""
+    config = runtime_config(url)
+    if not converted:
+        return config
+    names = ("id", "projectId", "spinnerName", "status", "createdAt", "startedAt", "endedAt", "updatedAt")
+    fields = {**{name: name for name in names}, "dueAt": {"path": "dueAt", "convert": "rfc3339"}}
+    jobs = msgspec.convert(
+        {**msgspec.to_builtins(config.resources.jobs), "fields": fields}, type(config.resources.jobs)
+    )
+    return msgspec.structs.replace(config, resources=msgspec.structs.replace(config.resources, jobs=jobs))
+
+
 @pytest.mark.parametrize("none", NONE)
 async def test_the_end_of_a_record_that_means_none_counts_as_missing(none: object) -> None:
     async with bench() as made:
