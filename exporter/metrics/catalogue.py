@@ -12,6 +12,7 @@ from typing import Generic, Literal, TypeVar
 from exporter.config.api_description import reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
+from exporter.runs.pace import REASONS
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun, ShownSpinner, StoreView
 from exporter.runtime.model import RecordInFlight
@@ -114,7 +115,7 @@ _RECORD_STATES = (("pending",), ("running",), ("waiting",), ("completed",), ("fa
 
 def _basis(shown: ShownRun, now: ScrapeContext) -> Samples:
     expectation = shown.expectation
-    return None if expectation is None else [((expectation.basis,), 1)]
+    return None if expectation is None else [((expectation.basis, REASONS[expectation.basis]), 1)]
 
 
 def _last_activity(shown: ShownRun, now: ScrapeContext) -> float | None:
@@ -247,16 +248,17 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_stall_threshold_info",
         "gauge",
-        "What decided the stall threshold of the run; always 1. The basis is floor, ceiling, own gaps, little known, "
-        "first record, earlier runs, last records or pause.",
+        "What decided the stall threshold of the run, and why in words; always 1. The basis is "
+        f"{', '.join(list(REASONS)[:-1])} or {list(REASONS)[-1]}.",
         _basis,
-        labels=("basis",),
+        labels=("basis", "reason"),
     ),
     Family(
         "spinner_run_straggler_threshold_seconds",
         "gauge",
-        "Seconds without progress after which the last one or two of many records count as stragglers, which is before "
-        "they count as stalled. Absent while other records are left.",
+        "Seconds without progress after which SpinnerRunStraggling opens a ticket, which is before the run counts as "
+        "stalled. Only of runs whose last one or two of many records are left, or that are held back: nothing is in "
+        "progress though records wait.",
         lambda shown, now: shown.straggler_threshold(),
     ),
     Family(

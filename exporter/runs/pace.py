@@ -10,7 +10,7 @@ the constants were chosen and how often they are wrong.
 import itertools
 import math
 from collections.abc import Iterable
-from statistics import median
+from statistics import median, median_high
 from typing import Self
 
 import msgspec
@@ -41,12 +41,23 @@ UNSEEN_SHAPE = 1.05
 ROUNDS = 2
 """Rounds of the records that are worked on at once before anything is known about the gaps between them."""
 
-IDLE_FACTOR = 1.65
+OPEN_FACTOR = 1.65
 """Such silences may be this many times longer while they are likelier than usual.
 
-That is: nothing is in progress, such as before the next window of a rate limit; more records may still arrive, because
-the total is unknown; or most of the run was not observed.
+That is: more records may still arrive, because the total is unknown; or most of the run was not observed.
 """
+
+HELD_BACK = 6.0
+"""Times the floor for which nothing may be in progress though records wait, until the run has continued twice.
+
+Records that hang are in progress. If none is, the runtime holds them back: a rate limit, a window, working hours.
+"""
+
+HELD_BACK_SEEN = 2
+"""Gaps of that kind after which their lengths are known."""
+
+HELD_BACK_LEAST = 60.0
+"""Seconds of the shortest gap of that kind: between two records a worker is free for moments, too."""
 
 USUAL_SHAPE, USUAL_WEIGHT = 3.0, 2.0
 """The exponent of the tail of a run's gaps before any is seen, and its weight in gaps."""
@@ -58,16 +69,19 @@ FIRST_FACTOR = 2.0
 """The same for the usual time until the first record finishes, which one run has only once."""
 
 STRAGGLER_FACTOR = 2.0
-"""At the end of a run no other record finishes in the meantime: this many times the time that one record takes."""
+"""While few records are in progress, others do not finish in the meantime: this many times the time that one takes."""
 
 LAST_FACTOR = 6.0
-"""The same, divided by the number of records that are left, while these are several."""
+"""The same, divided by the number of records in progress, while these are several."""
 
 BEYOND_BELIEF = 3.0
 """A straggler pages when it takes this many times as long as a silence that is a stall elsewhere."""
 
 STRAGGLER_LEAST = 6.0
 """Times the floor that a straggler may take at least before it pages."""
+
+FEW = 4
+"""If less than a fourth of the records are in progress, something makes the others wait: the next stage, a machine."""
 
 STRAGGLER_FINISHED = 50
 """Records that must have finished before the last one or two can be called stragglers."""
@@ -81,8 +95,14 @@ EARLIER_RUNS = 9
 UNNOTED = 600.0
 """Seconds for which a run was at work of which an earlier version noted its gaps only."""
 
+WHOLE_RUN = 200.0
+"""Seconds that a whole run counts as observed at least: what did not happen in it, however short it was."""
+
 PAUSE = 7200.0
 """Seconds of a gap that may be a pause which returns at the same time of day, such as at night."""
+
+PAUSES = 9
+"""Last pauses that are kept of a run: a week has seven nights."""
 
 PAUSE_FACTOR = 1.25
 """A pause may be this many times longer than the longest that began at the same time of day."""
@@ -97,6 +117,7 @@ EULER = 0.5772156649
 """The mean of the longest of n exponential gaps is about (ln n + this) times their mean."""
 
 DAY, HOUR = 86400.0, 3600.0
+WEEK = 7 * DAY
 
 
 class SpinnerPace(msgspec.Struct):
@@ -109,7 +130,10 @@ class SpinnerPace(msgspec.Struct):
     _observed: list[float] = []
     """Seconds for which each of these runs was at work."""
     _pauses: list[tuple[float, float]] = []
-    """The pauses of the last of these runs: second of the day at which one began, and how long it was."""
+    """The pauses of the last of these runs: the runtime's time at which one began, and how long it was.
+
+    An earlier version noted the second of the day.
+    """
 
     def learn(self, newest_first: Iterable["RunPace"]) -> bool:
         """Learn from the paces of runs that ended; return whether there was anything to learn."""
@@ -124,22 +148,27 @@ class SpinnerPace(msgspec.Struct):
             self._settle()
         return bool(learned)
 
-    def note(self, other: Self) -> None:
-        """Learn what another one learned last, if anything."""
-        newest = other.newest()
-        if newest is not None:
-            first_gap, recurring_gap, observed, pauses = newest
-            self._first_gaps.append(first_gap)
-            self._recurring_gaps.append(recurring_gap)
-            self._observed.append(observed)
-            self._pauses += pauses
-            self._settle()
+    @classmethod
+    def of_spinners(cls, paces: Iterable[Self]) -> Self:
+        """Return what several spinners know together, each with an ended run; the last one is the newest."""
+        known = cls()
+        for pace in paces:
+            known._first_gaps.append(pace.usual_first_gap() or 0.0)
+            known._recurring_gaps.append(pace.usual_recurring_gap() or 0.0)
+            known._observed.append(pace.observed)
+            known._pauses += pace.pauses[-1:]
+        known._settle()
+        return known
 
-    def newest(self) -> tuple[float, float, float, list[tuple[float, float]]] | None:
-        """Return what the newest run taught: first gap, recurring gap, seconds at work, last pause; None without."""
-        if self._usual is None:
-            return None
-        return self._first_gaps[-1], self._recurring_gaps[-1], (self._observed or [0.0])[-1], self._pauses[-1:]
+    @property
+    def pauses(self) -> list[tuple[float, float]]:
+        """The last pauses of its runs: the runtime's time at which one began, and how long it was."""
+        return self._pauses
+
+    @property
+    def runs(self) -> int:
+        """How many runs taught it, of the last few."""
+        return len(self._first_gaps)
 
     def summary(self) -> tuple[float, ...]:
         """Return its usual gaps, how long it observed runs, and how many pauses they had."""
@@ -166,15 +195,28 @@ class SpinnerPace(msgspec.Struct):
 
     @property
     def observed(self) -> float:
-        """Seconds for which the earlier runs were at work; an earlier version of the exporter did not note it."""
-        return sum(self._observed) + UNNOTED * (len(self._first_gaps) - len(self._observed))
-
-    def pause_at(self, second_of_day: float) -> float:
-        """Return the seconds of the longest pause that began within an hour of a time of day; 0 without any."""
-        near = (
-            length for began, length in self._pauses if abs((began - second_of_day + DAY / 2) % DAY - DAY / 2) <= HOUR
+        """Seconds for which the earlier runs were at work: each at least `WHOLE_RUN`; `UNNOTED` where it is unknown."""
+        return sum(max(each, WHOLE_RUN) for each in self._observed) + UNNOTED * (
+            len(self._first_gaps) - len(self._observed)
         )
-        return max(near, default=0.0)
+
+
+def usual_pause(pauses: Iterable[tuple[float, float]], time: float) -> tuple[float, bool]:
+    """Return how long a pause that begins at a time usually is, 0 if unknown, and whether several are known.
+
+    Pauses count that began within an hour of the same time of day; those of the same weekday count before others, since
+    a weekend begins like a night.
+    """
+    near = [(began, length) for began, length in pauses if _apart(began, time, DAY) <= HOUR]
+    same_weekday = [length for began, length in near if _apart(began, time, WEEK) <= HOUR]
+    if same_weekday:
+        return max(same_weekday), len(near) > 1
+    return (median_high([length for _, length in near]), len(near) > 1) if near else (0.0, False)
+
+
+def _apart(one: float, other: float, period: float) -> float:
+    """Return the seconds between two times of a day or a week."""
+    return abs((one - other + period / 2) % period - period / 2)
 
 
 def _without_outlier(gaps: list[float]) -> float:
@@ -188,13 +230,24 @@ class Expectation(msgspec.Struct, frozen=True):
     page: float
     """Seconds of silence after which it counts as stalled."""
     basis: str
-    """What decided, one of `BASES`."""
+    """What decided, one of `REASONS`."""
     straggler: float | None = None
     """Seconds of silence after which the last records count as stragglers; None unless no others are left."""
 
 
-BASES = ("floor", "ceiling", "own gaps", "little known", "first record", "earlier runs", "last records", "pause")
-"""What can decide how long a run may be silent."""
+REASONS = {
+    "floor": "its pace is known, and the floor is longer than its gaps",
+    "ceiling": "its pace would allow more than the ceiling",
+    "own gaps": "its gaps between records so far make a shorter one plausible",
+    "little known": "little of this run and of its spinner has been seen",
+    "first record": "the first record of earlier runs took about half as long",
+    "earlier runs": "earlier runs of the spinner or of its project had such gaps",
+    "few in progress": "fewer records are in progress than before, so one finishes more rarely",
+    "last records": "the last records may take longer than the others",
+    "held back": "nothing is in progress though records wait, so something holds them back",
+    "pause": "earlier pauses began at this time of day",
+}
+"""What can decide how long a run may be silent, and why in words that a page and a dashboard show."""
 
 
 class RunPace(msgspec.Struct, gc=False):
@@ -213,9 +266,13 @@ class RunPace(msgspec.Struct, gc=False):
     _watched: float = 0.0
     _unwatched: float = 0.0
     pauses: list[tuple[float, float]] = []
-    """Its last gaps of hours: second of the day at which one began, and how long it was."""
+    """Its last gaps of hours: the runtime's time at which one began, and how long it was."""
     _interrupted_at: float | None = None
     """When the runtime was found down during the present silence; None if it was not."""
+    _worked: float = 0.0
+    """Seconds that all records together have been in progress: by Little's law that tells how long one takes."""
+    _held_back: int = 0
+    """Gaps during which nothing was in progress though records waited."""
 
     @classmethod
     def first(cls, run: Run) -> Self:
@@ -227,6 +284,7 @@ class RunPace(msgspec.Struct, gc=False):
             pace._add_gap(run.last_progress_at - started_at, finished)
             pace._finished = finished
             pace._unwatched = pace._spent
+            pace._worked = pace._spent * (records.running or 1)
         return pace
 
     @property
@@ -258,18 +316,33 @@ class RunPace(msgspec.Struct, gc=False):
             self._interrupted_at = None
         elif finished > 0:
             down_at = math.inf if self._interrupted_at is None else self._interrupted_at
-            self._learn_gap(since, min(until, down_at), finished, unchanged_until)
+            was_held_back = self._is_held_back(before)
+            running = self._most_running if before.records.running is None else before.records.running
+            self._worked += running * self._learn_gap(
+                since, min(until, down_at), finished, unchanged_until, was_held_back=was_held_back
+            )
             self._quiet_since = until
             self._interrupted_at = None
         return self
 
-    def _learn_gap(self, since: float, until: float, finished: int, unchanged_until: float) -> None:
-        """Learn that nothing finished from `since` to `until`, as far as was seen, and then `finished` records."""
+    def _learn_gap(
+        self, since: float, until: float, finished: int, unchanged_until: float, *, was_held_back: bool
+    ) -> float:
+        """Learn that nothing finished from `since` to `until`, as far as was seen, and then `finished` records.
+
+        Returns the seconds from one to the other.
+        """
         silent = max(min(unchanged_until, until) - since, 0.0)
+        before = self.longest_gap, self.recurring_gap
         longest = self._add_gap(until - since - silent, finished, silent=silent)
         self._watched += max(until - since, 0.0)
+        self._held_back += was_held_back and longest >= HELD_BACK_LEAST
         if longest >= PAUSE:
-            self.pauses = [*self.pauses, (since % DAY, longest)][-3:]
+            if usual_pause(self.pauses, since)[0]:
+                # It returned at its time of day: at other times such a silence is not normal.
+                self.longest_gap, self.recurring_gap = before
+            self.pauses = [*self.pauses, (since, longest)][-PAUSES:]
+        return max(until - since, 0.0)
 
     def _newly_finished(self, before: Run, after: Run) -> int:
         """Return how many records have finished since the last change, 1 for some if their number is unknown."""
@@ -312,25 +385,30 @@ class RunPace(msgspec.Struct, gc=False):
 
         `earlier` is what the spinner learned from its earlier runs, and `others` what its project learned from all.
         """
+        pause, is_usual = self._by_pause(earlier, others)
         candidates = [
             (policy.stall_floor, "floor"),
             (self._by_own_gaps(policy), "own gaps"),
             (self._by_what_is_unknown(run, earlier, others, policy), "little known"),
             (self._by_earlier_runs(earlier, others, policy), "earlier runs"),
-            (self._by_pause(earlier, others), "pause"),
+            (self._by_few_in_progress(run, policy), "few in progress"),
+            (self._by_last_records(run, policy), "last records"),
         ]
         if self.first_gap is None:
             candidates.append((self._by_first_record(earlier, policy), "first record"))
-        last = self._by_last_records(run, policy)
-        if last:
-            candidates.append((last, "last records"))
         seconds, basis = max(candidates, key=_seconds)
-        straggler = min(seconds, policy.stall_ceiling) if self._is_straggler(run) else None
-        if straggler is not None:
-            seconds, basis = max(BEYOND_BELIEF * straggler, STRAGGLER_LEAST * policy.stall_floor), "last records"
+        ticket = None
+        if self._is_straggler(run):
+            ticket = seconds
+            seconds, basis = max(BEYOND_BELIEF * seconds, STRAGGLER_LEAST * policy.stall_floor), "last records"
+        elif self._is_held_back(run) and self._held_back < HELD_BACK_SEEN:
+            ticket = seconds
+            seconds, basis = max((seconds, basis), (HELD_BACK * policy.stall_floor, "held back"), key=_seconds)
         if seconds > policy.stall_ceiling:
             seconds, basis = policy.stall_ceiling, "ceiling"
-        return Expectation(seconds, basis, straggler)
+        if pause > seconds and (is_usual or seconds < policy.stall_ceiling):
+            seconds, basis = pause if is_usual else min(pause, policy.stall_ceiling), "pause"
+        return Expectation(seconds, basis, None if ticket is None else min(ticket, policy.stall_ceiling))
 
     def _by_own_gaps(self, policy: SpinnerPolicy) -> float:
         """Return a gap that is too rare for the accepted rate, by the tail of the gaps so far.
@@ -362,10 +440,9 @@ class RunPace(msgspec.Struct, gc=False):
         unseen = UNSEEN / (1.0 + observed / (UNSEEN_WEIGHT * policy.stall_floor))
         factor = math.pow(unseen / policy.false_pages, 1.0 / UNSEEN_SHAPE)
         seconds = policy.stall_floor * min(factor, UNKNOWN_FACTOR)
-        is_idle = self._most_running > 0 and run.records.running == 0 and bool(run.records.pending)
         is_open = run.records.total is None
-        if self.first_gap is not None and (is_idle or is_open or 0.0 < self._watched < self._unwatched):
-            seconds *= IDLE_FACTOR
+        if self.first_gap is not None and (is_open or 0.0 < self._watched < self._unwatched):
+            seconds *= OPEN_FACTOR
         return seconds
 
     def _by_earlier_runs(self, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy) -> float:
@@ -380,22 +457,44 @@ class RunPace(msgspec.Struct, gc=False):
         usual = earlier.usual_first_gap()
         return 0.0 if usual is None else FIRST_FACTOR * usual
 
-    def _by_pause(self, earlier: SpinnerPace, others: SpinnerPace) -> float:
-        """Return how long a pause may be that begins when this silence began, if earlier runs had one."""
+    def _by_pause(self, earlier: SpinnerPace, others: SpinnerPace) -> tuple[float, bool]:
+        """Return how long a pause may be that begins when this silence began, and whether several such are known."""
         if self._quiet_since is None:
-            return 0.0
+            return 0.0, False
         known = others if earlier.usual_first_gap() is None else earlier
-        return PAUSE_FACTOR * known.pause_at(self._quiet_since % DAY)
+        seconds, is_usual = usual_pause([*known.pauses, *self.pauses], self._quiet_since)
+        return PAUSE_FACTOR * seconds, is_usual
+
+    def _by_few_in_progress(self, run: Run, policy: SpinnerPolicy) -> float:
+        """Return how long the records in progress may take while they are fewer than before; 0 otherwise.
+
+        With n in progress, one finishes every n-th part of the time that one takes. Of very few nobody knows whether
+        they are like the others.
+        """
+        running, total, finished = run.records.running, run.records.total, run.records.finished
+        left = math.inf if total is None or finished is None else total - finished
+        at_once = left if running is None else min(running, left)
+        if not self._finished or at_once <= 0 or (at_once >= self._most_running and left > self._most_running):
+            return 0.0
+        takes = min(self._worked / self._finished, self._spent)
+        least = UNKNOWN_FACTOR * policy.stall_floor if FEW * at_once <= self._most_running else 0.0
+        return max(min(STRAGGLER_FACTOR, LAST_FACTOR / at_once) * takes, least)
 
     def _by_last_records(self, run: Run, policy: SpinnerPolicy) -> float:
-        """Return how long the last records may take, since no other one finishes in the meantime; 0 before them."""
+        """Return how long the last one or two records may take, however fast the others were; 0 before them."""
         total, finished, workers = run.records.total, run.records.finished, max(self._most_running, 1)
-        if total is None or finished is None or total - finished > workers or not self._finished:
+        if total is None or finished is None or not self._finished or total - finished > min(2, workers):
             return 0.0
-        left = max(total - finished, 1)
-        takes = min((self.interval() or 0.0) * workers, self._spent)
-        least = UNKNOWN_FACTOR * policy.stall_floor if left <= 2 < total else 0.0
-        return max(min(STRAGGLER_FACTOR, LAST_FACTOR / left) * takes, least)
+        return UNKNOWN_FACTOR * policy.stall_floor if total > 2 else 0.0
+
+    def _is_held_back(self, run: Run) -> bool:
+        """Whether nothing is in progress though records wait, or may still arrive: something holds them back.
+
+        It must have been different before, or be unknown: some runtimes never tell that a record is in progress.
+        """
+        records = run.records
+        is_told = self._most_running > 0 or (self._unwatched > 0.0 and self._watched == 0.0)
+        return is_told and records.running == 0 and (bool(records.pending) or records.total is None)
 
     def _is_straggler(self, run: Run) -> bool:
         """Whether one or two of many records are left, or one in 200, and all are in progress."""

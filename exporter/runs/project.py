@@ -250,6 +250,8 @@ class ProjectRuns:
                     continue
             else:
                 is_another = self._is_another_run(tracked.run.snapshot, snapshot)
+                if not is_another:
+                    self.spinners.note_renamed(tracked.run.snapshot.spinner, snapshot.spinner)
                 if is_another:
                     newer = Run.first(snapshot, at)
                 else:

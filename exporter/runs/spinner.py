@@ -116,6 +116,8 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
     """The runtime's time since which it has had no run; None while it has one."""
     sums_others: bool = False
     """Whether it has counted runs of other spinners, beyond the limit."""
+    has_left: bool = False
+    """Whether it has no series any more: only its pace is kept, in case it returns."""
 
     @property
     def ran_once(self) -> bool:

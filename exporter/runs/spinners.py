@@ -13,7 +13,7 @@ import msgspec
 from exporter.config import Config
 from exporter.runs.counters import Counters
 from exporter.runs.names import candidates
-from exporter.runs.pace import SpinnerPace
+from exporter.runs.pace import EARLIER_RUNS, SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.spinner import TAUGHT, Spinner, TrackedRun
 from exporter.runtime.model import RunSnapshot
@@ -29,18 +29,28 @@ If it were shorter, a stream of new names would create new series all the time; 
 stays would have to wait longer for its slot.
 """
 
+KEPT_PACE = 400 * 86400.0
+"""Seconds for which the pace of a spinner that left is kept: one may run once a year."""
+
+KEPT_ONE_OFFS = 100
+"""Spinners of one project that ran once and left whose pace is kept: most of them have a date in their name."""
+
 NAMESAKES = 20
 """Spinners of one project with the same name that are told apart."""
 
 _NO_PACE = SpinnerPace()
-"""The pace of a spinner without a slot: it never learns."""
+"""The pace of a spinner that never had a slot: it never learns."""
 
 
 class SpinnerSlots:
-    """Counts the spinners with counters of their own, of which there are at most `limits.spinners`."""
+    """Counts the spinners with counters of their own, of which there are at most `limits.spinners`.
+
+    At most as many that left have their pace kept.
+    """
 
     def __init__(self) -> None:
         self.taken = 0
+        self.kept_paces = 0
 
 
 class ProjectSpinners:
@@ -65,9 +75,14 @@ class ProjectSpinners:
         """The spinners without runs, each with the runtime's time since when; the longest first."""
         self._idle_one_offs: dict[str, float] = {}
         """Those of them that ran once."""
+        self._left: dict[str, Spinner] = {}
+        """The spinners that left, of which only the pace is kept; the one that left first is the first."""
+        self._last_names: dict[str, str] = {}
+        """By id, the last name of each spinner that has one, also of those that left."""
         self.all_paces = SpinnerPace()
-        """What the project learned from the runs of all its spinners, as of the last time when that changed much."""
-        self._all_paces = SpinnerPace()
+        """What the project learned from the last runs of its spinners, as of the last time when that changed much."""
+        self._newest_paces: dict[str, SpinnerPace] = {}
+        """The paces of the spinners that learned last, the last one at the end."""
         self._unpublished: set[str] = set()
         self._not_shown = 0
         self._changed: set[str] = set()
@@ -101,8 +116,8 @@ class ProjectSpinners:
         return self._other.sums_others and counters.last_start_at is None and counters.last_success_at is None
 
     def pace(self, name: str) -> SpinnerPace:
-        """Return what a spinner learned from its earlier runs: nothing while it has no slot."""
-        spinner = self._other if name == OTHER else self._tracked.get(name)
+        """Return what a spinner learned from its earlier runs: of one without a slot, what it knew when it lost it."""
+        spinner = self._other if name == OTHER else self._tracked.get(name) or self._left.get(name)
         return _NO_PACE if spinner is None else spinner.pace
 
     def mark_changed(self, names: Iterable[str]) -> None:
@@ -145,7 +160,19 @@ class ProjectSpinners:
             # An earlier version saved it without its id.
             self._tracked[name].id = snapshot.spinner_id
             self._note(name)
+        self.note_renamed(self._last_names.get(snapshot.spinner_id, name), name)
+        self._last_names[snapshot.spinner_id] = name
         return name
+
+    def note_renamed(self, before: str, name: str) -> None:
+        """Note that a spinner has another name: what it learned is kept."""
+        if before == name or name in self._left or name in self._tracked:
+            return
+        known = self._left.get(before) or self._tracked.get(before)
+        if known is None:
+            return
+        since = known.last_known_at if known.idle_since is None else known.idle_since
+        self._keep_pace(name, Spinner(copy.deepcopy(known.pace), id=self._ids.get(name, ""), idle_since=since))
 
     # -- what runs do -------------------------------------------------------------------------------------
 
@@ -176,7 +203,7 @@ class ProjectSpinners:
                 present[tracked.run.status] += 1
         learned = spinner.count(changed, is_own=has_slot)
         if learned:
-            self._teach_all(spinner.pace)
+            self._teach_all(name, spinner.pace)
         if at_once:
             spinner.new_states = ()
         self._note_active(key)
@@ -192,7 +219,7 @@ class ProjectSpinners:
         spinner = self._counting(name)
         learned = spinner.learn_from_history(run)
         if learned:
-            self._teach_all(spinner.pace)
+            self._teach_all(name, spinner.pace)
         if not any(spinner.present.values()):
             self._note_idle(name, max(run.ended_at or 0.0, spinner.idle_since or 0.0))
         self._unpublished.add(name)
@@ -206,15 +233,22 @@ class ProjectSpinners:
         spinner = self._tracked.get(name)
         if spinner is None or not spinner.pace.learn([tracked.pace]):
             return False
-        self._teach_all(spinner.pace)
+        self._teach_all(name, spinner.pace)
         self._note(name)
         return True
 
-    def _teach_all(self, pace: SpinnerPace) -> None:
-        """Let the project learn what a spinner learned; new spinners depend on it."""
-        self._all_paces.note(pace)
-        if self._all_paces.differs_from(self.all_paces):
-            self.all_paces = copy.deepcopy(self._all_paces)
+    def _teach_all(self, name: str, pace: SpinnerPace) -> None:
+        """Let the project learn what a spinner learned; new spinners depend on it.
+
+        Each spinner counts once, or the project would know only the one that runs most often.
+        """
+        self._newest_paces.pop(name, None)
+        self._newest_paces[name] = pace
+        if len(self._newest_paces) > EARLIER_RUNS:
+            del self._newest_paces[next(iter(self._newest_paces))]
+        newest = SpinnerPace.of_spinners(self._newest_paces.values())
+        if newest.differs_from(self.all_paces):
+            self.all_paces = newest
 
     def not_ahead_of(self, now: float) -> None:
         """Note that the runtime's clock was set back to `now`: what has been seen is not yet to come."""
@@ -250,6 +284,12 @@ class ProjectSpinners:
             return False
         spinner = self._tracked[name] = Spinner(withheld=not at_once, id=self._ids.get(name, ""))
         self._slots.taken += 1
+        if name in self._left:
+            left = self._left[name]
+            self._forget_pace(name)
+            if not left.id or spinner.id in ("", left.id):
+                # Otherwise it is another one, to which the name has gone.
+                spinner.pace = left.pace
         for status, count in self._rest.pop(name, {}).items():
             spinner.present[status] += count
             self._counting(OTHER).present[status] -= count
@@ -303,6 +343,11 @@ class ProjectSpinners:
         config = self._config()
         if len(self._ids) > len(self._tracked) + len(self._rest):
             self._ids = {name: own for name, own in self._ids.items() if name in self._tracked or name in self._rest}
+        if len(self._last_names) > len(self._ids) + len(self._left):
+            known = {own: name for name, own in self._ids.items()}
+            self._last_names = {spinner.id: name for name, spinner in self._left.items() if spinner.id} | known
+        while self._left and (next(iter(self._left.values())).idle_since or 0.0) < now - KEPT_PACE:
+            self._forget_pace(next(iter(self._left)))
         if self._rest:
             self._give_slots(project, (name for name in config.expected_spinners(project) if name in self._rest))
         if self._other is not None and self._other.idle_since is None and not any(self._other.present.values()):
@@ -359,7 +404,8 @@ class ProjectSpinners:
     def release(self) -> None:
         """Free all slots: the project is removed."""
         self._slots.taken -= len(self._tracked)
-        self._tracked = {}
+        self._slots.kept_paces -= len(self._left)
+        self._tracked, self._left = {}, {}
 
     def _give_slots(self, project: str, names: Iterable[str]) -> None:
         """Give slots to spinners that have runs, as long as there are any."""
@@ -391,10 +437,35 @@ class ProjectSpinners:
         else:
             spinner = self._tracked.pop(name)
             self._slots.taken -= 1
+            since = spinner.last_known_at if spinner.idle_since is None else spinner.idle_since
+            self._keep_pace(name, Spinner(spinner.pace, id=spinner.id, idle_since=since))
         self._idle.pop(name, None)
         self._idle_one_offs.pop(name, None)
         self._note(name)
         return spinner
+
+    def _keep_pace(self, name: str, spinner: Spinner) -> None:
+        """Keep the pace of a spinner without series, if it knows anything and there is room.
+
+        Where there is none, one that ran once is forgotten, the first that left: names with a date do not return.
+        """
+        limits = self._config().limits
+        if spinner.pace.runs == 0:
+            return
+        one_offs = [each for each, left in self._left.items() if left.pace.runs == 1]
+        is_full = len(self._left) >= limits.spinners_per_project or self._slots.kept_paces >= limits.spinners
+        if self._left and (is_full or (spinner.pace.runs == 1 and len(one_offs) >= KEPT_ONE_OFFS)):
+            self._forget_pace(next(iter(one_offs or self._left)))
+        if self._slots.kept_paces < limits.spinners:
+            spinner.has_left = True
+            self._left[name] = spinner
+            self._slots.kept_paces += 1
+            self._note(name)
+
+    def _forget_pace(self, name: str) -> None:
+        del self._left[name]
+        self._slots.kept_paces -= 1
+        self._note(name)
 
     def _is_expected(self, project: str, name: str) -> bool:
         return not self.is_sum(name) and self._config().spinner_policy(project, name).expected_interval is not None
@@ -402,14 +473,15 @@ class ProjectSpinners:
     # -- what is saved ------------------------------------------------------------------------------------
 
     def unsaved(self) -> Iterator[tuple[str, Spinner | None]]:
-        """Yield name and value of what changed since `saved`; the value is None for a spinner that left."""
+        """Yield name and value of what changed since `saved`; the value is None for a spinner that is forgotten."""
         for name in self._unsaved:
-            yield name, self._counting(name) if name in self else None
+            yield name, self._counting(name) if name in self else self._left.get(name)
 
     def everything(self) -> Iterator[tuple[str, Spinner]]:
         """Yield name and value of every spinner."""
         for name in self:
             yield name, self._counting(name)
+        yield from self._left.items()
 
     def saved(self) -> None:
         """Note that what changed is saved."""
@@ -422,12 +494,20 @@ class ProjectSpinners:
         no run.
         """
         self._other = spinners.get(OTHER)
-        self._tracked = {name: spinner for name, spinner in spinners.items() if name != OTHER}
+        left_first = sorted(spinners.items(), key=lambda each: each[1].idle_since or 0.0)
+        self._left = {name: spinner for name, spinner in left_first if spinner.has_left}
+        self._tracked = {name: spinner for name, spinner in spinners.items() if name != OTHER and not spinner.has_left}
         self._ids = {name: spinner.id for name, spinner in self._tracked.items() if spinner.id}
+        self._last_names = {spinner.id: name for name, spinner in left_first if spinner.id} | {
+            own: name for name, own in self._ids.items()
+        }
         self._slots.taken += len(self._tracked)
-        for spinner in spinners.values():
+        self._slots.kept_paces += len(self._left)
+        last_first = sorted(spinners.items(), key=lambda each: each[1].last_known_at or each[1].idle_since or 0.0)
+        for name, spinner in last_first:
             spinner.present = dict.fromkeys(Status, 0)
-            self._teach_all(spinner.pace)
+            if spinner.pace.runs:
+                self._teach_all(name, spinner.pace)
         for run in (tracked.run for tracked in runs):
             name = run.snapshot.spinner
             if name not in self:

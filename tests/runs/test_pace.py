@@ -10,16 +10,22 @@ from exporter.config import StallsConfig
 from exporter.runs.pace import (
     BEYOND_BELIEF,
     EARLIER_FACTOR,
+    FEW,
     FIRST_FACTOR,
     GAP_FACTOR,
-    IDLE_FACTOR,
+    HELD_BACK,
+    HELD_BACK_LEAST,
+    HELD_BACK_SEEN,
     LAST_FACTOR,
     NEGLIGIBLE,
+    OPEN_FACTOR,
     OTHERS_MOST,
+    PAUSES,
     STRAGGLER_FACTOR,
     STRAGGLER_FINISHED,
     STRAGGLER_LEAST,
     UNKNOWN_FACTOR,
+    WHOLE_RUN,
     RunPace,
     SpinnerPace,
 )
@@ -140,6 +146,15 @@ def test_the_longer_gaps_were_observed_the_less_longer_than_the_longest_may_the_
     assert GAP_FACTOR > factors[0] > factors[1] > factors[2] > 1.0
 
 
+@pytest.mark.parametrize(("count", "shape"), [(12, (9.38 * 12 + 3 * 2) / 14), (300, (39.47 * 300 + 3 * 2) / 302)])
+def test_few_gaps_have_the_usual_tail_in_part_and_many_have_their_own(count: int, shape: float) -> None:
+    """That of equal gaps is steep: their longest is their mean, and of random ones it would be ln n + 0.58 times it."""
+    pages = 20.0
+    rarer = 360_000 / pages / (count * 100)
+    expected = 100 * max(rarer, 1.0) ** (1 / shape)
+    assert after_gaps(*[100.0] * count, false_pages=pages) == pytest.approx(expected, rel=1e-3)
+
+
 def test_gaps_with_a_heavy_tail_may_be_followed_by_a_longer_one() -> None:
     regular, heavy = after_gaps(*[100.0] * 300), after_gaps(*[90.0] * 299, 6000.0)
     assert regular / 100 < heavy / 6000 == GAP_FACTOR
@@ -170,11 +185,11 @@ def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
         if number > 20:
             assert watch.threshold() == 600, "more wait than are worked on: another record finishes in the meantime"
     watch.see(after=2 * MINUTE, finished=1, records=counts(38, total=48, running=8))
-    assert watch.threshold() == LAST_FACTOR / 10 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
+    assert watch.threshold() == LAST_FACTOR / 8 * 20 * MINUTE, "ten at once and one every 2 minutes: each takes 20"
     for number in range(39, 46):
         watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=48 - number))
-    assert watch.threshold() == pytest.approx(STRAGGLER_FACTOR * 20 * MINUTE), "three are left"
-    assert watch.basis() == "last records"
+    assert watch.threshold() == pytest.approx(STRAGGLER_FACTOR * 20 * MINUTE, rel=0.06), "three are left"
+    assert watch.basis() == "few in progress"
 
 
 def test_a_record_takes_no_longer_than_the_run_has_been_at_work() -> None:
@@ -194,7 +209,7 @@ def test_one_or_two_records_that_are_left_may_take_longer_however_fast_the_other
     assert watch.threshold() == UNKNOWN_FACTOR * 600
 
 
-def at_the_end(finished: int, left: int, *, stalls: dict[str, float] | None = None, **states: int) -> Watch:
+def at_the_end(finished: int, left: int, *, stalls: dict[str, float] | None = None, **states: int | None) -> Watch:
     """A run of which one record finished every 20 seconds, four at once, and some are left."""
     watch = Watch(stalls=stalls or {})
     watch.see(records=counts(0, total=finished + left, running=4))
@@ -223,7 +238,7 @@ def test_stragglers_are_not_later_than_the_ceiling() -> None:
         (at_the_end(STRAGGLER_FINISHED - 1, 1), "few records finished"),
         (at_the_end(STRAGGLER_FINISHED, 3), "three are left"),
         (at_the_end(STRAGGLER_FINISHED, 2, running=1, pending=1), "one waits behind the other"),
-        (at_the_end(STRAGGLER_FINISHED, 1, running=0, pending=1), "nothing is in progress"),
+        (at_the_end(STRAGGLER_FINISHED, 1, running=None, pending=1), "nobody knows what is in progress"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -257,8 +272,109 @@ def test_records_that_are_worked_on_concurrently_later_count_for_the_last_record
     for number in range(1, 39):
         watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=42, running=10))
     watch.see(after=2 * MINUTE, finished=1, records=counts(39, total=42, running=3))
-    spent = 39 * 2 * MINUTE + 30
-    assert watch.threshold() == pytest.approx(2 * spent / 39 * 10), "ten were worked on at once, although one at first"
+    worked = 1 * 2.5 * MINUTE + 38 * 10 * 2 * MINUTE
+    assert watch.threshold() == pytest.approx(2 * worked / 39), "ten were worked on at once, although one at first"
+
+
+def with_a_pool_of(*sizes: int, **states: int | None) -> Watch:
+    """A run that works in stages of 100 records, each of which takes 20 minutes, on pools of these sizes."""
+    watch = Watch()
+    finished = 0
+    watch.see(after=0, records=counts(0, total=9000, running=sizes[0], pending=9000))
+    for size in sizes:
+        watch.see(after=0, records=counts(finished, total=9000, running=size, pending=9000))
+        for _ in range(100):
+            finished += 1
+            watch.see(
+                after=20 * MINUTE / size, finished=1, records=counts(finished, total=9000, running=size, pending=9000)
+            )
+    if states:
+        watch.see(after=1, records=counts(finished, total=9000, **states))
+    return watch
+
+
+def test_while_fewer_are_in_progress_than_before_a_record_finishes_more_rarely() -> None:
+    """Little's law: what one takes is known from how many were in progress, and for how long."""
+    assert with_a_pool_of(40).threshold() == 600
+    watch = with_a_pool_of(40, running=11, pending=5000)
+    assert watch.threshold() == pytest.approx(LAST_FACTOR / 11 * 20 * MINUTE, rel=0.01), "half a minute each before"
+    assert watch.basis() == "few in progress"
+    assert with_a_pool_of(40, running=3, pending=5000).threshold() == pytest.approx(
+        STRAGGLER_FACTOR * 20 * MINUTE, rel=0.01
+    )
+    assert with_a_pool_of(40, running=39, pending=5000).threshold() == 600
+
+
+def test_how_long_a_record_takes_does_not_depend_on_how_large_the_pool_once_was() -> None:
+    """With the largest number that was ever in progress a record would seem to take 20 times as long."""
+    watch = with_a_pool_of(20, 1, 1, 1, running=1, pending=500)
+    assert watch.threshold() == pytest.approx(STRAGGLER_FACTOR * 20 * MINUTE, rel=0.02)
+
+
+@pytest.mark.parametrize(("running", "threshold"), [(FEW, UNKNOWN_FACTOR * 600), (FEW + 1, 600)])
+def test_a_fourth_of_the_pool_or_less_may_work_on_records_of_another_kind(running: int, threshold: float) -> None:
+    watch = Watch()
+    size = FEW * FEW
+    for number in range(1, 200):
+        watch.see(after=10, finished=1, records=counts(number, total=900, running=size, pending=500))
+    watch.see(after=1, records=counts(199, total=900, running=running, pending=500))
+    assert watch.threshold() == threshold
+
+
+def test_a_run_that_is_held_back_for_the_first_time_pages_later_and_opens_a_ticket_before() -> None:
+    shown = at_the_end(STRAGGLER_FINISHED, 500, running=0, pending=500).shown()
+    assert shown.expectation is not None
+    assert shown.expectation.basis == "held back"
+    assert shown.stall_threshold() == HELD_BACK * 600
+    assert shown.straggler_threshold() == 600, "at that of a run that works; it pages then if something waits for it"
+    assert (
+        at_the_end(
+            STRAGGLER_FINISHED, 500, stalls={"floor": 600.0, "ceiling": 700.0}, running=0, pending=500
+        ).threshold()
+        == 700
+    )
+
+
+@pytest.mark.parametrize(
+    ("running", "pending", "why"),
+    [(1, 499, "one is in progress, and may hang"), (0, 0, "nothing waits"), (None, 500, "unknown")],
+)
+def test_a_run_is_not_held_back_if(running: int | None, pending: int, why: str) -> None:
+    shown = at_the_end(STRAGGLER_FINISHED, 500, running=running, pending=pending).shown()
+    assert shown.straggler_threshold() is None, why
+    assert (shown.stall_threshold() or 0) <= UNKNOWN_FACTOR * 600
+
+
+def test_a_run_whose_total_is_unknown_is_held_back_while_nothing_is_in_progress() -> None:
+    watch = Watch()
+    for number in range(1, 90):
+        watch.see(finished=1, records=counts(number, total=None, running=2))
+    watch.see(records=counts(89, total=None, running=0, pending=None))
+    assert watch.basis() == "held back"
+
+
+@pytest.mark.parametrize(
+    ("gap", "times", "basis"),
+    [
+        (HELD_BACK_LEAST, HELD_BACK_SEEN, "floor"),
+        (HELD_BACK_LEAST, HELD_BACK_SEEN - 1, "held back"),
+        (HELD_BACK_LEAST - 1, HELD_BACK_SEEN, "held back"),
+        (15 * MINUTE, HELD_BACK_SEEN, "own gaps"),
+    ],
+)
+def test_how_long_a_run_is_held_back_is_known_after_two_windows(gap: float, times: int, basis: str) -> None:
+    """A provider opens a window every few minutes."""
+    watch = Watch()
+    finished = 0
+    for _ in range(times):
+        for _ in range(40):
+            finished += 1
+            watch.see(after=20, finished=1, records=counts(finished, total=900, running=2, pending=500))
+        watch.see(after=0, records=counts(finished, total=900, running=0, pending=500))
+        finished += 1
+        watch.see(after=gap, finished=1, records=counts(finished, total=900, running=2, pending=500))
+    watch.see(after=0, records=counts(finished, total=900, running=0, pending=500))
+    assert watch.basis() == basis
 
 
 @pytest.mark.parametrize("records", [counts(3, total=9), counts(3, total=9, waiting=2, running=1)])
@@ -417,13 +533,12 @@ def test_nothing_is_known_before_two_rounds_of_the_concurrent_records() -> None:
 @pytest.mark.parametrize(
     ("records", "factor"),
     [
-        (counts(1, total=90, running=0, pending=89), IDLE_FACTOR),
-        (counts(1, total=None, running=1), IDLE_FACTOR),
+        (counts(1, total=None, running=1), OPEN_FACTOR),
         (counts(1, total=90, running=1, pending=88), 1.0),
         (counts(1, total=90, running=0, pending=0), 1.0),
         (counts(1, total=90, running=None, pending=89), 1.0),
     ],
-    ids=["nothing is in progress", "more may arrive", "at work", "nothing is left to start", "unknown"],
+    ids=["more may arrive", "at work", "nothing is left to start", "unknown"],
 )
 def test_a_young_run_may_be_silent_longer_while_it_may_wait_for_work(records: RecordCounts, factor: float) -> None:
     watch = Watch()
@@ -435,7 +550,12 @@ def test_a_young_run_may_be_silent_longer_while_it_may_wait_for_work(records: Re
 def test_a_runtime_that_never_tells_a_running_record_does_not_look_idle() -> None:
     watch = Watch()
     watch.see(finished=1, records=counts(1, total=90, running=0, pending=89))
+    assert watch.basis() == "held back", "found half way, it may be held back"
+    watch.see(finished=1, records=counts(2, total=90, running=0, pending=88))
     assert watch.threshold() == UNKNOWN_FACTOR * 600
+    new = Watch()
+    new.see(records=counts(0, total=90, running=0, pending=90))
+    assert new.threshold() == UNKNOWN_FACTOR * 600
 
 
 def test_a_run_that_was_found_half_way_may_be_silent_longer_until_most_of_it_was_watched() -> None:
@@ -443,7 +563,7 @@ def test_a_run_that_was_found_half_way_may_be_silent_longer_until_most_of_it_was
     watch.see(after=HOUR, finished=2000)
     assert watch.threshold() == UNKNOWN_FACTOR * 600, "a silence that may have begun before"
     watch.see(finished=1)
-    assert watch.threshold() == pytest.approx(IDLE_FACTOR * UNKNOWN_FACTOR * 600)
+    assert watch.threshold() == pytest.approx(OPEN_FACTOR * UNKNOWN_FACTOR * 600)
     watch.work(130, gap=30)
     assert watch.threshold() == 600
 
@@ -505,6 +625,55 @@ def test_a_pause_of_hours_that_earlier_runs_had_at_this_time_of_day_is_normal() 
             watch.see(run_id=f"run-{number + 2}", after=60, finished=1)
         assert watch.threshold() == threshold, hour
         watch.store.drop_run("p1", f"run-{number + 2}")
+
+
+NIGHT = 15 * HOUR
+EVENING = NOON - NOON % 86400 + 18 * HOUR
+"""A Monday."""
+
+
+def after_pauses(*pauses: tuple[float, float]) -> Watch:
+    """A run that is silent since an evening and knows pauses: how many days ago they began, and their hours."""
+    watch = Watch()
+    watch.clock.now = EVENING - 120 * 60 - 30
+    watch.fields |= {"started_at": watch.clock.now, "created_at": watch.clock.now}
+    watch.begin()
+    watch.work(120, gap=60)
+    watch.see(after=30, finished=1)
+    watch.shown().pace.pauses = [(EVENING - days * 86400, hours * HOUR) for days, hours in pauses]
+    return watch
+
+
+def test_a_pause_that_returns_may_be_longer_than_the_ceiling() -> None:
+    once, twice = after_pauses((1, 15)), after_pauses((1, 15), (2, 14))
+    assert once.threshold() == 12 * HOUR, "it may have been a stall"
+    assert twice.threshold() == 1.25 * 15 * HOUR, "a night is no stall each day"
+    assert twice.basis() == "pause"
+
+
+def test_a_weekend_does_not_make_the_nights_longer_nor_is_a_night_expected_before_a_weekend() -> None:
+    nights = [(days, 15) for days in (1, 2, 4, 5)]
+    assert after_pauses(*nights, (3, 63)).threshold() == 1.25 * 15 * HOUR
+    assert after_pauses(*nights, (7, 63)).threshold() == 1.25 * 63 * HOUR
+
+
+def test_a_pause_that_returned_does_not_make_the_rest_of_the_run_slow() -> None:
+    watch = Watch()
+    watch.work(60, gap=60)
+    for _ in range(3):
+        watch.see(after=13 * HOUR, finished=1)
+        watch.work(11 * 60, gap=60)
+    pace = watch.shown().pace
+    assert pace.longest_gap == 13 * HOUR, "the first one may have been a stall"
+    assert pace.recurring_gap == 60
+    assert len(pace.pauses) == 3
+
+
+def test_a_run_keeps_its_last_pauses() -> None:
+    watch = Watch()
+    for number in range(PAUSES + 2):
+        watch.see(after=(2 + number) * HOUR, finished=1)
+    assert [round(length / HOUR) for _, length in watch.shown().pace.pauses] == list(range(4, PAUSES + 4))
 
 
 def test_an_outage_of_the_runtime_is_neither_a_pause_nor_a_gap() -> None:
@@ -670,5 +839,20 @@ def test_a_spinner_learns_from_its_last_nine_runs() -> None:
 def test_runs_of_which_an_earlier_version_noted_only_the_gaps_count_as_observed_for_the_floor() -> None:
     pace = SpinnerPace(_first_gaps=[1.0, 1.0], _recurring_gaps=[1.0, 1.0], _usual=(1.0, 1.0))
     assert pace.observed == 1200
-    pace.learn([RunPace(first_gap=1.0, _spent=50.0)])
-    assert pace.observed == 1250
+    pace.learn([RunPace(first_gap=1.0, _spent=250.0)])
+    assert pace.observed == 1450
+
+
+def test_a_whole_run_counts_as_observed_however_short_it_was() -> None:
+    pace = SpinnerPace()
+    pace.learn([RunPace(first_gap=1.0, _spent=WHOLE_RUN - 1), RunPace(first_gap=1.0, _spent=WHOLE_RUN + 1)])
+    assert pace.observed == 2 * WHOLE_RUN + 1
+
+
+def test_a_young_run_of_a_spinner_whose_runs_take_seconds_has_the_floor_after_three_runs() -> None:
+    watch = Watch()
+    for number in range(3):
+        watch.see(run_id=f"run-{number}", finished=5)
+        watch.end(f"run-{number}")
+    watch.see(run_id="run-4", finished=1)
+    assert watch.threshold() == 600

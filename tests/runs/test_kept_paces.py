@@ -1,0 +1,254 @@
+"""What a spinner's runs taught is kept: while it has no runs, over a restart, and when it is renamed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+
+from exporter.runs.pace import EARLIER_FACTOR, UNKNOWN_FACTOR
+from exporter.runs.persistence import KINDS, Row
+from exporter.runs.spinners import KEPT_PACE
+from exporter.runs.store import Store
+from exporter.status import Status
+from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+
+MINUTE, DAY = 60.0, 86400.0
+
+KNOWN = EARLIER_FACTOR * 12 * MINUTE
+"""The threshold of a young run whose spinner has gaps of 12 minutes."""
+
+UNKNOWN = UNKNOWN_FACTOR * 600
+"""The threshold of a young run of a spinner of which nothing is known, like its project."""
+
+
+class Project:
+    """A project whose spinners run from time to time."""
+
+    def __init__(self, **sections: Any) -> None:
+        self.clock = Clock(NOON)
+        self.sections = sections
+        self.store = self._store()
+        self.saved: dict[tuple[str, str, str], bytes] = {}
+        self.runs = 0
+
+    def _store(self) -> Store:
+        return store(self.clock, sync={"stale_after": 1e9}, **self.sections)
+
+    def teach(self, spinner: str = "Monthly", spinner_id: str = "", gap: float = 12 * MINUTE) -> None:
+        """Let a run of a spinner have some gaps, and end."""
+        fields = self._new(spinner, spinner_id)
+        for finished in range(5):
+            self.clock.advance(gap if finished else 1.0)
+            self._see(fields | {"finished": finished})
+        self._see(fields | {"finished": 4, "status": Status.COMPLETED, "ended_at": self.clock.now})
+
+    def threshold(self, spinner: str = "Monthly", spinner_id: str = "") -> float | None:
+        """Return the threshold of a new run of a spinner after its first record; the run is removed."""
+        fields = self._new(spinner, spinner_id)
+        self._see(fields | {"finished": 0})
+        self.clock.advance(1.0)
+        self._see(fields | {"finished": 1})
+        shown = self.store.view.run(("p1", fields["run_id"]))
+        assert shown is not None
+        self.store.drop_run("p1", fields["run_id"])
+        return shown.stall_threshold()
+
+    def idle(self, days: float) -> None:
+        """Let days pass without a run, read every 12 hours."""
+        until = self.clock.now + days * DAY
+        while self.clock.now < until:
+            self.clock.advance(DAY / 2)
+            self._read()
+
+    def restart(self) -> None:
+        """Start again with what was saved."""
+        self._save()
+        rows: list[Row] = [
+            (kind, project, key, msgspec.msgpack.decode(value, type=KINDS[kind]))
+            for (kind, project, key), value in sorted(self.saved.items())
+        ]
+        self.store = self._store()
+        self.store.persistence.restore(rows)
+
+    def names_in_file(self) -> set[str]:
+        self._save()
+        return {key for kind, _, key in self.saved if kind == "spinner"}
+
+    def _save(self) -> None:
+        for kind, project, key, value in self.store.persistence.unsaved():
+            if value is None:
+                self.saved.pop((kind, project, key), None)
+            else:
+                self.saved[kind, project, key] = msgspec.msgpack.encode(value)
+        self.store.persistence.saved()
+
+    def _new(self, spinner: str, spinner_id: str) -> dict[str, Any]:
+        self.runs += 1
+        began = self.clock.now
+        return {
+            "run_id": f"run-{self.runs}",
+            "spinner": spinner,
+            "spinner_id": spinner_id,
+            "created_at": began,
+            "started_at": began,
+        }
+
+    def _see(self, fields: dict[str, Any]) -> None:
+        finished = fields.pop("finished")
+        now = self.clock.now
+        progress = {"last_progress_at": now} if finished else {}
+        records = counts(finished, total=90, running=1, pending=80)
+        self._read([snapshot(**(fields | {"updated_at": now, "records": records} | progress))])
+
+    def _read(self, snapshots: Iterable[Any] = ()) -> None:
+        now = self.clock.now
+        self.store.clock.observe(now)
+        read_project(self.store, "p1", [(each, now) for each in snapshots], as_of=now, horizon=NOON - DAY)
+        self.store.expire()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_spinner_that_runs_every_other_month_keeps_what_it_learned(*, restarts: bool) -> None:
+    project = Project()
+    assert project.threshold() == UNKNOWN
+    project.teach()
+    if restarts:
+        project.restart()
+    project.idle(60)
+    assert project.store.view.spinner(("p1", "Monthly")) is None, "its series have left"
+    if restarts:
+        project.restart()
+    assert project.threshold() == KNOWN
+    project.idle(60)
+    assert project.threshold() == KNOWN, "it left once more"
+
+
+def test_a_spinner_that_returns_counts_from_zero() -> None:
+    project = Project()
+    project.teach()
+    project.idle(60)
+    project.teach()
+    shown = project.store.view.spinner(("p1", "Monthly"))
+    assert shown is not None
+    assert shown.counters.finished[Status.COMPLETED] == 1
+
+
+def test_after_more_than_a_year_the_pace_is_forgotten_also_in_the_file() -> None:
+    project = Project()
+    project.teach()
+    project.idle(KEPT_PACE / DAY - 1)
+    assert project.names_in_file() == {"Monthly"}
+    project.idle(3)
+    assert project.names_in_file() == set()
+    assert project.store.view.spinner(("p1", "Monthly")) is None
+
+
+@pytest.mark.parametrize("days", [1, 60])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_renamed_spinner_keeps_what_it_learned(days: float, *, restarts: bool) -> None:
+    project = Project()
+    project.teach(spinner="Old", spinner_id="s1")
+    project.idle(days)
+    if restarts:
+        project.restart()
+    assert project.threshold(spinner="New", spinner_id="s1") == KNOWN
+    project.idle(60)
+    if restarts:
+        project.restart()
+    assert project.threshold(spinner="Newest", spinner_id="s1") == KNOWN, "and when it is renamed once more"
+
+
+def test_another_spinner_that_is_called_as_one_that_left_begins_anew() -> None:
+    project = Project()
+    project.teach(spinner="Mails", spinner_id="s1")
+    project.teach(spinner="Others", spinner_id="s3", gap=1.0)
+    project.idle(60)
+    project.store.persistence.saved()
+    assert project.store.view.spinner(("p1", "Mails")) is None
+    fields = project._new("Mails", "s2")
+    project._see(fields | {"finished": 0})
+    shown = project.store.view.run(("p1", fields["run_id"]))
+    assert shown is not None
+    assert shown.earlier.runs == 0
+
+
+def test_the_spinner_of_a_run_that_is_renamed_while_it_runs_knows_what_the_old_name_did() -> None:
+    """Where the runtime has no ids of spinners."""
+    project = Project()
+    project.teach(spinner="Old")
+    fields = project._new("Old", "")
+    project._see(fields | {"finished": 0})
+    project.clock.advance(1.0)
+    project._see(fields | {"spinner": "New", "finished": 1})
+    shown = project.store.view.run(("p1", fields["run_id"]))
+    assert shown is not None
+    assert shown.run.snapshot.spinner == "New"
+    assert shown.stall_threshold() == KNOWN
+
+
+def test_a_new_name_does_not_replace_what_a_spinner_of_that_name_knows() -> None:
+    project = Project()
+    project.teach(spinner="Old", gap=20 * MINUTE)
+    project.teach(spinner="New")
+    fields = project._new("Old", "")
+    project._see(fields | {"finished": 0})
+    project.clock.advance(1.0)
+    project._see(fields | {"spinner": "New", "finished": 1})
+    shown = project.store.view.run(("p1", fields["run_id"]))
+    assert shown is not None
+    assert shown.stall_threshold() == KNOWN
+
+
+@pytest.mark.parametrize("limits", [{"spinners_per_project": 3}, {"spinners": 3}])
+def test_no_more_paces_are_kept_than_there_may_be_spinners_and_names_that_ran_once_leave_first(
+    limits: dict[str, int],
+) -> None:
+    project = Project(limits=limits, spinner_retention=DAY)
+    for _ in range(2):
+        project.teach()
+    project.idle(3)
+    for number in range(5, 0, -1):
+        project.teach(spinner=f"Report {number}", gap=1.0)
+        project.idle(3)
+        project.restart()
+        project.idle(1)
+    assert project.names_in_file() == {"Monthly", "Report 2", "Report 1"}
+    assert project.threshold() == KNOWN
+
+
+def test_a_project_that_is_removed_makes_room() -> None:
+    project = Project(limits={"spinners": 1}, spinner_retention=DAY, projects={"p1": "Sales", "p2": "Other"})
+    project.teach()
+    project.idle(3)
+    slots = project.store._projects.slots
+    assert slots.kept_paces == 1
+    project.store.drop_project("p1")
+    assert slots.kept_paces == 0
+
+
+def test_a_spinner_that_lost_its_slot_still_knows_its_pace() -> None:
+    project = Project()
+    project.teach()
+    project.store._projects["p1"].spinners.evict("Sales", 1, with_runs=True)
+    fields = project._new("Monthly", "")
+    project.store.config = msgspec.structs.replace(
+        project.store.config, limits=msgspec.structs.replace(project.store.config.limits, spinners=1)
+    )
+    project.teach(spinner="Another", gap=1.0)
+    project._see(fields | {"finished": 1})
+    shown = project.store.view.run(("p1", fields["run_id"]))
+    assert shown is not None
+    assert shown.earlier.usual_recurring_gap() == 12 * MINUTE
+
+
+def test_of_its_project_a_new_spinner_learns_from_each_other_one_once() -> None:
+    project = Project()
+    project.teach(spinner="Slow", gap=15 * MINUTE)
+    for _ in range(12):
+        project.teach(spinner="Frequent", gap=1.0)
+    slow = EARLIER_FACTOR * 15 * MINUTE
+    assert project.threshold(spinner="New") == slow, "one that runs often does not replace the others"
+    project.restart()
+    project.idle(1)
+    assert project.threshold(spinner="Newer") == slow
