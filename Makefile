@@ -274,7 +274,7 @@ test-all: .servers/.grafana
 
 .PHONY: stalls
 stalls: $(VENV)/.dev ## Score the stall rule and others on labelled histories (STALLS_FLAGS=tune)
-	$(BIN)/python -m tests.stalls.replay $(STALLS_FLAGS)
+	$(BIN)/python -m tests.stalls.report $(STALLS_FLAGS)
 
 STALLS_FLAGS ?= held out
 

@@ -1,14 +1,9 @@
-"""Draws the frontier of `docs/alerting.md`: precision against the time to a page, for several accepted rates.
+"""Draws the frontier of `docs/alerting.md`: precision against the time to a page, for several accepted rates."""
 
-`python -m tests.stalls.frontier` replays the held-out part with each rate and writes the picture.
-"""
-
-import sys
 from pathlib import Path
 
 from tests.stalls.histories import MINUTE
-from tests.stalls.parts import HELD_OUT
-from tests.stalls.replay import OURS, RIVAL_RULES, SPINNERS, Score, overall, score
+from tests.stalls.replay import Score
 
 BUDGETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0)
 """Values of `stalls.false_pages`."""
@@ -17,19 +12,6 @@ PICTURE = Path(__file__).parents[2] / "docs" / "images" / "stall-frontier.svg"
 
 WIDTH, HEIGHT, MARGIN = 720, 420, 60
 LEAST_PRECISION, MOST_MINUTES = 0.3, 20.0
-
-
-def main() -> None:
-    """Replay, print the figures and write the picture."""
-    ours = {}
-    for budget in BUDGETS:
-        (scores,) = score(HELD_OUT.spinners(SPINNERS), (OURS,), false_pages=budget)
-        ours[f"{budget:g}"] = overall(scores)
-    rivals = score(HELD_OUT.spinners(SPINNERS), RIVAL_RULES)
-    others = {rule.name: overall(scores) for rule, scores in zip(RIVAL_RULES, rivals, strict=True)}
-    for name, each in {**ours, **others}.items():
-        sys.stdout.write(f"{each.row(name)}\n")
-    PICTURE.write_text(picture(ours, others))
 
 
 def picture(ours: dict[str, Score], others: dict[str, Score]) -> str:
@@ -72,7 +54,3 @@ def _axes() -> list[str]:
     parts.append(f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 15}" text-anchor="middle">minutes until half is found</text>')
     parts.append(f'<text x="{MARGIN}" y="{MARGIN - 20}">pages that were right (precision)</text>')
     return parts
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Harder kinds of histories: heavy tails, many workers, windows, nights, retries, children, real task times.
 
-Those of `UNSEEN` are in the held-out part only (`tests/stalls/parts.py`).
+Those of `UNSEEN` are in the held-out part only, those of `TUNE_ONLY` in the other one (`tests/stalls/parts.py`).
 """
 
 import dataclasses
@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.stalls.histories import HOUR, MINUTE, History, Kind, Problem, Script, Work, _stall_length
-from tests.stalls.pool import Finish, at_once, by_day, in_stages, windows, with_retries, worked
+from tests.stalls.pool import (
+    Finish,
+    at_once,
+    by_day,
+    exhausted,
+    in_stages,
+    scaled,
+    shifts_of_staff,
+    windows,
+    with_retries,
+    worked,
+)
 
 TASKS = Path(__file__).parent / "tasks.json"
 """Real task times; `tests/stalls/README.md` says where they are from."""
@@ -27,6 +38,7 @@ def run(
     *,
     hangs: float = 0.4,
     spinner: str = "",
+    spinner_id: str = "",
     total_known: bool = True,
 ) -> History:
     """Return a run with these finishes, which hangs with some probability.
@@ -38,7 +50,13 @@ def run(
     tells_last_progress = laws.random() < 0.75
     total = len(finishes)
     script = Script(
-        kind, run_id, began, total=total if total_known else None, concurrency=finishes[0].running + 1, spinner=spinner
+        kind,
+        run_id,
+        began,
+        total=total if total_known else None,
+        concurrency=finishes[0].running + 1,
+        spinner=spinner,
+        spinner_id=spinner_id,
     )
     if not tells_last_progress:
         script.omit_last_progress()
@@ -273,6 +291,92 @@ def monthly(laws: random.Random, rng: random.Random, run_id: str, began: float) 
     return dataclasses.replace(history, problem=Problem(restarted_at=began + 1, keeps_state=True))
 
 
+def office_hours(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Records start on weekdays in office hours only, and not at noon; some runs last several days."""
+    workers, each, sigma = laws.randint(1, 10), 10 ** laws.uniform(1, 2.6), laws.uniform(0.2, 0.8)
+    opens, lasts, lunch = laws.uniform(5, 10) * HOUR, laws.uniform(7, 11) * HOUR, laws.choice((0.0, 0.5, 1.0)) * HOUR
+    began += shifts_of_staff(began, opens, opens + lasts, lunch)(0.0)
+    gate = shifts_of_staff(began, opens, opens + lasts, lunch)
+    hours = rng.choice((2, 5, 9, 14, 20))
+    durations = [each * rng.lognormvariate(0, sigma) for _ in range(round(hours * HOUR * workers / each))]
+    return run("office hours", laws, rng, run_id, began, worked(durations, workers, gate=gate), hangs=0.2)
+
+
+def elastic(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The pool grows and shrinks in waves, as others use the same machines."""
+    least, most = laws.randint(1, 3), laws.randint(4, 60)
+    period, phase = laws.uniform(20, 180) * MINUTE, rng.uniform(0, math.tau)
+    each, sigma = 10 ** laws.uniform(1, 2.7), laws.uniform(0.2, 1.0)
+
+    def size_at(at: float) -> int:
+        return round(least + (most - least) * (0.5 + 0.5 * math.sin(phase + math.tau * at / period)))
+
+    count = round(rng.uniform(1, 5) * HOUR * (least + most) / 2 / each)
+    durations = [each * rng.lognormvariate(0, sigma) for _ in range(max(count, 5))]
+    return run("elastic", laws, rng, run_id, began, scaled(durations, size_at))
+
+
+def preempted(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """From some moment on the run has only one to three of its workers left."""
+    workers, each, sigma = laws.randint(8, 80), 10 ** laws.uniform(1.3, 2.7), laws.uniform(0.2, 0.9)
+    left, after = rng.randint(1, 3), rng.uniform(0.1, 1.5) * HOUR
+    count = round(workers * after / each + rng.uniform(0.2, 2) * HOUR * left / each)
+    durations = [each * rng.lognormvariate(0, sigma) for _ in range(count)]
+    return run(
+        "preempted", laws, rng, run_id, began, scaled(durations, lambda at: workers if at < after else left), hangs=0.3
+    )
+
+
+def quota(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """A provider refuses everything for a while after so many requests; in some runs the exporter restarts."""
+    admitted, closed = laws.randint(10, 200), 10 ** laws.uniform(0.3, 1.7) * MINUTE
+    workers, each = laws.randint(1, 30), laws.uniform(0.5, 30)
+    durations = [each * rng.lognormvariate(0, 0.7) for _ in range(admitted * rng.randint(2, 12) + rng.randint(1, 9))]
+    finishes = worked(durations, workers, gate=exhausted(rng, admitted, closed))
+    history = run("quota", laws, rng, run_id, began, finishes, hangs=0.3, total_known=laws.random() < 0.8)
+    if rng.random() < 0.3:
+        problem = Problem(restarted_at=began + rng.uniform(0.1, 0.9) * finishes[-1].at, keeps_state=rng.random() < 0.5)
+        return dataclasses.replace(history, problem=problem)
+    return history
+
+
+def month_end(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Runs every 28 to 92 days; in between the exporter restarts with its state file, and some spinners are renamed."""
+    began += laws.choice((28, 30, 31, 61, 92)) * 24 * HOUR
+    admitted, closed = laws.randint(5, 80), 10 ** laws.uniform(0.5, 1.8) * MINUTE
+    workers, each = laws.randint(1, 12), laws.uniform(2, 60)
+    durations = [each * rng.lognormvariate(0, 0.6) for _ in range(admitted * rng.randint(2, 7))]
+    is_renamed = laws.random() < 0.5
+    name = f"month end {run_id}" if is_renamed else "month end"
+    finishes = worked(durations, workers, gate=exhausted(rng, admitted, closed))
+    history = run(
+        "month end", laws, rng, run_id, began, finishes, hangs=0.3, spinner=name, spinner_id="m1" if is_renamed else ""
+    )
+    return dataclasses.replace(history, problem=Problem(restarted_at=began + 1, keeps_state=True))
+
+
+def stages(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """Wide stages of short tasks and narrow ones of long tasks; the next begins when the one before is done."""
+    workers, count = laws.randint(2, 40), laws.randint(2, 8)
+    kinds = [
+        (10 ** laws.uniform(0.5, 3.1), laws.choice((1, 2, 3, 20, 100)), laws.uniform(0.1, 0.6)) for _ in range(count)
+    ]
+    tasks = [
+        [each * rng.lognormvariate(0, sigma) for _ in range(max(1, round(rows * rng.uniform(0.7, 1.4))))]
+        for each, rows, sigma in kinds
+    ]
+    return run("stages", laws, rng, run_id, began, in_stages(tasks, [workers] * count), hangs=0.3)
+
+
+def cold_start(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
+    """The first record of a run takes minutes, since something has to be loaded; the others take seconds."""
+    loads, each, workers = laws.uniform(3, 35) * MINUTE, 10 ** laws.uniform(0, 1.6), laws.randint(1, 8)
+    durations = [each * rng.lognormvariate(0, 0.5) for _ in range(rng.randint(50, 1500))]
+    for worker in range(workers):
+        durations[worker] += loads * rng.lognormvariate(0, 0.2)
+    return run("cold start", laws, rng, run_id, began, worked(durations, workers))
+
+
 def _spark(part: int) -> Kind:
     def spark(laws: random.Random, rng: random.Random, run_id: str, began: float) -> History:
         """Real tasks of Spark applications, at another speed."""
@@ -328,6 +432,17 @@ HARDER: dict[str, Kind] = {
     "workflow": _workflow(0),
 }
 """In both parts, from different seeds; of the real tasks each part has its own."""
+
+TUNE_ONLY: dict[str, Kind] = {
+    "office hours": office_hours,
+    "elastic": elastic,
+    "preempted": preempted,
+    "quota": quota,
+    "month end": month_end,
+    "stages": stages,
+    "cold start": cold_start,
+}
+"""In the part to tune on only: they teach what is general of the kinds below, with other generators and parameters."""
 
 UNSEEN: dict[str, Kind] = {
     "drift": drift,

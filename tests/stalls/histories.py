@@ -112,11 +112,13 @@ class Script:
         concurrency: int = 1,
         queued: bool = False,
         spinner: str = "",
+        spinner_id: str = "",
         parent: str = "",
     ) -> None:
         """A run that is `queued` has no counts until it has a start. Without a `spinner` its kind is the name of it."""
         self._kind = kind
         self._spinner = spinner or kind
+        self._spinner_id = spinner_id
         self._parent = parent
         self._run_id = run_id
         self._events: list[tuple[float, dict[str, Any]]] = []
@@ -217,6 +219,7 @@ class Script:
             id=self._run_id,
             project_id="p1",
             spinner=self._spinner,
+            spinner_id=self._spinner_id,
             trigger="child" if self._parent else "schedule",
             parent_id=self._parent,
             status=state["status"],

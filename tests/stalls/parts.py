@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from tests.stalls.harder import HARDER, UNSEEN
+from tests.stalls.harder import HARDER, TUNE_ONLY, UNSEEN
 from tests.stalls.histories import KINDS, History, Kind, corpus
 
 RUNS = (1, 3, 1, 6, 2)
@@ -23,7 +23,7 @@ class Part:
         return corpus(self.seed, count, RUNS, self.kinds)
 
 
-TUNE = Part("tune", 1, KINDS | HARDER)
+TUNE = Part("tune", 1, KINDS | HARDER | TUNE_ONLY)
 """The constants of exporter/runs/pace.py were chosen on it."""
 
 HELD_OUT = Part("held out", 2_000, KINDS | HARDER | UNSEEN)

@@ -66,6 +66,61 @@ def _finishes(shifts: Sequence[tuple[float, float]]) -> list[Finish]:
     ]
 
 
+def scaled(durations: Sequence[float], size_at: Callable[[float], int]) -> list[Finish]:
+    """Return the finishes of records on a pool whose size changes: `size_at` tells how many may be worked on at a time.
+
+    A record that is worked on is never interrupted; the size is looked at when one finishes, and every half minute.
+    """
+    working: list[float] = []
+    shifts: list[tuple[float, float]] = []
+    now = 0.0
+    left = iter(durations)
+    upcoming = next(left, None)
+    while upcoming is not None:
+        while working and working[0] <= now:
+            heapq.heappop(working)
+        while upcoming is not None and len(working) < max(size_at(now), 1):
+            shifts.append((now, now + upcoming))
+            heapq.heappush(working, now + upcoming)
+            upcoming = next(left, None)
+        now = min(working[0], now + 30.0)
+    return _finishes(shifts)
+
+
+def exhausted(rng: random.Random, admitted: int, closed: float) -> Gate:
+    """A gate of a provider that closes for some time after so many records, and opens when that time is over."""
+    left, opens = admitted, 0.0
+
+    def gate(at: float) -> float:
+        nonlocal left, opens
+        start = max(at, opens)
+        left -= 1
+        if left == 0:
+            left, opens = admitted, start + closed * rng.uniform(0.9, 1.2)
+        return start
+
+    return gate
+
+
+def shifts_of_staff(began: float, opens: float, closes: float, lunch: float) -> Gate:
+    """A gate that is open on weekdays from one second of the day to another, but not for `lunch` seconds at noon."""
+
+    def gate(at: float) -> float:
+        while True:
+            of_day = (began + at) % 86400.0
+            weekday = int((began + at) // 86400.0 + 3) % 7
+            if weekday >= 5 or of_day >= closes:
+                at += 86400.0 - of_day + opens
+            elif of_day < opens:
+                at += opens - of_day
+            elif 43200.0 <= of_day < 43200.0 + lunch:
+                at += 43200.0 + lunch - of_day
+            else:
+                return at
+
+    return gate
+
+
 def windows(rng: random.Random, every: float, admitted: int) -> Gate:
     """A gate of a rate-limited provider: each `every` seconds a window opens, which admits some records."""
     first = rng.uniform(0.0, every)

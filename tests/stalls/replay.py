@@ -1,7 +1,4 @@
-"""Replays labelled histories through the exporter's store, and scores our alerts and three other rules.
-
-`python -m tests.stalls.replay [tune|held out]` prints the table.
-"""
+"""Replays labelled histories through the exporter's store, and scores our alerts and other rules."""
 
 import dataclasses
 import heapq
@@ -9,7 +6,6 @@ import itertools
 import math
 import operator
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
@@ -22,7 +18,6 @@ from exporter.runtime.model import Health, RunSnapshot
 from exporter.status import Status
 from tests.builders import config_with, read_project
 from tests.stalls.histories import HOUR, MINUTE, STEP, History, Outage
-from tests.stalls.parts import HELD_OUT, TUNE
 from tests.stalls.rivals import RIVALS, Rival, RivalRun
 
 
@@ -199,6 +194,12 @@ def scrapes(
         )
         newest: dict[str, RunSnapshot] = {}
         now = history.snapshots[0][0]
+        if store is not None:
+            # Between two runs the exporter reads, and forgets.
+            wall = now - STEP - problem.ahead
+            store.clock.observe(now - STEP)
+            read_project(store, "p1", [], as_of=now - STEP, horizon=0.0)
+            store.expire()
         while now <= history.until + STEP:
             fresh = []
             while upcoming and upcoming[0][0] <= now:
@@ -271,6 +272,22 @@ def _stalled() -> Condition:
         return _silent(shown, scrape) and not runtime_down(scrape)
 
     return condition
+
+
+def with_false_pages(false_pages: float) -> Rule:
+    """Return our alerts with another value of `stalls.false_pages`."""
+    config = _config({"false_pages": false_pages})
+
+    def make_condition() -> Condition:
+        def condition(shown: ShownRun, scrape: Scrape) -> bool:
+            scrape.store.config = config
+            other = scrape.store.view.run(("p1", shown.run.id))
+            scrape.store.config = _CONFIG
+            return other is not None and _silent(other, scrape) and not runtime_down(scrape)
+
+        return condition
+
+    return Rule(f"{false_pages:g}", (Alert(make_condition, hold=MINUTE, keep=10 * MINUTE), NOT_PICKED_UP))
 
 
 def _by_rival(make: Callable[[], Rival]) -> Callable[[], Condition]:
@@ -423,19 +440,3 @@ FIGURES: dict[str, Callable[[Score], float]] = {
     "median": lambda score: score.median_delay / MINUTE,
     "false/100h": lambda score: score.false_per_100_hours,
 }
-
-
-def main() -> None:
-    """Print the scores of our alerts by kind of history, and then of all rules."""
-    part = {each.name: each for each in (TUNE, HELD_OUT)}[" ".join(sys.argv[1:]) or TUNE.name]
-    ours, *others = score(part.spinners(SPINNERS), (OURS, *OTHER_RULES))
-    lines = [table(ours), "", HEAD, overall(ours).row(OURS.name), f"95 %: {bootstrapped(ours)}"]
-    lines += [overall(each).row(rule.name) for rule, each in zip(OTHER_RULES, others, strict=True)]
-    sys.stdout.write("\n".join(lines) + "\n")
-
-
-SPINNERS = 10
-"""Spinners of each kind."""
-
-if __name__ == "__main__":
-    main()
