@@ -114,9 +114,25 @@ def _one_list_of_all() -> list[Row]:
             await ours.page(max_wait=MAX_WAIT)
             return took, steady, _counted(with_list), changed
 
+    async def measure_failures(url: str) -> tuple[int, int, int]:
+        """Return how many runs have new failures, and the requests of a scrape before and after."""
+        settings = {"retention": "1h", "sync_projects_interval": "1h", "limits_failed_records": "100000"}
+        async with _exporter(url, **settings) as exporter:
+            for _ in range(3):
+                await exporter.page(max_wait=MAX_WAIT)
+            _counted(url)
+            await exporter.page(max_wait=MAX_WAIT)
+            before = _counted(url)["requests"]
+            runs = httpx.get(f"{url}/fail?share=0.01").json()["runs"]
+            page = await exporter.page(max_wait=MAX_WAIT)
+            if str(page).count("spinner_run_failed_record_info{") != runs:
+                raise RuntimeError("not every failed record is named")
+            return runs, before, _counted(url)["requests"]
+
     projects, runs = 10_000, 100_000
     with running(projects, runs) as with_list, running(projects, runs, lists_all_projects=False) as without:
         took, steady, after, changed = asyncio.run(measure(with_list, without))
+        failing, before, with_failures = asyncio.run(measure_failures(with_list))
     times = {name: statistics.median(each) for name, each in took.items()}
     requests, pages = steady["requests"] / SIDE_BY_SIDE, math.ceil(runs * 0.01 / LIMIT)
     return [
@@ -129,6 +145,8 @@ def _one_list_of_all() -> list[Row]:
             after["bytes"] / changed, 2.0, {"read": mb(after["bytes"]), "changed": mb(changed)}),
         Row("the same, requests", f"{pages} pages and 6", after["requests"] / (pages + 6), 1.0,
             {"requests": str(after["requests"])}),
+        Row(f"requests for failed records, {failing:,} runs in {projects:,} projects with new ones", "one per run",
+            (with_failures - before) / failing, 0.01, {"requests": str(with_failures - before)}),
     ]  # fmt: skip
 
 

@@ -67,13 +67,13 @@ class _Project(_Runs):
             share = (place + number * 0.618 % 1) / len(runs)
             self.put(run, now - DAY / 2 + share * (DAY / 2 - 60), is_open=is_open, done=100)
 
-    def put(self, run: int, at: float, *, is_open: bool, done: int) -> None:
-        job = _job(self.id, run, at, is_open=is_open, done=done)
+    def put(self, run: int, at: float, *, is_open: bool, done: int, failed: int = 0) -> None:
+        job = _job(self.id, run, at, is_open=is_open, done=done, failed=failed)
         self.keep(run, at, job, is_open=is_open)
         self._every.keep(run, at, job, is_open=is_open)
 
 
-def _job(project: str, run: int, at: float, *, is_open: bool, done: int) -> bytes:
+def _job(project: str, run: int, at: float, *, is_open: bool, done: int, failed: int) -> bytes:
     counts = {"pending": 195 - done, "running": 5} if is_open else {"pending": 0, "running": 0}
     document: dict[str, object] = {
         "id": f"job_{run:012x}",
@@ -88,8 +88,27 @@ def _job(project: str, run: int, at: float, *, is_open: bool, done: int) -> byte
         "endedAt": None if is_open else _time(at),
         "updatedAt": _time(at),
         "lastProgressAt": _time(at - 0.25),
-        "records": {"total": 200, "waiting": 0, "completed": done if is_open else 200, "failed": 0, **counts},
+        "records": {
+            "total": 200,
+            "waiting": 0,
+            "completed": done if is_open else 200 - failed,
+            "failed": failed,
+            **counts,
+        },
         "failures": [],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _record(project: str, run: int, number: int, at: float) -> bytes:
+    document = {
+        "id": f"rec_{run:012x}_{number}",
+        "jobId": f"job_{run:012x}",
+        "projectId": project,
+        "status": "failed",
+        "failedStep": {"index": 1, "type": "email", "name": "Email"},
+        "errorCode": "MAILBOX_FULL",
+        "endedAt": _time(at),
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -110,6 +129,10 @@ class _Api:
         }
         self.requests = self.bytes = 0
         self.done = 100
+        self.failed: list[tuple[float, bytes]] = []
+        """The failed records of all runs, in the order in which they failed."""
+        self.failed_of: dict[str, list[bytes]] = {}
+        """Those of each run, by its id."""
 
     def answer(self, target: str, etag: str) -> tuple[int, bytes, str]:
         """Return status, body and ETag."""
@@ -122,6 +145,8 @@ class _Api:
         if url.path == "/change":
             size = self.change(float(query["share"]))
             return 200, json.dumps({"bytes": size, "done": self.done}).encode(), ""
+        if url.path == "/fail":
+            return 200, json.dumps({"runs": self.fail(float(query["share"]))}).encode(), ""
         status, body, tag = self._resource(url.path, query, etag)
         self.requests += 1
         self.bytes += len(body)
@@ -140,6 +165,20 @@ class _Api:
             due -= round(due)
         return size
 
+    def fail(self, share: float) -> int:
+        """Let another record of a share of the runs fail; return how many runs that are."""
+        now, due, count = time.time(), 0.0, 0
+        for project in self.projects.values():
+            due += len(project.jobs) * share
+            for run in list(project.jobs)[: round(due)]:
+                records = self.failed_of.setdefault(f"job_{run:012x}", [])
+                records.append(_record(project.id, run, len(records), now))
+                self.failed.append((now, records[-1]))
+                project.put(run, now, is_open=run in project.open, done=self.done, failed=len(records))
+                count += 1
+            due -= round(due)
+        return count
+
     def _resource(self, path: str, query: dict[str, str], etag: str) -> tuple[int, bytes, str]:
         as_of = _time(time.time())
         if path == "/health":
@@ -150,6 +189,13 @@ class _Api:
         if path == "/api/v1/projects":
             items = [json.dumps({"id": each, "name": f"Project {each}"}).encode() for each in self.projects]
             return self._page(items, query, etag, as_of)
+        if path == "/api/v1/records" and self.lists_all_projects:
+            since = datetime.fromisoformat(query["updatedSince"]).timestamp()
+            first = bisect.bisect_left(self.failed, (since, b""))
+            return self._page([record for _, record in self.failed[first:]], query, etag, as_of)
+        if path.endswith("/records") and query.get("status") == "failed":
+            # It does not list what a run works on: its open runs are silent, which would cost the same in each scrape.
+            return self._page(self.failed_of.get(path.split("/")[-2], []), query, etag, as_of)
         if path.endswith("/jobs") and (path != "/api/v1/jobs" or self.lists_all_projects):
             project = self.every if path == "/api/v1/jobs" else self.projects[unquote(path.split("/")[-2])]
             if "active" in query:

@@ -1,6 +1,7 @@
 """The runs of all projects from one list: what is requested, when it is trusted, and which projects are read alone."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,29 @@ async def test_the_first_read_of_many_projects_and_all_others_are_one_list_each(
     await scrape(exporter, runtime)
     assert finished(exporter)["Project 7"] == 2
     assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
+
+
+async def test_a_scrape_in_which_nothing_changes_calls_few_functions_for_each_project() -> None:
+    calls = {}
+    for projects in (50, 450):
+        runtime = runtime_of(projects)
+        exporter = exporter_of(runtime, sync={"projects_interval": 600.0})
+        # Until the first runs are so old that the list no longer has them.
+        for _ in range(4):
+            await scrape(exporter, runtime, 61)
+        count = 0
+
+        def called(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        sys.setprofile(called)
+        try:
+            assert len(await scrape(exporter, runtime, 1)) == 4
+        finally:
+            sys.setprofile(None)
+        calls[projects] = count
+    assert (calls[450] - calls[50]) / 400 < 45, calls
 
 
 async def test_a_list_that_has_not_changed_is_requested_on_that_condition() -> None:
