@@ -23,7 +23,7 @@ from exporter.sync.availability import Availability
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
-from exporter.sync.run_list import CommonRead, Response, RunList, Slice
+from exporter.sync.run_list import ListRead, Response, RunList, Slice
 from exporter.sync.together import together
 
 LEAST_PROJECTS = 2
@@ -253,7 +253,7 @@ class CommonSync:
 
     async def _read_group(
         self, group: "_Group", etag: str | None, *, swept_at: float | None
-    ) -> tuple[CommonRead, RunList]:
+    ) -> tuple[ListRead, RunList]:
         if swept_at is not None:
             await self._read_active(group)
         clock, lead, since = self._store.clock, self._store.clock.lead, self._since(group.members)
@@ -269,7 +269,7 @@ class CommonSync:
         is_behind = changed.as_of() < clock.at(first.requested_at) - MAX_DELAY
         if is_behind:
             changed.etag = None
-        common = CommonRead(
+        common = ListRead(
             first=first,
             since=since,
             watermark=min(changed.as_of(), clock.at(first.at)),
@@ -290,7 +290,7 @@ class CommonSync:
         since = clock.now() - history
         changed = await self._read_changes(group, since, None, is_first=True)
         self._availability.note_success()
-        common = CommonRead(
+        common = ListRead(
             first=changed.first,
             since=since,
             horizon=clock.now() - self._config.retention,
@@ -351,7 +351,7 @@ class CommonSync:
             except ApiError as error:
                 part.error = error
 
-    async def _settle(self, group: "_Group", common: CommonRead) -> dict[str, bool]:
+    async def _settle(self, group: "_Group", common: ListRead) -> dict[str, bool]:
         """Complete the reads of the projects that the list can be trusted with; return which could be completed."""
         trusted = self._trusted(group, common)
         reads: dict[str, bool] = {}
@@ -388,7 +388,7 @@ class CommonSync:
         await together(*map(settle, asking))
         return reads
 
-    def _note_named(self, named: set[str], common: CommonRead) -> None:
+    def _note_named(self, named: set[str], common: ListRead) -> None:
         """Note of which projects the list has runs now."""
         self._named = named
         for project_id in named:
@@ -397,7 +397,7 @@ class CommonSync:
                 # The last one in turn.
                 self._followed[project_id] = common.first.requested_at
 
-    def _trusted(self, group: "_Group", common: CommonRead) -> list[str]:
+    def _trusted(self, group: "_Group", common: ListRead) -> list[str]:
         """Return the projects of a group whose slices are used; the others are read by themselves."""
         if not self._client.can_list_one_project:
             return list(group.members)
@@ -424,7 +424,7 @@ class CommonSync:
                 followed.setdefault(project_id, common.first.requested_at)
         return [each for each in group.members if each in followed]
 
-    def _asks(self, project_id: str, part: Slice | None, common: CommonRead) -> bool:
+    def _asks(self, project_id: str, part: Slice | None, common: ListRead) -> bool:
         """Whether further requests are needed for a project: for runs that are in no list, or for records."""
         if self._client.counts_records or project_id in self._unread:
             return True

@@ -23,7 +23,7 @@ from exporter.runtime.model import ListPage, Project, RunSnapshot
 from exporter.sync.budget import Budget
 from exporter.sync.problems import ProblemLog, one_read
 from exporter.sync.record_counter import RecordCounter
-from exporter.sync.run_list import CommonRead, Response, RunList, Slice
+from exporter.sync.run_list import ListRead, Response, RunList, Slice
 from exporter.sync.together import together
 
 RUNS_PER_SLICE = 500
@@ -74,7 +74,7 @@ class ProjectSync:
         project_id: str,
         name: str | None,
         part: Slice | None = None,
-        common: CommonRead | None = None,
+        common: ListRead | None = None,
         *,
         since: float | None = None,
     ) -> bool:
@@ -106,7 +106,7 @@ class ProjectSync:
             self.drop(project_id)
         return True
 
-    def note_unchanged(self, project_ids: Sequence[str], common: CommonRead) -> None:
+    def note_unchanged(self, project_ids: Sequence[str], common: ListRead) -> None:
         """Note that a list of all projects had nothing of these, which are listed and have been read before."""
         self._store.note_unchanged(
             project_ids,
@@ -139,7 +139,7 @@ class ProjectSync:
         return project_id in self._refused
 
     async def _read(
-        self, project_id: str, name: str | None, part: Slice | None, common: CommonRead | None, since: float | None
+        self, project_id: str, name: str | None, part: Slice | None, common: ListRead | None, since: float | None
     ) -> None:
         begun = None if part is None else part.read
         with self._store.reading(project_id) if begun is None else contextlib.nullcontext(begun) as read:
@@ -219,22 +219,22 @@ class ProjectSync:
         await self.apply(read, responses, horizon)
         # A clock that was set back is believed when other responses agree; until then the next read asks again.
         is_behind = not is_first and changed.as_of() < self._store.clock.at(changed.first.requested_at) - MAX_DELAY
-        read.complete(
-            as_of=as_of,
+        own = ListRead(
+            first=changed.first,
             since=since,
-            horizon=horizon,
             watermark=min(changed.as_of(), self._store.clock.at(changed.first.at)),
             asked_at=changed.asked_at,
-            at=changed.first.requested_at,
+            horizon=horizon,
             unchanged=changed.not_modified or is_behind,
         )
+        _complete(read, own, as_of)
         self._begun_first_reads.pop(project_id, None)
         # A sweep is over when the last of its runs has been read; the next one is due from when it began.
         begun_at = swept_at if sweeps and not cursor.unread else cursor.swept_at
         self._cursors[project_id] = _Cursor(None if is_behind else changed.etag, begun_at, unread)
         return gone
 
-    async def _read_slice(self, read: ProjectRead, project_id: str, part: Slice, common: CommonRead) -> list[str]:
+    async def _read_slice(self, read: ProjectRead, project_id: str, part: Slice, common: ListRead) -> list[str]:
         """Apply what a list of all projects has of one; return the runs that the runtime no longer has."""
         if part.error is not None:
             raise part.error
@@ -251,15 +251,7 @@ class ProjectSync:
             responses = await self._count_records(project_id, responses)
         if responses:
             await self.apply(read, responses, common.horizon)
-        read.complete(
-            as_of=self._seen_at(common.first),
-            since=common.since,
-            horizon=common.horizon,
-            watermark=common.watermark,
-            asked_at=common.asked_at,
-            at=common.first.requested_at,
-            unchanged=common.unchanged,
-        )
+        _complete(read, common, self._seen_at(common.first))
         if is_first:
             self._begun_first_reads.pop(project_id, None)
         if sweeps:
@@ -413,6 +405,18 @@ class RecordReader(Protocol):
 
     def forget(self, project_id: str) -> None:
         """Forget the runs of a project that was removed."""
+
+
+def _complete(read: ProjectRead, of_list: ListRead, as_of: float) -> None:
+    read.complete(
+        as_of=as_of,
+        since=of_list.since,
+        horizon=of_list.horizon,
+        watermark=of_list.watermark,
+        asked_at=of_list.asked_at,
+        at=of_list.first.requested_at,
+        unchanged=of_list.unchanged,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

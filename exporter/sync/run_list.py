@@ -23,6 +23,12 @@ class Response:
     at: float
     """Our monotonic time of its arrival."""
 
+    def divided(self, before: float) -> "tuple[Response, Response]":
+        """Return it with the runs alone that ended before a time of the runtime's clock, and with the others alone."""
+        ended = [run for run in self.runs if ended_before(run, before)]
+        others = [run for run in self.runs if not ended_before(run, before)]
+        return dataclasses.replace(self, runs=ended), dataclasses.replace(self, runs=others)
+
 
 class RunList:
     """A list of runs while its pages are read."""
@@ -75,11 +81,9 @@ class RunList:
 
     def drain_ended(self, before: float) -> list[Response]:
         """Return the runs of the last page that ended before a time of the runtime's clock; the others stay."""
-        page = self._responses.pop()
-        ended = [run for run in page.runs if ended_before(run, before)]
-        others = [run for run in page.runs if not ended_before(run, before)]
-        self._responses.append(dataclasses.replace(page, runs=others))
-        return [dataclasses.replace(page, runs=ended)]
+        ended, others = self._responses.pop().divided(before)
+        self._responses.append(others)
+        return [ended]
 
     def as_of(self) -> float:
         """Return the runtime's time that the first page carries."""
@@ -93,8 +97,8 @@ class RunList:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class CommonRead:
-    """What one read of a list of all projects means for each of them."""
+class ListRead:
+    """What one read of a list means for its project, or for each of all projects."""
 
     first: Response
     """The first page, without its runs."""
@@ -133,13 +137,6 @@ class Slice:
 
     def drain_ended(self, before: float) -> list[Response]:
         """Return the runs that ended before a time of the runtime's clock; the others stay."""
-        ended, others = list[Response](), list[Response]()
-        for response in self.drain():
-            for kept, runs in (
-                (ended, [run for run in response.runs if ended_before(run, before)]),
-                (others, [run for run in response.runs if not ended_before(run, before)]),
-            ):
-                if runs:
-                    kept.append(dataclasses.replace(response, runs=runs))
-        self.responses = others
-        return ended
+        divided = [response.divided(before) for response in self.drain()]
+        self.responses = [others for _, others in divided if others.runs]
+        return [ended for ended, _ in divided if ended.runs]
