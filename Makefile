@@ -30,16 +30,26 @@ demo: programs $(VENV)/.demo ## Start a runtime, the exporter, Prometheus and Al
 programs: ## Unpack Prometheus and Alertmanager into .debian with apt, unless they are installed; `make demo` does this
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager
 
+# Lint and types run beside the tests: each of them uses one processor at most.
 .PHONY: quick
-quick: $(VENV)/.dev lint types ## Lint, types and the tests without faults and other programs (about a minute)
+quick: $(VENV)/.dev ## Lint, types and the tests without faults and other programs (about a minute)
+	@$(MAKE) --no-print-directory --jobs=3 lint types quick-tests
+
+.PHONY: quick-tests
+quick-tests:
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not programs and not servers and not slow"
 
 .PHONY: test
-test: $(VENV)/.dev test-programs lint types ## Lint, types and tests, with a real Prometheus and Alertmanager (five minutes)
+test: $(VENV)/.dev test-programs ## Lint, types and tests, with a real Prometheus and Alertmanager (about four minutes)
+	@$(MAKE) --no-print-directory --jobs=3 lint types fast-tests
+
+.PHONY: fast-tests
+fast-tests:
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm .servers/.operator lint types test-lowest ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(SERVERS:%=.servers/.%) .servers/.helm .servers/.operator ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+	@$(MAKE) --no-print-directory --jobs=3 lint types test-lowest
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not slow"
 	$(BIN)/pytest $(SLOW_FLAGS) -m slow
 
