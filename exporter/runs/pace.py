@@ -406,7 +406,7 @@ class RunPace(msgspec.Struct, gc=False):
             seconds, basis = max((seconds, basis), (HELD_BACK * policy.stall_floor, "held back"), key=_seconds)
         if seconds > policy.stall_ceiling:
             seconds, basis = policy.stall_ceiling, "ceiling"
-        if pause > seconds and (is_usual or seconds < policy.stall_ceiling):
+        if pause > seconds:
             seconds, basis = pause if is_usual else min(pause, policy.stall_ceiling), "pause"
         return Expectation(seconds, basis, None if ticket is None else min(ticket, policy.stall_ceiling))
 
@@ -485,7 +485,7 @@ class RunPace(msgspec.Struct, gc=False):
         total, finished, workers = run.records.total, run.records.finished, max(self._most_running, 1)
         if total is None or finished is None or not self._finished or total - finished > min(2, workers):
             return 0.0
-        return UNKNOWN_FACTOR * policy.stall_floor if total > 2 else 0.0
+        return UNKNOWN_FACTOR * policy.stall_floor
 
     def _is_held_back(self, run: Run) -> bool:
         """Whether nothing is in progress though records wait, or may still arrive: something holds them back.

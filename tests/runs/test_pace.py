@@ -13,7 +13,6 @@ from exporter.runs.pace import (
     FEW,
     FIRST_FACTOR,
     GAP_FACTOR,
-    HELD_BACK,
     HELD_BACK_LEAST,
     HELD_BACK_SEEN,
     LAST_FACTOR,
@@ -325,7 +324,7 @@ def test_a_run_that_is_held_back_for_the_first_time_pages_later_and_opens_a_tick
     shown = at_the_end(STRAGGLER_FINISHED, 500, running=0, pending=500).shown()
     assert shown.expectation is not None
     assert shown.expectation.basis == "held back"
-    assert shown.stall_threshold() == HELD_BACK * 600
+    assert shown.stall_threshold() == HOUR
     assert shown.straggler_threshold() == 600, "at that of a run that works; it pages then if something waits for it"
     assert (
         at_the_end(
@@ -343,6 +342,33 @@ def test_a_run_is_not_held_back_if(running: int | None, pending: int, why: str) 
     shown = at_the_end(STRAGGLER_FINISHED, 500, running=running, pending=pending).shown()
     assert shown.straggler_threshold() is None, why
     assert (shown.stall_threshold() or 0) <= UNKNOWN_FACTOR * 600
+
+
+def test_a_run_that_is_held_back_may_be_silent_at_least_as_long_as_otherwise() -> None:
+    watch = at_the_end(STRAGGLER_FINISHED, 500)
+    watch.see(after=50 * MINUTE, finished=1, records=counts(51, total=550, running=0, pending=499))
+    assert watch.threshold() == GAP_FACTOR * 50 * MINUTE
+    assert watch.basis() == "own gaps"
+
+
+def test_one_worker_that_has_two_records_left_finishes_the_first_one_as_usual() -> None:
+    watch = Watch()
+    for number in range(1, 41):
+        watch.see(after=20, finished=1, records=counts(number, total=42, running=1, pending=41 - number))
+    assert watch.threshold() == 600
+
+
+def test_in_its_last_round_a_full_pool_has_nothing_else_to_finish() -> None:
+    watch = Watch()
+    for number in range(1, 101):
+        watch.see(after=4 * MINUTE, finished=1, records=counts(number, total=104, running=4, pending=100 - number))
+    assert watch.threshold() == pytest.approx(LAST_FACTOR / 4 * 16 * MINUTE, rel=0.01)
+    assert watch.basis() == "few in progress"
+
+
+def test_a_tail_without_a_mean_counts_as_one_with_an_exponent_of_one() -> None:
+    rarer = 360_000 / 40 / (299 * 1.0 + 6000)
+    assert after_gaps(*[1.0] * 299, 6000.0, false_pages=40) == pytest.approx(6000 * rarer, rel=1e-3)
 
 
 def test_a_run_whose_total_is_unknown_is_held_back_while_nothing_is_in_progress() -> None:
@@ -646,7 +672,7 @@ def after_pauses(*pauses: tuple[float, float]) -> Watch:
 
 def test_a_pause_that_returns_may_be_longer_than_the_ceiling() -> None:
     once, twice = after_pauses((1, 15)), after_pauses((1, 15), (2, 14))
-    assert once.threshold() == 12 * HOUR, "it may have been a stall"
+    assert once.threshold() == after_pauses((7, 15)).threshold() == 12 * HOUR, "it may have been a stall"
     assert twice.threshold() == 1.25 * 15 * HOUR, "a night is no stall each day"
     assert twice.basis() == "pause"
 
@@ -655,6 +681,7 @@ def test_a_weekend_does_not_make_the_nights_longer_nor_is_a_night_expected_befor
     nights = [(days, 15) for days in (1, 2, 4, 5)]
     assert after_pauses(*nights, (3, 63)).threshold() == 1.25 * 15 * HOUR
     assert after_pauses(*nights, (7, 63)).threshold() == 1.25 * 63 * HOUR
+    assert after_pauses((1, 20), *nights[1:]).threshold() == 1.25 * 15 * HOUR, "yesterday was another weekday"
 
 
 def test_a_pause_that_returned_does_not_make_the_rest_of_the_run_slow() -> None:
