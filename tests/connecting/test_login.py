@@ -289,6 +289,20 @@ async def test_a_redirect_of_a_login_is_not_followed(guarded: Guarded, tmp_path:
     assert other.logins == []
 
 
+async def test_a_reload_logs_in_as_its_config_says(guarded: Guarded, tmp_path: Path, body_file: Path) -> None:
+    (tmp_path / "other").write_text("user=other&password=x")
+    async with exporter(guarded, tmp_path, Clock()) as made:
+        assert await made.refresh()
+        (config,) = made.runtimes.values()
+        other = with_login(tmp_path / "other")
+        file = config_of(tmp_path, config.config.runtime.base_url, **other, value="Session {token}")
+        await made.reload(load(file, environ={}).runtimes)
+        guarded.seen.clear()
+        assert await made.refresh()
+    assert guarded.logins[1:] == [("application/x-www-form-urlencoded", "user=other&password=x")]
+    assert {*guarded.seen} == {"Session jwt-2"}
+
+
 async def test_the_token_of_a_login_is_sent_as_auth_says(guarded: Guarded, tmp_path: Path, body_file: Path) -> None:
     async with exporter(
         guarded, tmp_path, Clock(), type="header", header="X-Session", value="id {token}", **with_login(body_file)
