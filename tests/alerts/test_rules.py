@@ -21,6 +21,20 @@ ALERTS = ROOT / "alerts"
 TEST_FILES = sorted((ALERTS / "tests").glob("*.yml"))
 
 
+EXPLAINED_BY = {
+    "SpinnerPlanLimitSoon": "capacity",
+    "SpinnerPlanLimitReached": "capacity",
+    "SpinnerSlowdown": "health",
+    "SpinnerRunsDropped": "exporter",
+    "SpinnerInvalidItems": "exporter",
+    "SpinnerExporterDown": "exporter",
+    "SpinnerTargetDown": "exporter",
+    "SpinnerProjectsNotScraped": "exporter",
+    "SpinnerHistogramsConverted": "exporter",
+    "SpinnerRecordingRulesMissing": "exporter",
+}
+"""The dashboard that explains an alert, where it is not Jobs."""
+
 ALERT_RULES = [rule for rule in rules() if "alert" in rule]
 RECORDED = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
 
@@ -212,7 +226,7 @@ def test_an_alert_has_a_severity_texts_and_links(rule: dict[str, Any]) -> None:
     of_run = {"progress"} if "run_id" in annotations["description"] else set()
     assert set(annotations) == {"summary", "action", "description", "runbook_url", "dashboard_url"} | of_run
     assert annotations["runbook_url"].endswith(f"/{rule['alert']}.md")
-    assert "/d/spinner-jobs" in annotations["dashboard_url"]
+    assert f"/d/spinner-{EXPLAINED_BY.get(rule['alert'], 'jobs')}" in annotations["dashboard_url"]
     for url in (annotations["dashboard_url"], annotations["runbook_url"]):
         # What is encoded is either printed itself, or as the dot of a `with`.
         for printed in re.findall(r"\{\{ *([$.][^}]*?) *\}\}", url.partition("}}{{ . }}")[2]):
