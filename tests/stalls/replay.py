@@ -127,19 +127,17 @@ def score(
     spinners: Iterable[Iterable[History]],
     rules: Sequence[Rule],
     *,
-    false_pages: float | None = None,
     reads_more: Callable[[Scrape], None] = lambda scrape: None,
 ) -> list[list[tuple[str, Score]]]:
-    """Return by rule the score of each spinner, with its kind; `false_pages` is the setting of that name.
+    """Return by rule the score of each spinner, with its kind.
 
     `reads_more` may read more into the store after each scrape, for the next one.
     """
-    stalls = {} if false_pages is None else {"false_pages": false_pages}
     scores: list[list[tuple[str, Score]]] = [[] for _ in rules]
     for histories in spinners:
         mine: list[Score] = [Score() for _ in rules]
         kind = ""
-        for history, found in play(histories, rules, stalls, reads_more=reads_more):
+        for history, found in play(histories, rules, reads_more=reads_more):
             kind = history.kind
             for score, pages in zip(mine, found, strict=True):
                 score.add(history, pages)
@@ -151,13 +149,12 @@ def score(
 def play(
     histories: Iterable[History],
     rules: Sequence[Rule],
-    stalls: Mapping[str, float] | None = None,
     *,
     reads_more: Callable[[Scrape], None] = lambda scrape: None,
 ) -> Iterator[tuple[History, list[list[float]]]]:
     """Yield each run of a spinner with the times at which it pages, by rule."""
     alerts = [(number, alert) for number, rule in enumerate(rules) for alert in rule.alerts]
-    for _, seen in itertools.groupby(scrapes(histories, stalls=stalls), key=lambda scrape: scrape.history.run_id):
+    for _, seen in itertools.groupby(scrapes(histories), key=lambda scrape: scrape.history.run_id):
         states: dict[str, list[tuple[int, Condition, Pager]]] = {}
         history = None
         for scrape in seen:
@@ -177,9 +174,7 @@ def play(
             yield each, [sorted(times) for times in found]
 
 
-def scrapes(
-    histories: Iterable[History], project: str = "Corpus", stalls: Mapping[str, float] | None = None
-) -> Iterator[Scrape]:
+def scrapes(histories: Iterable[History], project: str = "Corpus") -> Iterator[Scrape]:
     """Yield a scrape every `STEP` seconds of each run in turn; the store reads the snapshots as they come."""
     store: Store | None = None
     wall = 0.0
@@ -210,10 +205,10 @@ def scrapes(
                 wall = now - problem.ahead
                 if problem.restarted_at is not None and now - STEP < problem.restarted_at <= now:
                     rows = list(store.persistence.unsaved()) if store is not None and problem.keeps_state else []
-                    store, fresh = _store(clock, project, stalls), [(each, now) for each in newest.values()]
+                    store, fresh = _store(clock, project), [(each, now) for each in newest.values()]
                     store.persistence.restore(rows)
                 elif store is None:
-                    store = _store(clock, project, stalls)
+                    store = _store(clock, project)
                 store.clock.begin()
                 store.clock.observe(math.floor(now))  # whole seconds, as in an HTTP `Date`
                 store.keep_health(_health(problem.outage, now))
@@ -368,8 +363,8 @@ def _config(stalls: Mapping[str, float] | None = None) -> Config:
 _CONFIG = _config()
 
 
-def _store(wall: Callable[[], float], project: str, stalls: Mapping[str, float] | None) -> Store:
-    store = Store(_config(stalls), RuntimeClock(wall, wall), monotonic=wall, is_saved=True)
+def _store(wall: Callable[[], float], project: str) -> Store:
+    store = Store(_CONFIG, RuntimeClock(wall, wall), monotonic=wall, is_saved=True)
     store.name_projects({"p1": project})
     return store
 
