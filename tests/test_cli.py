@@ -69,7 +69,7 @@ def test_metrics_doc_is_what_is_checked_in() -> None:
 
 
 def test_help_lists_the_scenarios() -> None:
-    assert "Scenario: a file, or one of backlog, healthy," in run("runtime", "--help").stdout
+    assert "Scenario: a file, or one of backlog," in run("runtime", "--help").stdout
 
 
 def test_the_exporter_starts_without_importing_the_demo_the_doctor_and_the_embedded_runtime() -> None:
