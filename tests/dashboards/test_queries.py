@@ -79,8 +79,8 @@ def quick_rules(folder: Path, *, without_for: bool = True) -> Path:
         for rule in group["rules"]:
             if without_for:
                 rule.pop("for", None)
-            # Subqueries evaluate at whole minutes, and an accelerated scenario may be over before the next one.
-            rule["expr"] = rule["expr"].replace(":1m]", ":1s]")
+            # Subqueries evaluate at whole minutes or hours, and a fast scenario may be over before the next one.
+            rule["expr"] = rule["expr"].replace(":1m]", ":1s]").replace("[1d:1h]", "[1m:1s]")
     rules = folder / "rules.yml"
     rules.write_text(yaml.safe_dump({"groups": groups}))
     return rules
