@@ -101,6 +101,7 @@ bench: $(VENV)/.dev ## Measure speed and memory compared with other exporters, a
 	@bash tests/stack/debian-packages.sh .debian prometheus prometheus-alertmanager prometheus-node-exporter prometheus-pushgateway
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.dashboards
+	$(BIN)/python -m benchmarks.churn
 
 .PHONY: soak
 soak: $(VENV)/.dev ## Live two weeks of a busy organisation in minutes and compare with the truth; exit status 1 beyond a bound (SOAK_FLAGS="--days 3")
