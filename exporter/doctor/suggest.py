@@ -484,8 +484,8 @@ _DOWN = (
 
 def _is_count(value: Any) -> bool:
     """Whether a value can be a number of records: no time, and no share of something."""
-    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-    return is_whole and _converter(value) is None
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return is_whole and not isinstance(value, bool) and _converter(value) is None
 
 
 def _is_unique(path: str, items: list[dict[str, Any]]) -> bool:

@@ -47,10 +47,11 @@ OPEN_FACTOR = 1.65
 That is: more records may still arrive, because the total is unknown; or most of the run was not observed.
 """
 
-HELD_BACK = 6.0
+HELD_BACK = 3.0
 """Times the floor for which nothing may be in progress though records wait, until the run has continued twice.
 
-Records that hang are in progress. If none is, the runtime holds them back: a rate limit, a window, working hours.
+Records that hang are in progress. If none is, the runtime mostly holds them back: a rate limit, a window, a night.
+But what hands them out can be dead as well, and the labelled histories have no such stall: so not longer than this.
 """
 
 HELD_BACK_SEEN = 2

@@ -13,6 +13,7 @@ from exporter.runs.pace import (
     FEW,
     FIRST_FACTOR,
     GAP_FACTOR,
+    HELD_BACK,
     HELD_BACK_LEAST,
     HELD_BACK_SEEN,
     LAST_FACTOR,
@@ -324,7 +325,7 @@ def test_a_run_that_is_held_back_for_the_first_time_pages_later_and_opens_a_tick
     shown = at_the_end(STRAGGLER_FINISHED, 500, running=0, pending=500).shown()
     assert shown.expectation is not None
     assert shown.expectation.basis == "held back"
-    assert shown.stall_threshold() == HOUR
+    assert shown.stall_threshold() == HELD_BACK * 600
     assert shown.straggler_threshold() == 600, "at that of a run that works; it pages then if something waits for it"
     assert (
         at_the_end(
