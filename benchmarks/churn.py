@@ -9,7 +9,7 @@ does with scrapes. The table is for docs/scaling.md.
 
 import argparse
 import asyncio
-import struct
+import contextlib
 import tempfile
 import time
 from collections import Counter
@@ -23,11 +23,9 @@ from benchmarks.table import machine, mb
 from tests.soak.organisation import HOUR
 from tests.soak.world import World
 from tests.stack.programs import prometheus_with
+from tests.unknown.remote_write import Labels, RemoteWriter, labels_of
 
 PROJECTS, RUNS_PER_DAY = 50, 20_000
-
-BATCH = 5_000
-"""Series in one request."""
 
 
 def main() -> None:
@@ -59,7 +57,7 @@ async def live(server: str, folder: Path, *, hours: int, interval: float) -> Cou
     offset = time.time() - world.wall() - (hours + 1) * HOUR
     seen: set[str] = set()
     born: Counter[str] = Counter()
-    with httpx.Client(timeout=60) as client:
+    with httpx.Client(timeout=60) as client, contextlib.closing(RemoteWriter(server)) as writer:
         empty = _value(client, server, "process_resident_memory_bytes")
         for hour in range(hours + 1):
             new, samples = 0, dict[str, float]()
@@ -72,7 +70,9 @@ async def live(server: str, folder: Path, *, hours: int, interval: float) -> Cou
                 new += len(appeared)
                 if hour > 1:
                     born.update(series.partition("{")[0] for series in appeared if "run_id=" in series)
-                _write(client, server, samples, world.wall() + offset)
+                for series, value in samples.items():
+                    writer.add(_labels(series), world.wall() + offset, value)
+                writer.flush()
             grown = _value(client, server, "process_resident_memory_bytes") - empty
             head = _value(client, server, "prometheus_tsdb_head_series")
             print(f"| {hour} | {len(samples):,} | {new:,} | {head:,.0f} | {mb(grown)} |", flush=True)
@@ -87,34 +87,10 @@ def _samples(page: str) -> Iterator[tuple[str, float]]:
             yield series, float(value)
 
 
-def _write(client: httpx.Client, server: str, samples: dict[str, float], seconds: float) -> None:
-    """Send samples as a remote write request, compressed by Snappy's format without compression."""
-    written_at = b"\x10" + _varint(int(seconds * 1000))
-    pack = struct.Struct("<d").pack
-    items = list(samples.items())
-    for first in range(0, len(items), BATCH):
-        parts = []
-        for series, value in items[first : first + BATCH]:
-            labels = _labels(series)
-            sample = b"\x09" + pack(value) + written_at
-            message = labels + b"\x12" + _varint(len(sample)) + sample
-            parts.append(b"\x0a" + _varint(len(message)) + message)
-        answer = client.post(
-            f"{server}/api/v1/write",
-            content=_snappy(b"".join(parts)),
-            headers={"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"},
-        )
-        answer.raise_for_status()
-
-
 @cache
-def _labels(series: str) -> bytes:
-    """Return the labels of a series as fields of the message TimeSeries, sorted by name as remote write requires."""
+def _labels(series: str) -> Labels:
     name, _, text = series.removesuffix("}").partition("{")
-    pairs = {"__name__": name, "instance": "exporter:9942", "job": "spinner", **dict(_pairs(text))}
-    return b"".join(
-        _field(1, _field(1, key.encode()) + _field(2, value.encode())) for key, value in sorted(pairs.items())
-    )
+    return labels_of(name, {"instance": "exporter:9942", "job": "spinner", **dict(_pairs(text))})
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
@@ -122,29 +98,6 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
     parts = text.split('"')
     for key, value in zip(parts[::2], parts[1::2], strict=False):
         yield key.strip(",="), value
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-def _snappy(content: bytes) -> bytes:
-    """Return a block of Snappy that consists of literals."""
-    parts = [_varint(len(content))]
-    for first in range(0, len(content), 1 << 16):
-        literal = content[first : first + (1 << 16)]
-        # Tag 61: a literal with its length in the two next bytes.
-        parts += [bytes([61 << 2]), struct.pack("<H", len(literal) - 1), literal]
-    return b"".join(parts)
 
 
 def _value(client: httpx.Client, server: str, name: str) -> float:
