@@ -100,8 +100,9 @@ class CommonRecords:
                 with one_read():
                     listed = await self._list(window, due, budget)
             except ApiError as error:
-                self._problems.report("failed records of all runs", error)
+                # Without the list, which only newer runtimes have, nothing is wrong.
                 if not self._availability.is_missing(error) or not reads_singly:
+                    self._problems.report("failed records of all runs", error)
                     # The next list reaches back as far as this one.
                     self._read_at = read_at
                     return {}

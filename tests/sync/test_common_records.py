@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import structlog
 
 from exporter.config import LimitsConfig, ProjectsConfig
 from exporter.config.api_description import ListFilter, Resource
@@ -284,12 +285,14 @@ async def test_without_the_list_each_run_is_read_and_it_is_asked_for_again_after
     exporter = exporter_of(runtime)
     await scrape(exporter, runtime)
     runtime.interfere = lambda request: httpx.Response(status) if request.url.path == ALL else None
-    for turn in range(2):
-        for run in ("run-0", "run-1"):
-            fail(runtime, run, f"{turn}-{run}")
-        requests = await scrape(exporter, runtime)
-        assert sorted(requests) == ["/jobs/run-0/records", "/jobs/run-1/records"] + ["/records"] * (turn == 0)
-        assert shown(exporter) == truth(runtime)
+    with structlog.testing.capture_logs() as lines:
+        for turn in range(2):
+            for run in ("run-0", "run-1"):
+                fail(runtime, run, f"{turn}-{run}")
+            requests = await scrape(exporter, runtime)
+            assert sorted(requests) == ["/jobs/run-0/records", "/jobs/run-1/records"] + ["/records"] * (turn == 0)
+            assert shown(exporter) == truth(runtime)
+    assert lines == [], "a runtime of the old contract is no problem"
     runtime.interfere = lambda request: None
     await scrape(exporter, runtime, availability.RETRY_AFTER)
     for run in ("run-0", "run-1"):
