@@ -10,12 +10,12 @@ HOUR = 3600.0
 
 
 def test_two_workers_take_the_next_record_when_they_are_free() -> None:
-    assert worked([10, 30, 15], 2) == [Finish(10, 2), Finish(25, 1), Finish(30, 0)]
+    assert worked([10, 30, 15], 2) == [Finish(10, 2, 0), Finish(25, 1, 10), Finish(30, 0, 0)]
 
 
 def test_a_stage_begins_when_the_one_before_is_done() -> None:
-    assert in_stages([[10, 20], [5]], [2, 1]) == [Finish(10, 1), Finish(20, 1), Finish(25, 0)]
-    assert in_stages([[10, 20], [5]], [2, 2], pause=3) == [Finish(10, 1), Finish(20, 0), Finish(28, 0)]
+    assert in_stages([[10, 20], [5]], [2, 1]) == [Finish(10, 1, 0), Finish(20, 1, 0), Finish(25, 0, 20)]
+    assert in_stages([[10, 20], [5]], [2, 2], pause=3) == [Finish(10, 1, 0), Finish(20, 0, 0), Finish(28, 0, 23)]
 
 
 def test_a_window_admits_some_records() -> None:
