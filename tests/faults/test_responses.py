@@ -76,7 +76,8 @@ async def test_a_kept_connection_without_anything_behind_its_responses_stays_in_
     async with bench(two_projects(Clock()), keeps=True) as made:
         for _ in range(4):
             await made.next(15)
-    assert made.faulty.connections == 3
+    # As many as there are requests at the same time in the first scrape.
+    assert made.faulty.connections <= FIRST_SCRAPE < made.faulty.requests // 2
 
 
 async def test_a_408_for_a_connection_that_was_idle_is_no_answer() -> None:
