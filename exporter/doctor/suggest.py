@@ -338,7 +338,9 @@ def _loadable(tree: dict[str, Any], kept: Mapping[str, Any]) -> tuple[dict[str, 
     while (problem := _problem_of(tree)) is not None:
         if not _leave_out(tree["runtime"]["resources"], problem, kept):
             break
-        comments.append(f"Left out what did not fit together: {problem}")
+        comment = f"Left out what did not fit together: {problem}"
+        if comment not in comments:
+            comments.append(comment)
     return tree, comments
 
 

@@ -103,7 +103,12 @@ def queries() -> Iterator[Any]:
 def test_a_panel_s_query_returns_data(scenarios: str, expression: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.id
     # The hours and days of these queries do not exist yet: the scenarios are over within minutes.
-    ready = interpolate(expression, {}).replace(" offset -1h", "").replace(" offset -1d", "").replace(":1h] offset -30m", ":1s]")
+    ready = (
+        interpolate(expression, {})
+        .replace(" offset -1h", "")
+        .replace(" offset -1d", "")
+        .replace(":1h] offset -30m", ":1s]")
+    )
     if name in EMPTY_BY_DESIGN:
         assert not query(scenarios, ready), f"{name} has data; remove it from EMPTY_BY_DESIGN"
         return
