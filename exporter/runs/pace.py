@@ -97,7 +97,7 @@ UNNOTED = 600.0
 """Seconds for which a run was at work of which an earlier version noted its gaps only."""
 
 WHOLE_RUN = 200.0
-"""Seconds that a whole run counts as observed at least: what did not happen in it, however short it was."""
+"""Seconds that a whole run counts as observed at least with the default floor, of which it is a third."""
 
 PAUSE = 7200.0
 """Seconds of a gap that may be a pause which returns at the same time of day, such as at night."""
@@ -196,8 +196,15 @@ class SpinnerPace(msgspec.Struct):
 
     @property
     def observed(self) -> float:
-        """Seconds for which the earlier runs were at work: each at least `WHOLE_RUN`; `UNNOTED` where it is unknown."""
-        return sum(max(each, WHOLE_RUN) for each in self._observed) + UNNOTED * (
+        """Return `observed_with` for the default floor."""
+        return self.observed_with(3 * WHOLE_RUN)
+
+    def observed_with(self, floor: float) -> float:
+        """Return the seconds for which the earlier runs were at work: each at least a third of the floor.
+
+        That is what did not happen in a whole run, however short it was. `UNNOTED` where it is unknown.
+        """
+        return sum(max(each, floor / 3) for each in self._observed) + UNNOTED * (
             len(self._first_gaps) - len(self._observed)
         )
 
@@ -435,7 +442,9 @@ class RunPace(msgspec.Struct, gc=False):
         The rule of succession: what did not happen within the time observed comes at most about once in that time.
         """
         is_new = earlier.usual_first_gap() is None
-        observed = self._watched + (others.observed / OTHERS_WEIGHT if is_new else earlier.observed)
+        observed = self._watched + (
+            others.observed / OTHERS_WEIGHT if is_new else earlier.observed_with(policy.stall_floor)
+        )
         if is_new and self._finished < ROUNDS * self._most_running:
             observed = 0.0
         unseen = UNSEEN / (1.0 + observed / (UNSEEN_WEIGHT * policy.stall_floor))
