@@ -156,7 +156,7 @@ class SpinnerPace(msgspec.Struct):
         for pace in paces:
             known._first_gaps.append(pace.usual_first_gap() or 0.0)
             known._recurring_gaps.append(pace.usual_recurring_gap() or 0.0)
-            known._observed.append(pace.observed)
+            known._observed.append(pace.observed_with(0.0))
             known._pauses += pace.pauses[-1:]
         known._settle()
         return known
