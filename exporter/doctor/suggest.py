@@ -32,6 +32,7 @@ from exporter.runtime.decoder import Decoder
 from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.proxies import proxy_from_environment
 from exporter.runtime.statuses import StatusMap
+from exporter.runtime.times import EPOCH_MS
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "health": {
@@ -789,7 +790,7 @@ def _converter(value: Any) -> dict[str, str] | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        if value > _EPOCH_MS:
+        if value > EPOCH_MS:
             return {"convert": "epoch_ms"}
         return {"convert": "epoch_s"} if value > _EPOCH_S else None
     try:
@@ -800,8 +801,6 @@ def _converter(value: Any) -> dict[str, str] | None:
 
 
 _EPOCH_S = 1e9
-_EPOCH_MS = 1e11
-"""As seconds since 1970 this would be the year 5138, so larger numbers are milliseconds."""
 
 
 def _leaves(item: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -240,9 +240,9 @@ class StoreView:
 
     def projects_up(self) -> list[tuple[tuple[str], float]]:
         """Return the name of each of these projects, and 1 if its last read succeeded, otherwise 0."""
-        now, stale_after = self._monotonic(), self._config().sync.stale_after
+        fresh_since = self._monotonic() - self._config().sync.stale_after
         return [
-            ((project.metadata.name,), float(project.error is None and project.is_recent(now - stale_after)))
+            ((project.metadata.name,), float(project.error is None and project.is_recent(fresh_since)))
             for project in self._projects.values()
             if not project.is_withdrawn
         ]
@@ -297,12 +297,12 @@ class StoreView:
 
     def _collect_changes(self) -> None:
         """Report to every watch what reads changed, the projects that became fresh or stale, and other expectations."""
-        now, config = self._monotonic(), self._config()
-        stale_after, has_expectations = config.sync.stale_after, bool(config.spinners or self._expected)
+        config = self._config()
+        # Asked once, since there can be thousands of projects.
+        fresh_since = self._monotonic() - config.sync.stale_after
+        has_expectations = bool(config.spinners or self._expected)
         for project_id, project in self._projects.read():
-            # Like `is_fresh`, which would ask for the time and the config for each project.
-            is_recent = project.read_at is not None and now - project.read_at <= stale_after
-            state = (is_recent and not project.is_withdrawn, project.is_withdrawn)
+            state = (project.is_recent(fresh_since) and not project.is_withdrawn, project.is_withdrawn)
             if state != self._states.get(project_id, (False, False)):
                 self._states[project_id] = state
                 self._mark_all_changed(project_id)

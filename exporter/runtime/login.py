@@ -18,6 +18,7 @@ from exporter.runtime.almost_json import document
 from exporter.runtime.connections import Content
 from exporter.runtime.http_client import ApiResponse, HttpClient, PausedError, RefusedError, TransientError
 from exporter.runtime.mapping import MisfitError, compiled, search
+from exporter.runtime.times import EPOCH_MS
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +37,6 @@ LONGEST_WAIT = 600.0
 
 LONGEST_WAIT_FOR_SERVER = 30.0
 """The same at most if the login was not refused, but not answered: the server may be back at any time."""
-
-_EPOCH_MS = 1e11
-"""As seconds since 1970 this would be the year 5138, so larger numbers are milliseconds."""
 
 
 class Login:
@@ -299,4 +297,4 @@ def _time(value: Any, where: str) -> float | None:
             at = float("nan")
     if not abs(at) < float("inf"):
         raise ApiError(f"login: expected a time where {where} points")
-    return at / 1000 if at >= _EPOCH_MS else at
+    return at / 1000 if at >= EPOCH_MS else at

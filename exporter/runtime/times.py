@@ -16,6 +16,9 @@ AHEAD = DAY
 PLANNED = 50 * YEAR
 """The same for something that is planned, such as the reset of a meter."""
 
+EPOCH_MS = 1e11
+"""As seconds since 1970 this would be the year 5138, so larger numbers are milliseconds."""
+
 NONE = datetime.min.replace(tzinfo=UTC)
 """What every value that means none becomes, so that one check finds them all."""
 

@@ -10,6 +10,7 @@ from exporter.runs.pace import EARLIER_FACTOR, UNKNOWN_FACTOR
 from exporter.runs.persistence import KINDS, Row
 from exporter.runs.spinners import KEPT_PACE
 from exporter.runs.store import Store
+from exporter.runs.view import ShownRun
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
@@ -173,16 +174,22 @@ def test_another_spinner_that_is_called_as_one_that_left_begins_anew() -> None:
     assert shown.earlier.runs == 0
 
 
-def test_the_spinner_of_a_run_that_is_renamed_while_it_runs_knows_what_the_old_name_did() -> None:
-    """Where the runtime has no ids of spinners."""
-    project = Project()
-    project.teach(spinner="Old")
+def renamed_while_it_runs(project: Project) -> ShownRun:
+    """Return a run of spinner Old that becomes one of spinner New when its first record has finished."""
     fields = project._new("Old", "")
     project._see(fields | {"finished": 0})
     project.clock.advance(1.0)
     project._see(fields | {"spinner": "New", "finished": 1})
     shown = project.store.view.run(("p1", fields["run_id"]))
     assert shown is not None
+    return shown
+
+
+def test_the_spinner_of_a_run_that_is_renamed_while_it_runs_knows_what_the_old_name_did() -> None:
+    """Where the runtime has no ids of spinners."""
+    project = Project()
+    project.teach(spinner="Old")
+    shown = renamed_while_it_runs(project)
     assert shown.run.snapshot.spinner == "New"
     assert shown.stall_threshold() == KNOWN
 
@@ -191,12 +198,7 @@ def test_a_new_name_does_not_replace_what_a_spinner_of_that_name_knows() -> None
     project = Project()
     project.teach(spinner="Old", gap=20 * MINUTE)
     project.teach(spinner="New")
-    fields = project._new("Old", "")
-    project._see(fields | {"finished": 0})
-    project.clock.advance(1.0)
-    project._see(fields | {"spinner": "New", "finished": 1})
-    shown = project.store.view.run(("p1", fields["run_id"]))
-    assert shown is not None
+    shown = renamed_while_it_runs(project)
     assert shown.stall_threshold() == KNOWN
 
 

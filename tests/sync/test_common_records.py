@@ -34,6 +34,17 @@ def fail(runtime: ScriptedRuntime, run: str, *ids: str, at: float | None = None,
     runtime.put(run, records={"total": 100, "completed": 1, "failed": len(records)}, **fields)
 
 
+async def after_failures_of_two_runs() -> tuple[ScriptedRuntime, Exporter]:
+    """A runtime of which two runs have two failed records each, and an exporter that knows them."""
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"a-{run}", f"b-{run}")
+    await scrape(exporter, runtime, 600)
+    return runtime, exporter
+
+
 def recover(runtime: ScriptedRuntime, run: str, record: str) -> None:
     """Let a failed record succeed after all."""
     left = [each for each in runtime.failed_records[run] if each["id"] != record]
@@ -117,12 +128,7 @@ async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() ->
 
 
 async def test_a_record_that_has_not_failed_after_all_leaves() -> None:
-    runtime = runtime_of()
-    exporter = exporter_of(runtime)
-    await scrape(exporter, runtime)
-    for run in ("run-0", "run-1"):
-        fail(runtime, run, f"a-{run}", f"b-{run}")
-    await scrape(exporter, runtime, 600)
+    runtime, exporter = await after_failures_of_two_runs()
     recover(runtime, "run-0", "a-run-0")
     fail(runtime, "run-1", "c")
     assert await scrape(exporter, runtime, 600) == ["/records", "/jobs/run-0/records"]
@@ -130,12 +136,7 @@ async def test_a_record_that_has_not_failed_after_all_leaves() -> None:
 
 
 async def test_a_record_that_leaves_while_others_fail_is_found_by_the_next_scrape() -> None:
-    runtime = runtime_of()
-    exporter = exporter_of(runtime)
-    await scrape(exporter, runtime)
-    for run in ("run-0", "run-1"):
-        fail(runtime, run, f"a-{run}", f"b-{run}")
-    await scrape(exporter, runtime, 600)
+    runtime, exporter = await after_failures_of_two_runs()
     recover(runtime, "run-0", "a-run-0")
     for run in ("run-0", "run-1"):
         fail(runtime, run, f"c-{run}", f"d-{run}")
