@@ -173,7 +173,7 @@ class SpinnerPace(msgspec.Struct):
 
     def summary(self) -> tuple[float, ...]:
         """Return its usual gaps, how long it observed runs, and how many pauses they had."""
-        return *(self._usual or (0.0, 0.0)), self.observed, len(self._pauses)
+        return *(self._usual or (0.0, 0.0)), self.observed_with(0.0), len(self._pauses)
 
     def differs_from(self, other: Self) -> bool:
         """Whether it knows much more or less than another one: a quarter."""
