@@ -442,9 +442,8 @@ class RunPace(msgspec.Struct, gc=False):
         The rule of succession: what did not happen within the time observed comes at most about once in that time.
         """
         is_new = earlier.usual_first_gap() is None
-        observed = self._watched + (
-            others.observed / OTHERS_WEIGHT if is_new else earlier.observed_with(policy.stall_floor)
-        )
+        known = others if is_new else earlier
+        observed = self._watched + known.observed_with(policy.stall_floor) / (OTHERS_WEIGHT if is_new else 1.0)
         if is_new and self._finished < ROUNDS * self._most_running:
             observed = 0.0
         unseen = UNSEEN / (1.0 + observed / (UNSEEN_WEIGHT * policy.stall_floor))
