@@ -29,11 +29,12 @@ from exporter.runs.pace import (
     RunPace,
     SpinnerPace,
 )
+from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RecordCounts, RunSnapshot
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, Clock, config_with, counts, read_project, snapshot, store
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -884,3 +885,19 @@ def test_a_young_run_of_a_spinner_whose_runs_take_seconds_has_the_floor_after_th
         watch.end(f"run-{number}")
     watch.see(run_id="run-4", finished=1)
     assert watch.threshold() == 600
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_short_runs_count_for_depends_on_the_floor(*, is_new: bool) -> None:
+    """Otherwise a scenario that is played 12 times as fast would learn more from its short runs than a slow one."""
+
+    def in_floors(floor: float) -> float:
+        spinner = SpinnerPace()
+        spinner.learn([RunPace(first_gap=floor / 60, _spent=floor / 60)] * 3)
+        earlier, others = (SpinnerPace(), SpinnerPace.of_spinners([spinner])) if is_new else (spinner, SpinnerPace())
+        policy = config_with(stalls={"floor": floor, "ceiling": 100 * floor}).spinner_policy("p1", "welcome")
+        run = Run.first(snapshot(records=counts(1)), NOON)
+        return RunPace(_finished=100, _watched=floor / 6)._by_what_is_unknown(run, earlier, others, policy) / floor
+
+    assert in_floors(50.0) == pytest.approx(in_floors(600.0))
+    assert in_floors(600.0) < UNKNOWN_FACTOR, "otherwise it depends on nothing that was observed"
