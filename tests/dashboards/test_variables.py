@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -84,26 +85,28 @@ def test_the_list_of_runs_follows_its_query() -> None:
 
 
 def test_a_name_selects_exactly_itself_in_every_query_of_every_dashboard(tmp_path: Path) -> None:
-    queries = [text for board in BOARDS.values() for text in expressions(board)]
     variables = ("runtime", "project", "spinner", "listed")
+    cases = list(product(ODD_NAMES, BOARDS.values()))
     tasks = [
         {
+            "variables": board["templating"]["list"],
             "url": dict.fromkeys(("runtime", "project", "spinner", "run"), name),
             "refreshes": [{variable: [name, "other"] for variable in variables}],
-            "queries": queries,
+            "queries": list(expressions(board)),
         }
-        for name in ODD_NAMES
+        for name, board in cases
     ]
-    answers = grafana(*tasks)
+    found: set[tuple[str, str, str]] = set()
     with prometheus(tmp_path) as url:
-        for name, (answer,) in zip(ODD_NAMES, answers, strict=True):
+        for (name, _), (answer,) in zip(cases, grafana(*tasks), strict=True):
             for text in answer["queries"]:
                 query(url, with_times(text))
-            patterns = re.findall(r"\b(?!status)(\w+)=~`([^`]*)`", "".join(answer["queries"]))
-            assert {label for label, _ in patterns} == {"runtime", "project", "spinner", "run_id"}
-            for label, pattern in set(patterns):
-                assert re.fullmatch(pattern, name), f"{label} has the pattern {pattern}"
-                assert not re.fullmatch(pattern, f"{name}x"), f"{label} has the pattern {pattern}"
+                found.update((name, *each) for each in re.findall(r"\b(?!status)(\w+)=~`([^`]*)`", text))
+    labels = ("runtime", "project", "spinner", "run_id")
+    assert {(name, label) for name, label, _ in found} == set(product(ODD_NAMES, labels))
+    for name, label, pattern in found:
+        assert re.fullmatch(pattern, name), f"{label} has the pattern {pattern}"
+        assert not re.fullmatch(pattern, f"{name}x"), f"{label} has the pattern {pattern}"
 
 
 def expressions(board: Mapping[str, Any]) -> Iterator[str]:

@@ -123,7 +123,9 @@ class FaultyRuntime:
         finally:
             server.close()
             for writer in self._writers:
-                writer.transport.abort()
+                # A transport that has closed after its last byte may not be aborted.
+                if not writer.is_closing() or writer.transport.get_write_buffer_size():
+                    writer.transport.abort()
             # In the next iterations of the event loop each connection is closed, and then its handler ends.
             for _ in range(3):
                 await asyncio.sleep(0)

@@ -93,18 +93,20 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_one_cause_is_one_page(
     alertmanager_url: str, source: tuple[str, dict[str, str]], target: tuple[str, dict[str, str]], inhibited: bool
 ) -> None:
-    labels = [
-        {"alertname": name, "severity": alert_rule(name)["labels"]["severity"], **more}
-        for name, more in (source, target)
-    ]
-    post(alertmanager_url, labels, firing=True)
+    post(alertmanager_url, [labels_of(*source), labels_of(*target)], firing=True)
+    # Alertmanager learns of sources one after another, so when these two inhibit it knows the source of the case too.
+    last = {"runtime": "last"}
+    post(alertmanager_url, [labels_of(name, last) for name in ("SpinnerRuntimeDown", "SpinnerRunStalled")], firing=True)
     try:
-        states = {alert["labels"]["alertname"]: alert["status"] for alert in alerts(alertmanager_url)}
-        # Alertmanager computes inhibition for each request, so there is nothing to wait for.
-        assert bool(states[target[0]]["inhibitedBy"]) == inhibited, states
-        assert not (inhibited and states[source[0]]["inhibitedBy"]), "two alerts inhibit each other: none would page"
+        until(
+            lambda: inhibited_by(alertmanager_url, "SpinnerRunStalled", last),
+            "Alertmanager knows all alerts; look at the inhibition of SpinnerRunStalled by SpinnerRuntimeDown",
+        )
+        assert bool(inhibited_by(alertmanager_url, *target)) == inhibited, alerts(alertmanager_url)
+        both = inhibited and inhibited_by(alertmanager_url, *source)
+        assert not both, "two alerts inhibit each other: none would page"
     finally:
-        post(alertmanager_url, labels, firing=False)
+        post(alertmanager_url, [each["labels"] for each in alerts(alertmanager_url)], firing=False)
         until(lambda: not alerts(alertmanager_url), "Alertmanager has removed the alerts of this case")
 
 
@@ -233,6 +235,17 @@ def post(url: str, labels: list[dict[str, str]], *, firing: bool) -> None:
         for each in body:
             each["startsAt"] = "2019-01-01T00:00:00Z"
     httpx.post(f"{url}/api/v2/alerts", json=body).raise_for_status()
+
+
+def labels_of(name: str, more: dict[str, str]) -> dict[str, str]:
+    return {"alertname": name, "severity": alert_rule(name)["labels"]["severity"], **more}
+
+
+def inhibited_by(url: str, name: str, more: dict[str, str]) -> list[str]:
+    """Return the alerts that inhibit this one."""
+    (found,) = (alert for alert in alerts(url) if alert["labels"] == labels_of(name, more))
+    names: list[str] = found["status"]["inhibitedBy"]
+    return names
 
 
 def alerts(url: str) -> list[dict[str, Any]]:
