@@ -258,17 +258,27 @@ OF_ALL_FAILURES = (
     '"failures", " newest of ", "named", "failed"))'
 )
 
+# Of two replicas that decide differently, one row is enough.
+WHY = while_read(
+    "topk by (runtime, project, spinner, run_id) (1, max by (runtime, project, spinner, run_id, reason) "
+    f"({series('spinner_run_stall_threshold_info', PROJECT, SPINNER, RUN)}))"
+)
+
 CHOSEN = table(
     Panel(
         13,
         "Chosen run",
         "The run that the panels below are about: click a run above, or write its id into Run at the top. A run that "
-        "ended longer than the retention ago is no longer reported: see the product's own page of it.",
+        "ended longer than the retention ago is no longer reported: see the product's own page of it. Gaps are the "
+        "times between two finished records; its stall threshold depends on them.",
         GridPos(x=0, y=TOP, w=24, h=4),
     ),
     [
         instant_query(f"{CHOSEN_STATUS} or ({MISSING} unless on () {per_selected_run('spinner_run_status')})"),
         instant_query(OF_ALL_FAILURES),
+        instant_query(WHY),
+        instant_query(while_read(per_selected_run("spinner_run_progress_interval_seconds"))),
+        instant_query(while_read(per_selected_run("spinner_run_longest_progress_interval_seconds"))),
     ],
     [
         Column("runtime", "Runtime", width=150),
@@ -297,9 +307,12 @@ CHOSEN = table(
             empty=("", TEXT),
             links=[("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True)],
         ),
+        Column("Value #D", "Usual gap", "duration in words", width=110, empty=("", TEXT)),
+        Column("Value #E", "Longest gap", "duration in words", width=110, empty=("", TEXT)),
+        Column("reason", "Why its stall threshold", wrap=True, empty=("", TEXT)),
     ],
     empty="? unknown: not all projects could be read. See the table at the top.",
-    hidden=("Value #A", "Value #B"),
+    hidden=("Value #A", "Value #B", "Value #C"),
     paginated=False,
 )
 
@@ -469,7 +482,7 @@ STALL_THRESHOLD = stat(
         9,
         "Stall threshold",
         "Time without progress after which the chosen run is stalled. The exporter learns it from the run's pace; "
-        "spinner_run_stall_threshold_info says what it depends on. "
+        "Chosen run says why in words. "
         "Its last records have a longer one unless a run of the project is queued or the run is past its due time. "
         "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
         GridPos(x=18, y=TOP + 19, w=6, h=3),

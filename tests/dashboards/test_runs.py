@@ -172,6 +172,29 @@ def test_it_is_said_that_there_are_more_failed_records_than_the_named_ones(tmp_p
     assert str(row["Failed records named below"]) == "10 newest of 510"
 
 
+def test_it_is_said_in_words_why_the_chosen_run_has_its_stall_threshold(tmp_path: Path) -> None:
+    labels = 'runtime="eu",project="Sales",spinner="Welcome",run_id="a"'
+    learned: Samples = {
+        f"spinner_run_progress_interval_seconds{{{labels}}}": 40,
+        f"spinner_run_longest_progress_interval_seconds{{{labels}}}": 180,
+    }
+    for replica, basis, reason in (("1", "floor", "its pace is known"), ("2", "own gaps", "it had such gaps")):
+        info = f'{labels},instance="{replica}",basis="{basis}",reason="{reason}"'
+        learned[f"spinner_run_stall_threshold_info{{{info}}}"] = 1
+    columns = ("Usual gap", "Longest gap", "Why its stall threshold")
+    with recorded(tmp_path, fresh("Sales") | silent("a", 100) | learned) as url:
+        (row,) = jobs(url, run="a")["Chosen run"].rows
+        usual, longest, why = (str(row[each]) for each in columns)
+    assert (usual, longest) == ("40 seconds", "3 minutes")
+    assert why in ("its pace is known", "it had such gaps"), "one row, though two replicas decide differently"
+    folder = tmp_path / "unreadable"
+    folder.mkdir()
+    unreadable = {key: 0.0 if "project_up" in key else value for key, value in fresh("Sales").items()}
+    with recorded(folder, unreadable | silent("a", 100) | learned) as url:
+        found = str(jobs(url, run="a")["Chosen run"])
+        assert not any(each in found for each in ("its pace is known", "it had such gaps", "40 seconds", "3 minutes"))
+
+
 def test_what_a_silent_run_works_on_is_listed_with_the_longest_at_its_step_first(tmp_path: Path) -> None:
     of_runs = 'runtime="eu",project="Sales",spinner="Welcome"'
     of_run = f'{of_runs},run_id="a"'
