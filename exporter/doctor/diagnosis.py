@@ -59,6 +59,7 @@ EFFECTS = {
     ("jobs", "spinnerId"): "none, unless two spinners of a project have the same name: they would be one",
     ("jobs", "trigger"): "the label trigger is empty",
     ("jobs", "parentJobId"): "the label parent_run_id is empty",
+    ("jobs", "parentRecordId"): "none, unless runs name the record that started them instead of its run",
     ("records", "startedAt"): "a record that begins while its run is silent is noticed only by its id",
     ("records", "attempts"): "that a record is tried again is not noticed while its run is silent",
     ("records", "step.name"): "records in flight are named without their step",

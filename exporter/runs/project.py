@@ -343,10 +343,15 @@ class ProjectRuns:
 
     def _excuse_parent(self, child: Run) -> None:
         """Note that a run whose child makes progress, or ends, is not silent: it may wait for it."""
-        parent = self.open.get(child.snapshot.parent_id)
         moved_at = child.last_progress_at if child.ended_at is None else child.ended_at
-        if parent is not None and moved_at is not None and parent.excuse_until(moved_at):
-            self._note_run(parent.run.id)
+        if moved_at is not None:
+            self.excuse(child.snapshot.parent_id, moved_at)
+
+    def excuse(self, run_id: str, time: float) -> None:
+        """Note that no silence of a run before `time` counts, if the run has not ended."""
+        run = self.open.get(run_id)
+        if run is not None and run.excuse_until(time):
+            self._note_run(run_id)
 
     def _count(self) -> None:
         """Count what was added or changed, grouped by spinner: one by one it would take twice as long."""

@@ -222,6 +222,11 @@ class Store:
         """Forget what a run works on, since it is no longer silent or that was read long ago."""
         self._projects[project_id].forget_in_flight(run_id)
 
+    def excuse(self, project_id: str, run_id: str, time: float) -> None:
+        """Note that a run is not silent until `time`, since a run of another project that it started made progress."""
+        if project_id in self._projects:
+            self._projects[project_id].excuse(run_id, min(time, self.clock.now()))
+
     def drop_run(self, project_id: str, run_id: str) -> None:
         """Drop a run that the runtime no longer has; it does not count as finished."""
         if self._projects[project_id].drop(run_id, self.clock.now()):

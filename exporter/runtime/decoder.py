@@ -374,8 +374,10 @@ class Decoder:
             raise ValueError("spinnerName: is missing")
         counts = wire.records
         refs: tuple[tuple[str, str], ...] = ()
+        parent_record_id = ""
         if isinstance(wire, MappedJob):
             refs = _references(wire.ref)
+            parent_record_id = hidden_address(self._id(wire.parent_record_id)) if wire.parent_record_id else ""
         return RunSnapshot(
             id=self._id(wire.id),
             project_id=project_id if project_id == known.project_id else self._id(project_id),
@@ -403,6 +405,7 @@ class Decoder:
             refs=refs,
             says_created=says_created,
             due_at=due_at,
+            parent_record_id=parent_record_id,
         )
 
     def _run_status(self, text: str) -> Status:

@@ -20,8 +20,8 @@ from exporter.runtime.times import NONE, NOT_NEEDED, means_none, without_leap_se
 
 _RUN = frozenset(
     {
-        "id", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "createdAt", "startedAt",
-        "endedAt", "updatedAt", "lastProgressAt", "dueAt", "records.total", "records.pending",
+        "id", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "parentRecordId",
+        "createdAt", "startedAt", "endedAt", "updatedAt", "lastProgressAt", "dueAt", "records.total", "records.pending",
         "records.running", "records.waiting", "records.completed", "records.failed", "failures",
     }
 )  # fmt: skip
@@ -54,7 +54,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
 TEXTS = frozenset(
     {
         "id", "name", "jobId", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId",
-        "failedStep.name", "errorCode", "runtime.status", "step.name",
+        "parentRecordId", "failedStep.name", "errorCode", "runtime.status", "step.name",
     }
 )  # fmt: skip
 """Text fields; a number in one, such as an id, becomes text."""

@@ -76,6 +76,8 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     """Whether the runtime tells when it was created; otherwise `created_at` is when it started or changed."""
     due_at: float | None = None
     """When it should have ended."""
+    parent_record_id: str = ""
+    """The record of another run that started it, where the runtime names that instead of the run."""
 
 
 class FailedRecord(msgspec.Struct, frozen=True, gc=False):

@@ -53,7 +53,7 @@ _COUNTS = frozenset(
         "index",
     }
 )
-_IDS = frozenset({"id", "projectId", "spinnerId", "parentJobId"})
+_IDS = frozenset({"id", "projectId", "spinnerId", "parentJobId", "parentRecordId"})
 
 
 def repaired_time(value: Any) -> Any:

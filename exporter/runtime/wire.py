@@ -83,6 +83,7 @@ class MappedJob(_AnyJob, frozen=True, kw_only=True):
     spinner_name: str | None = None
     created_at: Time | None = None
     updated_at: Time | None = None
+    parent_record_id: str | None = None
     ref: dict[str, str] | None = None
 
 

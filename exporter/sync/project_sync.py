@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from exporter.config import Config
@@ -22,7 +22,7 @@ from exporter.runtime.http_client import NotFoundError, RefusedError
 from exporter.runtime.model import ListPage, Project, RunSnapshot
 from exporter.sync.budget import Budget
 from exporter.sync.problems import ProblemLog, one_read
-from exporter.sync.record_counter import RecordCounter
+from exporter.sync.record_counter import ParentRuns, RecordCounter
 from exporter.sync.run_list import ListRead, Response, RunList, Slice
 from exporter.sync.together import together
 
@@ -66,6 +66,7 @@ class ProjectSync:
         self._unlisted_since: dict[str, float] = {}
         """Our monotonic time since when a project has been missing from the list of projects."""
         self._counters: dict[str, RecordCounter] = {}
+        self._parents = ParentRuns()
         self._changed_at: dict[str, float] = {}
         self._refused: set[str] = set()
 
@@ -322,13 +323,16 @@ class ProjectSync:
     async def _count_records(self, project_id: str, responses: list[Response]) -> list[Response]:
         """Return responses with counted records, and one for each open run, whose records can change without it."""
         counter = self._counters.setdefault(
-            project_id, RecordCounter(self._client, self._store.clock, overlap=self._config.sync.overlap)
+            project_id,
+            RecordCounter(self._client, self._store.clock, overlap=self._config.sync.overlap, parents=self._parents),
         )
         known = self._store.runs_of(project_id)
         now = self._monotonic()
         unlisted = Response((), None, now, now)
         newest = {run.id: (run.snapshot, unlisted) for run in known.values() if not run.ended}
         newest |= {snapshot.id: (snapshot, response) for response in responses for snapshot in response.runs}
+        for snapshot, _ in newest.values():
+            self._parents.note(snapshot)
         problems: list[ApiError] = []
 
         async def count(snapshot: RunSnapshot, response: Response) -> Response | None:
@@ -346,7 +350,19 @@ class ProjectSync:
         self._problems.settle("records", problems, project=project_id)
         if problems and len(problems) == len(counted):
             raise problems[0]
-        return [each for each in counted if each is not None]
+        return [self._with_parents(each, known) for each in counted if each is not None]
+
+    def _with_parents(self, response: Response, known: Mapping[str, Run]) -> Response:
+        """Return a response whose runs have the ids of those that started them, as far as they are known.
+
+        A parent waits for its child, also for one of another project, so it is not silent while that goes on.
+        """
+        runs = [self._parents.named(run, known.get(run.id)) for run in response.runs]
+        for run in runs:
+            parent, moved_at = self._parents.of(run), run.ended_at or run.last_progress_at
+            if parent is not None and parent[0] != run.project_id and moved_at is not None:
+                self._store.excuse(*parent, moved_at)
+        return dataclasses.replace(response, runs=runs)
 
     async def _reread(
         self, project_id: str, lost: list[Run], unread: frozenset[str], active: RunList

@@ -13,20 +13,63 @@ import msgspec
 from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, RuntimeClock
 from exporter.runs.run import Run
+from exporter.runs.watch import Key
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.held import LEAST_PER_ITEM, Holding
 from exporter.runtime.model import FailureCount, RecordCounts, RecordSnapshot, RunSnapshot
 from exporter.status import Status
 
+MAX_CHILDREN = 50_000
+"""Runs of which it is noted which record started them; of more, the first are forgotten."""
+
+
+class ParentRuns:
+    """Finds the runs that started others, where a run names a record of its parent instead: when that is counted."""
+
+    def __init__(self) -> None:
+        self._run_ids: dict[str, Key | None] = {}
+        """Project and run by the records that were named; None where its run has not been seen yet."""
+
+    def note(self, snapshot: RunSnapshot) -> None:
+        """Note the record that a run names, before records are counted."""
+        if snapshot.parent_record_id:
+            self._run_ids.setdefault(snapshot.parent_record_id, None)
+            if len(self._run_ids) > MAX_CHILDREN:
+                del self._run_ids[next(iter(self._run_ids))]
+
+    def look_in(self, records: Mapping[str, RecordSnapshot], parent: RunSnapshot) -> None:
+        """Look for the records that were named among those of a run."""
+        if self._run_ids:
+            found = dict.fromkeys(records.keys() & self._run_ids.keys(), (parent.project_id, parent.id))
+            self._run_ids |= found
+
+    def of(self, snapshot: RunSnapshot) -> Key | None:
+        """Return project and id of the run that started a run; None if it is not known, or none did."""
+        return self._run_ids.get(snapshot.parent_record_id)
+
+    def named(self, snapshot: RunSnapshot, known: Run | None) -> RunSnapshot:
+        """Return a run with the id of the one that started it, as far as it was found; `known` is the run before."""
+        if not snapshot.parent_record_id:
+            return snapshot
+        found, before = self.of(snapshot), None if known is None else known.snapshot
+        if found is None and before is not None and before.parent_record_id == snapshot.parent_record_id:
+            # After a restart, for example, when the parent has ended.
+            return msgspec.structs.replace(snapshot, parent_id=before.parent_id)
+        return snapshot if found is None else msgspec.structs.replace(snapshot, parent_id=found[1])
+
 
 class RecordCounter:
     """Counts the records of one project's runs."""
 
-    def __init__(self, client: RuntimeClient, clock: RuntimeClock, *, overlap: float) -> None:
-        """An incremental read begins `overlap` seconds before the time of the last one."""
+    def __init__(self, client: RuntimeClient, clock: RuntimeClock, *, overlap: float, parents: ParentRuns) -> None:
+        """An incremental read begins `overlap` seconds before the time of the last one.
+
+        `parents` are shown the records of all runs.
+        """
         self._client = client
         self._clock = clock
         self._overlap = overlap
+        self._parents = parents
         self._counted: dict[str, _Counted] = {}
         self._kept: Holding | None = None
         """What is kept between reads."""
@@ -51,6 +94,7 @@ class RecordCounter:
                 holding.add(page.size)
                 as_of = page.as_of if as_of is None else as_of
                 records |= {record.record.id: record for record in page.items}
+        self._parents.look_in(records, snapshot)
         if snapshot.status.ended:
             self._counted.pop(snapshot.id, None)
         elif self._client.can_list_changed_records:

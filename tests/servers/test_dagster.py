@@ -130,3 +130,66 @@ async def test_runs_steps_and_failures_are_shown(dagster: Dagster, exporter: Exp
     shown = await samples(exporter)
     assert shown["spinner_runs_finished_total", "reports", "completed"] == 1
     assert shown["spinner_records_processed_total", "reports", "completed"] == 2
+
+
+@pytest.mark.timeout(240)
+async def test_a_run_whose_steps_grow_shows_no_ratio_and_what_it_works_on(dagster: Dagster, exporter: Exporter) -> None:
+    """Of three mapped steps one has ended, and one waits: the run is not finished, and nobody knows how far it is."""
+    dagster.continue_file.unlink(missing_ok=True)
+    in_progress = dagster.start("calls")
+    try:
+        give_up = time.monotonic() + 2 * TIMEOUT
+        shown = await samples(exporter)
+        while shown.get(("spinner_run_records", "calls", "completed")) != 2:
+            assert time.monotonic() < give_up, f"the first mapped step does not end: {shown}"
+            shown = await samples(exporter)
+        assert ("spinner_run_progress_ratio", "calls") not in shown
+        monitored = next(iter(exporter.runtimes.values()))
+        open_runs = [run.snapshot for run in monitored.store.open_runs(project_of(exporter)).values()]
+        (run,) = (each for each in open_runs if each.spinner == "calls")
+        pages = [page async for page in monitored.client.records_in_flight(run)]
+        (record,) = (record for page in pages for record in page.items)
+        assert (record.id, record.step, record.attempts) == ("call[1]", "call[1]", 1)
+        assert record.started_at is not None
+        assert record.started_at == record.step_started_at
+
+        dagster.continue_file.touch()
+        assert in_progress.wait(60) == 0
+    finally:
+        in_progress.kill()
+        in_progress.wait()
+    shown = await samples(exporter)
+    assert shown["spinner_run_progress_ratio", "calls"] == 1
+    assert shown["spinner_records_processed_total", "calls", "completed"] == 4
+
+
+@pytest.mark.timeout(240)
+async def test_the_number_of_requests_does_not_depend_on_the_number_of_runs(
+    dagster: Dagster, exporter: Exporter
+) -> None:
+    for _ in range(2):
+        dagster.run("queue")
+    await samples(exporter)
+    # Health, the open runs when they are due, and what changed.
+    assert await requests_of(exporter) <= 3
+
+
+async def requests_of(exporter: Exporter) -> float:
+    """Return how many requests the next scrape sends."""
+    before = total_requests(str(await exporter.page(max_wait=60)))
+    return total_requests(str(await exporter.page(max_wait=60))) - before
+
+
+def total_requests(page: str) -> float:
+    name = "spinner_exporter_upstream_requests_total"
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name
+    )
+
+
+def project_of(exporter: Exporter) -> str:
+    (project_id,) = next(iter(exporter.runtimes.values())).store.project_ids()
+    return project_id
