@@ -51,7 +51,14 @@ HELD_BACK = 3.0
 """Times the floor for which nothing may be in progress though records wait, until the run has continued twice.
 
 Records that hang are in progress. If none is, the runtime mostly holds them back: a rate limit, a window, a night.
-But what hands them out can be dead as well, and the labelled histories have no such stall: so not longer than this.
+But what hands them out can be dead as well, and the labelled histories have no such stall.
+"""
+
+HELD_BACK_WORKED = 2.0
+"""Times what the run has worked before for which it may be held back, if that is longer.
+
+Of a gate that opens and closes only the first opening is known then, and a closing is of the same order: a quota is
+exhausted in minutes and returns in minutes, a day's work is followed by a night.
 """
 
 HELD_BACK_SEEN = 2
@@ -405,16 +412,19 @@ class RunPace(msgspec.Struct, gc=False):
         if self.first_gap is None:
             candidates.append((self._by_first_record(earlier, policy), "first record"))
         seconds, basis = max(candidates, key=_seconds)
-        ticket = None
+        ticket, is_held_back = None, self._is_held_back(run)
         if self._is_straggler(run):
             ticket = seconds
             seconds, basis = max(BEYOND_BELIEF * seconds, STRAGGLER_LEAST * policy.stall_floor), "last records"
-        elif self._is_held_back(run) and self._held_back < HELD_BACK_SEEN:
+        elif is_held_back and self._held_back < HELD_BACK_SEEN:
             ticket = seconds
-            seconds, basis = max((seconds, basis), (HELD_BACK * policy.stall_floor, "held back"), key=_seconds)
+            held_back = max(HELD_BACK * policy.stall_floor, HELD_BACK_WORKED * self._spent)
+            seconds, basis = max((seconds, basis), (held_back, "held back"), key=_seconds)
         if seconds > policy.stall_ceiling:
             seconds, basis = policy.stall_ceiling, "ceiling"
         if pause > seconds:
+            # A single one may have been a stall, but what hangs now would be in progress.
+            is_usual = is_usual or is_held_back
             seconds, basis = pause if is_usual else min(pause, policy.stall_ceiling), "pause"
         return Expectation(seconds, basis, None if ticket is None else min(ticket, policy.stall_ceiling))
 

@@ -16,6 +16,7 @@ from exporter.runs.pace import (
     HELD_BACK,
     HELD_BACK_LEAST,
     HELD_BACK_SEEN,
+    HELD_BACK_WORKED,
     LAST_FACTOR,
     NEGLIGIBLE,
     OPEN_FACTOR,
@@ -323,7 +324,7 @@ def test_a_fourth_of_the_pool_or_less_may_work_on_records_of_another_kind(runnin
 
 
 def test_a_run_that_is_held_back_for_the_first_time_pages_later_and_opens_a_ticket_before() -> None:
-    shown = at_the_end(STRAGGLER_FINISHED, 500, running=0, pending=500).shown()
+    shown = at_the_end(40, 500, running=0, pending=500).shown()
     assert shown.expectation is not None
     assert shown.expectation.basis == "held back"
     assert shown.stall_threshold() == HELD_BACK * 600
@@ -334,6 +335,15 @@ def test_a_run_that_is_held_back_for_the_first_time_pages_later_and_opens_a_tick
         ).threshold()
         == 700
     )
+
+
+def test_a_run_may_be_held_back_for_longer_the_longer_it_has_worked() -> None:
+    """Its first night comes after a day, a rate limit after minutes."""
+    watch = at_the_end(240, 500, running=0, pending=500)
+    assert watch.threshold() == HELD_BACK_WORKED * (80 * MINUTE + 30)
+    assert watch.basis() == "held back"
+    assert watch.shown().straggler_threshold() == 600, "the ticket does not wait for it"
+    assert at_the_end(2161, 500, running=0, pending=500).threshold() == 12 * HOUR, "the ceiling"
 
 
 @pytest.mark.parametrize(
@@ -347,10 +357,15 @@ def test_a_run_is_not_held_back_if(running: int | None, pending: int, why: str) 
 
 
 def test_a_run_that_is_held_back_may_be_silent_at_least_as_long_as_otherwise() -> None:
-    watch = at_the_end(STRAGGLER_FINISHED, 500)
-    watch.see(after=50 * MINUTE, finished=1, records=counts(51, total=550, running=0, pending=499))
-    assert watch.threshold() == GAP_FACTOR * 50 * MINUTE
-    assert watch.basis() == "own gaps"
+    watch = Watch()
+    for gap in (20, 50 * MINUTE, 50 * MINUTE):
+        watch.see(after=gap, finished=1)
+    watch.end()
+    for _ in range(4):
+        watch.see(run_id="run-2", after=20, finished=1)
+    watch.see(run_id="run-2", after=0, records=counts(4, total=550, running=0, pending=500))
+    assert watch.threshold() == EARLIER_FACTOR * 50 * MINUTE
+    assert watch.basis() == "earlier runs"
 
 
 def test_one_worker_that_has_two_records_left_finishes_the_first_one_as_usual() -> None:
@@ -677,6 +692,13 @@ def test_a_pause_that_returns_may_be_longer_than_the_ceiling() -> None:
     assert once.threshold() == after_pauses((7, 15)).threshold() == 12 * HOUR, "it may have been a stall"
     assert twice.threshold() == 1.25 * 15 * HOUR, "a night is no stall each day"
     assert twice.basis() == "pause"
+
+
+def test_what_held_a_run_back_once_at_this_time_of_day_may_do_so_again_for_longer_than_the_ceiling() -> None:
+    held_back = after_pauses((1, 15))
+    held_back.see(after=0, records=counts(121, total=100_000, running=0, pending=99_879))
+    assert held_back.threshold() == 1.25 * 15 * HOUR, "a run that hangs has records in progress"
+    assert held_back.basis() == "pause"
 
 
 def test_a_weekend_does_not_make_the_nights_longer_nor_is_a_night_expected_before_a_weekend() -> None:
