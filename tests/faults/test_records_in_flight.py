@@ -320,6 +320,24 @@ async def test_a_runtime_without_the_list_is_not_asked_again_for_ten_minutes(sta
         assert threshold(found) == THRESHOLD + 100
 
 
+async def test_what_could_not_be_read_before_the_list_is_missing_is_no_problem() -> None:
+    """It would stay one, since nothing is read that could show that it is over."""
+
+    async def missing(exchange: Exchange) -> None:
+        if "run-1/" in exchange.request.url.path:
+            await exchange.send(b"{}")
+        else:
+            await exchange.send(status=405)
+
+    async with bench(sync=SyncConfig(min_interval=Duration(0), concurrency=1)) as made:
+        for number in (1, 2):
+            made.start(f"run-{number}")
+        made.faulty.fault = missing
+        await made.at(HALF + 15)
+        assert made.asked == ["run-1", "run-2"]
+        assert [line for line in made.problems if "records in flight" in line] == []
+
+
 async def test_a_run_that_is_gone_does_not_mean_that_the_list_is_missing_but_three_do() -> None:
     async def gone(exchange: Exchange) -> None:
         await exchange.send(status=404 if "run-1/" in exchange.request.url.path else None)

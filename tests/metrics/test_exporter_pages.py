@@ -304,7 +304,8 @@ async def test_counters_about_the_exporter_start_at_zero() -> None:
     found = await page(exporter)
     assert value(found, "spinner_exporter_storage_failures_total") == 0
     assert value(found, "spinner_exporter_runs_dropped_total", reason="limit") == 0
-    assert value(found, "spinner_exporter_invalid_items_total", kind="record") == 0
+    for kind in ("health", "job", "meter", "project", "record"):
+        assert value(found, "spinner_exporter_invalid_items_total", kind=kind) == 0
     assert value(found, "spinner_exporter_config_last_reload_successful") == 1
     await exporter.close()
 

@@ -157,6 +157,17 @@ def test_a_clock_that_is_set_while_servers_take_turns_is_believed() -> None:
     assert clock.offset == 7200
 
 
+@pytest.mark.parametrize(("seconds", "offset"), [(3600, 0.0), (3601, 20.0)])
+def test_servers_that_have_not_taken_turns_for_an_hour_are_one_again(seconds: float, offset: float) -> None:
+    wall = Clock()
+    clock = RuntimeClock(wall, wall)
+    for ahead in (0.0, 20.0, 0.0):
+        answer(clock, wall() + ahead)
+    wall.advance(seconds)
+    answer(clock, wall() + 20.0)
+    assert clock.offset == offset
+
+
 def test_a_time_that_the_other_answers_contradict_is_replaced() -> None:
     wall = Clock()
     clock = RuntimeClock(wall, wall)

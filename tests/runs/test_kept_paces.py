@@ -44,12 +44,13 @@ class Project:
             self._see(fields | {"finished": finished})
         self._see(fields | {"finished": 4, "status": Status.COMPLETED, "ended_at": self.clock.now})
 
-    def threshold(self, spinner: str = "Monthly", spinner_id: str = "") -> float | None:
-        """Return the threshold of a new run of a spinner after its first record; the run is removed."""
+    def threshold(self, spinner: str = "Monthly", spinner_id: str = "", *, finished: int = 1) -> float | None:
+        """Return the threshold of a new run of a spinner after its first finished records; the run is removed."""
         fields = self._new(spinner, spinner_id)
         self._see(fields | {"finished": 0})
-        self.clock.advance(1.0)
-        self._see(fields | {"finished": 1})
+        for count in range(finished):
+            self.clock.advance(1.0)
+            self._see(fields | {"finished": count + 1})
         shown = self.store.view.run(("p1", fields["run_id"]))
         assert shown is not None
         self.store.drop_run("p1", fields["run_id"])
@@ -242,6 +243,18 @@ def test_a_spinner_that_lost_its_slot_still_knows_its_pace() -> None:
     shown = project.store.view.run(("p1", fields["run_id"]))
     assert shown is not None
     assert shown.earlier.usual_recurring_gap() == 12 * MINUTE
+
+
+def test_of_its_project_a_new_spinner_learns_from_runs_that_ended_before_the_first_read() -> None:
+    project = Project()
+    ended = NOON - DAY
+    times = {"created_at": ended - 60, "started_at": ended - 60, "last_progress_at": ended, "ended_at": ended}
+    fields: dict[str, Any] = times | {"updated_at": ended, "status": Status.COMPLETED, "records": counts(1, total=1)}
+    history = [(snapshot(run_id=f"old-{number}", spinner=f"S{number}", **fields), ended) for number in range(9)]
+    read_project(project.store, "p1", history, as_of=NOON, horizon=NOON - DAY / 2)
+    threshold = project.threshold(spinner="New", finished=2)
+    assert threshold is not None
+    assert threshold < UNKNOWN, "nine runs without a stall are something"
 
 
 def test_of_its_project_a_new_spinner_learns_from_each_other_one_once() -> None:

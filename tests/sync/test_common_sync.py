@@ -4,6 +4,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from exporter.config import LimitsConfig, ProjectsConfig
+from exporter.config import Duration, LimitsConfig, ProjectsConfig, SpinnerConfig
 from exporter.config.api_description import ListFilter
 from exporter.errors import ApiError
 from exporter.runs.project import ProjectRuns
@@ -24,6 +25,8 @@ from tests.scripted import ScriptedRuntime, exporter_of
 
 ALL = "/api/v1/jobs"
 MANY = common_sync.FEW + 2
+
+DAY = 86400.0
 
 Answer = Callable[[httpx.Request], httpx.Response | None]
 
@@ -619,6 +622,29 @@ async def test_a_list_that_is_described_as_one_of_all_projects_is_read_once(narr
     runtime.interfere = lambda request: None
     await scrape(exporter, runtime, availability.RETRY_AFTER)
     assert set(up(exporter).values()) == {True}
+
+
+async def test_a_first_read_that_begins_and_fails_makes_the_next_one_shorter() -> None:
+    """As that of a project: a history that is too long to be read is halved until it can be."""
+    runtime = runtime_of()
+    runtime.page_size = 5
+    expected = (SpinnerConfig(re.compile("Project 1"), re.compile("S"), expected_interval=Duration(7 * DAY)),)
+    exporter = exporter_of(runtime, spinners=expected, described=only_common(narrows=False))
+    asked: list[float] = []
+
+    def fails(request: httpx.Request) -> httpx.Response | None:
+        since = request.url.params.get("updatedSince")
+        if request.url.path != ALL or since is None:
+            return None
+        if "cursor" in request.url.params:
+            return httpx.Response(500) if len(asked) < 3 else None
+        asked.append((runtime.clock() - datetime.fromisoformat(since).timestamp()) / DAY)
+        return None
+
+    runtime.interfere = fails
+    for _ in range(3):
+        await scrape(exporter, runtime)
+    assert asked == [8.0, 4.0, 2.0]
 
 
 @pytest.mark.parametrize("narrows", [False, True])

@@ -134,6 +134,18 @@ async def test_only_changed_records_are_requested_again_and_the_others_stay_coun
     assert runtime.listed_since() == ["2025-11-24T16:09:00.000Z"]
 
 
+async def test_a_record_that_a_whole_list_no_longer_has_is_not_counted(runtime: Recorded) -> None:
+    described = msgspec.structs.replace(resources(), counts="records")
+    exporter = exporter_of(runtime, described={"resources": described})
+    for number in range(3):
+        runtime.record(f"r{number}", "running")
+    assert await counts_of(exporter) == counts(total=3, running=3)
+    del runtime.records["r1"]
+    runtime.clock.advance(600)
+    assert await counts_of(exporter) == counts(total=2, running=2)
+    assert set(runtime.listed_since()) == {None}
+
+
 async def test_the_next_list_begins_at_the_first_page_of_the_last_one(runtime: Recorded) -> None:
     """What changes while later pages are read may be missing from them."""
     runtime.page_size = 1
