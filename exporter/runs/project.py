@@ -35,6 +35,29 @@ class ProjectMetadata(msgspec.Struct, frozen=True):
     """
     read_at: float | None = None
     """Our own clock's time of the read that set the watermark."""
+    is_common: bool = False
+    """In a state file: `read_as_of`, `watermark` and `read_at` are those of the `CommonRead` there, and not these."""
+
+
+class CommonRead(msgspec.Struct, frozen=True):
+    """When a list of all projects was last read: what nearly all of them have in common, with the same meaning."""
+
+    read_as_of: float
+    watermark: float | None
+    read_at: float | None
+
+    def is_that_of(self, metadata: ProjectMetadata) -> bool:
+        """Whether a project was read with it."""
+        if metadata.read_as_of != self.read_as_of or metadata.watermark != self.watermark:
+            return False
+        if metadata.read_at is None or self.read_at is None:
+            return metadata.read_at == self.read_at
+        # Computed for each project from two clocks, a moment apart.
+        return abs(metadata.read_at - self.read_at) < SAME_MOMENT
+
+
+SAME_MOMENT = 1.0
+"""Seconds by which the time of one read can differ between projects."""
 
 
 class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):

@@ -1,12 +1,12 @@
 """The projects of one runtime by id: which there are, and what each was called last."""
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 
 import msgspec
 
 from exporter.config import Config
 from exporter.runs.clock import RuntimeClock
-from exporter.runs.project import ProjectMetadata, ProjectRuns
+from exporter.runs.project import CommonRead, ProjectMetadata, ProjectRuns
 from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runs.spinners import ProjectSpinners, SpinnerSlots
 
@@ -27,6 +27,8 @@ class Projects(Mapping[str, ProjectRuns]):
         self._is_saved = is_saved
         self._by_id: dict[str, ProjectRuns] = {}
         self._listed = False
+        self.common: CommonRead | None = None
+        """When the list of all projects was last read, if there is one."""
 
     def __getitem__(self, project_id: str) -> ProjectRuns:
         return self._by_id[project_id]
@@ -68,6 +70,17 @@ class Projects(Mapping[str, ProjectRuns]):
                 known.metadata = msgspec.structs.replace(known.metadata, name=name)
                 known.mark_all_changed()
         self._listed = True
+
+    def note_common(self, project_ids: Sequence[str], as_of: float, *, is_unchanged: bool) -> None:
+        """Note when a list of all projects was read that had nothing of these, by the runtime's time `as_of`.
+
+        With `is_unchanged` they have been read up to the same times as before, which are not the same for all of them.
+        """
+        if project_ids and not is_unchanged:
+            metadata = self._by_id[project_ids[0]].metadata
+            self.common = CommonRead(metadata.read_as_of, metadata.watermark, metadata.read_at)
+        elif self.common is not None:
+            self.common = msgspec.structs.replace(self.common, read_as_of=as_of)
 
     def discard_first_read(self, project_id: str) -> None:
         """Discard what a first read has applied. Why it failed stays, since it is known before the read is closed."""

@@ -92,7 +92,7 @@ class Store:
 
     def note_unchanged(
         self,
-        project_ids: Iterable[str],
+        project_ids: Sequence[str],
         *,
         as_of: float,
         since: float,
@@ -107,6 +107,7 @@ class Store:
         for project in self._projects.of(project_ids):
             project.begin()
             project.complete(as_of=as_of, since=since, horizon=-math.inf, watermark=watermark, asked_at=asked_at, at=at)
+        self._projects.note_common(project_ids, as_of, is_unchanged=watermark is None)
 
     def _applied(self, count: int) -> None:
         self._limits.applied(count, self._config)

@@ -1,0 +1,125 @@
+"""What a steady scrape writes: of projects that are read together, when that was is saved once and not for each."""
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from exporter.runs.persistence import Row
+from exporter.runs.state_file import StateFile
+from exporter.service import Exporter
+from exporter.sync import common_sync
+from tests.builders import RUNTIME, Clock
+from tests.scripted import ScriptedRuntime, exporter_of
+
+MANY = common_sync.FEW + 30
+
+
+@pytest.fixture
+def runtime() -> ScriptedRuntime:
+    made = ScriptedRuntime(Clock())
+    made.lists_all_projects = True
+    made.projects = {f"p{number}": f"Project {number}" for number in range(MANY)}
+    for project in made.projects:
+        now = made.clock()
+        made.put(f"of-{project}", projectId=project, status="completed", createdAt=now - 9, endedAt=now)
+    return made
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """The rows that were staged since it was cleared: each of them is written."""
+    rows: list[Row] = []
+    stage = StateFile.stage
+
+    def noting(self: StateFile, staged: list[Row]) -> None:
+        staged = list(staged)
+        rows.extend(staged)
+        stage(self, staged)
+
+    monkeypatch.setattr(StateFile, "stage", noting)
+    return rows
+
+
+async def scrape(made: Exporter, runtime: ScriptedRuntime, seconds: float = 15.0) -> None:
+    runtime.clock.advance(seconds)
+    await made.page()
+
+
+async def steady(runtime: ScriptedRuntime, folder: Path) -> Exporter:
+    made = exporter_of(runtime, storage=folder)
+    for _ in range(20):
+        await scrape(made, runtime)
+    return made
+
+
+def watermarks(made: Exporter) -> dict[str, float | None]:
+    projects = made.runtimes[RUNTIME].store._projects
+    return {project_id: project.metadata.watermark for project_id, project in projects.items()}
+
+
+async def test_a_scrape_in_which_nothing_changes_writes_a_few_rows(
+    runtime: ScriptedRuntime, tmp_path: Path, written: list[Row]
+) -> None:
+    made = await steady(runtime, tmp_path)
+    written.clear()
+    for _ in range(10):
+        await scrape(made, runtime)
+    await made.close()
+    kinds = Counter(kind for kind, *_ in written)
+    assert kinds["common"] == 10
+    # Of those that are checked by themselves in each scrape: when that was, and that they follow the others again.
+    assert kinds["project"] <= 10 * 2 * common_sync.FEW_REQUESTS < 10 * MANY
+    assert kinds.keys() <= {"common", "project"}
+
+
+async def test_a_change_writes_what_changed(runtime: ScriptedRuntime, tmp_path: Path, written: list[Row]) -> None:
+    made = await steady(runtime, tmp_path)
+    written.clear()
+    runtime.put("new", projectId="p7")
+    await scrape(made, runtime)
+    await made.close()
+    assert {key for kind, _, key, _ in written if kind == "run"} == {"new"}
+    assert len(written) <= 4 + 2 * common_sync.FEW_REQUESTS
+
+
+async def test_a_restart_continues_where_the_last_scrape_ended(runtime: ScriptedRuntime, tmp_path: Path) -> None:
+    made = await steady(runtime, tmp_path)
+    before = watermarks(made)
+    await made.close()
+    again = exporter_of(runtime, storage=tmp_path)
+    assert watermarks(again) == before
+    runtime.requests.clear()
+    await scrape(again, runtime)
+    # From where the last read ended, less the overlap: not from the first time that a row was written.
+    asked = [request.url.params["updatedSince"] for request in runtime.requests if "updatedSince" in request.url.params]
+    earliest = min(each for each in before.values() if each is not None)
+    assert asked
+    assert min(datetime.fromisoformat(each).timestamp() for each in asked) == earliest - 120
+    await again.close()
+
+
+async def test_a_project_that_falls_behind_is_saved_with_its_own_time(runtime: ScriptedRuntime, tmp_path: Path) -> None:
+    made = await steady(runtime, tmp_path)
+    behind = "p3"
+
+    def unreadable(request: httpx.Request) -> httpx.Response | None:
+        return httpx.Response(500) if request.url.path.endswith(f"/projects/{behind}/jobs") else None
+
+    runtime.interfere = unreadable
+    # As after a slice that could not be applied.
+    made.runtimes[RUNTIME]._sync._common._apart.add(behind)
+    for number in range(3):
+        runtime.put(f"new-{number}", projectId="p5")
+        await scrape(made, runtime)
+    before = watermarks(made)
+    common = made.runtimes[RUNTIME].store._projects.common
+    assert common is not None
+    assert common.watermark == max(each for each in before.values() if each is not None)
+    assert before[behind] != common.watermark
+    await made.close()
+    again = exporter_of(runtime, storage=tmp_path)
+    assert watermarks(again) == before
+    await again.close()
