@@ -5,9 +5,11 @@ from datetime import datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from exporter.runs.persistence import Row
+from exporter.runs.project import CommonRead, ProjectMetadata
 from exporter.runs.state_file import StateFile
 from exporter.service import Exporter
 from exporter.sync import common_sync
@@ -123,3 +125,14 @@ async def test_a_project_that_falls_behind_is_saved_with_its_own_time(runtime: S
     again = exporter_of(runtime, storage=tmp_path)
     assert watermarks(again) == before
     await again.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("read_as_of", 99.0), ("watermark", 89.0), ("watermark", None), ("read_at", 78.9), ("read_at", None)],
+)
+def test_a_project_was_read_with_the_others_if_all_times_say_so(field: str, value: float | None) -> None:
+    common = CommonRead(read_as_of=100.0, watermark=90.0, read_at=80.0)
+    metadata = ProjectMetadata("Sales", history=True, read_as_of=100.0, watermark=90.0, read_at=80.1)
+    assert common.is_that_of(metadata)
+    assert not common.is_that_of(msgspec.structs.replace(metadata, **{field: value}))
