@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 from exporter.config.api_description import reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
-from exporter.runs.pace import REASONS
+from exporter.runs.pace import EARLIER_RUNS, REASONS
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun, ShownSpinner, StoreView
 from exporter.runtime.model import RecordInFlight
@@ -114,8 +114,12 @@ _RECORD_STATES = (("pending",), ("running",), ("waiting",), ("completed",), ("fa
 
 
 def _basis(shown: ShownRun, now: ScrapeContext) -> Samples:
-    expectation = shown.expectation
-    return None if expectation is None else [((expectation.basis, REASONS[expectation.basis]), 1)]
+    expectation, runs = shown.expectation, shown.earlier.runs
+    if expectation is None:
+        return None
+    # Words and no series of its own: it stays the same after a spinner's first few runs.
+    known = f"{runs or 'no'} earlier {'run is' if runs < 2 else 'runs are'} known"
+    return [((expectation.basis, f"{REASONS[expectation.basis]}; {known}"), 1)]
 
 
 def _last_activity(shown: ShownRun, now: ScrapeContext) -> float | None:
@@ -249,7 +253,8 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_stall_threshold_info",
         "gauge",
         "What decided the stall threshold of the run, and why in words; always 1. The basis is "
-        f"{', '.join(list(REASONS)[:-1])} or {list(REASONS)[-1]}.",
+        f"{', '.join(list(REASONS)[:-1])} or {list(REASONS)[-1]}. The reason also says how many of the spinner's last "
+        f"{EARLIER_RUNS} runs it was learned from.",
         _basis,
         labels=("basis", "reason"),
     ),

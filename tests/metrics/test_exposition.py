@@ -18,6 +18,7 @@ from exporter.metrics.exposition import RUNS_PER_SLICE, Exposition
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.metrics.lines import exemplar
 from exporter.runs.activity import Activity
+from exporter.runs.pace import EARLIER_RUNS
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, RecordCounts, RecordInFlight
 from exporter.status import Status
@@ -193,6 +194,21 @@ def test_a_clock_difference_shifts_neither_durations_nor_silences() -> None:
         silence = clock.now - (value(found, "spinner_run_last_progress_timestamp_seconds") or 0)
         texts.append((value(found, "spinner_run_duration_seconds"), silence))
     assert texts == [(70.0, 25.0), (70.0, 25.0)]
+
+
+def test_why_a_run_has_its_stall_threshold_includes_how_many_earlier_runs_are_known() -> None:
+    clock = Clock(NOON + 60)
+    held, kept = store(clock), exposition(clock)
+    open_run = snapshot(records=counts(4, running=1), last_progress_at=NOON + 50)
+    ended = [snapshot(f"ended-{number}", Status.COMPLETED, records=counts(10)) for number in range(10)]
+    known = []
+    for new in ([open_run], ended[:1], ended[1:2], ended[2:]):
+        read_project(held, "p1", [(each, NOON + 60) for each in new], as_of=NOON + 60, horizon=NOON)
+        found = samples(page(held, using=kept))
+        ((_, labels),) = (key for key in found if key[0] == "spinner_run_stall_threshold_info")
+        known.append(dict(labels)["reason"].partition("; ")[2])
+    earlier = ["no earlier run is", "1 earlier run is", "2 earlier runs are", f"{EARLIER_RUNS} earlier runs are"]
+    assert known == [f"{each} known" for each in earlier]
 
 
 def test_the_duration_changes_at_every_scrape_until_the_run_ends_and_the_rest_is_cached() -> None:

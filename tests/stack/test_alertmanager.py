@@ -135,8 +135,9 @@ def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(
     assert [page["labels"]["run_id"]] == hangs
     assert page["labels"]["severity"] == "page"
     assert re.fullmatch(
-        r"Run \S+ has finished no record for .+s; usually one finishes every .+s, and the longest gap was .+s\. "
-        r"Its stall threshold is .+s: [a-z ,]+\. "
+        r"Run \S+ has finished no record for .+s; usually one finishes every .+s, "
+        r"and the longest of \d+ gaps was .+s\. "
+        r"Its stall threshold is .+s: [a-z ,]+; (no|\d) earlier runs? (is|are) known\. "
         r"5 records are at work, the oldest for .+s at step 1 Send\. "
         r"One last began, went on or was tried again .+s ago\.",
         page["annotations"]["description"],
