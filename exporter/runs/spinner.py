@@ -61,13 +61,26 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
     def change(self, newer: Run, unchanged_until: float) -> None:
         """Replace the run by its newer state; `unchanged_until` is the time of the read before.
 
-        The records of a restarted run are counted again; the run itself is not.
+        The records of a restarted run are counted again, except those that it has kept; the run itself is not.
         """
         if self.run.restarted_by(newer):
-            self.counted_completed = self.counted_failed = 0
+            self._keep_counted(newer)
         self.learned = self.pace.learn(self.run, newer, unchanged_until)
         self.run = newer
         self.left_at = None
+
+    def _keep_counted(self, restarted: Run) -> None:
+        """Keep as counted what the restarted run has kept.
+
+        That is what it has before it has started again. Later it is the completed records if their number has not
+        fallen: then only failed ones are tried again.
+        """
+        before, completed = self.run.records.completed or 0, restarted.records.completed or 0
+        failed = restarted.records.failed or 0
+        if restarted.started:
+            completed, failed = (completed if completed >= before else 0), 0
+        self.counted_completed = min(self.counted_completed, completed)
+        self.counted_failed = min(self.counted_failed, failed)
 
     def not_ahead_of(self, now: float) -> None:
         """Note that the runtime's clock was set back to `now`: no silence began later."""

@@ -127,3 +127,33 @@ def test_of_a_run_that_was_counted_and_forgotten_only_what_comes_later_is_counte
     spinner.count([run], is_own=True)
     counters = spinner.counters
     assert (counters.started, counters.completed_records, counters.failed_records) == (0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("again", "completed", "failed"),
+    [
+        # Before it has started again, all that it has is from before.
+        ([(Status.QUEUED, 3, 0), (Status.RUNNING, 3, 0), (Status.COMPLETED, 4, 0)], 4, 1),
+        ([(Status.QUEUED, 2, 0), (Status.RUNNING, 3, 1)], 4, 2),
+        ([(Status.QUEUED, 0, 0), (Status.RUNNING, 2, 0)], 5, 1),
+        # Seen later, it is one of the failed records alone if no fewer have completed.
+        ([(Status.RUNNING, 3, 0), (Status.COMPLETED, 4, 0)], 4, 1),
+        ([(Status.RUNNING, 2, 0)], 5, 1),
+    ],
+    ids=["queued, failed only", "queued, some", "queued, all", "running, failed only", "running, all"],
+)
+def test_the_records_that_a_restarted_run_has_kept_are_not_counted_again(
+    again: list[tuple[Status, int, int]], completed: int, failed: int
+) -> None:
+    spinner = Spinner()
+    run = TrackedRun(Run.first(snapshot(status=Status.FAILED, records=counts(3, failed=1)), SEEN))
+    spinner.count([run])
+    for step, (status, of_completed, of_failed) in enumerate(again, start=1):
+        at = SEEN + 60 * step
+        fields = {"started_at": None if status is Status.QUEUED else SEEN + 30, "updated_at": at, "ended_at": None}
+        newer = snapshot(status=status, records=counts(of_completed, failed=of_failed), **fields)
+        run.change(run.run.fold(newer, at), at)
+        spinner.count([run])
+    counters = spinner.counters
+    assert (counters.completed_records, counters.failed_records) == (completed, failed)
+    assert (counters.started, sum(counters.finished.values())) == (1, 1)
