@@ -2,7 +2,9 @@
 
 make quick      neither `faults` nor `programs` nor `servers` nor `slow`
 make test       neither `servers` nor `slow`
-make test-all   every test
+make test-all   every test, except with the servers that take long to start, such as Airflow
+
+`make test-servers` runs those with real servers, tests/servers.
 """
 
 from collections.abc import Iterator
@@ -57,7 +59,8 @@ MARKS = {
         "tests/unknown/",
         "tests/web/test_access.py::test_a_real_prometheus_",
     ),
-    # Need what only `make test-all` installs: Prefect, Dagster, Helm, cosmic-ray or Grafana's libraries.
+    # Need what only `make test-all` and `make test-servers` install: Prefect, Dagster, Airflow, Helm, cosmic-ray or
+    # Grafana's libraries.
     "servers": (
         "tests/dashboards/test_variables.py",
         "tests/mutants/test_equivalents.py",

@@ -152,7 +152,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a URL of another kind": (runtime(base_url="file:///etc/passwd"), "runtime.base_url: expected a URL such as"),
     "a port that is none": (runtime(base_url="http://h:99999"), "runtime.base_url: expected a URL such as"),
     "an unknown preset": (
-        runtime(preset="airflow"),
+        runtime(preset="airfow"),
         f"runtime.preset: expected one of {PRESETS}, or the path of a .yml file",
     ),
     "a preset that is not there": (runtime(preset="x.yml"), "x.yml: cannot be read: No such file"),

@@ -51,7 +51,7 @@ def server(name: str) -> Path:
     assert "servers" in allowed, f"this test starts {name}: list it under `servers` in tests/conftest.py"
     programs = ROOT / ".servers" / name / "bin"
     if not programs.exists():
-        missing(f"{programs} does not exist; `make test-all` installs it")
+        missing(f"{programs} does not exist; `make test-servers` installs it")
     return programs
 
 
@@ -115,13 +115,13 @@ def kill(url: str) -> None:
     _processes[url].wait()
 
 
-def until(condition: Callable[[], object], what: str, *, timeout: float = TIMEOUT) -> None:
-    """Poll a condition until it holds; fails the test with `what` after the timeout."""
+def until(condition: Callable[[], object], what: str, *, timeout: float = TIMEOUT, every: float = 0.1) -> None:
+    """Poll a condition `every` so many seconds until it holds; fails the test with `what` after the timeout."""
     give_up = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > give_up:
             pytest.fail(f"not within {timeout:.0f} s: {what}")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 @contextlib.contextmanager
