@@ -150,8 +150,9 @@ def test_the_records_that_a_restarted_run_has_kept_are_not_counted_again(
     spinner.count([run])
     for step, (status, of_completed, of_failed) in enumerate(again, start=1):
         at = SEEN + 60 * step
-        fields = {"started_at": None if status is Status.QUEUED else SEEN + 30, "updated_at": at, "ended_at": None}
-        newer = snapshot(status=status, records=counts(of_completed, failed=of_failed), **fields)
+        started_at = None if status is Status.QUEUED else SEEN + 30
+        records = counts(of_completed, failed=of_failed)
+        newer = snapshot(status=status, records=records, started_at=started_at, updated_at=at, ended_at=None)
         run.change(run.run.fold(newer, at), at)
         spinner.count([run])
     counters = spinner.counters
