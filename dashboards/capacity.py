@@ -90,7 +90,7 @@ RUN_GROWTH = stat(
     ),
     instant_query(growth(STARTED)),
     unit="ratio",
-    colours=thresholds(GREY, (-1, BLUE)),
+    colours=thresholds(GREY, (-1, TEXT)),
     decimals=1,
 )
 
@@ -104,7 +104,7 @@ RECORD_GROWTH = stat(
     ),
     instant_query(growth(RECORDS)),
     unit="ratio",
-    colours=thresholds(GREY, (-1, BLUE)),
+    colours=thresholds(GREY, (-1, TEXT)),
     decimals=1,
 )
 
@@ -117,7 +117,7 @@ PEAK = stat(
         GridPos(x=12, y=0, w=6, h=4),
     ),
     range_query(highest_hour(CONCURRENT), min_step="1h"),
-    colours=thresholds(GREY, (0, BLUE)),
+    colours=thresholds(GREY, (0, TEXT)),
     calculation="max",
 )
 
@@ -171,7 +171,7 @@ METERS = table(
         "Plan",
         "Current usage of each plan meter, and a forecast of its usage at the next reset, at the rate of the last "
         "day. Above 100%, new runs will be refused before the reset; SpinnerPlanLimitSoon opens a ticket.",
-        GridPos(x=0, y=12, w=14, h=7),
+        GridPos(x=0, y=12, w=24, h=7),
     ),
     [
         instant_query(f'{USED} or label_replace({PLAN_UNKNOWN} * NaN, "meter", "{UNKNOWN[0]}", "", "")'),
@@ -195,7 +195,7 @@ METERS = table(
             "Forecast",
             "ratio",
             width=82,
-            colours="text",
+            coloured=True,
             align="right",
             mappings=[UNLIMITED, value_mapping({"-2": ("no reset", TEXT)})],
             steps=thresholds(TEXT, (NEARLY_FULL, ORANGE), (1, RED)),
@@ -204,7 +204,6 @@ METERS = table(
     empty="? unknown: no plan meter is reported",
     sort=("Value #C", True),
     hidden=("job",),
-    paginated=False,
 )
 
 PLAN_OVER_TIME = time_series(
@@ -212,12 +211,13 @@ PLAN_OVER_TIME = time_series(
         8,
         "Plan usage",
         "Highest usage of each plan meter in each step of the graph. At the dashed line the runtime refuses new runs.",
-        GridPos(x=14, y=12, w=10, h=7),
+        GridPos(x=0, y=19, w=12, h=8),
     ),
-    [range_query(highest_hour(PLAN_HOUR), "{{meter}}", min_step="1h")],
+    [range_query(highest_hour(PLAN_HOUR), "{{runtime}} {{meter}}", min_step="1h")],
     unit="ratio",
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     limit=1,
+    many=True,
 )
 
 CONCURRENCY = time_series(
@@ -226,7 +226,7 @@ CONCURRENCY = time_series(
         "Concurrent runs",
         "Highest number of runs in progress at the same time, in each step of the graph; for several projects, the "
         "highest sum of their hourly maxima. A flat top usually means that all workers were busy.",
-        GridPos(x=0, y=19, w=8, h=8),
+        GridPos(x=12, y=19, w=12, h=8),
     ),
     [range_query(highest_hour(CONCURRENT), "hourly maximum", min_step="1h")],
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
@@ -239,7 +239,7 @@ QUEUE_TIME = time_series(
         "Queue time",
         "How long runs wait for a worker: the 95th percentile of the worst hour in each step of the graph. If it grows "
         "at the same hours every day, add workers or move schedules to other hours.",
-        GridPos(x=8, y=19, w=8, h=8),
+        GridPos(x=0, y=27, w=12, h=8),
     ),
     [range_query(highest_hour(QUEUE), "95th percentile", min_step="1h")],
     unit="duration",
@@ -253,7 +253,7 @@ BUSIEST = bars_by_hour(
         "Busiest hours (UTC)",
         "Records that finish in each hour of the day, averaged over the days in this range. Move schedules to hours "
         "with few records.",
-        GridPos(x=16, y=19, w=8, h=8),
+        GridPos(x=12, y=27, w=12, h=8),
     ),
     range_query(f"sum({HOURS})", min_step="1h"),
     empty="? No data yet: needs alerts/recording.rules.yml in Prometheus and one hour of data",

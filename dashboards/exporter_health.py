@@ -3,7 +3,7 @@
 from dashboards.panels import GridPos, Panel, dashboard, instant_query, range_query, runtime_variable, stat, time_series
 from dashboards.queries import RUNTIME, all_fresh, lost_projects, lost_runtimes, or_zero, series, targets_down
 from dashboards.runtimes import HEIGHT, runtimes
-from dashboards.style import BLUE, GREEN, GREY, ORANGE, RED, TEXT, UNKNOWN, thresholds, value_mapping
+from dashboards.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, TEXT, UNKNOWN, thresholds, value_mapping
 
 UID = "spinner-exporter"
 
@@ -42,7 +42,7 @@ RUNS = stat(
         GridPos(x=6, y=HEIGHT, w=6, h=3),
     ),
     instant_query(or_zero(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))", FRESH)),
-    colours=thresholds(GREY, (0, BLUE)),
+    colours=thresholds(GREY, (0, TEXT)),
 )
 
 RELOADED = series("spinner_exporter_config_last_reload_successful")
@@ -95,7 +95,7 @@ SYNC = time_series(
     ],
     unit="duration",
     empty="? No read in this range",
-    colours={"median": BLUE, "99th percentile": ORANGE},
+    colours={"median": BLUE, "99th percentile": PURPLE},
 )
 
 REQUESTS = time_series(

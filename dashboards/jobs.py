@@ -46,7 +46,6 @@ from dashboards.queries import (
 )
 from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import (
-    BLUE,
     GREEN,
     GREY,
     MAGENTA,
@@ -94,10 +93,15 @@ NO_RUNS = f'label_replace({all_fresh(PROJECT)} unless on () ({STATUS_OF_LISTED})
 ROWS = by_need(SILENCE, AGE, LISTED)
 
 
-def name_if_several(label: str, copy: str) -> str:
-    """Return the listed runs with a copy of a label, if there is more than one project or runtime to tell apart."""
-    several = f"count(group by ({label}) ({series('spinner_project_up', PROJECT)})) > 1"
-    return f'label_replace({STATUS_OF_LISTED}, "{copy}", "$1", "{label}", "(.*)") and on () ({several})'
+def place_if_several() -> str:
+    """Return the listed runs with the label `place`: the project, and the runtime, as far as there are several."""
+    projects = series("spinner_project_up", PROJECT)
+    both = f'label_join({STATUS_OF_LISTED}, "place", "\\n", "project", "runtime")'
+    project = f'label_replace({STATUS_OF_LISTED}, "place", "$1", "project", "(.*)")'
+    return (
+        f"{both} and on () (count(group by (runtime) ({projects})) > 1) or {ON_RUN} "
+        f"{project} and on () (count(group by (runtime, project) ({projects})) > 1)"
+    )
 
 
 def as_text(label: str, expression: str) -> str:
@@ -121,10 +125,12 @@ def records_text() -> str:
     )
 
 
-def with_short_id(expression: str) -> str:
-    """Add the label `short`: the id of a run, or its begin and its end if it is long."""
+def named(expression: str) -> str:
+    """Add the label `run`: the spinner, with a mark if the run is chosen, and the id, shortened if it is long."""
     whole = f'label_replace({expression}, "short", "$1", "run_id", "(.*)")'
-    return f'label_replace({whole}, "short", "$1…$2", "run_id", "(.{{8}}).{{5,}}(.{{6}})")'
+    short = f'label_replace({whole}, "short", "$1…$2", "run_id", "(.{{8}}).{{5,}}(.{{6}})")'
+    marked = f'label_replace({short}, "mark", "➤ ", "run_id", `${{run:regex}}`)'
+    return f'label_join(label_join({marked}, "name", "", "mark", "spinner"), "run", "\\n", "name", "short")'
 
 
 EXPECTED_END_OF_LISTED = (
@@ -136,9 +142,11 @@ EXPECTED_END_OF_LISTED = (
 NO_SILENCE = f"-1 * ({STATUS_OF_LISTED} unless {ON_RUN} {RUNNING_LISTED})"
 
 INFO = series("spinner_run_info", PROJECT, SPINNER, LISTED)
+# The id of the parent would not fit; the link has it.
 ORIGIN = (
     "max by (runtime, project, spinner, run_id, origin, parent_run_id) (label_replace("
-    f'label_join({INFO}, "origin", " of ", "trigger", "parent_run_id"), "origin", "$1", "origin", "(.*) of "))'
+    f'label_join({INFO}, "origin", " ↗", "trigger", "parent_run_id"), "origin", "$1$2", "origin", "(.* ↗).+|(.*) ↗")) '
+    f"and on () (count(group by (trigger) ({INFO})) > 1)"
 )
 
 BY_STATUS = f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER)})) > 0)"
@@ -175,7 +183,7 @@ RUNS = table(
         GridPos(x=0, y=HEIGHT + 3, w=24, h=14),
     ),
     [
-        instant_query(f"{with_short_id(ROWS)} or {NO_RUNS}"),
+        instant_query(f"{named(ROWS)} or {NO_RUNS}"),
         instant_query(listed("spinner_run_progress_ratio")),
         instant_query(records_text()),
         instant_query(f"{SILENCE} or {NO_SILENCE}"),
@@ -184,35 +192,28 @@ RUNS = table(
         instant_query(listed("spinner_run_duration_seconds")),
         instant_query(listed("spinner_run_failed_records")),
         instant_query(ORIGIN),
-        instant_query(name_if_several("project", "in_project")),
-        instant_query(name_if_several("runtime", "in_runtime")),
-        instant_query(per_selected_run("spinner_run_status")),
+        instant_query(place_if_several()),
     ],
     [
-        Column(
-            "Value #L", " ", width=50, mappings=[value_mapping({"1": ("➤", BLUE)})], empty=("", TEXT), colours="text"
-        ),
-        Column("in_runtime", "Runtime", width=90),
-        Column("in_project", "Project", width=110, wrap=True),
-        Column("spinner", "Spinner", least_width=130, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
-        Column("short", "Run", width=150, links=[("Choose this run", THIS_RUN, False)]),
+        Column("place", "Project", least_width=78, wrap=True),
+        Column("run", "Run", least_width=150, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
             "Status",
-            width=115,
+            width=108,
             filterable=True,
-            colours="text",
+            coloured=True,
             mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
         ),
-        Column("Value #B", "Progress", "ratio", width=95, bar=True),
-        Column("records", "Records", width=105, align="right"),
+        Column("Value #B", "Progress", "ratio", width=74, bar=True),
+        Column("records", "Records", width=92, align="right"),
         Column(
             "Value #D",
             "Silence",
             "ratio",
-            width=75,
+            width=66,
             decimals=0,
-            colours="text",
+            coloured=True,
             align="right",
             mappings=[value_mapping({"-1": ("", TEXT)})],
             steps=thresholds(TEXT, (0.75, ORANGE), (1, MAGENTA)),
@@ -220,22 +221,34 @@ RUNS = table(
         Column(
             "Value #H",
             "Failed",
-            width=60,
+            width=56,
             unit="count",
-            colours="text",
+            coloured=True,
             steps=thresholds(TEXT, (1, ORANGE)),
             align="right",
         ),
-        Column("Value #G", "Duration", "duration to compare", width=110, empty=("none", TEXT)),
-        Column("Value #E", "Started", "time", width=97, empty=("not started", TEXT)),
-        Column("Value #F", "End", "time", width=97, empty=("in progress", TEXT)),
-        Column("origin", "Trigger", width=120, wrap=True, links=[("Choose the parent run", PARENT, False)]),
+        Column("Value #G", "Duration", "duration to compare", width=80, wrap=True, empty=("none", TEXT)),
+        Column("Value #E", "Started", "time", width=64, wrap=True, empty=("not yet", TEXT)),
+        Column("Value #F", "End", "time", width=64, wrap=True, empty=("in progress", TEXT)),
+        Column("origin", "Trigger", width=84, wrap=True, links=[("Choose the parent run", PARENT, False)]),
         Column("run_id", "Run id", hidden=True),
         Column("parent_run_id", "Parent", hidden=True),
     ],
     empty="? unknown: no run is reported. See the table at the top. Runs that ended leave after the retention.",
     sort=("Value #A", True),
-    hidden=("Value #A", "Value #C", "Value #I", "Value #J", "Value #K", "Value", "runtime", "project"),
+    hidden=(
+        "Value #A",
+        "Value #C",
+        "Value #I",
+        "Value #J",
+        "Value",
+        "runtime",
+        "project",
+        "spinner",
+        "mark",
+        "name",
+        "short",
+    ),
 )
 
 TOP = HEIGHT + 17
@@ -288,7 +301,7 @@ CHOSEN = table(
         Column(
             "status",
             "Status",
-            colours="text",
+            coloured=True,
             wrap=True,
             mappings=[
                 *status_name_mappings(),
@@ -376,7 +389,7 @@ FAILED_RECORDS = table(
     ],
     [
         # A column of its own, because the other column links to a record.
-        Column("none", "Record, step and error", colours="text", mappings=[value_mapping({"none": ("✔ none", GREEN)})]),
+        Column("none", "Record, step and error", coloured=True, mappings=[value_mapping({"none": ("✔ none", GREEN)})]),
         Column(
             "record",
             "Record, step and error",
@@ -543,7 +556,7 @@ RECORDS_IN_FLIGHT = table(
         Column(
             "none",
             "State",
-            colours="text",
+            coloured=True,
             width=360,
             wrap=True,
             mappings=[

@@ -1,5 +1,7 @@
 """Live Ops: the current state of all runs, for a screen that refreshes by itself."""
 
+from grafanalib import core
+
 from dashboards.panels import (
     Column,
     GridPos,
@@ -11,6 +13,7 @@ from dashboards.panels import (
     project_variable,
     query_variable,
     range_query,
+    runbooks_url_variable,
     runtime_variable,
     spinner_variable,
     stat,
@@ -24,6 +27,7 @@ from dashboards.queries import (
     NO_RUNTIME,
     PROJECT,
     REPLICAS,
+    RUNTIME,
     SELECTED_ALERTS,
     SPINNER,
     active_by_need,
@@ -43,12 +47,10 @@ from dashboards.queries import (
 )
 from dashboards.runtimes import HEIGHT, runtimes
 from dashboards.style import (
-    BLUE,
     GREEN,
     GREY,
     MAGENTA,
     ORANGE,
-    PURPLE,
     RED,
     TEXT,
     UNKNOWN,
@@ -94,10 +96,10 @@ RUNNING = stat(
         "Running",
         "Runs in progress, including stalled ones. If there are none although there should be, check Queued and "
         "the worker service above.",
-        GridPos(x=0, y=HEIGHT, w=6, h=4),
+        GridPos(x=0, y=HEIGHT + 10, w=6, h=3),
     ),
     instant_query(run_count("running"), "running"),
-    colours=thresholds(GREY, (0, BLUE)),
+    colours=thresholds(GREY, (0, TEXT)),
 )
 
 WAITING = stat(
@@ -106,10 +108,10 @@ WAITING = stat(
         "Waiting",
         "Runs that wait for a person or an external event. They are not stalled; SpinnerRunWaitingLong opens a ticket"
         " after a day.",
-        GridPos(x=6, y=HEIGHT, w=6, h=4),
+        GridPos(x=6, y=HEIGHT + 10, w=6, h=3),
     ),
     instant_query(run_count("waiting"), "waiting"),
-    colours=thresholds(GREY, (0, PURPLE)),
+    colours=thresholds(GREY, (0, TEXT)),
 )
 
 QUEUED = stat(
@@ -118,10 +120,10 @@ QUEUED = stat(
         "Queued",
         "Runs that no worker has picked up. If this grows while few runs are running, the workers are down or "
         "occupied by stalled runs.",
-        GridPos(x=12, y=HEIGHT, w=6, h=4),
+        GridPos(x=12, y=HEIGHT + 10, w=6, h=3),
     ),
     instant_query(run_count("queued"), "queued"),
-    colours=thresholds(GREY, (0, GREY)),
+    colours=thresholds(GREY, (0, TEXT)),
 )
 
 STALLED = stat(
@@ -131,7 +133,7 @@ STALLED = stat(
         "Runs without progress for longer than their stall threshold: SpinnerRunStalled pages for them. Unknown during "
         "an outage of the worker service, and while the progress of a running run is not known. Click to list them "
         "on Jobs.",
-        GridPos(x=18, y=HEIGHT, w=6, h=4),
+        GridPos(x=0, y=HEIGHT, w=6, h=3),
     ),
     instant_query(
         or_zero(
@@ -151,7 +153,7 @@ FAILED_TODAY = stat(
         "Runs that ended with the status failed since midnight UTC, or, on the exporter's first day, since one "
         "retention before it began. None is certain only if Prometheus watched the exporter since midnight. Click to "
         "list the failed runs that Jobs still shows.",
-        GridPos(x=0, y=HEIGHT + 4, w=8, h=3),
+        GridPos(x=12, y=HEIGHT, w=6, h=3),
     ),
     instant_query(count_of_today("spinner_runs_finished_total", equals("status", "failed"))),
     colours=thresholds(GREY, (0, GREEN), (1, RED)),
@@ -166,7 +168,7 @@ FAILED_RECORDS_TODAY = stat(
         "Records failed today",
         "Records that failed since midnight UTC, including those of completed runs; on the exporter's first day, those "
         "of runs that ended since one retention before it began. Top failing steps shows where they failed.",
-        GridPos(x=8, y=HEIGHT + 4, w=8, h=3),
+        GridPos(x=18, y=HEIGHT, w=6, h=3),
     ),
     instant_query(
         count_of_today(
@@ -181,25 +183,48 @@ FAILED_RECORDS_TODAY = stat(
 )
 
 ALERT_LABELS = "alertname, severity, runtime, project, spinner, run_id"
-FIRING_ALERTS = f"max by ({ALERT_LABELS}) ({series('ALERTS', *FIRING_NOW, *SELECTED_ALERTS)})"
-SINCE = f"max by ({ALERT_LABELS}) ({series('ALERTS_FOR_STATE', *FIRING_NOW[1:], *SELECTED_ALERTS)})"
+
+
+def firing(*matchers: str) -> str:
+    """Return the alerts of the selected runtimes and projects that are firing now."""
+    return f"max by ({ALERT_LABELS}) ({series('ALERTS', *FIRING_NOW, *matchers, *SELECTED_ALERTS)})"
+
+
 # SpinnerWatchdog always fires: without it Prometheus does not evaluate the rules. No rule fires for what is not known.
-NOTHING_FIRES = (
-    f"(group({series('ALERTS', equals('alertname', 'SpinnerWatchdog'))}) and on () {FRESH} "
-    f"unless on () {series('ALERTS', *FIRING_NOW, *SELECTED_ALERTS)})"
-)
+def nothing_fires(*matchers: str) -> str:
+    """Return one sample if it is certain that no such alert is firing."""
+    return (
+        f"(group({series('ALERTS', equals('alertname', 'SpinnerWatchdog'))}) and on () {FRESH} "
+        f"unless on () {series('ALERTS', *FIRING_NOW, *matchers, *SELECTED_ALERTS)})"
+    )
+
 
 FIRING = stat(
     Panel(
         8,
         "Firing alerts",
-        "Number of pages and tickets from alerts/alerts.rules.yml that are firing now. The table below lists them. "
+        "Number of pages and tickets from alerts/alerts.rules.yml that are firing now; the tables below list them. "
         "None is certain only if Prometheus evaluates the rules and the data are fresh.",
-        GridPos(x=16, y=HEIGHT + 4, w=8, h=3),
+        GridPos(x=6, y=HEIGHT, w=6, h=3),
     ),
-    instant_query(or_zero(f"count({FIRING_ALERTS})", NOTHING_FIRES)),
+    instant_query(or_zero(f"count({firing()})", nothing_fires())),
     colours=thresholds(GREY, (0, GREEN), (1, RED)),
     mappings=[NONE],
+)
+
+WORKERS = stat(
+    Panel(
+        14,
+        "Workers",
+        "Workers of the selected runtimes, as their APIs report them. The API does not say how many are busy: if runs "
+        "are queued while there are workers, all of them are. Unknown while a runtime cannot be read.",
+        GridPos(x=18, y=HEIGHT + 10, w=6, h=3),
+    ),
+    instant_query(
+        f"sum(max by (runtime) ({series('spinner_runtime_workers', RUNTIME)})) and on () {FRESH} unless on () "
+        f"({series('spinner_api_up', RUNTIME)} unless on (runtime) {series('spinner_runtime_workers', RUNTIME)})"
+    ),
+    colours=thresholds(GREY, (0, RED), (1, TEXT)),
 )
 
 TIMELINE = state_timeline(
@@ -208,7 +233,7 @@ TIMELINE = state_timeline(
         "Active runs",
         f"Status over time of runs that were active in this range, at most {MOST_LISTED}: stalled first, then running, "
         "waiting, queued, and ended ones. A run that turns to STALLED needs attention.",
-        GridPos(x=0, y=HEIGHT + 7, w=14, h=14),
+        GridPos(x=0, y=HEIGHT + 13, w=14, h=15),
     ),
     range_query(
         f"({display_status_number(LISTED, statuses=('queued', 'running', 'waiting', 'unknown'))})",
@@ -219,42 +244,77 @@ TIMELINE = state_timeline(
     empty="? No active run reported in this range",
 )
 
-ALERTS = table(
+
+def alerts(panel: Panel, severity: str, sign: str, colour: str) -> core.Panel:
+    """Return the table of the firing alerts with a severity."""
+    matcher = equals("severity", severity)
+    since = f"max by ({ALERT_LABELS}) ({series('ALERTS_FOR_STATE', FIRING_NOW[1], matcher, *SELECTED_ALERTS)})"
+    none = f'label_replace({nothing_fires(matcher)}, "mark", "none", "", "")'
+    return table(
+        panel,
+        [
+            instant_query(f"{placed(firing(matcher))} or {none}"),
+            instant_query(placed(f"({since} and on ({ALERT_LABELS}) {firing(matcher)}) * 1000")),
+        ],
+        [
+            Column(
+                "mark",
+                " ",
+                width=65,
+                coloured=True,
+                mappings=[value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN)})],
+            ),
+            Column("alertname", "Alert", least_width=205, links=[("Runbook", RUNBOOK, False)]),
+            Column(
+                "place",
+                "Of",
+                wrap=True,
+                least_width=84,
+                links=[("Show on Jobs", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False)],
+            ),
+            Column("Value #B", "Since", "time", width=92, empty=("", TEXT)),
+            Column("run_id", "Run", hidden=True),
+        ],
+        empty="? unknown: the rules are not evaluated, or the data are not fresh",
+        sort=("Value #B", False),
+        hidden=("Value #A", "Value", "runtime", "project", "spinner", "severity", "whose"),
+    )
+
+
+def placed(alerts: str) -> str:
+    """Add the label `place`: the project, or the runtime of an alert that belongs to no project, and the spinner."""
+    runtime = f'label_replace({alerts}, "whose", "$1", "runtime", "(.+)")'
+    whose = f'label_replace({runtime}, "whose", "$1", "project", "(.+)")'
+    place = f'label_replace(label_join({whose}, "place", "\\n", "whose", "spinner"), "place", "$1", "place", "(.*)\\n")'
+    return f'label_replace({place}, "mark", "firing", "", "")'
+
+
+RUNBOOK = "${runbooks_url}/${__data.fields.alertname:percentencode}.md"
+
+PAGES = alerts(
     Panel(
         10,
-        "Alerts",
-        "Alerts of the selected runtimes and projects that are firing now, pages first. The runbook of each alert "
-        "(alerts/runbooks) says what it means and what to do.",
-        GridPos(x=14, y=HEIGHT + 7, w=10, h=7),
+        "Pages",
+        "Alerts of the selected runtimes and projects that page somebody now, the oldest first. Click an alert for its "
+        "runbook, which says what it means and what to do; click what it is about for the run on Jobs.",
+        GridPos(x=0, y=HEIGHT + 3, w=12, h=7),
     ),
-    [
-        instant_query(f'{FIRING_ALERTS} or label_replace({NOTHING_FIRES}, "severity", "none", "", "")'),
-        instant_query(f"({SINCE} and on ({ALERT_LABELS}) {FIRING_ALERTS}) * 1000"),
-    ],
-    [
-        Column(
-            "severity",
-            "Severity",
-            width=85,
-            colours="text",
-            mappings=[
-                value_mapping({"page": ("✖ page", RED), "ticket": ("▲ ticket", ORANGE), "none": ("✔ none", GREEN)})
-            ],
-        ),
-        Column("alertname", "Alert", wrap=True),
-        Column("Value #B", "Since", "time", width=97, empty=("", TEXT)),
-        Column("project", "Project", width=100, wrap=True),
-        Column(
-            "spinner",
-            "Spinner",
-            wrap=True,
-            links=[("Show this run", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False)],
-        ),
-        Column("run_id", "Run", hidden=True),
-    ],
-    empty="? unknown: the rules are not evaluated, or the data are not fresh",
-    sort=("severity", False),
-    hidden=("Value #A", "runtime"),
+    "page",
+    "✖ page",
+    RED,
+)
+
+TICKETS = alerts(
+    Panel(
+        13,
+        "Tickets",
+        "Alerts of the selected runtimes and projects that have opened a ticket, the oldest first: they can wait until "
+        "the morning. Click an alert for its runbook.",
+        GridPos(x=12, y=HEIGHT + 3, w=12, h=7),
+    ),
+    "ticket",
+    "▲ ticket",
+    ORANGE,
 )
 
 STEPS = bar_gauge(
@@ -263,7 +323,7 @@ STEPS = bar_gauge(
         "Top failing steps",
         "Failed records of all runs that the exporter shows, by step and error code. If one error dominates, its "
         "cause is usually a provider or a setting.",
-        GridPos(x=14, y=HEIGHT + 14, w=10, h=7),
+        GridPos(x=14, y=HEIGHT + 13, w=10, h=7),
     ),
     instant_query(
         "topk(6, sum by (step, error_code) "
@@ -288,7 +348,7 @@ THROUGHPUT = time_series(
         "Records that finish per minute, by state. If the rate drops to zero while runs are running, check the "
         "worker service. If the failed part grows, check the providers. Zero is shown only if the runtime tells the "
         "counts of every running spinner.",
-        GridPos(x=0, y=HEIGHT + 21, w=24, h=8),
+        GridPos(x=14, y=HEIGHT + 20, w=10, h=8),
     ),
     [
         range_query(
@@ -309,15 +369,17 @@ DASHBOARD = dashboard(
     "The current state of all runs: counts by status, firing alerts, failing steps. Refreshes every 30 seconds.",
     [
         RUNTIMES,
+        STALLED,
+        FIRING,
+        FAILED_TODAY,
+        FAILED_RECORDS_TODAY,
+        PAGES,
+        TICKETS,
         RUNNING,
         WAITING,
         QUEUED,
-        STALLED,
-        FAILED_TODAY,
-        FAILED_RECORDS_TODAY,
-        FIRING,
+        WORKERS,
         TIMELINE,
-        ALERTS,
         STEPS,
         THROUGHPUT,
     ],
@@ -326,6 +388,7 @@ DASHBOARD = dashboard(
         project_variable(),
         spinner_variable(),
         product_url_variable(),
+        runbooks_url_variable(),
         query_variable(
             "listed",
             "Runs in the timeline",

@@ -18,11 +18,13 @@ from dashboards.style import (
     GREY,
     PRODUCT_URL,
     RED,
+    RUNBOOKS_URL,
     TAG,
     TEXT,
     UNITS,
     UNKNOWN,
     null_mapping,
+    on_background,
     thresholds,
     value_mapping,
 )
@@ -68,8 +70,8 @@ class Column:
     width: int | None = None
     least_width: int | None = None
     """So that a narrow screen scrolls instead of cutting words."""
-    colours: str = ""
-    """`text` to write the value in its colour; empty for plain text."""
+    coloured: bool = False
+    """Whether the colour of the value is the background of its cell."""
     bar: bool = False
     """Draw the value, from 0 to 1, as a bar."""
     mappings: Sequence[dict[str, Any]] = ()
@@ -88,7 +90,7 @@ class Column:
 
     def override(self) -> dict[str, Any]:
         """Return the column as a field override."""
-        cell: dict[str, Any] = {"type": f"color-{self.colours}"} if self.colours else {"type": "auto"}
+        cell: dict[str, Any] = {"type": "color-background", "mode": "basic"} if self.coloured else {"type": "auto"}
         properties: dict[str, Any] = {"displayName": self.title, "unit": UNITS[self.unit]}
         if self.bar:
             cell = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
@@ -111,11 +113,11 @@ class Column:
             properties["custom.hideFrom.viz"] = True
         if self.align:
             properties["custom.align"] = self.align
-        properties["mappings"] = [*self.mappings, null_mapping(*self.empty)]
+        properties["mappings"] = on_background([*self.mappings, null_mapping(*self.empty)])
         # An empty label is known, and must not show the text for a table without rows.
         properties["noValue"] = ""
         if self.steps:
-            properties["thresholds"] = self.steps
+            properties["thresholds"] = on_background(self.steps)
             properties["color"] = {"mode": "thresholds"}
         if self.links:
             properties["links"] = [
@@ -149,21 +151,27 @@ def stat(
         **_common(panel, [query]),
         format=UNITS[unit],
         reduceCalc=calculation,
-        colorMode="value",
+        colorMode="background_solid",
         graphMode="none",
         textMode="value_and_name" if names else "name" if show_name else "value",
         overrides=[
-            by_name(name, {"displayName": shown, "color": {"mode": "fixed", "fixedColor": colour}})
+            by_name(
+                name,
+                {
+                    "displayName": shown,
+                    "color": {"mode": "fixed", "fixedColor": on_background({"color": colour})["color"]},
+                },
+            )
             for name, (shown, colour) in (names or {}).items()
         ],
-        mappings=list(mappings),
+        mappings=on_background(list(mappings)),
         noValue=empty,
         decimals=decimals,
         timeFrom=since,
         hideTimeOverride=since is not None,
         extraJson=extra(
             defaults={
-                "thresholds": colours or thresholds(GREY, (0, TEXT)),
+                "thresholds": on_background(colours or thresholds(GREY, (0, TEXT))),
                 "color": {"mode": "thresholds"},
                 "links": [{"title": name, "url": url} for name, url in links],
             },
@@ -328,7 +336,7 @@ def bar_gauge(
             options={
                 "displayMode": "basic",
                 "orientation": "horizontal",
-                "valueMode": "color",
+                "valueMode": "text",
                 "namePlacement": "top" if names_above else "left",
                 "showUnfilled": True,
                 "sizing": "auto",
@@ -529,6 +537,11 @@ def text_variable(name: str, label: str, value: str) -> core.Template:
 def product_url_variable() -> core.Template:
     """Return the variable for the base URL of the product's own pages."""
     return text_variable("product_url", "Product URL", PRODUCT_URL)
+
+
+def runbooks_url_variable() -> core.Template:
+    """Return the variable for the base URL of the runbooks, which links of alerts begin with."""
+    return text_variable("runbooks_url", "Runbooks URL", RUNBOOKS_URL)
 
 
 def _common(panel: Panel, queries: Sequence[Query]) -> dict[str, Any]:

@@ -67,13 +67,14 @@ def runtimes(panel_id: int) -> core.Panel:
         ),
         [instant_query(query) for query in (_API, _WORKER_SERVICE, _DATA, _AGE)],
         [
-            Column("runtime", "Runtime", align="left"),
-            Column("Value #A", "API", colours="text", mappings=[_UP_OR_DOWN], align="left"),
-            Column("Value #B", "Worker service", colours="text", mappings=[_UP_OR_DOWN], align="left"),
+            Column("runtime", "Runtime", wrap=True, align="left"),
+            Column("Value #A", "API", width=84, coloured=True, mappings=[_UP_OR_DOWN], align="left"),
+            Column("Value #B", "Worker service", width=113, coloured=True, mappings=[_UP_OR_DOWN], align="left"),
             Column(
                 "Value #C",
                 "Data",
-                colours="text",
+                width=106,
+                coloured=True,
                 mappings=[
                     value_mapping(
                         {

@@ -16,7 +16,7 @@ from dashboards.panels import (
     time_series,
 )
 from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series, while_read
-from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, RED, TEXT, thresholds
+from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, PURPLE, RED, TEXT, thresholds
 
 UID = "spinner-health"
 
@@ -122,7 +122,7 @@ RUNS = stat(
             f"({FRESH} and on () count_over_time(group({FINISHED})[$__range:1h]) >= $__range_s / 3600 - 2)",
         )
     ),
-    colours=thresholds(GREY, (0, BLUE)),
+    colours=thresholds(GREY, (0, TEXT)),
 )
 
 DURATIONS = time_series(
@@ -138,9 +138,9 @@ DURATIONS = time_series(
         range_query(f"max({P95})", "95th percentile", min_step=EVERY),
         range_query(f"max({P50} offset 1w)", "median one week earlier", min_step=EVERY),
     ],
-    unit="duration",
+    unit="duration to compare",
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
-    colours={"median": BLUE, "95th percentile": ORANGE, "median one week earlier": GREY},
+    colours={"median": BLUE, "95th percentile": PURPLE, "median one week earlier": GREY},
 )
 
 PER_RECORD = time_series(
@@ -219,19 +219,19 @@ SPINNERS = table(
         Column("runtime", "Runtime", wrap=True),
         Column("project", "Project", wrap=True),
         Column("spinner", "Spinner", wrap=True, least_width=130, links=[("Choose this spinner", THIS_SPINNER, False)]),
-        Column("Value #B", "Time per record", "duration", width=130, empty=("", TEXT)),
+        Column("Value #B", "Time per record", "duration", width=122, empty=("", TEXT)),
         Column(
             "Value #A",
             "Than a week earlier",
             "ratio",
-            width=150,
+            width=145,
             decimals=0,
-            colours="text",
+            coloured=True,
             align="right",
             steps=thresholds(TEXT, (WORSE, ORANGE)),
             empty=("", TEXT),
         ),
-        Column("Value #C", "Runs ended", "count", width=100, empty=("", TEXT)),
+        Column("Value #C", "Runs ended", "count", width=92, empty=("", TEXT)),
         Column("Value #D", "Successful", "ratio", width=100, decimals=1, align="right", empty=("", TEXT)),
         Column(
             "Value #E",
@@ -239,7 +239,7 @@ SPINNERS = table(
             "ratio",
             width=110,
             decimals=0,
-            colours="text",
+            coloured=True,
             align="right",
             steps=thresholds(RED, (0, TEXT)),
             empty=("", TEXT),

@@ -1,19 +1,22 @@
 """Colours, units and statuses that all dashboards share.
 
-Colour-blind people can distinguish the colours (after Okabe and Ito). Colour is never the only signal: a status is
-always a sign and a word.
+Colours are the background of a text, because no colour of a text is legible in both themes: Grafana writes in black on
+what is bright, and in white on everything else. So each colour is either dark enough for white text, and still visible
+on a dark panel, or bright enough for black text (`tests/dashboards/test_colours.py`). Colour is never the only signal:
+a status is always a sign and a word.
 """
 
 from typing import Any, Final
 
-GREEN: Final = "#1A9E77"
-BLUE: Final = "#3B82D6"
-ORANGE: Final = "#E69F00"
-RED: Final = "#E0482E"
-MAGENTA: Final = "#D65FA5"
-PURPLE: Final = "#9A7BD0"
-GREY: Final = "#8E96A3"
+GREEN: Final = "#0C8058"
+BLUE: Final = "#2F6FC9"
+ORANGE: Final = "#F5B62A"
+RED: Final = "#D0342C"
+MAGENTA: Final = "#BF3F88"
+PURPLE: Final = "#8457C2"
+GREY: Final = "#6B7280"
 TEXT: Final = "text"
+"""The colour of text in either theme; where colours are a background, `on_background` replaces it."""
 
 UNKNOWN: Final = ("? unknown", GREY)
 """Text and colour of what is not known. No other state has this sign; nothing that is unknown has another colour."""
@@ -41,6 +44,9 @@ RECORD_STATES: Final = {
     "waiting": PURPLE,
     "pending": GREY,
 }
+
+RUNBOOKS_URL: Final = "https://runbooks.example.com"
+"""Default of the dashboard variable with the base URL of the runbooks: what the external label `runbooks_url` has."""
 
 UNITS: Final = {
     "count": "locale",
@@ -117,3 +123,15 @@ def thresholds(base: str, *steps: tuple[float, str]) -> dict[str, Any]:
         "mode": "absolute",
         "steps": [{"value": None, "color": base}, *({"value": value, "color": colour} for value, colour in steps)],
     }
+
+
+def on_background(shown: Any) -> Any:
+    """Return thresholds or mappings for colours that are a background: what is neutral has none."""
+    if isinstance(shown, dict):
+        return {
+            key: "transparent" if key == "color" and value == TEXT else on_background(value)
+            for key, value in shown.items()
+        }
+    if isinstance(shown, list):
+        return [on_background(each) for each in shown]
+    return shown

@@ -38,7 +38,8 @@ CARDS = (
     "Runs failed today",
     "Records failed today",
     "Firing alerts",
-    "Alerts",
+    "Pages",
+    "Tickets",
     "Top failing steps",
 )
 
@@ -94,7 +95,7 @@ def check_that_zeros_are_certain(url: str) -> None:
     live_ops, jobs, exporters = (shown(url, uid) for uid in ("spinner-live-ops", "spinner-jobs", "spinner-exporter"))
     for board in (live_ops, jobs, exporters):
         assert rows(board["Runtimes"]) == {"shop": FINE, "clinic": FINE}
-    assert {str(live_ops[title]) for title in ("Stalled", "Firing alerts", "Alerts")} == {"✔ none"}
+    assert {str(live_ops[title]) for title in ("Stalled", "Firing alerts", "Pages", "Tickets")} == {"✔ none"}
     assert str(exporters["Projects that cannot be read"]) == "✔ none"
     assert str(exporters["Config"]) == "✔ loaded"
     # Prometheus has not watched the exporters since midnight.

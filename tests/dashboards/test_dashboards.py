@@ -100,8 +100,10 @@ def urls(tree: Any) -> Iterator[str]:
 def test_no_value_can_add_a_part_to_the_url_of_a_link(uid: str) -> None:
     """A run called `r0&var-product_url=https://…` would set another variable of the dashboard that it links to."""
     for url in urls(BOARDS[uid]):
-        # The base URL of the product is a variable that a person sets, and begins a URL.
-        for variable in re.findall(r"\$\{?([^}&?/]*)", url.removeprefix("${product_url}/")):
+        # The base URLs of the product and of the runbooks are variables that a person sets, and begin a URL.
+        for variable in re.findall(
+            r"\$\{?([^}&?/]*)", url.removeprefix("${product_url}/").removeprefix("${runbooks_url}/")
+        ):
             name, _, form = variable.partition(":")
             # Grafana writes the latter as parameters, and encodes their values.
             assert form in ("percentencode", "queryparam") or name == "__url_time_range", f"{variable} in {url}"

@@ -604,11 +604,24 @@ def test_alerts_are_those_of_the_selected_projects_and_those_of_none(tmp_path: P
 
 
 def test_an_alert_says_since_when_it_is_active(tmp_path: Path) -> None:
-    _, since = expressions("spinner-live-ops", "Alerts")
+    _, since = expressions("spinner-live-ops", "Pages")
     labels = '{alertname="SpinnerRunStalled", severity="page", runtime="shop"}'
+    shown = labels.replace("}", ', mark="firing", place="shop", whose="shop"}')
     series = HEALTHY | PAGE | {f"ALERTS_FOR_STATE{labels}": "1200x60"}
-    check(tmp_path, series, {since: {labels: 1_200_000}})
+    check(tmp_path, series, {since: {shown: 1_200_000}})
     check(tmp_path, HEALTHY | {f"ALERTS_FOR_STATE{labels}": "1200x60"}, {since: {}})
+
+
+def test_pages_and_tickets_are_apart_and_say_what_they_are_about(tmp_path: Path) -> None:
+    labels = '{alertname="SpinnerRunFailed", severity="ticket", runtime="shop", project="Clinic", spinner="Recall"}'
+    firing = labels.replace("}", ', alertstate="firing"}')
+    ticket = {f"ALERTS{firing}": "1x60"}
+    pages, _ = expressions("spinner-live-ops", "Pages")
+    tickets, _ = expressions("spinner-live-ops", "Tickets")
+    of_other_project = interpolate(tickets, {"project": "Sales"})
+    none = {'{mark="none"}': 1}
+    shown = {labels.replace("}", ', mark="firing", place="Clinic\\nRecall", whose="Clinic"}'): 1}
+    check(tmp_path, HEALTHY | WATCHDOG | ticket, {pages: none, tickets: shown, of_other_project: {}})
 
 
 def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(tmp_path: Path) -> None:

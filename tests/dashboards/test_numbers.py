@@ -83,7 +83,7 @@ def check_runs(live_ops: Mapping[str, Shown], jobs: Mapping[str, Shown], expecte
         assert number(live_ops[title]) == counts[title.lower()], title
     by_status = {name: number_of(str(mark)) for name, mark in jobs["Runs by status"].marks.items()}
     assert {name: count for name, count in by_status.items() if name != "stalled"} == counts
-    rows = {str(row["Run"]): row for row in jobs["Runs"].rows}
+    rows = {str(row["Run"]).splitlines()[-1]: row for row in jobs["Runs"].rows}
     assert len(rows) == min(len(expected), MOST_LISTED)
     by_id = {job["id"]: job for job in expected}
     for run_id, row in rows.items():

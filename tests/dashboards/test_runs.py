@@ -78,6 +78,10 @@ def column(shown: Mapping[str, Shown], title: str) -> list[str]:
     return [str(row[title]) for row in shown["Runs"].rows]
 
 
+def ids(shown: Mapping[str, Shown]) -> list[str]:
+    return [each.splitlines()[-1] for each in column(shown, "Run")]
+
+
 EACH_STATUS = (
     ended("some failed", "completed", 5, failed=3)
     | ended("completed", "completed", 1)
@@ -106,10 +110,10 @@ BY_NEED = [
 
 def test_what_needs_a_person_comes_first(tmp_path: Path) -> None:
     with recorded(tmp_path, fresh("Sales") | EACH_STATUS) as url:
-        assert column(jobs(url), "Run") == BY_NEED
-        assert column(jobs(url, status="stalled"), "Run") == ["stalled"]
-        assert column(jobs(url, status="failures"), "Run") == ["some failed"]
-        assert column(jobs(url, status="running"), "Run") == ["silent", "moving"]
+        assert ids(jobs(url)) == BY_NEED
+        assert ids(jobs(url, status="stalled")) == ["stalled"]
+        assert ids(jobs(url, status="failures")) == ["some failed"]
+        assert ids(jobs(url, status="running")) == ["silent", "moving"]
 
 
 def test_a_run_that_is_not_recorded_yet_is_listed_if_it_has_not_ended(tmp_path: Path) -> None:
@@ -121,8 +125,8 @@ def test_a_run_that_is_not_recorded_yet_is_listed_if_it_has_not_ended(tmp_path: 
         writer.add(labels_of("spinner_run_status", labels | {"status": "running"}), NOW, 1)
         writer.add(labels_of("spinner_run_created_timestamp_seconds", labels), NOW, NOW - 5)
         writer.flush()
-        assert sorted(column(jobs(url), "Run")) == ["a", "new"]
-        assert column(jobs(url, status="running"), "Run") == ["new"]
+        assert sorted(ids(jobs(url))) == ["a", "new"]
+        assert ids(jobs(url, status="running")) == ["new"]
         assert "no runs" in str(jobs(url, status="waiting")["Runs"])
 
 
@@ -131,9 +135,9 @@ def test_of_many_runs_those_that_need_a_person_are_listed(tmp_path: Path) -> Non
     for number in range(MOST_LISTED + 50):
         many |= ended(f"job_{number}", "completed", 1)
     with recorded(tmp_path, fresh("Sales") | many | EACH_STATUS) as url:
-        ids = column(jobs(url), "Run")
-    assert len(ids) == MOST_LISTED
-    assert ids[:11] == BY_NEED[:11]
+        listed = ids(jobs(url))
+    assert len(listed) == MOST_LISTED
+    assert listed[:11] == BY_NEED[:11]
 
 
 def test_the_project_is_shown_where_there_is_more_than_one(tmp_path: Path) -> None:
@@ -145,13 +149,33 @@ def test_the_project_is_shown_where_there_is_more_than_one(tmp_path: Path) -> No
         with recorded(folder, samples | runs) as url:
             found = jobs(url)
             assert ("Project" in found["Runs"].rows[0]) == shown
-            assert "Runtime" not in found["Runs"].rows[0]
+    assert column(found, "Project") == ["Sales", "Clinic"]
+
+
+def test_the_runtime_is_shown_with_the_project_where_there_is_more_than_one(tmp_path: Path) -> None:
+    other = {key.replace('"eu"', '"us"').replace('"a"', '"b"'): value for key, value in fresh("Sales").items()}
+    with recorded(tmp_path, fresh("Sales") | other | ended("a", "completed", 1)) as url:
+        assert column(jobs(url), "Project") == ["Sales\neu"]
+
+
+def test_the_trigger_is_shown_where_it_differs_and_a_parent_is_marked(tmp_path: Path) -> None:
+    runs = ended("a", "completed", 1) | ended("b", "completed", 2)
+    child = {
+        key.replace('"schedule",parent_run_id=""', '"child",parent_run_id="a"') if 'run_id="b"' in key else key: value
+        for key, value in runs.items()
+    }
+    for samples, triggers in ((runs, []), (child, ["schedule", "child ↗"])):
+        folder = tmp_path / str(len(triggers))
+        folder.mkdir()
+        with recorded(folder, fresh("Sales") | samples) as url:
+            assert [str(row["Trigger"]) for row in jobs(url)["Runs"].rows if "Trigger" in row] == triggers
 
 
 def test_a_chosen_run_is_marked_and_one_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     runs = ended("a", "completed", 1) | ended("b", "completed", 2)
     with recorded(tmp_path, fresh("Sales") | runs) as url:
-        assert column(jobs(url, run="b"), " ") == ["", "➤"]
+        assert column(jobs(url, run="b"), "Run") == ["Welcome\na", "➤ Welcome\nb"]
+        assert column(jobs(url), "Run") == ["Welcome\na", "Welcome\nb"]
         assert "✔ completed" in str(jobs(url, run="b")["Chosen run"])
         assert "none: click a run" in str(jobs(url)["Chosen run"])
         gone = jobs(url, run="c")

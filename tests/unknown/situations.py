@@ -300,7 +300,7 @@ OTHER_PROJECT = {
     EXPORTER: HEAD | OF_THE_PROCESS,
 }
 
-ALERTS = frozenset({"Firing alerts", "Alerts"})
+ALERTS = frozenset({"Firing alerts", "Pages", "Tickets"})
 RECORDED = {
     LIVE_OPS: EVERY_PANEL[LIVE_OPS] - HEAD,
     HEALTH: EVERY_PANEL[HEALTH],
