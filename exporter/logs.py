@@ -3,7 +3,6 @@
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
 from typing import TextIO
 
 import structlog
@@ -56,18 +55,24 @@ def _traceback(logger: object, method: str, event: structlog.types.EventDict) ->
     elif isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["exception"] = "".join(_lines(traceback.TracebackException.from_exception(error))).rstrip()
+        event["exception"] = "\nwhich led to:\n\n".join(_told(each) for each in reversed(_chain(error))).rstrip()
     return event
 
 
-def _lines(told: traceback.TracebackException) -> Iterator[str]:
-    before = told.__cause__ or (None if told.__suppress_context__ else told.__context__)
-    if before is not None:
-        yield from _lines(before)
-        yield "\nwhich led to:\n\n"
-    yield "Traceback (most recent call last):\n"
-    yield from told.stack.format()
-    yield f"{told.exc_type.__qualname__ if told.exc_type else 'an error'}\n"
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those that led to it, each once, the newest first."""
+    chain = [error]
+    while True:
+        newest = chain[-1]
+        before = newest.__cause__ or (None if newest.__suppress_context__ else newest.__context__)
+        if before is None or any(before is each for each in chain):
+            return chain
+        chain.append(before)
+
+
+def _told(error: BaseException) -> str:
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    return f"Traceback (most recent call last):\n{lines}{type(error).__qualname__}\n"
 
 
 def _as_text(logger: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -4,6 +4,7 @@ Pure data: `config` reads it and `runtime` applies it. `presets/contract.yml` de
 format.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,11 +30,12 @@ class TimeFormat(_Section, frozen=True):
     def __post_init__(self) -> None:
         # A time whose parts are all different, none of which is a default.
         sample = datetime(2023, 11, 22, 13, 14, 15, tzinfo=UTC)
-        try:
+        again = None
+        with contextlib.suppress(ValueError):
             text = sample.strftime(self.format)
-            again = datetime.strptime(text, self.format)
-        except ValueError:
-            again = None
+            # 2017 has the same weekdays. Python 3.13 warns of formats without a year before it refuses them.
+            if text != sample.replace(year=2017).strftime(self.format):
+                again = datetime.strptime(text, self.format)
         if again is None or again.date() != sample.date() or again.hour not in (0, sample.hour):
             raise ValueError("format: expected a date and a time of day, such as %Y-%m-%d %H:%M")
 
