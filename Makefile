@@ -56,7 +56,7 @@ test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(QUICK_SERVERS:%=.servers
 
 # Each server is started once.
 .PHONY: test-servers
-test-servers: $(VENV)/.dev $(SERVERS:%=.servers/.%) ## Test each preset with its real server: Prefect, Dagster and Airflow (about three minutes)
+test-servers: $(VENV)/.dev $(SERVERS:%=.servers/.%) ## Test each preset with its real server: Prefect, Dagster and Airflow (about four minutes)
 	$(BIN)/pytest -n 2 --dist loadfile tests/servers
 
 .PHONY: test-current

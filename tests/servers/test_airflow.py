@@ -26,9 +26,6 @@ from tests.stack.programs import ROOT, free_port, running, server, spinner_expor
 
 DAGS = ROOT / "tests" / "servers" / "airflow_dags.py"
 
-RUNS = ("broken", "flaky", "mailing", "hanging", "hanging", "approval", "paused")
-"""The DAGs that are run, in this order; the second run of `hanging` waits for the first."""
-
 SETTLED = {
     "broken": {"load": "failed", "report": "upstream_failed", "archive": "skipped"},
     "flaky": {"call": "success", "remind": "up_for_retry"},
@@ -37,7 +34,7 @@ SETTLED = {
     "approval": {"approve": "awaiting_input", "delivery": "deferred"},
     "paused": {"write": None},
 }
-"""The task instances of the first run of each DAG when nothing moves any more."""
+"""The task instances of the first run of each DAG when nothing moves any more, in the order in which they begin."""
 
 STATES = {
     None: "pending",
@@ -88,8 +85,8 @@ class Airflow:
         path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}"
         self._client.patch(path, json={"new_state": "failed"}).raise_for_status()
 
-    def run(self, dag: str) -> str:
-        return str(self.post(f"/dags/{dag}/dagRuns", logical_date=None)["dag_run_id"])
+    def run(self, dag: str, run: str) -> None:
+        self.post(f"/dags/{dag}/dagRuns", logical_date=None, dag_run_id=run)
 
     def clear(self, dag: str, *, only_failed: bool) -> None:
         run = self.runs(dag)[0]["dag_run_id"]
@@ -175,8 +172,11 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         processor.wait(300)
         made = Airflow(url, home, scheduler)
         stack.callback(made.close)
-        for dag in RUNS:
-            made.run(dag)
+        for dag in SETTLED:
+            # The ids of DAG runs are unique only in their DAG.
+            made.run(dag, "first")
+        # It waits for the first one.
+        made.run("hanging", "second")
         settled(
             lambda: (
                 all(made.states(dag) == states for dag, states in SETTLED.items())
@@ -333,6 +333,20 @@ async def test_each_run_and_each_record_is_as_airflow_says(airflow: Airflow, exp
 
 
 @pytest.mark.timeout(600)
+async def test_what_a_run_works_on_are_the_task_instances_that_run(airflow: Airflow, exporter: Exporter) -> None:
+    await samples(exporter)
+    run = airflow.runs("hanging")[0]
+    (monitored,) = exporter.runtimes.values()
+    (project,) = monitored.store.project_ids()
+    snapshot = monitored.store.open_runs(project)[of(run)["run_id"]].snapshot
+    (record,) = [each async for page in monitored.client.records_in_flight(snapshot) for each in page.items]
+    told = airflow.instances(run)["wait"]
+    assert (record.id, record.step, record.attempts) == ("wait", "wait", told["try_number"])
+    started_at = datetime.fromisoformat(told["start_date"]).timestamp()
+    assert (record.started_at, record.step_started_at) == pytest.approx((started_at, started_at), abs=1e-5)
+
+
+@pytest.mark.timeout(600)
 async def test_pages_make_up_the_whole_lists(airflow: Airflow, config: Path) -> None:
     tree = yaml.safe_load(config.read_text())
     paging = yaml.safe_load((ROOT / "exporter/config/presets/airflow.yml").read_text())["runtime"]["resources"]["jobs"]
@@ -349,7 +363,9 @@ async def test_pages_make_up_the_whole_lists(airflow: Airflow, config: Path) -> 
 async def test_failed_task_instances_of_several_runs_are_read_from_one_list(
     airflow: Airflow, exporter: Exporter
 ) -> None:
-    runs = [airflow.run("paused") for _ in range(3)]
+    runs = ["second", "third", "fourth"]
+    for run in runs:
+        airflow.run("paused", run)
     await samples(exporter)
     for run in runs:
         airflow.fail("paused", run, "write")
