@@ -1,14 +1,18 @@
 """The counters of a spinner: starts, ends, records and durations. They only grow; `spinner` decides what to count."""
 
 import bisect
+import math
 from collections.abc import Iterable
 
 import msgspec
 
 from exporter.status import Status
 
-DURATION_BUCKETS = tuple(map(float, (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)))
-"""Upper bounds in seconds. Runs and queues take from seconds to a day; each bound is two to three times the last."""
+QUEUE_BUCKETS = tuple(map(float, (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400)))
+"""Upper bounds in seconds. Runs wait from seconds to a day; each bound is two to three times the last."""
+
+DURATION_BUCKETS = tuple(sorted({*QUEUE_BUCKETS, 900.0, 1200.0, 2700.0, 5400.0, 10800.0, 21600.0}))
+"""The same, with twice as many from 10 minutes to 12 hours, where most runs are and a change by a half must show."""
 
 ENDED = tuple(status for status in Status if status.ended)
 
@@ -31,6 +35,21 @@ class Histogram(msgspec.Struct):
         size = len(self.buckets) + 1
         self.counts = self.counts or [0] * size
         self.exemplars = self.exemplars or [None] * size
+
+    def with_buckets(self, buckets: tuple[float, ...]) -> "Histogram":
+        """Return the same observations with other buckets.
+
+        Each counts in the lowest bucket that is certain to contain it: buckets with a bound of before keep their value,
+        and the others can only be too low, which no increase shows.
+        """
+        if buckets == self.buckets:
+            return self
+        other = Histogram(buckets, total=self.total)
+        for bound, count in zip((*self.buckets, math.inf), self.counts, strict=True):
+            other.counts[bisect.bisect_left(buckets, bound)] += count
+        for exemplar in filter(None, self.exemplars):
+            other.exemplars[bisect.bisect_left(buckets, exemplar[1])] = exemplar
+        return other
 
     def observe(self, observations: Iterable[Observation]) -> None:
         """Count observations."""
@@ -56,6 +75,11 @@ class Counters(msgspec.Struct):
     failed_records: int | None = None
     """The same."""
     durations: Histogram = msgspec.field(default_factory=Histogram)
-    queue_times: Histogram = msgspec.field(default_factory=Histogram)
+    queue_times: Histogram = msgspec.field(default_factory=lambda: Histogram(QUEUE_BUCKETS))
     last_start_at: float | None = None
     last_success_at: float | None = None
+
+    def __post_init__(self) -> None:
+        # A state file can be of a version with other buckets.
+        self.durations = self.durations.with_buckets(DURATION_BUCKETS)
+        self.queue_times = self.queue_times.with_buckets(QUEUE_BUCKETS)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from exporter.runs.counters import DURATION_BUCKETS
+from exporter.runs.counters import DURATION_BUCKETS, QUEUE_BUCKETS
 from tests.builders import RUNTIME
 from tests.metrics.test_exposition import Samples
 
@@ -108,6 +108,9 @@ class Project:
             del self.changes[place]
 
 
+BUCKETS = {"spinner_run_finished_duration_seconds": DURATION_BUCKETS, "spinner_run_queue_seconds": QUEUE_BUCKETS}
+
+
 class Truth:
     """What the counters must show."""
 
@@ -124,16 +127,16 @@ class Truth:
             self.add("spinner_runs_finished_total", project, spinner, 0, status=status)
         for state in ("completed", "failed"):
             self.add("spinner_records_processed_total", project, spinner, 0, state=state)
-        for name in ("spinner_run_finished_duration_seconds", "spinner_run_queue_seconds"):
+        for name, buckets in BUCKETS.items():
             self.add(f"{name}_count", project, spinner, 0)
             self.add(f"{name}_sum", project, spinner, 0)
-            for bound in (*DURATION_BUCKETS, float("inf")):
+            for bound in (*buckets, float("inf")):
                 self.add(f"{name}_bucket", project, spinner, 0, le=_bound(bound))
 
     def observe(self, name: str, project: str, spinner: str, value: float) -> None:
         self.add(f"{name}_count", project, spinner)
         self.add(f"{name}_sum", project, spinner, value)
-        for bound in (*DURATION_BUCKETS, float("inf")):
+        for bound in (*BUCKETS[name], float("inf")):
             if value <= bound:
                 self.add(f"{name}_bucket", project, spinner, le=_bound(bound))
 
