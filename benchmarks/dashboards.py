@@ -25,6 +25,7 @@ import yaml
 from dashboards.__main__ import DASHBOARDS, DIST
 from dashboards.capacity import ALL_PROJECTS
 from dashboards.queries import RULES
+from exporter.runs.counters import DURATION_BUCKETS
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import program, prometheus
 
@@ -407,6 +408,14 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             each
             for state, share in (("completed", 0.97), ("failed", 0.03))
             for each in recorded(spinners, lambda at, share=share: busy(at) * share, 300, weeks, f'state="{state}"')
+        ],
+    )
+    yield (
+        "project_spinner:spinner_run_finished_duration_seconds_bucket:increase1h",
+        [
+            each
+            for number, bound in enumerate((*DURATION_BUCKETS, math.inf), start=1)
+            for each in recorded(spinners, lambda at, share=number: busy(at) * share, 300, weeks, f'le="{bound}"')
         ],
     )
     yield (

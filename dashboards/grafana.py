@@ -47,6 +47,24 @@ _OPTION_KEYS = {
     "showThresholdMarkers": "an option of gauges, which grafanalib writes for bar gauges too",
 }
 
+_HEATMAP_KEYS = {
+    "cards": "of the old heat map; now options",
+    "dataFormat": "of the old heat map; the format of the query says it",
+    "heatmap": "of the old heat map",
+    "hideZeroBuckets": "of the old heat map; now options.filterValues",
+    "highlightCards": "of the old heat map",
+    "legend": "of the old heat map; now options.legend",
+    "reverseYBuckets": "of the old heat map; now options.yAxis.reverse",
+    "tooltip": "of the old heat map; now options.tooltip",
+    "xAxis": "of the old heat map",
+    "xBucketNumber": "of the old heat map",
+    "xBucketSize": "of the old heat map",
+    "yAxis": "of the old heat map; now options.yAxis",
+    "yBucketBound": "of the old heat map",
+    "yBucketNumber": "of the old heat map",
+    "yBucketSize": "of the old heat map",
+}
+
 _CUSTOM_KEYS = {
     "displayMode": "replaced by cellOptions",
 }
@@ -144,6 +162,8 @@ def as_json(board: core.Dashboard) -> str:
 
 def _correct_panel(panel: dict[str, Any]) -> None:
     _remove(panel, _PANEL_KEYS)
+    if panel["type"] == "heatmap":
+        _remove(panel, _HEATMAP_KEYS)
     _remove(panel, {key: reason for key, reason in _FALSE_PANEL_KEYS.items() if not panel[key]})
     _remove(panel.get("options", {}), _OPTION_KEYS)
     config = panel["fieldConfig"]

@@ -195,7 +195,7 @@ RUNS = table(
         instant_query(place_if_several()),
     ],
     [
-        Column("place", "Project", least_width=78, wrap=True),
+        Column("place", "Project", width=110, wrap=True),
         Column("run", "Run", least_width=150, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",

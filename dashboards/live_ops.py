@@ -264,7 +264,7 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str) -> core.Panel:
                 coloured=True,
                 mappings=[value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN)})],
             ),
-            Column("alertname", "Alert", least_width=205, links=[("Runbook", RUNBOOK, False)]),
+            Column("alertname", "Alert", width=205, links=[("Runbook", RUNBOOK, False)]),
             Column(
                 "place",
                 "Of",

@@ -17,6 +17,7 @@ from dashboards.style import (
     GREEN,
     GREY,
     PRODUCT_URL,
+    PURPLE,
     RED,
     RUNBOOKS_URL,
     TAG,
@@ -350,6 +351,32 @@ def bar_gauge(
     )
 
 
+def heat_map(panel: Panel, query: Query, *, unit: str, empty: str) -> core.Panel:
+    """Show how many observations each bucket of a histogram has over time; the query returns one series per `le`."""
+    return core.Heatmap(
+        **_common(panel, [dataclasses.replace(query, format="heatmap")]),
+        extraJson=extra(
+            defaults={"thresholds": thresholds(TEXT), "noValue": empty, "custom": {"hideFrom": _SHOWN_EVERYWHERE}},
+            options={
+                "calculate": False,
+                # The same order in both themes: more is further from the background.
+                "color": {"mode": "opacity", "fill": BLUE, "scale": "exponential", "exponent": 0.5, "steps": 64},
+                "rowsFrame": {"layout": "auto", "value": "Runs"},
+                "filterValues": {"le": 1e-9},
+                "yAxis": {"axisPlacement": "left", "reverse": False, "unit": UNITS[unit]},
+                "cellGap": 1,
+                "cellValues": {"unit": UNITS["count"], "decimals": 0},
+                "showValue": "never",
+                "legend": {"show": False},
+                "tooltip": {"mode": "single", "yHistogram": True, "showColorScale": False},
+            },
+        ),
+    )
+
+
+_SHOWN_EVERYWHERE = {"legend": False, "tooltip": False, "viz": False}
+
+
 def state_timeline(
     panel: Panel,
     query: Query,
@@ -451,12 +478,23 @@ def dashboard(
         schemaVersion=SCHEMA_VERSION,
         graphTooltip=core.GRAPH_TOOLTIP_MODE_SHARED_CROSSHAIR,
         templating=core.Templating([_datasource(), *variables]),
-        annotations=core.Annotations([ALERT_ANNOTATIONS, *annotations]),
+        annotations=core.Annotations([ALERT_ANNOTATIONS, DEPLOYS, *annotations]),
         links=[
             core.DashboardLink(title="Spinners", tags=[TAG], asDropdown=False, includeVars=True, keepTime=False),
         ],
         panels=list(panels),
     )
+
+
+DEPLOYS: dict[str, Any] = {
+    "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+    "enable": True,
+    "hide": False,
+    "iconColor": PURPLE,
+    "name": "Deploys",
+    "target": {"type": "tags", "tags": ["deploy"], "matchAny": False, "limit": 100},
+}
+"""Annotations with the tag `deploy`, which a pipeline writes through Grafana's API."""
 
 
 def query_variable(

@@ -5,6 +5,7 @@ from dashboards.panels import (
     GridPos,
     Panel,
     dashboard,
+    heat_map,
     instant_query,
     project_variable,
     range_query,
@@ -15,7 +16,7 @@ from dashboards.panels import (
     text_variable,
     time_series,
 )
-from dashboards.queries import PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series, while_read
+from dashboards.queries import BY_RUN, PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series, while_read
 from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, PURPLE, RED, TEXT, thresholds
 
 UID = "spinner-health"
@@ -24,6 +25,14 @@ THIS_SPINNER = (
     f"/d/{UID}?${{datasource:queryparam}}&${{runtime:queryparam}}&${{project:queryparam}}&${{objective:queryparam}}"
     "&var-spinner=${__data.fields.spinner:percentencode}&${__url_time_range}"
 )
+
+JOBS = (
+    "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}"
+    "&var-run=${__data.fields.run_id:percentencode}"
+)
+
+MOST_FAILED = 100
+"""Rows of the table of failed runs, so that one can page through it."""
 
 WORSE = 0.2
 """A relative change from which on a duration is shown in orange."""
@@ -41,6 +50,7 @@ RATE = series("project_spinner:spinner_records_processed:rate1h", PROJECT, SPINN
 STATE_RATE = series("project_spinner_state:spinner_records_processed:rate1h", PROJECT, SPINNER)
 FAILED_RATE = series("project_spinner_state:spinner_records_processed:rate1h", PROJECT, SPINNER, 'state="failed"')
 STEPS = series("project_spinner_step:spinner_run_failures:ratio", PROJECT, SPINNER)
+BY_DURATION = series("project_spinner:spinner_run_finished_duration_seconds_bucket:increase1h", PROJECT, SPINNER)
 FINISHED = series("project_spinner_status:spinner_runs_finished:increase1h", PROJECT, SPINNER)
 
 
@@ -183,6 +193,46 @@ THROUGHPUT = time_series(
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 
+DURATION_MAP = heat_map(
+    Panel(
+        10,
+        "Run durations",
+        "How many runs ended with which duration. Two bands are two kinds of runs; a band that moves up is a spinner "
+        "that became slower. Between 10 minutes and 4 hours, a bucket begins a third to a half above the one before.",
+        GridPos(x=0, y=22, w=24, h=9),
+    ),
+    range_query(f"sum by (le) (sum_over_time({BY_DURATION}[$__interval:1h] offset -30m))", "{{le}}", min_step="1h"),
+    unit="duration",
+    empty="? No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
+)
+
+FAILED_RUN = series("spinner_run_status", PROJECT, 'status="failed"')
+
+FAILED_RUNS = table(
+    Panel(
+        11,
+        "Failed runs of the week",
+        f"Runs of the selected projects that failed within seven days, the newest {MOST_FAILED} at most. Click a run "
+        "to choose it on Jobs; if it ended longer than the retention ago, Jobs says that it is no longer reported: the "
+        "product's own pages have it.",
+        GridPos(x=0, y=41, w=24, h=9),
+    ),
+    [
+        # When it was first seen as failed. The value of a series that is looked up every ten minutes, because all
+        # samples of a week are too many.
+        instant_query(f"topk({MOST_FAILED}, {BY_RUN} (min_over_time(timestamp({FAILED_RUN})[1w:10m]))) * 1000")
+    ],
+    [
+        Column("runtime", "Runtime", wrap=True),
+        Column("project", "Project", wrap=True),
+        Column("spinner", "Spinner", wrap=True, least_width=130),
+        Column("run_id", "Run", wrap=True, least_width=150, links=[("Show this run", JOBS, False)]),
+        Column("Value", "Failed before", "time", width=130),
+    ],
+    empty="? No failed run is known of the last seven days",
+    sort=("Value", True),
+)
+
 NOT_FAILED = 'status!="failed"'
 EACH = "runtime, project, spinner"
 
@@ -206,7 +256,7 @@ SPINNERS = table(
         "The last day of each spinner of the selected projects, those that became slower than a week earlier first. "
         "Error budget is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
         "Click a spinner to choose it.",
-        GridPos(x=0, y=22, w=24, h=10),
+        GridPos(x=0, y=31, w=24, h=10),
     ),
     [
         instant_query(f"{MEAN} / {MEAN_BEFORE} - 1"),
@@ -267,7 +317,19 @@ DASHBOARD = dashboard(
     UID,
     "Spinner health",
     "One spinner over weeks: duration, seconds per record and failures, before and after a change. Select a spinner.",
-    [DURATION_CHANGE, RECORD_CHANGE, FAILURE_RATIO, RUNS, DURATIONS, PER_RECORD, BY_STEP, THROUGHPUT, SPINNERS],
+    [
+        DURATION_CHANGE,
+        RECORD_CHANGE,
+        FAILURE_RATIO,
+        RUNS,
+        DURATIONS,
+        PER_RECORD,
+        BY_STEP,
+        THROUGHPUT,
+        DURATION_MAP,
+        SPINNERS,
+        FAILED_RUNS,
+    ],
     variables=[
         runtime_variable(),
         project_variable(),

@@ -212,6 +212,7 @@ _PANELS: dict[str, Callable[[Page, Mapping[str, Any], Sequence[Sequence[Series]]
     "bargauge": _stat,
     "table": _table,
     "timeseries": _graph,
+    "heatmap": _graph,
     "state-timeline": _graph,
     "barchart": _hours,
 }

@@ -120,6 +120,48 @@ def test_a_table_with_pages_has_them_in_every_version_of_grafana(uid: str, panel
         assert panel["options"]["perPage"]
 
 
+@pytest.mark.parametrize("uid", DASHBOARDS)
+def test_a_dashboard_shows_deployments(uid: str) -> None:
+    """Those of the curl command in docs/dashboards.md."""
+    (deploys,) = (each for each in BOARDS[uid]["annotations"]["list"] if each["name"] == "Deploys")
+    assert deploys["datasource"] == {"type": "grafana", "uid": "-- Grafana --"}
+    assert deploys["enable"]
+    assert deploys["target"]["type"] == "tags"
+    (tag,) = deploys["target"]["tags"]
+    assert f'{{"tags": ["{tag}"]' in (ROOT / "docs" / "dashboards.md").read_text()
+
+
+def test_the_heat_map_has_recorded_buckets_that_are_not_counted_again() -> None:
+    (panel,) = (panel for panel in BOARDS["spinner-health"]["panels"] if panel["type"] == "heatmap")
+    (target,) = panel["targets"]
+    assert (target["format"], target["legendFormat"]) == ("heatmap", "{{le}}")
+    assert not panel["options"]["calculate"], "it is for values that are not in buckets yet"
+    assert not {"dataFormat", "yAxis", "cards"} & panel.keys(), "keys of the heat map of Grafana 8"
+
+
+def test_a_failed_run_links_to_jobs_with_the_run_chosen() -> None:
+    (panel,) = (panel for panel in BOARDS["spinner-health"]["panels"] if panel["title"] == "Failed runs of the week")
+    links = [url for url in urls(panel) if "/d/spinner-jobs?" in url]
+    assert [re.search(r"var-run=(.*)$", url)[1] for url in links] == ["${__data.fields.run_id:percentencode}"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_no_table_scrolls_sideways_at_1000_pixels(uid: str, panel: dict[str, Any]) -> None:
+    """Grafana divides what fixed columns leave among the others, and does not make up for one that needs more."""
+    if panel["type"] != "table":
+        return
+    grid = panel["gridPos"]["w"]
+    width = (1000 - 32 - 8 * 23) / 24 * grid + 8 * (grid - 1) - 2  # 8 pixels between columns, and the border
+    columns = [
+        {each["id"]: each["value"] for each in override["properties"]} for override in panel["fieldConfig"]["overrides"]
+    ]
+    shown = [each for each in columns if not each.get("custom.hidden")]
+    fixed = sum(each.get("custom.width", 0) for each in shown)
+    others = [each.get("custom.minWidth", 50) for each in shown if "custom.width" not in each]
+    needed = fixed + sum(max(least, (width - fixed) / len(others)) for least in others)
+    assert needed <= width + 1, f"{needed:.0f} of {width:.0f} pixels"
+
+
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
     (panel,) = (panel for panel in BOARDS["spinner-capacity"]["panels"] if panel["title"] == "Plan usage")
     assert panel["fieldConfig"]["defaults"]["custom"]["axisSoftMax"] == 1

@@ -624,6 +624,26 @@ def test_pages_and_tickets_are_apart_and_say_what_they_are_about(tmp_path: Path)
     check(tmp_path, HEALTHY | WATCHDOG | ticket, {pages: none, tickets: shown, of_other_project: {}})
 
 
+def test_a_run_that_failed_within_the_week_is_listed_after_its_series_has_ended(tmp_path: Path) -> None:
+    (failed,) = expressions("spinner-health", "Failed runs of the week")
+    run = 'runtime="shop", project="Clinic", spinner="Recall", run_id="{}"'
+    series = {
+        f'spinner_run_status{{{run.format("old")}, status="failed"}}': "_x25 1x15 stale",
+        f'spinner_run_status{{{run.format("new")}, status="failed"}}': "_x51 1x9",
+        f'spinner_run_status{{{run.format("fine")}, status="completed"}}': "1x60",
+    }
+    listed = {f"{{{run.format('old')}}}": 30 * 60_000.0, f"{{{run.format('new')}}}": 60 * 60_000.0}
+    check(tmp_path, series, {failed: listed, interpolate(failed, {"project": "Sales"}): {}})
+
+
+def test_the_heat_map_sums_the_hours_of_a_step(tmp_path: Path) -> None:
+    (query,) = expressions("spinner-health", "Run durations")
+    record = "project_spinner:spinner_run_finished_duration_seconds_bucket:increase1h"
+    labels = 'runtime="shop", project="Clinic", spinner="Recall", le="900.0"'
+    of_two_hours = interpolate(query, {"__interval": "7200s"})
+    check(tmp_path, {f"{record}{{{labels}}}": "1x30 2x30"}, {of_two_hours: {'{le="900.0"}': 3}})
+
+
 def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(tmp_path: Path) -> None:
     """The hours are recorded at minutes 0 and 60: 30 runs completed, and 10 failed."""
     failed = FINISHED.replace("}", ', spinner="Recall"}')

@@ -22,6 +22,7 @@ EMPTY_BY_DESIGN = {
     "spinner-health/Run duration change": "there are no data of last week",
     "spinner-health/Record time change": "there are no data of last week",
     "spinner-health/All spinners/A": "there are no data of last week",
+    "spinner-health/Failed runs of the week": "no run failed",
     "spinner-health/Run duration/median one week earlier": "there are no data of last week",
     "spinner-capacity/Growth of runs": "there are no data of last month",
     "spinner-capacity/Growth of records": "there are no data of last month",
