@@ -628,11 +628,11 @@ def test_a_run_that_failed_within_the_week_is_listed_after_its_series_has_ended(
     (failed,) = expressions("spinner-health", "Failed runs of the week")
     run = 'runtime="shop", project="Clinic", spinner="Recall", run_id="{}"'
     series = {
-        f'spinner_run_status{{{run.format("old")}, status="failed"}}': "_x25 1x15 stale",
+        f'spinner_run_status{{{run.format("old")}, status="failed"}}': "_x25 1x20 stale",
         f'spinner_run_status{{{run.format("new")}, status="failed"}}': "_x51 1x9",
         f'spinner_run_status{{{run.format("fine")}, status="completed"}}': "1x60",
     }
-    listed = {f"{{{run.format('old')}}}": 30 * 60_000.0, f"{{{run.format('new')}}}": 60 * 60_000.0}
+    listed = {f"{{{run.format('old')}}}": 40 * 60_000.0, f"{{{run.format('new')}}}": 60 * 60_000.0}
     check(tmp_path, series, {failed: listed, interpolate(failed, {"project": "Sales"}): {}})
 
 
