@@ -172,6 +172,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         processor.wait(300)
         made = Airflow(url, home, scheduler)
         stack.callback(made.close)
+        # A task that hangs would outlive its worker.
+        stack.callback(made.goes_on, "go")
         for dag in SETTLED:
             # The ids of DAG runs are unique only in their DAG.
             made.run(dag, "first")
