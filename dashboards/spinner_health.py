@@ -227,7 +227,7 @@ FAILED_RUNS = table(
         Column("project", "Project", wrap=True),
         Column("spinner", "Spinner", wrap=True, least_width=130),
         Column("run_id", "Run", wrap=True, least_width=150, links=[("Show this run", JOBS, False)]),
-        Column("Value", "Failed before", "time", width=130),
+        Column("Value", "Failed before", "time", align="left", least_width=110),
     ],
     empty="? No failed run is known of the last seven days",
     sort=("Value", True),
