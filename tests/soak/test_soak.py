@@ -37,7 +37,18 @@ async def test_after_two_days_in_which_everything_goes_wrong_each_counter_is_exa
 
 
 GOOD = Day(
-    1, "", 8000, wrong=[], memory=250, files=11, objects=300_000, stores=4, series=26_000, state=30.0, scrape=50.0
+    1,
+    "nothing",
+    8000,
+    wrong=[],
+    memory=250,
+    files=11,
+    objects=300_000,
+    blocks=900_000,
+    stores=4,
+    series=26_000,
+    state=30.0,
+    scrape=50.0,
 )
 
 
@@ -45,9 +56,10 @@ GOOD = Day(
 def test_a_bound_that_is_exceeded_is_named_with_what_to_look_at(bound: object) -> None:
     worse = {
         "wrong counters": {"wrong": ["spinner_runs_started_total"]},
-        "memory in MB": {"memory": 290.0},
+        "memory in MB": {"memory": 301.0},
         "open files": {"files": 12},
         "objects": {"objects": 350_000},
+        "blocks": {"blocks": 1_000_000},
         "stores": {"stores": 8},
         "series": {"series": 40_000},
         "state file in MB": {"state": 40.0},
