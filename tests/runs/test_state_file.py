@@ -1,6 +1,8 @@
 """The state file: a restart changes nothing that is shown, and with an unusable file only the counters are lost."""
 
 import asyncio
+import itertools
+import math
 import os
 import shutil
 import sqlite3
@@ -770,10 +772,22 @@ def test_what_an_earlier_release_of_this_version_saved_is_saved_again_with_the_s
         assert lost(msgspec.msgpack.decode(value), msgspec.msgpack.decode(again)) == []
 
 
+def buckets(histogram: dict[str, Any]) -> dict[float, int]:
+    """The values of a histogram's buckets by their upper bound, as they are exposed."""
+    return dict(zip((*histogram["buckets"], math.inf), itertools.accumulate(histogram["counts"]), strict=True))
+
+
 def lost(before: Any, now: Any) -> list[str]:
     """The keys and values of `before` that `now` does not have. A new key with a default loses nothing."""
     if not isinstance(before, dict):
         return [] if now == before else [f"{now!r} instead of {before!r}"]
+    if "buckets" in before:
+        # A version may have more buckets; those of before keep their values.
+        values, kept = buckets(now), buckets(before)
+        before, now = before | {"buckets": kept}, now | {"buckets": {bound: values[bound] for bound in kept}}
+        for each in (before, now):
+            each["exemplars"] = [exemplar for exemplar in each["exemplars"] if exemplar is not None]
+            del each["counts"]
     missing = [key for key in before if key not in now and key not in NO_LONGER_SAVED]
     return missing + [each for key in now.keys() & before.keys() for each in lost(before[key], now[key])]
 

@@ -273,6 +273,16 @@ def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter:
         assert as_read(receiver, both.first(receiver)).count("and 25 more") == 2
 
 
+@pytest.mark.parametrize("receiver", OURS)
+def test_the_description_of_a_single_run_is_not_cut(alertmanager: Alertmanager, receiver: str) -> None:
+    """It says what the threshold was learned from, and at its end what the run works on."""
+    alert = stall(spinner=f"Alone in {receiver}")
+    at_work = " 1 record is at work, the oldest for 20m 0s at step 2 Send. One last began or went on 20m 0s ago."
+    alert["annotations"]["description"] += at_work
+    assert len(alert["annotations"]["description"]) > 300
+    assert alert["annotations"]["description"] in as_read(receiver, alertmanager.send(alert).first(receiver))
+
+
 def test_alerts_with_different_summaries_each_show_theirs(alertmanager: Alertmanager) -> None:
     meters = [example("SpinnerPlanLimitReached") for _ in range(3)]
     for meter, alert in zip(("jobs & <!here>", "records", "calls"), meters, strict=True):
