@@ -245,15 +245,21 @@ TIMELINE = state_timeline(
 )
 
 
-def alerts(panel: Panel, severity: str, sign: str, colour: str) -> core.Panel:
-    """Return the table of the firing alerts with a severity."""
+def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) -> core.Panel:
+    """Return the table of the firing alerts with a severity.
+
+    `none` is a sample if it is good that there are none: while a page is firing, what opens a ticket may be unknown.
+    """
     matcher = equals("severity", severity)
     since = f"max by ({ALERT_LABELS}) ({series('ALERTS_FOR_STATE', FIRING_NOW[1], matcher, *SELECTED_ALERTS)})"
-    none = f'label_replace({nothing_fires(matcher)}, "mark", "none", "", "")'
+    marked = [
+        f'label_replace({each}, "mark", "{mark}", "", "")'
+        for each, mark in ((none, "none"), (nothing_fires(matcher), "besides"))
+    ]
     return table(
         panel,
         [
-            instant_query(f"{placed(firing(matcher))} or {none}"),
+            instant_query(f"{placed(firing(matcher))} or ({' or on () '.join(marked)})"),
             instant_query(placed(f"({since} and on ({ALERT_LABELS}) {firing(matcher)}) * 1000")),
         ],
         [
@@ -262,7 +268,9 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str) -> core.Panel:
                 " ",
                 width=65,
                 coloured=True,
-                mappings=[value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN)})],
+                mappings=[
+                    value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN), "besides": ("none", GREY)})
+                ],
             ),
             Column("alertname", "Alert", width=205, links=[("Runbook", RUNBOOK, False)]),
             Column(
@@ -302,6 +310,7 @@ PAGES = alerts(
     "page",
     "✖ page",
     RED,
+    none=nothing_fires(equals("severity", "page")),
 )
 
 TICKETS = alerts(
@@ -315,6 +324,7 @@ TICKETS = alerts(
     "ticket",
     "▲ ticket",
     ORANGE,
+    none=nothing_fires(),
 )
 
 STEPS = bar_gauge(
