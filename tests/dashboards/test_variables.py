@@ -134,7 +134,8 @@ def test_a_link_carries_the_id_whole_and_keeps_what_is_selected(uid: str) -> Non
         "refreshes": [{name: [value] for name, value in selection.items()}],
         "links": list(urls(board["panels"])),
     }
-    tasks = [task | {"row": dict.fromkeys(("run_id", "record_id", "parent_run_id"), run_id)} for run_id in IDS]
+    ids = ("run_id", "record_id", "parent_run_id")
+    tasks = [task | {"row": dict.fromkeys(ids, run_id) | {"alertname": "SpinnerRunStalled"}} for run_id in IDS]
     for run_id, (answer,) in zip(IDS, grafana(*tasks, board=board), strict=True):
         assert answer["links"]
         for link in answer["links"]:
@@ -143,7 +144,9 @@ def test_a_link_carries_the_id_whole_and_keeps_what_is_selected(uid: str) -> Non
 
 def check(link: SplitResult, run_id: str, selection: Mapping[str, str]) -> None:
     assert not link.fragment, link
-    if link.hostname:
+    if link.hostname == "runbooks.example.com":
+        assert link.path == "/SpinnerRunStalled.md", link
+    elif link.hostname:
         assert link.hostname == "p.example.com"
         ids = [unquote(part) for part in (*link.path.split("/"), link.query.partition("=")[2])]
         assert run_id in ids, link
