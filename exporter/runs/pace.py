@@ -54,11 +54,12 @@ Records that hang are in progress. If none is, the runtime mostly holds them bac
 But what hands them out can be dead as well, and the labelled histories have no such stall.
 """
 
-HELD_BACK_WORKED = 2.0
-"""Times what the run has worked before for which it may be held back, if that is longer.
+HELD_BACK_WORKED, HELD_BACK_MOST = 2.0, 6.0
+"""Times what the run has worked before for which it may be held back if that is longer, and times the floor at most.
 
-Of a gate that opens and closes only the first opening is known then, and a closing is of the same order: a quota is
-exhausted in minutes and returns in minutes, a day's work is followed by a night.
+Of a gate that opens and closes only the first opening is known then, and a closing is of the same order: a quota that
+is exhausted in half an hour returns within an hour. A night follows a day's work in the same way, but then a dispatcher
+that has died would be found in the morning: the first night of a spinner pages.
 """
 
 HELD_BACK_SEEN = 2
@@ -418,7 +419,8 @@ class RunPace(msgspec.Struct, gc=False):
             seconds, basis = max(BEYOND_BELIEF * seconds, STRAGGLER_LEAST * policy.stall_floor), "last records"
         elif is_held_back and self._held_back < HELD_BACK_SEEN:
             ticket = seconds
-            held_back = max(HELD_BACK * policy.stall_floor, HELD_BACK_WORKED * self._spent)
+            held_back = min(HELD_BACK_WORKED * self._spent, HELD_BACK_MOST * policy.stall_floor)
+            held_back = max(HELD_BACK * policy.stall_floor, held_back)
             seconds, basis = max((seconds, basis), (held_back, "held back"), key=_seconds)
         if seconds > policy.stall_ceiling:
             seconds, basis = policy.stall_ceiling, "ceiling"
