@@ -8,12 +8,14 @@ from pathlib import Path
 
 from benchmarks import connections, healthcheck, scrape, sync
 from benchmarks.table import machine, save, show
+from exporter import logs
 
 GROUPS = {"connections": connections.rows, "healthcheck": healthcheck.rows, "scrape": scrape.rows, "sync": sync.rows}
 RESULTS = Path("dist/benchmarks.json")
 
 
 def main() -> None:
+    logs.configure("warn", "logfmt")
     print(", ".join(f"{name} {value}" for name, value in machine().items()), end="\n\n")
     rows = [row for name in sys.argv[1:] or GROUPS for row in GROUPS[name]()]
     show(rows)

@@ -24,6 +24,7 @@ import msgspec
 
 from benchmarks.table import Row, mb, medians, ms
 from benchmarks.upstream import LIMIT, running
+from exporter import logs
 from exporter.config import load
 from exporter.runtime import wire
 from exporter.service import Exporter
@@ -316,4 +317,6 @@ def _process(url: str, **settings: str) -> Iterator[int]:
 
 
 if __name__ == "__main__":
+    # On standard error: the figures are read from standard output.
+    logs.configure("warn", "logfmt")
     asyncio.run(_measure_memory(sys.argv[1], int(sys.argv[2])))
