@@ -246,20 +246,13 @@ TIMELINE = state_timeline(
 
 
 def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) -> core.Panel:
-    """Return the table of the firing alerts with a severity.
-
-    `none` is a sample if it is good that there are none: while a page is firing, what opens a ticket may be unknown.
-    """
+    """Return the table of the firing alerts with a severity; `none` is a sample with a `mark` if there are none."""
     matcher = equals("severity", severity)
     since = f"max by ({ALERT_LABELS}) ({series('ALERTS_FOR_STATE', FIRING_NOW[1], matcher, *SELECTED_ALERTS)})"
-    marked = [
-        f'label_replace({each}, "mark", "{mark}", "", "")'
-        for each, mark in ((none, "none"), (nothing_fires(matcher), "besides"))
-    ]
     return table(
         panel,
         [
-            instant_query(f"{placed(firing(matcher))} or ({' or on () '.join(marked)})"),
+            instant_query(f"{placed(firing(matcher))} or ({none})"),
             instant_query(placed(f"({since} and on ({ALERT_LABELS}) {firing(matcher)}) * 1000")),
         ],
         [
@@ -294,7 +287,12 @@ def placed(alerts: str) -> str:
     runtime = f'label_replace({alerts}, "whose", "$1", "runtime", "(.+)")'
     whose = f'label_replace({runtime}, "whose", "$1", "project", "(.+)")'
     place = f'label_replace(label_join({whose}, "place", "\\n", "whose", "spinner"), "place", "$1", "place", "(.*)\\n")'
-    return f'label_replace({place}, "mark", "firing", "", "")'
+    return marked(place, "firing")
+
+
+def marked(expression: str, mark: str) -> str:
+    """Add the label `mark`."""
+    return f'label_replace({expression}, "mark", "{mark}", "", "")'
 
 
 RUNBOOK = "${runbooks_url}/${__data.fields.alertname:percentencode}.md"
@@ -310,7 +308,7 @@ PAGES = alerts(
     "page",
     "✖ page",
     RED,
-    none=nothing_fires(equals("severity", "page")),
+    none=marked(nothing_fires(equals("severity", "page")), "none"),
 )
 
 TICKETS = alerts(
@@ -324,7 +322,8 @@ TICKETS = alerts(
     "ticket",
     "▲ ticket",
     ORANGE,
-    none=nothing_fires(),
+    # While a page is firing, what opens a ticket may be unknown: that there are none is not good then.
+    none=f"{marked(nothing_fires(), 'none')} or on () {marked(nothing_fires(equals('severity', 'ticket')), 'besides')}",
 )
 
 STEPS = bar_gauge(
