@@ -1,5 +1,6 @@
 """The preset `dagster` with a real Dagster, which `make test-all` installs into its own environment."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -31,7 +32,20 @@ class Dagster:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.strip()
 
-    def start(self, job: str) -> subprocess.Popen[bytes]:
+    @contextlib.contextmanager
+    def in_progress(self, job: str) -> Iterator[None]:
+        """Run a job whose last steps wait until the end of the block; then it must succeed."""
+        self.continue_file.unlink(missing_ok=True)
+        started = self._start(job)
+        try:
+            yield
+            self.continue_file.touch()
+            assert started.wait(60) == 0
+        finally:
+            started.kill()
+            started.wait()
+
+    def _start(self, job: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [self._python, JOBS, job],
             env=self.environ,
@@ -95,8 +109,7 @@ async def samples(exporter: Exporter) -> dict[tuple[str, ...], float]:
 async def test_runs_steps_and_failures_are_shown(dagster: Dagster, exporter: Exporter) -> None:
     dagster.run("reminders")
     dagster.run("queue")
-    in_progress = dagster.start("reports")
-    try:
+    with dagster.in_progress("reports"):
         # Dagster stores a run's status and its steps separately, and does not read both at the same time. Before the
         # step that waits, another one runs for a moment.
         expected = [("spinner_runs", "reports", "running")]
@@ -121,12 +134,6 @@ async def test_runs_steps_and_failures_are_shown(dagster: Dagster, exporter: Exp
         assert shown["spinner_runs", "reports", "running"] == 1
         assert shown["spinner_runs", "reports", "queued"] == 1
         assert shown["spinner_run_records", "reports", "completed"] == 1
-
-        dagster.continue_file.touch()
-        assert in_progress.wait(60) == 0
-    finally:
-        in_progress.kill()
-        in_progress.wait()
     shown = await samples(exporter)
     assert shown["spinner_runs_finished_total", "reports", "completed"] == 1
     assert shown["spinner_records_processed_total", "reports", "completed"] == 2
@@ -135,9 +142,7 @@ async def test_runs_steps_and_failures_are_shown(dagster: Dagster, exporter: Exp
 @pytest.mark.timeout(240)
 async def test_a_run_whose_steps_grow_shows_no_ratio_and_what_it_works_on(dagster: Dagster, exporter: Exporter) -> None:
     """Of three mapped steps one has ended, and one waits: the run is not finished, and nobody knows how far it is."""
-    dagster.continue_file.unlink(missing_ok=True)
-    in_progress = dagster.start("calls")
-    try:
+    with dagster.in_progress("calls"):
         give_up = time.monotonic() + 2 * TIMEOUT
         shown = await samples(exporter)
         while shown.get(("spinner_run_records", "calls", "completed")) != 2:
@@ -152,12 +157,6 @@ async def test_a_run_whose_steps_grow_shows_no_ratio_and_what_it_works_on(dagste
         assert (record.id, record.step, record.attempts) == ("call[1]", "call[1]", 1)
         assert record.started_at is not None
         assert record.started_at == record.step_started_at
-
-        dagster.continue_file.touch()
-        assert in_progress.wait(60) == 0
-    finally:
-        in_progress.kill()
-        in_progress.wait()
     shown = await samples(exporter)
     assert shown["spinner_run_progress_ratio", "calls"] == 1
     assert shown["spinner_records_processed_total", "calls", "completed"] == 4
