@@ -7,6 +7,7 @@ from dashboards.panels import (
     dashboard,
     heat_map,
     instant_query,
+    product_url_variable,
     project_variable,
     range_query,
     runtime_variable,
@@ -17,18 +18,23 @@ from dashboards.panels import (
     time_series,
 )
 from dashboards.queries import BY_RUN, PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series, while_read
-from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, PURPLE, RED, TEXT, thresholds
+from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, PRODUCT_PAGES, PURPLE, RED, TEXT, thresholds
 
 UID = "spinner-health"
 
 THIS_SPINNER = (
     f"/d/{UID}?${{datasource:queryparam}}&${{runtime:queryparam}}&${{project:queryparam}}&${{objective:queryparam}}"
-    "&var-spinner=${__data.fields.spinner:percentencode}&${__url_time_range}"
+    "&${product_url:queryparam}&var-spinner=${__data.fields.spinner:percentencode}&${__url_time_range}"
 )
 
+SHOWN_BEFORE = 3 * 3600 * 1000
+"""Milliseconds before a run was seen as failed in which Jobs shows it."""
+
+# Until the failure: afterwards the run is reported for no longer than the retention, and weeks are too many samples.
 JOBS = (
-    "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}"
-    "&var-run=${__data.fields.run_id:percentencode}"
+    "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}&${product_url:queryparam}"
+    "&var-spinner=${__data.fields.spinner:percentencode}&var-run=${__data.fields.run_id:percentencode}"
+    "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.Value.numeric:percentencode}"
 )
 
 MOST_FAILED = 100
@@ -213,24 +219,34 @@ FAILED_RUNS = table(
         11,
         "Failed runs of the week",
         f"Runs of the selected projects that failed within seven days, the newest {MOST_FAILED} at most. Click a run "
-        "to choose it on Jobs; if it ended longer than the retention ago, Jobs says that it is no longer reported: the "
-        "product's own pages have it.",
+        "for Jobs as it was when the run had failed, with its failed records, or for the product's own page.",
         GridPos(x=0, y=41, w=24, h=9),
     ),
     [
         # When it was first seen as failed. It is looked up every twenty minutes, because all samples of a week are too
         # many: so there are 42,000 if a tenth of 20,000 runs a day fails, with the default retention of an hour.
-        instant_query(f"topk({MOST_FAILED}, {BY_RUN} (min_over_time(timestamp({FAILED_RUN})[1w:20m]))) * 1000")
+        instant_query(f"round(topk({MOST_FAILED}, {BY_RUN} (min_over_time(timestamp({FAILED_RUN})[1w:20m]))) * 1000)")
     ],
     [
         Column("runtime", "Runtime", wrap=True),
         Column("project", "Project", wrap=True),
         Column("spinner", "Spinner", wrap=True, least_width=130),
-        Column("run_id", "Run", wrap=True, least_width=150, links=[("Show this run", JOBS, False)]),
+        Column(
+            "run_id",
+            "Run",
+            wrap=True,
+            least_width=150,
+            links=[
+                ("Show this run", JOBS, False),
+                ("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True),
+            ],
+        ),
         Column("Value", "Failed before", "time", align="left", least_width=110),
+        Column("from", "From", hidden=True),
     ],
     empty="? No failed run is known of the last seven days",
     sort=("Value", True),
+    less=("Value", SHOWN_BEFORE, "from"),
 )
 
 NOT_FAILED = 'status!="failed"'
@@ -335,6 +351,7 @@ DASHBOARD = dashboard(
         project_variable(),
         spinner_variable(one=True),
         text_variable("objective", "Objective: successful runs, %", "99"),
+        product_url_variable(),
     ],
     since="now-14d",
     annotations=[STARTS],

@@ -139,10 +139,50 @@ def test_the_heat_map_has_recorded_buckets_that_are_not_counted_again() -> None:
     assert not {"dataFormat", "yAxis", "cards"} & panel.keys(), "keys of the heat map of Grafana 8"
 
 
-def test_a_failed_run_links_to_jobs_with_the_run_chosen() -> None:
+LINKS = [
+    pytest.param(uid, url, id=f"{uid}-{panel['title']}-{number}")
+    for uid, board in BOARDS.items()
+    for panel in board["panels"]
+    for number, url in enumerate(urls(panel))
+]
+
+
+@pytest.mark.parametrize(("uid", "url"), LINKS)
+def test_a_link_takes_along_what_the_dashboard_that_it_opens_can_select(uid: str, url: str) -> None:
+    """Otherwise a click loses the runtime, the product's address or the time that somebody chose."""
+    if not url.startswith("/d/"):
+        assert url.startswith(("${product_url}/", "${runbooks_url}/")), "what somebody set for the whole dashboard"
+        return
+    target, _, query = url.removeprefix("/d/").partition("?")
+    parts = query.split("&")
+    given = {part.partition("=")[0] for part in parts}
+    passed = {
+        name
+        for part in parts
+        for found in re.findall(r"^\$\{(\w+):queryparam\}$|^var-(\w+)=", part)
+        for name in found
+        if name
+    }
+    here, there = (
+        {each["name"] for each in BOARDS[board]["templating"]["list"] if not each["hide"]} for board in (uid, target)
+    )
+    needed = {"datasource", "runtime", "project", "product_url"} & there
+    assert needed <= here, "what the link cannot take along"
+    assert here & there <= passed <= there
+    assert "${__url_time_range}" in given or {"from", "to"} <= given, "the time range"
+
+
+def test_a_failed_run_links_to_jobs_at_the_time_at_which_it_had_failed() -> None:
+    """Weeks of a run would be too many samples, and it is not reported for longer than the retention."""
     (panel,) = (panel for panel in BOARDS["spinner-health"]["panels"] if panel["title"] == "Failed runs of the week")
-    links = [url for url in urls(panel) if "/d/spinner-jobs?" in url]
-    assert [re.search(r"var-run=(.*)$", url)[1] for url in links] == ["${__data.fields.run_id:percentencode}"]  # type: ignore[index]
+    (link,) = (url for url in urls(panel) if url.startswith("/d/spinner-jobs?"))
+    assert "&var-run=${__data.fields.run_id:percentencode}&" in link
+    assert link.endswith(
+        "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.Value.numeric:percentencode}"
+    )
+    (less,) = (each["options"] for each in panel["transformations"] if each["id"] == "calculateField")
+    assert less["binary"] == {"left": "Value", "operator": "-", "right": "10800000"}
+    assert less["alias"] == "from"
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)

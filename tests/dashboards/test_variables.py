@@ -142,6 +142,24 @@ def test_a_link_carries_the_id_whole_and_keeps_what_is_selected(uid: str) -> Non
             check(urlsplit(link), run_id, selection)
 
 
+def test_a_failed_run_of_the_week_opens_jobs_at_the_time_at_which_it_had_failed() -> None:
+    board = BOARDS["spinner-health"]
+    failed_at = 1_795_932_000_123
+    row = {"run_id": "job/1", "spinner": 'The "new" one', "Value": failed_at, "from": failed_at - 10_800_000}
+    task = {
+        "url": {"runtime": "eu", "product_url": "https://p.example.com"},
+        "refreshes": [{"runtime": ["eu"]}],
+        "links": [url for url in urls(board["panels"]) if "fields.from" in url],
+        "row": row,
+    }
+    ((answer,),) = grafana(task, board=board)
+    (link,) = answer["links"]
+    found = parse_qs(urlsplit(link).query, strict_parsing=True)
+    assert (found["var-run"], found["var-spinner"]) == (["job/1"], ['The "new" one'])
+    assert (found["var-runtime"], found["var-product_url"]) == (["eu"], ["https://p.example.com"])
+    assert (found["from"], found["to"]) == (["1795921200123"], ["1795932000123"])
+
+
 def check(link: SplitResult, run_id: str, selection: Mapping[str, str]) -> None:
     assert not link.fragment, link
     if link.hostname == "runbooks.example.com":

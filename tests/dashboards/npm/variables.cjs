@@ -76,7 +76,8 @@ function variableOf(model) {
 }
 
 function rowOf(row) {
-  const fields = Object.entries(row).map(([name, value]) => ({ name, type: FieldType.string, values: [value] }));
+  const typeOf = (value) => (typeof value === 'number' ? FieldType.number : FieldType.string);
+  const fields = Object.entries(row).map(([name, value]) => ({ name, type: typeOf(value), values: [value] }));
   const frame = toDataFrame({ fields });
   return { __dataContext: { value: { data: [frame], frame, field: frame.fields[0], rowIndex: 0 } } };
 }
