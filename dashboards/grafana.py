@@ -118,6 +118,8 @@ class Query:
     min_step: str = ""
     """The minimum step, for a recording rule with a longer evaluation interval; empty for Grafana's default."""
     format: str = "time_series"
+    exemplars: bool = False
+    """Also ask for the exemplars, within the whole range, of every series that the expression selects."""
     ref_id: str = ""
 
     def to_json_data(self) -> dict[str, Any]:
@@ -131,6 +133,7 @@ class Query:
             "instant": self.instant,
             "range": not self.instant,
             "legendFormat": self.legend or "__auto",
+            **({"exemplar": True} if self.exemplars else {}),
             **({"interval": self.min_step} if self.min_step else {}),
         }
 

@@ -16,6 +16,7 @@ from dashboards.style import (
     DATASOURCE,
     GREEN,
     GREY,
+    MAGENTA,
     PRODUCT_URL,
     PURPLE,
     RED,
@@ -59,6 +60,14 @@ def range_query(expression: str, legend: str = "", *, min_step: str = "") -> Que
 def instant_query(expression: str, legend: str = "") -> Query:
     """Return an instant query: the values at the end of the time range."""
     return Query(expression, legend, instant=True)
+
+
+def exemplar_query(selector: str) -> Query:
+    """Return a query for the exemplars of a histogram's buckets only.
+
+    Grafana asks for exemplars beside values; of these the comparison, which is never true, returns none.
+    """
+    return Query(f"{selector} < 0", instant=True, exemplars=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,16 +375,21 @@ def bar_gauge(
     )
 
 
-def heat_map(panel: Panel, query: Query, *, unit: str, empty: str) -> core.Panel:
-    """Show how many observations each bucket of a histogram has over time; the query returns one series per `le`."""
+def heat_map(panel: Panel, query: Query, exemplars: Query, *, unit: str, empty: str) -> core.Panel:
+    """Show how many observations each bucket of a histogram has over time; the query returns one series per `le`.
+
+    Grafana places an exemplar by its time and its label `le`.
+    """
     return core.Heatmap(
-        **_common(panel, [dataclasses.replace(query, format="heatmap")]),
+        # Grafana asks for no exemplars of a metric whose name a query before it contains, as that of a rule does.
+        **_common(panel, [exemplars, dataclasses.replace(query, format="heatmap")]),
         extraJson=extra(
             defaults={"thresholds": thresholds(TEXT), "noValue": empty, "custom": {"hideFrom": _SHOWN_EVERYWHERE}},
             options={
                 "calculate": False,
                 # The same order in both themes: more is further from the background.
                 "color": {"mode": "opacity", "fill": BLUE, "scale": "exponential", "exponent": 0.5, "steps": 64},
+                "exemplars": {"color": MAGENTA},
                 "rowsFrame": {"layout": "auto", "value": "Runs"},
                 "filterValues": {"le": 1e-9},
                 "yAxis": {"axisPlacement": "left", "reverse": False, "unit": UNITS[unit]},

@@ -5,6 +5,7 @@ from dashboards.panels import (
     GridPos,
     Panel,
     dashboard,
+    exemplar_query,
     heat_map,
     instant_query,
     product_url_variable,
@@ -204,10 +205,12 @@ DURATION_MAP = heat_map(
         10,
         "Run durations",
         "How many runs ended with which duration. Two bands are two kinds of runs; a band that moves up is a spinner "
-        "that became slower. Between 10 minutes and 4 hours, a bucket begins a third to a half above the one before.",
+        "that became slower. Between 10 minutes and 4 hours, a bucket begins a third to a half above the one before. A "
+        "mark is a run: a click on it shows which, with a link to Jobs.",
         GridPos(x=0, y=22, w=24, h=9),
     ),
     range_query(f"sum by (le) (sum_over_time({BY_DURATION}[$__interval:1h] offset -30m))", "{{le}}", min_step="1h"),
+    exemplar_query(series("spinner_run_finished_duration_seconds_bucket", PROJECT, SPINNER)),
     unit="duration",
     empty="? No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
 )

@@ -264,13 +264,17 @@ def test_the_exporter_accepts_its_config_and_every_example_in_it(tmp_path: Path)
         assert checked.returncode == 0, checked.stderr
 
 
+def test_prometheus_keeps_the_runs_of_the_heat_map() -> None:
+    assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"]
+
+
 def test_grafana_s_provisioning_names_existing_variables_and_files() -> None:
     provisioning = ROOT / "deploy" / "grafana" / "provisioning"
     variables = set()
     for file in provisioning.rglob("*.yml"):
         document = yaml.safe_load(file.read_text())
         assert document["apiVersion"] == 1
-        variables |= set(re.findall(r"\$(\w+)", file.read_text()))
+        variables |= set(re.findall(r"(?<!\$)\$(\w+)", file.read_text()))
     assert variables == {"PROMETHEUS_URL", "SCRAPE_INTERVAL", "DASHBOARDS"}
     for name in ("grafana", "grafana-demo"):
         service = SERVICES[name]

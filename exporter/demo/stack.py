@@ -202,6 +202,7 @@ class _Stack:
             f"--storage.tsdb.path={self._folder / 'prometheus'}",
             f"--web.listen-address={self._host('prometheus')}",
             f"--web.external-url={program.url}",
+            "--enable-feature=exemplar-storage",
             # Divided by the speed like all durations, but never shorter than a few scrapes.
             f"--query.lookback-delta={speed.milliseconds(max(5 * MINUTE / pace, 10 * speed.SHORTEST))}",
             "--log.level=warn",

@@ -133,8 +133,10 @@ def test_a_dashboard_shows_deployments(uid: str) -> None:
 
 def test_the_heat_map_has_recorded_buckets_that_are_not_counted_again() -> None:
     (panel,) = (panel for panel in BOARDS["spinner-health"]["panels"] if panel["type"] == "heatmap")
-    (target,) = panel["targets"]
-    assert (target["format"], target["legendFormat"]) == ("heatmap", "{{le}}")
+    exemplars, buckets = panel["targets"]
+    assert (buckets["format"], buckets["legendFormat"]) == ("heatmap", "{{le}}")
+    assert exemplars["exemplar"]
+    assert "exemplar" not in buckets, "rules record none"
     assert not panel["options"]["calculate"], "it is for values that are not in buckets yet"
     assert not {"dataFormat", "yAxis", "cards"} & panel.keys(), "keys of the heat map of Grafana 8"
 

@@ -637,7 +637,7 @@ def test_a_run_that_failed_within_the_week_is_listed_after_its_series_has_ended(
 
 
 def test_the_heat_map_sums_the_hours_of_a_step(tmp_path: Path) -> None:
-    (query,) = expressions("spinner-health", "Run durations")
+    _, query = expressions("spinner-health", "Run durations")
     record = "project_spinner:spinner_run_finished_duration_seconds_bucket:increase1h"
     labels = 'runtime="shop", project="Clinic", spinner="Recall", le="900.0"'
     of_two_hours = interpolate(query, {"__interval": "7200s"})

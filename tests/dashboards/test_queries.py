@@ -24,6 +24,7 @@ EMPTY_BY_DESIGN = {
     "spinner-health/All spinners/A": "there are no data of last week",
     "spinner-health/Failed runs of the week": "no run failed",
     "spinner-health/Run duration/median one week earlier": "there are no data of last week",
+    "spinner-health/Run durations/A": "it asks for exemplars, and for no values",
     "spinner-capacity/Growth of runs": "there are no data of last month",
     "spinner-capacity/Growth of records": "there are no data of last month",
     "spinner-exporter/Skipped data/projects not read": "there are fewer projects than limits.projects",
@@ -103,13 +104,7 @@ def queries() -> Iterator[Any]:
 @pytest.mark.parametrize("expression", list(queries()))
 def test_a_panel_s_query_returns_data(scenarios: str, expression: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.id
-    # The hours and days of these queries do not exist yet: the scenarios are over within minutes.
-    ready = (
-        interpolate(expression, {})
-        .replace(" offset -1h", "")
-        .replace(" offset -1d", "")
-        .replace(":1h] offset -30m", ":1s]")
-    )
+    ready = within_minutes(expression)
     if name in EMPTY_BY_DESIGN:
         assert not query(scenarios, ready), f"{name} has data; remove it from EMPTY_BY_DESIGN"
         return
@@ -122,6 +117,31 @@ def test_a_panel_s_query_returns_data(scenarios: str, expression: str, request: 
         return any(value == value for _, value in query(scenarios, ready))  # NaN counts as no data
 
     until(has_data, f"{name} has data; query:\n{ready}")
+
+
+def within_minutes(expression: str) -> str:
+    """The hours and days of a query do not exist yet: the scenarios are over within minutes."""
+    query = interpolate(expression, {}).replace(" offset -1h", "").replace(" offset -1d", "")
+    return query.replace(":1h] offset -30m", ":1s]")
+
+
+def test_the_runs_in_the_heat_map_are_exemplars_of_its_buckets(scenarios: str) -> None:
+    """Grafana places them by `le`, which has to be written as in the buckets, and needs the other labels for links."""
+    panel = next(panel for panel in BOARDS["spinner-health"]["panels"] if panel["type"] == "heatmap")
+    of_runs, buckets = (target["expr"] for target in panel["targets"])
+    parameters = {"query": interpolate(of_runs, {}), "start": "0", "end": "9999999999"}
+
+    def marks() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = httpx.get(f"{scenarios}/api/v1/query_exemplars", params=parameters).json()["data"]
+        return found
+
+    until(marks, "a run has ended")
+    found = marks()
+    rows = {labels["le"] for labels, _ in query(scenarios, within_minutes(buckets))}
+    assert {each["seriesLabels"]["le"] for each in found} <= rows
+    for each in found:
+        assert each["seriesLabels"].keys() >= {"runtime", "project", "spinner"}
+        assert all(exemplar["labels"].keys() == {"run_id"} for exemplar in each["exemplars"])
 
 
 def variables() -> Iterator[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import pytest
+import yaml
 
 from dashboards.__main__ import DASHBOARDS, DIST
 from tests.dashboards.test_dashboards import urls
@@ -158,6 +159,30 @@ def test_a_failed_run_of_the_week_opens_jobs_at_the_time_at_which_it_had_failed(
     assert (found["var-run"], found["var-spinner"]) == (["job/1"], ['The "new" one'])
     assert (found["var-runtime"], found["var-product_url"]) == (["eu"], ["https://p.example.com"])
     assert (found["from"], found["to"]) == (["1795921200123"], ["1795932000123"])
+
+
+def test_a_run_in_the_heat_map_opens_jobs_at_the_time_at_which_it_had_ended() -> None:
+    board = BOARDS["spinner-health"]
+    (panel,) = (panel for panel in board["panels"] if panel["type"] == "heatmap")
+    file = ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    (source,) = yaml.safe_load(file.read_text().replace("$$", "$"))["datasources"]  # As Grafana reads $$.
+    names = {"runtime": "eu", "project": 'The "new" one', "spinner": "a&b"}
+    task = {
+        "url": {"product_url": "https://p.example.com"},
+        "destinations": source["jsonData"]["exemplarTraceIdDestinations"],
+        "panel": panel,
+        "histograms": ["spinner_run_finished_duration_seconds_bucket"],
+    }
+    rows = [{"Time": 1_795_932_000_000, "Value": 800, "le": "900.0", **names, "run_id": run_id} for run_id in IDS]
+    answers = grafana(*({**task, "row": row} for row in rows), board=board)
+    for run_id, (answer,) in zip(IDS, answers, strict=True):
+        found = answer["exemplars"]
+        assert found["asked"] == [panel["targets"][0]["refId"]]
+        (link,) = found["links"]
+        query = parse_qs(urlsplit(link).query, strict_parsing=True, keep_blank_values=True)
+        carried = {**names, "run": run_id, "product_url": "https://p.example.com"}
+        assert {name: query[f"var-{name}"] for name in carried} == {name: [value] for name, value in carried.items()}
+        assert found["ranges"] == [["2026-11-29T05:55:00.000Z", "2026-11-29T06:05:00.000Z"]]
 
 
 def check(link: SplitResult, run_id: str, selection: Mapping[str, str]) -> None:

@@ -5,18 +5,19 @@
 //
 //   {variables, url: {run: "job_1"}, refreshes: [{spinner: ["a", "b"]}, …], queries: [expr], links: [url], row: {field: value}}
 //   [{values: {run: "job_1"}, queries: [expr], links: [url]}, …], one for each refresh of the task
+//
+// With `destinations`, the setting of the data source, and a `panel`, `row` is an exemplar: `exemplars` has what it links
+// to, which time range each link opens, and which queries of the panel ask for exemplars.
 
 const path = require('node:path');
 const requireInstalled = require('node:module').createRequire(path.join(process.cwd(), 'package.json'));
 
 standInForABrowser();
 const { firstValueFrom, of } = requireInstalled('rxjs');
-const { FieldType, toDataFrame } = requireInstalled('@grafana/data');
+const { FieldType, getLinksSupplier, locationUtil, toDataFrame } = requireInstalled('@grafana/data');
 const scenes = requireInstalled('@grafana/scenes');
 // The package exports the data source as a whole, which needs the editor of queries.
-const { interpolateQueryExpr } = requireInstalled(
-  path.join(process.cwd(), 'node_modules/@grafana/prometheus/dist/cjs/escaping.cjs')
-);
+const { interpolateQueryExpr } = requireInstalled(ofPrometheus('escaping.cjs'));
 
 class QueriedVariable extends scenes.QueryVariable {
   getValueOptions() {
@@ -54,6 +55,7 @@ async function answer(task) {
       values: Object.fromEntries(variables.map((each) => [each.state.name, each.getValueText?.() ?? each.getValue()])),
       queries: task.queries.map((text) => scenes.sceneGraph.interpolate(scene, text, {}, interpolateQueryExpr)),
       links: task.links.map((text) => scenes.sceneGraph.interpolate(scene, text, rowOf(task.row))),
+      ...(task.destinations ? { exemplars: exemplarsOf(scene, task) } : {}),
     });
   }
   return answers;
@@ -75,15 +77,55 @@ function variableOf(model) {
   return model.type === 'custom' ? new scenes.CustomVariable(custom) : new QueriedVariable(multi);
 }
 
-function rowOf(row) {
+// The data source adds the links to the exemplars of its answer, and the heat map resolves them.
+function exemplarsOf(scene, task) {
+  const { PrometheusDatasource } = requireInstalled(ofPrometheus('datasource.cjs'));
+  const { transformV2 } = requireInstalled(ofPrometheus('result_transformer.cjs'));
+  const { targets } = task.panel;
+  const source = { languageProvider: { retrieveHistogramMetrics: () => task.histograms } };
+  const asked = targets.filter((each) =>
+    PrometheusDatasource.prototype.shouldRunExemplarQuery.call(source, each, { targets })
+  );
+  const answer = { ...frameOf(task.row), refId: asked[0].refId, meta: { custom: { resultType: 'exemplar' } } };
+  const { data } = transformV2({ data: [answer] }, { targets }, { exemplarTraceIdDestinations: task.destinations });
+  // Grafana ships version 7.0.1 of @braintree/sanitize-url. npm installs a later one, which decodes the URL that it checks:
+  // https://github.com/grafana/grafana/issues/132413
+  locationUtil.initialize({ config: { appSubUrl: '', disableSanitizeHtml: true } });
+  const replaceVariables = (text, scopedVars, format) =>
+    scenes.sceneGraph.interpolate(scene, text, scopedVars, format);
+  const links = data[0].fields.flatMap((field) =>
+    getLinksSupplier(data[0], field, {}, replaceVariables)({ valueRowIndex: 0 }).map((link) => link.href)
+  );
+  return { asked: asked.map((each) => each.refId), links, ranges: links.map(opened) };
+}
+
+function opened(link) {
+  const range = new scenes.SceneTimeRange({});
+  range.urlSync.updateFromUrl(Object.fromEntries(new URL(link, 'http://localhost/').searchParams));
+  return [range.state.from, range.state.to];
+}
+
+function ofPrometheus(file) {
+  return path.join(process.cwd(), 'node_modules/@grafana/prometheus/dist/cjs', file);
+}
+
+function frameOf(row) {
   const typeOf = (value) => (typeof value === 'number' ? FieldType.number : FieldType.string);
   const fields = Object.entries(row).map(([name, value]) => ({ name, type: typeOf(value), values: [value] }));
-  const frame = toDataFrame({ fields });
+  return toDataFrame({ fields });
+}
+
+function rowOf(row) {
+  const frame = frameOf(row);
   return { __dataContext: { value: { data: [frame], frame, field: frame.fields[0], rowIndex: 0 } } };
 }
 
 function standInForABrowser() {
   require.extensions['.css'] = () => {};
+  const Module = require('node:module');
+  const load = Module._load;
+  // The editor of queries, which nothing here opens.
+  Module._load = (request, ...rest) => (/monaco/i.test(request) ? {} : load(request, ...rest));
   const { JSDOM } = requireInstalled('jsdom');
   const { window } = new JSDOM('', { url: 'http://localhost/', pretendToBeVisual: true });
   const observer = class {
