@@ -41,6 +41,8 @@ class ScriptedRuntime:
         self.failed_records: dict[str, list[dict[str, Any]]] = {}
         self.records_in_flight: dict[str, list[dict[str, Any]]] = {}
         """By job, with times in seconds; the status is running unless one is given."""
+        self.waiting_records: dict[str, list[dict[str, Any]]] = {}
+        """The same of those that wait."""
         self.health: dict[str, Any] = {"status": "ok"}
         self.page_size = 500
         self.requests: list[httpx.Request] = []
@@ -92,7 +94,9 @@ class ScriptedRuntime:
             case ["jobs", job_id] if job_id in self.jobs:
                 return httpx.Response(200, json=_wire(self.jobs[job_id]))
             case ["jobs", job_id, "records"] if request.url.params.get("status") == "running":
-                return self._list(request, [_record(job_id, each) for each in self.records_in_flight.get(job_id, [])])
+                return self._list(request, _records(job_id, "running", self.records_in_flight))
+            case ["jobs", job_id, "records"] if request.url.params.get("status") == "waiting":
+                return self._list(request, _records(job_id, "waiting", self.waiting_records))
             case ["jobs", job_id, "records"]:
                 return self._list(request, self.failed_records.get(job_id, []))
             case ["records"] if self.lists_all_runs:
@@ -163,6 +167,13 @@ def _wire(job: dict[str, Any]) -> dict[str, Any]:
     return {key: rfc3339(value) if key.endswith("At") else value for key, value in job.items()}
 
 
-def _record(job_id: str, record: dict[str, Any]) -> dict[str, Any]:
-    step = record.get("step")
-    return {"jobId": job_id, "status": "running", **_wire(record), "step": None if step is None else _wire(step)}
+def _records(job_id: str, status: str, by_job: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "jobId": job_id,
+            "status": status,
+            **_wire(record),
+            "step": None if record.get("step") is None else _wire(record["step"]),
+        }
+        for record in by_job.get(job_id, [])
+    ]

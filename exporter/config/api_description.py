@@ -149,6 +149,8 @@ class Resource(_Section, frozen=True):
     """Restricts the list to records that failed."""
     running: ListFilter | None = None
     """Restricts the list to records that are worked on; without it they are not read."""
+    waiting: ListFilter | None = None
+    """Restricts the list to records that wait; without it they are not read."""
     since: Literal["rfc3339", "epoch_s", "epoch_ms"] | TimeFormat = "rfc3339"
     """The format of `{since}`."""
     items: str = "items"
@@ -214,7 +216,7 @@ class Resource(_Section, frozen=True):
         """The ids and references that the request contains."""
         filters = [
             each
-            for each in (self.changed, self.failed, self.running, self.project, *self.narrowings)
+            for each in (self.changed, self.failed, self.running, self.waiting, self.project, *self.narrowings)
             if each is not None
         ]
         return placeholders([self.path, self.query, self.body, *([each.query, each.body] for each in filters)])
@@ -258,6 +260,7 @@ KEYS_OF_SOME: Mapping[str, tuple[str, ...]] = {
     "project": ("jobs",),
     "active": ("jobs",),
     "running": ("records",),
+    "waiting": ("records",),
 }
 """Keys of resources that only these can have."""
 

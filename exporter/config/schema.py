@@ -237,6 +237,8 @@ class LimitsConfig(strict.Section, frozen=True):
     """Requests for failed records in one sync, of all projects together."""
     record_in_flight_requests: int = 20
     """Requests for records in flight of silent runs in one sync, of all projects together."""
+    waiting_record_requests: int = 10
+    """Requests for waiting records in one sync, of all projects together."""
     rereads: int = 200
     """Runs that one sync reads one by one, because they should be in a list and are not."""
     failure_groups: int = 10
@@ -438,7 +440,8 @@ class Config(strict.Section, frozen=True, dict=True):
 LEAST_LIMITS: Mapping[str, int] = {
     **dict.fromkeys(("runs", "open_runs", "spinners", "spinners_per_project", "failed_record_requests", "rereads"), 1),
     **dict.fromkeys(("failure_groups", "projects", "pages", "meters"), 1),
-    **dict.fromkeys(("failed_records_per_run", "failed_records", "record_in_flight_requests"), 0),
+    **dict.fromkeys(("failed_records_per_run", "failed_records"), 0),
+    **dict.fromkeys(("record_in_flight_requests", "waiting_record_requests"), 0),
     **dict.fromkeys(("body_bytes", "read_bytes"), 1024),
     "label_length": 16,
 }

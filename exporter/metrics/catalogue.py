@@ -12,10 +12,11 @@ from typing import Generic, Literal, TypeVar
 from exporter.config.api_description import reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
+from exporter.runs.listed_records import ListedRecords
 from exporter.runs.pace import EARLIER_RUNS, REASONS
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun, ShownSpinner, StoreView
-from exporter.runtime.model import RecordInFlight
+from exporter.runtime.model import OpenRecord
 
 S = TypeVar("S")
 
@@ -131,12 +132,16 @@ def _last_activity(shown: ShownRun, now: ScrapeContext) -> float | None:
     return _local(now, at)
 
 
-def _named_in_flight(shown: ShownRun, value: Callable[[RecordInFlight], float | None]) -> Sequence[Sample]:
-    if shown.in_flight is None:
+def _by_step(listed: ListedRecords | None) -> Sequence[Sample]:
+    return () if listed is None else [((step,), count) for step, count in listed.by_step]
+
+
+def _named(listed: ListedRecords | None, value: Callable[[OpenRecord], float | None]) -> Sequence[Sample]:
+    if listed is None:
         return ()
     return [
         ((record.id, record.step, "" if record.step_number is None else str(record.step_number)), number)
-        for record in shown.in_flight.named
+        for record in listed.named
         if (number := value(record)) is not None
     ]
 
@@ -271,7 +276,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "gauge",
         "Number of records in flight of a silent run by step, when they were last read: the largest groups by name, "
         "the rest as other; 0 at an empty step if there are none. Absent if there are more than 2,000.",
-        lambda shown, now: () if shown.in_flight is None else [((s,), n) for s, n in shown.in_flight.by_step],
+        lambda shown, now: _by_step(shown.in_flight),
         labels=("step",),
     ),
     Family(
@@ -286,14 +291,44 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "gauge",
         "Unix time since which a record in flight of a silent run has been at its step. Only of the records that began "
         "first; their number is limited like that of failed records. The step number starts at 1.",
-        lambda shown, now: _named_in_flight(shown, lambda record: _local(now, record.step_started_at)),
+        lambda shown, now: _named(shown.in_flight, lambda record: _local(now, record.step_started_at)),
         labels=("record_id", "step", "step_number"),
     ),
     Family(
         "spinner_run_record_in_flight_attempts",
         "gauge",
         "Number of attempts at its step of a record in flight of a silent run, of the same records.",
-        lambda shown, now: _named_in_flight(shown, lambda record: record.attempts),
+        lambda shown, now: _named(shown.in_flight, lambda record: record.attempts),
+        labels=("record_id", "step", "step_number"),
+    ),
+    Family(
+        "spinner_run_waiting_records",
+        "gauge",
+        "Number of waiting records of the run by step, when they were last read: the largest groups by name, the rest "
+        "as other. Only of the runs that have made no progress for the longest. Absent if there are more than 2,000.",
+        lambda shown, now: _by_step(shown.waiting),
+        labels=("step",),
+    ),
+    Family(
+        "spinner_run_waiting_record_info",
+        "gauge",
+        "The records of the run that have waited the longest; always 1. Of the same runs; their number is limited like "
+        "that of failed records. The step number starts at 1.",
+        lambda shown, now: _named(shown.waiting, lambda record: 1),
+        labels=("record_id", "step", "step_number"),
+    ),
+    Family(
+        "spinner_run_waiting_record_step_start_timestamp_seconds",
+        "gauge",
+        "Unix time since which a waiting record has been at its step, of the same records.",
+        lambda shown, now: _named(shown.waiting, lambda record: _local(now, record.step_started_at)),
+        labels=("record_id", "step", "step_number"),
+    ),
+    Family(
+        "spinner_run_waiting_record_attempts",
+        "gauge",
+        "Number of attempts at its step of a waiting record, of the same records.",
+        lambda shown, now: _named(shown.waiting, lambda record: record.attempts),
         labels=("record_id", "step", "step_number"),
     ),
     Family(
@@ -561,6 +596,13 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "counter",
         "Total number of times that it was due to read what a silent run works on, by result: read, failed, or "
         "postponed (left for a later scrape, because limits.record_in_flight_requests are used up or others failed).",
+        ("result",),
+    ),
+    ExporterFamily(
+        "spinner_exporter_waiting_records_reads_total",
+        "counter",
+        "Total number of times that it was due to read which records of a run wait, by result: read, failed, or "
+        "postponed (left for a later scrape, because limits.waiting_record_requests are used up or others failed).",
         ("result",),
     ),
     ExporterFamily(

@@ -103,6 +103,7 @@ class RuntimeMetrics:
             self._at("runs_dropped_total", reason)
         for result in ("read", "failed", "postponed"):
             self._at("records_in_flight_reads_total", result)
+            self._at("waiting_records_reads_total", result)
         for kind in ("job", "record", "project", "meter"):
             self._at("items_total", kind)
             self._at("invalid_items_total", kind)
@@ -145,6 +146,10 @@ class RuntimeMetrics:
     def records_in_flight(self, result: str, count: int = 1) -> None:
         """Count lists of records in flight that were due, by what became of them."""
         self._at("records_in_flight_reads_total", result).inc(count)
+
+    def waiting_records(self, result: str, count: int = 1) -> None:
+        """Count lists of waiting records that were due, by what became of them."""
+        self._at("waiting_records_reads_total", result).inc(count)
 
     def projects_not_read(self, count: int) -> None:
         """Record how many projects exceed the limit."""

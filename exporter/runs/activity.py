@@ -4,8 +4,6 @@ Activity is not progress. It moves the page, but only so far: a record can be tr
 begin for ever of which none ends. What could not be read shows nothing.
 """
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -13,7 +11,7 @@ import msgspec
 
 from exporter.runs.pace import Expectation
 from exporter.runs.run import AHEAD
-from exporter.runtime.model import RecordInFlight
+from exporter.runtime.model import OpenRecord
 
 MOVED_FACTOR = 2.0
 """Activity can move the page to this many times the threshold if a record went on to its next step.
@@ -30,9 +28,6 @@ PICKUP = 60.0
 
 One that begins later in a silence takes no finished one's place. That it goes on counts as little as that it began.
 """
-
-OTHER_STEPS = "other"
-"""Stands for the steps that are not named."""
 
 
 class Activity(msgspec.Struct, frozen=True):
@@ -80,47 +75,6 @@ def _later(one: float | None, other: float | None) -> float | None:
     return max((at for at in (one, other) if at is not None), default=None)
 
 
-class RecordsInFlight(msgspec.Struct, frozen=True, gc=False):
-    """The records that a silent run works on, as they were last read."""
-
-    named: tuple[RecordInFlight, ...] = ()
-    """Those that began first, at most `limits.failed_records_per_run`."""
-    by_step: tuple[tuple[str, int], ...] = ()
-    """How many are at each step: the largest groups, the others as `other`. Empty unless the whole list was read."""
-    oldest_at: float | None = None
-    """When the first of them began; None unless the whole list was read and each tells when it began."""
-
-    @classmethod
-    def of(cls, records: Sequence[RecordInFlight], *, is_whole: bool, most_named: int, most_steps: int) -> Self:
-        """Return what is kept of these records; `is_whole`: whether there are no others."""
-        unique = tuple({record.id: record for record in records}.values())
-        named = sorted(unique, key=lambda record: (_or_infinite(record.started_at), record.id))[:most_named]
-        starts = [record.started_at for record in unique]
-        known = [at for at in starts if at is not None]
-        return cls(
-            tuple(named),
-            _by_step(unique, most_steps) if is_whole else (),
-            # What is unknown can have begun earlier, so that the oldest would look younger than it is.
-            min(known, default=None) if is_whole and len(known) == len(starts) else None,
-        )
-
-
-def _or_infinite(at: float | None) -> float:
-    return math.inf if at is None else at
-
-
-def _by_step(records: Sequence[RecordInFlight], most: int) -> tuple[tuple[str, int], ...]:
-    """Return how many records are at each step; none at all are 0 at a step without a name."""
-    counted = Counter(record.step for record in records)
-    rest = counted.pop(OTHER_STEPS, 0)
-    largest = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    groups = dict(largest[:most])
-    rest += sum(count for _, count in largest[most:])
-    if rest:
-        groups[OTHER_STEPS] = rest
-    return tuple(groups.items()) or (("", 0),)
-
-
 class _Place(NamedTuple):
     """Where a record was in one read."""
 
@@ -140,7 +94,7 @@ class Seen:
         self.places = places or {}
         self.is_whole = is_whole
 
-    def followed_by(self, records: Sequence[RecordInFlight], *, is_whole: bool) -> "Seen":
+    def followed_by(self, records: Sequence[OpenRecord], *, is_whole: bool) -> "Seen":
         """Return what is known after the next read; `is_whole`: whether there are no other records."""
         places: dict[int, _Place] = {}
         for record in records:
@@ -151,7 +105,7 @@ class Seen:
             places[key] = place
         return Seen(places, is_whole=is_whole)
 
-    def activity_until(self, records: Sequence[RecordInFlight], now: float, since: float) -> Activity:
+    def activity_until(self, records: Sequence[OpenRecord], now: float, since: float) -> Activity:
         """Return what a later read shows of a silence since `since`; `now` is the runtime's time of it.
 
         What has no time of its own happened between the two reads; the time of the later one is taken. A time that is
@@ -162,7 +116,7 @@ class Seen:
         tried = (each.tried_at for each in shown if each.tried_at is not None)
         return Activity(max(moved, default=None), max(tried, default=None))
 
-    def _activity(self, record: RecordInFlight, now: float, begun_by: float) -> Activity:
+    def _activity(self, record: OpenRecord, now: float, begun_by: float) -> Activity:
         known, place = self.places.get(hash(record.id)), _place(record)
         began, reached = (_past(at, now) for at in (record.started_at, record.step_started_at))
         tried_at, is_moved = began, began is not None and reached is not None and reached > began
@@ -182,7 +136,7 @@ class Seen:
         return Activity(tried_at=_later(tried_at, reached))
 
 
-def _place(record: RecordInFlight) -> _Place:
+def _place(record: OpenRecord) -> _Place:
     step = record.step if record.step_number is None else record.step_number
     return _Place(step, record.attempts, record.step_started_at)
 

@@ -5,10 +5,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable
 
-import msgspec
-
 from exporter.config import Config, LimitsConfig
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.listed_records import RecordKind
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
 
@@ -41,7 +40,8 @@ class LimitEnforcer:
         self._enforce_runs(config.limits.runs, config.sync.overlap)
         self._enforce_spinners(config.limits)
         self._trim_failed_records(config.limits.failed_records)
-        self._trim_in_flight(config.limits.failed_records)
+        self._trim_listed("in flight", config.limits.failed_records)
+        self._trim_listed("waiting", config.limits.failed_records)
 
     def _enforce_runs(self, limit: int, overlap: float) -> None:
         """Drop the runs over the limit that ended first; hide the oldest of those that have not ended.
@@ -146,20 +146,20 @@ class LimitEnforcer:
             excess -= len(run.failed_records) - len(kept)
             project.trim_failed_records(run.id, kept)
 
-    def _trim_in_flight(self, limit: int) -> None:
-        """Name as many records in flight as failed ones, of the runs whose oldest record began first."""
+    def _trim_listed(self, kind: RecordKind, limit: int) -> None:
+        """Name as many records of a kind as failed ones, of the runs whose first one began or waits the longest."""
         kept = [
             (project, run_id, records)
             for project in self._projects.values()
-            for run_id, records in project.in_flight.items()
+            for run_id, records in project.listed[kind].items()
             if records.named
         ]
         excess = sum(len(records.named) for _, _, records in kept) - limit
         if excess <= 0:
             return
-        for project, run_id, records in sorted(kept, key=lambda each: -(each[2].named[0].started_at or 0.0)):
+        for project, run_id, records in sorted(kept, key=lambda each: -(each[2].first_at or 0.0)):
             if excess <= 0:
                 return
-            named = records.named[: max(len(records.named) - excess, 0)]
-            excess -= len(records.named) - len(named)
-            project.trim_in_flight(run_id, msgspec.structs.replace(records, named=named))
+            trimmed = records.trimmed(max(len(records.named) - excess, 0))
+            excess -= len(records.named) - len(trimmed.named)
+            project.keep_listed(kind, run_id, trimmed)

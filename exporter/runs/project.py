@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from exporter.runs.activity import Activity, RecordsInFlight
+from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.listed_records import ListedRecords, RecordKind
 from exporter.runs.pace import SpinnerPace
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
@@ -112,8 +113,10 @@ class ProjectRuns:
         self._learned: set[str] = set()
         self._others = spinners.all_paces
         self._with_failed_records: dict[str, TrackedRun] = {}
-        self.in_flight: dict[str, RecordsInFlight] = {}
-        """By run, what silent runs work on."""
+        self.with_waiting: dict[str, TrackedRun] = {}
+        """Those of `open` of which records wait."""
+        self.listed: dict[RecordKind, dict[str, ListedRecords]] = {"in flight": {}, "waiting": {}}
+        """By run, which records silent runs work on, and which wait."""
         self._tombstones: dict[str, TrackedRun] = {}
         self._ends: list[RunEnd] = []
         self._new_failures: set[str] = set()
@@ -348,10 +351,13 @@ class ProjectRuns:
         if ended_at is None:
             self.open[run_id] = tracked
             tracked.ended_steady = None
+            if run.has_waiting_records:
+                self.with_waiting[run_id] = tracked
         else:
-            if self.in_flight or tracked.activity is not None:
-                self.in_flight.pop(run_id, None)
-                tracked.activity = None
+            for listed in self.listed.values():
+                if listed:
+                    listed.pop(run_id, None)
+            tracked.activity = None
             ended_steady = self._clock.steady_at(ended_at)
             if tracked.ended_steady is not None:
                 ended_steady = min(ended_steady, tracked.ended_steady)
@@ -400,6 +406,7 @@ class ProjectRuns:
         self._note_run(run.id)
         self.spinners.remove(run.snapshot.spinner, run.status)
         self.open.pop(run.id, None)
+        self.with_waiting.pop(run.id, None)
         self._with_failed_records.pop(run.id, None)
         self._new_failures.discard(run.id)
 
@@ -412,7 +419,8 @@ class ProjectRuns:
         if tracked.teaches and self.spinners.learn(tracked):
             self._learned.add(tracked.run.snapshot.spinner)
         self.spinners.note_dropped(tracked.run.snapshot.spinner, now)
-        self.forget_in_flight(run_id)
+        self.forget_listed("in flight", run_id)
+        self.forget_listed("waiting", run_id)
         tracked.activity = None
         tracked.run = tracked.run.with_failed_records(())
         tracked.records_read_for = 0
@@ -533,24 +541,25 @@ class ProjectRuns:
             self._with_failed_records[tracked.run.id] = tracked
         self._note_run(tracked.run.id)
 
-    def keep_in_flight(self, run_id: str, activity: Activity, records: RecordsInFlight) -> None:
-        """Store what a silent run works on, and what that shows; nothing if the run has ended."""
+    def keep_activity(self, run_id: str, activity: Activity) -> None:
+        """Store what the records in flight of a silent run have shown; nothing if the run has ended."""
         tracked = self.open.get(run_id)
         if tracked is None:
             return
         merged = activity if tracked.activity is None else tracked.activity.merged(activity)
-        if (merged, records) != (tracked.activity, self.in_flight.get(run_id)):
-            tracked.activity, self.in_flight[run_id] = merged, records
+        if merged != tracked.activity:
+            tracked.activity = merged
             self._note_run(run_id)
 
-    def trim_in_flight(self, run_id: str, records: RecordsInFlight) -> None:
-        """Keep only this of what a run works on."""
-        self.in_flight[run_id] = records
-        self._note_run(run_id)
+    def keep_listed(self, kind: RecordKind, run_id: str, records: ListedRecords) -> None:
+        """Store the records of one kind of a run; nothing if the run has ended."""
+        if run_id in self.open and records != self.listed[kind].get(run_id):
+            self.listed[kind][run_id] = records
+            self._note_run(run_id)
 
-    def forget_in_flight(self, run_id: str) -> None:
-        """Forget what a run works on; what that has shown stays."""
-        if self.in_flight.pop(run_id, None) is not None:
+    def forget_listed(self, kind: RecordKind, run_id: str) -> None:
+        """Forget the records of one kind of a run; what those in flight have shown stays."""
+        if self.listed[kind].pop(run_id, None) is not None:
             self._note_run(run_id)
 
     def unsaved(self) -> Iterator[tuple[str, str, TrackedRun | Spinner | None]]:

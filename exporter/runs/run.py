@@ -115,6 +115,12 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return self.snapshot.records or _NO_RECORDS
 
     @property
+    def has_waiting_records(self) -> bool:
+        """Whether some of its records wait: as their number says, or its status where no number is told."""
+        waiting = self.records.waiting
+        return self.status is Status.WAITING if waiting is None else waiting > 0
+
+    @property
     def started(self) -> bool:
         """Whether a worker has ever started it."""
         return self.snapshot.started_at is not None or self.status in _STARTED

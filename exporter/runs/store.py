@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from exporter.config import Config
-from exporter.runs.activity import Activity, RecordsInFlight
+from exporter.runs.activity import Activity
 from exporter.runs.clock import TOLERANCE, RuntimeClock
 from exporter.runs.limits import LimitEnforcer
+from exporter.runs.listed_records import ListedRecords, RecordKind
 from exporter.runs.persistence import Persistence
 from exporter.runs.projects import Projects
 from exporter.runs.read import ProjectRead
@@ -21,7 +22,8 @@ from exporter.runs.run import Run
 from exporter.runs.runtime_state import RuntimeState
 from exporter.runs.spinners import SpinnerSlots
 from exporter.runs.view import StoreView
-from exporter.runtime.model import FailedRecord, Health, Meter, RecordInFlight
+from exporter.runs.watch import Key
+from exporter.runtime.model import FailedRecord, Health, Meter, OpenRecord
 
 
 class Store:
@@ -175,7 +177,7 @@ class Store:
     def with_open_runs(self, project_ids: Sequence[str]) -> list[str]:
         """Return those of these projects that have runs that have not ended, or records in flight are known of."""
         projects = zip(project_ids, self._projects.of(project_ids), strict=True)
-        return [project_id for project_id, project in projects if project.open or project.in_flight]
+        return [project_id for project_id, project in projects if project.open or project.listed["in flight"]]
 
     def missing_failed_records(self, project_ids: Sequence[str]) -> list[str]:
         """Return those of these projects that have runs whose failed records are to be read."""
@@ -202,26 +204,37 @@ class Store:
         named = tuple(unique.values())[: self.config.limits.failed_records_per_run]
         self._projects[project_id].keep_failed_records(run, named, run.records.failed or 0 if count is None else count)
 
-    def runs_with_records_in_flight(self, project_id: str) -> list[str]:
-        """Return the ids of the runs of which it is stored what they work on."""
-        return list(self._projects[project_id].in_flight)
+    def runs_with_waiting_records(self, project_ids: Sequence[str]) -> Iterator[tuple[str, Run]]:
+        """Yield the shown runs of these projects of which records wait, with their projects."""
+        for project_id, project in zip(project_ids, self._projects.of(project_ids), strict=True):
+            for tracked in project.with_waiting.values():
+                if not tracked.hidden:
+                    yield project_id, tracked.run
 
-    def keep_records_in_flight(
-        self, project_id: str, run: Run, activity: Activity, records: Sequence[RecordInFlight], *, is_whole: bool
-    ) -> None:
-        """Store the records that a silent run works on, and what they show; `is_whole`: whether there are no others."""
+    def runs_with_listed(self, kind: RecordKind, project_ids: Sequence[str]) -> list[Key]:
+        """Return the runs of these projects of which records of a kind are stored."""
+        projects = zip(project_ids, self._projects.of(project_ids), strict=True)
+        return [(project_id, run_id) for project_id, project in projects for run_id in project.listed[kind]]
+
+    def keep_activity(self, key: Key, activity: Activity) -> None:
+        """Store what the records in flight of a silent run have shown."""
+        self._projects[key[0]].keep_activity(key[1], activity)
+
+    def keep_listed(self, kind: RecordKind, key: Key, records: Sequence[OpenRecord], *, is_whole: bool) -> None:
+        """Store the records of a kind that a run has; `is_whole`: whether there are no others."""
         limits = self.config.limits
-        kept = RecordsInFlight.of(
+        kept = ListedRecords.of(
+            kind,
             records,
             is_whole=is_whole,
             most_named=limits.failed_records_per_run if limits.failed_records else 0,
             most_steps=limits.failure_groups,
         )
-        self._projects[project_id].keep_in_flight(run.id, activity, kept)
+        self._projects[key[0]].keep_listed(kind, key[1], kept)
 
-    def forget_records_in_flight(self, project_id: str, run_id: str) -> None:
-        """Forget what a run works on, since it is no longer silent or that was read long ago."""
-        self._projects[project_id].forget_in_flight(run_id)
+    def forget_listed(self, kind: RecordKind, key: Key) -> None:
+        """Forget the records of a kind of a run, since it has none any more or they were read long ago."""
+        self._projects[key[0]].forget_listed(kind, key[1])
 
     def excuse(self, project_id: str, run_id: str, time: float) -> None:
         """Note that a run is not silent until `time`, since a run of another project that it started made progress."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from exporter.config import Config, SpinnerPolicy
-from exporter.runs.activity import Activity, RecordsInFlight
+from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import Counters
+from exporter.runs.listed_records import ListedRecords
 from exporter.runs.pace import Expectation, RunPace, SpinnerPace, at_work
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
@@ -34,8 +35,10 @@ class ShownRun(msgspec.Struct, frozen=True):
     """The runtime's time until which no silence counts, because the worker service was down."""
     activity: Activity | None = None
     """What its records in flight have shown during its silence; the expectation takes it into account."""
-    in_flight: RecordsInFlight | None = None
+    in_flight: ListedRecords | None = None
     """What it works on, as last read; None unless it is silent."""
+    waiting: ListedRecords | None = None
+    """Which of its records wait, as last read; None if that is not known."""
 
     def stall_threshold(self) -> float | None:
         """Return the seconds of silence after which the run counts as stalled; None while it need not show progress.
@@ -214,7 +217,8 @@ class StoreView:
             expectation,
             self._runtime.outage.excused_until,
             tracked.activity,
-            project.in_flight.get(run.id),
+            project.listed["in flight"].get(run.id),
+            project.listed["waiting"].get(run.id),
         )
         if not extended or expectation is None or tracked.activity is None:
             return shown

@@ -32,8 +32,8 @@ from exporter.runtime.model import (
     Health,
     ListPage,
     Meter,
+    OpenRecord,
     Project,
-    RecordInFlight,
     RecordOfRun,
     RecordSnapshot,
     RunSnapshot,
@@ -326,17 +326,34 @@ class RuntimeClient:
         """Whether a list of the records that a run works on is described; a runtime may not have it."""
         return self.can_list_records_of_a_run and self._endpoints["records"].resource.running is not None
 
-    async def records_in_flight(self, run: RunSnapshot) -> AsyncIterator[ListPage[RecordInFlight]]:
+    def records_in_flight(self, run: RunSnapshot) -> AsyncIterator[ListPage[OpenRecord]]:
         """Read the records that a run works on; only with `can_list_records_in_flight`.
 
         Each page is a single request: one that fails is not retried.
         """
+        return self._open_records(run, self._endpoints["records"].resource.running, Status.RUNNING)
+
+    @property
+    def can_list_waiting_records(self) -> bool:
+        """Whether a list of the records that wait is described; a runtime may not have it."""
+        return self.can_list_records_of_a_run and self._endpoints["records"].resource.waiting is not None
+
+    def waiting_records(self, run: RunSnapshot) -> AsyncIterator[ListPage[OpenRecord]]:
+        """Read the records of a run that wait; only with `can_list_waiting_records`.
+
+        Each page is a single request: one that fails is not retried.
+        """
+        return self._open_records(run, self._endpoints["records"].resource.waiting, Status.WAITING)
+
+    async def _open_records(
+        self, run: RunSnapshot, restriction: ListFilter | None, status: Status
+    ) -> AsyncIterator[ListPage[OpenRecord]]:
         endpoint = self._endpoints["records"]
-        request = endpoint.request(self._ids(run), endpoint.resource.running)
-        decode = self._decoder.records_in_flight
-        async for page in self._pages(endpoint, request, lambda body, now: decode(body), retries=False):
-            running = tuple(record for record in page.items if record is not None)
-            yield ListPage(running, page.as_of, requested_at=page.requested_at, has_next=page.has_next)
+        request = endpoint.request(self._ids(run), restriction)
+        decode = self._decoder.open_records
+        async for page in self._pages(endpoint, request, lambda body, now: decode(body, status), retries=False):
+            found = tuple(record for record in page.items if record is not None)
+            yield ListPage(found, page.as_of, requested_at=page.requested_at, has_next=page.has_next)
 
     @property
     def can_list_records_of_all_runs(self) -> bool:

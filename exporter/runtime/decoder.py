@@ -23,16 +23,16 @@ from exporter.errors import unforeseen
 from exporter.runtime.almost_json import document
 from exporter.runtime.codes import OTHER, hidden_address, is_address
 from exporter.runtime.labels import MAX_LABELS, CodeCache, LabelCache
-from exporter.runtime.layout import IN_FLIGHT, Layout, RawPage, flat
+from exporter.runtime.layout import OPEN, Layout, RawPage, flat
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import (
     FailedRecord,
     FailureCount,
     Health,
     Meter,
+    OpenRecord,
     Project,
     RecordCounts,
-    RecordInFlight,
     RecordOfRun,
     RecordSnapshot,
     RunSnapshot,
@@ -47,9 +47,9 @@ from exporter.runtime.wire import (
     WireHealth,
     WireJob,
     WireMeter,
+    WireOpenRecord,
     WireProject,
     WireRecord,
-    WireRecordInFlight,
     WireRuntimeHealth,
     WireStep,
     epoch,
@@ -163,7 +163,7 @@ class Decoder:
             described["job"] = msgspec.structs.replace(described["job"], fields=resources.jobs.fields)
         self._layouts = {name: Layout(name, resource) for name, resource in described.items()}
         if "records" in described:
-            self._in_flight = Layout("records", described["records"], IN_FLIGHT)
+            self._open = Layout("records", described["records"], OPEN)
         labels = described["records"].statuses if "records" in described else {}
         self._record_statuses = statuses.extended({label: Status(status) for label, status in labels.items()})
 
@@ -243,12 +243,12 @@ class Decoder:
             raise ValueError(f"none of the {len(page.items)} items has a status")
         return page
 
-    def records_in_flight(self, body: bytes) -> DecodedPage[RecordInFlight | None]:
-        """Decode a page of the records that a run works on; None stands for a record of another status.
+    def open_records(self, body: bytes, status: Status) -> DecodedPage[OpenRecord | None]:
+        """Decode a page of the records of one status, running or waiting; None stands for a record of another.
 
         Some APIs ignore a filter that they do not know, so each record must tell its status.
         """
-        return self._listing(body, self._in_flight, self._record_in_flight)
+        return self._listing(body, self._open, lambda wire, bounds: self._open_record(wire, bounds, status))
 
     def health(self, body: bytes, now: float | None = None) -> Health:
         """Decode the state of the worker service; without a state or a heartbeat it is down.
@@ -448,11 +448,11 @@ class Decoder:
             self._past(bounds, wire.ended_at, "record", wire.id, "endedAt"),
         )
 
-    def _record_in_flight(self, wire: WireRecordInFlight, bounds: Bounds) -> RecordInFlight | None:
-        if wire.status is None or self._record_statuses.status_for(self._labels[wire.status]) is not Status.RUNNING:
+    def _open_record(self, wire: WireOpenRecord, bounds: Bounds, status: Status) -> OpenRecord | None:
+        if wire.status is None or self._record_statuses.status_for(self._labels[wire.status]) is not status:
             return None
         step = wire.step or WireCurrentStep()
-        return RecordInFlight(
+        return OpenRecord(
             hidden_address(self._id(wire.id)),
             self._labels[step.name or step.type or ""],
             None if step.index is None else step.index + 1,

@@ -18,10 +18,10 @@ from exporter.runtime.wire import (
     WireHealth,
     WireJob,
     WireMeter,
+    WireOpenRecord,
     WirePage,
     WireProject,
     WireRecord,
-    WireRecordInFlight,
     epoch,
 )
 
@@ -70,7 +70,7 @@ _ITEM_TYPES = {
     "usage": _ItemType("meter", WireMeter),
 }
 
-IN_FLIGHT = _ItemType("record", WireRecordInFlight)
+OPEN = _ItemType("record", WireOpenRecord)
 """Records in the list of those that a run works on."""
 
 

@@ -105,8 +105,8 @@ class RecordSnapshot(msgspec.Struct, frozen=True, gc=False):
     record: FailedRecord
 
 
-class RecordInFlight(msgspec.Struct, frozen=True, gc=False):
-    """A record that a run works on, and the step at which it is."""
+class OpenRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record that a run works on or that waits, and the step at which it is."""
 
     id: str
     step: str

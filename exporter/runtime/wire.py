@@ -107,7 +107,7 @@ class WireRecord(WireStruct, frozen=True):
 
 
 class WireCurrentStep(WireStruct, frozen=True):
-    """The step at which a record in flight is."""
+    """The step at which a record is that has begun and not ended."""
 
     index: Count | None = None
     """Starts at 0."""
@@ -116,8 +116,8 @@ class WireCurrentStep(WireStruct, frozen=True):
     started_at: Time | None = None
 
 
-class WireRecordInFlight(WireStruct, frozen=True):
-    """A record that a run works on. Apart from `WireRecord`, so that its fields never cost a failed record."""
+class WireOpenRecord(WireStruct, frozen=True):
+    """A record that a run works on or that waits. Its fields never cost a failed record, which is a `WireRecord`."""
 
     id: str
     status: str | None = None

@@ -27,6 +27,7 @@ from exporter.sync.project_sync import ProjectSync
 from exporter.sync.records_in_flight import RecordsInFlightReader
 from exporter.sync.runtime_sync import SyncObserver, read_health
 from exporter.sync.single_flight import SingleFlight
+from exporter.sync.waiting_records import WaitingRecordsReader
 
 IDLE = 900.0
 """Seconds after its last probe until a project is dropped: longer than the replacement of a Prometheus takes."""
@@ -63,6 +64,7 @@ class Probes:
         self._problems = ProblemLog(monotonic, name_of=project_list.name_of)
         self._failed_records = FailedRecordReader(client, config, self._problems)
         self._records_in_flight = RecordsInFlightReader(client, config, self._problems, observer, monotonic=monotonic)
+        self._waiting_records = WaitingRecordsReader(client, config, self._problems, observer, monotonic=monotonic)
         self._rereads = Budget(config.limits.rereads)
         self._health: tuple[Health, float] | None = None
         """And our monotonic time of its request."""
@@ -145,7 +147,7 @@ class Probes:
             store,
             self._config,
             self._problems,
-            record_readers=(self._failed_records, self._records_in_flight),
+            record_readers=(self._failed_records, self._records_in_flight, self._waiting_records),
             rereads=self._rereads,
             is_listed=self._project_list.has,
             listed_at=lambda: self._project_list.requested_at,
@@ -162,6 +164,7 @@ class Probes:
                         # A part of what is left, so that something is left for the other projects of this round.
                         await self._records_in_flight.read(store, store.project_ids(), share=PROBE_SHARE)
                         await self._failed_records.read(store, store.project_ids(), share=PROBE_SHARE)
+                        await self._waiting_records.read(store, store.project_ids(), share=PROBE_SHARE)
             except TimeoutError:
                 ok = False
                 store.fail(project_id, f"not finished within {self._config.sync.stale_after:.0f} s")
@@ -182,6 +185,7 @@ class Probes:
         self._client.begin_sync()
         self._failed_records.begin()
         self._records_in_flight.begin()
+        self._waiting_records.begin()
         self._rereads.refill()
         try:
             with one_read():
@@ -233,6 +237,7 @@ class Probes:
         self._problems.forget(project_id)
         self._failed_records.forget(project_id)
         self._records_in_flight.forget(project_id)
+        self._waiting_records.forget(project_id)
 
 
 class MakeStore(Protocol):

@@ -21,9 +21,10 @@ from exporter.sync.project_list import ProjectList
 from exporter.sync.project_sync import ProjectSync
 from exporter.sync.records_in_flight import RecordsInFlightObserver, RecordsInFlightReader
 from exporter.sync.together import together
+from exporter.sync.waiting_records import WaitingRecordsObserver, WaitingRecordsReader
 
 
-class SyncObserver(RecordsInFlightObserver, Protocol):
+class SyncObserver(RecordsInFlightObserver, WaitingRecordsObserver, Protocol):
     """Receives the result of every sync."""
 
     def sync_ended(self, seconds: float, *, ok: bool) -> None:
@@ -61,13 +62,14 @@ class RuntimeSync:
         """What reads the failed records of many runs together."""
         self._failed_records = FailedRecordReader(client, config, self._problems, common=self.common_records)
         self._records_in_flight = RecordsInFlightReader(client, config, self._problems, observer, monotonic=monotonic)
+        self._waiting_records = WaitingRecordsReader(client, config, self._problems, observer, monotonic=monotonic)
         self._rereads = Budget(config.limits.rereads)
         self._project_sync = ProjectSync(
             client,
             store,
             config,
             self._problems,
-            record_readers=(self._failed_records, self._records_in_flight),
+            record_readers=(self._failed_records, self._records_in_flight, self._waiting_records),
             rereads=self._rereads,
             is_listed=project_list.has,
             listed_at=lambda: project_list.requested_at,
@@ -89,6 +91,7 @@ class RuntimeSync:
         self._client.begin_sync()
         self._failed_records.begin()
         self._records_in_flight.begin()
+        self._waiting_records.begin()
         self._rereads.refill()
         self._store.clock.begin()
         try:
@@ -157,6 +160,7 @@ class RuntimeSync:
         # Before the failed records: they decide about pages.
         await self._records_in_flight.read(self._store, readable)
         await self._failed_records.read(self._store, readable)
+        await self._waiting_records.read(self._store, readable)
         return not reads or any(reads.values())
 
     async def _read_together(self) -> dict[str, bool]:

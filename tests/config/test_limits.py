@@ -18,6 +18,7 @@ LEAST = {
     "limits.failed_records": 0,
     "limits.failed_record_requests": 1,
     "limits.record_in_flight_requests": 0,
+    "limits.waiting_record_requests": 0,
     "limits.rereads": 1,
     "limits.failure_groups": 1,
     "limits.label_length": 16,

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.config import Duration, LimitsConfig, ProjectsConfig, SyncConfig
 from exporter.runs.activity import MOVED_FACTOR, TRIED_FACTOR
-from exporter.sync import records_in_flight
+from exporter.sync import record_lists, records_in_flight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.faults.bench import Bench, bench_of, up
 from tests.faults.server import Exchange, Fault, dated
@@ -274,7 +274,7 @@ async def test_lists_that_fail_stop_neither_other_reads_of_the_scrape_nor_other_
             made.runtime.failed_records[f"run-{number}"] = [{"id": "rec", "jobId": f"run-{number}", "status": "failed"}]
         made.faulty.fault = broken
         found = await made.at(HALF + 15)
-        assert len(made.asked) == records_in_flight.MAX_CONCURRENT
+        assert len(made.asked) == record_lists.MAX_CONCURRENT
         assert reads(found, "postponed") == 16
         assert up(found) == (1, 1, None)
         named = {dict(pairs)["run_id"] for name, pairs in found if name == "spinner_run_failed_record_info"}
@@ -308,14 +308,14 @@ async def test_a_runtime_without_the_list_is_not_asked_again_for_ten_minutes(sta
         await made.at(HALF + 15)
         assert made.asked == ["run-1"]
         begun = made.runtime.clock()
-        while made.runtime.clock() < begun + records_in_flight.RETRY_AFTER - 15:
+        while made.runtime.clock() < begun + record_lists.RETRY_AFTER - 15:
             made.runtime.requests.clear()
             found = await made.next(15)
             assert made.asked == []
         assert threshold(found) == THRESHOLD
         assert [line for line in made.problems if "records in flight" in line] == []
         made.faulty.fault = None
-        found = await made.at(HALF + 15 + records_in_flight.RETRY_AFTER + 15)
+        found = await made.at(HALF + 15 + record_lists.RETRY_AFTER + 15)
         assert made.asked == ["run-1"]
         assert threshold(found) == THRESHOLD + 100
 
@@ -357,7 +357,7 @@ async def test_a_run_that_is_gone_does_not_mean_that_the_list_is_missing_but_thr
             made.start(f"run-{number}")
         made.faulty.fault = all_gone
         await made.at(HALF + 15)
-        assert len(made.asked) == records_in_flight.REFUSALS
+        assert len(made.asked) == record_lists.REFUSALS
 
 
 async def test_records_of_another_status_are_ignored_where_the_filter_is() -> None:
@@ -402,7 +402,7 @@ async def test_of_very_many_records_a_few_pages_are_read_and_what_they_leave_ope
         many = [record(each / 1000, step=each % 40) for each in range(5000)]
         made.start(records=[*many, record(1, step=1, reached=200)])
         found = await made.at(HALF + 15)
-        assert len(made.asked) == records_in_flight.MAX_PAGES
+        assert len(made.asked) == record_lists.MAX_PAGES
         assert value(found, "spinner_run_records_in_flight") is None
         assert value(found, "spinner_run_oldest_record_in_flight_start_timestamp_seconds") is None
         named = [pairs for name, pairs in found if name == "spinner_run_record_in_flight_attempts"]

@@ -20,7 +20,7 @@ from exporter.metrics.lines import exemplar
 from exporter.runs.activity import Activity
 from exporter.runs.pace import EARLIER_RUNS
 from exporter.runs.store import Store
-from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, RecordCounts, RecordInFlight
+from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter, OpenRecord, RecordCounts
 from exporter.status import Status
 from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
 
@@ -91,12 +91,15 @@ def busy_store(clock: Clock) -> Store:
     held.keep_failed_records("p1", moved, [FailedRecord("rec-9", "send", "E_BOUNCE", NOON + 40)])
     (works,) = [run for run in held.runs_of("p1").values() if run.id == "run-1"]
     in_flight = [
-        RecordInFlight("rec-5", "enrich", 2, NOON + 51, NOON + 55, 3),
-        RecordInFlight("rec-6", "find", 1, NOON + 52, NOON + 52, 1),
+        OpenRecord("rec-5", "enrich", 2, NOON + 51, NOON + 55, 3),
+        OpenRecord("rec-6", "find", 1, NOON + 52, NOON + 52, 1),
     ]
-    held.keep_records_in_flight("p1", works, Activity(NOON + 55, NOON + 52), in_flight, is_whole=True)
+    held.keep_activity(("p1", works.id), Activity(NOON + 55, NOON + 52))
+    held.keep_listed("in flight", ("p1", works.id), in_flight, is_whole=True)
     waits = snapshot("run-4", Status.WAITING, spinner="on\nboarding", records=counts(0, total=None, waiting=2))
     read_project(held, "p2", [(waits, NOON + 60)], as_of=NOON + 60, horizon=NOON - 3600)
+    asked = [OpenRecord("rec-7", "ask", 2, NOON + 1, NOON + 3, 1), OpenRecord("rec-8", "ask", 2, NOON, NOON + 2, 2)]
+    held.keep_listed("waiting", ("p2", "run-4"), asked, is_whole=True)
     held.fail("p2", "jobs: HTTP 500")
     held.keep_health(Health(runtime_up=True, workers=4, last_heartbeat_at=NOON + 58))
     held.keep_meters((Meter("jobs_month", 12, 500, NOON + 86400), Meter("spinners", 3)))

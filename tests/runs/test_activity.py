@@ -2,9 +2,10 @@
 
 import pytest
 
-from exporter.runs.activity import Activity, RecordsInFlight, Seen
+from exporter.runs.activity import Activity, Seen
+from exporter.runs.listed_records import ListedRecords
 from exporter.runs.pace import Expectation
-from exporter.runtime.model import RecordInFlight
+from exporter.runtime.model import OpenRecord
 
 SINCE = 1000.0
 """Since when the run is silent."""
@@ -45,8 +46,8 @@ def test_the_later_times_are_kept_and_none_is_yet_to_come() -> None:
 
 def in_flight(
     record_id: str = "rec-1", began: float | None = None, step: int | None = None, **fields: object
-) -> RecordInFlight:
-    return RecordInFlight(record_id, "", step, began, **fields)  # type: ignore[arg-type]
+) -> OpenRecord:
+    return OpenRecord(record_id, "", step, began, **fields)  # type: ignore[arg-type]
 
 
 def test_a_record_without_times_is_new_only_if_the_whole_list_was_read_before() -> None:
@@ -72,9 +73,9 @@ def test_fewer_attempts_than_before_are_no_attempt() -> None:
 
 def test_the_oldest_is_unknown_if_one_of_the_records_does_not_tell_when_it_began() -> None:
     known, unknown = in_flight("rec-1", 5.0), in_flight("rec-2")
-    kept = RecordsInFlight.of([unknown, known], is_whole=True, most_named=1, most_steps=1)
+    kept = ListedRecords.of("in flight", [unknown, known], is_whole=True, most_named=1, most_steps=1)
     assert (kept.named, kept.oldest_at, kept.by_step) == ((known,), None, (("", 2),))
-    assert RecordsInFlight.of([known], is_whole=True, most_named=1, most_steps=1).oldest_at == 5.0
-    kept = RecordsInFlight.of([known], is_whole=False, most_named=1, most_steps=1)
+    assert ListedRecords.of("in flight", [known], is_whole=True, most_named=1, most_steps=1).oldest_at == 5.0
+    kept = ListedRecords.of("in flight", [known], is_whole=False, most_named=1, most_steps=1)
     assert (kept.oldest_at, kept.by_step) == (None, ())
-    assert RecordsInFlight.of([], is_whole=True, most_named=1, most_steps=1).by_step == (("", 0),)
+    assert ListedRecords.of("in flight", [], is_whole=True, most_named=1, most_steps=1).by_step == (("", 0),)

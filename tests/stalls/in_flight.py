@@ -9,7 +9,7 @@ import sys
 import zlib
 
 from exporter.runs.activity import Seen
-from exporter.runtime.model import RecordInFlight
+from exporter.runtime.model import OpenRecord
 from tests.stalls.histories import Work
 from tests.stalls.parts import TUNE
 from tests.stalls.replay import HEAD, OURS, Scrape, by_kind, overall, score
@@ -41,17 +41,18 @@ class Reader:
             seen = self._seen.get(silent.run.id, Seen())
             activity = seen.activity_until(records, scrape.now, silent.since)
             self._seen = {silent.run.id: seen.followed_by(records, is_whole=True)}
-            scrape.store.keep_records_in_flight("p1", silent.run, activity, records, is_whole=True)
+            scrape.store.keep_activity(("p1", silent.run.id), activity)
+            scrape.store.keep_listed("in flight", ("p1", silent.run.id), records, is_whole=True)
 
 
-def in_flight(index: int, work: Work, now: float, steps: int) -> RecordInFlight:
+def in_flight(index: int, work: Work, now: float, steps: int) -> OpenRecord:
     """Return a record as it is at a time."""
     rng = random.Random(index)
     ends = sorted(rng.random() for _ in range(steps - 1))
     share = (min(now, work.hangs_at) - work.began) / max(work.until - work.began, 1e-9)
     done = sum(end <= share for end in ends)
     reached = work.began + (work.until - work.began) * (ends[done - 1] if done else 0.0)
-    return RecordInFlight(f"rec-{index}", f"step {done + 1}", done + 1, work.began, reached, 1)
+    return OpenRecord(f"rec-{index}", f"step {done + 1}", done + 1, work.began, reached, 1)
 
 
 def main() -> None:
