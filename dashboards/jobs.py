@@ -251,7 +251,7 @@ RUNS = table(
     ),
 )
 
-TOP = HEIGHT + 17
+TOP = HEIGHT + 18
 CHOOSE = "? no run chosen, or unknown"
 
 # The source label does not exist, so its value is empty: the replacement is made if no run is chosen.
@@ -259,7 +259,11 @@ MISSING = (
     f'label_replace(label_replace({all_fresh(PROJECT)}, "status", "gone", "", ""), '
     '"status", "none", "no_such_label", `${run:regex}`)'
 )
-CHOSEN_STATUS = display_status(RUN)
+# Two lines in one column, so that each has room on a narrow screen.
+CHOSEN_STATUS = (
+    f'label_join(label_join({display_status(RUN)}, "run", "\\n", "spinner", "run_id"), '
+    '"place", "\\n", "project", "runtime")'
+)
 
 NAMED_FAILURES = (
     "count by (runtime, project, spinner, run_id) (max by (runtime, project, spinner, run_id, record_id) "
@@ -284,7 +288,7 @@ CHOSEN = table(
         "The run that the panels below are about: click a run above, or write its id into Run at the top. A run that "
         "ended longer than the retention ago is no longer reported: see the product's own page of it. Gaps are the "
         "times between two finished records; its stall threshold depends on them.",
-        GridPos(x=0, y=TOP, w=24, h=4),
+        GridPos(x=0, y=TOP - 1, w=24, h=5),
     ),
     [
         instant_query(f"{CHOSEN_STATUS} or ({MISSING} unless on () {per_selected_run('spinner_run_status')})"),
@@ -294,38 +298,38 @@ CHOSEN = table(
         instant_query(while_read(per_selected_run("spinner_run_longest_progress_interval_seconds"))),
     ],
     [
-        Column("runtime", "Runtime", width=150),
-        Column("project", "Project", width=180, wrap=True),
-        Column("spinner", "Spinner", wrap=True),
-        Column("run_id", "Run", wrap=True),
+        Column("place", "Project and runtime", wrap=True, least_width=150, empty=("", TEXT)),
+        Column("run", "Run", wrap=True, least_width=150, empty=("", TEXT)),
         Column(
             "status",
             "Status",
             coloured=True,
             wrap=True,
+            least_width=112,
             mappings=[
                 *status_name_mappings(),
                 value_mapping(
                     {
                         "none": ("none: click a run above", TEXT),
-                        "gone": ("▲ not reported: it ended longer than the retention ago, or has another id", ORANGE),
+                        "gone": ("▲ not reported: past its retention, or another id", ORANGE),
                     }
                 ),
             ],
         ),
         Column(
             "failures",
-            "Failed records named below",
-            width=210,
+            "Failures named",
+            width=128,
             empty=("", TEXT),
             links=[("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True)],
         ),
-        Column("Value #D", "Usual gap", "duration in words", width=110, empty=("", TEXT)),
-        Column("Value #E", "Longest gap", "duration in words", width=110, empty=("", TEXT)),
-        Column("reason", "Why its stall threshold", wrap=True, empty=("", TEXT)),
+        Column("Value #D", "Usual gap", "duration in words", width=92, wrap=True, empty=("", TEXT)),
+        Column("Value #E", "Longest gap", "duration in words", width=100, wrap=True, empty=("", TEXT)),
+        Column("reason", "Why its stall threshold", wrap=True, least_width=160, empty=("", TEXT)),
+        Column("run_id", "Run id", hidden=True),
     ],
     empty="? unknown: not all projects could be read. See the table at the top.",
-    hidden=("Value #A", "Value #B", "Value #C"),
+    hidden=("Value #A", "Value #B", "Value #C", "runtime", "project", "spinner"),
     paginated=False,
 )
 

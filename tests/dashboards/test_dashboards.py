@@ -200,8 +200,10 @@ def test_no_table_scrolls_sideways_at_1000_pixels(uid: str, panel: dict[str, Any
     shown = [each for each in columns if not each.get("custom.hidden")]
     fixed = sum(each.get("custom.width", 0) for each in shown)
     others = [each.get("custom.minWidth", 50) for each in shown if "custom.width" not in each]
-    needed = fixed + sum(max(least, (width - fixed) / len(others)) for least in others)
+    share = (width - fixed) / len(others)
+    needed = fixed + sum(max(least, share) for least in others)
     assert needed <= width + 1, f"{needed:.0f} of {width:.0f} pixels"
+    assert share >= 84, f"a column of {share:.0f} pixels cuts words"
 
 
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:

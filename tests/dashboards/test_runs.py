@@ -193,7 +193,7 @@ def test_it_is_said_that_there_are_more_failed_records_than_the_named_ones(tmp_p
     named: Samples = {f'spinner_run_failed_record_info{{{labels},record_id="{number}"}}': 1 for number in range(10)}
     with recorded(tmp_path, fresh("Sales") | ended("a", "completed", 1, failed=510) | named) as url:
         (row,) = jobs(url, run="a")["Chosen run"].rows
-    assert str(row["Failed records named below"]) == "10 newest of 510"
+    assert str(row["Failures named"]) == "10 newest of 510"
 
 
 def test_it_is_said_in_words_why_the_chosen_run_has_its_stall_threshold(tmp_path: Path) -> None:
