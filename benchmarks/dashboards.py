@@ -15,7 +15,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -359,14 +359,15 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         "ALERTS",
         [('alertname="SpinnerWatchdog",alertstate="firing",severity="none"', ((at, 1) for at in scrapes[-240:]))],
     )
-    for name, value in (
-        ("used", lambda at: 12000 * _month_part(at, end) * 0.9),
-        ("limit", lambda at: 12000),
-        ("reset_timestamp_seconds", lambda at: end + 20 * DAY),
-    ):
+    meters: dict[str, Callable[[int], float]] = {
+        "used": lambda at: 12000 * _month_part(at, end) * 0.9,
+        "limit": lambda at: 12000,
+        "reset_timestamp_seconds": lambda at: end + 20 * DAY,
+    }
+    for name, value_at in meters.items():
         yield (
             f"spinner_plan_{name}",
-            [('meter="jobs_month"', ((at, value(at)) for at in range(end - DAY, end + 1, 60)))],
+            [('meter="jobs_month"', ((at, value_at(at)) for at in range(end - DAY, end + 1, 60)))],
         )
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -100,7 +101,7 @@ def _one_list_of_all() -> list[Row]:
         took: dict[str, list[float]] = {"one list": [], "one per project": []}
         # A run of a day is shown for an hour, as by default. The list of projects is not part of the comparison.
         hour = {"retention": "1h", "sync_projects_interval": "1h"}
-        async with _exporter(with_list, **hour) as ours, _exporter(without, **hour) as theirs:
+        async with _exporter(with_list, settings=hour) as ours, _exporter(without, settings=hour) as theirs:
             for _ in range(4):
                 await ours.page(max_wait=MAX_WAIT)
                 await theirs.page(max_wait=MAX_WAIT)
@@ -118,7 +119,7 @@ def _one_list_of_all() -> list[Row]:
     async def measure_failures(url: str) -> tuple[int, int, int]:
         """Return how many runs have new failures, and the requests of a scrape before and after."""
         settings = {"retention": "1h", "sync_projects_interval": "1h", "limits_failed_records": "100000"}
-        async with _exporter(url, **settings) as exporter:
+        async with _exporter(url, settings=settings) as exporter:
             for _ in range(3):
                 await exporter.page(max_wait=MAX_WAIT)
             _counted(url)
@@ -282,7 +283,7 @@ def _counted(url: str) -> dict[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def _exporter(url: str, *, limit: int = MOST_RUNS, **settings: str) -> Any:
+async def _exporter(url: str, *, limit: int = MOST_RUNS, settings: Mapping[str, str] = MappingProxyType({})) -> Any:
     environ = _settings(url, limit=limit) | _named(settings)
     exporter = Exporter(load(None, environ=environ).runtimes)
     try:
