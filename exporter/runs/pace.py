@@ -47,19 +47,29 @@ OPEN_FACTOR = 1.65
 That is: more records may still arrive, because the total is unknown; or most of the run was not observed.
 """
 
-HELD_BACK = 3.0
+HELD_BACK, PAUSED = 3.0, 6.0
 """Times the floor for which nothing may be in progress though records wait, until the run has continued twice.
 
 Records that hang are in progress. If none is, the runtime mostly holds them back: a rate limit, a window, a night.
-But what hands them out can be dead as well, and the labelled histories have no such stall.
+But what hands them out can be dead as well. The second number counts if everything speaks for a pause: the worker
+service has heartbeats, and no other run of the project has continued in the meantime. It is an hour, after which most
+quotas return.
 """
 
-HELD_BACK_WORKED, HELD_BACK_MOST = 2.0, 6.0
-"""Times what the run has worked before for which it may be held back if that is longer, and times the floor at most.
+HELD_BACK_WORKED = 2.0
+"""Times what the run has worked before for which it may be held back if that is longer.
 
 Of a gate that opens and closes only the first opening is known then, and a closing is of the same order: a quota that
-is exhausted in half an hour returns within an hour. A night follows a day's work in the same way, but then a dispatcher
-that has died would be found in the morning: the first night of a spinner pages.
+is exhausted in half an hour returns within an hour, and a night follows a day's work.
+"""
+
+HELD_BACK_MOST = 6.0
+"""Times the floor for which it may be at most, unless everything speaks for a pause."""
+
+OVERTAKEN = 3.0
+"""Times the floor after which the progress of another run means that its project does not pause.
+
+Before that, records that were in progress when the pause began come to their end.
 """
 
 HELD_BACK_SEEN = 2
@@ -289,6 +299,8 @@ class RunPace(msgspec.Struct, gc=False):
     """Seconds that all records together have been in progress: by Little's law that tells how long one takes."""
     _held_back: int = 0
     """Gaps during which nothing was in progress though records waited."""
+    _overtaken_since: float | None = None
+    """When the silence began in which another run of the project continued, to compare with the present one."""
 
     @classmethod
     def first(cls, run: Run) -> Self:
@@ -381,6 +393,14 @@ class RunPace(msgspec.Struct, gc=False):
         self._quiet_since = time
         return True
 
+    def overtake(self, progress_at: float, floor: float) -> bool:
+        """Note that another run of the project made progress; return whether that is new and shows something."""
+        since = self._quiet_since
+        if since is None or since == self._overtaken_since or progress_at - since < OVERTAKEN * floor:
+            return False
+        self._overtaken_since = since
+        return True
+
     def not_ahead_of(self, now: float) -> None:
         """Note that the runtime's clock was set back to `now`: no silence began later."""
         if self._quiet_since is not None:
@@ -396,10 +416,13 @@ class RunPace(msgspec.Struct, gc=False):
         """Return the usual seconds between two finished records; None before the first."""
         return self._spent / self._finished if self._finished and self._spent else None
 
-    def expectation(self, run: Run, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy) -> Expectation:
+    def expectation(
+        self, run: Run, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy, *, has_heartbeats: bool
+    ) -> Expectation:
         """Return which silence counts as a stall.
 
         `earlier` is what the spinner learned from its earlier runs, and `others` what its project learned from all.
+        `has_heartbeats`: whether the worker service would be known to be dead if it were.
         """
         pause, is_usual = self._by_pause(earlier, others)
         candidates = [
@@ -419,8 +442,11 @@ class RunPace(msgspec.Struct, gc=False):
             seconds, basis = max(BEYOND_BELIEF * seconds, STRAGGLER_LEAST * policy.stall_floor), "last records"
         elif is_held_back and self._held_back < HELD_BACK_SEEN:
             ticket = seconds
-            held_back = min(HELD_BACK_WORKED * self._spent, HELD_BACK_MOST * policy.stall_floor)
-            held_back = max(HELD_BACK * policy.stall_floor, held_back)
+            may_pause = has_heartbeats and (self._overtaken_since is None or self._overtaken_since != self._quiet_since)
+            least, most = HELD_BACK * policy.stall_floor, HELD_BACK_MOST * policy.stall_floor
+            if may_pause:
+                least, most = PAUSED * policy.stall_floor, policy.stall_ceiling
+            held_back = max(least, min(HELD_BACK_WORKED * self._spent, most))
             seconds, basis = max((seconds, basis), (held_back, "held back"), key=_seconds)
         if seconds > policy.stall_ceiling:
             seconds, basis = policy.stall_ceiling, "ceiling"

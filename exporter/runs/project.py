@@ -68,6 +68,32 @@ class RunEnd(msgspec.Struct, frozen=True, order=True, gc=False):
     run_id: str
 
 
+class Progress:
+    """When a run of a project last made progress, and when another one than that did. Times are the runtime's."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, str] | None = None
+        self._before: tuple[float, str] | None = None
+        """The last one of another run."""
+
+    def note(self, run: Run) -> None:
+        """Note the last progress of a run."""
+        if run.last_progress_at is None:
+            return
+        progress = run.last_progress_at, run.id
+        if self._last is None or run.id == self._last[1]:
+            self._last = max(progress, self._last or progress)
+        elif progress > self._last:
+            self._last, self._before = progress, self._last
+        else:
+            self._before = max(progress, self._before or progress)
+
+    def of_others(self, run_id: str) -> float | None:
+        """Return when another run than this one last made progress; None if none has."""
+        last = self._before if self._last is not None and self._last[1] == run_id else self._last
+        return None if last is None else last[0]
+
+
 class ProjectRuns:
     """One project's runs and counts, and when they were last read."""
 
@@ -95,6 +121,7 @@ class ProjectRuns:
         """The least that the runtime's clock was ahead of our monotonic one since that read."""
         self._forgotten: float = -math.inf
         """The last end among the runs that were forgotten."""
+        self._progress = Progress()
         self._again_since: float | None = None
         """Set while a read is applied that is the first since the runtime's clock was set back to a time of which runs
         may be forgotten: when the read before was, by the clock as it was set."""
@@ -295,9 +322,17 @@ class ProjectRuns:
                         tracked.ended_steady = None
                     tracked.change(newer, self.metadata.read_as_of)
             tracked.read_in = self._reads
+            self._progress.note(tracked.run)
             self._add_to_indexes(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
+
+    def note_overtaken(self, stall_floor: float) -> None:
+        """Note which runs are silent while others continue; `stall_floor` is the least of the config."""
+        for run_id, tracked in self.open.items():
+            progress_at = self._progress.of_others(run_id)
+            if progress_at is not None and tracked.overtake(progress_at, stall_floor):
+                self._note_run(run_id)
 
     def _is_another_run(self, known: RunSnapshot, snapshot: RunSnapshot) -> bool:
         """Whether two snapshots with the same id are of two runs: of another spinner, and created at another time.
@@ -463,6 +498,7 @@ class ProjectRuns:
             if tracked.run is not before:
                 self._note_run(tracked.run.id)
         self.spinners.not_ahead_of(now)
+        self._progress = Progress()
 
     @property
     def tombstone_count(self) -> int:

@@ -15,17 +15,19 @@ class ProjectRead:
         project: ProjectRuns,
         *,
         label_length: int,
+        stall_floor: float,
         applied: Callable[[int], None],
         has_room: Callable[[Set[str]], bool],
         dropped: Callable[[str], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """Unique names of spinners have at most `label_length` characters.
+        """Unique names of spinners have at most `label_length` characters; `stall_floor` is the least of the config.
 
         `applied` receives the number of snapshots of each `apply`, `dropped` the reason for each dropped run.
         """
         self._project = project
         self._label_length = label_length
+        self._stall_floor = stall_floor
         self._applied = applied
         self.has_room = has_room
         """Whether these runs of the project can be tracked, which have not ended."""
@@ -71,6 +73,7 @@ class ProjectRead:
         """
         self._begin()
         at = self._monotonic() if at is None else at
+        self._project.note_overtaken(self._stall_floor)
         for _ in range(
             self._project.complete(
                 as_of=as_of,

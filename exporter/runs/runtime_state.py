@@ -48,6 +48,11 @@ class RuntimeState:
         self.health = health, read_at
         return has_ended
 
+    @property
+    def has_heartbeats(self) -> bool:
+        """Whether the last health that was read is of an API that reports heartbeats."""
+        return self.health is not None and self.health[0].beats
+
     def _not_ahead(self, health: Health, read_at: float) -> Health:
         """Return a health whose heartbeat has passed: one from the future is as old as it has been known."""
         told, beat, now = health.last_heartbeat_at, health.last_heartbeat_at, self._clock.at(read_at)

@@ -7,7 +7,7 @@ import msgspec
 
 from exporter.runs.activity import Activity
 from exporter.runs.counters import Counters, Observation
-from exporter.runs.pace import RunPace, SpinnerPace
+from exporter.runs.pace import RunPace, SpinnerPace, at_work
 from exporter.runs.run import AHEAD, Run
 from exporter.status import Status
 
@@ -97,6 +97,12 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
     def excuse_until(self, time: float) -> bool:
         """Note that no silence of the run before `time` counts; return whether that is new."""
         return self._kept_pace().excuse_until(time)
+
+    def overtake(self, progress_at: float, floor: float) -> bool:
+        """Note that another run of the project made progress; return whether that is new and shows something."""
+        # Asked of every run: most have records in progress, and then it shows nothing.
+        is_idle = self.run.records.running == 0 and at_work(self.run)
+        return is_idle and self._kept_pace().overtake(progress_at, floor)
 
     def _kept_pace(self) -> RunPace:
         """Return its pace, which is kept from now on since it changes otherwise than by snapshots."""

@@ -83,6 +83,7 @@ class Store:
             yield ProjectRead(
                 project,
                 label_length=self._config.limits.label_length,
+                stall_floor=self._config.least_stall_floor,
                 applied=self._applied,
                 has_room=functools.partial(self.has_room, project_id),
                 dropped=self._note_dropped,
@@ -274,11 +275,12 @@ class Store:
 
     def keep_health(self, health: Health, read_at: float | None = None) -> None:
         """Store the state of the worker service, requested at our monotonic time `read_at`, by default now."""
-        timeout = self.config.runtime.heartbeat_timeout
-        if self._runtime.keep_health(health, heartbeat_timeout=timeout, read_at=read_at):
+        timeout, had_heartbeats = self.config.runtime.heartbeat_timeout, self._runtime.has_heartbeats
+        has_recovered = self._runtime.keep_health(health, heartbeat_timeout=timeout, read_at=read_at)
+        if has_recovered or self._runtime.has_heartbeats != had_heartbeats:
             for project in self._projects.values():
                 project.mark_open_changed()
-        elif self._runtime.outage.is_down:
+        if self._runtime.outage.is_down:
             for project in self._projects.values():
                 project.interrupt()
 

@@ -208,7 +208,9 @@ class StoreView:
         if run.last_progress_at is not None and pace.quiet_since() is not None and at_work(run):
             # Computed once: several metrics show it.
             policy = self._config().spinner_policy(project.name, run.snapshot.spinner)
-            expectation = pace.expectation(run, earlier, project.spinners.all_paces, policy)
+            expectation = pace.expectation(
+                run, earlier, project.spinners.all_paces, policy, has_heartbeats=self._runtime.has_heartbeats
+            )
         shown = ShownRun(
             run,
             project.name,

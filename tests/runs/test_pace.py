@@ -1,9 +1,11 @@
 """Which silence counts as a stall, one rule per test; `tests/stalls` has whole histories."""
 
+import itertools
 import math
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from exporter.config import StallsConfig
@@ -22,15 +24,19 @@ from exporter.runs.pace import (
     NEGLIGIBLE,
     OPEN_FACTOR,
     OTHERS_MOST,
+    OVERTAKEN,
+    PAUSED,
     PAUSES,
     STRAGGLER_FACTOR,
     STRAGGLER_FINISHED,
     STRAGGLER_LEAST,
     UNKNOWN_FACTOR,
     WHOLE_RUN,
+    Expectation,
     RunPace,
     SpinnerPace,
 )
+from exporter.runs.project import Progress
 from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
@@ -61,6 +67,18 @@ class Watch:
         if "records" not in fields:
             self.fields["records"] = counts(self.finished, total=100_000, running=1, pending=1)
         self._commit(snapshot(run_id, **self.fields))
+
+    def see_beside(self, *, after: float, **fields: Any) -> None:
+        """Read another run `after` seconds later, in which a record finished now."""
+        self.clock.advance(after)
+        fields |= {"updated_at": self.clock.now, "last_progress_at": self.clock.now}
+        self._commit(snapshot("beside", spinner="Other", records=counts(1, total=100, running=1, pending=98), **fields))
+
+    def expectation(self, run_id: str) -> Expectation:
+        shown = self.store.view.run(("p1", run_id))
+        assert shown is not None
+        assert shown.expectation is not None
+        return shown.expectation
 
     def look(self, after: float = 30.0) -> None:
         """Read when nothing has changed."""
@@ -339,12 +357,95 @@ def test_a_run_that_is_held_back_for_the_first_time_pages_later_and_opens_a_tick
 
 
 def test_a_run_may_be_held_back_for_longer_the_longer_it_has_worked() -> None:
-    """But not all night: what dispatches its records may have died."""
     watch = at_the_end(60, 500, running=0, pending=500)
     assert watch.threshold() == HELD_BACK_WORKED * (20 * MINUTE + 30)
     assert watch.basis() == "held back"
     assert watch.shown().straggler_threshold() == 600, "the ticket does not wait for it"
-    assert at_the_end(240, 500, running=0, pending=500).threshold() == HELD_BACK_MOST * 600
+    watch.store.keep_health(Health(runtime_up=True, last_heartbeat_at=watch.clock.now))
+    assert watch.threshold() == PAUSED * 600, "most quotas return within the hour"
+
+
+def test_without_heartbeats_a_run_is_held_back_for_an_hour_at_most() -> None:
+    """What dispatches its records may have died, and nothing would say so."""
+    watch = at_the_end(240, 500, running=0, pending=500)
+    assert watch.threshold() == HELD_BACK_MOST * 600
+    watch.store.keep_health(Health(runtime_up=True, beats=False))
+    assert watch.threshold() == HELD_BACK_MOST * 600
+    changes = watch.store.view.watch()
+    assert changes.changed()[0]
+    watch.store.keep_health(Health(runtime_up=True, last_heartbeat_at=watch.clock.now))
+    assert watch.threshold() == pytest.approx(HELD_BACK_WORKED * 80 * MINUTE, rel=0.01), "the night after a day's work"
+    assert changes.changed()[0] == [("p1", "run-1")], "its threshold is shown anew"
+    watch.store.keep_health(Health(runtime_up=True, last_heartbeat_at=watch.clock.now))
+    assert changes.changed()[0] == []
+
+
+OVERTAKEN_AFTER = OVERTAKEN * 600
+
+
+@pytest.mark.parametrize(
+    ("after", "is_overtaken"), [(OVERTAKEN_AFTER, True), (OVERTAKEN_AFTER - 1, False)], ids=["continues", "ends"]
+)
+def test_a_run_that_another_run_overtakes_does_not_pause(after: float, is_overtaken: bool) -> None:
+    """At night records that were in progress come to their end; those of other runs do not begin."""
+    watch = held_back_with_heartbeats()
+    held_back = watch.expectation("run-1")
+    changes = watch.store.view.watch()
+    changes.changed()
+    watch.see_beside(after=after)
+    expectation = watch.expectation("run-1")
+    assert expectation == (msgspec.structs.replace(held_back, page=HELD_BACK_MOST * 600) if is_overtaken else held_back)
+    assert (("p1", "run-1") in changes.changed()[0]) == is_overtaken, "its threshold is shown anew"
+    watch.see_beside(after=60)
+    if is_overtaken:
+        assert ("p1", "run-1") not in changes.changed()[0], "once"
+
+
+def test_only_the_present_silence_is_overtaken() -> None:
+    watch = held_back_with_heartbeats()
+    watch.see_beside(after=OVERTAKEN_AFTER)
+    assert watch.expectation("run-1").page == HELD_BACK_MOST * 600
+    watch.see(after=60, finished=1, records=counts(241, total=740, running=0, pending=499))
+    assert watch.expectation("run-1").page > HELD_BACK_MOST * 600
+
+
+def test_a_run_does_not_overtake_itself_and_its_child_does_not_either() -> None:
+    watch = held_back_with_heartbeats()
+    watch.see(after=OVERTAKEN_AFTER, finished=1, records=counts(241, total=740, running=0, pending=499))
+    assert watch.expectation("run-1").page > HELD_BACK_MOST * 600
+    watch.see_beside(after=2 * OVERTAKEN_AFTER, parent_id="run-1")
+    assert watch.expectation("run-1").page > HELD_BACK_MOST * 600, "it may wait for its child"
+
+
+def test_a_clock_that_was_set_back_overtakes_nothing() -> None:
+    watch = held_back_with_heartbeats()
+    watch.see_beside(after=60)
+    watch.store.clock.observe(watch.clock.now)
+    watch.store.expire()
+    for _ in range(5):
+        watch.store.clock.observe(watch.clock.now - HOUR)
+    watch.store.expire()
+    watch.clock.advance(-HOUR)
+    watch.look(0)
+    assert watch.expectation("run-1").page > HELD_BACK_MOST * 600
+
+
+def test_the_runs_that_made_progress_last_are_known_whatever_the_order() -> None:
+    for order in itertools.permutations([(NOON, "a"), (NOON + 1, "a"), (NOON + 2, "b"), (NOON + 3, "c")]):
+        progress = Progress()
+        for at, run_id in order:
+            progress.note(Run.first(snapshot(run_id, started_at=NOON - 9, last_progress_at=at), at))
+        progress.note(Run.first(snapshot("d", status=Status.QUEUED, started_at=None), NOON + 9))
+        assert progress.of_others("c") == NOON + 2, order
+        assert progress.of_others("a") == progress.of_others("d") == NOON + 3, order
+    assert Progress().of_others("a") is None
+
+
+def held_back_with_heartbeats() -> Watch:
+    """Return a run that has worked for 80 minutes, and in which nothing is in progress now."""
+    watch = at_the_end(240, 500, running=0, pending=500)
+    watch.store.keep_health(Health(runtime_up=True, last_heartbeat_at=watch.clock.now))
+    return watch
 
 
 @pytest.mark.parametrize(

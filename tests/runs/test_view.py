@@ -73,7 +73,7 @@ def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses(
     watch = held.view.watch()
     watch.changed()
     for health, changed in (
-        (Health(runtime_up=False), []),
+        (Health(runtime_up=False, beats=False), []),
         (Health(runtime_up=True, beats=False), [("p1", "open")]),
         (Health(runtime_up=True, beats=False), []),
     ):
