@@ -189,7 +189,7 @@ METERS = table(
         Column("Value #A", "Used", "count", width=75, align="right"),
         Column("Value #B", "Limit", "count", width=75, align="right", mappings=[UNLIMITED]),
         Column("Value #C", "Usage", "ratio", width=95, bar=True, empty=("", TEXT)),
-        Column("Value #D", "Resets", "time", width=97, mappings=[value_mapping({"-1": ("never", TEXT)})]),
+        Column("Value #D", "Resets", "time", width=102, mappings=[value_mapping({"-1": ("never", TEXT)})]),
         Column(
             "Value #E",
             "Forecast",

@@ -133,6 +133,7 @@ LATENCY = time_series(
         )
     ],
     unit="duration",
+    many=True,
     empty="? No request in this range",
 )
 
@@ -180,6 +181,7 @@ SIZE = time_series(
             "{{instance}}",
         )
     ],
+    many=True,
     empty="? No scrape in this range",
 )
 
@@ -198,6 +200,7 @@ MEMORY = time_series(
         )
     ],
     unit="bytes",
+    many=True,
     empty="? No exporter is scraped, or its platform has no /proc",
 )
 

@@ -265,7 +265,7 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) ->
                     value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN), "besides": ("none", GREY)})
                 ],
             ),
-            Column("alertname", "Alert", width=205, links=[("Runbook", RUNBOOK, False)]),
+            Column("alertname", "Alert", width=218, links=[("Runbook", RUNBOOK, False)]),
             Column(
                 "place",
                 "Of",
@@ -273,7 +273,7 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) ->
                 least_width=84,
                 links=[("Show on Jobs", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False)],
             ),
-            Column("Value #B", "Since", "time", width=92, empty=("", TEXT)),
+            Column("Value #B", "Since", "time", width=64, wrap=True, empty=("", TEXT)),
             Column("run_id", "Run", hidden=True),
         ],
         empty="? unknown: the rules are not evaluated, or the data are not fresh",

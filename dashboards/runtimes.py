@@ -88,7 +88,7 @@ def runtimes(panel_id: int) -> core.Panel:
                 ],
                 align="left",
             ),
-            Column("Value #D", "Data age", "duration in words", align="left", decimals=0),
+            Column("Value #D", "Data age", "duration in words", least_width=70, wrap=True, align="left", decimals=0),
         ],
         empty="? unknown: no exporter reports a runtime. See the runbook of SpinnerExporterDown.",
         lowest_of=("Value #A", "Value #B", "Value #C"),

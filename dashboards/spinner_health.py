@@ -165,11 +165,12 @@ PER_RECORD = time_series(
         6,
         "Seconds per record",
         "Run duration divided by finished records, over the last day, so that it does not depend on the size of the "
-        "tables. A sudden change usually comes from a change of the spinner or a channel.",
+        "tables. A sudden change usually comes from a change of the spinner or a channel. One line for each project.",
         GridPos(x=12, y=4, w=12, h=9),
     ),
-    [range_query(RECORD_SECONDS, "{{spinner}}", min_step=EVERY)],
+    [range_query(RECORD_SECONDS, "{{project}}: {{spinner}}", min_step=EVERY)],
     unit="duration",
+    many=True,
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 

@@ -4,7 +4,7 @@ import ast
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +190,23 @@ def test_a_failed_run_links_to_jobs_at_the_time_at_which_it_had_failed() -> None
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
 def test_no_table_scrolls_sideways_at_1000_pixels(uid: str, panel: dict[str, Any]) -> None:
     """Grafana divides what fixed columns leave among the others, and does not make up for one that needs more."""
-    if panel["type"] != "table":
-        return
-    grid = panel["gridPos"]["w"]
-    width = (1000 - 32 - 8 * 23) / 24 * grid + 8 * (grid - 1) - 2  # 8 pixels between columns, and the border
+    if panel["type"] == "table":
+        grid = panel["gridPos"]["w"]
+        width = (1000 - 32 - 8 * 23) / 24 * grid + 8 * (grid - 1) - 2  # 8 pixels between columns, and the border
+        needed, share = needs(panel, width)
+        assert needed <= width + 1, f"{needed:.0f} of {width:.0f} pixels"
+        assert share >= 84, f"a column of {share:.0f} pixels cuts words"
+
+
+@pytest.mark.parametrize("panel", [panel for panel in BOARDS["spinner-live-ops"]["panels"] if panel["type"] == "table"])
+def test_no_table_of_live_ops_scrolls_sideways_on_a_phone(panel: dict[str, Any]) -> None:
+    """Below 768 pixels, each panel has the whole width."""
+    width = 480 - 32 - 2
+    assert needs(panel, width)[0] <= width
+
+
+def needs(panel: Mapping[str, Any], width: float) -> tuple[float, float]:
+    """Return how many pixels a table takes, and the share of each column without a fixed width."""
     columns = [
         {each["id"]: each["value"] for each in override["properties"]} for override in panel["fieldConfig"]["overrides"]
     ]
@@ -201,9 +214,32 @@ def test_no_table_scrolls_sideways_at_1000_pixels(uid: str, panel: dict[str, Any
     fixed = sum(each.get("custom.width", 0) for each in shown)
     others = [each.get("custom.minWidth", 50) for each in shown if "custom.width" not in each]
     share = (width - fixed) / len(others)
-    needed = fixed + sum(max(least, share) for least in others)
-    assert needed <= width + 1, f"{needed:.0f} of {width:.0f} pixels"
-    assert share >= 84, f"a column of {share:.0f} pixels cuts words"
+    return fixed + sum(max(least, share) for least in others), share
+
+
+LONGEST = {
+    "dtdhms": "12 d 03:04:05",
+    "dtdurations": "59 minutes",
+    "time:MM-DD HH:mm": "12-31 23:59",
+    "percentunit": "-100%",
+}
+"""A text of each unit that takes the most room that a column has to have: two digits of days."""
+
+
+def pixels(text: str) -> float:
+    """At most, with Grafana's font and size."""
+    return sum(4.5 if each in " :.ijlt" else 12.5 if each in "m%" else 8.7 for each in text)
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_column_has_room_for_its_durations_and_times(uid: str, panel: dict[str, Any]) -> None:
+    """A text that wraps needs room for its longest word."""
+    for override in panel["fieldConfig"]["overrides"] if panel["type"] == "table" else ():
+        column = {each["id"]: each["value"] for each in override["properties"]}
+        text = LONGEST.get(column["unit"], "")
+        width = column.get("custom.width", column.get("custom.minWidth", 84))
+        shown = max(text.split(), key=pixels, default="") if column.get("custom.wrapText") else text
+        assert pixels(shown) <= width - 13, f"{column['displayName']}: {shown} needs {pixels(shown) + 13:.0f} pixels"
 
 
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
@@ -303,6 +339,28 @@ def test_a_panel_has_a_unit_and_uses_the_data_source_variable(uid: str, panel: d
     if panel["type"] == "timeseries":
         assert panel["options"]["legend"]["displayMode"] in ("list", "table")
         assert all(target["legendFormat"] for target in panel["targets"])
+
+
+ONE_LINE_EACH = {
+    "spinner-jobs": {"spinner", "run_id"},  # of the chosen run
+    "spinner-health": {"spinner"},  # the variable has one value
+}
+"""Labels with a single value on a dashboard."""
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_legend_that_can_have_more_than_five_lines_is_a_table_with_the_highest_first(
+    uid: str, panel: dict[str, Any]
+) -> None:
+    if panel["type"] != "timeseries":
+        return
+    labels = {label for target in panel["targets"] for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])}
+    legend = panel["options"]["legend"]
+    if labels - {"state", "status"} - ONE_LINE_EACH.get(uid, set()):
+        assert (legend["displayMode"], legend.get("sortBy"), legend.get("sortDesc")) == ("table", "Max", True)
+        assert "max" in legend["calcs"]
+    else:
+        assert len(panel["targets"]) <= 5
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
