@@ -242,7 +242,7 @@ QUEUE_TIME = time_series(
         GridPos(x=0, y=27, w=12, h=8),
     ),
     [range_query(highest_hour(QUEUE), "95th percentile", min_step="1h")],
-    unit="duration",
+    unit="duration to compare",
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     colours={"95th percentile": PURPLE},
 )

@@ -242,6 +242,20 @@ def test_a_column_has_room_for_its_durations_and_times(uid: str, panel: dict[str
         assert pixels(shown) <= width - 13, f"{column['displayName']}: {shown} needs {pixels(shown) + 13:.0f} pixels"
 
 
+OF_SECONDS = {"Seconds per record", "Time per record", "Read duration", "Request duration"}
+"""What usually takes less than a minute."""
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_duration_of_minutes_or_hours_is_no_decimal_number(uid: str, panel: dict[str, Any]) -> None:
+    """Grafana writes 95 of the unit `s` as 1.58 mins."""
+    shown = {panel["title"]: panel["fieldConfig"]["defaults"].get("unit")}
+    for override in panel["fieldConfig"]["overrides"]:
+        properties = {each["id"]: each["value"] for each in override["properties"]}
+        shown[properties.get("displayName")] = properties.get("unit")
+    assert {title for title, unit in shown.items() if unit == "s"} <= OF_SECONDS
+
+
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
     (panel,) = (panel for panel in BOARDS["spinner-capacity"]["panels"] if panel["title"] == "Plan usage")
     assert panel["fieldConfig"]["defaults"]["custom"]["axisSoftMax"] == 1
