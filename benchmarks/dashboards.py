@@ -2,7 +2,7 @@
 the recording rules cost that dashboards read instead of everything.
 
 100 projects with 203 spinners, 1,000 open runs and 19,000 that ended within the last day, which is `limits.runs`, scraped
-every 15 seconds, and recorded series of a year. promtool writes the samples; those that no query reads are not written.
+every 15 seconds, a tenth of as many runs that failed on each day of a week, and recorded series of a year. promtool writes the samples; those that no query reads are not written.
 
     python -m benchmarks.dashboards [--runs 20000] [--keep FOLDER]
 """
@@ -38,6 +38,8 @@ RUNTIME = 'runtime="runtime.example.com"'
 RUNS = 20_000
 OPEN = 0.05
 """The share of the runs that have not ended."""
+FAILED = 0.1
+"""The share of the runs of a day that failed."""
 SCRAPE = 15
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 
@@ -217,6 +219,11 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
         created = end - rng.randrange(DAY) if ended else end - rng.randrange(2 * HOUR)
         labels = f'project="{project}",spinner="{spinner}",run_id="job_{number:012x}"'
         runs.append((labels, created, min(created + rng.randrange(30, 3 * HOUR), end) if ended else end, ended))
+    failed = []
+    for number in range(int(7 * count * (1 - OPEN) * FAILED)):
+        project, spinner = rng.choice(SPINNERS)
+        labels = f'project="{project}",spinner="{spinner}",run_id="job_f{number:011x}",status="failed"'
+        failed.append((labels, end - rng.randrange(7 * DAY)))
     newest = sorted(runs, key=lambda run: (run[3], -run[1]))[:12]
 
     def steady(span: int, value: Any, only_active: bool = False, extra: str = "") -> list[Series]:
@@ -239,16 +246,18 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
         steady(HOUR, lambda run, at: at % 20 / 600, only_active=True),
     )
     yield "spinner_run_stall_threshold_seconds", steady(HOUR, lambda run, at: 600, only_active=True)
-    yield (
-        "spinner_run_status",
-        [
-            (
-                f'{labels},status="{"completed" if ended else "running"}"',
-                ((at, 1) for at in range(max(end - (brief if ended else HOUR), created), end + 1, SCRAPE)),
-            )
-            for labels, created, _, ended in runs
-        ],
-    )
+    statuses: list[Series] = [
+        (
+            f'{labels},status="{"completed" if ended else "running"}"',
+            ((at, 1) for at in range(max(end - (brief if ended else HOUR), created), end + 1, SCRAPE)),
+        )
+        for labels, created, _, ended in runs
+    ]
+    # Exposed for an hour; as often as a query finds them.
+    statuses += [
+        (labels, ((at, 1) for at in range(stop, min(stop + HOUR, end) + 1, 4 * MINUTE))) for labels, stop in failed
+    ]
+    yield "spinner_run_status", statuses
     yield (
         "project_spinner_run_status:spinner_run_status:need",
         [
@@ -314,6 +323,14 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         ],
     )
     yield "spinner_runs_finished_total", counted(',status="completed"', 0.005) + counted(',status="failed"', 0.0001)
+    yield (
+        "spinner_run_finished_duration_seconds_bucket",
+        [
+            (f"{labels},{le(bound)}", ((at, 100) for at in (end - SCRAPE, end)))
+            for labels in spinners
+            for bound in (*DURATION_BUCKETS, math.inf)
+        ],
+    )
     yield "spinner_records_processed_total", counted(',state="completed"', 1.2) + counted(',state="failed"', 0.02)
     scrapes = range(end - DAY, end + 1, SCRAPE)
     target = 'job="spinner",instance="a"'
@@ -371,6 +388,10 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         )
 
 
+def le(bound: float) -> str:
+    return 'le="+Inf"' if bound == math.inf else f'le="{bound}"'
+
+
 def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     """What the recording rules would have recorded over a year, with daily and weekly patterns and growth."""
     rng = random.Random(2)
@@ -411,9 +432,6 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             for each in recorded(spinners, lambda at, share=share: busy(at) * share, 300, weeks, f'state="{state}"')
         ],
     )
-
-    def le(bound: float) -> str:
-        return 'le="+Inf"' if bound == math.inf else f'le="{bound}"'
 
     def at_most(seconds: float) -> Any:
         """Return how many of the runs that end in an hour take at most so long: half of them two and a half minutes."""
