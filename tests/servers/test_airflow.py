@@ -335,6 +335,22 @@ async def test_each_run_and_each_record_is_as_airflow_says(airflow: Airflow, exp
 
 
 @pytest.mark.timeout(600)
+async def test_waiting_records_are_the_task_instances_that_wait_for_a_person_or_an_event(
+    airflow: Airflow, exporter: Exporter
+) -> None:
+    shown = await samples(exporter)
+    names = {dict(labels)["record_id"] for name, labels in shown if name == "run_waiting_record_info"}
+    waiting = {
+        name: told["try_number"]
+        for run in airflow.runs("approval")
+        for name, told in airflow.instances(run).items()
+        if told["state"] in ("awaiting_input", "deferred", "up_for_reschedule", "up_for_retry")
+    }
+    assert waiting
+    assert waiting.keys() <= names
+
+
+@pytest.mark.timeout(600)
 async def test_what_a_run_works_on_are_the_task_instances_that_run(airflow: Airflow, exporter: Exporter) -> None:
     await samples(exporter)
     run = airflow.runs("hanging")[0]

@@ -181,6 +181,17 @@ async def test_records_in_flight_are_the_task_runs_that_run(prefect: Prefect, ex
 
 
 @pytest.mark.timeout(180)
+async def test_waiting_records_are_the_task_runs_that_are_paused(prefect: Prefect, exporter: Exporter) -> None:
+    flow = prefect.flow("approvals")
+    run = prefect.run(flow, "RUNNING")
+    prefect.task(run, "ask", "RUNNING")
+    paused = prefect.task(run, "ask", "PAUSED")
+    shown = await samples(exporter, "approvals")
+    assert shown["spinner_run_records", f"{run}/waiting"] == 1
+    assert shown["spinner_run_waiting_record_info", f"{paused}/{run}/ask/"] == 1
+
+
+@pytest.mark.timeout(180)
 async def test_requests_do_not_grow_with_the_flows(prefect: Prefect, exporter: Exporter) -> None:
     flows = [prefect.flow(f"idle-{number}") for number in range(30)]
     runs = [prefect.run(flow, "RUNNING") for flow in flows]
