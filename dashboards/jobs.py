@@ -530,9 +530,17 @@ STATUS = state_timeline(
 )
 
 
-def _in_flight(name: str) -> str:
-    found = series(f"spinner_run_record_in_flight_{name}", PROJECT, SPINNER, RUN)
+def _of_records(name: str) -> str:
+    found = series(name, PROJECT, SPINNER, RUN)
     return while_read(f"max by (runtime, project, run_id, record_id, step, step_number) ({found})")
+
+
+def _in_flight(name: str) -> str:
+    return _of_records(f"spinner_run_record_in_flight_{name}")
+
+
+def _waiting(name: str) -> str:
+    return _of_records(f"spinner_run_waiting_record_{name}")
 
 
 IN_FLIGHT = while_read(per_selected_run("spinner_run_records_in_flight"))
@@ -590,6 +598,105 @@ RECORDS_IN_FLIGHT = table(
     hidden=("runtime", "project", "Value #C"),
 )
 
+WAIT = while_read(per_selected_run("spinner_run_records", equals("state", "waiting")))
+WAITS = f"({WAIT} > 0 or {while_read(per_selected_run('spinner_run_status', equals('status', 'waiting')))})"
+NAMED_WAITING = (
+    "count by (runtime, project, spinner, run_id) (max by (runtime, project, spinner, run_id, record_id) "
+    f"({series('spinner_run_waiting_record_info', PROJECT, SPINNER, RUN)}))"
+)
+NAMED_OF_WAITING = (
+    f"{_waiting('info')} * on (runtime, project, run_id) group_left (named) "
+    f"label_join({as_text('count', NAMED_WAITING)} * {ON_RUN} "
+    f'group_left (waiting) {as_text("waiting", WAIT)}, "named", " of ", "count", "waiting")'
+)
+NO_NAMES = (
+    f'label_replace(group({WAIT} == 0), "none", "zero", "", "") or '
+    f'label_replace(group({WAITS}) unless on () ({_waiting("info")}), "none", "unread", "", "") or '
+    f'label_replace(group({while_read(SELECTED)}) unless on () ({WAIT} or {WAITS}), "none", "untold", "", "")'
+)
+
+WAITING_RECORDS = table(
+    Panel(
+        15,
+        "Records that wait",
+        "What the chosen run waits for: the records that have waited the longest, up to the exporter's limits, and how "
+        "many wait in all. They are read of the runs that have made no progress for the longest, a minute after they "
+        "have changed. A person who was asked, or a time, ends the wait; see the step.",
+        GridPos(x=0, y=TOP + 35, w=18, h=8),
+    ),
+    [
+        instant_query(f"time() - {_waiting('step_start_timestamp_seconds')}"),
+        instant_query(_waiting("attempts")),
+        instant_query(NAMED_OF_WAITING),
+        instant_query(_waiting("info")),
+        instant_query(NO_NAMES),
+    ],
+    [
+        Column(
+            "none",
+            "State",
+            coloured=True,
+            width=150,
+            wrap=True,
+            mappings=[
+                value_mapping(
+                    {
+                        "zero": ("no record waits", TEXT),
+                        "unread": (
+                            "▲ some wait, not known which: not read yet, the runtime does not list them, or other runs "
+                            "wait longer",
+                            ORANGE,
+                        ),
+                        "untold": ("? the runtime does not tell whether records wait", TEXT),
+                    }
+                )
+            ],
+            empty=("waiting", TEXT),
+        ),
+        Column(
+            "record_id",
+            "Record",
+            wrap=True,
+            links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
+        ),
+        Column("step_number", "Step", width=48),
+        Column("step", "Name of the step", wrap=True),
+        Column("Value #A", "At this step for", "duration in words", width=104, decimals=0, empty=("", TEXT)),
+        Column("Value #B", "Attempts", width=72, empty=("", TEXT)),
+        Column("named", "Named", width=76, empty=("", TEXT)),
+        Column("run_id", "Run", hidden=True),
+    ],
+    empty=CHOOSE,
+    sort=("Value #A", True),
+    hidden=("runtime", "project", "Value #C", "Value #D", "Value #E"),
+)
+
+
+def _by_step(name: str, state: str) -> str:
+    found = while_read(f"max by (runtime, project, run_id, step) ({series(name, PROJECT, SPINNER, RUN)})")
+    return f'label_replace(sum by (step) ({found}) > 0, "state", "{state}", "", "")'
+
+
+BY_STEP = (
+    f"{_by_step('spinner_run_waiting_records', 'waiting')} or {_by_step('spinner_run_records_in_flight', 'at work')}"
+)
+RECORDS_BY_STEP = bar_gauge(
+    Panel(
+        16,
+        "Records by step",
+        "How many records of the chosen run wait at which step, and, while it is silent, how many are at work. Many at "
+        "one step: a person does not answer, or a provider is slow.",
+        GridPos(x=18, y=TOP + 35, w=6, h=8),
+    ),
+    instant_query(
+        f"topk(8, {BY_STEP}) or 0 * group({WAIT} == 0) unless on () ({BY_STEP})",
+        "{{state}}: {{step}}",
+    ),
+    empty="? no run chosen, or not read: see the table on the left",
+    none="✔ none waits",
+    names_above=True,
+)
+
 VARIABLES = [
     runtime_variable(),
     project_variable(),
@@ -629,6 +736,8 @@ DASHBOARD = dashboard(
         STALL_THRESHOLD,
         STATUS,
         RECORDS_IN_FLIGHT,
+        WAITING_RECORDS,
+        RECORDS_BY_STEP,
     ],
     variables=VARIABLES,
     since="now-3h",

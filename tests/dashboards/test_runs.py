@@ -242,3 +242,43 @@ def test_what_a_silent_run_works_on_is_listed_with_the_longest_at_its_step_first
     folder.mkdir()
     with recorded(folder, lost | runs | in_flight) as url:
         assert str(jobs(url, run="a")["Records in flight"]).startswith("? "), "what was read last is not of now"
+
+
+def test_records_that_wait_are_listed_with_how_many_there_are_and_the_longest_first(tmp_path: Path) -> None:
+    of_runs = 'runtime="eu",project="Sales",spinner="Welcome"'
+    waiting: Samples = {f'spinner_run_records{{{of_runs},run_id="a",state="waiting"}}': 37}
+    for record_id, seconds in (("rec-1", 300), ("rec-2", 7200), ("rec-3", None)):
+        labels = f'{of_runs},run_id="a",record_id="{record_id}",step="Ask",step_number="2"'
+        waiting[f"spinner_run_waiting_record_info{{{labels}}}"] = 1
+        if seconds is not None:
+            waiting[f"spinner_run_waiting_record_step_start_timestamp_seconds{{{labels}}}"] = NOW - seconds
+            waiting[f"spinner_run_waiting_record_attempts{{{labels}}}"] = 1
+    for step, count in (("Ask", 30), ("Call", 7)):
+        waiting[f'spinner_run_waiting_records{{{of_runs},run_id="a",step="{step}"}}'] = count
+    waiting[f'spinner_run_records{{{of_runs},run_id="b",state="waiting"}}'] = 0
+    waiting[f'spinner_run_records{{{of_runs},run_id="c",state="waiting"}}'] = 5
+    runs = run("a", "waiting") | silent("b", 5) | silent("c", 5) | silent("d", 5) | run("e", "waiting")
+    with recorded(tmp_path, fresh("Sales") | runs | waiting) as url:
+        shown = jobs(url, run="a")
+        columns = ("Record", "Step", "Name of the step", "At this step for", "Attempts", "Named")
+        assert [[str(row[name]) for name in columns] for row in shown["Records that wait"].rows] == [
+            ["rec-2", "2", "Ask", "2 hours", "1", "3 of 37"],
+            ["rec-1", "2", "Ask", "5 minutes", "1", "3 of 37"],
+            ["rec-3", "2", "Ask", "", "", "3 of 37"],
+        ]
+        assert "waiting: Ask" in str(shown["Records by step"])
+        assert "30" in str(shown["Records by step"])
+        said = {each: str(jobs(url, run=each)["Records that wait"]) for each in "bcdef"}
+        assert "no record waits" in said["b"]
+        assert "✔ none waits" in str(jobs(url, run="b")["Records by step"])
+        assert [str(jobs(url, run=each)["Records by step"])[:2] for each in "cde"] == ["? "] * 3, "unknown is not none"
+        assert "▲ some wait, not known which" in said["c"]
+        assert "? the runtime does not tell" in said["d"], "unknown is not none"
+        assert "▲ some wait, not known which" in said["e"], "its status says so"
+        assert said["f"].startswith("? ")
+    lost = {key: value for key, value in fresh("Sales").items() if "project_up" not in key}
+    folder = tmp_path / "lost"
+    folder.mkdir()
+    with recorded(folder, lost | runs | waiting) as url:
+        assert str(jobs(url, run="a")["Records that wait"]).startswith("? "), "what was read last is not of now"
+        assert str(jobs(url, run="a")["Records by step"]).startswith("? ")
