@@ -23,10 +23,16 @@ MAX_SECONDS = 2.0
 """Seconds that one sync may wait for these lists: less than a scrape waits for a sync."""
 
 CHANGED_AFTER = 60.0
-"""Seconds after which a run that has changed is read again, and one that could not be read."""
+"""Seconds after which a run that has changed is read again, and one that could not be read.
+
+Or half of `sync.sweep_interval`, if that is shorter.
+"""
 
 UNCHANGED_AFTER = 600.0
-"""Seconds after which a run is read again that has not changed: some runtimes are careless about `updatedAt`."""
+"""Seconds after which a run is read again that has not changed: some runtimes are careless about `updatedAt`.
+
+Or five times `sync.sweep_interval`, if that is shorter.
+"""
 
 
 class WaitingRecordsObserver(Protocol):
@@ -61,6 +67,8 @@ class WaitingRecordsReader:
             noted=observer.waiting_records,
             monotonic=monotonic,
         )
+        self._changed_after = min(CHANGED_AFTER, config.sync.sweep_interval / 2)
+        self._unchanged_after = min(UNCHANGED_AFTER, 5 * config.sync.sweep_interval)
         self._last: dict[Key, _LastRead] = {}
 
     def begin(self) -> None:
@@ -112,7 +120,7 @@ class WaitingRecordsReader:
         for key, run in runs.items():
             last = self._last.setdefault(key, _LastRead())
             is_same = last.state == _state(run) and last.succeeded_at == last.tried_at
-            if read_at - last.tried_at >= (UNCHANGED_AFTER if is_same else CHANGED_AFTER):
+            if read_at - last.tried_at >= (self._unchanged_after if is_same else self._changed_after):
                 due[key] = run
                 self._last[key] = dataclasses.replace(last, due_since=min(last.due_since, read_at))
         return {key: due[key] for key in sorted(due, key=lambda key: self._last[key].tried_at)}

@@ -120,6 +120,15 @@ async def test_a_run_is_read_again_when_it_has_changed_and_rarely_while_it_has_n
         assert named(found) == {"run-1": {"rec-2"}}
 
 
+async def test_where_open_runs_are_read_more_often_so_are_their_waiting_records() -> None:
+    async with bench(sync=SyncConfig(min_interval=Duration(0), sweep_interval=Duration(30))) as made:
+        made.wait("run-1", record())
+        assert await made.asked_in(150) == ["run-1"]
+        assert await made.asked_in(15) == ["run-1"]
+        made.wait("run-1", record("rec-2"))
+        assert await made.asked_in(15) == ["run-1"]
+
+
 async def test_a_count_that_changes_without_its_time_is_noticed() -> None:
     async with bench() as made:
         made.wait("run-1", record(), updated_at=NOON)

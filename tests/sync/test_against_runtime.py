@@ -89,3 +89,31 @@ async def test_a_clock_that_is_ninety_seconds_off_changes_nothing_that_is_shown(
         )
     assert pages[0]
     assert pages[0] == pages[1] == pages[2]
+
+
+@pytest.mark.parametrize("scenario", ["healthy", "stalled"])
+async def test_the_records_that_are_named_as_waiting_are_those_of_the_runtime(scenario: str) -> None:
+    bench = Bench(scenario, scrape_interval=60)
+    await bench.scrape()
+    store, names = bench.exporter.runtimes[RUNTIME].store, 0
+    transport = httpx.ASGITransport(create_app(bench.engine, run_engine=False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://runtime.test") as api:
+        for _ in range(180):
+            await bench.play(60)
+            for run in [run for run in bench.engine.jobs.values() if run.ended_at is None]:
+                shown = store.view.run((run.project.id, run.id))
+                response = await api.get(f"/api/v1/jobs/{run.id}/records", params={"status": "waiting"})
+                told = {
+                    each["id"]: (each["step"]["name"], each["attempts"], each["step"]["startedAt"])
+                    for each in response.json()["items"]
+                }
+                longest = sorted(told, key=lambda record: (told[record][2], record))[:10]
+                assert shown is not None
+                kept = () if shown.waiting is None else shown.waiting.named
+                assert [record.id for record in kept] == longest
+                assert [(record.step, record.attempts) for record in kept] == [told[each][:2] for each in longest]
+                assert (dict(shown.waiting.by_step) if shown.waiting else {}) == Counter(
+                    step for step, _, _ in told.values()
+                )
+                names += len(kept)
+    assert names > 100, f"too few records wait in {scenario} for this test to be meaningful"
