@@ -38,6 +38,7 @@ from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.service.monitored_runtime import MonitoredRuntime, status_map
 from exporter.status import Status
 from exporter.sync.project_list import ONLY_PROJECT
+from exporter.sync.waiting_records import most_runs
 
 EXAMPLE_LENGTH = 40
 """Characters of an example value that are shown."""
@@ -298,7 +299,7 @@ def _lists(monitored: MonitoredRuntime) -> Check:
 
 
 def _lists_of_records(monitored: MonitoredRuntime) -> list[Check]:
-    """Return from which lists failed records are read."""
+    """Return from which lists failed records are read, and whether waiting ones are."""
     client, has_list = monitored.client, monitored.has_records_of_all_runs
     if not client.has("records"):
         return []
@@ -310,7 +311,20 @@ def _lists_of_records(monitored: MonitoredRuntime) -> list[Check]:
         found = "one list per run: too few runs have new ones to look for a list of all runs"
     else:
         found = "one list per run: the runtime has none of all runs"
-    return [Check("lists of failed records", True, found)]
+    return [Check("lists of failed records", True, found), Check("waiting records", True, _waiting(monitored))]
+
+
+def _waiting(monitored: MonitoredRuntime) -> str:
+    """Return whether it is read which records wait."""
+    if not monitored.client.can_list_waiting_records:
+        return "how many wait is shown, and not which: no list of them is described (records.waiting)"
+    if not most_runs(monitored.store.config):
+        return "how many wait is shown, and not which: the limits allow none"
+    if monitored.lists_waiting_records is None:
+        return "none waits now, or they could not be read: too early to say whether the runtime lists them"
+    if not monitored.lists_waiting_records:
+        return "how many wait is shown, and not which: the runtime does not list them"
+    return "listed by the runtime"
 
 
 def _ids(samples: Iterable[MetricSample]) -> Check:

@@ -176,6 +176,11 @@ class MonitoredRuntime:
         """Whether the runtime has one list of the failed records of all runs; None while it was not needed."""
         return self._sync.common_records.is_proven
 
+    @property
+    def lists_waiting_records(self) -> bool | None:
+        """Whether the runtime lists waiting records; None while it was not needed, or could not be read."""
+        return self._sync.waiting_records.is_listed
+
     async def refresh(self, max_wait: float) -> bool:
         """Read, waiting at most `max_wait` seconds; return whether the last read succeeded and ended in time."""
         return await self._shared.fresh(max_wait)

@@ -76,6 +76,11 @@ class RecordLists:
         """Whether the runtime has the list."""
         self._not_found = 0
 
+    @property
+    def is_listed(self) -> bool | None:
+        """Whether the runtime has the list, as far as is known; None before it was asked successfully."""
+        return True if self._is_proven else None if self._retry_at == -math.inf else False
+
     def begin(self) -> None:
         """Begin a sync, or another round of probes, with a full budget."""
         self._budget.refill()

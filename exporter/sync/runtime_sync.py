@@ -62,14 +62,15 @@ class RuntimeSync:
         """What reads the failed records of many runs together."""
         self._failed_records = FailedRecordReader(client, config, self._problems, common=self.common_records)
         self._records_in_flight = RecordsInFlightReader(client, config, self._problems, observer, monotonic=monotonic)
-        self._waiting_records = WaitingRecordsReader(client, config, self._problems, observer, monotonic=monotonic)
+        self.waiting_records = WaitingRecordsReader(client, config, self._problems, observer, monotonic=monotonic)
+        """What reads which records wait."""
         self._rereads = Budget(config.limits.rereads)
         self._project_sync = ProjectSync(
             client,
             store,
             config,
             self._problems,
-            record_readers=(self._failed_records, self._records_in_flight, self._waiting_records),
+            record_readers=(self._failed_records, self._records_in_flight, self.waiting_records),
             rereads=self._rereads,
             is_listed=project_list.has,
             listed_at=lambda: project_list.requested_at,
@@ -91,7 +92,7 @@ class RuntimeSync:
         self._client.begin_sync()
         self._failed_records.begin()
         self._records_in_flight.begin()
-        self._waiting_records.begin()
+        self.waiting_records.begin()
         self._rereads.refill()
         self._store.clock.begin()
         try:
@@ -160,7 +161,7 @@ class RuntimeSync:
         # Before the failed records: they decide about pages.
         await self._records_in_flight.read(self._store, readable)
         await self._failed_records.read(self._store, readable)
-        await self._waiting_records.read(self._store, readable)
+        await self.waiting_records.read(self._store, readable)
         return not reads or any(reads.values())
 
     async def _read_together(self) -> dict[str, bool]:

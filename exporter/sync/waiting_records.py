@@ -71,6 +71,11 @@ class WaitingRecordsReader:
         self._unchanged_after = min(UNCHANGED_AFTER, 5 * config.sync.sweep_interval)
         self._last: dict[Key, _LastRead] = {}
 
+    @property
+    def is_listed(self) -> bool | None:
+        """Whether the runtime lists waiting records; None while it was not needed, or could not be read."""
+        return self._lists.is_listed
+
     def begin(self) -> None:
         """Begin a sync, or another round of probes, with a full budget."""
         self._lists.begin()

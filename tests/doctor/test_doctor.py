@@ -352,6 +352,23 @@ def test_it_says_from_which_lists_the_runs_are_read_and_what_that_costs(tmp_path
     assert cost < old_cost
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, "listed by the runtime"),
+        ({"runtime": {"resources": {"records": {"waiting": None}}}}, "how many wait is shown, and not which: no list"),
+        ({"limits": {"waiting_record_requests": 0}}, "how many wait is shown, and not which: the limits allow none"),
+    ],
+)
+def test_it_says_whether_it_is_read_which_records_wait(tmp_path: Path, settings: dict[str, Any], found: str) -> None:
+    (tmp_path / "exporter.yml").write_text(yaml.safe_dump({"runtime": {}} | settings))
+    with runtime(tmp_path) as url:
+        flags = [f"--config.file={tmp_path / 'exporter.yml'}", "--runtime.base-url", url, "--json"]
+        (report,) = json.loads(run("doctor", *flags).stdout)["runtimes"].values()
+    checks = {each["what"]: each["finding"] for each in report["checks"]}
+    assert checks["waiting records"].startswith(found)
+
+
 @pytest.mark.parametrize(("status", "shown"), [("healthy", "healthy"), (1, "1"), ("ann@example.com", "other")])
 def test_a_status_that_is_neither_up_nor_down_is_said(tmp_path: Path, status: Any, shown: str) -> None:
     async def state(request: Request) -> JSONResponse:

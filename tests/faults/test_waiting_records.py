@@ -268,15 +268,18 @@ async def test_a_runtime_without_the_list_is_not_asked_again_for_ten_minutes(sta
 
     async with bench() as made:
         made.wait("run-1", record())
+        assert made.exporter.runtimes[RUNTIME].lists_waiting_records is None
         made.faulty.fault = of_list("waiting", unknown)
         found = await made.scraped()
         assert made.asked == ["run-1"]
         assert up(found) == (1, 1, None)
         assert await made.asked_in(record_lists.RETRY_AFTER - 15) == []
         assert [line for line in made.problems if "waiting records" in line] == []
+        assert made.exporter.runtimes[RUNTIME].lists_waiting_records is False
         assert "waiting records are not read: the runtime does not list them" in str(made.lines)
         made.faulty.fault = None
         assert named(await made.scraped(30)) == {"run-1": {"rec-1"}}
+        assert made.exporter.runtimes[RUNTIME].lists_waiting_records is True
 
 
 async def test_what_a_list_of_another_kind_lacks_is_not_held_against_this_one() -> None:
