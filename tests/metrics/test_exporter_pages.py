@@ -213,12 +213,14 @@ async def timestamps(runtime_time: float) -> Samples:
             endedAt=runtime_time + 15 if status == "completed" else None,
             lastProgressAt=runtime_time + 5,
             dueAt=runtime_time + 3600,
+            records={"running": 1, "waiting": 1} if status == "in_progress" else None,
         )
     meter = {"name": "jobs_month", "used": 1, "limit": None, "resetsAt": rfc3339(runtime_time + 86400)}
     usage = {"plan": "pro", "meters": [meter]}
     runtime.interfere = lambda request: httpx.Response(200, json=usage) if request.url.path.endswith("/usage") else None
     step = {"index": 1, "name": "send", "startedAt": runtime_time + 8}
     runtime.records_in_flight["run-0"] = [{"id": "rec-1", "startedAt": runtime_time + 6, "step": step, "attempts": 2}]
+    runtime.waiting_records["run-0"] = [{"id": "rec-2", "step": step}]
     exporter = exporter_of(
         runtime,
         own,
