@@ -195,8 +195,8 @@ RUNS = table(
         instant_query(place_if_several()),
     ],
     [
-        Column("place", "Project", width=110, wrap=True),
-        Column("run", "Run", least_width=150, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        Column("place", "Project", width=100, wrap=True),
+        Column("run", "Run", least_width=180, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
             "Status",
@@ -205,7 +205,7 @@ RUNS = table(
             coloured=True,
             mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
         ),
-        Column("Value #B", "Progress", "ratio", width=74, bar=True),
+        Column("Value #B", "Progress", "ratio", width=72, bar=True),
         Column("records", "Records", width=92, align="right"),
         Column(
             "Value #D",
@@ -230,7 +230,7 @@ RUNS = table(
         Column("Value #G", "Duration", "duration to compare", width=80, wrap=True, empty=("none", TEXT)),
         Column("Value #E", "Started", "time", width=64, wrap=True, empty=("not yet", TEXT)),
         Column("Value #F", "End", "time", width=64, wrap=True, empty=("in progress", TEXT)),
-        Column("origin", "Trigger", width=84, wrap=True, links=[("Choose the parent run", PARENT, False)]),
+        Column("origin", "Trigger", width=76, wrap=True, links=[("Choose the parent run", PARENT, False)]),
         Column("run_id", "Run id", hidden=True),
         Column("parent_run_id", "Parent", hidden=True),
     ],
@@ -569,8 +569,7 @@ RECORDS_IN_FLIGHT = table(
             "none",
             "State",
             coloured=True,
-            width=360,
-            wrap=True,
+            width=480,  # Grafana makes no room for a second line of a mapped text.
             mappings=[
                 value_mapping(
                     {

@@ -265,29 +265,37 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) ->
                     value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN), "besides": ("none", GREY)})
                 ],
             ),
-            Column("alertname", "Alert", width=218, links=[("Runbook", RUNBOOK, False)]),
             Column(
-                "place",
-                "Of",
+                "alert",
+                "Alert, and what it is about",
                 wrap=True,
-                least_width=84,
-                links=[("Show on Jobs", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False)],
+                least_width=220,
+                empty=("", TEXT),
+                links=[
+                    ("Runbook", RUNBOOK, False),
+                    ("Show on Jobs", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False),
+                ],
             ),
             Column("Value #B", "Since", "time", width=64, wrap=True, empty=("", TEXT)),
+            Column("alertname", "Name", hidden=True),
             Column("run_id", "Run", hidden=True),
         ],
         empty="? unknown: the rules are not evaluated, or the data are not fresh",
         sort=("Value #B", False),
-        hidden=("Value #A", "Value", "runtime", "project", "spinner", "severity", "whose"),
+        hidden=("Value #A", "Value", "runtime", "project", "spinner", "severity", "whose", "place"),
     )
 
 
 def placed(alerts: str) -> str:
-    """Add the label `place`: the project, or the runtime of an alert that belongs to no project, and the spinner."""
+    """Add the label `alert`: the name, and on a second line the project or runtime, and the spinner.
+
+    Each row has two lines, because Grafana divides a table into pages by the mean height of its rows, and cuts off the
+    last of those that are higher.
+    """
     runtime = f'label_replace({alerts}, "whose", "$1", "runtime", "(.+)")'
     whose = f'label_replace({runtime}, "whose", "$1", "project", "(.+)")'
-    place = f'label_replace(label_join({whose}, "place", "\\n", "whose", "spinner"), "place", "$1", "place", "(.*)\\n")'
-    return marked(place, "firing")
+    place = f'label_replace(label_join({whose}, "place", ": ", "whose", "spinner"), "place", "$1", "place", "(.*): ")'
+    return marked(f'label_join({place}, "alert", "\\n", "alertname", "place")', "firing")
 
 
 def marked(expression: str, mark: str) -> str:
@@ -302,7 +310,7 @@ PAGES = alerts(
         10,
         "Pages",
         "Alerts of the selected runtimes and projects that page somebody now, the oldest first. Click an alert for its "
-        "runbook, which says what it means and what to do; click what it is about for the run on Jobs.",
+        "runbook, which says what it means and what to do, and for the run on Jobs.",
         GridPos(x=0, y=HEIGHT + 3, w=12, h=7),
     ),
     "page",
@@ -316,7 +324,7 @@ TICKETS = alerts(
         13,
         "Tickets",
         "Alerts of the selected runtimes and projects that have opened a ticket, the oldest first: they can wait until "
-        "the morning. Click an alert for its runbook.",
+        "the morning. Click an alert for its runbook, and for the run on Jobs.",
         GridPos(x=12, y=HEIGHT + 3, w=12, h=7),
     ),
     "ticket",

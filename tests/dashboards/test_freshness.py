@@ -606,7 +606,8 @@ def test_alerts_are_those_of_the_selected_projects_and_those_of_none(tmp_path: P
 def test_an_alert_says_since_when_it_is_active(tmp_path: Path) -> None:
     _, since = expressions("spinner-live-ops", "Pages")
     labels = '{alertname="SpinnerRunStalled", severity="page", runtime="shop"}'
-    shown = labels.replace("}", ', mark="firing", place="shop", whose="shop"}')
+    about = 'alert="SpinnerRunStalled\\nshop", mark="firing", place="shop", whose="shop"'
+    shown = labels.replace("}", f", {about}}}")
     series = HEALTHY | PAGE | {f"ALERTS_FOR_STATE{labels}": "1200x60"}
     check(tmp_path, series, {since: {shown: 1_200_000}})
     check(tmp_path, HEALTHY | {f"ALERTS_FOR_STATE{labels}": "1200x60"}, {since: {}})
@@ -620,7 +621,8 @@ def test_pages_and_tickets_are_apart_and_say_what_they_are_about(tmp_path: Path)
     tickets, _ = expressions("spinner-live-ops", "Tickets")
     of_other_project = interpolate(tickets, {"project": "Sales"})
     none = {'{mark="none"}': 1}
-    shown = {labels.replace("}", ', mark="firing", place="Clinic\\nRecall", whose="Clinic"}'): 1}
+    about = 'alert="SpinnerRunFailed\\nClinic: Recall", mark="firing", place="Clinic: Recall", whose="Clinic"'
+    shown = {labels.replace("}", f", {about}}}"): 1}
     check(tmp_path, HEALTHY | WATCHDOG | ticket, {pages: none, tickets: shown, of_other_project: {}})
 
 
