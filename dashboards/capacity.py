@@ -174,18 +174,18 @@ METERS = table(
         GridPos(x=0, y=12, w=24, h=7),
     ),
     [
-        instant_query(f'{USED} or label_replace({PLAN_UNKNOWN} * NaN, "meter", "{UNKNOWN[0]}", "", "")'),
-        instant_query(f"{LIMIT} or {NO_LIMIT}"),
-        instant_query(f"{USED} / {LIMIT}"),
-        instant_query(f"{RESET} * 1000 or clamp_max({USED} unless {RESET}, -1)"),
-        instant_query(
+        instant_query(f'label_join({each}, "name", "\\n", "meter", "runtime")')
+        for each in (
+            f'{USED} or label_replace({PLAN_UNKNOWN} * NaN, "meter", "{UNKNOWN[0]}", "", "")',
+            f"{LIMIT} or {NO_LIMIT}",
+            f"{USED} / {LIMIT}",
+            f"{RESET} * 1000 or clamp_max({USED} unless {RESET}, -1)",
             f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT} "
-            f"or {NO_LIMIT} or clamp_max({USED} unless {RESET}, -2)"
-        ),
+            f"or {NO_LIMIT} or clamp_max({USED} unless {RESET}, -2)",
+        )
     ],
     [
-        Column("runtime", "Runtime"),
-        Column("meter", "Meter"),
+        Column("name", "Meter and runtime", wrap=True, least_width=160),
         Column("Value #A", "Used", "count", width=75, align="right"),
         Column("Value #B", "Limit", "count", width=75, align="right", mappings=[UNLIMITED]),
         Column("Value #C", "Usage", "ratio", width=95, bar=True, empty=("", TEXT)),
@@ -203,7 +203,7 @@ METERS = table(
     ],
     empty="? unknown: no plan meter is reported",
     sort=("Value #C", True),
-    hidden=("job",),
+    hidden=("job", "meter", "runtime"),
 )
 
 PLAN_OVER_TIME = time_series(

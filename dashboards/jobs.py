@@ -205,7 +205,7 @@ RUNS = table(
             coloured=True,
             mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
         ),
-        Column("Value #B", "Progress", "ratio", width=72, bar=True),
+        Column("Value #B", "Progress", "ratio", width=72, decimals=0, align="right"),
         Column("records", "Records", width=92, align="right"),
         Column(
             "Value #D",

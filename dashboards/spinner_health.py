@@ -217,6 +217,15 @@ DURATION_MAP = heat_map(
 )
 
 FAILED_RUN = series("spinner_run_status", PROJECT, 'status="failed"')
+# When it was first seen as failed. It is looked up every twenty minutes, because all samples of a week are too many: so
+# there are 42,000 if a tenth of 20,000 runs a day fails, with the default retention of an hour.
+FAILED_BEFORE = f"topk({MOST_FAILED}, {BY_RUN} (min_over_time(timestamp({FAILED_RUN})[1w:20m])))"
+
+
+def placed(expression: str) -> str:
+    """Add the label `place`, the project and the runtime: two lines in each row, so that none is cut off."""
+    return f'label_join({expression}, "place", "\\n", "project", "runtime")'
+
 
 FAILED_RUNS = table(
     Panel(
@@ -227,19 +236,17 @@ FAILED_RUNS = table(
         GridPos(x=0, y=41, w=24, h=9),
     ),
     [
-        # When it was first seen as failed. It is looked up every twenty minutes, because all samples of a week are too
-        # many: so there are 42,000 if a tenth of 20,000 runs a day fails, with the default retention of an hour.
-        instant_query(f"round(topk({MOST_FAILED}, {BY_RUN} (min_over_time(timestamp({FAILED_RUN})[1w:20m]))) * 1000)")
+        instant_query(
+            f'label_join({placed(f"round({FAILED_BEFORE} * 1000)")}, "run", "\\n", "spinner", "run_id")',
+        )
     ],
     [
-        Column("runtime", "Runtime", wrap=True),
-        Column("project", "Project", wrap=True),
-        Column("spinner", "Spinner", wrap=True, least_width=130),
+        Column("place", "Project and runtime", wrap=True, least_width=160),
         Column(
-            "run_id",
+            "run",
             "Run",
             wrap=True,
-            least_width=150,
+            least_width=170,
             links=[
                 ("Show this run", JOBS, False),
                 ("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True),
@@ -247,10 +254,13 @@ FAILED_RUNS = table(
         ),
         Column("Value", "Failed before", "time", align="left", least_width=110),
         Column("from", "From", hidden=True),
+        Column("spinner", "Spinner", hidden=True),
+        Column("run_id", "Run id", hidden=True),
     ],
     empty="? No failed run is known of the last seven days",
     sort=("Value", True),
     less=("Value", SHOWN_BEFORE, "from"),
+    hidden=("runtime", "project"),
 )
 
 NOT_FAILED = 'status!="failed"'
@@ -279,16 +289,18 @@ SPINNERS = table(
         GridPos(x=0, y=31, w=24, h=10),
     ),
     [
-        instant_query(f"{MEAN} / {MEAN_BEFORE} - 1"),
-        instant_query(MEAN),
-        instant_query(f"round({ENDED})"),
-        instant_query(SUCCESS),
-        instant_query(f"1 - (1 - {SUCCESS}) / (1 - ${{objective}} / 100)"),
+        instant_query(placed(each))
+        for each in (
+            f"{MEAN} / {MEAN_BEFORE} - 1",
+            MEAN,
+            f"round({ENDED})",
+            SUCCESS,
+            f"1 - (1 - {SUCCESS}) / (1 - ${{objective}} / 100)",
+        )
     ],
     [
-        Column("runtime", "Runtime", wrap=True),
-        Column("project", "Project", wrap=True),
-        Column("spinner", "Spinner", wrap=True, least_width=130, links=[("Choose this spinner", THIS_SPINNER, False)]),
+        Column("place", "Project and runtime", wrap=True, least_width=160),
+        Column("spinner", "Spinner", wrap=True, least_width=160, links=[("Choose this spinner", THIS_SPINNER, False)]),
         Column("Value #B", "Time per record", "duration", width=122, empty=("", TEXT)),
         Column(
             "Value #A",
@@ -317,6 +329,7 @@ SPINNERS = table(
     ],
     empty="? unknown: nothing is recorded of the last day, or no project can be read",
     sort=("Value #A", True),
+    hidden=("runtime", "project"),
 )
 
 STARTS = {

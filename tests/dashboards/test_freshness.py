@@ -566,7 +566,7 @@ def test_the_highest_usage_is_not_known_while_that_of_a_plan_is_not(
 def test_a_plan_is_unlimited_only_if_the_api_says_so(tmp_path: Path) -> None:
     used = {'spinner_plan_used{runtime="shop", meter="jobs"}': "5x60"}
     _, limit, *_ = expressions("spinner-capacity", "Plan")
-    meter = '{runtime="shop", meter="jobs"}'
+    meter = '{runtime="shop", meter="jobs", name="jobs\\nshop"}'
     for value, shown in (("100x60", 100), ("Inf " * (NOW + 1), -1)):
         check(tmp_path, used | {'spinner_plan_limit{runtime="shop", meter="jobs"}': value}, {limit: {meter: shown}})
     check(tmp_path, used, {limit: {}})
@@ -634,7 +634,8 @@ def test_a_run_that_failed_within_the_week_is_listed_after_its_series_has_ended(
         f'spinner_run_status{{{run.format("new")}, status="failed"}}': "_x51 1x9",
         f'spinner_run_status{{{run.format("fine")}, status="completed"}}': "1x60",
     }
-    listed = {f"{{{run.format('old')}}}": 40 * 60_000.0, f"{{{run.format('new')}}}": 60 * 60_000.0}
+    shown = f'{{{{{run}, place="Clinic\\nshop", run="Recall\\n{{}}"}}}}'
+    listed = {shown.format("old", "old"): 40 * 60_000.0, shown.format("new", "new"): 60 * 60_000.0}
     check(tmp_path, series, {failed: listed, interpolate(failed, {"project": "Sales"}): {}})
 
 
@@ -652,7 +653,7 @@ def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(
     series = {failed: "5x60", failed.replace('"failed"', '"completed"'): "15x60"}
     _, _, ended, success, budget = expressions("spinner-health", "All spinners")
     half, missed = (interpolate(budget, {"objective": objective}) for objective in ("50", "87.5"))
-    spinner = '{runtime="shop", project="Clinic", spinner="Recall"}'
+    spinner = '{runtime="shop", project="Clinic", spinner="Recall", place="Clinic\\nshop"}'
     shown: Mapping[str, Mapping[str, float]] = {
         ended: {spinner: 40},
         success: {spinner: 0.75},

@@ -109,7 +109,7 @@ def check_today(live_ops: Mapping[str, Shown], expected: list[dict[str, Any]]) -
 
 
 def check_plan(capacity: Mapping[str, Shown], usage: list[dict[str, Any]]) -> None:
-    rows = {str(row["Meter"]): row for row in capacity["Plan"].rows}
+    rows = {str(row["Meter and runtime"]).split("\n")[0]: row for row in capacity["Plan"].rows}
     assert set(rows) == {meter["name"] for meter in usage}
     for meter in usage:
         row = rows[meter["name"]]
