@@ -256,8 +256,8 @@ CHOOSE = "? no run chosen, or unknown"
 
 # The source label does not exist, so its value is empty: the replacement is made if no run is chosen.
 MISSING = (
-    f'label_replace(label_replace({all_fresh(PROJECT)}, "status", "gone", "", ""), '
-    '"status", "none", "no_such_label", `${run:regex}`)'
+    f'label_replace(label_replace({all_fresh(PROJECT)}, "missing", "gone", "", ""), '
+    '"missing", "none", "no_such_label", `${run:regex}`)'
 )
 # Two lines in one column, so that each has room on a narrow screen.
 CHOSEN_STATUS = (
@@ -298,16 +298,15 @@ CHOSEN = table(
         instant_query(while_read(per_selected_run("spinner_run_longest_progress_interval_seconds"))),
     ],
     [
-        Column("place", "Project and runtime", wrap=True, least_width=150, empty=("", TEXT)),
-        Column("run", "Run", wrap=True, least_width=150, empty=("", TEXT)),
+        Column("place", "Project and runtime", width=140, wrap=True),
+        Column("run", "Run", width=180, wrap=True),
+        Column("status", "Status", width=108, coloured=True, mappings=status_name_mappings()),
+        # A column of its own for longer texts: Grafana makes no room for a second line of a mapped text.
         Column(
-            "status",
+            "missing",
             "Status",
             coloured=True,
-            wrap=True,
-            least_width=112,
             mappings=[
-                *status_name_mappings(),
                 value_mapping(
                     {
                         "none": ("none: click a run above", TEXT),
@@ -319,13 +318,13 @@ CHOSEN = table(
         Column(
             "failures",
             "Failures named",
-            width=128,
+            width=122,
             empty=("", TEXT),
             links=[("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True)],
         ),
-        Column("Value #D", "Usual gap", "duration in words", width=104, wrap=True, empty=("", TEXT)),
-        Column("Value #E", "Longest gap", "duration in words", width=104, wrap=True, empty=("", TEXT)),
-        Column("reason", "Why its stall threshold", wrap=True, least_width=156, empty=("", TEXT)),
+        Column("Value #D", "Usual gap", "duration in words", width=92, wrap=True, empty=("", TEXT)),
+        Column("Value #E", "Longest gap", "duration in words", width=96, wrap=True, empty=("", TEXT)),
+        Column("reason", "Why its stall threshold", wrap=True, empty=("", TEXT)),
         Column("run_id", "Run id", hidden=True),
     ],
     empty="? unknown: not all projects could be read. See the table at the top.",
@@ -620,7 +619,8 @@ WAITING_RECORDS = table(
         "Records that wait",
         "What the chosen run waits for: the records that have waited the longest, up to the exporter's limits, and how "
         "many wait in all. They are read of the runs that have made no progress for the longest, a minute after they "
-        "have changed. A person who was asked, or a time, ends the wait; see the step.",
+        "have changed. A person who was asked, or a time, ends the wait; see the step. It is not known which wait "
+        "if they were not read yet, the runtime does not list them, or other runs wait longer.",
         GridPos(x=0, y=TOP + 35, w=18, h=8),
     ),
     [
@@ -635,18 +635,13 @@ WAITING_RECORDS = table(
             "none",
             "State",
             coloured=True,
-            width=150,
-            wrap=True,
+            width=215,  # Grafana makes no room for a second line of a mapped text.
             mappings=[
                 value_mapping(
                     {
                         "zero": ("no record waits", TEXT),
-                        "unread": (
-                            "▲ some wait, not known which: not read yet, the runtime does not list them, or other runs "
-                            "wait longer",
-                            ORANGE,
-                        ),
-                        "untold": ("? the runtime does not tell whether records wait", TEXT),
+                        "unread": ("▲ some wait, not known which", ORANGE),
+                        "untold": ("? not told by the runtime", TEXT),
                     }
                 )
             ],
@@ -660,7 +655,7 @@ WAITING_RECORDS = table(
         ),
         Column("step_number", "Step", width=48),
         Column("step", "Name of the step", wrap=True),
-        Column("Value #A", "At this step for", "duration in words", width=104, decimals=0, empty=("", TEXT)),
+        Column("Value #A", "At this step for", "duration in words", width=116, decimals=0, empty=("", TEXT)),
         Column("Value #B", "Attempts", width=72, empty=("", TEXT)),
         Column("named", "Named", width=76, empty=("", TEXT)),
         Column("run_id", "Run", hidden=True),

@@ -276,11 +276,11 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) ->
                     ("Show on Jobs", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False),
                 ],
             ),
-            Column("Value #B", "Since", "time", width=64, wrap=True, empty=("", TEXT)),
+            Column("Value #B", "Since", "time", width=84, wrap=True, empty=("", TEXT)),
             Column("alertname", "Name", hidden=True),
             Column("run_id", "Run", hidden=True),
         ],
-        empty="? unknown: the rules are not evaluated, or the data are not fresh",
+        empty=UNKNOWN[0],  # the column that is left without rows has no room for more
         sort=("Value #B", False),
         hidden=("Value #A", "Value", "runtime", "project", "spinner", "severity", "whose", "place"),
     )
@@ -310,7 +310,8 @@ PAGES = alerts(
         10,
         "Pages",
         "Alerts of the selected runtimes and projects that page somebody now, the oldest first. Click an alert for its "
-        "runbook, which says what it means and what to do, and for the run on Jobs.",
+        "runbook, which says what it means and what to do, and for the run on Jobs. Unknown: the rules are not "
+        "evaluated, or the data are not fresh.",
         GridPos(x=0, y=HEIGHT + 3, w=12, h=7),
     ),
     "page",
@@ -324,7 +325,8 @@ TICKETS = alerts(
         13,
         "Tickets",
         "Alerts of the selected runtimes and projects that have opened a ticket, the oldest first: they can wait until "
-        "the morning. Click an alert for its runbook, and for the run on Jobs.",
+        "the morning. Click an alert for its runbook, and for the run on Jobs. Unknown: the rules are not evaluated, "
+        "or the data are not fresh.",
         GridPos(x=12, y=HEIGHT + 3, w=12, h=7),
     ),
     "ticket",

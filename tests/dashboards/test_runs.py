@@ -273,7 +273,7 @@ def test_records_that_wait_are_listed_with_how_many_there_are_and_the_longest_fi
         assert "✔ none waits" in str(jobs(url, run="b")["Records by step"])
         assert [str(jobs(url, run=each)["Records by step"])[:2] for each in "cde"] == ["? "] * 3, "unknown is not none"
         assert "▲ some wait, not known which" in said["c"]
-        assert "? the runtime does not tell" in said["d"], "unknown is not none"
+        assert "? not told by the runtime" in said["d"], "unknown is not none"
         assert "▲ some wait, not known which" in said["e"], "its status says so"
         assert said["f"].startswith("? ")
     lost = {key: value for key, value in fresh("Sales").items() if "project_up" not in key}
