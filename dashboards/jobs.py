@@ -36,6 +36,7 @@ from dashboards.queries import (
     display_status_number,
     equals,
     listed_by_need,
+    named_bars,
     no_failed_records,
     per_run,
     per_selected_run,
@@ -298,7 +299,7 @@ CHOSEN = table(
         instant_query(while_read(per_selected_run("spinner_run_longest_progress_interval_seconds"))),
     ],
     [
-        Column("place", "Project and runtime", width=140, wrap=True),
+        Column("place", "Project and runtime", width=150, wrap=True),
         Column("run", "Run", width=180, wrap=True),
         Column("status", "Status", width=108, coloured=True, mappings=status_name_mappings()),
         # A column of its own for longer texts: Grafana makes no room for a second line of a mapped text.
@@ -360,10 +361,14 @@ FAILURES = bar_gauge(
         GridPos(x=6, y=TOP + 4, w=8, h=9),
     ),
     instant_query(
-        "topk(6, sum by (step, error_code) (max by (runtime, run_id, step, error_code) "
-        f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)}))) "
-        f"or 0 * {NONE_FAILED}",
-        "{{step}}: {{error_code}}",
+        named_bars(
+            "topk(6, sum by (step, error_code) (max by (runtime, run_id, step, error_code) "
+            f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)})))",
+            ("step", "error_code"),
+            none=NONE_FAILED,
+            of_what="failed records",
+        ),
+        "{{name}}",
     ),
     empty=CHOOSE,
     colour=ORANGE,
@@ -683,8 +688,13 @@ RECORDS_BY_STEP = bar_gauge(
         GridPos(x=18, y=TOP + 35, w=6, h=8),
     ),
     instant_query(
-        f"topk(8, {BY_STEP}) or 0 * group({WAIT} == 0) unless on () ({BY_STEP})",
-        "{{state}}: {{step}}",
+        named_bars(
+            f"topk(8, {BY_STEP})",
+            ("state", "step"),
+            none=f"(group({WAIT} == 0) unless on () ({BY_STEP}))",
+            of_what="records",
+        ),
+        "{{name}}",
     ),
     empty="? no run chosen, or not read: see the table on the left",
     none="✔ none waits",

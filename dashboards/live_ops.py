@@ -36,6 +36,7 @@ from dashboards.queries import (
     display_status_number,
     equals,
     increase_in_range,
+    named_bars,
     no_recorded_failures,
     or_zero,
     outages,
@@ -345,10 +346,14 @@ STEPS = bar_gauge(
         GridPos(x=14, y=HEIGHT + 13, w=10, h=7),
     ),
     instant_query(
-        "topk(6, sum by (step, error_code) "
-        f"({series('project_spinner_step_error:spinner_run_failures:sum', PROJECT, SPINNER)})) "
-        f"or 0 * {no_recorded_failures(FRESH)}",
-        "{{step}}: {{error_code}}",
+        named_bars(
+            "topk(6, sum by (step, error_code) "
+            f"({series('project_spinner_step_error:spinner_run_failures:sum', PROJECT, SPINNER)}))",
+            ("step", "error_code"),
+            none=no_recorded_failures(FRESH),
+            of_what="failed records",
+        ),
+        "{{name}}",
     ),
     empty=UNKNOWN[0],
     colour=ORANGE,

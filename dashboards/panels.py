@@ -354,6 +354,8 @@ def bar_gauge(
                 "decimals": 0,
                 "noValue": empty,
                 "mappings": [value_mapping({"0": (none, GREEN)})] if none else [],
+                # Without it, Grafana shows no name of a single bar; with it, no override matches a name.
+                "displayName": "${__series.name}" if names_above else None,
                 "thresholds": thresholds(GREY, (0, colour)),
                 "color": {"mode": "thresholds"},
             },

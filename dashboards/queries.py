@@ -341,6 +341,15 @@ def no_failed_records(known: str, *matchers: str) -> str:
     )
 
 
+def named_bars(expression: str, labels: tuple[str, str], *, none: str, of_what: str) -> str:
+    """Return an expression with the label `name`, of two labels, or the zero `none` with the name `of_what`."""
+    first, second = labels
+    return (
+        f'label_join({expression}, "name", ": ", "{first}", "{second}") '
+        f'or label_replace(0 * {none}, "name", "{of_what}", "", "")'
+    )
+
+
 def all_counted(known: str) -> str:
     """Return `known` if it is recorded that the failed records of all selected runs are known."""
     return f"({known} and on () {recorded_none('project_spinner:spinner_run_failed_records:unknown', SPINNER)})"

@@ -256,6 +256,17 @@ def test_a_duration_of_minutes_or_hours_is_no_decimal_number(uid: str, panel: di
     assert {title for title, unit in shown.items() if unit == "s"} <= OF_SECONDS
 
 
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_a_single_bar_has_a_name_too(uid: str, panel: dict[str, Any]) -> None:
+    """Grafana shows the name of a series only beside others, unless the panel's defaults set one.
+
+    There are always several states; and with such a default, no override matches the name of a state.
+    """
+    if panel["type"] == "bargauge":
+        defaults, overrides = panel["fieldConfig"]["defaults"], panel["fieldConfig"]["overrides"]
+        assert (defaults.get("displayName") == "${__series.name}") == (not overrides)
+
+
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
     (panel,) = (panel for panel in BOARDS["spinner-capacity"]["panels"] if panel["title"] == "Plan usage")
     assert panel["fieldConfig"]["defaults"]["custom"]["axisSoftMax"] == 1

@@ -478,8 +478,8 @@ UNCOUNTED = {key: value for key, value in run(labels=OTHER).items() if "failed" 
 @pytest.mark.parametrize(
     ("series", "shown"),
     [
-        (HEALTHY | run() | run(labels=OTHER), {"{}": 0}),
-        (HEALTHY | run(failed="3") | FAILURE, {'{step="Call", error_code="BUSY"}': 3}),
+        (HEALTHY | run() | run(labels=OTHER), {'{name="failed records"}': 0}),
+        (HEALTHY | run(failed="3") | FAILURE, {'{step="Call", error_code="BUSY", name="Call: BUSY"}': 3}),
         (HEALTHY | run(failed="3"), {}),
         (HEALTHY | run() | UNCOUNTED, {}),
     ],
