@@ -1,5 +1,6 @@
 """Checks of the rule files: existing metrics in expressions, texts and runbooks for alerts, tests for every rule."""
 
+import functools
 import os
 import re
 import subprocess
@@ -256,7 +257,7 @@ def test_every_runbook_belongs_to_an_alert() -> None:
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
 def test_rule_tests_cover_that_an_alert_fires_stays_silent_and_has_its_texts(rule: dict[str, Any]) -> None:
     name = rule["alert"]
-    tests = [test for file in TEST_FILES for test in yaml.safe_load(file.read_text())["tests"]]
+    tests = [test for file in TEST_FILES for test in rule_tests(file)]
     with_texts = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each["exp_alerts"]}
     assert name in with_texts
     if name == "SpinnerWatchdog":
@@ -286,8 +287,14 @@ def test_rule_tests_cover_that_what_an_alert_reads_becomes_unknown(rule: dict[st
     assert any(f'alertname="{name}"' in text for text in texts)
 
 
+@functools.cache
+def rule_tests(file: Path) -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = yaml.safe_load(file.read_text())["tests"]
+    return tests
+
+
 def expected_samples(file: Path) -> Iterator[dict[str, Any]]:
-    for test in yaml.safe_load(file.read_text())["tests"]:
+    for test in rule_tests(file):
         for evaluation in test.get("promql_expr_test", ()):
             yield from evaluation["exp_samples"]
 

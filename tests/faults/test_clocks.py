@@ -143,7 +143,7 @@ async def test_a_clock_that_is_set_back_while_a_project_cannot_be_read_is_no_out
         assert value(shown, "spinner_run_stall_threshold_seconds", run_id="r") == before, "an outage is made up"
 
 
-@pytest.mark.parametrize("hours", [2, 8, 30])
+@pytest.mark.parametrize("hours", [2, 30])
 @pytest.mark.parametrize("with_storage", [False, True])
 async def test_after_an_outage_of_hours_nothing_is_counted_twice(
     hours: int, with_storage: bool, tmp_path: Path
@@ -157,14 +157,14 @@ async def test_after_an_outage_of_hours_nothing_is_counted_twice(
             await exchange.send(b"{}", status=500)
 
         made.faulty.path, made.faulty.fault = "/api/v1", fails
-        for _ in range(hours * 6):
-            made.play(600)
+        for _ in range(hours * 3):
+            made.play(1200)
             ends(made, f"meanwhile-{made.wall()}")
             await made.scrape()
         made.faulty.fault = None
         await made.next()
-        assert finished(await made.next()) == 40 + hours * 6
-        assert value(await made.next(), "spinner_records_processed_total", state="completed") == 3 * (40 + hours * 6)
+        assert finished(await made.next()) == 40 + hours * 3
+        assert value(await made.next(), "spinner_records_processed_total", state="completed") == 3 * (40 + hours * 3)
 
 
 @pytest.mark.parametrize("step", [200.0, HOUR, DAY, -HOUR])
@@ -254,10 +254,10 @@ async def test_the_hour_that_comes_twice_freezes_no_run(begins: float) -> None:
         made.faulty.path, made.faulty.fault = "/p1/jobs", changes(local)
         worst = threshold = 0.0
         starts = set()
-        for count in range(1, 3 * 60 + 1):
-            made.play(60)
+        for count in range(1, 3 * 30 + 1):
+            made.play(120)
             made.runtime.put("r", createdAt=begun, startedAt=begun + 5, records={"total": 1000, "completed": count})
-            if count % 10 == 0:
+            if count % 5 == 0:
                 ends(made, f"short-{count}")
             shown = await made.scrape()
             assert completed(shown) == count
@@ -266,7 +266,7 @@ async def test_the_hour_that_comes_twice_freezes_no_run(begins: float) -> None:
             worst = max(worst, made.wall() - (progress or 0))
             threshold = max(threshold, value(shown, "spinner_run_stall_threshold_seconds", run_id="r") or 0)
         assert starts == {begun + 5}
-        assert worst <= 60
+        assert worst <= 120
         assert threshold <= 1100
         assert finished(shown) == 18
         assert value(shown, "spinner_run_finished_duration_seconds_sum") == pytest.approx(18 * 8)

@@ -60,7 +60,7 @@ RESPONSES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(RESPONSES, min_size=1, max_size=3))
 def test_any_json_from_the_api_results_in_a_valid_page(rounds: list[dict[str, Any]]) -> None:
     asyncio.run(_read_all(rounds))

@@ -1,7 +1,9 @@
 """The page: golden files, what prometheus-client's parsers read from it, and what is cached between scrapes."""
 
 import asyncio
+import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,32 @@ def parsed(text: str, page_format: Format) -> dict[str, Any]:
 
 
 def samples(text: str, page_format: Format = TEXT) -> Samples:
-    """Parse a page; refuse duplicate series."""
+    """Parse a page; refuse duplicate series and families."""
     found: Samples = {}
-    for family in parsed(text, page_format).values():
-        for sample in family.samples:
-            key = (sample.name, tuple(sorted(sample.labels.items())))
+    families = FAMILY.split(text) if page_format == TEXT else [text]
+    names = [family.split(" ", 3)[2] for family in families if family.startswith("# HELP ")]
+    assert len(set(names)) == len(names), (
+        f"a family is there twice: {[each for each in names if names.count(each) > 1]}"
+    )
+    for family in families:
+        for key, number in _samples_of(family, page_format):
             assert key not in found, f"the series {key} is there twice: Prometheus would reject the page or mix them"
-            found[key] = sample.value
+            found[key] = number
     return found
+
+
+FAMILY = re.compile(r"^(?=# HELP )", re.MULTILINE)
+
+
+@functools.lru_cache(maxsize=5_000)
+def _samples_of(family: str, page_format: Format) -> list[tuple[tuple[str, tuple[tuple[str, str], ...]], float]]:
+    """Parse one family of a page, or an OpenMetrics page; most are the same from one scrape to the next."""
+    parse: Any = parse_openmetrics if page_format == OPENMETRICS else parse_text
+    return [
+        ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
+        for each in parse(family)
+        for sample in each.samples
+    ]
 
 
 def value(found: Samples, name: str, **labels: str) -> float | None:
