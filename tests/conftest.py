@@ -71,6 +71,8 @@ MARKS = {
     # Play scenarios in real time, or take more than ten seconds of processor time.
     "slow": (
         "tests/alerts/test_activity.py",
+        "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[days.yml]",
+        "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[lost-for-days.yml]",
         "tests/faults/test_kills.py",
         "tests/faults/test_memory.py",
         "tests/scaling/test_lost_exporters.py",

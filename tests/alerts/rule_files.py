@@ -3,9 +3,8 @@
 import functools
 from typing import Any
 
-import yaml
-
 from tests.stack.programs import ROOT
+from tests.yaml_files import read_yaml
 
 RULE_FILES = sorted((ROOT / "alerts").glob("*.rules.yml"))
 
@@ -13,7 +12,7 @@ RULE_FILES = sorted((ROOT / "alerts").glob("*.rules.yml"))
 @functools.cache
 def rules() -> tuple[dict[str, Any], ...]:
     """Return every rule of every group, which a test must not change."""
-    groups = [group for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"]]
+    groups = [group for file in RULE_FILES for group in read_yaml(file)["groups"]]
     return tuple(rule for group in groups for rule in group["rules"])
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import promql_parser
 import pytest
-import yaml
 
 from exporter.config import parse_duration
 from exporter.metrics import catalogue
 from exporter.status import Status
 from tests.alerts.rule_files import RULE_FILES, rules
 from tests.stack.programs import ROOT, program
+from tests.yaml_files import read_yaml
 
 ALERTS = ROOT / "alerts"
 TEST_FILES = sorted((ALERTS / "tests").glob("*.yml"))
@@ -76,7 +76,7 @@ def test_no_rule_of_a_rare_group_reads_what_its_own_group_records(file: Path) ->
     With an interval of five minutes they are older than a query looks back, and the rule never has a result. A rule may
     continue its own series: within the lookback, or over a range.
     """
-    for group in yaml.safe_load(file.read_text())["groups"]:
+    for group in read_yaml(file)["groups"]:
         if "recording" not in file.name and group.get("interval") != "5m":
             continue  # alerts that are evaluated often follow one evaluation later
         recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
@@ -289,7 +289,7 @@ def test_rule_tests_cover_that_what_an_alert_reads_becomes_unknown(rule: dict[st
 
 @functools.cache
 def rule_tests(file: Path) -> list[dict[str, Any]]:
-    tests: list[dict[str, Any]] = yaml.safe_load(file.read_text())["tests"]
+    tests: list[dict[str, Any]] = read_yaml(file)["tests"]
     return tests
 
 

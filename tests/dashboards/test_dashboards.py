@@ -10,7 +10,6 @@ from typing import Any
 
 import promql_parser
 import pytest
-import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import queries, spinner_health
@@ -22,6 +21,7 @@ from tests.alerts.rule_files import alert_rule
 from tests.dashboards.display import Mark, Verdict, display
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import ROOT
+from tests.yaml_files import read_yaml
 
 BOARDS = {uid: json.loads((DIST / f"{uid}.json").read_text()) for uid in DASHBOARDS}
 PANELS = [
@@ -431,7 +431,7 @@ def test_dashboards_with_long_ranges_use_recording_rules(uid: str) -> None:
 
 def test_recording_rules_are_evaluated_within_the_lookback_time() -> None:
     """Prometheus looks back 5 minutes for a sample, so a graph would have gaps with a longer interval."""
-    groups = yaml.safe_load(queries.RULES.read_text())["groups"]
+    groups = read_yaml(queries.RULES)["groups"]
     intervals = {group["name"]: group["interval"] for group in groups}
     assert set(intervals.values()) <= {"30s", "1m", "5m"}, intervals
     assert intervals["spinner_recording_1h"] == spinner_health.EVERY

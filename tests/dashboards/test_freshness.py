@@ -16,6 +16,7 @@ from dashboards.style import UNKNOWN_NUMBER, status_number
 from tests.alerts.rule_files import alert_rule
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import program
+from tests.yaml_files import read_yaml
 
 NOW = 60
 """Minutes since the first sample; there is one for each minute."""
@@ -690,7 +691,7 @@ def check(
 
 def run_promtool(folder: Path, series: Series, tests: Sequence[Mapping[str, Any]], *, rules: bool = True) -> None:
     given = {key.partition("{")[0] for key in series}
-    groups = yaml.safe_load(RULES.read_text())["groups"]
+    groups = read_yaml(RULES)["groups"]
     for group in groups:
         group["rules"] = [rule for rule in group["rules"] if rule["record"] not in given]
     (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups if rules else []}))

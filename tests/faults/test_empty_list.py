@@ -66,7 +66,7 @@ def increase(shown: Sequence[float | None]) -> float:
 
 
 @pytest.mark.usefixtures("each_way")
-@pytest.mark.parametrize("restarts", [False, True], ids=["", "with a restart"])
+@pytest.mark.parametrize("restarts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "with a restart"])
 @pytest.mark.parametrize("path", ["/metrics", "/probe?project=p1"])
 @pytest.mark.parametrize("fault", [empty, incomplete, denied])
 async def test_projects_that_are_missing_from_the_list_for_a_moment_are_not_counted_again(

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from email.message import EmailMessage
@@ -15,6 +16,7 @@ import yaml
 
 from tests.stack.programs import ROOT, until
 from tests.stack.receivers import OURS, Arrived, receiving
+from tests.yaml_files import read_yaml
 
 Alert = dict[str, Any]
 
@@ -48,15 +50,18 @@ class Alertmanager:
 
         Alertmanager may send the first of several alerts before the others.
         """
-        before = {name: len(getattr(self._arrived, name)) for name in OURS}
+        seen = {name: len(getattr(self._arrived, name)) for name in OURS}
         httpx.post(f"{self._url}/api/v2/alerts", json=list(alerts)).raise_for_status()
         found: dict[str, list[Any]] = {}
 
         def arrived() -> bool:
-            for name, count in before.items():
-                new = getattr(self._arrived, name)[count:]
-                found[name] = [each for each in new if title in as_read(name, each).splitlines()[0]][:1]
-            return all(found.values())
+            for name in seen.keys() - found.keys():
+                for message in getattr(self._arrived, name)[seen[name] :]:
+                    seen[name] += 1
+                    if title in as_read(name, message).splitlines()[0]:
+                        found[name] = [message]
+                        break
+            return len(found) == len(OURS)
 
         until(arrived, f"each of {', '.join(OURS)} receives a message {title}")
         return Arrived(**found)
@@ -356,12 +361,16 @@ def stall(*, spinner: str, project: str = "Sales", run_id: str = "r1", severity:
     return alert | {"labels": new | {"severity": severity}}
 
 
+@functools.cache
+def _tests_of_texts() -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = read_yaml(ROOT / "alerts" / "tests" / "texts.yml")["tests"]
+    return tests
+
+
 def example(name: str) -> Alert:
     """A firing alert with the labels and texts that alerts/tests expect of its rule."""
-    tests = yaml.safe_load((ROOT / "alerts" / "tests" / "texts.yml").read_text())["tests"]
-    expected = next(
-        each["exp_alerts"][0] for test in tests for each in test["alert_rule_test"] if each["alertname"] == name
-    )
+    texts = (each for test in _tests_of_texts() for each in test["alert_rule_test"])
+    expected = next(each["exp_alerts"][0] for each in texts if each["alertname"] == name)
     return {
         "labels": {"alertname": name} | expected["exp_labels"],
         "annotations": dict(expected["exp_annotations"]),

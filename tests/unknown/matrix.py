@@ -18,6 +18,7 @@ from tests.dashboards.display import Mark, Verdict
 from tests.dashboards.shown import Shown
 from tests.stack.programs import ROOT
 from tests.unknown.situations import BOARDS, LIVE_OPS, SITUATIONS, Outcome, observe
+from tests.yaml_files import read_yaml
 
 FILE = Path(__file__).with_name("matrix.yml")
 PAGE = ROOT / "docs" / "reliability.md"
@@ -54,7 +55,7 @@ async def _observe_all() -> dict[str, Expected]:
 
 def expectations() -> dict[str, Expected]:
     """Return what is expected, by situation."""
-    read: dict[str, Expected] = yaml.safe_load(FILE.read_text())
+    read: dict[str, Expected] = read_yaml(FILE)
     return read
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import yaml
-
 from exporter.config import parse_duration
 from tests.unknown.connection import Connection
 from tests.unknown.remote_write import STALE, Labels, RemoteWriter, labels_of
+from tests.yaml_files import read_yaml
 
 
 @dataclass
@@ -41,9 +40,7 @@ class RuleEngine:
     def __init__(self, prometheus_url: str, writer: RemoteWriter, *files: Path) -> None:
         self._writer = writer
         self._connection = Connection(prometheus_url)
-        self._rules = [
-            rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
-        ]
+        self._rules = [rule for file in files for group in read_yaml(file)["groups"] for rule in group["rules"]]
         self._active: dict[Labels, Alert] = {}
         self._written: dict[int, set[Labels]] = {}
 
