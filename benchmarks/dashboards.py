@@ -222,7 +222,7 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
     failed = []
     for number in range(int(7 * count * (1 - OPEN) * FAILED)):
         project, spinner = rng.choice(SPINNERS)
-        labels = f'project="{project}",spinner="{spinner}",run_id="job_f{number:011x}",status="failed"'
+        labels = f'project="{project}",spinner="{spinner}",run_id="job_f{number:011x}"'
         failed.append((labels, end - rng.randrange(7 * DAY)))
     newest = sorted(runs, key=lambda run: (run[3], -run[1]))[:12]
 
@@ -253,11 +253,11 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
         )
         for labels, created, _, ended in runs
     ]
-    # Exposed for an hour; as often as a query finds them.
-    statuses += [
-        (labels, ((at, 1) for at in range(stop, min(stop + HOUR, end) + 1, 4 * MINUTE))) for labels, stop in failed
-    ]
     yield "spinner_run_status", statuses
+    yield (
+        "project_spinner_run:spinner_run_end_timestamp_seconds:failed",
+        [(labels, ((at, stop) for at in (stop + MINUTE, stop + 6 * MINUTE) if at <= end)) for labels, stop in failed],
+    )
     yield (
         "project_spinner_run_status:spinner_run_status:need",
         [
@@ -415,13 +415,28 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
             for number, labels in enumerate(groups)
         ]
 
+    def slower(at: int) -> float:
+        """Return by how much the first spinner became slower three days before the end."""
+        return 1.5 if at > end - 3 * DAY else 1.0
+
+    def first_slower(value: Any, extra: str = "") -> list[Series]:
+        """Return what is recorded of the spinners, of which `value` has two arguments: the time, and how slow it is."""
+        return recorded(spinners[:1], lambda at: value(at, slower(at)), 300, weeks, extra) + recorded(
+            spinners[1:], lambda at: value(at, 1.0), 300, weeks, extra
+        )
+
     weeks = 28 * DAY
+    often_failing = every_spinner[1::9]
     yield (
         "project_spinner_status:spinner_runs_finished:increase1d",
         [
             each
-            for status in ("completed", "failed", "cancelled", "unknown")
-            for each in recorded(every_spinner, lambda at: 4, 300, 10 * MINUTE, f'status="{status}"')
+            for groups, failed in (
+                (often_failing, 1.2),
+                ([each for each in every_spinner if each not in often_failing], 0.1),
+            )
+            for status, count in (("completed", 24), ("failed", failed), ("cancelled", 0.1), ("unknown", 0))
+            for each in recorded(groups, lambda at, count=count: count, 300, 10 * MINUTE, f'status="{status}"')
         ],
     )
     yield (
@@ -435,15 +450,13 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
 
     def at_most(seconds: float) -> Any:
         """Return how many of the runs that end in an hour take at most so long: half of them two and a half minutes."""
-        return lambda at: 12 * max(math.sin((at // HOUR % 24 - 6) / 14 * math.pi), 0.1) / (1 + (150 / seconds) ** 3)
+        return lambda at, slow: (
+            12 * max(math.sin((at // HOUR % 24 - 6) / 14 * math.pi), 0.1) / (1 + (150 * slow / seconds) ** 3)
+        )
 
     yield (
         "project_spinner:spinner_run_finished_duration_seconds_bucket:increase1h",
-        [
-            each
-            for bound in (*DURATION_BUCKETS, math.inf)
-            for each in recorded(spinners, at_most(bound), 300, weeks, le(bound))
-        ],
+        [each for bound in (*DURATION_BUCKETS, math.inf) for each in first_slower(at_most(bound), le(bound))],
     )
     yield (
         "project_spinner_state:spinner_records_processed:rate5m",
@@ -466,15 +479,15 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     )
     yield (
         "project_spinner:spinner_run_finished_duration_seconds:p50_1h",
-        recorded(spinners, lambda at: 40 + 5 * busy(at), 300, weeks),
+        first_slower(lambda at, slow: (40 + 5 * busy(at)) * slow),
     )
     yield (
         "project_spinner:spinner_run_finished_duration_seconds:p95_1h",
-        recorded(spinners, lambda at: 90 + 20 * busy(at), 300, weeks),
+        first_slower(lambda at, slow: (90 + 20 * busy(at)) * slow),
     )
     yield (
         "project_spinner:spinner_record_seconds:avg1d",
-        recorded(spinners, lambda at: 1.5 + 0.1 * busy(at), 300, weeks)
+        first_slower(lambda at, slow: (1.5 + 0.1 * busy(at)) * slow)
         + recorded(every_spinner[len(spinners) :], lambda at: 1.5, 300, 8 * DAY),
     )
     yield (

@@ -251,31 +251,30 @@ def table(
     empty: str,
     sort: tuple[str, bool] | None = None,
     lowest_of: Sequence[str] = (),
-    less: tuple[str, int, str] | None = None,
+    shifted: Sequence[tuple[str, int, str]] = (),
     hidden: Sequence[str] = (),
     paginated: bool = True,
 ) -> core.Panel:
     """Show one row for each label set. `sort` is a field and whether to sort in descending order.
 
-    `lowest_of` sorts by the lowest of several fields instead. `less` is a field, what to subtract from it, and the name
-    of the field with the difference. `hidden` names fields to leave out, for example those that only sort. `empty` is
+    `lowest_of` sorts by the lowest of several fields instead. `shifted` has fields, what to add to each, and the
+    name of the field with the sum. `hidden` names fields to leave out, for example those that only sort. `empty` is
     the text of a table without rows.
     """
     queries = [dataclasses.replace(query, format="table") for query in queries]
     transformations: list[dict[str, Any]] = [{"id": "merge", "options": {}}]
-    if less is not None:
-        field, subtrahend, name = less
-        transformations.append(
-            {
-                "id": "calculateField",
-                "options": {
-                    "mode": "binary",
-                    # A number as a text: Grafana 11 knows no other form, and later versions read it too.
-                    "binary": {"left": field, "operator": "-", "right": str(subtrahend)},
-                    "alias": name,
-                },
-            }
-        )
+    transformations += [
+        {
+            "id": "calculateField",
+            "options": {
+                "mode": "binary",
+                # A number as a text: Grafana 11 knows no other form, and later versions read it too.
+                "binary": {"left": field, "operator": "+", "right": str(number)},
+                "alias": name,
+            },
+        }
+        for field, number, name in shifted
+    ]
     if lowest_of:
         transformations.append(
             {

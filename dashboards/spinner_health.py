@@ -29,13 +29,16 @@ THIS_SPINNER = (
 )
 
 SHOWN_BEFORE = 3 * 3600 * 1000
-"""Milliseconds before a run was seen as failed in which Jobs shows it."""
+"""Milliseconds before the end of a failed run in which Jobs shows it."""
 
-# Until the failure: afterwards the run is reported for no longer than the retention, and weeks are too many samples.
+SEEN_AFTER = 4 * 60 * 1000
+"""Milliseconds after its end after which it has been scraped; Prometheus finds what was scraped 5 minutes before."""
+
+# Until shortly after the failure: the run is reported for no longer than the retention, and weeks are too many samples.
 JOBS = (
     "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}&${product_url:queryparam}"
     "&var-spinner=${__data.fields.spinner:percentencode}&var-run=${__data.fields.run_id:percentencode}"
-    "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.Value.numeric:percentencode}"
+    "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.to.numeric:percentencode}"
 )
 
 MOST_FAILED = 100
@@ -216,10 +219,8 @@ DURATION_MAP = heat_map(
     empty="? No run ended in this range, or Prometheus does not load alerts/recording.rules.yml",
 )
 
-FAILED_RUN = series("spinner_run_status", PROJECT, 'status="failed"')
-# When it was first seen as failed. It is looked up every twenty minutes, because all samples of a week are too many: so
-# there are 42,000 if a tenth of 20,000 runs a day fails, with the default retention of an hour.
-FAILED_BEFORE = f"topk({MOST_FAILED}, {BY_RUN} (min_over_time(timestamp({FAILED_RUN})[1w:20m])))"
+FAILED_AT = series("project_spinner_run:spinner_run_end_timestamp_seconds:failed", PROJECT)
+NEWEST_FAILED = f"topk({MOST_FAILED}, {BY_RUN} (last_over_time({FAILED_AT}[1w])))"
 
 
 def placed(expression: str) -> str:
@@ -237,7 +238,7 @@ FAILED_RUNS = table(
     ),
     [
         instant_query(
-            f'label_join({placed(f"round({FAILED_BEFORE} * 1000)")}, "run", "\\n", "spinner", "run_id")',
+            f'label_join({placed(f"round({NEWEST_FAILED} * 1000)")}, "run", "\\n", "spinner", "run_id")',
         )
     ],
     [
@@ -252,14 +253,15 @@ FAILED_RUNS = table(
                 ("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True),
             ],
         ),
-        Column("Value", "Failed before", "time", align="left", least_width=110),
+        Column("Value", "Failed at", "time", align="left", least_width=110),
         Column("from", "From", hidden=True),
+        Column("to", "To", hidden=True),
         Column("spinner", "Spinner", hidden=True),
         Column("run_id", "Run id", hidden=True),
     ],
     empty="? No failed run is known of the last seven days",
     sort=("Value", True),
-    less=("Value", SHOWN_BEFORE, "from"),
+    shifted=[("Value", -SHOWN_BEFORE, "from"), ("Value", SEEN_AFTER, "to")],
     hidden=("runtime", "project"),
 )
 

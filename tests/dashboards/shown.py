@@ -149,11 +149,11 @@ def _merged(frames: Sequence[tuple[list[str], list[Row]]]) -> tuple[list[str], l
 def _calculated(options: Mapping[str, Any], fields: list[str], rows: list[Row]) -> tuple[list[str], list[Row]]:
     if options["mode"] == "binary":
         binary = options["binary"]
-        assert binary["operator"] == "-", options
+        assert binary["operator"] == "+", options
         for row in rows:
             value = row[binary["left"]]
             assert isinstance(value, int | float), row
-            row[options["alias"]] = value - float(binary["right"])
+            row[options["alias"]] = value + float(binary["right"])
         return [*fields, options["alias"]], rows
     assert options["mode"] == "reduceRow", options
     assert options["reduce"]["reducer"] == "min", options

@@ -180,11 +180,13 @@ def test_a_failed_run_links_to_jobs_at_the_time_at_which_it_had_failed() -> None
     (link,) = (url for url in urls(panel) if url.startswith("/d/spinner-jobs?"))
     assert "&var-run=${__data.fields.run_id:percentencode}&" in link
     assert link.endswith(
-        "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.Value.numeric:percentencode}"
+        "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.to.numeric:percentencode}"
     )
-    (less,) = (each["options"] for each in panel["transformations"] if each["id"] == "calculateField")
-    assert less["binary"] == {"left": "Value", "operator": "-", "right": "10800000"}
-    assert less["alias"] == "from"
+    shifted = [each["options"] for each in panel["transformations"] if each["id"] == "calculateField"]
+    assert {each["alias"]: each["binary"] for each in shifted} == {
+        "from": {"left": "Value", "operator": "+", "right": "-10800000"},
+        "to": {"left": "Value", "operator": "+", "right": "240000"},
+    }
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)

@@ -632,12 +632,31 @@ def test_a_run_that_failed_within_the_week_is_listed_after_its_series_has_ended(
     run = 'runtime="shop", project="Clinic", spinner="Recall", run_id="{}"'
     series = {
         f'spinner_run_status{{{run.format("old")}, status="failed"}}': "_x25 1x20 stale",
+        f"spinner_run_end_timestamp_seconds{{{run.format('old')}}}": "_x25 1440x20 stale",
         f'spinner_run_status{{{run.format("new")}, status="failed"}}': "_x51 1x9",
         f'spinner_run_status{{{run.format("fine")}, status="completed"}}': "1x60",
+        f"spinner_run_end_timestamp_seconds{{{run.format('fine')}}}": values("60"),
     }
     shown = f'{{{{{run}, place="Clinic\\nshop", run="Recall\\n{{}}"}}}}'
-    listed = {shown.format("old", "old"): 40 * 60_000.0, shown.format("new", "new"): 60 * 60_000.0}
+    # Of a run whose end the runtime does not tell, it is known that it was failed when the rule found it.
+    listed = {shown.format("old", "old"): 1440_000.0, shown.format("new", "new"): 3600_000.0}
     check(tmp_path, series, {failed: listed, interpolate(failed, {"project": "Sales"}): {}})
+
+
+def test_a_failed_run_is_recorded_when_it_is_first_seen(tmp_path: Path) -> None:
+    """A week of all of them is read at once, so each has samples of ten minutes. promtool evaluates every minute."""
+    record = "project_spinner_run:spinner_run_end_timestamp_seconds:failed"
+    labels = 'runtime="shop", project="Clinic", spinner="Recall", run_id="a"'
+    series = {
+        f'spinner_run_status{{{labels}, instance="{replica}", status="failed"}}': f"_x{first} 1x60"
+        for replica, first in (("1", 11), ("2", 12))
+    } | {f"spinner_run_end_timestamp_seconds{{{labels}}}": "_x11 600x60"}
+    counted = f"count_over_time({record}[1h])"
+    check(
+        tmp_path,
+        series,
+        {counted: {f"{{{labels}}}": 10}, f"last_over_time({record}[1h])": {f"{record}{{{labels}}}": 600}},
+    )
 
 
 def test_the_heat_map_sums_the_hours_of_a_step(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_link_carries_the_id_whole_and_keeps_what_is_selected(uid: str) -> Non
 def test_a_failed_run_of_the_week_opens_jobs_at_the_time_at_which_it_had_failed() -> None:
     board = BOARDS["spinner-health"]
     failed_at = 1_795_932_000_123
-    row = {"run_id": "job/1", "spinner": 'The "new" one', "Value": failed_at, "from": failed_at - 10_800_000}
+    row = {"run_id": "job/1", "spinner": 'The "new" one', "from": failed_at - 10_800_000, "to": failed_at}
     task = {
         "url": {"runtime": "eu", "product_url": "https://p.example.com"},
         "refreshes": [{"runtime": ["eu"]}],
