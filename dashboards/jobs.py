@@ -696,7 +696,7 @@ RECORDS_BY_STEP = bar_gauge(
         ),
         "{{name}}",
     ),
-    empty="? no run chosen, or not read: see the table on the left",
+    empty="? no run chosen, or not read",
     none="✔ none waits",
     names_above=True,
 )
