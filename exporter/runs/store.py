@@ -205,12 +205,15 @@ class Store:
         named = tuple(unique.values())[: self.config.limits.failed_records_per_run]
         self._projects[project_id].keep_failed_records(run, named, run.records.failed or 0 if count is None else count)
 
-    def runs_with_waiting_records(self, project_ids: Sequence[str]) -> Iterator[tuple[str, Run]]:
-        """Yield the shown runs of these projects of which records wait, with their projects."""
-        for project_id, project in zip(project_ids, self._projects.of(project_ids), strict=True):
-            for tracked in project.with_waiting.values():
-                if not tracked.hidden:
-                    yield project_id, tracked.run
+    def runs_with_waiting_records(self, project_ids: Sequence[str]) -> list[tuple[str, Run]]:
+        """Return the shown runs of these projects of which records wait, with their projects."""
+        projects = zip(project_ids, self._projects.of(project_ids), strict=True)
+        return [
+            (project_id, tracked.run)
+            for project_id, project in projects
+            for tracked in project.with_waiting.values()
+            if not tracked.hidden
+        ]
 
     def runs_with_listed(self, kind: RecordKind, project_ids: Sequence[str]) -> list[Key]:
         """Return the runs of these projects of which records of a kind are stored."""

@@ -35,6 +35,10 @@ Or five times `sync.sweep_interval`, if that is shorter.
 """
 
 
+RUNS_PER_SLICE = 500
+"""Runs that are compared in one time slice: about a millisecond."""
+
+
 class WaitingRecordsObserver(Protocol):
     """Receives what became of each list that was due."""
 
@@ -55,6 +59,7 @@ class WaitingRecordsReader:
         monotonic: Callable[[], float],
     ) -> None:
         """`monotonic` is our clock."""
+        self._client = client
         self._config = config
         self._monotonic = monotonic
         self._most_runs = most_runs(config) if client.can_list_waiting_records else 0
@@ -88,7 +93,7 @@ class WaitingRecordsReader:
     async def read(self, store: Store, project_ids: Iterable[str], *, share: float = 1.0) -> None:
         """Read which records of runs of projects wait, with at most a `share` of what is left of the budget."""
         asked = list(dict.fromkeys(project_ids))
-        runs, read_at = self._chosen(store, asked), self._monotonic()
+        runs, read_at = await self._chosen(store, asked), self._monotonic()
         due = self._due(runs, read_at)
         self._forget_old(store, asked, runs, read_at)
 
@@ -106,14 +111,15 @@ class WaitingRecordsReader:
 
         await self._lists.read(due, begun=begun, keep=keep, share=share, seconds=MAX_SECONDS)
 
-    def _chosen(self, store: Store, project_ids: Sequence[str]) -> Mapping[Key, Run]:
+    async def _chosen(self, store: Store, project_ids: Sequence[str]) -> Mapping[Key, Run]:
         """Return the runs whose waiting records are to be known: as many as can be named, the most silent ones."""
         if not self._most_runs:
             return {}
-        waiting = store.runs_with_waiting_records(project_ids)
-        first = heapq.nsmallest(
-            self._most_runs, waiting, key=lambda each: (_silent_since(each[1]), each[0], each[1].id)
-        )
+        waiting, first = store.runs_with_waiting_records(project_ids), list[tuple[str, Run]]()
+        for begin in range(0, len(waiting), RUNS_PER_SLICE):
+            await self._client.time_slices.next()
+            compared = (*first, *waiting[begin : begin + RUNS_PER_SLICE])
+            first = heapq.nsmallest(self._most_runs, compared, key=_silent_since)
         return {(project_id, run.id): run for project_id, run in first}
 
     def _due(self, runs: Mapping[Key, Run], read_at: float) -> Mapping[Key, Run]:
@@ -149,9 +155,10 @@ def most_runs(config: Config) -> int:
     return math.ceil(limits.failed_records / limits.failed_records_per_run)
 
 
-def _silent_since(run: Run) -> float:
-    """Return when a record last finished, or the run was created."""
-    return run.snapshot.created_at if run.last_progress_at is None else run.last_progress_at
+def _silent_since(of_project: tuple[str, Run]) -> tuple[float, str, str]:
+    """Sort by when a record last finished, or the run was created; what is equal always the same way."""
+    project_id, run = of_project
+    return run.snapshot.created_at if run.last_progress_at is None else run.last_progress_at, project_id, run.id
 
 
 _State = tuple[float, RecordCounts]

@@ -295,7 +295,11 @@ async def test_what_a_list_of_another_kind_lacks_is_not_held_against_this_one() 
         assert named(found) == {"run-1": {"rec-1"}}
 
 
-async def test_of_many_runs_as_many_are_read_as_can_be_named_the_most_silent_ones() -> None:
+@pytest.mark.parametrize("per_slice", [2, 4, 500])
+async def test_of_many_runs_as_many_are_read_as_can_be_named_the_most_silent_ones(
+    per_slice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting_records, "RUNS_PER_SLICE", per_slice)
     limits = LimitsConfig(failed_records_per_run=2, failed_records=5)
     async with bench(limits=limits) as made:
         for number in range(9):
