@@ -256,7 +256,10 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
     yield "spinner_run_status", statuses
     yield (
         "project_spinner_run:spinner_run_end_timestamp_seconds:failed",
-        [(labels, ((at, stop) for at in (stop + MINUTE, stop + 6 * MINUTE) if at <= end)) for labels, stop in failed],
+        [
+            (labels, iter([(at, stop) for at in (stop + MINUTE, stop + 6 * MINUTE) if at <= end]))
+            for labels, stop in failed
+        ],
     )
     yield (
         "project_spinner_run_status:spinner_run_status:need",
@@ -273,7 +276,7 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
     yield (
         "spinner_run_end_timestamp_seconds",
         [
-            (labels, ((at, stop) for at in range(end - brief, end + 1, SCRAPE)))
+            (labels, iter([(at, stop) for at in range(end - brief, end + 1, SCRAPE)]))
             for labels, _, stop, ended in runs
             if ended
         ],
