@@ -24,6 +24,9 @@ SCENARIOS = sorted(
     if file.stem != "large-org"  # Its hour takes more than ten minutes here.
 )
 
+FIRST = {"healthy", "stalled", "plan-limit"}
+"""Those of `make test`; `make test-all` has all of them."""
+
 BEGINS = MIDNIGHT + 9 * HOUR
 RETENTION = HOUR
 
@@ -34,7 +37,9 @@ STATUS = {
 """The status of the exporter for a label of the API, where it differs."""
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [each if each in FIRST else pytest.param(each, marks=pytest.mark.slow) for each in SCENARIOS]
+)
 async def test_numbers_are_those_of_the_api(scenario: str, tmp_path: Path) -> None:
     with world(tmp_path, starts_at=BEGINS) as made:
         made.add_runtime("eu", load_scenario(scenario))
