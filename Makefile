@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# Otherwise each process that a test starts compiles every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Prometheus and Alertmanager as `make programs` unpacked them.
 export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 

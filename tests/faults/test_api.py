@@ -7,6 +7,7 @@ The log contains the reason once, and neither a token nor a traceback. After the
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import gzip
 import json
 import random
@@ -116,10 +117,12 @@ async def endless_body(exchange: Exchange) -> None:
 
 
 async def gzip_bomb(exchange: Exchange) -> None:
-    await exchange.send(BOMB, headers={"Content-Encoding": "gzip"})
+    await exchange.send(bomb(), headers={"Content-Encoding": "gzip"})
 
 
-BOMB = gzip.compress(bytes(100_000_000), 9)
+@functools.cache
+def bomb() -> bytes:
+    return gzip.compress(bytes(100_000_000), 9)
 
 
 def status(code: int, **headers: str) -> Fault:

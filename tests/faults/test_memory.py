@@ -1,5 +1,6 @@
 """The limit of memory for any API response: the process_resident_memory_bytes of a real process."""
 
+import functools
 import gzip
 import json
 from pathlib import Path
@@ -86,10 +87,12 @@ async def endless_body(exchange: Exchange) -> None:
 
 
 async def gzip_bomb(exchange: Exchange) -> None:
-    await exchange.send(BOMB, headers={"Content-Encoding": "gzip"})
+    await exchange.send(bomb(), headers={"Content-Encoding": "gzip"})
 
 
-BOMB = gzip.compress(bytes(1_000 * MEGABYTE), 9)
+@functools.cache
+def bomb() -> bytes:
+    return gzip.compress(bytes(1_000 * MEGABYTE), 9)
 
 
 @pytest.mark.parametrize(
