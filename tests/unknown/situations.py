@@ -275,6 +275,7 @@ EVERY_PANEL = every_panel({})
 NO_PANEL: Panels = {}
 
 FAILURES = frozenset({"Failures by step and error", "Failed records"})
+OF_SELECTED = FAILURES | {"Records by step"}
 """Panels of Jobs. They are about the selected runs, which by default are the newest that are reported."""
 
 HEAD = frozenset({"Runtimes"})
@@ -285,7 +286,7 @@ OF_THE_PROCESS = EVERY_PANEL[EXPORTER] - HEAD - {"Projects that cannot be read",
 EXPORTER_ITSELF = {EXPORTER: OF_THE_PROCESS}
 
 OTHER_SHARD = {
-    JOBS: HEAD | FAILURES,
+    JOBS: HEAD | OF_SELECTED,
     LIVE_OPS: HEAD,
     # Each exporter reads the plan.
     CAPACITY: frozenset({"Highest plan usage"}),
@@ -294,7 +295,7 @@ OTHER_SHARD = {
 """What the other exporter of the same runtime knows: its API and its worker service, and the failures of its runs."""
 
 OTHER_PROJECT = {
-    JOBS: HEAD | FAILURES,
+    JOBS: HEAD | OF_SELECTED,
     LIVE_OPS: HEAD,
     CAPACITY: frozenset({"Highest plan usage"}),
     EXPORTER: HEAD | OF_THE_PROCESS,
@@ -336,7 +337,7 @@ SITUATIONS = (
         one_each,
         kill,
         (10,),
-        every_panel({JOBS: FAILURES, EXPORTER: OF_THE_PROCESS - {"Config"}}),
+        every_panel({JOBS: OF_SELECTED, EXPORTER: OF_THE_PROCESS - {"Config"}}),
         pages_within=7,
     ),
     Situation("the API is down", one, api_down, (1, 6, 60), every_panel(EXPORTER_ITSELF), pages_within=7),
@@ -378,7 +379,7 @@ SITUATIONS = (
         one,
         fails("/health"),
         (10,),
-        every_panel({**EXPORTER_ITSELF, JOBS: FAILURES}),
+        every_panel({**EXPORTER_ITSELF, JOBS: OF_SELECTED}),
         pages_within=7,
     ),
     Situation(
