@@ -68,13 +68,21 @@ MARKS = {
         "tests/servers/",
         "tests/scaling/test_helm",
     ),
-    # Play scenarios in real time, or take more than ten seconds of processor time.
+    # Play scenarios in real time, or take more than five seconds of processor time.
     "slow": (
         "tests/alerts/test_activity.py",
         "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[days.yml]",
         "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[lost-for-days.yml]",
+        "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[lost.yml]",
+        "tests/faults/test_hostile.py::test_a_response_that_cannot_be_decoded_costs_what_it_is_for",
         "tests/faults/test_kills.py",
         "tests/faults/test_memory.py",
+        "tests/faults/test_one_off_spinners.py::test_4000_one_off_spinners_",
+        "tests/faults/test_one_off_spinners.py::test_500_new_names_in_each_scrape_",
+        "tests/faults/test_one_off_spinners.py::test_among_new_names_",
+        "tests/faults/test_records_in_flight.py::test_what_it_costs_",
+        "tests/faults/test_strangers.py::test_clients_that_never_read_hold_",
+        "tests/faults/test_waiting_records.py::test_what_it_costs_",
         "tests/scaling/test_lost_exporters.py",
         "tests/scaling/test_pair.py",
         "tests/scaling/test_remote_write.py",
