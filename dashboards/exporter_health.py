@@ -27,7 +27,7 @@ PROJECTS = stat(
         "Projects that cannot be read",
         "The runs of these projects are not monitored: they cannot be read, or their exporter is gone. The exporter's "
         "log names each with its error; 403 means that the token has no access.",
-        GridPos(x=0, y=HEIGHT, w=6, h=3),
+        GridPos(x=0, y=HEIGHT, w=8, h=3),
     ),
     instant_query(or_zero(f"count({PROJECT_UP} == 0 or {lost_projects(RUNTIME)})", FRESH)),
     colours=thresholds(GREY, (0, GREEN), (1, RED)),
@@ -39,7 +39,7 @@ RUNS = stat(
         4,
         "Runs shown",
         "Runs that have their own series: runs that have not ended, and runs that ended within the retention.",
-        GridPos(x=6, y=HEIGHT, w=6, h=3),
+        GridPos(x=8, y=HEIGHT, w=5, h=3),
     ),
     instant_query(or_zero(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))", FRESH)),
     colours=thresholds(GREY, (0, TEXT)),
@@ -53,7 +53,7 @@ CONFIG = stat(
         "Config",
         "Whether the last reload of the config succeeded. If it failed, the exporter keeps the previous config, and "
         "its log shows the error. Unknown while an exporter is down.",
-        GridPos(x=12, y=HEIGHT, w=6, h=3),
+        GridPos(x=13, y=HEIGHT, w=6, h=3),
     ),
     instant_query(
         f"min({RELOADED}) == 0 or min({RELOADED}) unless on () {lost_runtimes()} unless on () {targets_down()}"
@@ -69,7 +69,7 @@ VERSION = stat(
         6,
         "Version",
         "The version of the exporter. More than one version means that an upgrade is incomplete.",
-        GridPos(x=18, y=HEIGHT, w=6, h=3),
+        GridPos(x=19, y=HEIGHT, w=5, h=3),
     ),
     # The text for no value is not shown in the place of a name.
     instant_query(

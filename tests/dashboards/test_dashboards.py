@@ -200,6 +200,13 @@ def test_no_table_scrolls_sideways_at_1000_pixels(uid: str, panel: dict[str, Any
         assert share >= 84, f"a column of {share:.0f} pixels cuts words"
 
 
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_no_title_is_cut_off_at_1000_pixels(uid: str, panel: dict[str, Any]) -> None:
+    grid = panel["gridPos"]["w"]
+    needed = pixels(panel["title"]) + 60  # with the padding and the symbol of the description
+    assert needed <= (1000 - 32 - 8 * 23) / 24 * grid + 8 * (grid - 1), panel["title"]
+
+
 @pytest.mark.parametrize("panel", [panel for panel in BOARDS["spinner-live-ops"]["panels"] if panel["type"] == "table"])
 def test_no_table_of_live_ops_scrolls_sideways_on_a_phone(panel: dict[str, Any]) -> None:
     """Below 768 pixels, each panel has the whole width."""
