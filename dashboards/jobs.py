@@ -554,6 +554,13 @@ NONE_NAMED = (
     '"none", "unread", "", "")'
 )
 
+RECORD = Column(
+    "record_id",
+    "Record",
+    wrap=True,
+    links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
+)
+
 RECORDS_IN_FLIGHT = table(
     Panel(
         14,
@@ -584,12 +591,7 @@ RECORDS_IN_FLIGHT = table(
             ],
             empty=("at work", TEXT),
         ),
-        Column(
-            "record_id",
-            "Record",
-            wrap=True,
-            links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
-        ),
+        RECORD,
         Column("step_number", "Step", width=60),
         Column("step", "Name of the step", wrap=True),
         Column("Value #A", "At this step for", "duration in words", width=150, decimals=0, empty=("", TEXT)),
@@ -652,12 +654,7 @@ WAITING_RECORDS = table(
             ],
             empty=("waiting", TEXT),
         ),
-        Column(
-            "record_id",
-            "Record",
-            wrap=True,
-            links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
-        ),
+        RECORD,
         Column("step_number", "Step", width=48),
         Column("step", "Name of the step", wrap=True),
         Column("Value #A", "At this step for", "duration in words", width=116, decimals=0, empty=("", TEXT)),
