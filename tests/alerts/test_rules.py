@@ -1,6 +1,5 @@
 """Checks of the rule files: existing metrics in expressions, texts and runbooks for alerts, tests for every rule."""
 
-import functools
 import os
 import re
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from exporter.config import parse_duration
 from exporter.metrics import catalogue
 from exporter.status import Status
-from tests.alerts.rule_files import RULE_FILES, rules
+from tests.alerts.rule_files import RULE_FILES, rule_tests, rules
 from tests.stack.programs import ROOT, program
 from tests.yaml_files import read_yaml
 
@@ -285,12 +284,6 @@ def test_rule_tests_cover_that_what_an_alert_reads_becomes_unknown(rule: dict[st
     files = ("unknown.yml", "lost.yml", "lost-for-days.yml", "clocks.yml")
     texts = [sample["labels"] for file in files for sample in expected_samples(ALERTS / "tests" / file)]
     assert any(f'alertname="{name}"' in text for text in texts)
-
-
-@functools.cache
-def rule_tests(file: Path) -> list[dict[str, Any]]:
-    tests: list[dict[str, Any]] = read_yaml(file)["tests"]
-    return tests
 
 
 def expected_samples(file: Path) -> Iterator[dict[str, Any]]:

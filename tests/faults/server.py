@@ -151,3 +151,23 @@ class FaultyRuntime:
             await self.fault(exchange)
         else:
             await exchange.send()
+
+
+async def failing(exchange: Exchange) -> None:
+    """Answer 500."""
+    await exchange.send(status=500)
+
+
+async def hanging(exchange: Exchange) -> None:
+    """Never answer."""
+    await asyncio.sleep(60)
+
+
+async def an_error(exchange: Exchange) -> None:
+    """Answer 200 with an error beside an empty list."""
+    await exchange.send(b'{"items": [], "error": "busy"}')
+
+
+async def forbidden(exchange: Exchange) -> None:
+    """Answer 403."""
+    await exchange.send(status=403)

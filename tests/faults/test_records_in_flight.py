@@ -1,6 +1,5 @@
 """What silent runs work on, read over real connections: what it grants, what it costs, and what cannot be read."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from exporter.runs.activity import MOVED_FACTOR, TRIED_FACTOR
 from exporter.sync import record_lists, records_in_flight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.faults.bench import Bench, bench_of, up
-from tests.faults.server import Exchange, Fault, dated
+from tests.faults.server import Exchange, Fault, an_error, dated, failing, forbidden, hanging
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime
 
@@ -207,24 +206,8 @@ async def test_the_clock_of_the_runtime_does_not_matter(ahead: float) -> None:
         assert shown == pytest.approx(made.wall() - HALF - 60 + 300)
 
 
-async def failing(exchange: Exchange) -> None:
-    await exchange.send(status=500)
-
-
-async def hanging(exchange: Exchange) -> None:
-    await asyncio.sleep(60)
-
-
 async def garbage(exchange: Exchange) -> None:
     await exchange.send(b'{"items": [{"id": "rec-1", "status": "running", "attempts": {}}], "asOf": 7}')
-
-
-async def an_error(exchange: Exchange) -> None:
-    await exchange.send(b'{"items": [], "error": "busy"}')
-
-
-async def forbidden(exchange: Exchange) -> None:
-    await exchange.send(status=403)
 
 
 @pytest.mark.parametrize("fault", [failing, hanging, garbage, an_error, forbidden])

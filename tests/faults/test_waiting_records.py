@@ -1,6 +1,5 @@
 """Which records wait, read over real connections: of which runs and how often, what it costs, what cannot be read."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +12,7 @@ from exporter.sync import record_lists, waiting_records
 from exporter.sync.waiting_records import CHANGED_AFTER, UNCHANGED_AFTER
 from tests.builders import NOON, RUNTIME, Clock
 from tests.faults.bench import Bench, bench_of, up
-from tests.faults.server import Exchange, Fault
+from tests.faults.server import Exchange, Fault, an_error, failing, forbidden, hanging
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime
 
@@ -207,24 +206,8 @@ def of_list(status: str, fault: Fault) -> Fault:
     return applied
 
 
-async def failing(exchange: Exchange) -> None:
-    await exchange.send(status=500)
-
-
-async def hanging(exchange: Exchange) -> None:
-    await asyncio.sleep(60)
-
-
 async def garbage(exchange: Exchange) -> None:
     await exchange.send(b'{"items": [{"id": "rec-1", "status": "waiting", "attempts": {}}], "asOf": 7}')
-
-
-async def an_error(exchange: Exchange) -> None:
-    await exchange.send(b'{"items": [], "error": "busy"}')
-
-
-async def forbidden(exchange: Exchange) -> None:
-    await exchange.send(status=403)
 
 
 @pytest.mark.parametrize("fault", [failing, hanging, garbage, an_error, forbidden])

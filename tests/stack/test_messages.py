@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import re
 from collections.abc import Iterator, Mapping
 from email.message import EmailMessage
@@ -14,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
+from tests.alerts.rule_files import rule_tests
 from tests.stack.programs import ROOT, until
 from tests.stack.receivers import OURS, Arrived, receiving
-from tests.yaml_files import read_yaml
 
 Alert = dict[str, Any]
 
@@ -361,15 +360,9 @@ def stall(*, spinner: str, project: str = "Sales", run_id: str = "r1", severity:
     return alert | {"labels": new | {"severity": severity}}
 
 
-@functools.cache
-def _tests_of_texts() -> list[dict[str, Any]]:
-    tests: list[dict[str, Any]] = read_yaml(ROOT / "alerts" / "tests" / "texts.yml")["tests"]
-    return tests
-
-
 def example(name: str) -> Alert:
     """A firing alert with the labels and texts that alerts/tests expect of its rule."""
-    texts = (each for test in _tests_of_texts() for each in test["alert_rule_test"])
+    texts = (each for test in rule_tests(ROOT / "alerts" / "tests" / "texts.yml") for each in test["alert_rule_test"])
     expected = next(each["exp_alerts"][0] for each in texts if each["alertname"] == name)
     return {
         "labels": {"alertname": name} | expected["exp_labels"],
