@@ -34,6 +34,7 @@ class ProjectRead:
         self._dropped = dropped
         self._monotonic = monotonic
         self._has_begun = False
+        self._has_brought_runs = False
 
     def apply(self, snapshots: Sequence[RunSnapshot], seen_at: float | None, *, horizon: float = -math.inf) -> None:
         """Apply snapshots of one response, or of a part of it.
@@ -42,6 +43,7 @@ class ProjectRead:
         is not in the store is history, which is not counted; without one, what the store remembers decides.
         """
         self._begin()
+        self._has_brought_runs = self._has_brought_runs or bool(snapshots)
         shared = len(self._project.shared_ids)
         self._project.apply(snapshots, seen_at, horizon, label_length=self._label_length)
         self._applied(len(snapshots))
@@ -73,7 +75,8 @@ class ProjectRead:
         """
         self._begin()
         at = self._monotonic() if at is None else at
-        self._project.note_overtaken(self._stall_floor)
+        if self._has_brought_runs:
+            self._project.note_overtaken(self._stall_floor)
         for _ in range(
             self._project.complete(
                 as_of=as_of,
