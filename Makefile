@@ -97,7 +97,7 @@ docs: $(VENV)/.dev ## Generate docs/metrics.md, the schema of config files, and 
 	$(BIN)/python -m tests.unknown.matrix --table
 
 .PHONY: matrix
-matrix: $(VENV)/.dev programs ## Write what dashboards and alerts say in each way to go blind, as tests expect it (two minutes)
+matrix: $(VENV)/.dev programs ## Write what dashboards and alerts say for each loss of data, as tests expect it (two minutes)
 	$(BIN)/python -m tests.unknown.matrix
 
 .PHONY: dashboards
@@ -112,7 +112,7 @@ bench: $(VENV)/.dev ## Measure speed and memory compared with other exporters, a
 	$(BIN)/python -m benchmarks.churn
 
 .PHONY: soak
-soak: $(VENV)/.dev ## Live two weeks of a busy organisation in minutes and compare with the truth; exit status 1 beyond a bound (SOAK_FLAGS="--days 3")
+soak: $(VENV)/.dev ## Soak test: two weeks of a busy organisation in minutes; exit status 1 if a counter or a bound is wrong (SOAK_FLAGS="--days 3")
 	$(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
 SOAK_FLAGS ?=
@@ -302,7 +302,7 @@ stalls: $(VENV)/.dev ## Score the stall rule and others on labelled histories (S
 STALLS_FLAGS ?= held out
 
 .PHONY: mutants
-mutants: $(VENV)/.mutants ## Change single places of the code and show which changes no test notices (MUTANTS_FLAGS="--seed 2")
+mutants: $(VENV)/.mutants ## Mutation testing: list changes of the code that no test catches (MUTANTS_FLAGS="--seed 2")
 	$(BIN)/python -m tests.mutants $(MUTANTS_FLAGS)
 
 MUTANTS_FLAGS ?= --sample 300 --seed 1

@@ -584,12 +584,12 @@ RECORDS_IN_FLIGHT = table(
             mappings=[
                 value_mapping(
                     {
-                        "zero": ("▲ no record is at work", ORANGE),
+                        "zero": ("▲ no record is in progress", ORANGE),
                         "unread": ("not read: the run is not silent, or the runtime does not list them", TEXT),
                     }
                 )
             ],
-            empty=("at work", TEXT),
+            empty=("in progress", TEXT),
         ),
         RECORD,
         Column("step_number", "Step", width=60),
@@ -623,7 +623,7 @@ NO_NAMES = (
 WAITING_RECORDS = table(
     Panel(
         15,
-        "Records that wait",
+        "Waiting records",
         "What the chosen run waits for: the records that have waited the longest, up to the exporter's limits, and how "
         "many wait in all. They are read of the runs that have made no progress for the longest, a minute after they "
         "have changed. A person who was asked, or a time, ends the wait; see the step. It is not known which wait "
@@ -648,7 +648,7 @@ WAITING_RECORDS = table(
                     {
                         "zero": ("no record waits", TEXT),
                         "unread": ("▲ some wait, not known which", ORANGE),
-                        "untold": ("? not told by the runtime", TEXT),
+                        "untold": ("? not reported by the runtime", TEXT),
                     }
                 )
             ],
@@ -673,15 +673,14 @@ def _by_step(name: str, state: str) -> str:
     return f'label_replace(sum by (step) ({found}) > 0, "state", "{state}", "", "")'
 
 
-BY_STEP = (
-    f"{_by_step('spinner_run_waiting_records', 'waiting')} or {_by_step('spinner_run_records_in_flight', 'at work')}"
-)
+WAITING_BY_STEP = _by_step("spinner_run_waiting_records", "waiting")
+BY_STEP = f"{WAITING_BY_STEP} or {_by_step('spinner_run_records_in_flight', 'in progress')}"
 RECORDS_BY_STEP = bar_gauge(
     Panel(
         16,
         "Records by step",
-        "How many records of the chosen run wait at which step, and, while it is silent, how many are at work. Many at "
-        "one step: a person does not answer, or a provider is slow.",
+        "How many records of the chosen run wait at which step, and, while it is silent, how many are in progress. "
+        "Many at one step: a person does not answer, or a provider is slow.",
         GridPos(x=18, y=TOP + 35, w=6, h=8),
     ),
     instant_query(

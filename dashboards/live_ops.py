@@ -370,7 +370,7 @@ THROUGHPUT = time_series(
         12,
         "Records per minute",
         "Records that finish per minute, by state. If the rate drops to zero while runs are running, check the "
-        "worker service. If the failed part grows, check the providers. Zero is shown only if the runtime tells the "
+        "worker service. If the failed part grows, check the providers. Zero is shown only if the runtime reports the "
         "counts of every running spinner.",
         GridPos(x=14, y=HEIGHT + 20, w=10, h=8),
     ),

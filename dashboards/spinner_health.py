@@ -209,7 +209,7 @@ DURATION_MAP = heat_map(
         10,
         "Run durations",
         "How many runs ended with which duration. Two bands are two kinds of runs; a band that moves up is a spinner "
-        "that became slower. Between 10 minutes and 4 hours, a bucket begins a third to a half above the one before. A "
+        "that became slower. Between 10 minutes and 6 hours, a bucket begins a third to a half above the one before. A "
         "mark is a run: a click on it shows which, with a link to Jobs.",
         GridPos(x=0, y=22, w=24, h=9),
     ),

@@ -1,6 +1,6 @@
 """Prometheus exporter for spinner runs.
 
-The packages are the layers, in the order in which data flows; each imports only from those above it in this list:
+The packages are the layers, in the order in which data flows; each imports only from those listed before it:
 
     config      what the operator configured         (file, environment, flags -> frozen structs)
     runtime     the client of the runtime's API      (HTTP -> snapshots)

@@ -319,7 +319,7 @@ async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterC
             await _respond(exporter, listener, settings, load_settings, web_config_file)
         finally:
             await exporter.close()
-    log.info("ended")
+    log.info("stopped")
 
 
 async def _respond(
@@ -336,7 +336,7 @@ async def _respond(
         for warning in _warnings(current, web_config_file):
             if warning not in warned:
                 warned.add(warning)
-                log.warning("the config shows a secret", where=warning)
+                log.warning("a secret is exposed", warning=warning)
 
     async def reload() -> None:
         try:

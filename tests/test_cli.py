@@ -107,7 +107,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
     finally:
         process.kill()
         process.wait()
-    assert '"msg": "ended"' in log.read_text()
+    assert '"msg": "stopped"' in log.read_text()
     assert "Traceback" not in log.read_text()
 
 

@@ -144,7 +144,7 @@ class Diagnosis:
     runs: int
     requests_per_hour: float | None
     rate_limit: str = ""
-    """What headers tell of the API's rate limit."""
+    """What headers say about the API's rate limit."""
 
     @property
     def ok(self) -> bool:
@@ -290,7 +290,7 @@ def _lists(monitored: MonitoredRuntime) -> Check:
     """Return from which lists the runs are read: that decides how many requests a scrape costs."""
     together, count = monitored.read_together, len(monitored.store.project_ids())
     if together:
-        each = f" for {together} of {count} projects; the others are read by themselves" if together < count else ""
+        each = f" for {together} of {count} projects; the others are read separately" if together < count else ""
         return Check("lists of runs", True, f"one list of all projects{each}")
     reason = "the runtime has none of all projects, or the config reads few of them"
     if not monitored.client.can_list_all_projects:
@@ -355,7 +355,7 @@ class _Examination:
         self.labels: dict[str, str | None] = {}
         self._expects_heartbeats = False
         self.allowance: Allowance | None = None
-        """The last rate limit that headers told."""
+        """The last rate limit that headers reported."""
 
     async def run(self) -> None:
         clock_seen = False
@@ -631,11 +631,11 @@ def _has_summer_time(zone: str) -> bool:
 
 
 def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
-    """Say for which runs nothing tells whether they make progress."""
+    """Say for which runs nothing shows whether they make progress."""
     blind = [
         run for run in runs if run.last_progress_at is None and not (run.records and run.records.finished is not None)
     ]
-    # What a queued run does not tell it may tell once it has started.
+    # What a queued run does not show it may show once it has started.
     blind = [run for run in blind if run.started_at is not None]
     if not blind:
         return Check("stall detection", True, "possible")

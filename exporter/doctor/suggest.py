@@ -559,7 +559,7 @@ class _OpenApi:
             last = pieces[-2] if searches and len(pieces) > 1 else pieces[-1] if pieces else ""
             if _fold(last) not in NOUNS[resource] or (method == "POST") != (searches and _fold(pieces[-1]) != "list"):
                 continue
-            # Nothing tells what else a path needs.
+            # Nothing says what else a path needs.
             if "{" in path and resource in ("health", "projects", "usage"):
                 continue
             # Prefer what looks like executions of something, then the first noun of the list, then the list of one

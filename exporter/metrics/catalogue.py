@@ -183,8 +183,8 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_records",
         "gauge",
-        "Number of records of the run by state: pending, running, waiting, completed or failed. A state of which the "
-        "runtime tells nothing is absent, so the sum can be less than spinner_run_total_records.",
+        "Number of records of the run by state: pending, running, waiting, completed or failed. A state that the "
+        "runtime does not report is absent, so the sum can be less than spinner_run_total_records.",
         _records,
         labels=("state",),
     ),
@@ -222,7 +222,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_last_progress_timestamp_seconds",
         "gauge",
         "Unix time when the run last made progress: when a record last finished, or when the run started. Absent if "
-        "the runtime tells neither this time nor how many records have finished.",
+        "the runtime reports neither this time nor how many records have finished.",
         lambda shown, now: _local(now, shown.run.last_progress_at),
     ),
     Family(
@@ -250,8 +250,10 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_stall_threshold_seconds",
         "gauge",
         "Seconds without progress after which the run counts as stalled: learned from the pace of the run and of "
-        "earlier runs of its spinner, within the configured floor and ceiling. Absent while no progress is expected: "
-        "when the run is queued, waiting for a person, or has ended; and while its last progress is unknown.",
+        "earlier runs of its spinner, within the configured floor and ceiling, or above the ceiling in a recurring "
+        "pause; plus the time for which silence is excused, such as an outage of the worker service. Absent while no "
+        "progress is expected: when the run is queued, waiting for a person, or has ended; and while its last progress "
+        "is unknown.",
         lambda shown, now: shown.stall_threshold(),
     ),
     Family(
@@ -274,8 +276,9 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_records_in_flight",
         "gauge",
-        "Number of records in flight of a silent run by step, when they were last read: the largest groups by name, "
-        "the rest as other; 0 at an empty step if there are none. Absent if there are more than 2,000.",
+        "Number of records in flight of a silent run by step, when they were last read: the largest groups are "
+        "named, the rest are summed as other; 0 at an empty step if there are none. Absent if there are more than "
+        "2,000.",
         lambda shown, now: _by_step(shown.in_flight),
         labels=("step",),
     ),
@@ -283,7 +286,7 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "spinner_run_oldest_record_in_flight_start_timestamp_seconds",
         "gauge",
         "Unix time when the oldest record in flight of a silent run began. Absent if there are more than 2,000, or the "
-        "runtime does not tell of each when it began.",
+        "runtime does not report when each began.",
         lambda shown, now: None if shown.in_flight is None else _local(now, shown.in_flight.oldest_at),
     ),
     Family(
@@ -297,37 +300,39 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_record_in_flight_attempts",
         "gauge",
-        "Number of attempts at its step of a record in flight of a silent run, of the same records.",
+        "Number of attempts at its step of a record in flight of a silent run. Only of the records that began first.",
         lambda shown, now: _named(shown.in_flight, lambda record: record.attempts),
         labels=("record_id", "step", "step_number"),
     ),
     Family(
         "spinner_run_waiting_records",
         "gauge",
-        "Number of waiting records of the run by step, when they were last read: the largest groups by name, the rest "
-        "as other. Only of the runs that have made no progress for the longest. Absent if there are more than 2,000.",
+        "Number of waiting records of the run by step, when they were last read: the largest groups are named, "
+        "the rest are summed as other. Only of the runs that have made no progress for the longest. Absent if there "
+        "are more than 2,000.",
         lambda shown, now: _by_step(shown.waiting),
         labels=("step",),
     ),
     Family(
         "spinner_run_waiting_record_info",
         "gauge",
-        "The records of the run that have waited the longest; always 1. Of the same runs; their number is limited like "
-        "that of failed records. The step number starts at 1.",
+        "The records of the run that have waited the longest; always 1. Only of the runs that have "
+        "made no progress for the longest; their number is limited like that of failed records. The step number starts "
+        "at 1.",
         lambda shown, now: _named(shown.waiting, lambda record: 1),
         labels=("record_id", "step", "step_number"),
     ),
     Family(
         "spinner_run_waiting_record_step_start_timestamp_seconds",
         "gauge",
-        "Unix time since which a waiting record has been at its step, of the same records.",
+        "Unix time since which a waiting record has been at its step. Only of those that have waited the longest.",
         lambda shown, now: _named(shown.waiting, lambda record: _local(now, record.step_started_at)),
         labels=("record_id", "step", "step_number"),
     ),
     Family(
         "spinner_run_waiting_record_attempts",
         "gauge",
-        "Number of attempts at its step of a waiting record, of the same records.",
+        "Number of attempts at its step of a waiting record. Only of those that have waited the longest.",
         lambda shown, now: _named(shown.waiting, lambda record: record.attempts),
         labels=("record_id", "step", "step_number"),
     ),
@@ -340,7 +345,8 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
     Family(
         "spinner_run_failures",
         "gauge",
-        "Number of failed records of the run by step and error code; the largest groups by name, the rest as other.",
+        "Number of failed records of the run by step and error code: the largest groups are named, the rest are "
+        "summed as other.",
         _failures,
         labels=("step", "error_code"),
     ),
@@ -377,8 +383,8 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
     Family(
         "spinner_records_processed_total",
         "counter",
-        "Total number of records that finished, by state: completed or failed. A state of which the runtime has never "
-        "told anything for a run of the spinner is absent.",
+        "Total number of records that finished, by state: completed or failed. A state that the runtime has never "
+        "reported for a run of the spinner is absent.",
         lambda spinner, now: [
             (state, count)
             for state, count in (
@@ -563,7 +569,8 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "spinner_exporter_runs_dropped_total",
         "counter",
         "Total number of runs whose series were removed before the end of the retention, by reason: limit (more runs "
-        "than limits.runs), gone (the runtime no longer lists the run), project_gone (nor the project), or shared_id "
+        "than limits.runs), gone (the runtime no longer lists the run), project_gone (the "
+        "runtime no longer lists its project), or shared_id "
         "(another run of the project has the same id). The reason "
         "spinner_limit (more spinners than limits.spinners or limits.spinners_per_project) stands for runs that are "
         "counted as spinner other, and for spinners whose series were removed.",
@@ -594,34 +601,34 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
     ExporterFamily(
         "spinner_exporter_records_in_flight_reads_total",
         "counter",
-        "Total number of times that it was due to read what a silent run works on, by result: read, failed, or "
+        "Total number of due reads of a silent run's records in flight, by result: read, failed, or "
         "postponed (left for a later scrape, because limits.record_in_flight_requests are used up or others failed).",
         ("result",),
     ),
     ExporterFamily(
         "spinner_exporter_waiting_records_reads_total",
         "counter",
-        "Total number of times that it was due to read which records of a run wait, by result: read, failed, or "
+        "Total number of due reads of a run's waiting records, by result: read, failed, or "
         "postponed (left for a later scrape, because limits.waiting_record_requests are used up or others failed).",
         ("result",),
     ),
     ExporterFamily(
         "spinner_exporter_unmapped_status_total",
         "counter",
-        "Total number of status labels without a mapping in responses of the API; the first labels by name, the rest "
-        "as other.",
+        "Total number of status labels without a mapping in responses of the API: the first labels are named, "
+        "the rest are summed as other.",
         ("label",),
     ),
     ExporterFamily(
         "spinner_exporter_storage_failures_total",
         "counter",
-        "Total number of times that what changed could not be written to storage.path; after a restart the counters "
+        "Total number of failed writes to storage.path; after a restart the counters "
         "continue from the last successful write.",
     ),
     ExporterFamily(
         "spinner_exporter_time_seconds",
         "gauge",
-        "Unix time of the page, by the exporter's clock. All timestamps are by this clock.",
+        "Unix time of the response, by the exporter's clock. All timestamps are by this clock.",
         of_runtime=False,
     ),
     ExporterFamily(

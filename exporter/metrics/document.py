@@ -51,15 +51,15 @@ Counters and histograms count each run once, however often it is read. The first
 within the `retention` before it. A spinner that appears later has zeros on the first page and its counts on the next,
 so that `increase()` sees its first run. A restart of the exporter resets the counters unless `storage.path` is set.
 
-A spinner has series until its last run left `spinner_retention` ago; one that the config expects keeps them. When there
-are more spinners than `limits.spinners` or `limits.spinners_per_project`, the runs of a new one are counted as spinner
-`other` of its project, together with those of a spinner that is really called so. Sums over all spinners are still
-right, but `other` has no last start and no last success, except those of a spinner that is called so. The series of a
-run have the name of its own spinner.
+A spinner has series until `spinner_retention` after its last run was removed; one that the config expects keeps them.
+When there are more spinners than `limits.spinners` or `limits.spinners_per_project`, the runs of a new one are counted
+as spinner `other` of its project, together with those of a spinner that is really called so. Sums over all spinners are
+still right, but `other` has no last start and no last success, except those of a spinner that is called so. The series
+of a run have the name of its own spinner.
 
-While a limit is reached, spinners that ran once leave after a day without a run. Others get their place, first those
-with several runs; their series begin at zero. `spinner_exporter_runs_dropped_total` with the reason `spinner_limit`
-counts each run that is counted as `other`, and each spinner that leaves because of a limit.
+While a limit is reached, the series of spinners that ran once are removed after a day without a run. Others get their
+place, first those with several runs; their series begin at zero. `spinner_exporter_runs_dropped_total` with the reason
+`spinner_limit` counts each run that is counted as `other`, and each spinner that is removed because of a limit.
 """
 
 _PROJECTS = """

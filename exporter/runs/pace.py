@@ -90,7 +90,7 @@ FIRST_FACTOR = 2.0
 STRAGGLER_FACTOR = 1.7
 """While few records are in progress, others do not finish in the meantime: this many times the time that one takes.
 
-Chosen with the records in flight read, which tell more than a longer wait.
+Chosen with the records in flight read, which show more than a longer wait.
 """
 
 LAST_FACTOR = 5.1
@@ -267,7 +267,7 @@ class Expectation(msgspec.Struct, frozen=True):
 REASONS = {
     "floor": "its pace is known, and the floor is longer than its gaps",
     "ceiling": "its pace would allow more than the ceiling",
-    "own gaps": "its gaps between records so far make a shorter one plausible",
+    "own gaps": "a shorter silence would be normal, given its gaps so far",
     "little known": "little of this run and of its spinner has been seen",
     "first record": "the first record of earlier runs took about half as long",
     "earlier runs": "earlier runs of the spinner or of its project had such gaps",
@@ -299,7 +299,7 @@ class RunPace(msgspec.Struct, gc=False):
     _interrupted_at: float | None = None
     """When the runtime was found down during the present silence; None if it was not."""
     _worked: float = 0.0
-    """Seconds that all records together have been in progress: by Little's law that tells how long one takes."""
+    """Seconds that all records together have been in progress: by Little's law, how long one takes."""
     _held_back: int = 0
     """Gaps during which nothing was in progress though records waited."""
     _overtaken_since: float | None = None
@@ -540,7 +540,7 @@ class RunPace(msgspec.Struct, gc=False):
     def _is_held_back(self, run: Run) -> bool:
         """Whether nothing is in progress though records wait, or may still arrive: something holds them back.
 
-        It must have been different before, or be unknown: some runtimes never tell that a record is in progress.
+        It must have been different before, or be unknown: some runtimes never report that a record is in progress.
         """
         records = run.records
         is_told = self._most_running > 0 or (self._unwatched > 0.0 and self._watched == 0.0)

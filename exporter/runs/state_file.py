@@ -105,7 +105,7 @@ class StateWriter:
         self.observer.storage_failed()
         if error != self._failing:
             self._failing = error
-            log.error("state not saved; a restart would count again from the last good save", error=error)
+            log.error("state not saved; a restart would resume from the last successful save", error=error)
         if self._compares_at is not None or self._file.staged_count > MAX_STAGED:
             self._file.discard_staged()
             self._compares_at = self._monotonic() + RETRY

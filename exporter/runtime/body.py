@@ -90,7 +90,7 @@ class _Gzip:
         """Return what a member decompresses to, and what is behind its end."""
         if self._member is None:
             if not chunk.startswith(_GZIP):
-                raise BodyError("the response has something behind its gzip")
+                raise BodyError("the response has trailing data after its gzip stream")
             self._member, self._members = _gzip_member(), self._members + 1
         try:
             part = self._member.decompress(chunk, most)
@@ -136,13 +136,13 @@ class _Deflate:
             is_zlib = chunk[0] & 15 == 8 and int.from_bytes(chunk[:2], "big") % 31 == 0
             self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
         if self._stream.eof:
-            raise BodyError("the response has something behind its deflate")
+            raise BodyError("the response has trailing data after its deflate stream")
         try:
             part = self._stream.decompress(chunk, most)
         except zlib.error:
             raise BodyError("the response is not valid deflate") from None
         if self._stream.unused_data:
-            raise BodyError("the response has something behind its deflate")
+            raise BodyError("the response has trailing data after its deflate stream")
         return part
 
     def finish(self) -> None:

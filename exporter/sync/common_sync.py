@@ -77,7 +77,7 @@ class CommonSync:
         self._project_list = project_list
         self._monotonic = monotonic
         self._availability = Availability(
-            monotonic, instead="each project is read by itself again", lost=self._forget_list
+            monotonic, instead="each project is read separately again", lost=self._forget_list
         )
         self._etag: str | None = None
         self._swept_at: float | None = None
@@ -398,7 +398,7 @@ class CommonSync:
                 self._followed[project_id] = common.first.requested_at
 
     def _trusted(self, group: "_Group", common: ListRead) -> list[str]:
-        """Return the projects of a group whose slices are used; the others are read by themselves."""
+        """Return the projects of a group whose slices are used; the others are read separately."""
         if not self._client.can_list_one_project:
             return list(group.members)
         if self._left_out.intersection(group.members) - self._named:

@@ -87,7 +87,7 @@ class Connections:
         self._counts: Counter[str] = Counter()
         # In the order in which they began to be unread.
         self._unread: dict[Connection, int] = {}
-        self._refusals = Refusals("clients are disconnected", "no more clients are disconnected", clock)
+        self._refusals = Refusals("clients are disconnected", "clients are no longer disconnected", clock)
 
     def admit(self, client: str, end: Callable[[], object]) -> Connection | None:
         """Count a new connection, if necessary in exchange for another one; None: there is no room for it."""

@@ -55,7 +55,9 @@ class Passwords:
         self._waiting: list[_Check] = []
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refusals = Refusals("passwords are not checked", "all passwords are checked again", clock)
+        self._refusals = Refusals(
+            "password checks are refused: too many at once", "password checks are no longer refused", clock
+        )
 
     def is_known(self, user: str, password: bytes, users: Mapping[str, str]) -> bool:
         """Return whether the password was found to be correct before."""

@@ -26,7 +26,7 @@ class Refusals:
         self._last = self._clock()
         self._count += 1
         if self._count == 1:
-            log.warning(self._begun, reason=reason, mostly=client)
+            log.warning(self._begun, reason=reason, top_client=client)
 
     def note_calm(self) -> None:
         """Note that a client was not refused."""

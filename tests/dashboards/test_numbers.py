@@ -106,7 +106,7 @@ async def check_waiting(made: World, jobs: list[dict[str, Any]]) -> int:
     """The records that wait are those of the API, in each run that has not just changed; return in how many runs."""
     compared = 0
     board = BOARDS["spinner-jobs"]
-    (panel,) = (each for each in board["panels"] if each["title"] == "Records that wait")
+    (panel,) = (each for each in board["panels"] if each["title"] == "Waiting records")
     for job in jobs:
         if not job["records"]["waiting"] or datetime.fromisoformat(job["updatedAt"]).timestamp() > made.now - 90:
             continue

@@ -235,7 +235,7 @@ def test_what_a_silent_run_works_on_is_listed_with_the_longest_at_its_step_first
         texts = [[str(row[name]) for name in ("Record", "Step", "At this step for", "Attempts")] for row in shown.rows]
         assert texts == [["rec-2", "3", "14 minutes", "4"], ["rec-1", "1", "1 minute", "1"]]
         assert "not read" in str(jobs(url, run="b")["Records in flight"])
-        assert "▲ no record is at work" in str(jobs(url, run="c")["Records in flight"])
+        assert "▲ no record is in progress" in str(jobs(url, run="c")["Records in flight"])
         assert str(jobs(url, run="d")["Records in flight"]).startswith("? ")
     lost = {key: value for key, value in fresh("Sales").items() if "project_up" not in key}
     folder = tmp_path / "lost"
@@ -261,14 +261,14 @@ def test_records_that_wait_are_listed_with_how_many_there_are_and_the_longest_fi
     with recorded(tmp_path, fresh("Sales") | runs | waiting) as url:
         shown = jobs(url, run="a")
         columns = ("Record", "Step", "Name of the step", "At this step for", "Attempts", "Named")
-        assert [[str(row[name]) for name in columns] for row in shown["Records that wait"].rows] == [
+        assert [[str(row[name]) for name in columns] for row in shown["Waiting records"].rows] == [
             ["rec-2", "2", "Ask", "2 hours", "1", "3 of 37"],
             ["rec-1", "2", "Ask", "5 minutes", "1", "3 of 37"],
             ["rec-3", "2", "Ask", "", "", "3 of 37"],
         ]
         assert "waiting: Ask" in str(shown["Records by step"])
         assert "30" in str(shown["Records by step"])
-        said = {each: str(jobs(url, run=each)["Records that wait"]) for each in "bcdef"}
+        said = {each: str(jobs(url, run=each)["Waiting records"]) for each in "bcdef"}
         assert "no record waits" in said["b"]
         assert "✔ none waits" in str(jobs(url, run="b")["Records by step"])
         assert [str(jobs(url, run=each)["Records by step"])[:2] for each in "cde"] == ["? "] * 3, "unknown is not none"
@@ -280,5 +280,5 @@ def test_records_that_wait_are_listed_with_how_many_there_are_and_the_longest_fi
     folder = tmp_path / "lost"
     folder.mkdir()
     with recorded(folder, lost | runs | waiting) as url:
-        assert str(jobs(url, run="a")["Records that wait"]).startswith("? "), "what was read last is not of now"
+        assert str(jobs(url, run="a")["Waiting records"]).startswith("? "), "what was read last is not of now"
         assert str(jobs(url, run="a")["Records by step"]).startswith("? ")

@@ -39,7 +39,7 @@ class Running:
             assert await self._process.wait() == 0, self._log.read_text()
         lines = [json.loads(line) for line in self._log.read_text().splitlines()]
         assert not [line for line in lines if "exception" in line or "Traceback" in str(line)]
-        assert lines[-1]["msg"] == "ended"
+        assert lines[-1]["msg"] == "stopped"
         return [line["msg"] for line in lines]
 
 

@@ -99,7 +99,7 @@ async def test_1100_silent_connections_neither_stop_a_scrape_nor_fill_the_log(
         await asyncio.to_thread(attack)
         (line,) = exporter.logged("disconnected")
         assert 'reason="more connections than the limit"' in line
-        assert f"mostly={address}" in line
+        assert f"top_client={address}" in line
         assert len(exporter.lines) < 10, exporter.lines
 
 
@@ -314,7 +314,7 @@ def test_the_log_says_when_it_begins_and_when_it_is_over() -> None:
         ended.admit("scraper")
     assert [(line["event"], line.get("times")) for line in lines] == [
         ("clients are disconnected", None),
-        ("no more clients are disconnected", 49),
+        ("clients are no longer disconnected", 49),
         ("clients are disconnected", None),
     ]
 

@@ -504,7 +504,9 @@ async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(
             read_project(held, "p1", more, as_of=clock(), horizon=HORIZON)
             await state_writer.flush()
     assert observer.failures == 3
-    assert [line["event"] for line in lines] == ["state not saved; a restart would count again from the last good save"]
+    assert [line["event"] for line in lines] == [
+        "state not saved; a restart would resume from the last successful save"
+    ]
     assert "full" in lines[0]["error"]
     file._connection.execute("PRAGMA max_page_count = 1000000")
     with structlog.testing.capture_logs() as lines:

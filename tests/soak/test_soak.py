@@ -1,4 +1,4 @@
-"""A short soak: `make soak` lives two weeks, this two days of a small organisation in which the same goes wrong."""
+"""A short soak test: `make soak` simulates two weeks, this two days of a small organisation with the same faults."""
 
 import dataclasses
 from pathlib import Path

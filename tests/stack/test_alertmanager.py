@@ -138,8 +138,8 @@ def test_a_stall_pages_once_with_the_run_and_is_resolved_when_the_run_continues(
         r"Run \S+ has finished no record for .+s; usually one finishes every .+s, "
         r"and the longest of \d+ gaps was .+s\. "
         r"Its stall threshold is .+s: [a-z ,]+; (no|\d) earlier runs? (is|are) known\. "
-        r"5 records are at work, the oldest for .+s at step 1 Send\. "
-        r"One last began, went on or was tried again .+s ago\.",
+        r"5 records are in progress, the oldest for .+s at step 1 Send\. "
+        r"A record last began, moved to its next step or was retried .+s ago\.",
         page["annotations"]["description"],
     ), page["annotations"]["description"]
     assert re.fullmatch(r"\d+ of 300 records are finished", page["annotations"]["progress"]), page["annotations"]

@@ -281,8 +281,10 @@ def test_a_message_with_many_long_names_fits(alertmanager: Alertmanager, letter:
 def test_the_description_of_a_single_run_is_not_cut(alertmanager: Alertmanager, receiver: str) -> None:
     """It says what the threshold was learned from, and at its end what the run works on."""
     alert = stall(spinner=f"Alone in {receiver}")
-    at_work = " 1 record is at work, the oldest for 20m 0s at step 2 Send. One last began or went on 20m 0s ago."
-    alert["annotations"]["description"] += at_work
+    alert["annotations"]["description"] += (
+        " 1 record is in progress, the oldest for 20m 0s at step 2 Send. "
+        "A record last began or moved to its next step 20m 0s ago."
+    )
     assert len(alert["annotations"]["description"]) > 300
     assert alert["annotations"]["description"] in as_read(receiver, alertmanager.send(alert).first(receiver))
 

@@ -1,4 +1,4 @@
-"""`python -m tests.unknown.matrix`: observes every way to go blind, and writes what was seen for review.
+"""`python -m tests.unknown.matrix`: observes every loss of data, and writes what was seen for review.
 
 It writes `matrix.yml`, which `test_matrix` compares with, and the table in docs/reliability.md that is made from it.
 With `--table` it writes the table only.
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- The table is generated: make matrix -->\n", "<!-- End of the table -->\n"
 
 HEADER = """\
-# What an engineer sees in each way to go blind (situations.py): which alerts fire after how many minutes; what the
+# What an engineer sees for each loss of data (situations.py): which alerts fire after how many minutes; what the
 # table Runtimes says of API, worker service and data; what the card Stalled says; and which panels of each dashboard
 # look good, bad or unknown. Panels that are not listed are neutral. `make matrix` writes it: review the difference.
 """

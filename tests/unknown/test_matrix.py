@@ -1,4 +1,4 @@
-"""Every way to go blind: what each panel of each dashboard shows, and which alerts fire after how long."""
+"""Every loss of data: what each panel of each dashboard shows, and which alerts fire after how long."""
 
 import dataclasses
 from pathlib import Path

@@ -111,9 +111,9 @@ async def test_refusals_are_one_line_in_the_log(gate: Gate) -> None:
         await asyncio.gather(*guessed, return_exceptions=True)
         clock.advance(60)
         await checked.are_correct("prometheus", RIGHT, USERS, "scraper")
-    assert [(line["event"], line.get("mostly"), line.get("times")) for line in lines] == [
-        ("passwords are not checked", "stranger", None),
-        ("all passwords are checked again", None, 200 - MAX_CONCURRENT - MAX_WAITING),
+    assert [(line["event"], line.get("top_client"), line.get("times")) for line in lines] == [
+        ("password checks are refused: too many at once", "stranger", None),
+        ("password checks are no longer refused", None, 200 - MAX_CONCURRENT - MAX_WAITING),
     ]
 
 
