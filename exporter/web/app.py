@@ -68,7 +68,7 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
         except UnreadableError as error:
             # After an error Prometheus keeps its targets.
             return PlainTextResponse(f"{error}\n", status_code=503)
-        scheme = request.url.scheme
+        scheme = request.scope["scheme"]
         address = host if match[2] else f"{host}:{443 if scheme == 'https' else 80}"
         return JSONResponse([_target_group(target, address, scheme) for target in targets])
 

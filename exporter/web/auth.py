@@ -24,7 +24,7 @@ from exporter.config.exposure import readable_files
 from exporter.config.files import stamp
 from exporter.config.values import is_header_value
 from exporter.errors import ConfigError
-from exporter.web.connections import client_of
+from exporter.web.connections import CONNECTION
 from exporter.web.passwords import BusyError, Passwords, cost
 
 log = structlog.get_logger(__name__)
@@ -245,7 +245,9 @@ class AuthMiddleware:
         user, password = _credentials(Headers(scope=scope).get("Authorization", ""))
         if self._passwords.is_known(user, password, users):
             return self._app
-        check = self._passwords.are_correct(user, password, users, client_of(scope["client"]))
+        # The client that was accepted: the scope has none if it has left, and headers can name any.
+        client = scope["state"][CONNECTION].client
+        check = self._passwords.are_correct(user, password, users, client)
         try:
             is_correct = await _while_connected(check, receive)
         except BusyError:

@@ -73,6 +73,10 @@ class Connection:
             self.deadline = None
 
 
+CONNECTION = "connection"
+"""Key of a request's `Connection` in the state of its scope."""
+
+
 class Connections:
     """The open connections of one listener."""
 

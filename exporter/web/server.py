@@ -23,7 +23,7 @@ from exporter.errors import ConfigError
 from exporter.web import connections as limits
 from exporter.web.auth import AuthMiddleware, CurrentContext, WebConfigFile
 from exporter.web.browsers import HEADERS
-from exporter.web.connections import Acceptor, Connection, Connections, connection_limit
+from exporter.web.connections import CONNECTION, Acceptor, Connection, Connections, connection_limit
 
 GRACE = 5
 """Seconds after SIGTERM in which responses in progress can end."""
@@ -130,6 +130,8 @@ def _server(
         ws="none",
         log_config=None,
         access_log=False,
+        # Otherwise a client on this machine can name any client, and any scheme for the targets of `/sd`.
+        proxy_headers=False,
         server_header=False,
         date_header=date_header,
         timeout_keep_alive=KEEP_ALIVE,
@@ -138,10 +140,6 @@ def _server(
     )
     tls = CurrentContext.of(web_config_file) if web_config_file is not None and web_config_file.has_tls else None
     return _Server(config, listener, connections, tls)
-
-
-_CONNECTION = "connection"
-"""Key of the client's connection in the state of a request."""
 
 
 class _TargetMiddleware:
@@ -186,7 +184,7 @@ class _ResponseMiddleware:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 size = int(headers.get("Content-Length", 0))
-                if self._connections.unread(scope["state"][_CONNECTION], size):
+                if self._connections.unread(scope["state"][CONNECTION], size):
                     await asyncio.sleep(0)  # what the others hold is released before more is taken
             await send(message)
 
@@ -380,7 +378,7 @@ class _Server(uvicorn.Server):
         return _Protocol(
             config=self.config,
             server_state=self.server_state,
-            app_state={**self.lifespan.state, _CONNECTION: connection},
+            app_state={**self.lifespan.state, CONNECTION: connection},
             connections=self._connections,
             connection=connection,
         )

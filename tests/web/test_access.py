@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import bcrypt
@@ -145,13 +145,6 @@ async def test_a_scraper_s_password_is_hashed_once_and_is_not_delayed_by_guesses
         assert not all(guess.done() for guess in guesses), "the scrape waited for all the guesses"
         assert {(await guess).status_code for guess in guesses} == {401}
     assert most <= MAX_CONCURRENT
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(monkeypatch)
-    yield gate
-    gate.open()
 
 
 async def becomes(condition: Callable[[], bool]) -> None:

@@ -1,7 +1,6 @@
 """Guessing passwords costs the guesser: others get their turn, the queue is short, and nobody learns who is a user."""
 
 import asyncio
-from collections.abc import Iterator
 
 import bcrypt
 import pytest
@@ -14,13 +13,6 @@ from tests.web.gate import RIGHT, Gate
 
 HASH = bcrypt.hashpw(RIGHT, bcrypt.gensalt(4)).decode()
 USERS = {"prometheus": HASH}
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(monkeypatch)
-    yield gate
-    gate.open()
 
 
 async def settled(gate: Gate, count: int) -> None:
