@@ -462,6 +462,8 @@ class _Examination:
 
     def _health(self, sample: RawResponse, items: list[dict[str, Any]]) -> tuple[bool, str]:
         """Return whether health can be used, and the finding. Without its required field the runtime is always down."""
+        if not any(items):
+            return False, "responds with none of the fields, so that it is not known whether the runtime is up"
         health = self._decoder.health(sample.body)
         self._expects_heartbeats = health.beats
         missing = [field for field in REQUIRED["health"] if not any(field in item for item in items)]

@@ -492,8 +492,10 @@ class RuntimeClient:
                 query=request.query,
                 body=request.body,
                 headers={**(headers or {}), **self._credentials.headers(token)},
-                accept=lambda status: (
-                    status in endpoint.resource.accept or (bool(headers) and status == 304) or accept(status)
+                accept=lambda response: (
+                    self._is_valid(endpoint, response)
+                    or (bool(headers) and response.status == 304)
+                    or accept(response.status)
                 ),
                 retries=RETRIES if retries else 0,
             )
@@ -516,6 +518,12 @@ class RuntimeClient:
             raise
         tokens.confirm(another, accepted=True)
         return response
+
+    def _is_valid(self, endpoint: Endpoint, response: ApiResponse) -> bool:
+        """Whether a response has a status of a valid one, and is not an error that has the same status."""
+        if response.status not in endpoint.resource.accept:
+            return False
+        return endpoint.name != "health" or response.status == 200 or self._decoder.tells_health(response.body)
 
     async def _usable(self, token: Awaitable[str | None]) -> str | None:
         try:

@@ -68,6 +68,9 @@ MAX_IMPLAUSIBLE = 20_000
 MAX_REF = 1000
 """Characters of a value that becomes a part of a path."""
 
+HEALTH_STATUSES = ("ok", "degraded", "down")
+"""What `status` of health can be."""
+
 _SINGLE = ("health", "job")
 """Resources that are one item, not a list."""
 
@@ -251,13 +254,16 @@ class Decoder:
         return self._listing(body, self._open, lambda wire, bounds: self._open_record(wire, bounds, status))
 
     def health(self, body: bytes, now: float | None = None) -> Health:
-        """Decode the state of the worker service; without a state or a heartbeat it is down.
+        """Decode the state of the worker service; without its state or a heartbeat it is down.
 
-        A description without a heartbeat field does not need one. `now` is the API's time, if it is known.
+        A description without a heartbeat field does not need one. `now` is the API's time, if it is known. A body with
+        none of the fields tells nothing, so it is invalid: it can be that of an error.
         """
         bounds = Bounds(now, self._wall())
         health: WireHealth = self._layouts["health"].decode(body, bounds.as_of)
         runtime = health.runtime or WireRuntimeHealth()
+        if health.status is None and runtime == WireRuntimeHealth():
+            raise ValueError("there is neither status nor runtime")
         heartbeat = self._past(bounds, runtime.last_heartbeat_at, "health", "", "runtime.lastHeartbeatAt")
         return Health(
             runtime_up=runtime.status == "up"
@@ -267,6 +273,21 @@ class Decoder:
             last_heartbeat_at=heartbeat,
             beats=self._beats,
         )
+
+    def tells_health(self, body: bytes) -> bool:
+        """Whether a response with the status of an error tells the health, and not only that it is an error.
+
+        It needs a field of the worker service, or a status that the contract has: bodies of errors can have a `status`
+        too. A label that stands for no value tells nothing.
+        """
+        layout = self._layouts["health"]
+        try:
+            item = layout.single(body)
+            told = layout.mapping.without_labels(item) if layout.mapping else flat(item, FIELDS["health"])
+            status = layout.item(item, self._wall()).status
+        except MALFORMED:
+            return False
+        return any(field != "status" for field in told) or ("status" in told and status in HEALTH_STATUSES)
 
     def usage(self, body: bytes) -> tuple[Meter, ...]:
         """Decode the plan meters."""

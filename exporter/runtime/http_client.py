@@ -119,10 +119,10 @@ class HttpClient:
         query: Query,
         body: Mapping[str, Any] | Content | None,
         headers: Mapping[str, str],
-        accept: Callable[[int], bool],
+        accept: Callable[[ApiResponse], bool],
         retries: int = RETRIES,
     ) -> ApiResponse:
-        """Return the response if `accept` returns true for its status; raises `ApiError` otherwise.
+        """Return the response if `accept` returns true for it; raises `ApiError` otherwise.
 
         The timeout starts when the request gets its slot, so that it does not include other requests' time.
         """
@@ -138,7 +138,7 @@ class HttpClient:
                     async with self._connections.slots:
                         give_up = self._monotonic() + self._timeout if give_up is None else give_up
                         response = await self._send_once(endpoint, request, give_up)
-                    if not accept(response.status):
+                    if not accept(response):
                         raise self._refused(endpoint, response)
                     return response
             except TransientError as error:

@@ -164,7 +164,7 @@ class Login:
                 query={},
                 body=self._body,
                 headers={},
-                accept=lambda status: 200 <= status < 300,
+                accept=lambda response: 200 <= response.status < 300,
                 retries=0,
             )
         except RefusedError as error:

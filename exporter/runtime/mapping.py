@@ -95,6 +95,10 @@ class ItemMapping:
                 values[field.name] = value
         return _nested(values)
 
+    def without_labels(self, item: Any) -> dict[str, Any]:
+        """Return what an item has at the paths of the fields, as it is there. Raises `MisfitError`."""
+        return {field.name: value for field in self._fields if (value := field.raw(item)) is not None}
+
     def _understood(self, time: "_Repeated", field: str, values: Mapping[str, Any], now: float) -> datetime:
         """Return which of the two times is meant.
 
@@ -172,6 +176,10 @@ class _Field:
             is_nothing = isinstance(value, float) and not math.isfinite(value)
             return _text(value) if isinstance(value, str | int | float) and not is_nothing else None
         return repaired_field(self.name.rpartition(".")[2], value)
+
+    def raw(self, item: Any) -> Any:
+        """Return what an item has at the path; None for a value of the description. Raises `MisfitError`."""
+        return None if self._expression is None else search(self._expression, item)
 
     def _part(self, value: Any) -> Any:
         """Return what the pattern finds in a value; None for nothing."""

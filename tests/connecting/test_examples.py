@@ -146,6 +146,12 @@ async def test_flower_without_a_worker_that_is_alive(tmp_path: Path) -> None:
     assert (shown["spinner_api_up",], shown["spinner_runtime_up",]) == (1, 0)
 
 
+async def test_flower_that_does_not_tell_its_workers(tmp_path: Path) -> None:
+    shown = await samples(flower([], {"message": "overloaded"}), "flower.yml", tmp_path)  # type: ignore[dict-item]
+    assert shown["spinner_api_up",] == 0
+    assert ("spinner_runtime_up",) not in shown
+
+
 # -- n8n: packages/cli/src/public-api/v1 ----------------------------------------------------------------------------
 
 

@@ -196,6 +196,9 @@ async def test_a_wrong_path_and_a_wrong_field_fail(tmp_path: Path) -> None:
     assert not found.ok
     assert check(found, "projects").finding == "HTTP 404: not found (GET /nowhere)"
     assert check(found, "health").ok is False
+    nothing = "responds with none of the fields, so that it is not known whether the runtime is up"
+    assert check(found, "health").finding == nothing
+    found = await odd_diagnosis(tmp_path, OddRuntime(), health={"fields": {"status": "'ok'"}})
     assert check(found, "health").finding == "responds without runtime.status, so the runtime counts as down"
 
 

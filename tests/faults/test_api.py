@@ -285,6 +285,14 @@ MODES = (
     Mode("redirects to itself", status(302, Location="/api/v1/projects"), Affects.API, "/projects", "a redirect"),
     Mode("redirects elsewhere", status(307, Location="http://elsewhere.test/"), Affects.API, "/projects", "a redirect"),
     Mode("304 to an unconditional request", not_modified, Affects.HEALTH, "/health", "HTTP 304"),
+    Mode(
+        "an error with the status of an unhealthy runtime",
+        body(b'{"error": "overloaded", "errorCode": "BUSY"}', status=503),
+        Affects.HEALTH,
+        "/health",
+        "HTTP 503",
+    ),
+    Mode("a health without a field of it", body(b"{}"), Affects.HEALTH, "/health", "neither status nor runtime"),
     Mode("204 without a body", status(204), Affects.PROJECT, logged="HTTP 204"),
     # -- bodies
     Mode("HTML", body(b"<html>sign in</html>", Content_Type="text/html"), Affects.API, "/projects", "got text/html"),

@@ -279,6 +279,44 @@ async def test_the_health_of_a_503_response_is_read() -> None:
         await client(lambda request: httpx.Response(503, content=b"<html>")).health()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"error": "overloaded", "errorCode": "BUSY"},
+        {"message": "failure to get a peer from the ring-balancer"},
+        {"status": "error", "message": "overloaded"},
+        {"timestamp": "2026-01-05T09:00:00Z", "status": 503, "error": "Service Unavailable", "path": "/health"},
+        {"status": None, "runtime": None},
+        {},
+        [],
+    ],
+    ids=repr,
+)
+async def test_an_error_with_the_status_of_an_unhealthy_runtime_is_an_error_that_may_pass(error: Any) -> None:
+    observed, clock = Observed(), Clock()
+    headers = {"Retry-After": "30", "Date": "Mon, 05 Jan 2026 09:00:00 GMT"}
+    api = client(lambda request: httpx.Response(503, json=error, headers=headers), observed=observed, clock=clock)
+    with pytest.raises(ApiError, match="HTTP 503"):
+        await api.health()
+    with pytest.raises(PausedError):
+        await api.usage()
+    assert observed.requests == [("health", "503")], "the pause is kept"
+    answers = iter([httpx.Response(503, json=error), httpx.Response(503, json={"status": "down"})])
+    assert not (await client(lambda request: next(answers)).health()).runtime_up, "it was retried"
+
+
+async def test_what_a_description_makes_of_no_value_is_not_told_by_an_error() -> None:
+    labels: dict[str | bool | int | float | None, str] = {"*": "down", None: "down"}
+    fields: dict[str, str | FieldSource] = {"runtime.status": FieldSource(path="code", labels=labels)}
+    described = msgspec.structs.replace(runtime_config().resources, health=Resource("/", fields=fields, accept=(503,)))
+    answers = iter([{"error": "overloaded"}, {"code": 7}])
+    api = client(lambda request: httpx.Response(503, json=next(answers)), resources=described)
+    assert not (await api.health()).runtime_up
+    always = client(lambda request: httpx.Response(503, json={"error": "overloaded"}), resources=described)
+    with pytest.raises(ApiError, match="HTTP 503"):
+        await always.health()
+
+
 # -- limits of requests --------------------------------------------------------------------------------------------
 
 
@@ -332,7 +370,7 @@ async def real_server() -> AsyncIterator[tuple[str, list[tuple[str, dict[str, st
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raw = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         seen.append((raw, {key.decode().lower(): value.decode() for key, value in scope["headers"]}))
-        body = json.dumps({"items": [], "nextCursor": None, "asOf": "2026-01-05T09:00:00Z"}).encode()
+        body = json.dumps({"items": [], "asOf": "2026-01-05T09:00:00Z", "status": "ok"}).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": body})
 

@@ -19,7 +19,7 @@ from exporter.runtime.labels import LabelCache
 from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
 from exporter.status import Status
-from tests.builders import NOON, Clock, resources
+from tests.builders import NOON, Clock, only_runtime, resources
 from tests.metrics.test_exposition import samples, value
 from tests.scripted import ScriptedRuntime, exporter_of
 
@@ -343,11 +343,44 @@ def test_an_item_that_is_not_valid_json_or_not_an_object_is_skipped(odd: bytes) 
         ({"status": "down", "runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, False),
         ({"status": "ok", "runtime": {"status": "up"}}, False),
         ({"status": "ok"}, False),
-        ({}, False),
+        ({"runtime": {"workers": 0}}, False),
     ],
 )
 def test_the_runtime_is_up_only_if_its_status_is_up_and_it_has_a_heartbeat(health: dict[str, Any], up: bool) -> None:
     assert decoder().health(json.dumps(health).encode()).runtime_up is up
+
+
+@pytest.mark.parametrize("body", [{}, {"error": "overloaded"}, {"status": None, "runtime": {}}, {"runtime": None}])
+def test_a_health_without_a_field_of_it_is_unknown_and_not_down(body: dict[str, Any]) -> None:
+    with pytest.raises(MALFORMED, match="neither status nor runtime"):
+        decoder().health(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("preset", ["airflow", "dagster", "prefect"])
+@pytest.mark.parametrize("body", [{}, {"detail": "overloaded"}, {"message": "overloaded"}, {"errors": ["overloaded"]}])
+def test_a_health_of_another_system_without_a_field_of_it_is_unknown_too(
+    preset: str, body: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(MALFORMED):
+        of_preset(preset, tmp_path).health(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("preset", "body"),
+    [
+        ("airflow", {"scheduler": {"status": None, "latest_scheduler_heartbeat": None}}),
+        ("airflow", {"scheduler": {"status": "unhealthy", "latest_scheduler_heartbeat": "2026-01-05T09:00:00Z"}}),
+        ("prefect", False),
+    ],
+)
+def test_a_worker_service_of_another_system_that_is_down_is_down(preset: str, body: Any, tmp_path: Path) -> None:
+    assert not of_preset(preset, tmp_path).health(json.dumps(body).encode()).runtime_up
+
+
+def of_preset(preset: str, folder: Path) -> Decoder:
+    file = folder / "exporter.yml"
+    file.write_text(f'runtime: {{preset: {preset}, base_url: "http://a.test"}}')
+    return Decoder(StatusMap(), Observer(), only_runtime(load(file, environ={})).runtime.resources, label_length=40)
 
 
 def test_a_meter_without_a_limit_is_unlimited_and_an_invalid_one_is_skipped() -> None:
