@@ -622,7 +622,7 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
     ExporterFamily(
         "spinner_exporter_storage_failures_total",
         "counter",
-        "Total number of failed writes to storage.path; after a restart the counters "
+        "Total number of times that storage.path could not be written, or not in time; after a restart the counters "
         "continue from the last successful write.",
     ),
     ExporterFamily(

@@ -6,6 +6,7 @@ back. What was not saved is read from the runtime again.
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import os
 import re
@@ -58,12 +59,15 @@ MAX_STAGED = 2000
 RETRY = 60.0
 """Seconds between two writes that compare everything, while they fail."""
 
+WRITE_TIMEOUT = 5.0
+"""Seconds that somebody waits for a write: a disk that does not respond must not stop the reads, nor the end."""
+
 
 class StateWriter:
     """Writes what changes in a store to its file. If a write fails, the exporter continues.
 
     While writes fail, memory and the cost of a write stay the same: of what changes in a long time most is changed
-    again, or is gone, when the disk has room again.
+    again, or is gone, when the disk has room again. While a write does not end, there is no other one.
     """
 
     def __init__(
@@ -77,10 +81,19 @@ class StateWriter:
         self._failing = ""
         self._compares_at: float | None = None
         """Our monotonic time of the next write that compares everything; None while staged rows are enough."""
+        self._write: asyncio.Future[None] | None = None
+        """The write in progress, or that has ended since the last flush."""
+        self._write_began_at = 0.0
+        self._write_compares = False
+        self._is_late = False
+        """Whether somebody has waited for it in vain."""
 
     async def flush(self, *, is_last: bool = False) -> None:
-        """Save what is not saved yet; return when that is done or has failed."""
+        """Save what is not saved yet; return when that is done, has failed or takes longer than `WRITE_TIMEOUT`."""
         async with self._lock:
+            # The one that was late is waited for no more, except at the end.
+            if not await self._has_ended(timeout=0 if self._is_late and not is_last else WRITE_TIMEOUT):
+                return
             compares = self._compares_at is not None
             if self._compares_at is not None and self._monotonic() < self._compares_at and not is_last:
                 self._persistence.saved()  # so that changes are not noted for as long as this lasts
@@ -91,28 +104,85 @@ class StateWriter:
             self._persistence.saved()
             if not self._file.has_staged:
                 return
-            try:
-                await asyncio.to_thread(self._file.replace if compares else self._file.write)
-            except StorageError as error:
-                self._note_failure(str(error))
-                return
             self._compares_at = None
+            self._write_began_at, self._write_compares = self._monotonic(), compares
+            self._write = _in_thread(self._file.replace if compares else self._file.write)
+            await self._has_ended(timeout=WRITE_TIMEOUT)
+
+    async def _has_ended(self, *, timeout: float) -> bool:  # noqa: ASYNC109 - a cancelled wait must not cancel the write
+        """Wait for the write in progress, at most `timeout` seconds; return whether none is in progress any more."""
+        if self._write is None:
+            return True
+        await asyncio.wait({self._write}, timeout=timeout)
+        if not self._write.done():
+            self._note_late()
+            return False
+        write, self._write, self._is_late = self._write, None, False
+        try:
+            write.result()
+        except StorageError as error:
+            self._note_failure(str(error))
+        else:
             if self._failing:
                 self._failing = ""
                 log.info("state saved again", file=str(self._file.path))
+        return True
+
+    def _note_late(self) -> None:
+        self._is_late = True
+        self._report(f"{self._file.path}: the disk does not respond")
+        if self._monotonic() - self._write_began_at >= RETRY:
+            # So that changes are not noted for as long as this lasts.
+            self._persistence.saved()
+            self._compares_at = self._monotonic()
 
     def _note_failure(self, error: str) -> None:
+        self._report(error)
+        if self._write_compares or self._compares_at is not None or self._file.staged_count > MAX_STAGED:
+            self._file.discard_staged()
+            self._compares_at = self._monotonic() + RETRY
+
+    def _report(self, error: str) -> None:
         self.observer.storage_failed()
         if error != self._failing:
             self._failing = error
             log.error("state not saved; a restart would resume from the last successful save", error=error)
-        if self._compares_at is not None or self._file.staged_count > MAX_STAGED:
-            self._file.discard_staged()
-            self._compares_at = self._monotonic() + RETRY
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, after a write in progress, without waiting for it."""
+        if self._write is None:
+            self._file.close()
+        else:
+            self._write.add_done_callback(lambda _: self._file.close())
+
+
+def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Run `work` in a thread of its own; cancelling the future does not end it.
+
+    The threads of `asyncio.to_thread` are few, and resolve names and check passwords too. The process does not end
+    before they do.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def note(error: Exception | None) -> None:
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+    def run() -> None:
+        error: Exception | None = None
+        try:
+            work()
+        except Exception as raised:  # noqa: BLE001 - whoever waits for the future gets it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            loop.call_soon_threadsafe(note, error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="state file", daemon=True).start()
+    return ended
 
 
 class StateFile:

@@ -79,5 +79,7 @@ class Generation:
     async def close(self, *, successor: "Generation | None" = None) -> None:
         """Stop, and close connections and files, except files that `successor` has taken over."""
         continued = set() if successor is None else {monitored.store for monitored in successor.runtimes.values()}
-        for monitored in self.runtimes.values():
-            await monitored.close(is_continued=monitored.store in continued)
+        # Concurrently: each may wait for a disk that does not respond.
+        await asyncio.gather(
+            *(monitored.close(is_continued=monitored.store in continued) for monitored in self.runtimes.values())
+        )
