@@ -150,6 +150,8 @@ servers-lock: $(VENV)/.dev ## Resolve the versions of the servers that presets a
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' exporter/__init__.py)
 CHART := deploy/helm/spinner-exporter
 IMAGE ?= spinner-exporter
+DIST ?= dist
+REGISTRY ?=
 
 .PHONY: version
 version: ## Write the version of exporter/__init__.py into the chart
@@ -168,9 +170,12 @@ dist: $(VENV)/.dev ## Build the package into dist/
 image: ## Build the image with Docker (IMAGE=spinner-exporter)
 	docker build --build-arg VERSION=$(VERSION) --tag $(IMAGE):$(VERSION) .
 
+# In a copy, in which the links to rules and dashboards are files.
 .PHONY: chart
-chart: .servers/.helm ## Package the chart into dist/
-	PATH="$(CURDIR)/.servers/helm:$$PATH" helm package $(CHART) --destination dist
+chart: .servers/.helm ## Package the chart into dist/, with the image of a registry (REGISTRY=ghcr.io/OWNER)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; cp -RL $(CHART) "$$folder"; \
+	[ -z "$(REGISTRY)" ] || sed -i 's|^  repository: ""$$|  repository: $(REGISTRY)/spinner-exporter|' "$$folder/spinner-exporter/values.yaml"; \
+	PATH="$(CURDIR)/.servers/helm:$$PATH" helm package "$$folder/spinner-exporter" --destination $(DIST)
 
 .PHONY: publish
 publish: $(VENV)/.dev ## Upload dist/ to PyPI by trusted publishing, in the workflow
@@ -185,7 +190,9 @@ publish-image: ## Build and push the image with SBOM and provenance (REGISTRY=gh
 
 .PHONY: publish-chart
 publish-chart: ## Push the packaged chart (REGISTRY=ghcr.io/OWNER)
-	helm push dist/spinner-exporter-$(VERSION).tgz oci://$(REGISTRY)/charts
+	@helm show values $(DIST)/spinner-exporter-$(VERSION).tgz | grep -xF '  repository: $(REGISTRY)/spinner-exporter' >/dev/null \
+		|| { echo "make: the packaged chart does not name the image of $(REGISTRY); package it with: make chart REGISTRY=$(REGISTRY)" >&2; exit 1; }
+	helm push $(DIST)/spinner-exporter-$(VERSION).tgz oci://$(REGISTRY)/charts
 
 .PHONY: lint-workflows
 lint-workflows: .audit/.zizmor .servers/.actionlint ## Lint .github/workflows with actionlint and zizmor

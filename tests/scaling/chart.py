@@ -11,6 +11,7 @@ import yaml
 from tests.stack.programs import ROOT
 
 CHART = ROOT / "deploy" / "helm" / "spinner-exporter"
+IMAGE = "image.repository=registry.example.com/owner/spinner-exporter"
 URL = "config.runtime.base_url=https://runtime.example.com"
 KUBERNETES = "1.31"
 
@@ -32,7 +33,7 @@ def rendered(*settings: str) -> list[dict[str, Any]]:
 
 
 def template(*settings: str) -> subprocess.CompletedProcess[str]:
-    flags = [word for setting in settings for word in ("--set", setting)]
+    flags = [word for setting in (IMAGE, *settings) for word in ("--set", setting)]
     options = ["--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
     command = [helm(), "template", "demo", str(CHART), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from exporter.config import load
-from tests.scaling.chart import CHART, URL, helm, one, rendered, template
+from tests.scaling.chart import CHART, IMAGE, URL, helm, one, rendered, template
 from tests.scaling.relabeling import scrape_config
 from tests.stack.programs import prometheus_with, until
 
@@ -196,7 +196,7 @@ def test_workloads_whose_volumes_differ_have_names_of_their_own() -> None:
 
 def test_a_long_release_name_leaves_room_for_the_controller_s_hash() -> None:
     release = "a" * 53
-    command = [helm(), "template", release, str(CHART), "--kube-version=1.31.0", "--set", URL]
+    command = [helm(), "template", release, str(CHART), "--kube-version=1.31.0", "--set", IMAGE, "--set", URL]
     for shape in ("persistence.enabled=true", "scrapeConfig.enabled=true"):
         ended = subprocess.run([*command, "--set", shape], capture_output=True, text=True, check=True)
         documents = [document for document in yaml.safe_load_all(ended.stdout) if document]
@@ -226,7 +226,7 @@ def test_another_size_of_an_existing_volume_is_refused_with_what_to_do(
 
 def install(folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     """Install the chart into a cluster that has a StatefulSet with a volume of 1Gi, and accepts nothing new."""
-    flags = [word for setting in (URL, *settings) for word in ("--set", setting)]
+    flags = [word for setting in (IMAGE, URL, *settings) for word in ("--set", setting)]
     with cluster(folder) as config:
         command = [helm(), "install", "demo", str(CHART), "--namespace=monitoring", f"--kubeconfig={config}", *flags]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -314,6 +314,7 @@ class _Cluster(BaseHTTPRequestHandler):
     [
         ((*RUNTIMES, URL), "config.runtime: expected either runtime or runtimes, not both"),
         ((*RUNTIMES, "config.runtime.timeout=5s"), "config.runtime: expected either runtime or runtimes, not both"),
+        ((URL, "image.repository="), "image.repository: expected the name of an image that the cluster can pull"),
         (("config.runtime=null",), "config.runtime.base_url: expected the URL"),
         (("config.runtimes[0].name=eu",), "base_url"),
         (("config.runtime.base_url=runtime.example.com",), "expected a URL such as https://runtime.example.com"),

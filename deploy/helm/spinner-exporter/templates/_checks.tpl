@@ -4,6 +4,9 @@
 {{- if not (or .Values.config.runtimes $runtime.base_url) }}
 {{- fail "config.runtime.base_url: expected the URL of the runtime's API" }}
 {{- end }}
+{{- if not .Values.image.repository }}
+{{- fail "image.repository: expected the name of an image that the cluster can pull, such as ghcr.io/OWNER/spinner-exporter" }}
+{{- end }}
 {{- if and .Values.config.runtimes $runtime }}
 {{- fail "config.runtime: expected either runtime or runtimes, not both" }}
 {{- end }}
