@@ -5,7 +5,7 @@ import json
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from exporter.config import load
+from exporter.config import ExporterConfig, TlsConfig, load
 from tests.scaling.chart import CHART, IMAGE, URL, helm, one, rendered, template
 from tests.scaling.relabeling import scrape_config
 from tests.stack.programs import prometheus_with, until
@@ -80,22 +80,87 @@ def test_every_shard_scrapes_the_series_of_the_runtime() -> None:
     assert {"targetLabel": "__tmp_disable_sharding", "replacement": "true"} in endpoint["relabelings"]
 
 
-# -- several runtimes -------------------------------------------------------------------------------------------
+# -- Secrets, and several runtimes ------------------------------------------------------------------------------
+
+SECRETS = "/run/secrets/spinner-exporter"
+
+
+def settings_of_the_pod(folder: Path, *settings: str) -> tuple[ExporterConfig, dict[str, Any]]:
+    """Return the settings that the exporter of a rendered pod loads, and the pod."""
+    documents = rendered(*settings)
+    pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+    environ = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    (folder / "exporter.yml").write_text(one(documents, "ConfigMap", "spinner-exporter")["data"]["exporter.yml"])
+    return load(folder / "exporter.yml", environ=environ), pod
+
+
+LOGIN = ("auth.login.path=/auth/token", f"auth.login.body_file={SECRETS}/login.json")
+CERTIFICATES = (f"tls.ca_file={SECRETS}/ca.crt", f"tls.cert_file={SECRETS}/tls.crt", f"tls.key_file={SECRETS}/tls.key")
+
+
+@pytest.mark.parametrize(
+    ("settings", "token", "login"),
+    [
+        (("token.key=api-key",), f"{SECRETS}/api-key", None),
+        (("config.runtime.token_file=/run/secrets/spinner-exporter/eu",), f"{SECRETS}/eu", None),
+        (("config.runtime.token_file=/vault/token", f"config.runtime.tls.ca_file={SECRETS}/ca"), "/vault/token", None),
+        ([f"config.runtime.{each}" for each in LOGIN], None, f"{SECRETS}/login.json"),
+        ([f"config.runtime.{each}" for each in CERTIFICATES], f"{SECRETS}/token", None),
+        (["token.key=", *(f"config.runtime.{each}" for each in CERTIFICATES)], None, None),
+    ],
+)
+def test_a_single_runtime_reads_its_token_its_login_and_its_certificates_from_one_secret(
+    settings: Sequence[str], token: str | None, login: str | None, tmp_path: Path
+) -> None:
+    loaded, pod = settings_of_the_pod(tmp_path, URL, "token.secretName=runtime", *settings)
+    ((_, config),) = loaded.runtimes.items()
+    assert config.runtime.token_file == token
+    assert (config.runtime.auth.login and config.runtime.auth.login.body_file) == login
+    if any("tls.cert_file" in each for each in settings):
+        assert config.runtime.tls == TlsConfig(*(f"{SECRETS}/{name}" for name in ("ca.crt", "tls.crt", "tls.key")))
+    assert all_keys_are_mounted(pod)
+
+
+def all_keys_are_mounted(pod: dict[str, Any]) -> bool:
+    (volume,) = (each["secret"] for each in pod["volumes"] if each["name"] == "token")
+    (mount,) = (each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "token")
+    return "items" not in volume and "subPath" not in mount and mount["mountPath"] == SECRETS
+
+
+def test_several_runtimes_read_their_logins_from_one_secret(tmp_path: Path) -> None:
+    login = [f"config.runtimes[0].{each}" for each in LOGIN]
+    flows = ("config.runtimes[0].name=flows", "config.runtimes[0].base_url=https://flows.example.com")
+    airflow = "config.runtimes[0].preset=airflow"
+    loaded, pod = settings_of_the_pod(tmp_path, *flows, airflow, *login, "token.secretName=runtime")
+    assert loaded.runtimes["flows"].runtime.auth.login is not None
+    assert loaded.runtimes["flows"].runtime.auth.login.body_file == f"{SECRETS}/login.json"
+    assert all_keys_are_mounted(pod)
+
+
+def test_variables_volumes_and_mounts_can_be_added(tmp_path: Path) -> None:
+    more = (
+        "config.runtime.preset=/etc/presets/ours.yml",
+        "extraEnv[0].name=HTTPS_PROXY",
+        "extraEnv[0].value=http://proxy:3128",
+        "extraVolumes[0].name=presets",
+        "extraVolumes[0].configMap.name=presets",
+        "extraVolumeMounts[0].name=presets",
+        "extraVolumeMounts[0].mountPath=/etc/presets",
+    )
+    for shape in ((), ("token.secretName=runtime",), ("config.projects.on_probe=true",)):
+        pod = one(rendered(URL, *more, *shape), "Deployment")["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["env"][-1] == {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}
+        assert pod["volumes"][-1] == {"name": "presets", "configMap": {"name": "presets"}}
+        assert container["volumeMounts"][-1] == {"name": "presets", "mountPath": "/etc/presets"}
 
 
 @pytest.mark.parametrize("more", [(), ("config.runtime=null",)])
 def test_several_runtimes_read_their_tokens_from_keys_of_one_secret(tmp_path: Path, more: tuple[str, ...]) -> None:
-    documents = rendered(*RUNTIMES, "token.secretName=tokens", *more)
-    pod = one(documents, "Deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    environ = {each["name"]: each["value"] for each in container["env"]}
-    (volume,) = (each for each in pod["volumes"] if each["name"] == "token")
-    (mount,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "token")
-    assert volume["secret"] == {"secretName": "tokens", "defaultMode": 0o440}, "not all keys are mounted"
-    (tmp_path / "exporter.yml").write_text(one(documents, "ConfigMap", "spinner-exporter")["data"]["exporter.yml"])
-    settings = load(tmp_path / "exporter.yml", environ=environ)
-    assert {name: each.runtime.token_file for name, each in settings.runtimes.items()} == {
-        name: f"{mount}/{name}" for name in ("eu", "us")
+    loaded, pod = settings_of_the_pod(tmp_path, *RUNTIMES, "token.secretName=tokens", *more)
+    assert all_keys_are_mounted(pod)
+    assert {name: each.runtime.token_file for name, each in loaded.runtimes.items()} == {
+        name: f"{SECRETS}/{name}" for name in ("eu", "us")
     }
 
 
@@ -318,7 +383,12 @@ class _Cluster(BaseHTTPRequestHandler):
         (("config.runtime=null",), "config.runtime.base_url: expected the URL"),
         (("config.runtimes[0].name=eu",), "base_url"),
         (("config.runtime.base_url=runtime.example.com",), "expected a URL such as https://runtime.example.com"),
-        ((*RUNTIMES[:2], "token.secretName=tokens"), "token.secretName: no entry of config.runtimes uses it"),
+        ((*RUNTIMES[:2], "token.secretName=tokens"), "token.secretName: the config does not use it"),
+        ((URL, "token.secretName=tokens", "token.key="), "token.secretName: the config does not use it"),
+        (
+            (URL, "config.runtime.token_file=/a", "token.secretName=tokens"),
+            "token.secretName: the config does not use it",
+        ),
         ((*RUNTIMES, "persistence.enabled=true", "scrapeConfig.enabled=true"), "persistence.enabled: expected false"),
     ],
 )

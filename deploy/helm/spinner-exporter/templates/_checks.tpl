@@ -10,24 +10,15 @@
 {{- if and .Values.config.runtimes $runtime }}
 {{- fail "config.runtime: expected either runtime or runtimes, not both" }}
 {{- end }}
-{{- if and .Values.config.runtimes .Values.token.secretName }}
-{{- include "spinner-exporter.checks.token-files" . }}
+{{- $used := or (include "spinner-exporter.token-file" .) (contains "/run/secrets/spinner-exporter/" (toJson .Values.config)) }}
+{{- if and .Values.token.secretName (not $used) }}
+{{- fail "token.secretName: the config does not use it; name a key in it, for example token_file: /run/secrets/spinner-exporter/KEY in an entry of runtimes" }}
 {{- end }}
 {{- if and .Values.persistence.enabled (include "spinner-exporter.probed" .) }}
 {{- fail "persistence.enabled: expected false with scrapeConfig.enabled or projects.on_probe: what is probed is not saved" }}
 {{- end }}
 {{- if .Values.persistence.enabled }}
 {{- include "spinner-exporter.checks.volume" . }}
-{{- end }}
-{{- end }}
-
-{{- define "spinner-exporter.checks.token-files" -}}
-{{- $used := false }}
-{{- range .Values.config.runtimes }}
-{{- if hasPrefix "/run/secrets/spinner-exporter/" (toString .token_file) }}{{ $used = true }}{{ end }}
-{{- end }}
-{{- if not $used }}
-{{- fail "token.secretName: no entry of config.runtimes uses it; set token_file: /run/secrets/spinner-exporter/KEY in an entry" }}
 {{- end }}
 {{- end }}
 

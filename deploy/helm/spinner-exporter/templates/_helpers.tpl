@@ -52,6 +52,13 @@ name of its own: an upgrade from one to another then replaces the workload.
 {{- toYaml $config }}
 {{- end }}
 
+{{- /* The file with the token of the only runtime; empty if the config says where the token comes from. */ -}}
+{{- define "spinner-exporter.token-file" -}}
+{{- $runtime := default dict .Values.config.runtime }}
+{{- $own := or .Values.config.runtimes $runtime.token_file (default dict $runtime.auth).login }}
+{{- if and .Values.token.secretName .Values.token.key (not $own) }}/run/secrets/spinner-exporter/{{ .Values.token.key }}{{ end }}
+{{- end }}
+
 {{- /* The settings of each runtime, as a list below the key `list`. */ -}}
 {{- define "spinner-exporter.runtimes" -}}
 {{- dict "list" (.Values.config.runtimes | default (list (default dict .Values.config.runtime))) | toJson }}
