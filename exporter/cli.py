@@ -20,7 +20,7 @@ import structlog
 
 from exporter import __version__, healthcheck, logs
 from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file, warnings
-from exporter.errors import ConfigError, ExporterError, OutputError
+from exporter.errors import ConfigError, ExporterError, OutputError, UnusableError
 from exporter.metrics.document import as_markdown
 from exporter.output import checked_output, print_error, print_for_people, show_error
 from exporter.runtime.connections import warm_up
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with checked_output():
             cli(arguments, standalone_mode=False)
+    except UnusableError as error:
+        _fail(str(error), EXIT_FAILED)  # systemd starts the exporter again
     except ConfigError as error:
         _fail(str(error), EXIT_CONFIG)
     except ExporterError as error:

@@ -19,6 +19,10 @@ class ConfigError(ExporterError):
         super().__init__(text if len(text) <= MAX_CONFIG_ERROR else f"{text[:half]} … {text[-half:]}")
 
 
+class UnusableError(ConfigError):
+    """What a valid setting names cannot be used: a file, a port or a folder. It may be usable at the next start."""
+
+
 class StorageError(ExporterError):
     """The state could not be saved. The text names the file."""
 

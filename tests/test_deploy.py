@@ -233,6 +233,15 @@ def test_systemd_does_not_restart_an_exporter_with_an_invalid_config(tmp_path: P
     assert f"RestartPreventExitStatus={ended.returncode}" in unit, ended.stderr
 
 
+def test_systemd_starts_an_exporter_again_whose_token_was_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "exporter.yml").write_text('runtime: {base_url: "http://127.0.0.1:9", token_file: /nowhere/token}')
+    ended = spinner_exporter("serve", f"--config.file={tmp_path / 'exporter.yml'}")
+    unit = (ROOT / "deploy" / "spinner-exporter.service").read_text().splitlines()
+    assert ended.returncode != 0, "Restart=on-failure leaves out status 0"
+    assert "Restart=on-failure" in unit
+    assert f"RestartPreventExitStatus={ended.returncode}" not in unit, ended.stderr
+
+
 def test_pip_installs_the_documentation_that_the_unit_names(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

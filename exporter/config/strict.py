@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from exporter.config.files import UnreadableFileError, read_bytes
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, UnusableError
 
 T = TypeVar("T")
 
@@ -44,12 +44,12 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 def read(file: Path, *, example: str, regular: bool = True) -> dict[str, Any]:
     """Return a file's mapping. Raises a `ConfigError` with file and line; `example` is part of it for an empty file.
 
-    With `regular`, pipes and devices are refused.
+    With `regular`, pipes and devices are refused. A file that cannot be read is an `UnusableError`.
     """
     try:
         content = read_bytes(file, limit=MAX_FILE, what="settings", regular=regular)
     except UnreadableFileError as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from None
+        raise UnusableError(f"{file}: cannot be read: {error}") from None
     try:
         tree = parse(content.decode("utf-8"))
     except UnicodeDecodeError:

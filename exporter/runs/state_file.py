@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from exporter.config import canonical_url
-from exporter.errors import ConfigError, StorageError
+from exporter.errors import StorageError, UnusableError
 from exporter.runs.persistence import KINDS, Persistence, Row
 from exporter.runs.project import SPINNER
 from exporter.runs.spinner import TrackedRun
@@ -200,8 +200,8 @@ class StateFile:
         """Open or create the file of a runtime. Each URL has its own, so that the counters of two never mix.
 
         The file of a runtime that was renamed is renamed too, unless another runtime `shares_url`. A file that cannot
-        be used is renamed and kept. Raises `ConfigError` when the folder cannot be written, or another process has the
-        file open.
+        be used is renamed and kept. Raises `UnusableError` when the folder cannot be written, or another process has
+        the file open.
         """
         self.path = folder / file_name(runtime, canonical_url(base_url))
         self._writing = threading.Lock()
@@ -420,7 +420,7 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
 def _check_folder(folder: Path) -> None:
     """Refuse a folder in which others could replace the file, by a link to another file for example."""
     if folder.stat().st_mode & stat.S_IWOTH:
-        raise ConfigError(
+        raise UnusableError(
             f"storage.path: {folder}: every user can write to this folder; remove that with chmod o-w, or name a "
             "folder below it, which the exporter creates"
         )
@@ -429,13 +429,13 @@ def _check_folder(folder: Path) -> None:
 def _make_private(path: Path) -> bool:
     """Let only its owner access a file, because it contains the names of customers' projects.
 
-    Returns whether every user could access it. Raises `ConfigError` if it is no file, a link for example, or if its
+    Returns whether every user could access it. Raises `UnusableError` if it is no file, a link for example, or if its
     mode cannot be changed.
     """
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
         found = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
-        raise ConfigError(f"storage.path: {path}: expected a file, not {found}")
+        raise UnusableError(f"storage.path: {path}: expected a file, not {found}")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         # Only then it is opened: closing it would release the locks that this process has on it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -445,7 +445,7 @@ def _make_private(path: Path) -> bool:
             # Of another owner. In Kubernetes the group of a volume may access its files.
             if mode & stat.S_IRWXO:
                 what = "every user can access it, and its mode cannot be changed"
-                raise ConfigError(f"storage.path: {path}: {what}") from None
+                raise UnusableError(f"storage.path: {path}: {what}") from None
         finally:
             os.close(descriptor)
     return bool(mode & stat.S_IRWXO)
@@ -540,11 +540,11 @@ def _inode(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _unusable_folder(path: Path) -> Iterator[None]:
-    """Turn an error of the folder into a `ConfigError` that names the file."""
+    """Turn an error of the folder into an `UnusableError` that names the file."""
     try:
         yield
     except sqlite3.OperationalError as error:
         reason = "another process has it open" if "locked" in str(error) else str(error)
-        raise ConfigError(f"storage.path: {path}: cannot be used: {reason}") from None
+        raise UnusableError(f"storage.path: {path}: cannot be used: {reason}") from None
     except OSError as error:
-        raise ConfigError(f"storage.path: {path}: cannot be used: {error.strerror}") from None
+        raise UnusableError(f"storage.path: {path}: cannot be used: {error.strerror}") from None

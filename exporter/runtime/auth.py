@@ -7,14 +7,14 @@ from typing import Protocol
 
 from exporter.config.files import UnreadableFileError, read_bytes, stamp
 from exporter.config.schema import MAX_TOKEN
-from exporter.errors import ConfigError
+from exporter.errors import UnusableError
 
 
 class Token:
     """The API token: from a file, which is read again when it changes, or a fixed value."""
 
     def __init__(self, *, file: Path | None = None, value: str | None = None) -> None:
-        """Without a file or value no token is sent. Raises `ConfigError` if the file cannot be used."""
+        """Without a file or value no token is sent. Raises `UnusableError` if the file cannot be used."""
         self._file = file
         self._value = value
         self._stamp: object = None
@@ -22,7 +22,7 @@ class Token:
             self.value()
 
     def value(self) -> str | None:
-        """Return the current token. Raises `ConfigError` if the file cannot be read or is empty."""
+        """Return the current token. Raises `UnusableError` if the file cannot be read or is empty."""
         if self._file is None:
             return self._value
         current = stamp(self._file)
@@ -50,16 +50,16 @@ def _token_in(file: Path) -> str:
     try:
         token = read_bytes(file, limit=MAX_TOKEN, what="a token").decode("ascii").strip()
     except UnreadableFileError as error:
-        raise ConfigError(f"runtime.token_file: {file}: cannot be read: {error}") from None
+        raise UnusableError(f"runtime.token_file: {file}: cannot be read: {error}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"runtime.token_file: {file}: expected a token in ASCII") from None
+        raise UnusableError(f"runtime.token_file: {file}: expected a token in ASCII") from None
     if not token or not token.isprintable() or " " in token:
-        raise ConfigError(f"runtime.token_file: {file}: expected one token and nothing else")
+        raise UnusableError(f"runtime.token_file: {file}: expected one token and nothing else")
     return token
 
 
 class TokenSource(Protocol):
-    """Where a token comes from. Its methods raise `ApiError` or `ConfigError` if there is no usable one."""
+    """Where a token comes from. Its methods raise `ApiError` or `UnusableError` if there is no usable one."""
 
     async def current(self) -> str | None:
         """Return the token; None if requests are sent without one."""

@@ -13,7 +13,7 @@ import structlog
 from exporter.config.files import UnreadableFileError, read_bytes, stamp
 from exporter.config.schema import MAX_TOKEN, LoginConfig
 from exporter.config.values import is_header_value
-from exporter.errors import ApiError, ConfigError
+from exporter.errors import ApiError, ConfigError, UnusableError
 from exporter.runtime.almost_json import document
 from exporter.runtime.connections import Content
 from exporter.runtime.http_client import ApiResponse, HttpClient, PausedError, RefusedError, TransientError
@@ -42,7 +42,7 @@ LONGEST_WAIT_FOR_SERVER = 30.0
 class Login:
     """Logs in when a request needs a token, and keeps the token while it is valid.
 
-    Raises `ConfigError` for a body or an expression that cannot be used.
+    Raises `ConfigError` for an expression, and `UnusableError` for a body, that cannot be used.
     """
 
     def __init__(
@@ -251,16 +251,16 @@ def _body_in(file: Path) -> Content:
     try:
         content = read_bytes(file, limit=MAX_TOKEN, what="the body of a request").strip()
     except UnreadableFileError as error:
-        raise ConfigError(f"{where}: cannot be read: {error}") from None
+        raise UnusableError(f"{where}: cannot be read: {error}") from None
     if content[:1] in (b"{", b"["):
         try:
             document(content)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise ConfigError(f"{where}: {expected}") from None
+            raise UnusableError(f"{where}: {expected}") from None
         return Content(content, "application/json")
     text = content.decode("ascii", errors="replace")
     if not text.isascii() or not text.isprintable() or " " in text or not parse_qsl(text):
-        raise ConfigError(f"{where}: {expected}")
+        raise UnusableError(f"{where}: {expected}")
     return Content(content, "application/x-www-form-urlencoded")
 
 

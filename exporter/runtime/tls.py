@@ -8,7 +8,7 @@ import structlog
 from exporter.config import TlsConfig
 from exporter.config.certificates import CertificateError, client_context, load_certificate
 from exporter.config.files import stamp
-from exporter.errors import ConfigError
+from exporter.errors import UnusableError
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ class ClientTls:
     """
 
     def __init__(self, config: TlsConfig) -> None:
-        """Raises `ConfigError` if a file cannot be used."""
+        """Raises `UnusableError` if a file cannot be used."""
         self._config = config
         # Without `ca_file` OpenSSL uses this one, which SSL_CERT_FILE can name.
         authorities = config.ca_file or ssl.get_default_verify_paths().cafile
@@ -41,7 +41,7 @@ class ClientTls:
     def _load(self) -> None:
         try:
             self._context = _context(self._config)
-        except ConfigError as error:
+        except UnusableError as error:
             if str(error) != self._refused:
                 self._refused = str(error)
                 log.error("certificates not reloaded; keeping the previous ones", error=str(error))
@@ -60,5 +60,5 @@ def _context(config: TlsConfig) -> ssl.SSLContext:
             load_certificate(context, Path(config.cert_file), Path(config.key_file) if config.key_file else None)
     except CertificateError as error:
         file = getattr(config, error.key)
-        raise ConfigError(f"runtime.tls.{error.key}: {file}: cannot be used: {error}") from None
+        raise UnusableError(f"runtime.tls.{error.key}: {file}: cannot be used: {error}") from None
     return context

@@ -23,7 +23,7 @@ from exporter.config.certificates import CertificateError, load_certificate, loa
 from exporter.config.exposure import readable_files
 from exporter.config.files import stamp
 from exporter.config.values import is_header_value
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, UnusableError
 from exporter.web.connections import CONNECTION
 from exporter.web.passwords import BusyError, Passwords, cost
 
@@ -190,7 +190,7 @@ class WebConfigFile:
             if "client_ca_file" in files:
                 load_client_authorities(context, files["client_ca_file"])
         except CertificateError as error:
-            raise ConfigError(
+            raise UnusableError(
                 f"{self._file}: tls_server_config.{error.key}: {files[error.key]}: cannot be used: {error}"
             ) from None
         return context

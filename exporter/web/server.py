@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exporter.config import split_address
-from exporter.errors import ConfigError
+from exporter.errors import UnusableError
 from exporter.web import connections as limits
 from exporter.web.auth import AuthMiddleware, CurrentContext, WebConfigFile
 from exporter.web.browsers import HEADERS
@@ -45,14 +45,14 @@ MAX_HEAD = 16_384
 
 
 def listen(address: str) -> socket.socket:
-    """Bind `host:port`, or `:port` for all interfaces of both families; raises `ConfigError`."""
+    """Bind `host:port`, or `:port` for all interfaces of both families; raises `UnusableError`."""
     try:
         listener = _listener(*split_address(address))
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         if error.errno == errno.EADDRINUSE:
             reason += "; choose another address with --web.listen-address"
-        raise ConfigError(f"web.listen_address: cannot listen on {address}: {reason}") from None
+        raise UnusableError(f"web.listen_address: cannot listen on {address}: {reason}") from None
     # Inherited by every connection. asyncio sets it only on sockets that were created with a protocol number. Without
     # it, the last bytes of a response wait 40 ms until the client acknowledges those before.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

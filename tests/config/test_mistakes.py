@@ -1,5 +1,7 @@
 """Mistakes in files and on the command line: one line that names the place and what is expected, and exit status 2.
 
+The status is 1 for what the machine may have at the next start: a file, a port, a folder.
+
 `test_config.py` and `tests/web/test_access.py` have more mistakes within a file.
 """
 
@@ -13,6 +15,7 @@ import trustme
 import yaml
 from cryptography.hazmat.primitives import serialization
 
+from exporter.runs.state_file import StateFile
 from tests.command_line import Ended, run
 
 PRESETS = ", ".join(
@@ -127,8 +130,6 @@ def occupied(folder: Path) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no file": (lambda folder: None, "exporter.yml: cannot be read: No such file or directory"),
-    "a folder": (lambda folder: (folder / "exporter.yml").mkdir(), "exporter.yml: cannot be read: Is a directory"),
     "an empty file": (text(""), "expected settings such as runtime: {base_url:"),
     "a comment": (text("# nothing"), "expected settings such as runtime:"),
     "a list": (text("- runtime"), "expected settings such as runtime:"),
@@ -138,7 +139,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a YAML bomb": (text(BOMB), "not YAML: aliases expand to too many values"),
     "an alias of itself": (text("a: &a [*a]"), "not YAML: an alias refers to itself"),
     "10,000 brackets": (text("[" * 10_000), "exporter.yml: not YAML"),
-    "two megabytes": (text("#" * 2_000_000), "expected settings, not more than 1,000,000 bytes"),
     "a Python object": (text("runtime: !!python/object/apply:os.system [ls]"), "line 1: not YAML: could not determine"),
     "binary": (text(b"\xff\xfe\x00"), "expected UTF-8 text"),
     "NUL": (text(b"runtime: \x00"), "exporter.yml: not YAML"),
@@ -155,38 +155,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         runtime(preset="airfow"),
         f"runtime.preset: expected one of {PRESETS}, or the path of a .yml file",
     ),
-    "a preset that is not there": (runtime(preset="x.yml"), "x.yml: cannot be read: No such file"),
-    "a token's file that is not there": (token(None), "runtime.token_file: "),
-    "a token's file that is empty": (token(b"\n"), "expected one token and nothing else"),
-    "a token's file with more": (token(b"a b"), "expected one token and nothing else"),
-    "a token that is binary": (token(b"\xff"), "expected a token in ASCII"),
-    "a token's file that is a folder": (
-        runtime(token_file="/"),
-        "runtime.token_file: /: cannot be read: Is a directory",
-    ),
-    "a token's file that never ends": (
-        runtime(token_file="/dev/zero"),
-        "runtime.token_file: /dev/zero: cannot be read: expected a regular file, not a pipe or a device",
-    ),
-    "a token's file that is a pipe": (
-        pipe("token_file"),
-        "pipe: cannot be read: expected a regular file, not a pipe or a device",
-    ),
-    "a token's file of a terabyte": (
-        terabyte("token_file"),
-        "sparse: cannot be read: expected a token, not more than 65,536 bytes",
-    ),
     "a token's file with NUL in its name": (
         runtime(token_file="a\0b"),
         "runtime.token_file: expected text without NUL",
-    ),
-    "a config file that never ends": (
-        lambda folder: (folder / "exporter.yml").symlink_to("/dev/zero"),
-        "expected settings, not more than 1,000,000 bytes",
-    ),
-    "a web config file that never ends": (
-        lambda folder: config(folder, web={"config_file": "/dev/zero"}),
-        "/dev/zero: cannot be read: expected a regular file, not a pipe or a device",
     ),
     "half a character": (
         text('runtime: {base_url: http://h}\nprojects: {include: ["\\ud800"]}'),
@@ -303,6 +274,82 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         runtime(auth={"type": "header", "header": "Transfer-Encoding"}),
         "runtime.auth.header: expected the name of a header",
     ),
+    "a proxy that is no URL": (runtime(proxy="proxy"), "runtime.proxy: expected a URL such as"),
+    "a description that leads nowhere": (
+        runtime(resources={"jobs": {"path": "/jobs/{nothing}"}}),
+        "runtime.resources.jobs.path: {nothing} is unknown",
+    ),
+    "a paging style that does not exist": (
+        runtime(resources={"jobs": {"path": "/x", "paging": {"style": "next"}}}),
+        "runtime.resources.jobs.paging.style: expected one of none, cursor, page, offset, link, got 'next'",
+    ),
+    "a resource that is misspelt": (
+        runtime(resources={"usage": "absnt"}),
+        "runtime.resources.usage: expected one of absent, a mapping of keys, got 'absnt'",
+    ),
+    "a converter that does not exist": (
+        runtime(resources={"jobs": {"path": "/x", "fields": {"createdAt": {"path": "t", "convert": "unix"}}}}),
+        "convert: expected one of rfc3339, epoch_s, epoch_ms, local, seconds, milliseconds, clock, got 'unix'",
+    ),
+    "a key that YAML reads as true": (
+        text("{runtime: {base_url: http://h}, statuses: {on: running}}"),
+        "statuses: expected keys that are text; put true, yes, on, no, off and numbers in quotes",
+    ),
+    "an expression that is none": (
+        runtime(resources={"jobs": {"items": "a["}}),
+        "runtime.resources.jobs.items: ",
+    ),
+    "a folder for state that probes would not use": (
+        lambda folder: config(folder, storage={"path": str(folder / "state")}, projects={"on_probe": True}),
+        "storage.path: not allowed with projects.on_probe",
+    ),
+    "a header of responses outside ASCII": (
+        web("http_server_config: {headers: {X-Frame-Options: \N{EURO SIGN}}}"),
+        "headers.X-Frame-Options: expected one line of printable ASCII text",
+    ),
+    "a password that is not hashed": (
+        web("basic_auth_users: {a: hunter2}"),
+        "basic_auth_users.a: expected a bcrypt hash",
+    ),
+}
+
+UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no file": (lambda folder: None, "exporter.yml: cannot be read: No such file or directory"),
+    "a folder": (lambda folder: (folder / "exporter.yml").mkdir(), "exporter.yml: cannot be read: Is a directory"),
+    "two megabytes": (text("#" * 2_000_000), "expected settings, not more than 1,000,000 bytes"),
+    "a preset that is not there": (runtime(preset="x.yml"), "x.yml: cannot be read: No such file"),
+    "a token's file that is not there": (token(None), "runtime.token_file: "),
+    "a token's file that is empty": (token(b"\n"), "expected one token and nothing else"),
+    "a token's file with more": (token(b"a b"), "expected one token and nothing else"),
+    "a token that is binary": (token(b"\xff"), "expected a token in ASCII"),
+    "a token's file that is a folder": (
+        runtime(token_file="/"),
+        "runtime.token_file: /: cannot be read: Is a directory",
+    ),
+    "a token's file that never ends": (
+        runtime(token_file="/dev/zero"),
+        "runtime.token_file: /dev/zero: cannot be read: expected a regular file, not a pipe or a device",
+    ),
+    "a login's file that is not there": (
+        runtime(auth={"login": {"path": "/login", "body_file": "/nowhere"}}),
+        "runtime.auth.login.body_file: /nowhere: cannot be read: No such file",
+    ),
+    "a token's file that is a pipe": (
+        pipe("token_file"),
+        "pipe: cannot be read: expected a regular file, not a pipe or a device",
+    ),
+    "a token's file of a terabyte": (
+        terabyte("token_file"),
+        "sparse: cannot be read: expected a token, not more than 65,536 bytes",
+    ),
+    "a config file that never ends": (
+        lambda folder: (folder / "exporter.yml").symlink_to("/dev/zero"),
+        "expected settings, not more than 1,000,000 bytes",
+    ),
+    "a web config file that never ends": (
+        lambda folder: config(folder, web={"config_file": "/dev/zero"}),
+        "/dev/zero: cannot be read: expected a regular file, not a pipe or a device",
+    ),
     "an authority that is not there": (
         runtime(tls={"ca_file": "/x.pem"}),
         "runtime.tls.ca_file: /x.pem: cannot be used",
@@ -336,57 +383,29 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         "tls_server_config.client_ca_file: /dev/zero: cannot be used: expected a regular file",
     ),
     "the key of another certificate": (foreign_key, "runtime.tls.cert_file: "),
-    "a proxy that is no URL": (runtime(proxy="proxy"), "runtime.proxy: expected a URL such as"),
-    "a description that leads nowhere": (
-        runtime(resources={"jobs": {"path": "/jobs/{nothing}"}}),
-        "runtime.resources.jobs.path: {nothing} is unknown",
-    ),
-    "a paging style that does not exist": (
-        runtime(resources={"jobs": {"path": "/x", "paging": {"style": "next"}}}),
-        "runtime.resources.jobs.paging.style: expected one of none, cursor, page, offset, link, got 'next'",
-    ),
-    "a resource that is misspelt": (
-        runtime(resources={"usage": "absnt"}),
-        "runtime.resources.usage: expected one of absent, a mapping of keys, got 'absnt'",
-    ),
-    "a converter that does not exist": (
-        runtime(resources={"jobs": {"path": "/x", "fields": {"createdAt": {"path": "t", "convert": "unix"}}}}),
-        "convert: expected one of rfc3339, epoch_s, epoch_ms, local, seconds, milliseconds, clock, got 'unix'",
-    ),
-    "a key that YAML reads as true": (
-        text("{runtime: {base_url: http://h}, statuses: {on: running}}"),
-        "statuses: expected keys that are text; put true, yes, on, no, off and numbers in quotes",
-    ),
-    "an expression that is none": (
-        runtime(resources={"jobs": {"items": "a["}}),
-        "runtime.resources.jobs.items: ",
-    ),
     "a folder for state that is a file": (occupied, "storage.path: "),
-    "a folder for state that probes would not use": (
-        lambda folder: config(folder, storage={"path": str(folder / "state")}, projects={"on_probe": True}),
-        "storage.path: not allowed with projects.on_probe",
-    ),
     "a web config file that is not there": (
         lambda folder: config(folder, web={"config_file": "/x.yml"}),
         "/x.yml: cannot be read: No such file",
-    ),
-    "a header of responses outside ASCII": (
-        web("http_server_config: {headers: {X-Frame-Options: \N{EURO SIGN}}}"),
-        "headers.X-Frame-Options: expected one line of printable ASCII text",
-    ),
-    "a password that is not hashed": (
-        web("basic_auth_users: {a: hunter2}"),
-        "basic_auth_users.a: expected a bcrypt hash",
     ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, mistake: str) -> None:
-    make, says = MISTAKES[mistake]
-    make(tmp_path)
-    ended = serve(tmp_path)
-    assert ended.returncode == 2, ended.stderr
+    check(tmp_path, *MISTAKES[mistake], status=2)
+
+
+@pytest.mark.parametrize("file", UNUSABLE)
+def test_what_the_config_names_but_cannot_be_used_is_one_line_and_status_1(tmp_path: Path, file: str) -> None:
+    """It may be there at the next start, which systemd leaves out after status 2."""
+    check(tmp_path, *UNUSABLE[file], status=1)
+
+
+def check(folder: Path, make: Callable[[Path], object], says: str, *, status: int) -> None:
+    make(folder)
+    ended = serve(folder)
+    assert ended.returncode == status, ended.stderr
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1, f"more than a line: {ended.stderr}"
     assert len(ended.stderr) < 2500
@@ -434,9 +453,28 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run("serve", f"--config.file={tmp_path / 'exporter.yml'}", f"--web.listen-address={address}")
-    assert ended.returncode == 2
+    assert ended.returncode == 1
     where = f"web.listen_address: cannot listen on {address}: Address already in use"
     assert f"{where}; choose another address with --web.listen-address" in ended.stderr
+
+
+def test_an_address_that_the_machine_does_not_have_yet_is_named(tmp_path: Path) -> None:
+    config(tmp_path)
+    ended = run("serve", f"--config.file={tmp_path / 'exporter.yml'}", "--web.listen-address=192.0.2.1:10095")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "web.listen_address: cannot listen on 192.0.2.1:10095: Cannot assign requested address" in ended.stderr
+
+
+def test_state_that_another_exporter_has_open_is_named(tmp_path: Path) -> None:
+    config(tmp_path, storage={"path": str(tmp_path / "state")})
+    state = StateFile(tmp_path / "state", "127.0.0.1:1", GOOD["runtime"]["base_url"])
+    try:
+        ended = serve(tmp_path)
+    finally:
+        state.close()
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "storage.path: " in ended.stderr
+    assert "another process has it open" in ended.stderr
 
 
 @pytest.mark.parametrize(
