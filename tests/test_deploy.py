@@ -19,6 +19,8 @@ import jsonschema
 import pytest
 import yaml
 
+from exporter.config import load
+from exporter.errors import ConfigError
 from exporter.healthcheck import DEFAULT_URL
 from exporter.service import SCRAPE_INTERVAL
 from tests.stack.programs import ROOT, program, spinner_exporter
@@ -192,13 +194,27 @@ def test_alertmanager_accepts_its_config() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+DROP_INS = dict(
+    re.findall(
+        r"```ini\n# /etc/systemd/system/spinner-exporter\.service\.d/(\w+)\.conf[^\n]*\n(.+?)```",
+        (ROOT / "docs" / "configuration.md").read_text(),
+        re.DOTALL,
+    )
+)
+"""The files that the documentation adds to the systemd unit, by their names."""
+
+
+@pytest.mark.parametrize("drop_in", ["", *DROP_INS])
+def test_systemd_accepts_the_unit(tmp_path: Path, drop_in: str) -> None:
     analyze = program("systemd-analyze")
     text = (ROOT / "deploy" / "spinner-exporter.service").read_text()
     installed = "/opt/spinner-exporter/bin/spinner-exporter"
     assert installed in text
     unit = tmp_path / "spinner-exporter.service"
     unit.write_text(text.replace(installed, sys.executable))  # the installed path does not exist here
+    if drop_in:
+        unit.with_name(f"{unit.name}.d").mkdir()
+        (unit.with_name(f"{unit.name}.d") / "more.conf").write_text(DROP_INS[drop_in])
     libraries = list((ROOT / ".debian").rglob("libsystemd-shared-*.so"))
     checked = subprocess.run(
         [analyze, "verify", "--man=no", str(unit)],
@@ -240,6 +256,84 @@ def test_systemd_starts_an_exporter_again_whose_token_was_not_there_yet(tmp_path
     assert ended.returncode != 0, "Restart=on-failure leaves out status 0"
     assert "Restart=on-failure" in unit
     assert f"RestartPreventExitStatus={ended.returncode}" not in unit, ended.stderr
+
+
+# -- several runtimes, and tokens that are replaced -------------------------------------------------------------
+
+TWO = """\
+runtimes:
+  - {{name: eu, base_url: "https://eu.example.com", token_file: {folder}/eu}}
+  - {{name: us, base_url: "https://us.example.com", token_file: {folder}/us}}
+"""
+CREDENTIALS = "/run/credentials/spinner-exporter.service"
+
+
+def under_systemd(drop_in: str = "") -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Return what the unit with a drop-in passes: variables, credentials with the files that are copied, and groups."""
+    environ: dict[str, str] = {}
+    credentials: dict[str, str] = {}
+    groups: list[str] = []
+    for line in [*(ROOT / "deploy" / "spinner-exporter.service").read_text().splitlines(), *drop_in.splitlines()]:
+        key, _, value = line.partition("=")
+        if key == "Environment":
+            name, _, text = value.partition("=")
+            environ[name] = text.replace("%d", CREDENTIALS).replace("%S", "/var/lib")
+        elif key == "LoadCredential" and not value:
+            credentials.clear()
+        elif key == "LoadCredential":
+            name, _, source = value.partition(":")
+            credentials[f"{CREDENTIALS}/{name}"] = source
+        elif key == "SupplementaryGroups":
+            groups.append(value)
+    return environ, credentials, groups
+
+
+def test_the_documented_drop_in_lets_the_unit_read_several_runtimes(tmp_path: Path) -> None:
+    (tmp_path / "exporter.yml").write_text(TWO.format(folder=CREDENTIALS))
+    with pytest.raises(ConfigError, match="expected either runtime or runtimes, not both"):
+        load(tmp_path / "exporter.yml", environ=under_systemd()[0])
+    environ, credentials, _ = under_systemd(DROP_INS["runtimes"])
+    settings = load(tmp_path / "exporter.yml", environ=environ)
+    assert {each.runtime.token_file for each in settings.runtimes.values()} == set(credentials)
+    assert settings.storage.path == "/var/lib/spinner-exporter"
+
+
+def test_the_documented_drop_in_lets_the_unit_read_the_token_itself(tmp_path: Path) -> None:
+    _, copied, _ = under_systemd()
+    environ, credentials, groups = under_systemd(DROP_INS["token"])
+    (tmp_path / "exporter.yml").write_text('runtime: {base_url: "https://runtime.example.com"}')
+    ((_, config),) = load(tmp_path / "exporter.yml", environ=environ).runtimes.items()
+    assert config.runtime.token_file == copied[f"{CREDENTIALS}/runtime_token"]
+    assert not credentials, "the start would still need the file that is copied"
+    for group in groups:
+        assert f"chgrp {group} {config.runtime.token_file}\n" in (ROOT / "docs" / "configuration.md").read_text()
+    assert groups
+
+
+def test_compose_with_the_documented_override_reads_several_runtimes(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    (override,) = re.findall(r"```yaml\n# docker-compose\.override\.yml.*?\n(.+?)```", text, re.DOTALL)
+    more = yaml.safe_load(override)
+    (schema,) = (file for file in files("check-jsonschema") or () if file.name == "compose-spec.json")
+    jsonschema.validate(more, json.loads(schema.read_text()))
+    (tmp_path / "exporter.yml").write_text(TWO.format(folder="/run/secrets"))
+    environ = SERVICES["exporter"]["environment"] | more["services"]["exporter"]["environment"]
+    settings = load(tmp_path / "exporter.yml", environ=environ)
+    mounted = {f"/run/secrets/{name}" for name in more["services"]["exporter"]["secrets"]}
+    assert {each.runtime.token_file for each in settings.runtimes.values()} == mounted
+    assert set(more["secrets"]) == set(more["services"]["exporter"]["secrets"])
+
+
+@pytest.mark.parametrize("environ", [under_systemd()[0], SERVICES["exporter"]["environment"]])
+def test_a_storage_path_of_the_environment_can_be_turned_off_for_probes(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    text = 'runtime: {base_url: "https://runtime.example.com"}\nprojects: {on_probe: true}'
+    (tmp_path / "exporter.yml").write_text(text)
+    environ = environ | {"SPINNER_EXPORTER_RUNTIME_BASE_URL": ""}
+    with pytest.raises(ConfigError, match=r"storage\.path: not allowed with projects\.on_probe"):
+        load(tmp_path / "exporter.yml", environ=environ)
+    assert load(tmp_path / "exporter.yml", environ=environ | {"SPINNER_EXPORTER_STORAGE_PATH": ""})
 
 
 def test_pip_installs_the_documentation_that_the_unit_names(tmp_path: Path) -> None:

@@ -207,7 +207,10 @@ _MERGED_LEVELS = 4
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, ...], str, object]]:
-    """Yield path, name and value of each variable of the exporter; one that names no setting is an error."""
+    """Yield path, name and value of each variable of the exporter; one that names no setting is an error.
+
+    An empty one sets nothing: where a file sets a variable, the file that overrides it often cannot remove it.
+    """
     known = {ENVIRONMENT_PREFIX + "_".join(path).upper(): (path, kind) for path, kind in _leaves(FileConfig)}
     for name, text in sorted(environ.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or name.removeprefix(ENVIRONMENT_PREFIX) in _NOT_SETTINGS:
@@ -218,6 +221,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, .
             near = difflib.get_close_matches(name, known)
             raise ConfigError(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
         path, kind = known[name]
+        if not text:
+            continue
         yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)
 
 

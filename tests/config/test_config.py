@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import ExporterConfig, ProjectsConfig, canonical_url, load, parse_duration, split_address
+from exporter.config import ExporterConfig, ProjectsConfig, canonical_url, load, loading, parse_duration, split_address
+from exporter.config.schema import FileConfig
 from exporter.errors import ConfigError
 from tests.builders import only_runtime
 
@@ -59,6 +60,20 @@ def test_the_environment_alone_is_a_complete_config() -> None:
     assert not only.projects.wanted("Support")
     assert only.statuses == {"Parked": "waiting"}
     assert (made.web.enable_lifecycle, only.sync.concurrency) == (True, 3)
+
+
+@pytest.mark.parametrize(("path", "kind"), list(loading._leaves(FileConfig)))
+def test_an_empty_variable_of_the_environment_counts_as_not_set(
+    tmp_path: Path, path: tuple[str, ...], kind: object
+) -> None:
+    name = "SPINNER_EXPORTER_" + "_".join(path).upper()
+    assert config(SMALLEST, tmp_path, {name: ""}) == config(SMALLEST, tmp_path), f"{name} of {kind}"
+
+
+def test_an_empty_variable_that_is_no_setting_is_a_mistake(tmp_path: Path) -> None:
+    assert mistake(SMALLEST, tmp_path, {"SPINNER_EXPORTER_RETENTON": ""}).startswith(
+        "SPINNER_EXPORTER_RETENTON: no such setting; did you mean SPINNER_EXPORTER_RETENTION?"
+    )
 
 
 def test_a_token_from_the_environment_is_never_shown() -> None:
