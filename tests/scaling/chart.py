@@ -1,5 +1,6 @@
 """The chart, as Helm renders it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -26,17 +27,24 @@ def helm() -> str:
     return found
 
 
-def rendered(*settings: str) -> list[dict[str, Any]]:
-    ended = template(*settings)
+def rendered(*settings: str, values: object = None, kubernetes: str = KUBERNETES) -> list[dict[str, Any]]:
+    ended = template(*settings, values=values, kubernetes=kubernetes)
     assert ended.returncode == 0, ended.stderr
     return [document for document in yaml.safe_load_all(ended.stdout) if document]
 
 
-def template(*settings: str) -> subprocess.CompletedProcess[str]:
+def template(*settings: str, values: object = None, kubernetes: str = KUBERNETES) -> subprocess.CompletedProcess[str]:
+    """Render with `--set` and with a file of values."""
     flags = [word for setting in (IMAGE, *settings) for word in ("--set", setting)]
-    options = ["--namespace=monitoring", f"--kube-version={KUBERNETES}.0", *flags]
-    command = [helm(), "template", "demo", str(CHART), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    options = ["--namespace=monitoring", f"--kube-version={kubernetes}.0", "--values=-", *flags]
+    return subprocess.run(
+        [helm(), "template", "demo", str(CHART), *options],
+        input=json.dumps(values or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:

@@ -127,6 +127,22 @@ def all_keys_are_mounted(pod: dict[str, Any]) -> bool:
     return "items" not in volume and "subPath" not in mount and mount["mountPath"] == SECRETS
 
 
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_empty_list_of_runtimes_beside_a_runtime_is_left_out(nothing: object, tmp_path: Path) -> None:
+    values = {"config": {"runtime": {"base_url": "https://runtime.example.com"}, "runtimes": nothing}}
+    config = one(rendered(values=values), "ConfigMap", "spinner-exporter")["data"]["exporter.yml"]
+    (tmp_path / "exporter.yml").write_text(config)
+    assert list(load(tmp_path / "exporter.yml", environ={}).runtimes) == ["runtime.example.com"]
+
+
+@pytest.mark.parametrize("nothing", [{}, None])
+def test_an_empty_runtime_beside_a_list_of_runtimes_is_left_out(nothing: object, tmp_path: Path) -> None:
+    runtimes = [{"name": name, "base_url": f"https://{name}.example.com"} for name in ("eu", "us")]
+    documents = rendered(values={"config": {"runtime": nothing, "runtimes": runtimes}})
+    (tmp_path / "exporter.yml").write_text(one(documents, "ConfigMap", "spinner-exporter")["data"]["exporter.yml"])
+    assert set(load(tmp_path / "exporter.yml", environ={}).runtimes) == {"eu", "us"}
+
+
 def test_several_runtimes_read_their_logins_from_one_secret(tmp_path: Path) -> None:
     login = [f"config.runtimes[0].{each}" for each in LOGIN]
     flows = ("config.runtimes[0].name=flows", "config.runtimes[0].base_url=https://flows.example.com")

@@ -47,8 +47,8 @@ name of its own: an upgrade from one to another then replaces the workload.
 {{- if .Values.scrapeConfig.enabled }}
 {{- $config = mergeOverwrite $config (dict "projects" (mergeOverwrite (dict) (default dict $config.projects) (dict "on_probe" true))) }}
 {{- end }}
-{{- /* With `runtimes`, `runtime` is empty or null. */ -}}
-{{- if $config.runtimes }}{{ $config = omit $config "runtime" }}{{ end }}
+{{- /* The exporter refuses both keys, even if one of them is empty or null. */ -}}
+{{- $config = omit $config (ternary "runtime" "runtimes" (not (empty $config.runtimes))) }}
 {{- toYaml $config }}
 {{- end }}
 
