@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -1004,6 +1005,29 @@ def test_a_folder_in_which_every_user_can_write_is_refused(tmp_path: Path) -> No
         shutil.rmtree(folder / "below")
     folder.chmod(0o2775)  # a volume of Kubernetes, which belongs to a group
     opened(folder).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_any_user_can_keep_state_in_a_volume_of_its_group() -> None:
+    """OpenShift chooses a user without a name, in the group 0 and in that of the volume, whose folder is root's."""
+    user = 1_000_660_000
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        volume = Path(parent) / "volume"
+        volume.mkdir()
+        os.chown(volume, 0, user)
+        volume.chmod(0o2775)
+        groups = os.getgroups()
+        os.setgroups([user])
+        os.seteuid(user)
+        try:
+            for _ in range(2):
+                opened(volume / "state").close()
+            (file,) = (volume / "state").iterdir()
+            assert (file.stat().st_uid, mode(file)) == (user, 0o600)
+        finally:
+            os.seteuid(0)
+            os.setgroups(groups)
 
 
 def test_only_the_owner_can_access_the_file_and_its_logs(tmp_path: Path) -> None:

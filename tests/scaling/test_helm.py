@@ -93,7 +93,11 @@ def test_the_pod_runs_unprivileged_and_reads_its_token_from_a_secret() -> None:
     documents = rendered(*EVERYTHING)
     pod = one(documents, "StatefulSet")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        **dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), 65534),
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     assert not pod["automountServiceAccountToken"]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -106,6 +110,20 @@ def test_the_pod_runs_unprivileged_and_reads_its_token_from_a_secret() -> None:
     assert not [document for document in documents if document["kind"] == "Secret"], (
         "the chart must not create a Secret"
     )
+
+
+def test_openshift_can_choose_the_user() -> None:
+    """With an id of ours, its security context constraints admit no pod."""
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    (values,) = (yaml.safe_load(each) for each in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL) if "5353" in each)
+    for shape in ((), ("persistence.enabled=true",)):
+        documents = rendered(URL, *shape, values=values)
+        (workload,) = (each for each in documents if each["kind"] in ("Deployment", "StatefulSet"))
+        pod = workload["spec"]["template"]["spec"]
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert not {"runAsUser", "runAsGroup"} & pod["containers"][0]["securityContext"].keys()
+        dns = one(documents, "NetworkPolicy")["spec"]["egress"][0]["ports"]
+        assert {each["port"] for each in dns} == {5353}
 
 
 @pytest.mark.parametrize(
