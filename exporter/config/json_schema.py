@@ -41,7 +41,7 @@ _ABOVE_ZERO = {"not": {"pattern": r"^(0|(0+(\.0+)?[a-z]+)+)$"}}
 _NARROWER: Mapping[tuple[type, str], dict[str, Any]] = {
     (RuntimeConfig, "base_url"): {"pattern": r"^https?://[^\s?#@]+$"},
     (RuntimeConfig, "name"): {"pattern": f"^{RUNTIME_NAME.pattern}$"},
-    (RuntimeConfig, "proxy"): {"pattern": r"^(none|(https?|socks5)://\S+)$"},
+    (RuntimeConfig, "proxy"): {"pattern": r"^(none|(https?|socks5h?)://\S+)$"},
     (RuntimeConfig, "timeout"): _ABOVE_ZERO,
     (RuntimeConfig, "heartbeat_timeout"): _ABOVE_ZERO,
     (AuthConfig, "type"): {"enum": ["bearer", "header", "basic"]},

@@ -156,7 +156,7 @@ class RuntimeConfig(strict.Section, frozen=True):
             raise ValueError("base_url: must not contain a user or password; use token_file")
         if url.query or url.fragment:
             raise ValueError("base_url: expected a URL without a query or fragment")
-        if self.proxy not in (None, DIRECT) and _url(self.proxy, ("http", "https", "socks5")) is None:
+        if self.proxy not in (None, DIRECT) and _url(self.proxy, ("http", "https", "socks5", "socks5h")) is None:
             raise ValueError("proxy: expected a URL such as http://proxy.example.com:3128, or none")
         _check_headers(self.headers)
         if self.auth.login is not None and (self.token is not None or self.token_file is not None):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import httpcore
 import httpx
 
 from exporter.config import RuntimeConfig
@@ -100,8 +101,6 @@ class Connections:
         where = "runtime.proxy" if runtime.proxy else "the proxy from the environment"
         try:
             self._idle = [self._new_connection()]
-        except ImportError:
-            raise ConfigError(f"{where}: socks5 needs the package socksio: pip install 'httpx[socks]'") from None
         except (ValueError, httpx.InvalidURL):
             raise ConfigError(f"{where}: expected a URL such as http://proxy.example.com:3128") from None
         self._busy: set[_Connection] = set()
@@ -241,11 +240,17 @@ async def _close(transport: Transport) -> None:
 def _mapped_errors() -> Iterator[None]:
     """Raise what a socket raises as `httpx.HTTPError`.
 
-    httpcore 1.0 maps `ssl.SSLError` in the handshake only. With TLS 1.3 a refused client certificate comes after it.
+    httpcore 1.0 maps `ssl.SSLError` in the handshake only. With TLS 1.3 a refused client certificate comes after it. It
+    does not map the errors of the library that speaks SOCKS.
     """
     try:
         yield
     except (OSError, EOFError, UnicodeError, httpx.StreamError, *_ANYIO_ERRORS) as error:
+        raise BrokenConnectionError(type(error).__name__) from error
+    except Exception as error:
+        # By its name: socksio is a dependency of httpcore, not ours.
+        if type(error).__module__.partition(".")[0] != "socksio":
+            raise
         raise BrokenConnectionError(type(error).__name__) from error
 
 
@@ -259,15 +264,23 @@ _ANYIO_ERRORS = (
 
 
 class _Trace:
-    """Observes through httpcore's trace events whether a request uses a connection from an earlier request."""
+    """Observes through httpcore's trace events whether a request uses a connection from an earlier request.
+
+    Closes a connection to a proxy that does not speak SOCKS, which httpcore 1.0 leaves open.
+    """
 
     def __init__(self) -> None:
         self.used_kept_connection = False
         self._connected = False
+        self._stream: httpcore.AsyncNetworkStream | None = None
 
     async def __call__(self, event: str, details: Mapping[str, Any]) -> None:
         if event.endswith(".connect_tcp.started"):
             self._connected = True
+        elif event.endswith(".connect_tcp.complete"):
+            self._stream = details["return_value"]
+        elif event.endswith(".setup_socks5_connection.failed") and self._stream is not None:
+            await self._stream.aclose()
         elif event.endswith(".send_request_headers.started"):
             self.used_kept_connection = not self._connected
 

@@ -542,6 +542,77 @@ async def test_the_environment_can_name_a_proxy_and_exceptions(
     assert bool(seen) == through_proxy
 
 
+class SocksProxy:
+    """Speaks SOCKS 5 (RFC 1928), and connects every host to one port of this machine."""
+
+    def __init__(self, port: int, *, password: bytes = b"", answer: bytes | None = None) -> None:
+        """With `password` clients must send it. `answer` is sent instead of what the protocol says."""
+        self._port = port
+        self._password = password
+        self._answer = answer
+        self.targets: list[tuple[str, int]] = []
+        """What clients wanted to be connected to."""
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            await reader.readexactly(3)
+            if self._answer is not None:
+                writer.write(self._answer)
+                return
+            writer.write(b"\x05\x02" if self._password else b"\x05\x00")
+            if self._password:
+                (length,) = (await reader.readexactly(2))[1:]
+                user = await reader.readexactly(length)
+                password = await reader.readexactly((await reader.readexactly(1))[0])
+                is_right = user + b":" + password == self._password
+                writer.write(b"\x01\x00" if is_right else b"\x01\x01")
+            kind, length = (await reader.readexactly(5))[3:]
+            assert kind == 3, "the client has resolved the name"
+            host, port = await reader.readexactly(length), await reader.readexactly(2)
+            self.targets.append((host.decode(), int.from_bytes(port)))
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(b"\x05\x00\x00\x01" + bytes(6))
+            there_writer.write(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(await there_reader.read())
+            there_writer.close()
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+@pytest.mark.parametrize("variable", ["", "ALL_PROXY", "http_proxy"])
+async def test_a_proxy_may_speak_socks_and_resolves_the_name(
+    files: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, variable: str
+) -> None:
+    async with listening() as (port, seen):
+        proxy = SocksProxy(port)
+        async with proxy.serving() as proxy_port:
+            url = f"{scheme}://127.0.0.1:{proxy_port}"
+            if variable:
+                monkeypatch.setenv(variable, url)
+            assert await status(files, "http://runtime.test:8090/x", **({} if variable else {"proxy": url})) == 200
+    assert proxy.targets == [("runtime.test", 8090)]
+    assert seen[0].startswith(b"GET /x HTTP/1.1\r\n")
+
+
+async def test_a_socks_proxy_gets_the_password_of_its_url(files: Path) -> None:
+    async with listening() as (port, _), SocksProxy(port, password=b"me:pass").serving() as proxy_port:
+        assert await status(files, "http://runtime.test/", proxy=f"socks5://me:pass@127.0.0.1:{proxy_port}") == 200
+        with pytest.raises(httpx.ProxyError):
+            await status(files, "http://runtime.test/", proxy=f"socks5://me:wrong@127.0.0.1:{proxy_port}")
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x05", b"\x05\xff", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_what_is_no_socks_proxy_is_an_error_of_the_connection(files: Path, answer: bytes) -> None:
+    async with SocksProxy(0, answer=answer).serving() as proxy_port:
+        with pytest.raises(httpx.TransportError):
+            await status(files, "http://runtime.test/", proxy=f"socks5://127.0.0.1:{proxy_port}")
+
+
 IS_NAMED = [
     ("127.9.8.7", "127.0.0.0/8"),
     ("127.9.8.7", "127.9.8.7/32"),
@@ -726,7 +797,7 @@ async def test_no_proxy_is_used_if_the_config_says_none(
         ),
         ({"tls": {"key_file": "/k.pem"}}, r"runtime\.tls\.key_file: requires cert_file"),
         ({"proxy": "proxy:3128"}, r"runtime\.proxy: expected a URL such as"),
-        ({"proxy": "socks5://proxy:1080"}, r"runtime\.proxy: socks5 needs the package socksio"),
+        ({"proxy": "socks4://proxy:1080"}, r"runtime\.proxy: expected a URL such as"),
         ({"proxy": "http://proxy:abc"}, r"runtime\.proxy: expected a URL such as"),
         ({"auth": {"type": "digest"}}, r"runtime\.auth\.type: expected"),
         ({"auth": {"type": "basic"}}, r"runtime\.auth\.username: required with type: basic"),

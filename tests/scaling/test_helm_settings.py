@@ -201,16 +201,22 @@ def test_the_example_of_several_runtimes_in_the_values_is_valid(tmp_path: Path) 
         (("config.runtime.base_url=http://[fd00::1]:8090",), [8090]),
         ((URL, "config.runtime.proxy=http://proxy:3128"), [443, 3128]),
         ((URL, "config.runtime.proxy=socks5://proxy"), [443, 1080]),
+        ((URL, "config.runtime.proxy=socks5h://proxy"), [443, 1080]),
         ((URL, "config.runtime.proxy=none"), [443]),
         ((URL, "networkPolicy.runtimePorts[0]=8443", "networkPolicy.runtimePorts[1]=443"), [443, 8443]),
         (RUNTIMES, [8443, 80]),
         ((*RUNTIMES, "config.runtimes[1].proxy=https://proxy:3129"), [8443, 80, 3129]),
     ],
 )
-def test_a_pod_may_reach_dns_the_runtimes_and_their_proxies(settings: tuple[str, ...], ports: list[int]) -> None:
-    dns, runtimes = one(rendered(*settings), "NetworkPolicy")["spec"]["egress"]
+def test_a_pod_may_reach_dns_the_runtimes_and_their_proxies(
+    settings: tuple[str, ...], ports: list[int], tmp_path: Path
+) -> None:
+    documents = rendered(*settings)
+    dns, runtimes = one(documents, "NetworkPolicy")["spec"]["egress"]
     assert dns["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
     assert runtimes == {"ports": [{"port": port} for port in ports]}
+    (tmp_path / "exporter.yml").write_text(one(documents, "ConfigMap", "spinner-exporter")["data"]["exporter.yml"])
+    assert load(tmp_path / "exporter.yml", environ={}), "the chart has a port for what the exporter refuses"
 
 
 def test_no_setting_of_the_network_policy_opens_everything() -> None:
