@@ -270,6 +270,35 @@ def test_settings_of_their_own_override_those_of_the_web_config() -> None:
     assert all(part["basicAuth"] == {"username": {"name": "own", "key": "u"}} for part in parts)
 
 
+# -- times ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["serviceMonitor", "scrapeConfig"])
+@pytest.mark.parametrize(
+    ("interval", "timeout", "refused"),
+    [
+        ("15s", "10s", False),
+        ("15s", "15s", False),
+        ("15s", "15001ms", True),
+        ("15s", "16s", True),
+        ("1m", "30s", False),
+        ("1m", "61s", True),
+        ("1m30s", "90s", False),
+        ("1m30s", "1m31s", True),
+        ("500ms", "1s", True),
+        ("1h", "59m60s", False),
+        ("1d", "25h", True),
+    ],
+)
+def test_a_timeout_longer_than_the_interval_is_refused(kind: str, interval: str, timeout: str, refused: bool) -> None:
+    """The operator ignores such an object, and nothing would be scraped without a word."""
+    times = (f"{kind}.interval={interval}", f"{kind}.scrapeTimeout={timeout}")
+    ended = template(URL, f"{kind}.enabled=true", *times)
+    expected = f"{kind}.scrapeTimeout: expected at most the interval, {interval}; got {timeout}"
+    assert (ended.returncode != 0, expected in ended.stderr) == (refused, refused)
+    assert template(URL, *times).returncode == 0, "the times of an object that is not made matter"
+
+
 # -- volumes ----------------------------------------------------------------------------------------------------
 
 

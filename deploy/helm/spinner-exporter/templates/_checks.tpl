@@ -20,6 +20,27 @@
 {{- if .Values.persistence.enabled }}
 {{- include "spinner-exporter.checks.volume" . }}
 {{- end }}
+{{- include "spinner-exporter.checks.timeout" (dict "key" "serviceMonitor" "own" .Values.serviceMonitor) }}
+{{- include "spinner-exporter.checks.timeout" (dict "key" "scrapeConfig" "own" .Values.scrapeConfig) }}
+{{- end }}
+
+{{- /* The Prometheus operator ignores an object with such a timeout, so that nothing would be scraped. */ -}}
+{{- define "spinner-exporter.checks.timeout" -}}
+{{- $timeout := include "spinner-exporter.milliseconds" .own.scrapeTimeout | int64 }}
+{{- if and .own.enabled (gt $timeout (include "spinner-exporter.milliseconds" .own.interval | int64)) }}
+{{- fail (printf "%s.scrapeTimeout: expected at most the interval, %s; got %s" .key .own.interval .own.scrapeTimeout) }}
+{{- end }}
+{{- end }}
+
+{{- /* A duration such as 1m30s in milliseconds. */ -}}
+{{- define "spinner-exporter.milliseconds" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 }}
+{{- $sum := 0 }}
+{{- range regexFindAll "[0-9]+(ms|[smhd])" . -1 }}
+{{- $number := regexFind "^[0-9]+" . }}
+{{- $sum = add $sum (mul (int64 $number) (get $units (trimPrefix $number .))) }}
+{{- end }}
+{{- $sum }}
 {{- end }}
 
 {{- /* Kubernetes does not allow to change the volumes of a StatefulSet, and does not say how to. */ -}}
