@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,18 +28,22 @@ def helm() -> str:
     return found
 
 
-def rendered(*settings: str, values: object = None, kubernetes: str = KUBERNETES) -> list[dict[str, Any]]:
-    ended = template(*settings, values=values, kubernetes=kubernetes)
+def rendered(
+    *settings: str, values: object = None, kubernetes: str = KUBERNETES, chart: Path = CHART
+) -> list[dict[str, Any]]:
+    ended = template(*settings, values=values, kubernetes=kubernetes, chart=chart)
     assert ended.returncode == 0, ended.stderr
     return [document for document in yaml.safe_load_all(ended.stdout) if document]
 
 
-def template(*settings: str, values: object = None, kubernetes: str = KUBERNETES) -> subprocess.CompletedProcess[str]:
+def template(
+    *settings: str, values: object = None, kubernetes: str = KUBERNETES, chart: Path = CHART
+) -> subprocess.CompletedProcess[str]:
     """Render with `--set` and with a file of values."""
     flags = [word for setting in (IMAGE, *settings) for word in ("--set", setting)]
     options = ["--namespace=monitoring", f"--kube-version={kubernetes}.0", "--values=-", *flags]
     return subprocess.run(
-        [helm(), "template", "demo", str(CHART), *options],
+        [helm(), "template", "demo", str(chart), *options],
         input=json.dumps(values or {}),
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import threading
 from collections import Counter
@@ -268,6 +269,64 @@ def test_settings_of_their_own_override_those_of_the_web_config() -> None:
     endpoint, *parts = scraping("webConfig.secretName=web", *own)
     assert endpoint["basicAuth"] == PASSWORD
     assert all(part["basicAuth"] == {"username": {"name": "own", "key": "u"}} for part in parts)
+
+
+# -- readiness and notes ----------------------------------------------------------------------------------------
+
+TLS = ("webConfig.secretName=web", "webConfig.caKey=ca.crt")
+WITHOUT_USERS = ("webConfig.usernameKey=",)
+CLIENT_CERTIFICATES = ("serviceMonitor.tlsConfig.cert.secret.name=client",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheme"),
+    [
+        ((), "HTTP"),
+        ((*TLS, *WITHOUT_USERS), "HTTPS"),
+        (TLS, None),
+        ((*TLS, *WITHOUT_USERS, *CLIENT_CERTIFICATES), None),
+        (("webConfig.secretName=web",), None),
+        (("webConfig.secretName=web", *WITHOUT_USERS), None),
+    ],
+)
+def test_a_pod_is_ready_after_the_first_read_where_the_kubelet_can_ask(
+    settings: tuple[str, ...], scheme: str | None, tmp_path: Path
+) -> None:
+    (container,) = one(rendered(URL, *settings), "Deployment")["spec"]["template"]["spec"]["containers"]
+    probe = container["readinessProbe"]
+    expected = None if scheme is None else {"path": "/-/ready", "port": "http", "scheme": scheme}
+    assert probe.get("httpGet") == expected
+    assert ("tcpSocket" in probe) == (scheme is None)
+    assert ("tcpSocket" in container["livenessProbe"]) == bool(settings)
+    assert ("Pods are ready as soon as they listen" in notes(tmp_path, *settings)) == (scheme is None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ((), "curl -s http://localhost:10095/metrics"),
+        (("webConfig.secretName=web",), "curl -s -u USER http://localhost:10095/metrics"),
+        (TLS, "curl -sk -u USER https://localhost:10095/metrics"),
+        ((*TLS, *WITHOUT_USERS), "curl -sk https://localhost:10095/metrics"),
+        (
+            ("webConfig.secretName=web", "serviceMonitor.scheme=https"),
+            "curl -sk -u USER https://localhost:10095/metrics",
+        ),
+    ],
+)
+def test_the_notes_say_how_to_ask_the_exporter(settings: tuple[str, ...], command: str, tmp_path: Path) -> None:
+    assert f"  {command} | grep spinner_api_up" in notes(tmp_path, *settings).splitlines()
+
+
+def notes(folder: Path, *settings: str) -> str:
+    """Return what `helm install` prints, which `helm template` leaves out."""
+    chart = folder / "chart"
+    shutil.copytree(CHART, chart)
+    (chart / "templates" / "NOTES.txt").rename(chart / "notes")
+    text = '{{ dict "kind" "Notes" "metadata" (dict "name" "notes") "text" (tpl (.Files.Get "notes") .) | toYaml }}'
+    (chart / "templates" / "notes.yaml").write_text(text)
+    documents = rendered(URL, *settings, chart=chart)
+    return str(one(documents, "Notes")["text"])
 
 
 # -- times ------------------------------------------------------------------------------------------------------

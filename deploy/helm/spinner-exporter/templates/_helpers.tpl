@@ -93,6 +93,20 @@ tlsConfig:
 {{- end }}
 {{- end }}
 
+{{- /*
+Whether the kubelet can read a path over HTTPS, or over HTTP without a web config: it has no password and no client
+certificate, which scrapes then have too.
+*/ -}}
+{{- define "spinner-exporter.readable" -}}
+{{- $web := .Values.webConfig }}
+{{- $users := and $web.usernameKey $web.passwordKey }}
+{{- $certificates := false }}
+{{- range list .Values.serviceMonitor.tlsConfig .Values.scrapeConfig.tlsConfig }}
+{{- if or .cert .certFile }}{{ $certificates = true }}{{ end }}
+{{- end }}
+{{- if or (not $web.secretName) (and $web.caKey (not $users) (not $certificates)) }}yes{{ end }}
+{{- end }}
+
 {{- /* The scheme of the exporter's own endpoints, in lower case. */ -}}
 {{- define "spinner-exporter.scheme" -}}
 {{- $web := .root.Values.webConfig }}
