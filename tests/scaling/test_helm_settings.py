@@ -271,6 +271,13 @@ def test_settings_of_their_own_override_those_of_the_web_config() -> None:
     assert all(part["basicAuth"] == {"username": {"name": "own", "key": "u"}} for part in parts)
 
 
+@pytest.mark.parametrize(("kubernetes", "policy"), [("1.26", None), ("1.27", "AlwaysAllow"), ("1.31", "AlwaysAllow")])
+def test_pods_that_are_not_ready_do_not_block_the_drain_of_their_node(kubernetes: str, policy: str | None) -> None:
+    budget = one(rendered(URL, "replicas=2", kubernetes=kubernetes), "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget.get("unhealthyPodEvictionPolicy") == policy
+
+
 # -- readiness and notes ----------------------------------------------------------------------------------------
 
 TLS = ("webConfig.secretName=web", "webConfig.caKey=ca.crt")
