@@ -391,19 +391,40 @@ def test_a_long_release_name_leaves_room_for_the_controller_s_hash() -> None:
     ("settings", "refused"),
     [
         ((), False),
-        (("persistence.size=2Gi", "persistence.storageClass=fast"), True),
         (("persistence.size=1024Mi",), False),
         (("persistence.size=1073741824",), False),
         (("persistence.size=2Gi",), True),
-        (("persistence.storageClass=fast",), True),
     ],
 )
 def test_another_size_of_an_existing_volume_is_refused_with_what_to_do(
     settings: tuple[str, ...], refused: bool, tmp_path: Path
 ) -> None:
     message = install(tmp_path, "persistence.enabled=true", *settings).stderr
-    assert ("kubectl -n monitoring delete statefulset demo-spinner-exporter-persistent" in message) == refused, message
-    assert ("size 1Gi" in message) == refused
+    delete = "kubectl -n monitoring delete statefulset demo-spinner-exporter-persistent --cascade=orphan"
+    assert (delete in message, f"edit pvc -l {CLAIMS}" in message, "size 1Gi" in message) == (refused,) * 3, message
+
+
+@pytest.mark.parametrize("more", [(), ("persistence.size=2Gi",)])
+def test_another_class_of_an_existing_volume_is_refused_and_loses_the_state(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A claim keeps its class, and a new pod takes the claim of its name."""
+    message = install(tmp_path, "persistence.enabled=true", "persistence.storageClass=fast", *more).stderr
+    assert (
+        "lose the state: delete it (kubectl -n monitoring delete statefulset demo-spinner-exporter-persistent)"
+        in message
+    )
+    assert f"kubectl -n monitoring delete pvc -l {CLAIMS}" in message
+    assert "--cascade=orphan" not in message
+
+
+CLAIMS = "app.kubernetes.io/name=spinner-exporter,app.kubernetes.io/instance=demo"
+
+
+def test_claims_are_selected_by_the_labels_that_kubernetes_gives_them() -> None:
+    """Those of the selector, which another chart of the same release does not have."""
+    selector = one(rendered(URL, "persistence.enabled=true"), "StatefulSet")["spec"]["selector"]["matchLabels"]
+    assert ",".join(f"{name}={value}" for name, value in selector.items()) == CLAIMS
 
 
 def install(folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:

@@ -50,10 +50,14 @@
 {{- range (default dict $there.spec).volumeClaimTemplates }}
 {{- $size := .spec.resources.requests.storage }}
 {{- $class := default "" .spec.storageClassName }}
-{{- $same := and (eq $class $.Values.persistence.storageClass)
-      (eq (include "spinner-exporter.bytes" $size) (include "spinner-exporter.bytes" $.Values.persistence.size)) }}
-{{- if not $same }}
-{{- fail (printf "persistence: StatefulSet %s has volumes with size %s and storageClass %q, which Kubernetes does not change. Set these values, or delete it without its pods (kubectl -n %s delete statefulset %s --cascade=orphan), change the size of its claims (kubectl -n %s edit pvc) and upgrade again" $name (toString $size) $class $.Release.Namespace $name $.Release.Namespace) }}
+{{- $what := printf "persistence: StatefulSet %s has volumes with size %s and storageClass %q, which Kubernetes does not change. Set these values, or" $name (toString $size) $class }}
+{{- $in := $.Release.Namespace }}
+{{- /* Kubernetes labels claims with the selector of their StatefulSet. */}}
+{{- $claims := printf "app.kubernetes.io/name=%s,app.kubernetes.io/instance=%s" $.Chart.Name $.Release.Name }}
+{{- if ne $class $.Values.persistence.storageClass }}
+{{- fail (printf "%s lose the state: delete it (kubectl -n %s delete statefulset %s) and its claims, which would keep the old class (kubectl -n %s delete pvc -l %s), and upgrade again" $what $in $name $in $claims) }}
+{{- else if ne (include "spinner-exporter.bytes" $size) (include "spinner-exporter.bytes" $.Values.persistence.size) }}
+{{- fail (printf "%s delete it without its pods (kubectl -n %s delete statefulset %s --cascade=orphan), change the size of its claims (kubectl -n %s edit pvc -l %s) and upgrade again" $what $in $name $in $claims) }}
 {{- end }}
 {{- end }}
 {{- end }}
