@@ -55,3 +55,17 @@ def template(
 def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
     (found,) = (each for each in documents if each["kind"] == kind and each["metadata"]["name"].endswith(name))
     return found
+
+
+def of_the_operator(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in documents if each["apiVersion"].startswith("monitoring.coreos.com")]
+
+
+def misfits(objects: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each object that does not conform to the schema of its kind."""
+    node, installed = shutil.which("node"), ROOT / ".servers" / "operator"
+    if node is None or not (installed / "node_modules").is_dir():
+        pytest.skip("node or .servers/operator is missing; `make test-all` installs the latter if npm is there")
+    command = [node, str(installed / "validate.mjs")]
+    ended = subprocess.run(command, input=json.dumps(objects), capture_output=True, text=True, check=True)
+    return ended.stdout.splitlines()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from exporter.config import load
-from tests.scaling.chart import CHART, KUBERNETES, URL, one, rendered, template
+from tests.scaling.chart import CHART, KUBERNETES, URL, misfits, of_the_operator, one, rendered, template
 from tests.scaling.relabeling import scrape_config
 from tests.stack.programs import ROOT, program, spinner_exporter
 
@@ -65,20 +64,6 @@ def test_the_schemas_of_the_prometheus_operator_are_applied() -> None:
     one(objects, "ScrapeConfig")["spec"]["scrapeInterval"] = "often"
     one(objects, "ServiceMonitor")["spec"]["endpoints"] = "all"
     assert sorted(line.split()[0] for line in misfits(objects)) == ["ScrapeConfig", "ServiceMonitor"]
-
-
-def of_the_operator(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each for each in documents if each["apiVersion"].startswith("monitoring.coreos.com")]
-
-
-def misfits(objects: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each object that does not conform to the schema of its kind."""
-    node, installed = shutil.which("node"), ROOT / ".servers" / "operator"
-    if node is None or not (installed / "node_modules").is_dir():
-        pytest.skip("node or .servers/operator is missing; `make test-all` installs the latter if npm is there")
-    command = [node, str(installed / "validate.mjs")]
-    ended = subprocess.run(command, input=json.dumps(objects), capture_output=True, text=True, check=True)
-    return ended.stdout.splitlines()
 
 
 def test_the_exporter_accepts_the_rendered_config(tmp_path: Path) -> None:

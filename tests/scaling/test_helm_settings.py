@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from exporter.config import ExporterConfig, TlsConfig, load
-from tests.scaling.chart import CHART, IMAGE, URL, helm, one, rendered, template
+from tests.scaling.chart import CHART, IMAGE, URL, helm, misfits, of_the_operator, one, rendered, template
 from tests.scaling.relabeling import scrape_config
-from tests.stack.programs import prometheus_with, until
+from tests.stack.programs import ROOT, prometheus_with, until
 
 RUNTIMES = (
     "config.runtimes[0].name=eu",
@@ -334,6 +334,48 @@ def notes(folder: Path, *settings: str) -> str:
     (chart / "templates" / "notes.yaml").write_text(text)
     documents = rendered(URL, *settings, chart=chart)
     return str(one(documents, "Notes")["text"])
+
+
+# -- more fields of the operator's objects -----------------------------------------------------------------------
+
+
+def test_fields_that_runbooks_and_docs_name_can_be_added() -> None:
+    """As `SpinnerHistogramsConverted` and docs/scaling.md say."""
+    classic = {"scrapeClassicHistograms": True, "convertClassicHistogramsToNHCB": False}
+    runbook = (ROOT / "alerts" / "runbooks" / "SpinnerHistogramsConverted.md").read_text()
+    assert all(name in runbook for name in classic)
+    drop = {"metricRelabelings": [{"sourceLabels": ["__name__"], "regex": "spinner_run_info", "action": "drop"}]}
+    values = {
+        "serviceMonitor": {"spec": classic, "endpoint": drop},
+        "scrapeConfig": {"spec": classic | drop | {"sampleLimit": 2_000_000}},
+    }
+    documents = rendered(*SCRAPED, "webConfig.secretName=web", values=values)
+    before = rendered(*SCRAPED, "webConfig.secretName=web")
+    monitor, monitor_before = (one(each, "ServiceMonitor")["spec"] for each in (documents, before))
+    assert monitor == {**monitor_before, **classic, "endpoints": [{**monitor_before["endpoints"][0], **drop}]}
+    projects, projects_before = (one(each, "ScrapeConfig")["spec"] for each in (documents, before))
+    assert projects == {**projects_before, **classic, **drop, "sampleLimit": 2_000_000}
+    assert not misfits(of_the_operator(documents))
+
+
+def test_relabelings_that_are_added_keep_those_of_the_chart() -> None:
+    """Without them every shard scrapes everything, and the rules find no job."""
+    own = {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
+    values = {"serviceMonitor": {"endpoint": {"relabelings": [own]}}, "scrapeConfig": {"spec": {"relabelings": [own]}}}
+    added, chart_s = (relabelings(rendered(*SCRAPED, values=each)) for each in (values, None))
+    assert added == [[*of_the_chart, own] for of_the_chart in chart_s]
+
+
+def relabelings(documents: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    (endpoint,) = one(documents, "ServiceMonitor")["spec"]["endpoints"]
+    return [endpoint["relabelings"], one(documents, "ScrapeConfig")["spec"]["relabelings"]]
+
+
+@pytest.mark.parametrize("key", ["selector", "endpoints"])
+def test_what_the_service_monitor_scrapes_cannot_be_added_twice(key: str) -> None:
+    ended = template(*SCRAPED, values={"serviceMonitor": {"spec": {key: {}}}})
+    assert ended.returncode != 0
+    assert key in ended.stderr
 
 
 # -- times ------------------------------------------------------------------------------------------------------
