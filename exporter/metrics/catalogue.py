@@ -570,7 +570,7 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
         "counter",
         "Total number of runs whose series were removed before the end of the retention, by reason: limit (more runs "
         "than limits.runs), gone (the runtime no longer lists the run), project_gone (the "
-        "runtime no longer lists its project), or shared_id "
+        "runtime no longer lists its project, or the config no longer allows it), or shared_id "
         "(another run of the project has the same id). The reason "
         "spinner_limit (more spinners than limits.spinners or limits.spinners_per_project) stands for runs that are "
         "counted as spinner other, and for spinners whose series were removed.",

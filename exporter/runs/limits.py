@@ -39,7 +39,7 @@ class LimitEnforcer:
         """Enforce all limits."""
         self._enforce_runs(config.limits.runs, config.sync.overlap)
         self._enforce_spinners(config.limits)
-        self._trim_failed_records(config.limits.failed_records)
+        self._trim_failed_records(config.limits)
         self._trim_listed("in flight", config.limits.failed_records)
         self._trim_listed("waiting", config.limits.failed_records)
 
@@ -135,10 +135,15 @@ class LimitEnforcer:
             for (_, run_id), index in list(itertools.islice(heapq.merge(*by_project), excess)):
                 projects[index].drop_tombstone(run_id)
 
-    def _trim_failed_records(self, limit: int) -> None:
-        """Keep the failed records of the runs that changed last."""
+    def _trim_failed_records(self, limits: LimitsConfig) -> None:
+        """Keep the failed records of the runs that changed last, and of each run those within its limit."""
+        for project in self._projects.values():
+            for run in project.runs_with_failed_records():
+                if len(run.failed_records) > limits.failed_records_per_run:
+                    # They were read before the config was reloaded, or before a restart.
+                    project.trim_failed_records(run.id, run.failed_records[: limits.failed_records_per_run])
         runs = [(project, run) for project in self._projects.values() for run in project.runs_with_failed_records()]
-        excess = sum(len(run.failed_records) for _, run in runs) - limit
+        excess = sum(len(run.failed_records) for _, run in runs) - limits.failed_records
         for project, run in sorted(runs, key=lambda pair: pair[1].snapshot.updated_at):
             if excess <= 0:
                 return

@@ -566,6 +566,13 @@ class ProjectRuns:
         else:
             self._new_failures.add(run.id)
 
+    def read_failed_records_again(self, most: int) -> None:
+        """Let failed records be read again of the runs of which more could be named, which are at most `most` each."""
+        for run_id, tracked in self.runs.items():
+            if len(tracked.run.failed_records) < min(tracked.run.records.failed or 0, most):
+                tracked.records_read_for = 0
+                self._new_failures.add(run_id)
+
     def trim_failed_records(self, run_id: str, records: tuple[FailedRecord, ...]) -> None:
         """Keep only these failed records of a run; the failed count that they were read for stays."""
         self._set_failed_records(self.runs[run_id], records)

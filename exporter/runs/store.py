@@ -65,9 +65,15 @@ class Store:
 
     @config.setter
     def config(self, config: Config) -> None:
-        self._config = config
+        before, limits, self._config = self._config.limits, config.limits, config
+        names_more = (
+            limits.failed_records_per_run > before.failed_records_per_run
+            or limits.failed_records > before.failed_records
+        )
         for project in self._projects.values():
             project.mark_all_changed()
+            if names_more:
+                project.read_failed_records_again(limits.failed_records_per_run)
 
     # -- reading a project --------------------------------------------------------------------------------
 

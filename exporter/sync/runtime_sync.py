@@ -4,7 +4,7 @@ There are no timers: a scrape starts a sync.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from exporter.config import Config
@@ -181,10 +181,11 @@ class RuntimeSync:
         return reads
 
     async def _list_projects(self) -> None:
-        await self._project_list.refresh(self._store.clock.observe, held=self._store.project_names())
         if self._config.projects.on_probe:
-            return
-        wanted = self._project_list.wanted
+            # They were read before the config was reloaded.
+            self._drop(self._store.project_ids())
+        await self._project_list.refresh(self._store.clock.observe, held=self._store.project_names())
+        wanted = {} if self._config.projects.on_probe else self._project_list.wanted
         known = set(self._store.project_ids())
         # Projects that are read already stay: otherwise the order of the list would decide in every sync.
         read = sorted(wanted, key=lambda project_id: project_id not in known)[: self._config.limits.projects]
@@ -195,10 +196,13 @@ class RuntimeSync:
             )
         else:
             self._problems.resolve("some projects")
+        # After a reload or a restart fewer may be wanted. Those that the list lacks may come back.
+        self._drop((known & self._project_list.names.keys()) - set(read))
         self._store.name_projects({project_id: wanted[project_id] for project_id in read})
-        for project_id in self._store.project_ids():
-            if project_id in self._project_list.names and project_id not in wanted:
-                self._project_sync.drop(project_id)
+
+    def _drop(self, project_ids: Iterable[str]) -> None:
+        for project_id in project_ids:
+            self._project_sync.drop(project_id)
 
     async def _read_single(self, project_id: str) -> bool:
         started, since = self._monotonic(), self._common.unseen_since(project_id)
