@@ -124,24 +124,23 @@ audit: .audit/.done ## Check the locked dependencies for known vulnerabilities, 
 	.audit/bin/pip-audit --disable-pip --require-hashes --strict -r requirements.lock
 
 .PHONY: lock
-lock: $(VENV)/.dev ## Resolve the dependencies and write the lock files
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) pyproject.toml -c requirements.lock -o requirements-image.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --group build -o requirements-build.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --resolution lowest-direct --extra demo pyproject.toml -o $(VENV)/lowest.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c $(VENV)/lowest.lock -o requirements-lowest.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --group audit -o requirements-audit.lock
-	$(BIN)/uv pip compile $(LOCK_FLAGS) --group mutants -c requirements-dev.lock -o requirements-mutants.lock
+lock: .uv/.done ## Resolve the dependencies and write the lock files
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --extra demo pyproject.toml -o requirements.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) pyproject.toml -c requirements.lock -o requirements-image.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --group build -o requirements-build.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --resolution lowest-direct --extra demo pyproject.toml -o .uv/lowest.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --all-extras --group dev pyproject.toml -c .uv/lowest.lock -o requirements-lowest.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --group audit -o requirements-audit.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --group uv -o requirements-uv.lock
+	.uv/bin/uv pip compile $(LOCK_FLAGS) --group mutants -c requirements-dev.lock -o requirements-mutants.lock
 
 LOCK_FLAGS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
 .PHONY: servers-lock
-servers-lock: $(VENV)/.dev ## Resolve the versions of the servers that presets are tested with (of one: SERVERS=prefect)
-	$(BIN)/pip install --quiet uv
+servers-lock: .uv/.done ## Resolve the versions of the servers that presets are tested with (of one: SERVERS=prefect)
 	@for server in $(SERVERS); do \
-		$(BIN)/uv pip compile $(LOCK_FLAGS) --no-strip-extras "tests/servers/$$server.in" -o "tests/servers/$$server.lock"; \
+		.uv/bin/uv pip compile $(LOCK_FLAGS) --no-strip-extras "tests/servers/$$server.in" -o "tests/servers/$$server.lock"; \
 	done
 
 # -- releases: each step of .github/workflows is one of these or of those above -----------------------------------
@@ -178,9 +177,8 @@ chart: .servers/.helm ## Package the chart into dist/, with the image of a regis
 	PATH="$(CURDIR)/.servers/helm:$$PATH" helm package "$$folder/spinner-exporter" --destination $(DIST)
 
 .PHONY: publish
-publish: $(VENV)/.dev ## Upload dist/ to PyPI by trusted publishing, in the workflow
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
+publish: .uv/.done ## Upload dist/ to PyPI by trusted publishing, in the workflow
+	.uv/bin/uv publish --trusted-publishing always dist/*.whl dist/*.tar.gz
 
 .PHONY: publish-image
 publish-image: ## Build and push the image with SBOM and provenance (REGISTRY=ghcr.io/OWNER)
@@ -195,7 +193,7 @@ publish-chart: ## Push the packaged chart (REGISTRY=ghcr.io/OWNER)
 	helm push $(DIST)/spinner-exporter-$(VERSION).tgz oci://$(REGISTRY)/charts
 
 .PHONY: lint-workflows
-lint-workflows: .audit/.zizmor .servers/.actionlint ## Lint .github/workflows with actionlint and zizmor
+lint-workflows: .audit/.done .servers/.actionlint ## Lint .github/workflows with actionlint and zizmor
 	.servers/actionlint .github/workflows/*.yml
 	.audit/bin/zizmor --offline --quiet .github
 
@@ -208,7 +206,7 @@ pin-image: ## Write the present digest of the base image into the Dockerfile (ne
 
 .PHONY: clean
 clean: ## Remove the virtual environment, the unpacked programs and every cache
-	rm -rf $(VENV) .audit .debian .lowest .mutants .servers dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .audit .debian .lowest .mutants .servers .uv dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on PATH; name one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -230,6 +228,12 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 .audit/.done: requirements-audit.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv .audit
 	.audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	@touch $@
+
+# uv has its own environment too: the job that may upload releases runs nothing else, and what it runs has known hashes.
+.uv/.done: requirements-uv.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
 # The oldest dependencies that pyproject.toml allows, with the newest tools for tests.
@@ -274,10 +278,6 @@ CURRENT := \
 	GOBIN=$(CURDIR)/.servers go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	@touch $@
 
-.audit/.zizmor: | .audit/.done
-	.audit/bin/pip install --quiet --disable-pip-version-check zizmor==1.32.0
-	@touch $@
-
 # The schemas of the Prometheus operator's kinds. Without npm, the test that needs them is skipped.
 .servers/.operator: tests/servers/operator/package-lock.json tests/servers/operator/validate.mjs
 	@mkdir -p .servers/operator
@@ -295,11 +295,9 @@ test-all: .servers/.grafana
 
 # Each server has its own environment, because its dependencies conflict with ours. uv installs Airflow in a tenth of the
 # time that pip takes, but does not read pip's config: where it reaches no index, pip installs. A lock file is complete.
-UV := uv==0.13.9
-.servers/.%: tests/servers/%.lock | $(VENV)/bin/python
+.servers/.%: tests/servers/%.lock | $(VENV)/bin/python .uv/.done
 	@$(PYTHON) -m venv --clear --without-pip .servers/$*
-	@$(BIN)/pip install --quiet --disable-pip-version-check $(UV)
-	$(BIN)/uv pip install --quiet --python .servers/$*/bin/python --require-hashes -r $< \
+	.uv/bin/uv pip install --quiet --python .servers/$*/bin/python --require-hashes -r $< \
 		|| $(BIN)/pip --python .servers/$*/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 

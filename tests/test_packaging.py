@@ -39,12 +39,38 @@ def test_the_wheel_contains_the_exporter_alone_and_whole(tmp_path: Path) -> None
 
 def test_the_locks_hold_every_dependency_with_its_hashes() -> None:
     locks = sorted(ROOT.glob("requirements*.lock"))
-    assert len(locks) == 7
+    assert len(locks) == 8
     for lock in locks:
         lines = lock.read_text().splitlines()
         pinned = [line for line in lines if "==" in line]
         assert pinned
         assert all(line.endswith("\\") for line in pinned), f"{lock.name}: a package without hashes would not install"
+
+
+def test_everything_that_is_installed_has_known_hashes() -> None:
+    """Otherwise a job that can publish would run whatever an index has at that moment."""
+    places = [ROOT / "Makefile", ROOT / "Dockerfile", *(ROOT / ".github" / "workflows").glob("*.yml")]
+    installs = [
+        line.strip()
+        for place in places
+        for line in place.read_text().splitlines()
+        if re.search(r"\bpip\b.* install ", line) or re.search(r"\bpip install ", line)
+    ]
+    of_our_own = [line for line in installs if re.search(r"--no-deps .*(--editable \.|/wheels/\*\.whl)$", line)]
+    assert len(of_our_own) == 3
+    without = [line for line in installs if "--require-hashes" not in line and line not in of_our_own]
+    assert not without
+    assert len(installs) >= 10
+
+
+def test_the_job_that_may_publish_installs_nothing_but_uv() -> None:
+    made = subprocess.run(
+        ["make", "--dry-run", "--always-make", "publish"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    installed = re.findall(r"-r (\S+\.lock)", made.stdout)
+    assert installed == ["requirements-uv.lock"]
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "requirements-uv.lock").read_text(), flags=re.MULTILINE)
+    assert pinned == ["uv"]
 
 
 def test_the_lock_is_of_the_dependencies_that_the_project_names() -> None:

@@ -46,6 +46,18 @@ def test_actions_are_pinned_and_no_job_has_more_permissions_than_it_names() -> N
         assert all("timeout-minutes" in job for job in workflow["jobs"].values())
 
 
+def test_every_file_with_pinned_versions_of_others_is_updated() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    watched = {each["package-ecosystem"] for each in updates if each["directory"] == "/"}
+    pinned = {
+        "github-actions": ".github/workflows/*.yml",
+        "docker": "Dockerfile",
+        "docker-compose": "docker-compose.yml",
+    }
+    assert watched == set(pinned)
+    assert all(list(ROOT.glob(pattern)) for pattern in pinned.values())
+
+
 def test_the_tests_run_on_every_python_that_the_package_names() -> None:
     named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
