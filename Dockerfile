@@ -25,8 +25,9 @@ LABEL org.opencontainers.image.title="spinner-exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/spinner-exporter /opt/spinner-exporter
 ENV PATH=/opt/spinner-exporter/bin:$PATH PYTHONUNBUFFERED=1
-# Removes the base image's pip. The import writes the bytecode of the modules of Python that are used: the base image has
-# none, and the container's file system is read-only, so that each start and each health check would compile them again.
+# Without pip, nothing in a container can install packages; its bytes stay in the layer of the base image. The import writes
+# the bytecode of the modules of Python that are used: the base image has none, and the container's file system is read-only,
+# so that each start and each health check would compile them again.
 RUN rm -rf /usr/local/lib/python3.13/site-packages /usr/local/lib/python3.13/ensurepip /usr/local/bin/pip* \
     && python -c "import exporter.cli, exporter.demo.pages, exporter.healthcheck, exporter.simulator, ssl"
 ENV PYTHONDONTWRITEBYTECODE=1

@@ -54,6 +54,15 @@ def test_a_documented_default_is_the_default(key: str) -> None:
     assert again == actual, f"docs/configuration.md gives {written} as the default of {key}"
 
 
+def test_every_benchmark_has_its_figures_in_the_documentation() -> None:
+    """Of those whose names are fixed."""
+    text = (ROOT / "docs" / "performance.md").read_text()
+    sources = [file.read_text() for file in (ROOT / "benchmarks").glob("*.py")]
+    rows = [row for source in sources for row in re.findall(r'Row\(\s*"([^"]+)",\s*"([^"]+)"', source)]
+    assert len(rows) >= 10
+    assert not [f"{what}, {against}" for what, against in rows if f"| {what} | {against} |" not in text]
+
+
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_a_page_begins_with_one_sentence_that_says_what_it_is_for(page: Path) -> None:
     opening = page.read_text().split("\n\n")[1].replace("\n", " ")
