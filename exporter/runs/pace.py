@@ -120,6 +120,9 @@ UNNOTED = 600.0
 WHOLE_RUN = 200.0
 """Seconds that a whole run counts as observed at least with the default floor, of which it is a third."""
 
+AGAIN_LEAST = 0.1
+"""The share of the threshold that a run gets at least when it is started again without progress, however often."""
+
 PAUSE = 7200.0
 """Seconds of a gap that may be a pause which returns at the same time of day, such as at night."""
 
@@ -275,6 +278,7 @@ REASONS = {
     "last records": "the last records may take longer than the others",
     "held back": "nothing is in progress though records wait, so something holds them back",
     "pause": "earlier pauses began at this time of day",
+    "started again": "it was queued or started again without progress, which extends its threshold once",
 }
 """What can decide how long a run may be silent, and why in words that a page and a dashboard show."""
 
@@ -304,6 +308,8 @@ class RunPace(msgspec.Struct, gc=False):
     """Gaps during which nothing was in progress though records waited."""
     _overtaken_since: float | None = None
     """When the silence began in which another run of the project continued, to compare with the present one."""
+    _silent_before: float = 0.0
+    """Seconds of silence at work before it was queued or started again without progress; 0 mostly."""
 
     @classmethod
     def first(cls, run: Run) -> Self:
@@ -337,10 +343,14 @@ class RunPace(msgspec.Struct, gc=False):
     def learn(self, before: Run, after: Run, unchanged_until: float) -> Self:
         """Return the pace after a change of the run; `unchanged_until` is the time of the read before."""
         since, until = self._quiet_since, after.last_progress_at
-        if since is None or until is None or before.restarted_by(after):
+        if since is None or before.restarted_by(after):
             return self.first(after)
         self._most_running = max(self._most_running, after.records.running or 0)
-        finished = self._newly_finished(before, after)
+        finished = 0 if until is None else self._newly_finished(before, after)
+        self._note_start_without_progress(before, after, since, finished)
+        if until is None:
+            # What is unknown in one answer is mostly known in the next one, which is compared with the one before.
+            return self
         if not at_work(before):
             # A person has answered or a worker has continued it: the silence before does not count.
             self._quiet_since = max(until, after.changed_at) if at_work(after) else until
@@ -375,12 +385,26 @@ class RunPace(msgspec.Struct, gc=False):
             self.pauses = [*self.pauses, (since, longest)][-PAUSES:]
         return max(until - since, 0.0)
 
+    def _note_start_without_progress(self, before: Run, after: Run, since: float, finished: int) -> None:
+        """Note the silence of a run that is queued, or started, again: what executes it may fail each time."""
+        if finished > 0 or after.ended or waits(after):
+            self._silent_before = 0.0
+            return
+        if not at_work(before):
+            return
+        started_at, again_at = before.snapshot.started_at, after.snapshot.started_at
+        if not at_work(after):
+            self._silent_before += max(after.changed_at - since, 0.0)
+        elif started_at is not None and again_at is not None and again_at > max(started_at, since):
+            self._silent_before += again_at - since
+            self._quiet_since = again_at
+
     def _newly_finished(self, before: Run, after: Run) -> int:
         """Return how many records have finished since the last change, 1 for some if their number is unknown."""
-        known = after.records.finished
-        if known is None or before.records.finished is None:
-            self._finished = known or 0
-            return int(after.last_progress_at != before.last_progress_at)
+        known, last = after.records.finished, before.last_progress_at
+        if known is None or (before.records.finished is None and not self._finished):
+            self._finished = self._finished if known is None else known
+            return int(after.last_progress_at != (self._quiet_since if last is None else last))
         finished, self._finished = known - self._finished, known
         return finished
 
@@ -457,7 +481,11 @@ class RunPace(msgspec.Struct, gc=False):
             # A single one may have been a stall, but what hangs now would be in progress.
             is_usual = is_usual or is_held_back
             seconds, basis = pause if is_usual else min(pause, policy.stall_ceiling), "pause"
-        return Expectation(seconds, basis, None if ticket is None else min(ticket, policy.stall_ceiling))
+        ticket = None if ticket is None else min(ticket, policy.stall_ceiling)
+        if self._silent_before > seconds:
+            seconds, basis = max(2 * seconds - self._silent_before, AGAIN_LEAST * seconds), "started again"
+            ticket = None
+        return Expectation(seconds, basis, ticket)
 
     def _by_own_gaps(self, policy: SpinnerPolicy) -> float:
         """Return a gap that is too rare for the accepted rate, by the tail of the gaps so far.
@@ -581,7 +609,12 @@ def at_work(run: Run) -> bool:
     """
     if run.ended or run.status not in (Status.RUNNING, Status.UNKNOWN) or not run.started:
         return False
-    return not (run.records.waiting and _running(run.records) == 0)
+    return not waits(run)
+
+
+def waits(run: Run) -> bool:
+    """Whether a run waits for a person: its status says so, or its counts."""
+    return run.status is Status.WAITING or bool(run.records.waiting and _running(run.records) == 0)
 
 
 def _running(records: RecordCounts) -> int | None:

@@ -412,9 +412,9 @@ class ProjectRuns:
             self.excuse(child.snapshot.parent_id, moved_at)
 
     def excuse(self, run_id: str, time: float) -> None:
-        """Note that no silence of a run before `time` counts, if the run has not ended."""
+        """Note that no silence of a run before `time` counts, or before now if that is earlier; not of an ended run."""
         run = self.open.get(run_id)
-        if run is not None and run.excuse_until(time):
+        if run is not None and run.excuse_until(min(time, self._clock.now())):
             self._note_run(run_id)
 
     def _count(self) -> None:

@@ -10,6 +10,15 @@ from exporter.runtime.model import FailedRecord, RecordCounts, RunSnapshot
 from exporter.status import Status
 
 
+class Reached(msgspec.Struct, frozen=True, gc=False):
+    """What a run had reached before an answer showed less of it. Times are the runtime's."""
+
+    started_at: float | None
+    finished: int | None
+    updated_at: float
+    progress_at: float
+
+
 class Run(msgspec.Struct, frozen=True, gc=False):
     """A run as far as it is known. A snapshot that changes it creates a new object.
 
@@ -29,6 +38,11 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     """
     failed_records: tuple[FailedRecord, ...] = ()
     """The newest failed records, at most `limits.failed_records_per_run`."""
+    reached: Reached | None = None
+    """What it had reached before, if its snapshot shows fewer finished records or lacks what tells its progress.
+
+    An answer without a field, or of a server that lags behind, is not progress, and neither is the next complete one.
+    """
 
     @classmethod
     def first(cls, snapshot: RunSnapshot, seen_at: float) -> Self:
@@ -56,38 +70,69 @@ class Run(msgspec.Struct, frozen=True, gc=False):
             # `updatedAt` can change after the end; the first snapshot that shows the end is nearest to it.
             known = (self.ended_at if self.snapshot.status.ended else None, _end(snapshot, changed_at))
             ended_at = min(time for time in known if time is not None)
-        progress = self._fold_progress(older, newer, seen_at, swapped=swapped)
-        kept = self.seen_at if swapped else seen_at
-        if swapped and ended_at == self.ended_at and progress == self.last_progress_at:
-            return self
-        return type(self)(newer, kept, ended_at, progress, self.failed_records)
-
-    def _fold_progress(self, older: RunSnapshot, newer: RunSnapshot, seen_at: float, *, swapped: bool) -> float | None:
-        if newer.last_progress_at is not None or newer.started_at is None or _finished(newer) is None:
-            if swapped:
-                return self.last_progress_at
-            progress = _progress(newer, _not_ahead(newer.updated_at, seen_at), seen_at)
-            is_same = (newer.last_progress_at, newer.started_at) == (older.last_progress_at, older.started_at)
-            if is_same and progress is not None and self.last_progress_at is not None:
-                # A time from the future is as old as it has been known.
-                return min(progress, self.last_progress_at)
-            return progress
-        if _finished(older) == _finished(newer):
-            # Nothing finished between the two: the earlier snapshot of this count is nearer to the moment.
-            seen = seen_at if swapped else self.seen_at
-            times = (self.last_progress_at, _progress(older, _not_ahead(older.updated_at, seen), seen))
-            return max(min((time for time in times if time is not None), default=0.0), newer.started_at)
         if swapped:
-            return self.last_progress_at
-        # The counts changed and `updatedAt` did not, or went back, so only the time of the read is known.
+            progress = self._progress_with_older(older, seen_at)
+            if ended_at == self.ended_at and progress == self.last_progress_at:
+                return self
+            return type(self)(newer, self.seen_at, ended_at, progress, self.failed_records, self.reached)
+        progress = self._progress_with_newer(newer, seen_at)
+        return type(self)(newer, seen_at, ended_at, progress, self.failed_records, self._reached_before(newer))
+
+    def _progress_with_older(self, older: RunSnapshot, seen_at: float) -> float | None:
+        """Return the last progress in view of an older snapshot of the same read."""
+        newest, at = self.snapshot, self.last_progress_at
+        earlier = _progress(older, _not_ahead(older.updated_at, seen_at), seen_at)
+        is_told = newest.last_progress_at is not None
+        if is_told or at is None or earlier is None or _finished(older) != _finished(newest):
+            return at
+        # Nothing finished between the two: the earlier snapshot of this count is nearer to the moment.
+        return max(min(at, earlier), newest.started_at or 0.0)
+
+    def _progress_with_newer(self, newer: RunSnapshot, seen_at: float) -> float | None:
+        """Return the last progress in view of a newer snapshot."""
+        older, at, reached = self.snapshot, self.last_progress_at, self.reached
+        if newer.last_progress_at is not None:
+            progress = _progress(newer, newer.updated_at, seen_at)
+            is_same = (newer.last_progress_at, newer.started_at) == (older.last_progress_at, older.started_at)
+            # A time from the future is as old as it has been known.
+            return progress if at is None or progress is None or not is_same else min(progress, at)
+        after = _finished(newer)
+        if newer.started_at is None or after is None:
+            return None
+        started_at, before, at = self._last_known()
+        if at is not None and before is not None and newer.started_at == started_at:
+            if after <= before:
+                return _not_ahead(at, seen_at)
+            if reached is not None and after == reached.finished and newer.updated_at <= reached.updated_at:
+                return _not_ahead(reached.progress_at, seen_at)
+        if after == before:
+            return max(at or 0.0, _not_ahead(newer.started_at, seen_at))
+        # If `updatedAt` did not change, or went back, only the time of the read is known.
         is_later = newer.updated_at > older.updated_at
         return _progress(newer, _not_ahead(newer.updated_at, seen_at) if is_later else seen_at, seen_at)
+
+    def _reached_before(self, newer: RunSnapshot) -> Reached | None:
+        """Return what had been reached if a newer snapshot shows less; None if it does not."""
+        started_at, before, at = self._last_known()
+        after, is_same_start = _finished(newer), newer.started_at == started_at
+        tells_nothing = newer.last_progress_at is None and (newer.started_at is None or after is None)
+        if tells_nothing or (is_same_start and before is not None and after is not None and after < before):
+            if self.reached is not None or at is None:
+                return self.reached
+            return Reached(started_at, before, self.snapshot.updated_at, at)
+        return self.reached if is_same_start and after == before else None
+
+    def _last_known(self) -> tuple[float | None, int | None, float | None]:
+        """Return the last start, finished records and time of progress that were known together."""
+        if self.last_progress_at is None and self.reached is not None:
+            return self.reached.started_at, self.reached.finished, self.reached.progress_at
+        return self.snapshot.started_at, _finished(self.snapshot), self.last_progress_at
 
     def not_ahead_of(self, now: float) -> Self:
         """Return the run for a runtime whose clock was set back to `now`: no progress that was seen is yet to come."""
         if self.last_progress_at is None or self.last_progress_at <= now:
             return self
-        return type(self)(self.snapshot, min(self.seen_at, now), self.ended_at, now, self.failed_records)
+        return type(self)(self.snapshot, min(self.seen_at, now), self.ended_at, now, self.failed_records, self.reached)
 
     @property
     def changed_at(self) -> float:
@@ -140,7 +185,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         """Return the run with these failed records."""
         if records == self.failed_records:
             return self
-        return type(self)(self.snapshot, self.seen_at, self.ended_at, self.last_progress_at, records)
+        return type(self)(self.snapshot, self.seen_at, self.ended_at, self.last_progress_at, records, self.reached)
 
     def ends_like(self, earlier: Self) -> bool:
         """Whether this is the same end as that of `earlier`, with a later `updatedAt` at most."""
@@ -151,10 +196,10 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     def restarted_by(self, newer: Self) -> bool:
         """Whether `newer` is a restart of this run under the same id: its counts are lower and its start is another.
 
-        Without a start it must be newer, or a server that lags behind could make records count twice.
+        If one of the two has no start it must be newer, or a server that lags behind could make records count twice.
         """
         again = newer.snapshot.started_at != self.snapshot.started_at
-        if newer.snapshot.started_at is None:
+        if newer.snapshot.started_at is None or self.snapshot.started_at is None:
             again = newer.snapshot.updated_at > self.snapshot.updated_at
         before, after = self.records.finished, newer.records.finished
         return again and before is not None and after is not None and after < before

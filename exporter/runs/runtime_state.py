@@ -1,12 +1,16 @@
 """The worker service and the plan as they were last read, and when the worker service was last down."""
 
 from collections.abc import Callable
+from typing import Self
 
 import msgspec
 
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.run import AHEAD
 from exporter.runtime.model import Health, Meter
+
+PAGED = 300.0
+"""Seconds after which an outage has paged for certain: SpinnerRuntimeDown needs two minutes, and up to two scrapes."""
 
 
 class Outage(msgspec.Struct, frozen=True):
@@ -15,6 +19,30 @@ class Outage(msgspec.Struct, frozen=True):
     is_down: bool = False
     excused_until: float = float("-inf")
     """When the last outage ended: no run is to blame for its silence until then."""
+    began_at: float = float("-inf")
+    """When the present outage was first seen; the last one while the worker service is up."""
+    paged_until: float = float("-inf")
+    """When the last outage ended that was long enough to page."""
+
+    def silent_since(self, since: float, page: float) -> float:
+        """Return from when on silence counts that began at `since`, for a run that may be silent for `page` seconds.
+
+        After an outage a run may begin a record anew, so it gets its whole threshold again. Short outages, of which
+        SpinnerRuntimeDown says nothing, do so once: a worker service that fails every few minutes must not hide for
+        ever that nothing finishes.
+        """
+        since = max(since, self.paged_until)
+        return min(max(since, self.excused_until), since + page + PAGED)
+
+    def ended(self, now: float) -> Self:
+        """Return it after its end."""
+        has_paged = now - self.began_at >= PAGED
+        return type(self)(False, now, self.began_at, now if has_paged else self.paged_until)
+
+    def not_ahead_of(self, now: float) -> Self:
+        """Return it for a runtime whose clock was set back to `now`: it began and ended by then."""
+        times = (self.excused_until, self.began_at, self.paged_until)
+        return type(self)(self.is_down, *(min(time, now) for time in times))
 
 
 class RuntimeState:
@@ -43,10 +71,13 @@ class RuntimeState:
         now, beat = self._clock.at(read_at), health.last_heartbeat_at
         is_silent = beat is None or now - beat > heartbeat_timeout
         is_down = not health.runtime_up or (health.beats and is_silent)
-        has_ended = self.outage.is_down and not is_down
-        self.outage = Outage(is_down, now if has_ended else self.outage.excused_until)
+        was_down = self.outage.is_down
+        if was_down and not is_down:
+            self.outage = self.outage.ended(now)
+        elif is_down and not was_down:
+            self.outage = msgspec.structs.replace(self.outage, is_down=True, began_at=now)
         self.health = health, read_at
-        return has_ended
+        return was_down and not is_down
 
     @property
     def has_heartbeats(self) -> bool:
@@ -64,8 +95,7 @@ class RuntimeState:
 
     def not_ahead_of(self, now: float) -> None:
         """Note that the runtime's clock was set back to `now`: the last outage has ended by then."""
-        if self.outage.excused_until > now:
-            self.outage = msgspec.structs.replace(self.outage, excused_until=now)
+        self.outage = self.outage.not_ahead_of(now)
 
     def keep_meters(self, meters: tuple[Meter, ...], read_at: float | None = None) -> None:
         """Store the meters of the plan, requested at our monotonic time `read_at`, by default now."""

@@ -249,7 +249,7 @@ class Store:
     def excuse(self, project_id: str, run_id: str, time: float) -> None:
         """Note that a run is not silent until `time`, since a run of another project that it started made progress."""
         if project_id in self._projects:
-            self._projects[project_id].excuse(run_id, min(time, self.clock.now()))
+            self._projects[project_id].excuse(run_id, time)
 
     def drop_run(self, project_id: str, run_id: str) -> None:
         """Drop a run that the runtime no longer has; it does not count as finished."""

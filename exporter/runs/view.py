@@ -15,7 +15,7 @@ from exporter.runs.pace import Expectation, RunPace, SpinnerPace, at_work
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
 from exporter.runs.run import Run
-from exporter.runs.runtime_state import RuntimeState
+from exporter.runs.runtime_state import Outage, RuntimeState
 from exporter.runs.spinner import TrackedRun
 from exporter.runs.watch import Key, Watch
 from exporter.runtime.model import Health, Meter
@@ -31,8 +31,8 @@ class ShownRun(msgspec.Struct, frozen=True):
     earlier: SpinnerPace
     expectation: Expectation | None
     """Which silence counts as a stall, and why; None while the run need not show progress."""
-    excused_until: float
-    """The runtime's time until which no silence counts, because the worker service was down."""
+    outage: Outage
+    """The worker service's last outage, for which no run is to blame."""
     activity: Activity | None = None
     """What its records in flight have shown during its silence; the expectation takes it into account."""
     in_flight: ListedRecords | None = None
@@ -56,7 +56,8 @@ class ShownRun(msgspec.Struct, frozen=True):
 
     def silent_since(self) -> float:
         """Return the runtime's time since which its silence counts; of a run with an expectation."""
-        return max(self.pace.quiet_since() or 0.0, self.excused_until)
+        page = 0.0 if self.expectation is None else self.expectation.page
+        return self.outage.silent_since(self.pace.quiet_since() or 0.0, page)
 
     def _excused(self) -> float:
         """Return for how long no silence counted since the last progress."""
@@ -217,7 +218,7 @@ class StoreView:
             pace,
             earlier,
             expectation,
-            self._runtime.outage.excused_until,
+            self._runtime.outage,
             tracked.activity,
             project.listed["in flight"].get(run.id),
             project.listed["waiting"].get(run.id),

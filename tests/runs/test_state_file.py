@@ -158,7 +158,7 @@ def test_failed_records_the_last_outage_and_tombstones_survive_a_restart(tmp_pat
     file, held = restarted(opened(tmp_path), held, clock)
     read_project(held, "p1", [(snapshot("open", records=counts(3)), NOON)], as_of=clock(), horizon=HORIZON)
     shown = {each.run.id: each for each in held.view.runs()}
-    assert shown["open"].excused_until == clock(), "the outage is excused after a restart too"
+    assert shown["open"].outage.excused_until == clock(), "the outage is excused after a restart too"
     assert [record.id for record in shown["done"].run.failed_records] == ["rec-1"]
     assert held.runs_missing_failed_records("p1") == []
     (spinner,) = held.view.spinners()
