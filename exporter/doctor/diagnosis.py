@@ -411,6 +411,8 @@ class _Examination:
             finding += f", of which items selects {len(page.items)}"
         if skipped:
             finding += f"; {len(skipped)} would be skipped: {skipped[0]}; {len(page.items) - len(skipped)} are left"
+        for field, count in explanation.ignored.most_common():
+            finding += f"; {field} of {count} cannot be right and would be ignored"
         ok = len(skipped) < max(len(page.items), 1)
         if resource == "health" and ok:
             ok, finding = self._health(sample, items)

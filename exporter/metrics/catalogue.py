@@ -594,8 +594,8 @@ EXPORTER_FAMILIES: tuple[ExporterFamily, ...] = (
     ExporterFamily(
         "spinner_exporter_invalid_items_total",
         "counter",
-        "Total number of items in these lists that were invalid and therefore skipped, by kind; and of times that "
-        "cannot be right and count as missing, once for each item and field, also of health.",
+        "Total number of items in these lists that were invalid and therefore skipped, by kind; and of values "
+        "that cannot be right and count as missing, once for each item and field, also of health.",
         ("kind",),
     ),
     ExporterFamily(

@@ -128,7 +128,7 @@ class RuntimeMetrics:
         self._at("items_total", kind).inc(count)
 
     def invalid_item(self, kind: str) -> None:
-        """Count an item that was skipped because it is invalid, or one time of it that cannot be right."""
+        """Count an item that was skipped because it is invalid, or one value of it that cannot be right."""
         self._at("invalid_items_total", kind).inc()
 
     def unmapped_status(self, label: str) -> bool:

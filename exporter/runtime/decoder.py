@@ -3,7 +3,8 @@
 Items in the contract's layout are decoded straight into its types (`wire`). All others go through the mapping of their
 API description first (`layout`, `mapping`).
 
-An invalid item is skipped; it never costs the others of its page. A page without a valid item among its items is an
+An invalid item is skipped; it never costs the others of its page. A value that cannot be right, and that an item can do
+without, is unknown and costs no item. A page without a valid item among its items is an
 error, since it must not look like an empty one. Text that becomes a label is cleaned here (`labels`).
 """
 
@@ -11,6 +12,7 @@ import dataclasses
 import functools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,7 +25,7 @@ from exporter.errors import unforeseen
 from exporter.runtime.almost_json import document
 from exporter.runtime.codes import OTHER, hidden_address, is_address
 from exporter.runtime.labels import MAX_LABELS, CodeCache, LabelCache
-from exporter.runtime.layout import OPEN, Layout, RawPage, flat
+from exporter.runtime.layout import OPEN, Item, Layout, RawPage, flat
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.model import (
     FailedRecord,
@@ -84,8 +86,8 @@ class DecodeObserver(Protocol):
     def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None:
         """An item was skipped; `reason` names the field. `bug` is an error that no code expects."""
 
-    def implausible_time(self, kind: str, field: str) -> None:
-        """A time cannot be right and counts as missing: of each item and field once."""
+    def ignored_value(self, kind: str, field: str) -> None:
+        """A value cannot be right and counts as missing, such as a time in the year 1: of each item and field once."""
 
     def unmapped_status(self, label: str) -> None:
         """No mapping has this status label."""
@@ -130,6 +132,8 @@ class DecodeReport:
     """Each item's fields that have a value, by their names in the contract, dotted where nested."""
     skipped: list[str]
     """Why items would be skipped."""
+    ignored: Counter[str]
+    """By field, in how many items its value cannot be right and would be ignored."""
     page: RawPage
     """The undecoded items, and what the response says about further pages."""
 
@@ -182,16 +186,17 @@ class Decoder:
         layout = self._layouts[resource]
         found: list[dict[str, Any]] = []
         skipped: list[str] = []
+        ignored = Counter[str]()
         page = self._raw_page(resource, body)
         for item in page.items:
             try:
-                found.append(flat(layout.mapping(item, self._wall()) if layout.mapping else item, FIELDS[resource]))
-                layout.item(item, self._wall())
+                found.append(flat(layout.mapping(item, self._wall(), []) if layout.mapping else item, FIELDS[resource]))
+                ignored.update(layout.item(item, self._wall()).ignored)
             except MALFORMED as error:
                 skipped.append(str(error))
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the other items
                 skipped.append(unforeseen(error))
-        return DecodeReport(found, skipped, page)
+        return DecodeReport(found, skipped, ignored, page)
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
         """Decode a page of the list of projects."""
@@ -206,7 +211,7 @@ class Decoder:
         """Decode one run."""
         known = known or RunDefaults()
         bounds = Bounds(known.now, self._wall())
-        return self._run(known, self._layouts["job"].decode(body, bounds.as_of), bounds)
+        return self._run(known, self._noted("job", self._layouts["job"].decode(body, bounds.as_of)), bounds)
 
     def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
         """Decode a page of a run's failed records."""
@@ -260,7 +265,7 @@ class Decoder:
         none of the fields tells nothing, so it is invalid: it can be that of an error.
         """
         bounds = Bounds(now, self._wall())
-        health: WireHealth = self._layouts["health"].decode(body, bounds.as_of)
+        health: WireHealth = self._noted("health", self._layouts["health"].decode(body, bounds.as_of))
         runtime = health.runtime or WireRuntimeHealth()
         if health.status is None and runtime == WireRuntimeHealth():
             raise ValueError("there is neither status nor runtime")
@@ -284,7 +289,7 @@ class Decoder:
         try:
             item = layout.single(body)
             told = layout.mapping.without_labels(item) if layout.mapping else flat(item, FIELDS["health"])
-            status = layout.item(item, self._wall()).status
+            status = layout.item(item, self._wall()).value.status
         except MALFORMED:
             return False
         return any(field != "status" for field in told) or ("status" in told and status in HEALTH_STATUSES)
@@ -319,7 +324,7 @@ class Decoder:
             page = layout.page(body)
 
             def decode(raw: Any, bounds: Bounds) -> T:
-                return convert(layout.item(raw, bounds.as_of), bounds)
+                return convert(self._noted(layout.item_type.name, layout.item(raw, bounds.as_of)), bounds)
 
         kind, raws, as_of = layout.item_type.name, page.items, page.as_of
         now = self._wall()
@@ -490,10 +495,17 @@ class Decoder:
             return None
         return at
 
+    def _noted(self, kind: str, item: Item) -> Any:
+        """Return an item without what cannot be right, which is noted."""
+        wire = item.value
+        for field in item.ignored:
+            self._note_implausible(kind, getattr(wire, "project_id", None) or "", getattr(wire, "id", ""), field)
+        return wire
+
     def _note_implausible(self, kind: str, *item_and_field: str) -> None:
-        """Note that a time cannot be right, which therefore counts as missing."""
+        """Note that a value cannot be right, which therefore counts as missing."""
         if self._implausible.is_first(kind, *item_and_field):
-            self._observer.implausible_time(kind, item_and_field[-1])
+            self._observer.ignored_value(kind, item_and_field[-1])
 
     def _record(self, wire: WireRecord, bounds: Bounds) -> RecordSnapshot:
         status = Status.UNKNOWN

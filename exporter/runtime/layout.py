@@ -10,7 +10,7 @@ import msgspec
 from exporter.config.api_description import Resource
 from exporter.runtime.almost_json import TypedDecoder, document
 from exporter.runtime.mapping import ItemMapping, MisfitError, compiled, search, sources
-from exporter.runtime.repairs import repaired, repaired_time
+from exporter.runtime.repairs import repaired, repaired_time, without_unusable
 from exporter.runtime.wire import (
     MappedJob,
     MappedProject,
@@ -190,25 +190,22 @@ class Layout:
         if isinstance(tree, dict) and tree.get(last, self) is None:
             raise NullListError(f"null instead of a list at {self.resource.items}")
 
-    def item(self, raw: Any, now: float) -> Any:
+    def item(self, raw: Any, now: float) -> "Item":
         """Convert one raw item of a response of the time `now` to its type."""
         if isinstance(raw, msgspec.Raw):
             return self._contract_item(bytes(raw))
         if self.mapping:
-            return msgspec.convert(self.mapping(raw, now), self.item_type.mapped)
-        return msgspec.convert(repaired(raw), self.item_type.contract)
+            ignored = list[str]()
+            return _converted(self.mapping(raw, now, ignored), self.item_type.mapped, ignored)
+        return _converted(repaired(raw), self.item_type.contract)
 
-    def _contract_item(self, body: bytes) -> Any:
+    def _contract_item(self, body: bytes) -> "Item":
         try:
-            return self._one.decode(body)
+            return Item(self._one.decode(body))
         except msgspec.ValidationError:
-            item = document(body)
-            after = repaired(item)
-            if after is item:
-                raise
-            return msgspec.convert(after, self.item_type.contract)
+            return _converted(repaired(document(body)), self.item_type.contract)
 
-    def decode(self, body: bytes, now: float) -> Any:
+    def decode(self, body: bytes, now: float) -> "Item":
         """Decode a body that is one item, of a response of the time `now`."""
         if not self.mapping and self._item is None and self._gone is None and self._error is None:
             return self._contract_item(body)
@@ -224,6 +221,24 @@ class Layout:
         if item is None:
             raise ValueError(f"nothing at {self.resource.item}")
         return item
+
+
+class Item(NamedTuple):
+    """An item in its type."""
+
+    value: Any
+    ignored: Sequence[str] = ()
+    """The fields whose values cannot be right and are unknown, dotted where nested."""
+
+
+def _converted(tree: Any, to: type, ignored: Sequence[str] = ()) -> Item:
+    try:
+        return Item(msgspec.convert(tree, to), ignored)
+    except msgspec.ValidationError:
+        usable, more = without_unusable(tree, to)
+        if not more:
+            raise
+        return Item(msgspec.convert(usable, to), [*ignored, *more])
 
 
 def flat(item: Any, fields: Iterable[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jmespath.parser import ParsedResult
 from exporter.config.api_description import UNKNOWN_TOTAL, FieldSource, Resource, TimeFormat
 from exporter.config.patterns import value_pattern
 from exporter.errors import ConfigError
-from exporter.runtime.repairs import repaired_field
+from exporter.runtime.repairs import DISPENSABLE, repaired_field
 from exporter.runtime.times import NONE, NOT_NEEDED, means_none, without_leap_second
 
 _RUN = frozenset(
@@ -81,14 +81,21 @@ class ItemMapping:
     def __bool__(self) -> bool:
         return bool(self._fields)
 
-    def __call__(self, item: Any, now: float = math.inf) -> dict[str, Any]:
+    def __call__(self, item: Any, now: float = math.inf, ignored: list[str] | None = None) -> dict[str, Any]:
         """Return an item in the contract's format. Raises `ValueError` that names an invalid field.
 
-        `now` is the time of the response: of a local time that comes twice, the last one that has passed is meant.
+        `now` is the time of the response: of a local time that comes twice, the last one that has passed is meant. An
+        invalid field that is `DISPENSABLE` has no value, and is appended to `ignored`.
         """
         values: dict[str, Any] = {}
         for field in self._fields:
-            value = field.find(item, values)
+            try:
+                value = field.find(item, values)
+            except ValueError:
+                if field.name not in DISPENSABLE or ignored is None:
+                    raise
+                ignored.append(field.name)
+                continue
             if isinstance(value, _Repeated):
                 value = self._understood(value, field.name, values, now)
             if value is not None:

@@ -4,7 +4,7 @@ Only an item that does not have the contract's types is looked at.
 """
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -27,7 +27,7 @@ def repaired_field(name: str, value: Any) -> Any:
     """Return the value of one field of the contract in its type; the same object if it stays as it is."""
     if is_time(name):
         time = repaired_time(value)
-        return NONE if name in NOT_NEEDED and not _is_valid(time) else time
+        return NONE if name in NOT_NEEDED and not _is_usable(time, Time | None) else time
     if isinstance(value, dict | list):
         return repaired(value)
     if name in _COUNTS:
@@ -53,7 +53,61 @@ _COUNTS = frozenset(
         "index",
     }
 )
-_IDS = frozenset({"id", "projectId", "spinnerId", "parentJobId", "parentRecordId"})
+_IDS = frozenset({"id", "projectId", "spinnerId", "parentJobId", "parentRecordId", "errorCode"})
+
+
+DISPENSABLE: frozenset[str] = frozenset(
+    {
+        "records", "records.total", "records.pending", "records.running", "records.waiting", "records.completed",
+        "records.failed", "failures", "trigger", "parentJobId", "failedStep", "errorCode", "attempts", "step",
+        "step.index", "runtime.workers",
+    }
+)  # fmt: skip
+"""Fields without which an item is of use: a value there that cannot be right is unknown, and costs no item.
+
+None is a time: a format that the API description has wrong must not go unnoticed.
+"""
+
+
+def without_unusable(item: Any, of: Any, within: str = "") -> tuple[Any, list[str]]:
+    """Return an item without those values of `DISPENSABLE` fields that cannot be right, and the names of the fields.
+
+    `of` is the item's type, and `within` the name of the field whose value the item is.
+    """
+    if not isinstance(item, dict):
+        return item, []
+    kept, ignored = dict(item), list[str]()
+    for field in msgspec.structs.fields(of):
+        name, key = within + field.encode_name, field.encode_name
+        if key not in item or _is_usable(item[key], field.type):
+            continue
+        part = _part_of(field.type)
+        if part is not None and isinstance(item[key], dict):
+            kept[key], of_part = without_unusable(item[key], part, f"{name}.")
+            ignored += of_part
+        elif name in DISPENSABLE:
+            ignored.append(name)
+            if part is not None and isinstance(item[key], list):
+                kept[key] = [each for each in item[key] if _is_usable(each, part)]
+            if not _is_usable(kept[key], field.type):
+                del kept[key]
+    return kept, ignored
+
+
+def _part_of(type_: Any) -> Any:
+    """Return the type of an object within another one, or of those in its list; None for any other type."""
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        return type_
+    return next((part for each in get_args(type_) if (part := _part_of(each)) is not None), None)
+
+
+def _is_usable(value: Any, type_: Any) -> bool:
+    """Whether a value can be converted to a type as it is."""
+    try:
+        msgspec.convert(value, type_)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def repaired_time(value: Any) -> Any:
@@ -61,15 +115,6 @@ def repaired_time(value: Any) -> Any:
     if value is not None and means_none(value):
         return NONE
     return without_leap_second(value) if isinstance(value, str) and ":60" in value else value
-
-
-def _is_valid(time: Any) -> bool:
-    """Whether a time can be decoded as it is."""
-    try:
-        msgspec.convert(time, Time | None)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def _whole(value: Any) -> Any:

@@ -261,10 +261,10 @@ class _DecodeObserver:
         if self._is_first(kind, reason):
             log.warning("skipping invalid item", kind=kind, reason=reason, **({"exc_info": bug} if bug else {}))
 
-    def implausible_time(self, kind: str, field: str) -> None:
+    def ignored_value(self, kind: str, field: str) -> None:
         self._metrics.invalid_item(kind)
-        if self._is_first(kind, f"{field}: not a time that can be right"):
-            log.warning("ignoring a time that cannot be right", kind=kind, field=field)
+        if self._is_first(kind, f"{field}: not a value that can be right"):
+            log.warning("ignoring a value that cannot be right", kind=kind, field=field)
 
     def unmapped_status(self, label: str) -> None:
         if self._metrics.unmapped_status(label):

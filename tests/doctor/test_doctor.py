@@ -151,6 +151,16 @@ async def test_a_missing_required_field_fails(tmp_path: Path) -> None:
     assert next(each.effect for each in found.fields if (each.resource, each.field) == ("jobs", "id")) == "required"
 
 
+async def test_counts_that_would_be_ignored_are_named(tmp_path: Path) -> None:
+    described = EXAMPLE["runtime"]["resources"]["jobs"]["fields"]
+    found = await odd_diagnosis(
+        tmp_path, OddRuntime(), jobs={"fields": {**described, "records.completed": "'45/120'"}}, counts="job"
+    )
+    jobs = check(found, "jobs")
+    assert jobs.ok
+    assert "; records.completed of 2 cannot be right and would be ignored" in jobs.finding
+
+
 async def test_unknown_labels_are_listed_with_a_proposed_status(tmp_path: Path) -> None:
     odd = OddRuntime()
     odd.executions[0]["state"] = "Completed-ish"

@@ -70,7 +70,7 @@ class Mode:
     """Whether the response never ends, so that the request times out."""
 
 
-NO_TIME = "ignoring a time that cannot be right"
+IGNORED = "ignoring a value that cannot be right"
 
 
 # -- connections -------------------------------------------------------------------------------------------
@@ -340,18 +340,18 @@ MODES = (
     Mode("a time without a zone", item(updatedAt="2026-01-05T12:00:00"), Affects.ITEM),
     Mode("a time as a number", item(updatedAt=1767600000), Affects.ITEM),
     Mode("a text that is not a time", item(startedAt="soon"), Affects.ITEM),
-    Mode("a time in year 1", item(startedAt="0001-01-01T00:00:00Z"), Affects.NOTHING, logged=NO_TIME),
-    Mode("a time in year 9999", item(startedAt="9999-12-31T23:59:59Z"), Affects.NOTHING, logged=NO_TIME),
-    Mode("a time before year 1 in UTC", item(startedAt="0001-01-01T00:00:00+23:59"), Affects.NOTHING, logged=NO_TIME),
-    Mode("a due time that is text", item(dueAt="soon"), Affects.NOTHING, logged=NO_TIME),
-    Mode("a negative count", counts(completed=-1), Affects.ITEM),
-    Mode("a count of 2^63", counts(completed=2**63), Affects.ITEM),
-    Mode("half a record", counts(completed=0.5), Affects.ITEM),
-    Mode("a count that is text", counts(failed="three"), Affects.ITEM),
+    Mode("a time in year 1", item(startedAt="0001-01-01T00:00:00Z"), Affects.NOTHING, logged=IGNORED),
+    Mode("a time in year 9999", item(startedAt="9999-12-31T23:59:59Z"), Affects.NOTHING, logged=IGNORED),
+    Mode("a time before year 1 in UTC", item(startedAt="0001-01-01T00:00:00+23:59"), Affects.NOTHING, logged=IGNORED),
+    Mode("a due time that is text", item(dueAt="soon"), Affects.NOTHING, logged=IGNORED),
+    Mode("a negative count", counts(completed=-1), Affects.NOTHING, logged=IGNORED),
+    Mode("a count of 2^63", counts(completed=2**63), Affects.NOTHING, logged=IGNORED),
+    Mode("half a record", counts(completed=0.5), Affects.NOTHING, logged=IGNORED),
+    Mode("a count that is text", counts(failed="three"), Affects.NOTHING, logged=IGNORED),
     Mode("more completed records than there are", counts(completed=11), Affects.NOTHING),
-    Mode("NaN", raw("records", b'{"completed": NaN}'), Affects.ITEM),
+    Mode("NaN", raw("records", b'{"completed": NaN}'), Affects.NOTHING, logged=IGNORED),
     Mode("NaN in an unused field", raw("owner", b"NaN"), Affects.NOTHING),
-    Mode("1e400", raw("records", b'{"completed": 1e400}'), Affects.ITEM),
+    Mode("1e400", raw("records", b'{"completed": 1e400}'), Affects.NOTHING, logged=IGNORED),
     Mode("1e400 in an unused field", raw("owner", b"1e400"), Affects.NOTHING),
     Mode("invalid UTF-8", raw("spinnerName", b'"\xff\xfe"'), Affects.ITEM),
     Mode("a lone surrogate", raw("spinnerName", b'"a\\ud800b"'), Affects.NOTHING),
@@ -359,8 +359,8 @@ MODES = (
     Mode("a name of a megabyte", item(spinnerName="n" * 1_000_000), Affects.NOTHING),
     Mode("a name that would end its line", item(spinnerName='"} 1\nspinner_api_up 7\\'), Affects.NOTHING),
     Mode("a name of control characters only", item(spinnerName="\x00\x01"), Affects.NOTHING),
-    Mode("records that are a list", item(records=[1, 2]), Affects.ITEM),
-    Mode("failures that are a number", item(failures=3), Affects.ITEM),
+    Mode("records that are a list", item(records=[1, 2]), Affects.NOTHING, logged=IGNORED),
+    Mode("failures that are a number", item(failures=3), Affects.NOTHING, logged=IGNORED),
     Mode("an item that is null", lambda exchange: exchange.send(with_null(exchange)), Affects.ITEM),
 )
 

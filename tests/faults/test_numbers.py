@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from exporter.config import RuntimeConfig
-from tests.builders import runtime_config
+from exporter.config.values import Duration
+from tests.builders import NOON, runtime_config
 from tests.faults.bench import bench, described
 from tests.faults.server import Exchange
 from tests.metrics.test_exposition import Samples, value
+from tests.scripted import rfc3339
 
 WAYS: dict[str, Callable[[int], Any]] = {"floats": float, "texts": str}
 """As JavaScript and Lua write all numbers (msgspec/msgspec#613), and protobuf those of 64 bits (grpc-gateway#438)."""
@@ -65,18 +67,102 @@ async def test_a_whole_number_is_read_however_it_is_written(runtime: Callable[[s
     assert made.problems == []
 
 
-@pytest.mark.parametrize("odd", ["1e2", "1_0", "٣", " 5", "0x10", "", "-1", "5.5", 5.5, -1.0, True, [5], 1e300])
+ODD = ["1e2", "1_0", "٣", " 5", "0x10", "", "-1", "5.5", 5.5, -1, -1.0, True, [5], 1e300, 2**63]
+"""What is no count."""
+
+
+@pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("runtime", [runtime_config, MAPPED], ids=["contract", "described"])
-async def test_what_is_no_whole_number_makes_its_run_invalid(
+async def test_what_is_no_count_is_unknown_and_its_run_stays(
     runtime: Callable[[str], RuntimeConfig], odd: object
 ) -> None:
     async with bench(runtime=runtime) as made:
-        made.runtime.put(records={"total": 10, "completed": odd})
         made.runtime.put("other")
+        for done in (5, 6):
+            # As an API has it that computes what is pending from the other counts.
+            made.runtime.put(records={"total": 10, "completed": done, "pending": odd, "failed": 0})
+            found = await made.next()
+            assert value(found, "spinner_run_records", run_id="run-1", state="completed") == done
+            assert value(found, "spinner_run_records", run_id="run-1", state="pending") is None
+            assert value(found, "spinner_run_progress_ratio", run_id="run-1") == done / 10
+            assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 1, "of each run and field once"
+        made.runtime.put("other", records={"completed": odd, "waiting": odd})
         found = await made.next()
-    assert value(found, "spinner_run_status", run_id="run-1") is None
     assert value(found, "spinner_run_status", run_id="other") == 1
-    assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 2, "in two lists"
+    assert value(found, "spinner_run_records", run_id="other", state="completed") is None
+    assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 3
+    assert len(made.problems) == 3, "each field is a line in the log"
+
+
+@pytest.mark.parametrize("runtime", [runtime_config, MAPPED], ids=["contract", "described"])
+async def test_a_run_with_a_count_that_is_none_is_read_to_its_end(runtime: Callable[[str], RuntimeConfig]) -> None:
+    async with bench(runtime=runtime, sync={"overlap": Duration(0), "sweep_interval": Duration(0)}) as made:
+        made.runtime.put(records={"total": 10, "completed": 5, "pending": 5})
+        await made.next()
+        made.runtime.put(records={"total": 10, "completed": 11, "pending": -1})
+        await made.next()
+        made.runtime.put(records={"total": 10, "completed": 12, "pending": -2}, status="completed", endedAt=NOON)
+        found = await made.next()
+    assert value(found, "spinner_run_status", run_id="run-1", status="completed") == 1
+    assert value(found, "spinner_run_records", run_id="run-1", state="completed") == 12
+
+
+GROUP = {"step": "send", "errorCode": "E1", "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("failures", "groups"),
+    [
+        ([GROUP, {"step": "call", "count": -1}, None, {"step": 7, "count": 1}], 1),
+        ([GROUP, {"step": "call", "errorCode": 502, "count": 1}], 2),
+        ([None], 0),
+        (3, 0),
+        ("none", 0),
+    ],
+)
+@pytest.mark.parametrize("runtime", [runtime_config, MAPPED], ids=["contract", "described"])
+async def test_a_group_of_failures_that_is_none_costs_neither_its_run_nor_the_other_groups(
+    runtime: Callable[[str], RuntimeConfig], failures: object, groups: int
+) -> None:
+    async with bench(runtime=runtime) as made:
+        made.runtime.put(records={"total": 10, "completed": 5, "failed": 4}, failures=failures)
+        found = await made.next()
+    assert value(found, "spinner_run_records", run_id="run-1", state="completed") == 5
+    shown = [labels for name, labels in found if name == "spinner_run_failures"]
+    assert len(shown) == groups
+    if groups == 2:
+        assert value(found, "spinner_run_failures", run_id="run-1", step="call", error_code="502") == 1
+
+
+@pytest.mark.parametrize("field", ["trigger", "parentJobId"])
+async def test_a_fact_of_a_run_that_is_no_text_is_unknown(field: str) -> None:
+    async with bench() as made:
+        made.runtime.put()
+        made.runtime.jobs["run-1"][field] = ["x"]
+        found = await made.next()
+    assert value(found, "spinner_run_status", run_id="run-1") == 1
+    assert value(found, "spinner_run_info", run_id="run-1", trigger="schedule" if field != "trigger" else "") == 1
+
+
+@pytest.mark.parametrize("workers", ["four", -1, [4], True])
+async def test_a_number_of_workers_that_is_no_number_costs_no_health(workers: object) -> None:
+    async with bench() as made:
+        runtime = {"status": "up", "lastHeartbeatAt": rfc3339(NOON), "workers": workers}
+        made.runtime.health = {"status": "ok", "runtime": runtime}
+        found = await made.next()
+    assert (value(found, "spinner_api_up"), value(found, "spinner_runtime_up")) == (1, 1)
+    assert value(found, "spinner_runtime_workers") is None
+    assert value(found, "spinner_exporter_invalid_items_total", kind="health") == 1
+
+
+async def test_an_expression_that_does_not_fit_a_count_costs_the_count_alone() -> None:
+    fields = {**FIELDS, **COUNTS, "updatedAt": "updatedAt", "records.running": "length(active)"}
+    async with bench(runtime=described(jobs={"fields": fields})) as made:
+        made.runtime.put(records={"total": 10, "completed": 5})
+        found = await made.next()
+    assert value(found, "spinner_run_records", run_id="run-1", state="completed") == 5
+    assert value(found, "spinner_run_records", run_id="run-1", state="running") is None
+    assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 1
 
 
 ID = 9_007_199_254_740_993

@@ -46,7 +46,7 @@ class Observer:
     def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None:
         self.invalid.append((kind, reason))
 
-    def implausible_time(self, kind: str, field: str) -> None:
+    def ignored_value(self, kind: str, field: str) -> None:
         self.implausible.append((kind, field))
 
     def unmapped_status(self, label: str) -> None:
@@ -111,10 +111,7 @@ def test_null_fields_are_absent_and_unknown_fields_are_ignored() -> None:
         {"updatedAt": "2026-01-05T09:00:00"},
         {"updatedAt": 1767603600},
         {"createdAt": "yesterday"},
-        {"records": {"completed": -1}},
-        {"records": {"completed": 2**63}},
-        {"records": {"total": 1.5}},
-        {"failures": [{"step": "a"}]},
+        {"startedAt": "soon", "records": {"completed": -1}},
         {"spinnerName": ["a"]},
     ],
 )
@@ -124,6 +121,17 @@ def test_an_invalid_item_is_skipped_and_the_others_are_decoded(damage: dict[str,
     listing = decoder(observer).jobs(page(*jobs, JOB | damage))
     assert len(listing.items) == 499
     assert [kind for kind, _ in observer.invalid] == ["job"]
+
+
+def test_of_a_record_that_is_worked_on_what_is_no_number_is_unknown() -> None:
+    observer = Observer()
+    step = {"index": -1, "name": "call", "startedAt": JOB["createdAt"]}
+    record = {"id": "r", "status": "running", "attempts": "many", "step": step}
+    (found,) = decoder(observer).open_records(page(record), Status.RUNNING).items
+    assert found is not None
+    assert (found.step, found.step_number, found.attempts) == ("call", None, None)
+    assert found.step_started_at is not None
+    assert observer.implausible == [("record", "attempts"), ("record", "step.index")]
 
 
 @pytest.mark.parametrize("read", LISTS)
