@@ -117,8 +117,8 @@ EARLIER_RUNS = 9
 UNNOTED = 600.0
 """Seconds for which a run was at work of which an earlier version noted its gaps only."""
 
-WHOLE_RUN = 200.0
-"""Seconds that a whole run counts as observed at least with the default floor, of which it is a third."""
+WHOLE_RUN = 1 / 3
+"""The share of the floor for which a whole run counts as observed at least, however short it was."""
 
 AGAIN_LEAST = 0.1
 """The share of the threshold that a run gets at least when it is started again without progress, however often."""
@@ -218,17 +218,12 @@ class SpinnerPace(msgspec.Struct):
         """Return the longest gap, in seconds, that runs have at least twice; None before one has ended."""
         return self._usual[1] if self._usual else None
 
-    @property
-    def observed(self) -> float:
-        """Return `observed_with` for the default floor."""
-        return self.observed_with(3 * WHOLE_RUN)
-
     def observed_with(self, floor: float) -> float:
         """Return the seconds for which the earlier runs were at work: each at least a third of the floor.
 
         That is what did not happen in a whole run, however short it was. `UNNOTED` where it is unknown.
         """
-        return sum(max(each, floor / 3) for each in self._observed) + UNNOTED * (
+        return sum(max(each, WHOLE_RUN * floor) for each in self._observed) + UNNOTED * (
             len(self._first_gaps) - len(self._observed)
         )
 

@@ -45,6 +45,7 @@ from exporter.status import Status
 from tests.builders import NOON, Clock, config_with, counts, read_project, snapshot, store
 
 MINUTE, HOUR = 60.0, 3600.0
+FLOOR = StallsConfig().floor
 
 
 class Watch:
@@ -759,7 +760,7 @@ def test_a_run_that_is_dropped_after_its_end_teaches_once() -> None:
     watch.store.drop_run("p1", "run-1")
     watch.begin()
     watch.see(run_id="run-2", finished=1)
-    assert watch.shown().earlier.observed == 20 * 12 * MINUTE
+    assert watch.shown().earlier.observed_with(FLOOR) == 20 * 12 * MINUTE
 
 
 def test_a_pause_of_hours_that_earlier_runs_had_at_this_time_of_day_is_normal() -> None:
@@ -995,15 +996,16 @@ def test_a_spinner_learns_from_its_last_nine_runs() -> None:
 
 def test_runs_of_which_an_earlier_version_noted_only_the_gaps_count_as_observed_for_the_floor() -> None:
     pace = SpinnerPace(_first_gaps=[1.0, 1.0], _recurring_gaps=[1.0, 1.0], _usual=(1.0, 1.0))
-    assert pace.observed == 1200
+    assert pace.observed_with(FLOOR) == 1200
     pace.learn([RunPace(first_gap=1.0, _spent=250.0)])
-    assert pace.observed == 1450
+    assert pace.observed_with(FLOOR) == 1450
 
 
 def test_a_whole_run_counts_as_observed_however_short_it_was() -> None:
     pace = SpinnerPace()
-    pace.learn([RunPace(first_gap=1.0, _spent=WHOLE_RUN - 1), RunPace(first_gap=1.0, _spent=WHOLE_RUN + 1)])
-    assert pace.observed == 2 * WHOLE_RUN + 1
+    least = WHOLE_RUN * FLOOR
+    pace.learn([RunPace(first_gap=1.0, _spent=least - 1), RunPace(first_gap=1.0, _spent=least + 1)])
+    assert pace.observed_with(FLOOR) == 2 * least + 1
 
 
 def test_a_young_run_of_a_spinner_whose_runs_take_seconds_has_the_floor_after_three_runs() -> None:
