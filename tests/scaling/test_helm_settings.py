@@ -378,6 +378,38 @@ def test_what_the_service_monitor_scrapes_cannot_be_added_twice(key: str) -> Non
     assert key in ended.stderr
 
 
+# -- values that are null ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("webConfig.secretName=web",), ("persistence.enabled=true",)])
+def test_what_is_empty_by_default_and_times_can_be_null(more: tuple[str, ...]) -> None:
+    """Helm removes such a key, and a template that reads a key below it fails with words of its own."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    del values["config"], values["image"]
+    probed = () if "persistence.enabled=true" in more else ("scrapeConfig.enabled=true",)
+    everything = (URL, "serviceMonitor.enabled=true", "prometheusRule.enabled=true", "dashboards.enabled=true", *probed)
+    ended = template(*everything, *more, values=with_nulls(values))
+    assert ended.returncode == 0, ended.stderr
+
+
+def with_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """Return null for each value that is empty or a duration."""
+    nulls: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            nulls[name] = with_nulls(value)
+        elif value in ({}, [], "") or name in ("interval", "scrapeTimeout"):
+            nulls[name] = None
+    return nulls
+
+
+def test_the_notes_say_that_there_is_no_token_only_if_there_is_none(tmp_path: Path) -> None:
+    word = "No Secret is set (token.secretName)"
+    own = "config.runtime.token_file=/vault/token"
+    for number, (settings, expected) in enumerate((((), True), (("token.secretName=x",), False), ((own,), False))):
+        assert (word in notes(tmp_path / str(number), *settings)) == expected
+
+
 # -- times ------------------------------------------------------------------------------------------------------
 
 

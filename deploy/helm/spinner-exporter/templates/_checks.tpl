@@ -26,8 +26,8 @@
 
 {{- /* The Prometheus operator ignores an object with such a timeout, so that nothing would be scraped. */ -}}
 {{- define "spinner-exporter.checks.timeout" -}}
-{{- $timeout := include "spinner-exporter.milliseconds" .own.scrapeTimeout | int64 }}
-{{- if and .own.enabled (gt $timeout (include "spinner-exporter.milliseconds" .own.interval | int64)) }}
+{{- $known := and .own.enabled .own.interval .own.scrapeTimeout }}
+{{- if and $known (gt (include "spinner-exporter.milliseconds" .own.scrapeTimeout | int64) (include "spinner-exporter.milliseconds" .own.interval | int64)) }}
 {{- fail (printf "%s.scrapeTimeout: expected at most the interval, %s; got %s" .key .own.interval .own.scrapeTimeout) }}
 {{- end }}
 {{- end }}
@@ -36,7 +36,7 @@
 {{- define "spinner-exporter.milliseconds" -}}
 {{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 }}
 {{- $sum := 0 }}
-{{- range regexFindAll "[0-9]+(ms|[smhd])" . -1 }}
+{{- range regexFindAll "[0-9]+(ms|[smhd])" (toString .) -1 }}
 {{- $number := regexFind "^[0-9]+" . }}
 {{- $sum = add $sum (mul (int64 $number) (get $units (trimPrefix $number .))) }}
 {{- end }}

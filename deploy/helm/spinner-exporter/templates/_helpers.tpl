@@ -102,7 +102,8 @@ certificate, which scrapes then have too.
 {{- $users := and $web.usernameKey $web.passwordKey }}
 {{- $certificates := false }}
 {{- range list .Values.serviceMonitor.tlsConfig .Values.scrapeConfig.tlsConfig }}
-{{- if or .cert .certFile }}{{ $certificates = true }}{{ end }}
+{{- $tls := default dict . }}
+{{- if or $tls.cert $tls.certFile }}{{ $certificates = true }}{{ end }}
 {{- end }}
 {{- if or (not $web.secretName) (and $web.caKey (not $users) (not $certificates)) }}yes{{ end }}
 {{- end }}
