@@ -80,6 +80,8 @@ class CommonSync:
             monotonic, instead="each project is read separately again", lost=self._forget_list
         )
         self._etag: str | None = None
+        self._sent_at = -math.inf
+        """Our monotonic time of the last request that was answered with a list, and not with 304."""
         self._swept_at: float | None = None
         self._unread: dict[str, frozenset[str]] = {}
         """By project, the runs that are still to be read one by one in this sweep."""
@@ -232,11 +234,14 @@ class CommonSync:
         is_due = self._swept_at is None or begun_at - self._swept_at >= self._config.sync.sweep_interval
         # The next sweep begins when the runs of the last one have been read.
         sweeps = is_due and not self._unread
-        # What the list leaves out is known from a list only, not from the statement that it has not changed.
-        etag = self._etag if not sweeps and self._followed.keys() >= group.members.keys() else None
+        # What the list leaves out is known from a list only, not from the statement that it has not changed. That also
+        # leaves the projects where they are, while those that are checked are read further: all others would lag.
+        is_recent = begun_at - self._sent_at < MAX_LAG / 2
+        etag = self._etag if not sweeps and is_recent and self._followed.keys() >= group.members.keys() else None
         self._etag = None
         common, changed = await self._read_group(group, etag, swept_at=begun_at if sweeps else None)
         if not changed.not_modified:
+            self._sent_at = begun_at
             self._note_named(group.named, common)
         reads = await self._settle(group, common)
         if all(reads.values()):

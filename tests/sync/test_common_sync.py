@@ -96,6 +96,20 @@ async def test_the_first_read_of_many_projects_and_all_others_are_one_list_each(
     assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
 
 
+async def test_a_quiet_night_is_few_requests_per_scrape_also_with_rare_sweeps() -> None:
+    """304 leaves all projects where they are. Those that were checked were ahead, and the rest was read one by one."""
+    runtime = runtime_of(common_sync.SAMPLE)
+    exporter = exporter_of(runtime, sync={"projects_interval": 600.0, "sweep_interval": 2 * DAY})
+    for _ in range(12):
+        # Until only one project is in the list.
+        ends(runtime, "new", "p1")
+        await scrape(exporter, runtime, 30)
+    for _ in range(100):
+        paths = await scrape(exporter, runtime, 30)
+        assert len(own_lists(paths)) <= common_sync.FEW_REQUESTS
+    await exporter.close()
+
+
 async def test_a_scrape_in_which_nothing_changes_calls_few_functions_for_each_project() -> None:
     calls = {}
     for projects in (50, 450):
