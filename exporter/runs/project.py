@@ -398,6 +398,11 @@ class ProjectRuns:
                 ended_steady = min(ended_steady, tracked.ended_steady)
             tracked.ended_steady = ended_steady
             heapq.heappush(self._ends, RunEnd(ended_steady, run_id))
+            if len(self._ends) > 2 * len(self.runs):
+                # An ended run that changes is there again each time, and some APIs change it in every scrape.
+                ends = ((run_id, each.ended_steady) for run_id, each in self.runs.items())
+                self._ends = [RunEnd(at, run_id) for run_id, at in ends if at is not None]
+                heapq.heapify(self._ends)
         if snapshot.parent_id:
             self._excuse_parent(run)
         if run.failed_records:
