@@ -18,6 +18,8 @@ from tests.stack.programs import ROOT, alertmanager, exporter, prometheus, runti
 CONFIG = ROOT / "alerts" / "alertmanager.yml"
 
 RUN = {"project": "Sales", "spinner": "Mails", "run_id": "r1"}
+MAILS = {"project": "Sales", "spinner": "Mails"}
+NO_START = {"missing": "start"}
 OTHER_RUN = {"project": "Sales", "spinner": "Mails", "run_id": "r2"}
 EU = {"runtime": "eu"}
 US = {"runtime": "us"}
@@ -38,14 +40,16 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("SpinnerRuntimeDown", {}), ("SpinnerRunNotPickedUp", RUN), True),
         (("SpinnerRuntimeDown", {}), ("SpinnerRunFailed", RUN), False),
         (("SpinnerRuntimeDown", {}), ("SpinnerApiDown", {}), False),
-        (("SpinnerApiDown", {}), ("SpinnerRuntimeDown", {}), True),
+        # These start only with data, as when only the health cannot be read.
+        (("SpinnerApiDown", {}), ("SpinnerRuntimeDown", {}), False),
+        (("SpinnerApiDown", EU), ("SpinnerProjectUnreadable", SALES), False),
+        (("SpinnerApiDown", EU), ("SpinnerPlanLimitReached", {**EU, "meter": "jobs_month"}), False),
         # A stall starts only with data, so it is never based on old data.
         (("SpinnerApiDown", EU), ("SpinnerRunStalled", {**RUN, **EU}), False),
         (("SpinnerApiDown", EU), ("SpinnerRunNotPickedUp", {**RUN, **EU}), False),
         (("SpinnerApiDown", EU), ("SpinnerRunFailed", {**RUN, **EU}), True),
         (("SpinnerApiDown", EU), ("SpinnerRunFailed", {**RUN, **US}), False),
         (("SpinnerApiDown", EU), ("SpinnerDataStale", SALES), True),
-        (("SpinnerApiDown", EU), ("SpinnerProjectUnreadable", SALES), True),
         (("SpinnerApiDown", EU), ("SpinnerProjectsNotScraped", EU), True),
         (("SpinnerApiDown", EU), ("SpinnerInvalidItems", {**EU, "kind": "job"}), True),
         (("SpinnerApiDown", EU), ("SpinnerExporterDown", EU), False),
@@ -73,7 +77,11 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("SpinnerProjectUnreadable", SALES), ("SpinnerDataStale", {**CLINIC, "stale": "project"}), False),
         (("SpinnerProjectUnreadable", SALES), ("SpinnerDataStale", {**EU, "stale": "plan"}), False),
         (("SpinnerProjectUnreadable", SALES), ("SpinnerRunStalled", {**RUN, **SALES}), False),
-        (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunNotPickedUp", RUN), True),
+        # A run that the runtime has accepted does not wait for the plan.
+        (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunNotPickedUp", RUN), False),
+        (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunMissing", {**MAILS, **NO_START}), True),
+        (("SpinnerPlanLimitReached", {"meter": "jobs"}), ("SpinnerPlanLimitSoon", {"meter": "jobs"}), True),
+        (("SpinnerPlanLimitReached", {"meter": "jobs"}), ("SpinnerPlanLimitSoon", {"meter": "records"}), False),
         (("SpinnerPlanLimitReached", {"meter": "jobs_month"}), ("SpinnerRunStalled", RUN), False),
         (("SpinnerRunStalled", RUN), ("SpinnerRunOverdue", RUN), True),
         (("SpinnerRunStalled", RUN), ("SpinnerRunOverdue", OTHER_RUN), False),
@@ -83,7 +91,9 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("SpinnerRunStraggling", RUN), ("SpinnerRunOverdue", RUN), True),
         (("SpinnerRunStraggling", RUN), ("SpinnerRunOverdue", OTHER_RUN), False),
         (("SpinnerRuntimeDown", {}), ("SpinnerRunStraggling", RUN), True),
-        (("SpinnerRunStalled", RUN), ("SpinnerSlowdown", {"project": "Sales", "spinner": "Mails"}), True),
+        (("SpinnerRunStalled", RUN), ("SpinnerSlowdown", MAILS), True),
+        (("SpinnerRunStalled", RUN), ("SpinnerRunMissing", {**MAILS, "missing": "success"}), True),
+        (("SpinnerRunStalled", RUN), ("SpinnerRunMissing", {**MAILS, **NO_START}), False),
         (("SpinnerRunStalled", RUN), ("SpinnerSlowdown", {"project": "Sales", "spinner": "Calls"}), False),
         (("SpinnerFailedRecordsBurst", {"project": "Sales"}), ("SpinnerRunFailedRecords", RUN), True),
         (("SpinnerFailedRecordsBurst", {"project": "Support"}), ("SpinnerRunFailedRecords", RUN), False),
