@@ -13,7 +13,7 @@ import pytest
 from exporter.config import parse_duration
 from exporter.metrics import catalogue
 from exporter.status import Status
-from tests.alerts.rule_files import RULE_FILES, rule_tests, rules
+from tests.alerts.rule_files import RULE_FILES, alert_rule, rule_tests, rules
 from tests.stack.programs import ROOT, program
 from tests.yaml_files import read_yaml
 
@@ -273,6 +273,53 @@ def test_rule_tests_cover_that_an_alert_fires_stays_silent_and_has_its_texts(rul
     fires = [name in evaluation for evaluation in evaluations]
     assert any(fires), f"no test in alerts/tests expects {name} to fire"
     assert not all(fires), f"no test in alerts/tests expects {name} not to fire"
+
+
+def inhibited_pages() -> Iterator[tuple[str, str]]:
+    """Which page inhibits which other, by alerts/alertmanager.yml."""
+    pages = [rule["alert"] for rule in ALERT_RULES if rule["labels"]["severity"] == "page"]
+    for inhibition in read_yaml(ALERTS / "alertmanager.yml")["inhibit_rules"]:
+        for source in pages:
+            for target in pages:
+                if source != target and all(
+                    matches(matcher, {"alertname": name, "severity": "page"})
+                    for name, matchers in ((source, "source_matchers"), (target, "target_matchers"))
+                    for matcher in inhibition[matchers]
+                ):
+                    yield source, target
+
+
+def matches(matcher: str, labels: dict[str, str]) -> bool:
+    label, operator, pattern = re.fullmatch(r'(\w+)(=~|!~|!=|=)"(.*)"', matcher).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(pattern if "~" in operator else re.escape(pattern), labels.get(label, ""))
+    return bool(found) != operator.startswith("!")
+
+
+def test_pages_that_inhibit_each_other_are_found() -> None:
+    """The check below relies on it."""
+    pairs = set(inhibited_pages())
+    assert ("SpinnerRuntimeDown", "SpinnerRunStalled") in pairs
+    assert ("SpinnerExporterDown", "SpinnerRuntimeDown") in pairs
+    assert ("SpinnerExporterDown", "SpinnerRunStalled") not in pairs
+    assert not {source for source, _ in pairs} - {"SpinnerExporterDown", "SpinnerApiDown", "SpinnerRuntimeDown"}
+
+
+@pytest.mark.parametrize(("source", "target"), sorted(set(inhibited_pages())), ids="-".join)
+def test_a_page_that_another_inhibits_lasts_until_the_other_has_ended(source: str, target: str) -> None:
+    """Alertmanager mutes the resolution of an inhibited alert and forgets it: the incident would stay open for ever."""
+    rule = alert_rule(target)
+    read = [
+        {each.name: each.value for each in selector.matchers.matchers}
+        for selector in selectors(promql_parser.parse(rule["expr"]))
+        if selector.name == "ALERTS"
+    ]
+    for name in (source, target):
+        assert any(re.fullmatch(each["alertname"], name) and each["alertstate"] == "firing" for each in read), (
+            f"{target} does not continue while {source} fires"
+        )
+    assert parse_duration(rule["keep_firing_for"]) > parse_duration(alert_rule(source)["for"]), (
+        f"{target} ends before {source} fires"
+    )
 
 
 @pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
