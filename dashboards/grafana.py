@@ -180,8 +180,8 @@ def _correct_variable(variable: dict[str, Any]) -> None:
         _remove(variable, _QUERIED_VARIABLE_KEYS)
     if variable["type"] in ("textbox", "datasource"):
         _remove(variable, _SELECTION_KEYS)
-    # A hidden value is a result: in the URL it would replace the result of the next query.
-    variable["skipUrlSync"] = bool(variable["hide"])
+    # The hidden values of a query are its result: in the URL they would replace the result of the next query.
+    variable["skipUrlSync"] = bool(variable["hide"]) and variable["type"] == "query"
     variable["current"].pop("tags", None)  # Tags of values are removed from Grafana.
     if variable.get("multi"):
         # grafanalib writes one value, where a variable with several has a list.

@@ -8,6 +8,7 @@ from dashboards.panels import (
     GridPos,
     Panel,
     bar_gauge,
+    choosing_a_run,
     custom_variable,
     dashboard,
     instant_query,
@@ -15,12 +16,12 @@ from dashboards.panels import (
     project_variable,
     query_variable,
     range_query,
+    run_variables,
     runtime_variable,
     spinner_variable,
     stat,
     state_timeline,
     table,
-    text_variable,
     time_series,
 )
 from dashboards.queries import (
@@ -29,6 +30,9 @@ from dashboards.queries import (
     PROJECT,
     REPLICAS,
     RUN,
+    RUN_ID,
+    RUN_LABELS,
+    RUN_PLACE,
     SPINNER,
     all_fresh,
     by_need,
@@ -69,11 +73,13 @@ MOST_LISTED = 200
 
 SELECTED_ENDED = per_selected_run("spinner_run_end_timestamp_seconds")
 
-THIS_RUN = (
+SELECTION = (
     f"/d/{UID}?${{datasource:queryparam}}&${{runtime:queryparam}}&${{project:queryparam}}&${{spinner:queryparam}}"
-    "&${status:queryparam}&${product_url:queryparam}&var-run=${__data.fields.run_id:percentencode}&${__url_time_range}"
+    "&${product_url:queryparam}&${__url_time_range}"
 )
-PARENT = THIS_RUN.replace("fields.run_id", "fields.parent_run_id")
+THIS_RUN = f"{SELECTION}&${{status:queryparam}}&{choosing_a_run()}"
+PARENT = f"{SELECTION}&${{status:queryparam}}&{choosing_a_run('parent_run_id')}"
+CHOSEN_BEFORE = "&".join(f"${{{variable.name}:queryparam}}" for variable in run_variables())
 
 RUNTIMES = runtimes(11)
 
@@ -130,7 +136,9 @@ def named(expression: str) -> str:
     """Add the label `run`: the spinner, with a mark if the run is chosen, and the id, shortened if it is long."""
     whole = f'label_replace({expression}, "short", "$1", "run_id", "(.*)")'
     short = f'label_replace({whole}, "short", "$1…$2", "run_id", "(.{{8}}).{{5,}}(.{{6}})")'
-    marked = f'label_replace({short}, "mark", "➤ ", "run_id", `${{run:regex}}`)'
+    place = f'label_join({short}, "place_of_run", "\\n", "runtime", "project", "run_id")'
+    runtime, project = RUN_PLACE
+    marked = f'label_replace({place}, "mark", "➤ ", "place_of_run", `{runtime}\\n{project}\\n${{run:regex}}`)'
     return f'label_join(label_join({marked}, "name", "", "mark", "spinner"), "run", "\\n", "name", "short")'
 
 
@@ -151,9 +159,7 @@ ORIGIN = (
 )
 
 BY_STATUS = f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER)})) > 0)"
-STATUS_LINK = THIS_RUN.replace("&${status:queryparam}", "&var-status=${__field.labels.status:percentencode}").replace(
-    "&var-run=${__data.fields.run_id:percentencode}", "&${run:queryparam}"
-)
+STATUS_LINK = f"{SELECTION}&var-status=${{__field.labels.status:percentencode}}&{CHOSEN_BEFORE}"
 COUNTS = stat(
     Panel(
         12,
@@ -232,6 +238,8 @@ RUNS = table(
         Column("Value #E", "Started", "time", width=64, wrap=True, empty=("not yet", TEXT)),
         Column("Value #F", "End", "time", width=64, wrap=True, empty=("in progress", TEXT)),
         Column("origin", "Trigger", width=76, wrap=True, links=[("Choose the parent run", PARENT, False)]),
+        Column("runtime", "Runtime", hidden=True),
+        Column("project", "Project of the run", hidden=True),
         Column("run_id", "Run id", hidden=True),
         Column("parent_run_id", "Parent", hidden=True),
     ],
@@ -243,28 +251,41 @@ RUNS = table(
         "Value #I",
         "Value #J",
         "Value",
-        "runtime",
-        "project",
         "spinner",
         "mark",
         "name",
         "short",
+        "place_of_run",
     ),
 )
 
 TOP = HEIGHT + 18
 CHOOSE = "? no run chosen, or unknown"
 
+SELECTED = per_selected_run("spinner_run_status")
+
+
+def of_one(expression: str) -> str:
+    """Return what belongs to the chosen run; nothing while several have its id, and none of them was clicked."""
+    return f"({expression}) and on () (count({SELECTED}) == 1)"
+
+
 # The source label does not exist, so its value is empty: the replacement is made if no run is chosen.
 MISSING = (
     f'label_replace(label_replace({all_fresh(PROJECT)}, "missing", "gone", "", ""), '
     '"missing", "none", "no_such_label", `${run:regex}`)'
 )
-# Two lines in one column, so that each has room on a narrow screen.
-CHOSEN_STATUS = (
-    f'label_join(label_join({display_status(RUN)}, "run", "\\n", "spinner", "run_id"), '
-    '"place", "\\n", "project", "runtime")'
+# While the chosen run is not reported, what else has its id: somebody who writes an id can mean one of these.
+NOT_CHOSEN = (
+    f'label_replace({per_run("spinner_run_status", RUN_ID)} unless on () {SELECTED}, "missing", "other", "", "")'
 )
+
+
+def in_two_lines(expression: str) -> str:
+    """Add the labels `run` and `place`, of two lines each, so that they have room on a narrow screen."""
+    run = f'label_join({expression}, "run", "\\n", "spinner", "run_id")'
+    return f'label_join({run}, "place", "\\n", "project", "runtime")'
+
 
 NAMED_FAILURES = (
     "count by (runtime, project, spinner, run_id) (max by (runtime, project, spinner, run_id, record_id) "
@@ -286,13 +307,16 @@ CHOSEN = table(
     Panel(
         13,
         "Chosen run",
-        "The run that the panels below are about: click a run above, or write its id into Run at the top. A run that "
-        "ended longer than the retention ago is no longer reported: see the product's own page of it. Gaps are the "
-        "times between two finished records; its stall threshold depends on them.",
+        "The run that the panels below are about: click a run above, or write its id into Run at the top; if runs of "
+        "several projects have that id, click one here. A run that ended longer than the retention ago is no longer "
+        "reported: see the product's own page of it. Gaps are the times between two finished records; its stall "
+        "threshold depends on them.",
         GridPos(x=0, y=TOP - 1, w=24, h=5),
     ),
     [
-        instant_query(f"{CHOSEN_STATUS} or ({MISSING} unless on () {per_selected_run('spinner_run_status')})"),
+        instant_query(
+            f"{in_two_lines(f'({display_status(RUN)} or {NOT_CHOSEN})')} or ({MISSING} unless on () {SELECTED})"
+        ),
         instant_query(OF_ALL_FAILURES),
         instant_query(WHY),
         instant_query(while_read(per_selected_run("spinner_run_progress_interval_seconds"))),
@@ -300,7 +324,7 @@ CHOSEN = table(
     ],
     [
         Column("place", "Project and runtime", width=150, wrap=True),
-        Column("run", "Run", width=180, wrap=True),
+        Column("run", "Run", width=180, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column("status", "Status", width=108, coloured=True, mappings=status_name_mappings()),
         # A column of its own for longer texts: Grafana makes no room for a second line of a mapped text.
         Column(
@@ -311,6 +335,7 @@ CHOSEN = table(
                 value_mapping(
                     {
                         "none": ("none: click a run above", TEXT),
+                        "other": ("not chosen: click it to choose it", TEXT),
                         "gone": ("▲ not reported: past its retention, or another id", ORANGE),
                     }
                 ),
@@ -326,10 +351,12 @@ CHOSEN = table(
         Column("Value #D", "Usual gap", "duration in words", width=92, wrap=True, empty=("", TEXT)),
         Column("Value #E", "Longest gap", "duration in words", width=96, wrap=True, empty=("", TEXT)),
         Column("reason", "Why its stall threshold", wrap=True, empty=("", TEXT)),
+        Column("runtime", "Runtime", hidden=True),
+        Column("project", "Project", hidden=True),
         Column("run_id", "Run id", hidden=True),
     ],
     empty="? unknown: not all projects could be read. See the table at the top.",
-    hidden=("Value #A", "Value #B", "Value #C", "runtime", "project", "spinner"),
+    hidden=("Value #A", "Value #B", "Value #C", "spinner"),
     paginated=False,
 )
 
@@ -342,14 +369,15 @@ RECORDS = bar_gauge(
         GridPos(x=0, y=TOP + 4, w=6, h=9),
     ),
     instant_query(
-        f"sum by (state) (max by (runtime, run_id, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))",
+        of_one(
+            f"sum by (state) (max by ({RUN_LABELS}, state) ({series('spinner_run_records', PROJECT, SPINNER, RUN)}))"
+        ),
         "{{state}}",
     ),
     empty=CHOOSE,
     colours=RECORD_STATES,
 )
 
-SELECTED = per_selected_run("spinner_run_status")
 NONE_FAILED = no_failed_records(f"group({SELECTED})", RUN)
 
 FAILURES = bar_gauge(
@@ -361,12 +389,14 @@ FAILURES = bar_gauge(
         GridPos(x=6, y=TOP + 4, w=8, h=9),
     ),
     instant_query(
-        named_bars(
-            "topk(6, sum by (step, error_code) (max by (runtime, run_id, step, error_code) "
-            f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)})))",
-            ("step", "error_code"),
-            none=NONE_FAILED,
-            of_what="failed records",
+        of_one(
+            named_bars(
+                f"topk(6, sum by (step, error_code) (max by ({RUN_LABELS}, step, error_code) "
+                f"({series('spinner_run_failures', PROJECT, SPINNER, RUN)})))",
+                ("step", "error_code"),
+                none=NONE_FAILED,
+                of_what="failed records",
+            )
         ),
         "{{name}}",
     ),
@@ -377,7 +407,7 @@ FAILURES = bar_gauge(
 )
 
 FAILED_INFO = series("spinner_run_failed_record_info", PROJECT, SPINNER, RUN)
-FAILED = f"max by (runtime, run_id, record_id, step, error_code) ({FAILED_INFO})"
+FAILED = f"max by ({RUN_LABELS}, record_id, step, error_code) ({FAILED_INFO})"
 FAILED_AT = f'label_join({FAILED}, "failure", ": ", "step", "error_code")'
 
 FAILED_RECORDS = table(
@@ -391,8 +421,10 @@ FAILED_RECORDS = table(
     # Two lines in one column, because three columns would not fit next to the runs on a narrow screen.
     [
         instant_query(
-            f'label_join({FAILED_AT}, "record", "\\n", "record_id", "failure") or '
-            f'label_replace({NONE_FAILED}, "none", "none", "", "")'
+            of_one(
+                f'label_join({FAILED_AT}, "record", "\\n", "record_id", "failure") or '
+                f'label_replace({NONE_FAILED}, "none", "none", "", "")'
+            )
         )
     ],
     [
@@ -408,7 +440,7 @@ FAILED_RECORDS = table(
         Column("run_id", "Run", hidden=True),
     ],
     empty=CHOOSE,
-    hidden=("Value", "runtime", "step", "error_code", "failure"),
+    hidden=("Value", "runtime", "project", "spinner", "step", "error_code", "failure"),
 )
 
 FINISHED = series("spinner_run_records", PROJECT, SPINNER, RUN, 'state=~"completed|failed"')
@@ -443,9 +475,9 @@ RECORDS_PER_MINUTE = time_series(
     ),
     [
         range_query(
-            "sum by (runtime, spinner, run_id) "
-            f"(max by (runtime, spinner, run_id, state) ({while_read(f'deriv({FINISHED}[$__rate_interval])')})) * 60 "
-            f"unless on (runtime, run_id) {SELECTED_ENDED}",
+            f"sum by ({RUN_LABELS}) "
+            f"(max by ({RUN_LABELS}, state) ({while_read(f'deriv({FINISHED}[$__rate_interval])')})) * 60 "
+            f"unless {ON_RUN} {SELECTED_ENDED}",
             "{{spinner}} {{run_id}}",
             min_step="1m",
         )
@@ -469,10 +501,12 @@ EXPECTED_END = stat(
         GridPos(x=18, y=TOP + 13, w=6, h=3),
     ),
     instant_query(
-        "max((time() + "
-        f"{per_selected_run('spinner_run_duration_seconds')} "
-        f"* (1 / {while_read(per_selected_run('spinner_run_progress_ratio'))} - 1)"
-        f" and on (runtime, run_id) {RUNNING}) < Inf) * 1000 or {IDLE}"
+        of_one(
+            "max((time() + "
+            f"{per_selected_run('spinner_run_duration_seconds')} "
+            f"* (1 / {while_read(per_selected_run('spinner_run_progress_ratio'))} - 1)"
+            f" and {ON_RUN} {RUNNING}) < Inf) * 1000 or {IDLE}"
+        )
     ),
     unit="time",
     colours=thresholds(GREY, (-1, TEXT)),
@@ -489,8 +523,10 @@ SINCE_PROGRESS = stat(
         GridPos(x=18, y=TOP + 16, w=6, h=3),
     ),
     instant_query(
-        f"max(time() - {while_read(per_selected_run('spinner_run_last_progress_timestamp_seconds'))} "
-        f"and on (runtime, run_id) {RUNNING}) or {IDLE}"
+        of_one(
+            f"max(time() - {while_read(per_selected_run('spinner_run_last_progress_timestamp_seconds'))} "
+            f"and {ON_RUN} {RUNNING}) or {IDLE}"
+        )
     ),
     unit="duration to compare",
     colours=thresholds(GREY, (-1, TEXT)),
@@ -508,7 +544,7 @@ STALL_THRESHOLD = stat(
         "To change it for a spinner, set stall_floor or stall_ceiling in the exporter's config.",
         GridPos(x=18, y=TOP + 19, w=6, h=3),
     ),
-    instant_query(f"min({stall_threshold(RUN)}) or {IDLE}"),
+    instant_query(of_one(f"min({stall_threshold(RUN)}) or {IDLE}")),
     unit="duration to compare",
     colours=thresholds(GREY, (-1, TEXT)),
     mappings=[NOT_RUNNING],
@@ -571,9 +607,9 @@ RECORDS_IN_FLIGHT = table(
         GridPos(x=0, y=TOP + 27, w=24, h=8),
     ),
     [
-        instant_query(f"time() - {_in_flight('step_start_timestamp_seconds')}"),
-        instant_query(_in_flight("attempts")),
-        instant_query(NONE_NAMED),
+        instant_query(of_one(f"time() - {_in_flight('step_start_timestamp_seconds')}")),
+        instant_query(of_one(_in_flight("attempts"))),
+        instant_query(of_one(NONE_NAMED)),
     ],
     [
         Column(
@@ -631,11 +667,11 @@ WAITING_RECORDS = table(
         GridPos(x=0, y=TOP + 35, w=18, h=8),
     ),
     [
-        instant_query(f"time() - {_waiting('step_start_timestamp_seconds')}"),
-        instant_query(_waiting("attempts")),
-        instant_query(NAMED_OF_WAITING),
-        instant_query(_waiting("info")),
-        instant_query(NO_NAMES),
+        instant_query(of_one(f"time() - {_waiting('step_start_timestamp_seconds')}")),
+        instant_query(of_one(_waiting("attempts"))),
+        instant_query(of_one(NAMED_OF_WAITING)),
+        instant_query(of_one(_waiting("info"))),
+        instant_query(of_one(NO_NAMES)),
     ],
     [
         Column(
@@ -684,11 +720,13 @@ RECORDS_BY_STEP = bar_gauge(
         GridPos(x=18, y=TOP + 35, w=6, h=8),
     ),
     instant_query(
-        named_bars(
-            f"topk(8, {BY_STEP})",
-            ("state", "step"),
-            none=f"(group({WAIT} == 0) unless on () ({BY_STEP}))",
-            of_what="records",
+        of_one(
+            named_bars(
+                f"topk(8, {BY_STEP})",
+                ("state", "step"),
+                none=f"(group({WAIT} == 0) unless on () ({BY_STEP}))",
+                of_what="records",
+            )
         ),
         "{{name}}",
     ),
@@ -704,8 +742,7 @@ VARIABLES = [
     custom_variable(
         "status", "Status", {status: text.split(" ", 1)[1].lower() for status, (text, _) in STATUSES.items()}
     ),
-    # A text, because Grafana replaces the value of a list at each refresh if it is no longer in the list.
-    text_variable("run", "Run", ""),
+    *run_variables(),
     product_url_variable(),
     query_variable(
         "listed",

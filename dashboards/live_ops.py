@@ -3,10 +3,12 @@
 from grafanalib import core
 
 from dashboards.panels import (
+    ALL,
     Column,
     GridPos,
     Panel,
     bar_gauge,
+    choosing_a_run,
     dashboard,
     instant_query,
     product_url_variable,
@@ -67,10 +69,13 @@ MOST_LISTED = 60
 
 FINISHED = series("project_spinner_state:spinner_records_processed:rate5m", PROJECT, SPINNER)
 
-JOBS = (
-    "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}&${spinner:queryparam}"
+SELECTION = (
+    "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}"
     "&${product_url:queryparam}&${__url_time_range}"
 )
+JOBS = f"{SELECTION}&${{spinner:queryparam}}"
+# Alerts are those of all spinners, so that none is missed.
+RUN_OF_ALERT = f"{SELECTION}&var-spinner={ALL}&{choosing_a_run()}"
 
 
 FRESH = all_fresh(PROJECT)
@@ -274,16 +279,18 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) ->
                 empty=("", TEXT),
                 links=[
                     ("Runbook", RUNBOOK, False),
-                    ("Show on Jobs", f"{JOBS}&var-run=${{__data.fields.run_id:percentencode}}", False),
+                    ("Show on Jobs", RUN_OF_ALERT, False),
                 ],
             ),
             Column("Value #B", "Since", "time", width=84, wrap=True, empty=("", TEXT)),
             Column("alertname", "Name", hidden=True),
+            Column("runtime", "Runtime", hidden=True),
+            Column("project", "Project", hidden=True),
             Column("run_id", "Run", hidden=True),
         ],
         empty=UNKNOWN[0],  # the column that is left without rows has no room for more
         sort=("Value #B", False),
-        hidden=("Value #A", "Value", "runtime", "project", "spinner", "severity", "whose", "place"),
+        hidden=("Value #A", "Value", "spinner", "severity", "whose", "place"),
     )
 
 
@@ -310,9 +317,9 @@ PAGES = alerts(
     Panel(
         10,
         "Pages",
-        "Alerts of the selected runtimes and projects that page somebody now, the oldest first. Click an alert for its "
-        "runbook, which says what it means and what to do, and for the run on Jobs. Unknown: the rules are not "
-        "evaluated, or the data are not fresh.",
+        "Alerts of the selected runtimes and projects, of all spinners, that page somebody now, the oldest first. "
+        "Click an alert for its runbook, which says what it means and what to do, and for the run on Jobs. Unknown: "
+        "the rules are not evaluated, or the data are not fresh.",
         GridPos(x=0, y=HEIGHT + 3, w=12, h=7),
     ),
     "page",
@@ -325,9 +332,9 @@ TICKETS = alerts(
     Panel(
         13,
         "Tickets",
-        "Alerts of the selected runtimes and projects that have opened a ticket, the oldest first: they can wait until "
-        "the morning. Click an alert for its runbook, and for the run on Jobs. Unknown: the rules are not evaluated, "
-        "or the data are not fresh.",
+        "Alerts of the selected runtimes and projects, of all spinners, that have opened a ticket, the oldest "
+        "first: they can wait until the morning. Click an alert for its runbook, and for the run on Jobs. Unknown: "
+        "the rules are not evaluated, or the data are not fresh.",
         GridPos(x=12, y=HEIGHT + 3, w=12, h=7),
     ),
     "ticket",

@@ -590,8 +590,11 @@ def custom_variable(name: str, label: str, values: Mapping[str, str]) -> core.Te
     )
 
 
-def text_variable(name: str, label: str, value: str) -> core.Template:
-    """Return a variable whose value is a text, which Grafana never replaces by another one."""
+def text_variable(name: str, label: str, value: str, *, hidden: bool = False) -> core.Template:
+    """Return a variable whose value is a text, which Grafana never replaces by another one.
+
+    A hidden one is set by links.
+    """
     return core.Template(
         name=name,
         label=label,
@@ -599,7 +602,48 @@ def text_variable(name: str, label: str, value: str) -> core.Template:
         query=value,
         default=value,
         options=[{"text": value, "value": value, "selected": True}],
+        hide=core.HIDE_VARIABLE if hidden else core.SHOW,
     )
+
+
+ALL = "%24__all"
+"""Grafana's name of All in the URL of a link."""
+
+AMONG_ALL, AMONG_ITS_PROJECT = ".*", "()"
+"""What `queries.RUN_PLACE` has behind a runtime or project: any at first, and nothing more after a click."""
+
+
+def run_variables() -> list[core.Template]:
+    """Return the variables that say which run is chosen: its id, and what a click on a run sets besides.
+
+    They are texts, because Grafana replaces the value of a list at each refresh if it is no longer in the list.
+    """
+    return [
+        text_variable("run", "Run", ""),
+        text_variable("run_runtime", "Runtime of the run", "", hidden=True),
+        text_variable("run_project", "Project of the run", "", hidden=True),
+        core.Template(
+            name="run_among",
+            label="Runs that can be chosen",
+            type="custom",
+            query=f"all : {AMONG_ALL}, those of its project : {AMONG_ITS_PROJECT}",
+            options=[
+                {"text": "all", "value": AMONG_ALL, "selected": True},
+                {"text": "those of its project", "value": AMONG_ITS_PROJECT, "selected": False},
+            ],
+            hide=core.HIDE_VARIABLE,
+        ),
+    ]
+
+
+def choosing_a_run(run_id: str = "run_id") -> str:
+    """Return the parameters of a link to Jobs that choose the run of a row, which has these labels as fields.
+
+    Its id would not be enough: it is unique within a project only.
+    """
+    fields = {"run_runtime": "runtime", "run_project": "project", "run": run_id}
+    chosen = "&".join(f"var-{variable}=${{__data.fields.{field}:percentencode}}" for variable, field in fields.items())
+    return f"{chosen}&var-run_among={AMONG_ITS_PROJECT}"
 
 
 def product_url_variable() -> core.Template:

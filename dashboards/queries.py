@@ -32,12 +32,20 @@ PROJECT = f"{RUNTIME}, project=~`${{project:regex}}`"
 """Includes the runtime, because two runtimes can have projects with the same name."""
 
 SPINNER = "spinner=~`${spinner:regex}`"
-RUN = "run_id=~`${run:regex}`"
+RUN_ID = "run_id=~`${run:regex}`"
+"""The runs that have the chosen id: runs of different projects can have the same."""
+
+RUN_PLACE = "${run_runtime:regex}${run_among:raw}", "${run_project:regex}${run_among:raw}"
+"""The patterns of the runtime and the project of the chosen run: any at first, and after a click exactly its own."""
+
+RUN = f"{RUN_ID}, runtime=~`{RUN_PLACE[0]}`, project=~`{RUN_PLACE[1]}`"
+
 LISTED = "run_id=~`${listed:regex}`"
 """The runs that the table of runs shows."""
 
-BY_RUN = "max by (runtime, project, spinner, run_id)"
-ON_RUN = "on (runtime, project, spinner, run_id)"
+RUN_LABELS = "runtime, project, spinner, run_id"
+BY_RUN = f"max by ({RUN_LABELS})"
+ON_RUN = f"on ({RUN_LABELS})"
 REPLICAS = "max without (instance, pod)"
 """Deduplicates the series of two exporters that read the same runtime."""
 

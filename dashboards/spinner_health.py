@@ -4,6 +4,7 @@ from dashboards.panels import (
     Column,
     GridPos,
     Panel,
+    choosing_a_run,
     dashboard,
     exemplar_query,
     heat_map,
@@ -37,7 +38,7 @@ SEEN_AFTER = 4 * 60 * 1000
 # Until shortly after the failure: the run is reported for no longer than the retention, and weeks are too many samples.
 JOBS = (
     "/d/spinner-jobs?${datasource:queryparam}&${runtime:queryparam}&${project:queryparam}&${product_url:queryparam}"
-    "&var-spinner=${__data.fields.spinner:percentencode}&var-run=${__data.fields.run_id:percentencode}"
+    f"&var-spinner=${{__data.fields.spinner:percentencode}}&{choosing_a_run()}"
     "&from=${__data.fields.from.numeric:percentencode}&to=${__data.fields.to.numeric:percentencode}"
 )
 
@@ -256,13 +257,14 @@ FAILED_RUNS = table(
         Column("Value", "Failed at", "time", align="left", least_width=110),
         Column("from", "From", hidden=True),
         Column("to", "To", hidden=True),
+        Column("runtime", "Runtime", hidden=True),
+        Column("project", "Project", hidden=True),
         Column("spinner", "Spinner", hidden=True),
         Column("run_id", "Run id", hidden=True),
     ],
     empty="? No failed run is known of the last seven days",
     sort=("Value", True),
     shifted=[("Value", -SHOWN_BEFORE, "from"), ("Value", SEEN_AFTER, "to")],
-    hidden=("runtime", "project"),
 )
 
 NOT_FAILED = 'status!="failed"'

@@ -40,6 +40,9 @@ def interpolate(expression: str, variables: Mapping[str, str]) -> str:
         "spinner": ALL,
         "status": ALL,
         "run": ALL,
+        "run_runtime": "",
+        "run_project": "",
+        "run_among": ALL,
         "listed": ALL,
         "objective": "99",
         **BUILT_IN,
@@ -102,7 +105,11 @@ class Page:
         self._scrape_interval = scrape_interval
         self._variables: dict[str, str] = {}
         for variable in board["templating"]["list"]:
-            if variable["type"] in ("query", "custom"):
+            if variable["type"] == "custom" and not variable["includeAll"]:
+                value = selected.pop(variable["name"], variable["current"]["value"])
+                assert value in [each["value"] for each in variable["options"]]
+                self._variables[variable["name"]] = str(value)  # its queries say `raw`
+            elif variable["type"] in ("query", "custom"):
                 name = variable["name"]
                 chosen = selected.pop(name, None)
                 self._variables[name] = self._all(variable) if chosen is None else _joined(chosen)

@@ -166,12 +166,32 @@ def test_a_link_takes_along_what_the_dashboard_that_it_opens_can_select(uid: str
         if name
     }
     here, there = (
-        {each["name"] for each in BOARDS[board]["templating"]["list"] if not each["hide"]} for board in (uid, target)
+        {each["name"] for each in BOARDS[board]["templating"]["list"] if not each["skipUrlSync"]}
+        for board in (uid, target)
     )
     needed = {"datasource", "runtime", "project", "product_url"} & there
     assert needed <= here, "what the link cannot take along"
     assert here & there <= passed <= there
     assert "${__url_time_range}" in given or {"from", "to"} <= given, "the time range"
+
+
+@pytest.mark.parametrize(("uid", "url"), LINKS)
+def test_a_link_that_chooses_a_run_chooses_its_project_and_runtime_too(uid: str, url: str) -> None:
+    """Ids of runs are unique within a project only."""
+    if re.search(r"[&?]var-run=", url):
+        assert "&var-run_among=()" in url
+        for name in ("runtime", "project"):
+            assert f"var-run_{name}=${{__data.fields.{name}:percentencode}}&" in url
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_the_fields_that_a_link_of_a_table_needs_are_columns(uid: str, panel: dict[str, Any]) -> None:
+    """Of a field that a table leaves out, Grafana knows no value."""
+    if panel["type"] == "table":
+        needed = {name for url in urls(panel) for name in re.findall(r"__data\.fields\.(\w+)", url)}
+        columns = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+        (organized,) = (each["options"] for each in panel["transformations"] if each["id"] == "organize")
+        assert needed <= columns - organized["excludeByName"].keys()
 
 
 def test_a_failed_run_links_to_jobs_at_the_time_at_which_it_had_failed() -> None:
@@ -419,11 +439,13 @@ def test_every_query_deduplicates_replicas(uid: str, panel: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
-def test_a_query_never_mixes_runs_of_different_runtimes(uid: str, panel: dict[str, Any]) -> None:
+def test_a_query_never_mixes_runs_of_different_runtimes_or_projects(uid: str, panel: dict[str, Any]) -> None:
+    """Ids of runs are unique within a project only."""
     for expression in expressions(panel):
-        for labels in re.findall(r"\b(?:max by|on) \(([^)]+)\)", expression):
-            names = labels.split(", ")
-            assert "runtime" in names or not {"project", "run_id"} & set(names), f"{expression}: ({labels})"
+        for labels in re.findall(r"\b(?:by|on) \(([^)]+)\)", expression):
+            names = set(labels.split(", "))
+            assert "runtime" in names or not {"project", "run_id"} & names, f"{expression}: ({labels})"
+            assert "project" in names or "run_id" not in names, f"{expression}: ({labels})"
 
 
 @pytest.mark.parametrize("uid", ["spinner-capacity", "spinner-health"])

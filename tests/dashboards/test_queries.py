@@ -4,7 +4,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +114,32 @@ def test_a_panel_s_query_returns_data(scenarios: str, expression: str, request: 
         return
 
     def has_data() -> bool:
-        return any(value == value for _, value in query(scenarios, ready))  # NaN counts as no data
+        clicks = runs(scenarios) if "${run:regex}" in expression else [{}]
+        return any(
+            value == value  # NaN counts as no data
+            for each in clicks
+            for _, value in query(scenarios, within_minutes(expression, **each))
+        )
 
     until(has_data, f"{name} has data; query:\n{ready}")
 
 
-def within_minutes(expression: str) -> str:
+def runs(scenarios: str) -> list[dict[str, str]]:
+    """Each run that can be clicked."""
+    return [
+        chosen(labels) for labels, _ in query(scenarios, "group by (runtime, project, run_id) (spinner_run_status)")
+    ]
+
+
+def chosen(run: Mapping[str, str]) -> dict[str, str]:
+    """The values of the variables after a click on a run."""
+    place = {f"run_{label}": re.escape(run[label]) for label in ("runtime", "project")}
+    return {"run": re.escape(run["run_id"]), "run_among": "()", **place}
+
+
+def within_minutes(expression: str, **variables: str) -> str:
     """The hours and days of a query do not exist yet: the scenarios are over within minutes."""
-    query = interpolate(expression, {}).replace(" offset -1h", "").replace(" offset -1d", "")
+    query = interpolate(expression, variables).replace(" offset -1h", "").replace(" offset -1d", "")
     return query.replace(":1h] offset -30m", ":1s]")
 
 
@@ -171,14 +189,14 @@ def test_a_variable_s_query_returns_values(scenarios: str, variable: dict[str, A
 
 
 def test_selecting_a_run_filters_the_panels(scenarios: str) -> None:
-    run = query(scenarios, "topk(1, spinner_run_failed_records)")[0][0]["run_id"]
+    run = query(scenarios, "topk(1, spinner_run_failed_records)")[0][0]
     board = BOARDS["spinner-jobs"]
     records = next(panel for panel in board["panels"] if panel["title"] == "Records by state")
     ours = {
         labels["state"]: value
-        for labels, value in query(scenarios, interpolate(records["targets"][0]["expr"], {"run": run}))
+        for labels, value in query(scenarios, interpolate(records["targets"][0]["expr"], chosen(run)))
     }
-    plain = query(scenarios, f'spinner_run_records{{run_id="{run}"}}')
+    plain = query(scenarios, f'spinner_run_records{{run_id="{run["run_id"]}"}}')
     assert set(ours) == {labels["state"] for labels, _ in plain}
 
 

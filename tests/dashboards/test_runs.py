@@ -70,6 +70,11 @@ def recorded(folder: Path, samples: Samples) -> Iterator[str]:
         yield url
 
 
+def clicked(run_id: str, project: str = "Sales") -> dict[str, str]:
+    """What a click on a run chooses."""
+    return {"run": run_id, "run_runtime": "eu", "run_project": project, "run_among": "()"}
+
+
 def jobs(url: str, **chosen: Any) -> Mapping[str, Shown]:
     return show(Page(BOARD, url, now=NOW, **chosen))
 
@@ -188,6 +193,87 @@ def test_a_chosen_run_is_marked_and_one_that_is_gone_is_said_to_be(tmp_path: Pat
         assert str(jobs(url, run="c")["Chosen run"]).startswith("? unknown")
 
 
+def of_project(project: str, *, completed: int, pending: int, failed: int, **values: Any) -> Samples:
+    """A run with the id 1 and its records."""
+    labels = f'runtime="eu",project="{project}",spinner="Welcome",run_id="1"'
+    counts = {"completed": completed, "pending": pending, "failed": failed}
+    failures = f'{labels},step="Call",error_code="BUSY"'
+    status = "failed" if failed else "running"
+    return (
+        run("1", status, project, failed_records=failed, **values)
+        | {f'spinner_run_records{{{labels},state="{state}"}}': count for state, count in counts.items()}
+        | (
+            {
+                f"spinner_run_failures{{{failures}}}": failed,
+                f'spinner_run_failed_record_info{{{failures},record_id="rec"}}': 1,
+            }
+            if failed
+            else {}
+        )
+    )
+
+
+SAME_ID = (
+    fresh("Sales", "Support")
+    | of_project("Sales", completed=900, pending=0, failed=100, end_timestamp_seconds=NOW - 60)
+    | of_project(
+        "Support", completed=10, pending=90, failed=0,
+        last_progress_timestamp_seconds=NOW - 120, stall_threshold_seconds=600,
+        progress_ratio=0.1, duration_seconds=60,
+    )
+)  # fmt: skip
+"""Two projects that count their runs from 1."""
+
+OF_THE_CHOSEN_RUN = (
+    "Records by state", "Failures by step and error", "Failed records", "Expected end", "Time since progress",
+    "Stall threshold", "Records in flight", "Waiting records", "Records by step",
+)  # fmt: skip
+
+
+def test_a_chosen_run_is_not_mixed_with_one_of_another_project_that_has_its_id(tmp_path: Path) -> None:
+    with recorded(tmp_path, SAME_ID) as url:
+        support, sales = jobs(url, **clicked("1", "Support")), jobs(url, **clicked("1"))
+        assert {name: str(mark) for name, mark in support["Records by state"].marks.items()} == {
+            "completed": "10",
+            "pending": "90",
+            "failed": "0",
+        }
+        assert str(support["Failures by step and error"]) == "failed records: ✔ none"
+        assert str(support["Failed records"]) == "✔ none"
+        assert [str(support[title]) for title in ("Time since progress", "Stall threshold")] == ["00:02:00", "00:10:00"]
+        assert str(support["Expected end"]) == "11-29 06:09"
+        assert column(support, "Run") == ["Welcome\n1", "➤ Welcome\n1"]
+        assert [str(row["Status"]) for row in support["Chosen run"].rows] == ["▶ running"]
+        assert {name: str(mark) for name, mark in sales["Records by state"].marks.items()} == {
+            "completed": "900",
+            "pending": "0",
+            "failed": "100",
+        }
+        assert str(sales["Failures by step and error"]) == "Call: BUSY: 100"
+        assert "rec" in str(sales["Failed records"])
+        assert [str(sales[title]) for title in ("Time since progress", "Stall threshold")] == ["not running"] * 2
+        assert column(sales, "Run") == ["➤ Welcome\n1", "Welcome\n1"]
+
+
+def test_while_several_runs_have_the_id_that_somebody_wrote_nothing_is_said_of_one_of_them(tmp_path: Path) -> None:
+    with recorded(tmp_path, SAME_ID) as url:
+        written = jobs(url, run="1")
+        places = {str(row["Project and runtime"]): str(row["Status"]) for row in written["Chosen run"].rows}
+        assert places == {"Sales\neu": "✖ failed", "Support\neu": "▶ running"}
+        assert {str(written[title])[:2] for title in OF_THE_CHOSEN_RUN} == {"? "}
+        assert str(jobs(url, run="1", project="Sales")["Failures by step and error"]) == "Call: BUSY: 100"
+
+
+def test_an_id_that_somebody_writes_after_a_click_is_found_in_the_other_projects(tmp_path: Path) -> None:
+    with recorded(tmp_path, SAME_ID | ended("2", "completed", 1)) as url:
+        shown = jobs(url, **clicked("2", "Support"))
+        assert [(str(row["Run"]), str(row["Status"])) for row in shown["Chosen run"].rows] == [
+            ("Welcome\n2", "not chosen: click it to choose it"),
+            ("", "▲ not reported: past its retention, or another id"),
+        ]
+        assert {str(shown[title])[:2] for title in OF_THE_CHOSEN_RUN} == {"? "}
+
+
 def test_it_is_said_that_there_are_more_failed_records_than_the_named_ones(tmp_path: Path) -> None:
     labels = 'runtime="eu",project="Sales",spinner="Welcome",run_id="a",step="Call",error_code="BUSY"'
     named: Samples = {f'spinner_run_failed_record_info{{{labels},record_id="{number}"}}': 1 for number in range(10)}
@@ -273,7 +359,7 @@ def test_records_that_wait_are_listed_with_how_many_there_are_and_the_longest_fi
         assert "✔ none waits" in str(jobs(url, run="b")["Records by step"])
         assert [str(jobs(url, run=each)["Records by step"])[:2] for each in "cde"] == ["? "] * 3, "unknown is not none"
         assert "▲ some wait, not known which" in said["c"]
-        assert "? not told by the runtime" in said["d"], "unknown is not none"
+        assert "? not reported by the runtime" in said["d"], "unknown is not none"
         assert "▲ some wait, not known which" in said["e"], "its status says so"
         assert said["f"].startswith("? ")
     lost = {key: value for key, value in fresh("Sales").items() if "project_up" not in key}

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from dashboards.__main__ import DASHBOARDS, DIST
+from dashboards.panels import AMONG_ITS_PROJECT
 from tests.dashboards.test_dashboards import urls
 from tests.stack.programs import ROOT, prometheus, query
 
@@ -73,6 +74,18 @@ def test_the_chosen_run_stays_chosen_however_many_newer_runs_there_are() -> None
     assert {query for each in answers for query in each["queries"]} == {"x{run_id=~`job_0`}"}
 
 
+def test_the_project_of_the_chosen_run_stays_chosen_and_is_any_before_a_click() -> None:
+    text = "x{project=~`${run_project:regex}${run_among:raw}`}"
+    refreshes = [{"project": ["A (new)", "B"]}, {"project": ["B"]}, {}]
+    of_a_click = {"run": "1", "run_runtime": "eu", "run_project": "A (new)", "run_among": AMONG_ITS_PROJECT}
+    first, chosen = grafana(
+        {"refreshes": refreshes, "queries": [text], "url": {"run": "1"}},
+        {"refreshes": refreshes, "queries": [text], "url": of_a_click},
+    )
+    assert [each["queries"] for each in first] == [["x{project=~`.*`}"]] * 3
+    assert [each["queries"] for each in chosen] == [[r"x{project=~`A \(new\)()`}"]] * 3
+
+
 def test_grafana_drops_a_value_that_is_no_longer_in_the_list() -> None:
     """What happened to the chosen run while it was a value of a list: the reason for the text."""
     ((first, second),) = grafana({"refreshes": [{"spinner": ["a", "b"]}, {"spinner": ["b"]}], "url": {"spinner": "a"}})
@@ -91,7 +104,8 @@ def test_a_name_selects_exactly_itself_in_every_query_of_every_dashboard(tmp_pat
     tasks = [
         {
             "variables": board["templating"]["list"],
-            "url": dict.fromkeys(("runtime", "project", "spinner", "run"), name),
+            "url": dict.fromkeys(("runtime", "project", "spinner", "run", "run_runtime", "run_project"), name)
+            | {"run_among": AMONG_ITS_PROJECT},
             "refreshes": [{variable: [name, "other"] for variable in variables}],
             "queries": list(expressions(board)),
         }
@@ -136,17 +150,39 @@ def test_a_link_carries_the_id_whole_and_keeps_what_is_selected(uid: str) -> Non
         "links": list(urls(board["panels"])),
     }
     ids = ("run_id", "record_id", "parent_run_id")
-    tasks = [task | {"row": dict.fromkeys(ids, run_id) | {"alertname": "SpinnerRunStalled"}} for run_id in IDS]
+    place = {"runtime": 'us "2"', "project": "R&D/#1"}
+    row = {**place, "alertname": "SpinnerRunStalled"}
+    tasks = [task | {"row": dict.fromkeys(ids, run_id) | row} for run_id in IDS]
     for run_id, (answer,) in zip(IDS, grafana(*tasks, board=board), strict=True):
         assert answer["links"]
         for link in answer["links"]:
-            check(urlsplit(link), run_id, selection)
+            check(urlsplit(link), run_id, selection, place)
+
+
+def test_an_alert_opens_its_run_also_if_it_is_not_of_the_selected_spinner() -> None:
+    """The tables of alerts are not filtered by spinner."""
+    board = BOARDS["spinner-live-ops"]
+    (panel,) = (each for each in board["panels"] if each["title"] == "Pages")
+    row = {"runtime": "eu", "project": "Sales", "run_id": "1", "alertname": "SpinnerRunStalled"}
+    task = {
+        "url": {"spinner": "Mails"},
+        "refreshes": [{"spinner": ["Mails", "Calls"]}],
+        "links": [url for url in urls(panel) if url.startswith("/d/")],
+        "row": row,
+    }
+    ((answer,),) = grafana(task, board=board)
+    (link,) = answer["links"]
+    opened = {name.removeprefix("var-"): each for name, (each,) in parse_qs(urlsplit(link).query).items()}
+    on_jobs = {"url": opened, "refreshes": [{"spinner": ["Mails", "Calls"]}], "queries": ["${spinner:regex}"]}
+    ((jobs,),) = grafana(on_jobs)
+    assert (jobs["values"]["run"], jobs["values"]["spinner"], jobs["queries"]) == ("1", "All", [".*"])
 
 
 def test_a_failed_run_of_the_week_opens_jobs_at_the_time_at_which_it_had_failed() -> None:
     board = BOARDS["spinner-health"]
     failed_at = 1_795_932_000_123
-    row = {"run_id": "job/1", "spinner": 'The "new" one', "from": failed_at - 10_800_000, "to": failed_at}
+    place = {"runtime": "us", "project": "R&D"}
+    row = {**place, "run_id": "job/1", "spinner": 'The "new" one', "from": failed_at - 10_800_000, "to": failed_at}
     task = {
         "url": {"runtime": "eu", "product_url": "https://p.example.com"},
         "refreshes": [{"runtime": ["eu"]}],
@@ -159,6 +195,7 @@ def test_a_failed_run_of_the_week_opens_jobs_at_the_time_at_which_it_had_failed(
     assert (found["var-run"], found["var-spinner"]) == (["job/1"], ['The "new" one'])
     assert (found["var-runtime"], found["var-product_url"]) == (["eu"], ["https://p.example.com"])
     assert (found["from"], found["to"]) == (["1795921200123"], ["1795932000123"])
+    assert chosen_place(found) == place
 
 
 def test_a_run_in_the_heat_map_opens_jobs_at_the_time_at_which_it_had_ended() -> None:
@@ -182,10 +219,18 @@ def test_a_run_in_the_heat_map_opens_jobs_at_the_time_at_which_it_had_ended() ->
         query = parse_qs(urlsplit(link).query, strict_parsing=True, keep_blank_values=True)
         carried = {**names, "run": run_id, "product_url": "https://p.example.com"}
         assert {name: query[f"var-{name}"] for name in carried} == {name: [value] for name, value in carried.items()}
+        assert chosen_place(query) == {"runtime": names["runtime"], "project": names["project"]}
         assert found["ranges"] == [["2026-11-29T05:55:00.000Z", "2026-11-29T06:05:00.000Z"]]
 
 
-def check(link: SplitResult, run_id: str, selection: Mapping[str, str]) -> None:
+def chosen_place(parameters: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the runtime and the project of the run that a link chooses."""
+    assert parameters["var-run_among"] == [AMONG_ITS_PROJECT]
+    ((runtime,), (project,)) = (parameters[f"var-run_{name}"] for name in ("runtime", "project"))
+    return {"runtime": runtime, "project": project}
+
+
+def check(link: SplitResult, run_id: str, selection: Mapping[str, str], place: Mapping[str, str]) -> None:
     assert not link.fragment, link
     if link.hostname == "runbooks.example.com":
         assert link.path == "/SpinnerRunStalled.md", link
@@ -196,6 +241,9 @@ def check(link: SplitResult, run_id: str, selection: Mapping[str, str]) -> None:
     else:
         query = parse_qs(link.query, strict_parsing=True, keep_blank_values=True)
         assert link.path == "/d/spinner-jobs"
-        assert {name: query[f"var-{name}"] for name in selection} == {name: [each] for name, each in selection.items()}
-        assert query.get("var-run", [run_id]) in ([run_id], [""]), link
+        kept = set(selection) - ({"spinner"} if query["var-spinner"] == ["$__all"] else set())
+        assert {name: query[f"var-{name}"] for name in kept} == {name: [selection[name]] for name in kept}
+        if query.get("var-run", [""]) != [""]:
+            assert query["var-run"] == [run_id], link
+            assert chosen_place(query) == place
         assert query["from"] == ["now-1h"]

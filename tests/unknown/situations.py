@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from dashboards.__main__ import DASHBOARDS, DIST
+from dashboards.panels import AMONG_ITS_PROJECT
 from exporter.simulator import Scenario, load_scenario
 from exporter.simulator.durations import Duration
 from exporter.simulator.scenario import Incident, RuntimeDown, Stall, Start
@@ -88,15 +89,19 @@ async def observe(situation: Situation, folder: Path) -> Outcome:
 def _page(uid: str, made: World) -> Page:
     # Spinner health begins weeks ago by default, with a point every half an hour: more than these worlds have.
     since = "now-3h" if uid == HEALTH else ""
-    chosen = {"run": _newest_run(made)} if uid == JOBS else {}
+    chosen = _newest_run(made) if uid == JOBS else {}
     return Page(BOARDS[uid], made.prometheus_url, now=made.now, since=since, scrape_interval=SCRAPE_INTERVAL, **chosen)
 
 
-def _newest_run(made: World) -> str:
-    """Return a run that is reported: the newest that has not ended, if there is one."""
+def _newest_run(made: World) -> dict[str, str]:
+    """Return what a click on a run chooses that is reported: the newest that has not ended, if there is one."""
     created, ended = (f"spinner_run_{each}_timestamp_seconds @ {made.now}" for each in ("created", "end"))
     runs = query(made.prometheus_url, f"topk(1, ({created} unless on (run_id) {ended}) + 1e10 or {created})")
-    return runs[0][0]["run_id"] if runs else "job_of_long_ago"
+    if not runs:
+        return {"run": "job_of_long_ago"}
+    labels, _ = runs[0]
+    place = {f"run_{label}": labels[label] for label in ("runtime", "project")}
+    return {"run": labels["run_id"], "run_among": AMONG_ITS_PROJECT, **place}
 
 
 # Layouts. The first runtime is eu, the first exporter is a:10095.
