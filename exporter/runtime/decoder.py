@@ -266,9 +266,9 @@ class Decoder:
         """
         bounds = Bounds(now, self._wall())
         health: WireHealth = self._noted("health", self._layouts["health"].decode(body, bounds.as_of))
-        runtime = health.runtime or WireRuntimeHealth()
-        if health.status is None and runtime == WireRuntimeHealth():
+        if health.status is None and health.runtime in (msgspec.UNSET, WireRuntimeHealth()):
             raise ValueError("there is neither status nor runtime")
+        runtime = health.runtime or WireRuntimeHealth()
         heartbeat = self._past(bounds, runtime.last_heartbeat_at, "health", "", "runtime.lastHeartbeatAt")
         return Health(
             runtime_up=runtime.status == "up"

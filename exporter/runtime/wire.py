@@ -138,7 +138,8 @@ class WireHealth(WireStruct, frozen=True):
     """The API's own health."""
 
     status: str | None = None
-    runtime: WireRuntimeHealth | None = None
+    runtime: WireRuntimeHealth | msgspec.UnsetType | None = msgspec.UNSET
+    """Null: the API knows of no worker service. A body without it can be another one than health."""
 
 
 class WireMeter(WireStruct, frozen=True):
