@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, TOLERANCE
@@ -67,6 +69,8 @@ class ProjectSync:
         """Our monotonic time since when a project has been missing from the list of projects."""
         self._counters: dict[str, RecordCounter] = {}
         self._parents = ParentRuns()
+        self._failing_since: dict[str, dict[str, float]] = {}
+        """By project and run, our monotonic time since when a run that no list has cannot be read by its id."""
         self._changed_at: dict[str, float] = {}
         self._refused: set[str] = set()
 
@@ -146,18 +150,20 @@ class ProjectSync:
         with self._store.reading(project_id) if begun is None else contextlib.nullcontext(begun) as read:
             if part is None or common is None:
                 with self._client.held.open("jobs") as holding:
-                    gone = await self._read_runs(read, Project(project_id, name or ""), holding, since)
+                    gone, error = await self._read_runs(read, Project(project_id, name or ""), holding, since)
             else:
-                gone = await self._read_slice(read, project_id, part, common)
+                gone, error = await self._read_slice(read, project_id, part, common)
             shared_ids = read.shared_ids
         for run_id in gone:
             self._store.drop_run(project_id, run_id)
         self._problems.note_gone(len(gone), project=project_id)
-        self._problems.resolve("project", project=project_id)
         if shared_ids:
             self._problems.report(
                 "some runs", f"{shared_ids} ids are those of several runs, of which one is read", project=project_id
             )
+        if error is not None:
+            raise error
+        self._problems.resolve("project", project=project_id)
 
     def _unlisted_for(self, project_id: str, *, is_listed: bool) -> float:
         """Return for how many seconds a project has been missing, as the lists of projects so far show."""
@@ -176,6 +182,7 @@ class ProjectSync:
         self._cursors.pop(project_id, None)
         self._begun_first_reads.pop(project_id, None)
         self._unlisted_since.pop(project_id, None)
+        self._failing_since.pop(project_id, None)
         if (counter := self._counters.pop(project_id, None)) is not None:
             counter.close()
         self._changed_at.pop(project_id, None)
@@ -183,8 +190,11 @@ class ProjectSync:
 
     async def _read_runs(
         self, read: ProjectRead, project: Project, holding: Holding, earlier: float | None
-    ) -> list[str]:
-        """Read what changed, if need be since an `earlier` time; return the runs that the runtime no longer has."""
+    ) -> tuple[list[str], ApiError | None]:
+        """Read what changed, if need be since an `earlier` time.
+
+        Returns the runs that the runtime no longer has, and the error of a project none of whose records could be read.
+        """
         project_id = project.id
         cursor = self._cursors.get(project_id, _Cursor())
         swept_at = self._monotonic()
@@ -211,12 +221,14 @@ class ProjectSync:
         if not changed.not_modified:
             self._changed_at[project_id] = changed.changed_at
         lost = [run for run_id, run in open_before.items() if run_id in changed.unseen]
-        gone, unread = await self._reread(project_id, lost, cursor.unread, active)
+        gone, unread = list[str](), cursor.unread
+        if sweeps:
+            gone, unread = await self._reread(project_id, lost, cursor.unread, active)
         as_of = self._seen_at(changed.first)
         holding.check()
-        responses = [*active.drain(), *changed.drain()]
+        responses, error = [*active.drain(), *changed.drain()], None
         if self._client.counts_records:
-            responses = await self._count_records(project_id, responses)
+            responses, error = await self._count_records(project_id, responses)
         await self.apply(read, responses, horizon)
         # A clock that was set back is believed when other responses agree; until then the next read asks again.
         is_behind = not is_first and changed.as_of() < self._store.clock.at(changed.first.requested_at) - MAX_DELAY
@@ -233,10 +245,12 @@ class ProjectSync:
         # A sweep is over when the last of its runs has been read; the next one is due from when it began.
         begun_at = swept_at if sweeps and not cursor.unread else cursor.swept_at
         self._cursors[project_id] = _Cursor(None if is_behind else changed.etag, begun_at, unread)
-        return gone
+        return gone, error
 
-    async def _read_slice(self, read: ProjectRead, project_id: str, part: Slice, common: ListRead) -> list[str]:
-        """Apply what a list of all projects has of one; return the runs that the runtime no longer has."""
+    async def _read_slice(
+        self, read: ProjectRead, project_id: str, part: Slice, common: ListRead
+    ) -> tuple[list[str], ApiError | None]:
+        """Apply what a list of all projects has of one; return the same as `_read_runs`."""
         if part.error is not None:
             raise part.error
         sweeps, is_first = common.swept_at is not None, not self._store.has_been_read(project_id)
@@ -247,9 +261,9 @@ class ProjectSync:
             singles = RunList(())
             gone, part.unread = await self._reread(project_id, lost, part.unread, singles)
             part.responses += singles.drain()
-        responses = part.drain()
+        responses, error = part.drain(), None
         if self._client.counts_records:
-            responses = await self._count_records(project_id, responses)
+            responses, error = await self._count_records(project_id, responses)
         if responses:
             await self.apply(read, responses, common.horizon)
         _complete(read, common, self._seen_at(common.first))
@@ -258,7 +272,7 @@ class ProjectSync:
         if sweeps:
             # Where its own list goes on if it is read by itself.
             self._cursors[project_id] = _Cursor(None, common.swept_at, part.unread)
-        return gone
+        return gone, error
 
     async def _read_changes(
         self, project: Project, active: RunList, since: float, etag: str | None, first: ProjectRead | None
@@ -320,8 +334,13 @@ class ProjectSync:
             return clock.at(response.requested_at)
         return clock.agreed(response.as_of, response.requested_at, response.at)
 
-    async def _count_records(self, project_id: str, responses: list[Response]) -> list[Response]:
-        """Return responses with counted records, and one for each open run, whose records can change without it."""
+    async def _count_records(
+        self, project_id: str, responses: list[Response]
+    ) -> tuple[list[Response], ApiError | None]:
+        """Return responses with counted records, and one for each open run, whose records can change without it.
+
+        Also returns the error of a project none of whose records could be read.
+        """
         counter = self._counters.setdefault(
             project_id,
             RecordCounter(self._client, self._store.clock, overlap=self._config.sync.overlap, parents=self._parents),
@@ -329,28 +348,32 @@ class ProjectSync:
         known = self._store.runs_of(project_id)
         now = self._monotonic()
         unlisted = Response((), None, now, now)
-        newest = {run.id: (run.snapshot, unlisted) for run in known.values() if not run.ended}
+        newest = {
+            run.id: (run.snapshot, unlisted) for run in known.values() if not run.ended or counter.is_failing(run.id)
+        }
         newest |= {snapshot.id: (snapshot, response) for response in responses for snapshot in response.runs}
         for snapshot, _ in newest.values():
             self._parents.note(snapshot)
+        due = [snapshot for snapshot, _ in newest.values() if counter.is_due(snapshot, known.get(snapshot.id))]
         problems: list[ApiError] = []
 
-        async def count(snapshot: RunSnapshot, response: Response) -> Response | None:
+        async def count(snapshot: RunSnapshot, response: Response) -> Response:
+            before = known.get(snapshot.id)
             try:
                 with one_read():
-                    counted = await counter.count(snapshot, known.get(snapshot.id))
-                    return dataclasses.replace(response, runs=[counted])
+                    counted = await counter.count(snapshot, before)
             except ApiError as error:
-                # The run stays as it was: without its records it would lose its counts.
                 problems.append(error)
-                return None
+                counted = counter.uncounted(snapshot, before, stale_after=self._config.sync.stale_after)
+            return dataclasses.replace(response, runs=[counted])
 
         counted = await together(*(count(snapshot, response) for snapshot, response in newest.values()))
         counter.keep_only(newest)
         self._problems.settle("records", problems, project=project_id)
-        if problems and len(problems) == len(counted):
-            raise problems[0]
-        return [self._with_parents(each, known) for each in counted if each is not None]
+        # What has ended may have no records any more, which says nothing about the others.
+        is_refused = len(problems) == len(due) and not all(snapshot.status.ended for snapshot in due)
+        error = ApiError(str(problems[0])) if is_refused else None
+        return [self._with_parents(each, known) for each in counted], error
 
     def _with_parents(self, response: Response, known: Mapping[str, Run]) -> Response:
         """Return a response whose runs have the ids of those that started them, as far as they are known.
@@ -370,10 +393,15 @@ class ProjectSync:
         """Read one by one the runs that should be open and were in no list.
 
         Returns those that no longer exist, and those for which the budget did not suffice. If some of this sweep are
-        `unread` already, only these are read.
+        `unread` already, only these are read. One that cannot be read for `sync.stale_after` loses its counts and its
+        progress: they are not known any more, and would look current for ever.
         """
         if not self._client.has("job"):
             return [run.id for run in lost], frozenset()
+        failing = self._failing_since.get(project_id, {})
+        if not unread:
+            # What was seen since begins anew.
+            failing = {run.id: failing[run.id] for run in lost if run.id in failing}
         lost = [run for run in lost if run.id in unread] if unread else lost
         count = self._rereads.take_some(len(lost))
         runs, unread = lost[:count], frozenset(run.id for run in lost[count:])
@@ -385,13 +413,21 @@ class ProjectSync:
             try:
                 with one_read():
                     active.add_single(await self._client.job(run.snapshot), requested_at, self._monotonic())
+                failing.pop(run.id, None)
             except NotFoundError:
+                failing.pop(run.id, None)
                 gone.append(run.id)
             except ApiError as error:
-                # It keeps its last state until the next sweep; the rest of the project is read.
+                # It keeps its last state for a while; the rest of the project is read.
                 problems.append(error)
+                since = failing.setdefault(run.id, requested_at)
+                if requested_at - since >= self._config.sync.stale_after:
+                    active.add_single(_without_counts(run.snapshot), requested_at, self._monotonic())
 
         await together(*map(read, runs))
+        self._failing_since.pop(project_id, None)
+        if failing:
+            self._failing_since[project_id] = failing
         if runs or not unread:
             self._problems.settle("job", problems, project=project_id)
         return gone, unread
@@ -421,6 +457,10 @@ class RecordReader(Protocol):
 
     def forget(self, project_id: str) -> None:
         """Forget the runs of a project that was removed."""
+
+
+def _without_counts(snapshot: RunSnapshot) -> RunSnapshot:
+    return msgspec.structs.replace(snapshot, records=None, failures=(), last_progress_at=None)
 
 
 def _complete(read: ProjectRead, of_list: ListRead, as_of: float) -> None:

@@ -71,15 +71,42 @@ class RecordCounter:
         self._overlap = overlap
         self._parents = parents
         self._counted: dict[str, _Counted] = {}
+        self._failing_since: dict[str, float] = {}
+        """Our monotonic time since when the records of a run cannot be read, by its id."""
         self._kept: Holding | None = None
         """What is kept between reads."""
+
+    def is_due(self, snapshot: RunSnapshot, known: Run | None) -> bool:
+        """Whether the records of a run are to be read: those of one that has ended are counted once."""
+        if not snapshot.status.ended or known is None or snapshot.id in self._failing_since:
+            return True
+        return not (known.ended and _same(known.snapshot, snapshot))
+
+    def is_failing(self, run_id: str) -> bool:
+        """Whether the records of a run could not be read when they were last due, and are still to be read."""
+        return run_id in self._failing_since
+
+    def uncounted(self, snapshot: RunSnapshot, known: Run | None, *, stale_after: float) -> RunSnapshot:
+        """Return a snapshot whose records cannot be read: with the last counts, and after `stale_after` without any.
+
+        So a run goes on and ends although its records cannot be read, and no count is quietly out of date. After that
+        time the records of a run that has ended are not tried again.
+        """
+        now = self._clock.monotonic()
+        since = self._failing_since.setdefault(snapshot.id, now)
+        is_stale = now - since >= stale_after
+        if is_stale and snapshot.status.ended:
+            del self._failing_since[snapshot.id]
+        if is_stale or known is None:
+            return msgspec.structs.replace(snapshot, records=None, failures=())
+        return _with_counts_of(known.snapshot, snapshot)
 
     async def count(self, snapshot: RunSnapshot, known: Run | None) -> RunSnapshot:
         """Return a snapshot with its records counted; `known` is the run in the store.
 
-        Raises `ApiError` when the records cannot be read; then the counts are the same as before.
+        Raises `ApiError` when the records cannot be read; `uncounted` returns what is known then.
         """
-        if snapshot.status.ended and known is not None and known.ended and _same(known.snapshot, snapshot):
+        if known is not None and not self.is_due(snapshot, known):
             return _with_counts_of(known.snapshot, snapshot)
         counted = self._counted.get(snapshot.id, _Counted())
         since = None
@@ -95,6 +122,7 @@ class RecordCounter:
                 as_of = page.as_of if as_of is None else as_of
                 records |= {record.record.id: record for record in page.items}
         self._parents.look_in(records, snapshot)
+        self._failing_since.pop(snapshot.id, None)
         if snapshot.status.ended:
             self._counted.pop(snapshot.id, None)
         elif self._client.can_list_changed_records:
@@ -110,6 +138,7 @@ class RecordCounter:
     def keep_only(self, run_ids: Mapping[str, object]) -> None:
         """Forget the records of all other runs, and of all runs if they take too much: they are listed again then."""
         self._counted = {run_id: counted for run_id, counted in self._counted.items() if run_id in run_ids}
+        self._failing_since = {run_id: since for run_id, since in self._failing_since.items() if run_id in run_ids}
         self.close()
         self._kept = self._client.held.open("records")
         self._kept.when_refused(lambda: self._counted.clear())

@@ -680,7 +680,7 @@ async def test_a_project_that_lags_behind_is_read_apart_where_no_list_can_be_nar
         await scrape(exporter, runtime)
     read = ProjectSync._read_slice
 
-    async def broken(self: ProjectSync, *arguments: Any) -> list[str]:
+    async def broken(self: ProjectSync, *arguments: Any) -> Any:
         if arguments[1] == "p2":
             raise ApiError("cannot be applied")
         return await read(self, *arguments)

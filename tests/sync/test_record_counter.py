@@ -251,6 +251,104 @@ async def test_a_run_whose_records_cannot_be_read_keeps_its_counts_and_the_other
     assert await counts_of(exporter, "run-1") == counts(total=1, completed=1)
 
 
+def broken(runtime: Recorded, *runs: str, status: int = 500) -> None:
+    """Let the records of some runs be refused."""
+    paths, answer = {f"/api/v1/jobs/{run}/records" for run in runs}, runtime._records
+    runtime.interfere = lambda request: (
+        httpx.Response(status) if request.url.path in paths else answer(request)
+    )  # fmt: skip
+
+
+async def test_a_run_whose_records_cannot_be_read_loses_its_counts_when_they_are_stale(runtime: Recorded) -> None:
+    runtime.put("run-2")
+    runtime.record("r0", "failed", failedStep={"name": "send"})
+    exporter = counting(runtime)
+    assert await counts_of(exporter) == counts(total=1, failed=1)
+    for _ in range(2):
+        broken(runtime, "run-1")
+        for _ in range(3):
+            runtime.clock.advance(149)
+            assert await counts_of(exporter) == (counts(total=1, failed=1))
+        broken(runtime)
+        assert await counts_of(exporter) == counts(total=1, failed=1)
+    broken(runtime, "run-1")
+    assert await counts_of(exporter) is not None
+    runtime.clock.advance(300)
+    assert await counts_of(exporter) is None, "what is not known is not shown as it was"
+    assert await counts_of(exporter, "run-2") == counts(total=1, failed=1)
+    assert (
+        "spinner_run_failures{" + 'runtime="runtime.test",project="Sales",spinner="welcome",run_id="run-1"'
+        not in str(await exporter.page())
+    )
+    broken(runtime)
+    assert await counts_of(exporter) == counts(total=1, failed=1)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_run_ends_although_its_records_cannot_be_read(runtime: Recorded, status: int) -> None:
+    runtime.put("run-2")
+    runtime.record("r0", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.put(status="completed", endedAt=NOON + 10)
+    broken(runtime, "run-1", status=status)
+    runtime.clock.advance(15)
+    assert await counts_of(exporter) == counts(total=1, running=1)
+    assert (
+        'spinner_run_status{runtime="runtime.test",project="Sales",spinner="welcome",run_id="run-1",status="completed"}'
+        in str(await exporter.page())
+    )
+    runtime.record("r0", "completed")
+    broken(runtime)
+    runtime.clock.advance(120)
+    assert await counts_of(exporter) == counts(total=1, completed=1), "they are tried again, in no list of changes too"
+    runtime.listed_since()
+    await exporter.refresh()
+    assert len(runtime.listed_since()) == 1, "of an ended run they are counted once"
+
+
+async def test_records_of_an_ended_run_that_cannot_be_read_are_tried_until_they_are_stale(runtime: Recorded) -> None:
+    runtime.put("run-2", status="completed", endedAt=NOON + 10)
+    broken(runtime, "run-1", "run-2", status=404)
+    runtime.put(status="completed", endedAt=NOON + 10)
+    exporter = counting(runtime)
+    assert await counts_of(exporter) is None, (
+        "a run that is not known is shown too, and what has ended takes no project down"
+    )
+    runtime.clock.advance(299)
+    assert await counts_of(exporter) is None
+    runtime.clock.advance(1)
+    assert await counts_of(exporter) is None
+    runtime.listed_since()
+    assert await counts_of(exporter) is None
+    assert runtime.listed_since() == []
+
+
+async def test_a_run_whose_records_cannot_be_read_appears(runtime: Recorded) -> None:
+    exporter = counting(runtime)
+    await exporter.refresh()
+    runtime.clock.advance(15)
+    runtime.put("run-2")
+    broken(runtime, "run-2")
+    assert await counts_of(exporter, "run-2") is None
+
+
+async def test_a_project_none_of_whose_records_that_are_due_can_be_read_is_down_and_goes_on(runtime: Recorded) -> None:
+    runtime.record("r0", "running")
+    runtime.put("run-2", status="completed", endedAt=NOON + 10)
+    exporter = counting(runtime)
+    assert await counts_of(exporter) == counts(total=1, running=1)
+    broken(runtime, "run-1", "run-2")
+    runtime.clock.advance(15)
+    runtime.put("run-2", trigger="api")
+    assert not await exporter.refresh(), "the other run has been counted, and needs no request"
+    page = str(await exporter.page())
+    assert 'spinner_project_up{runtime="runtime.test",project="Sales"} 0' in page
+    runtime.put(status="completed", endedAt=NOON + 15)
+    await exporter.refresh()
+    assert 'run_id="run-1",status="completed"} 1' in str(await exporter.page())
+
+
 async def test_a_project_none_of_whose_records_can_be_read_is_down(runtime: Recorded) -> None:
     runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/records") else None
     exporter = counting(runtime)

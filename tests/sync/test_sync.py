@@ -265,6 +265,39 @@ async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_a
     assert 'runs_dropped_total{reason="gone",runtime="runtime.test"} 1.0' in str(await exporter.page())
 
 
+async def test_a_run_that_cannot_be_read_again_loses_its_counts_when_they_are_stale(each_way: bool) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("other", records={"completed": 1})
+    runtime.put(records={"total": 9, "completed": 5}, failures=[{"step": "send", "count": 1}])
+    exporter = exporter_of(runtime)
+
+    async def completed_after(seconds: float) -> int | None:
+        clock.advance(seconds)
+        await exporter.refresh()
+        assert runs_of(exporter)["run-1"].run.status is Status.RUNNING
+        assert runs_of(exporter)["other"].run.records.completed == 1
+        return runs_of(exporter)["run-1"].run.records.completed
+
+    assert await completed_after(0) == 5
+    label = runtime.jobs["run-1"]["status"]
+    for _ in range(2):
+        runtime.jobs["run-1"]["status"] = None
+        assert [await completed_after(121) for _ in range(3)] == [5, 5, 5], "for less than sync.stale_after"
+        runtime.jobs["run-1"]["status"] = label
+        assert await completed_after(121) == 5
+    runtime.jobs["run-1"]["status"] = None
+    assert [await completed_after(121) for _ in range(5)] == [5, 5, 5, None, None]
+    run = runs_of(exporter)["run-1"].run
+    assert (run.snapshot.failures, run.last_progress_at) == ((), None)
+    runtime.jobs["run-1"]["status"] = label
+    assert await completed_after(121) == 5
+    assert (
+        'spinner_records_processed_total{runtime="runtime.test",project="Sales",spinner="welcome",state="completed"} 6'
+        in str(await exporter.page())
+    ), "each record is counted once"
+
+
 async def test_a_run_leaves_when_its_retention_is_over() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
