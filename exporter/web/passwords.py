@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import bcrypt
 
@@ -55,6 +56,8 @@ class Passwords:
         self._waiting: list[_Check] = []
         self._running: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        # Not those of `asyncio.to_thread`, which also wait for name servers: one that does not respond takes them all.
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, "password")
         self._refusals = Refusals(
             "password checks are refused: too many at once", "password checks are no longer refused", clock
         )
@@ -135,7 +138,7 @@ class Passwords:
     async def _run(self, check: _Check) -> None:
         try:
             # Not in the event loop's thread: bcrypt releases the interpreter's lock while it computes.
-            is_correct = await asyncio.to_thread(check.matches)
+            is_correct = await asyncio.get_running_loop().run_in_executor(self._threads, check.matches)
         finally:
             self._running -= Counter((check.client,))
             self._checks.pop(check.mark, None)

@@ -1,6 +1,7 @@
 """Guessing passwords costs the guesser: others get their turn, the queue is short, and nobody learns who is a user."""
 
 import asyncio
+import threading
 
 import bcrypt
 import pytest
@@ -160,3 +161,15 @@ async def test_the_event_loop_runs_while_a_password_is_hashed() -> None:
         await asyncio.sleep(0)
         iterations += 1
     assert iterations > 20, "bcrypt blocks the event loop"
+
+
+async def test_a_password_is_checked_while_all_other_threads_wait() -> None:
+    """As for a name server that does not respond: a scraper would be timed out, and its exporter count as down."""
+    responds, most = threading.Event(), 32 + 4
+    waiting = [asyncio.create_task(asyncio.to_thread(responds.wait, 60)) for _ in range(most)]
+    try:
+        async with asyncio.timeout(20):
+            assert await Passwords().are_correct("prometheus", RIGHT, USERS, "127.0.0.1")
+    finally:
+        responds.set()
+        await asyncio.gather(*waiting)
