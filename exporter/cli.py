@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -311,7 +313,13 @@ def _warnings(settings: ExporterConfig, web_config_file: WebConfigFile | None) -
     return warnings(settings) + (web_config_file.warnings() if web_config_file is not None else [])
 
 
+THREADS_END = 2.0
+"""Seconds after everything else in which threads can end."""
+
+
 async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterConfig]) -> None:
+    threads = ThreadPoolExecutor()
+    asyncio.get_running_loop().set_default_executor(threads)
     await warm_up()
     web_config_file = _web_config_file(settings)
     storage = Path(settings.storage.path) if settings.storage.path else None
@@ -322,6 +330,12 @@ async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterC
         finally:
             await exporter.close()
     log.info("stopped")
+    ending = threading.Thread(target=threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    ending.start()
+    ending.join(THREADS_END)
+    if ending.is_alive():
+        # Python would wait for them: for a name server that does not respond, or a pipe that nobody writes a config to.
+        os._exit(0)
 
 
 async def _respond(

@@ -44,7 +44,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def exporting(folder: Path, runtime_url: str, settings: str = "") -> AsyncIterator[Running]:
+async def exporting(
+    folder: Path, runtime_url: str, settings: str = "", program: tuple[str, ...] = ("-m", "exporter")
+) -> AsyncIterator[Running]:
     port = free_port()
     file = folder / "exporter.yml"
     file.write_text(
@@ -53,8 +55,7 @@ async def exporting(folder: Path, runtime_url: str, settings: str = "") -> Async
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "exporter",
+            *program,
             "serve",
             f"--config.file={file}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -181,3 +182,32 @@ async def test_a_request_that_hangs_is_refused_when_the_time_is_over(
             response = await request
     assert (response.status_code, response.text) == (503, "The exporter is ending.\n")
     assert "Exception in ASGI" not in caplog.text
+
+
+WITHOUT_NAME_SERVER = """
+import socket, sys, threading
+from exporter.cli import main
+
+real = socket.getaddrinfo
+
+def hanging(host, *arguments, **named):
+    if "runtime.test" in str(host):
+        threading.Event().wait()
+    return real(host, *arguments, **named)
+
+socket.getaddrinfo = hanging
+main()
+"""
+
+
+async def test_a_name_server_that_does_not_respond_does_not_prevent_the_end(tmp_path: Path) -> None:
+    """It keeps a thread of each request, and Python waits for its threads."""
+    program = ("-c", WITHOUT_NAME_SERVER)
+    async with (
+        exporting(tmp_path, "http://runtime.test", program=program) as running,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        response = await client.get(f"{running.url}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        assert '\nspinner_api_up{runtime="here"} 0\n' in response.text
+        running.end()
+        await running.ended_cleanly(within=30)
