@@ -284,6 +284,8 @@ class ProjectRuns:
         if self.metadata.remembered_since is not None:
             horizon = max(horizon, self.metadata.remembered_since)
         for snapshot in snapshots:
+            if not snapshot.spinner:
+                snapshot = self._with_spinner(snapshot)
             if not self.spinners.is_named(snapshot):
                 snapshot = self.spinners.named(snapshot, label_length)
             at = snapshot.updated_at if seen_at is None else seen_at
@@ -326,6 +328,15 @@ class ProjectRuns:
             self._add_to_indexes(tracked)
             self._uncounted[tracked.run.snapshot.spinner].append(tracked)
         self._count()
+
+    def _with_spinner(self, snapshot: RunSnapshot) -> RunSnapshot:
+        """Return a run that names no spinner with the one that it had, or whose id it has, or with the id itself.
+
+        Without any of these it counts to one that is called like the project.
+        """
+        tracked = self.runs.get(snapshot.id) or self._tombstones.get(snapshot.id)
+        known = self.spinners.last_name(snapshot.spinner_id) if tracked is None else tracked.run.snapshot.spinner
+        return msgspec.structs.replace(snapshot, spinner=known or snapshot.spinner_id or self.name)
 
     def note_overtaken(self, stall_floor: float) -> None:
         """Note which runs are silent while others continue; `stall_floor` is the least of the config."""

@@ -140,6 +140,10 @@ class ProjectSpinners:
         """Whether the name of a run's spinner is the unique one already."""
         return self._ids.get(snapshot.spinner, "") == snapshot.spinner_id
 
+    def last_name(self, spinner_id: str) -> str:
+        """Return the last unique name of the spinner with this id; empty for one that is not known."""
+        return self._last_names.get(spinner_id, "") if spinner_id else ""
+
     def named(self, snapshot: RunSnapshot, label_length: int) -> RunSnapshot:
         """Return a snapshot with the unique name of its spinner, which has at most `label_length` characters."""
         if not snapshot.spinner_id:

@@ -459,7 +459,15 @@ class RuntimeClient:
             )
             etag = etag if pages.number == 1 else None
             size = max(len(response.body), LEAST_PER_ITEM * len(listing.items))
-            yield ListPage(listing.items, as_of, etag, requested_at=response.requested_at, size=size, has_next=has_next)
+            yield ListPage(
+                listing.items,
+                as_of,
+                etag,
+                requested_at=response.requested_at,
+                size=size,
+                has_next=has_next,
+                skipped=listing.skipped,
+            )
             if not has_next:
                 if cache is not None:
                     cache.pages = fresh

@@ -108,6 +108,8 @@ class DecodedPage(Generic[T]):
     """Whether there is another page, if the response says so."""
     pages: int | None = None
     """How many pages the whole list has, if the response says so."""
+    skipped: int = 0
+    """Invalid items, of which nothing is known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,7 +202,11 @@ class Decoder:
 
     def projects(self, body: bytes) -> DecodedPage[Project]:
         """Decode a page of the list of projects."""
-        return self._listing(body, self._layouts["projects"], lambda wire, bounds: self._project(wire))
+        layout = self._layouts["projects"]
+        page = self._listing(body, layout, lambda wire, bounds: self._project(wire))
+        if layout.mapping and page.items and not any(project.name for project in page.items):
+            raise ValueError(f"none of the {len(page.items)} items has a name")
+        return page
 
     def jobs(self, body: bytes, known: RunDefaults | None = None) -> DecodedPage[RunSnapshot]:
         """Decode a page of a project's runs."""
@@ -346,11 +352,15 @@ class Decoder:
                 self._observer.invalid_item(kind, unforeseen(error), error)
         if raws and not items:
             raise ValueError(f"none of the {len(raws)} items is valid: {reason}")
-        return DecodedPage(tuple(items), page.cursor, as_of, page.count, page.total, page.more, page.pages)
+        skipped = len(raws) - len(items)
+        return DecodedPage(tuple(items), page.cursor, as_of, page.count, page.total, page.more, page.pages, skipped)
 
     def _project(self, wire: WireProject | MappedProject) -> Project:
         refs = _references(wire.ref) if isinstance(wire, MappedProject) else ()
-        return Project(self._id(wire.id), self._labels[wire.name], refs)
+        own_id, name = self._id(wire.id), self._labels[wire.name or ""]
+        if not name:
+            self._note_implausible("project", own_id, "name")
+        return Project(own_id, name, refs)
 
     def _run(self, known: RunDefaults, wire: WireJob | MappedJob, bounds: Bounds) -> RunSnapshot:
         labels = self._labels
@@ -392,12 +402,17 @@ class Decoder:
             raise ValueError("createdAt: is missing")
         if updated_at is None:
             updated_at = created_at if known.now is None else known.now
-        spinner = wire.spinner_name or known.spinner
-        if not spinner and known.names is not None:
-            # Also of a project that is not known yet: whoever looks for it needs to see that it has runs.
-            spinner = known.names.get(project_id, project_id)
-        if not spinner:
-            raise ValueError("spinnerName: is missing")
+        spinner = labels[wire.spinner_name or ""]
+        if not spinner and isinstance(wire, MappedJob):
+            spinner = labels[known.spinner]
+            if not spinner and known.names is not None:
+                # Also of a project that is not known yet: whoever looks for it needs to see that it has runs.
+                spinner = labels[known.names.get(project_id, project_id)]
+            if not spinner:
+                raise ValueError("spinnerName: is missing")
+        elif not spinner:
+            # Whoever knows the run knows its spinner.
+            self._note_implausible("job", project_id, wire.id, "spinnerName")
         counts = wire.records
         refs: tuple[tuple[str, str], ...] = ()
         parent_record_id = ""
@@ -407,7 +422,7 @@ class Decoder:
         return RunSnapshot(
             id=self._id(wire.id),
             project_id=project_id if project_id == known.project_id else self._id(project_id),
-            spinner=labels[spinner],
+            spinner=spinner,
             trigger=self._codes[wire.trigger or ""],
             parent_id=labels[wire.parent_job_id or ""],
             status=self._run_statuses.get(wire.status) or self._run_status(wire.status),

@@ -20,6 +20,7 @@ class Project(msgspec.Struct, frozen=True):
 
     id: str
     name: str
+    """Empty where the list names none, for a moment maybe."""
     refs: tuple[tuple[str, str], ...] = ()
     """Values that an API description needs for paths, by name (`ref.NAME` there)."""
 
@@ -57,7 +58,7 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     id: str
     project_id: str
     spinner: str
-    """Its name, which is unique in its project once the run is in the store."""
+    """Its name, which is unique in its project once the run is in the store; empty before if the runtime names none."""
     trigger: str
     parent_id: str
     status: Status
@@ -157,3 +158,5 @@ class ListPage(Generic[T]):
     """Bytes that it takes in memory, about."""
     has_next: bool = False
     """Whether there is another page, as far as this one tells."""
+    skipped: int = 0
+    """Invalid items, of which nothing is known."""

@@ -22,15 +22,17 @@ class WireStruct(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 
 class WireProject(WireStruct, frozen=True):
-    """A project."""
+    """A project. A name that is not known is null; a field of another name is an error."""
 
     id: str
-    name: str
+    name: str | None
 
 
-class MappedProject(WireProject, frozen=True):
+class MappedProject(WireStruct, frozen=True):
     """A project that an API description maps: it can have references for paths."""
 
+    id: str
+    name: str | None = None
     ref: dict[str, str] | None = None
 
 
@@ -71,7 +73,8 @@ class WireJob(_AnyJob, frozen=True, kw_only=True):
     """A run in the contract's format. The request for its project's list says which project it belongs to."""
 
     project_id: str | None = None
-    spinner_name: str
+    spinner_name: str | None
+    """As `WireProject.name`."""
     created_at: Time
     updated_at: Time
 

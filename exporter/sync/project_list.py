@@ -52,6 +52,8 @@ class ProjectList:
         self._is_due = True
         self._missing: frozenset[str] = frozenset()
         """Projects that the last answer lacked, and the one before had: until the next one agrees they stay."""
+        self.skipped = 0
+        """Items of the last answer that were invalid: while there are any, no project counts as missing."""
         self._looked_for: set[str] = set()
         self.names: dict[str, str] = {}
         """All projects of the list, id to name."""
@@ -85,10 +87,16 @@ class ProjectList:
             if page.as_of is not None:
                 observe(page.as_of, page.requested_at)
         names = {project.id: project.name for page in pages for project in page.items}
-        missing = self.names.keys() - names.keys()
-        kept = {each: name for each, name in self.names.items() if each in missing and each not in self._missing}
+        names = {each: name or self.names.get(each) or (held or {}).get(each) or each for each, name in names.items()}
+        self.skipped = sum(page.skipped for page in pages)
+        lacking = {each: name for each, name in self.names.items() if each not in names}
+        if self.skipped:
+            # Any of them can be the one that was skipped.
+            kept, self._missing, self._is_due = lacking, frozenset(), False
+        else:
+            kept = {each: name for each, name in lacking.items() if each not in self._missing}
+            self._missing, self._is_due = frozenset(kept), bool(kept)
         self._set(names | kept, held or {})
-        self._missing, self._is_due = frozenset(kept), bool(kept)
         self._cache, self.requested_at = cache, now
         if sweeps:
             self._swept_at = now

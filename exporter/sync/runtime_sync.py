@@ -196,6 +196,12 @@ class RuntimeSync:
             )
         else:
             self._problems.resolve("some projects")
+        if self._project_list.skipped:
+            self._problems.report(
+                "list of projects", f"{self._project_list.skipped} items are invalid, so no project counts as missing"
+            )
+        else:
+            self._problems.resolve("list of projects")
         # After a reload or a restart fewer may be wanted. Those that the list lacks may come back.
         self._drop((known & self._project_list.names.keys()) - set(read))
         self._store.name_projects({project_id: wanted[project_id] for project_id in read})

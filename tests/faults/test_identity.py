@@ -114,6 +114,55 @@ async def test_two_spinners_of_a_project_with_equal_names_are_counted_apart(tmp_
     assert value(found, "spinner_runs_finished_total", spinner="Nightly (s2)", status="failed") == 1
 
 
+async def test_a_run_whose_spinner_has_no_name_keeps_the_one_that_it_had(tmp_path: Path) -> None:
+    async with bench(storage=tmp_path) as made:
+        made.runtime.put(spinnerId="s1", records={"total": 9, "completed": 5})
+        made.runtime.put("other")
+        await made.next()
+        made.runtime.put(spinnerName=None, records={"total": 9, "completed": 6})
+        made.runtime.put("next", spinnerId="s1", spinnerName=None)
+        made.runtime.put("of another", spinnerId="s2", spinnerName=None)
+        made.runtime.put("of none", spinnerName=None)
+        found = await made.next()
+        made.runtime.put(spinnerName="greeting")
+        renamed = await made.next()
+    assert value(found, "spinner_run_records", run_id="run-1", spinner="welcome", state="completed") == 6
+    assert value(found, "spinner_run_info", run_id="next", spinner="welcome") == 1
+    assert value(found, "spinner_run_info", run_id="of another", spinner="s2") == 1
+    assert value(found, "spinner_run_info", run_id="of none", spinner="Sales") == 1
+    assert value(found, "spinner_exporter_invalid_items_total", kind="job") == 4, "each is noted"
+    assert value(renamed, "spinner_run_info", run_id="run-1", spinner="greeting") == 1
+
+
+async def test_a_project_that_has_no_name_or_no_id_for_a_while_stays(each_way: bool) -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.put(records={"total": 9, "completed": 1})
+    runtime.put("other", projectId="p2")
+    items: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        return runtime._list(request, items) if items and request.url.path.endswith("/projects") else None
+
+    runtime.interfere = answer
+    async with bench(runtime) as made:
+        await made.next()
+        for first in ({"id": "p1", "name": None}, {"id": None, "name": "Sales"}, {"name": "Sales"}):
+            items[:] = [first, {"id": "p2", "name": "Support"}]
+            for minute in range(9):
+                runtime.put(records={"total": 9, "completed": minute})
+                found = await made.next(60)
+                assert value(found, "spinner_project_up", project="Sales") == 1
+                assert value(found, "spinner_run_records", project="Sales", state="completed") == minute
+        invalid = value(found, "spinner_exporter_invalid_items_total", kind="project") or 0
+        assert invalid > 2, "in each answer that is read"
+        assert "1 items are invalid, so no project counts as missing" in str(made.problems)
+        items.clear()
+        await made.next(60)
+    recovered = [line["what"] for line in made.lines if line["event"] == "recovered"]
+    assert recovered == ["list of projects"]
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 async def test_names_that_look_the_same_are_the_same_in_the_config_and_on_the_page(form: Any) -> None:
     """rclone/rclone#7757: a letter with an accent is one character or two, and nobody sees which of them was typed."""

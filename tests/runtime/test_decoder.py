@@ -134,6 +134,33 @@ def test_of_a_record_that_is_worked_on_what_is_no_number_is_unknown() -> None:
     assert observer.implausible == [("record", "attempts"), ("record", "step.index")]
 
 
+@pytest.mark.parametrize("name", [None, "", "\x00\x01"])
+def test_a_project_or_a_run_whose_name_is_none_is_decoded_and_noted(name: str | None) -> None:
+    observer = Observer()
+    decoding = decoder(observer)
+    for _ in range(2):
+        listing = decoding.projects(page({"id": "p1", "name": name}, {"id": "p2", "name": "Support"}, {"id": "p3"}))
+        assert [(each.id, each.name) for each in listing.items] == [("p1", ""), ("p2", "Support")]
+        assert listing.skipped == 1
+        (run,) = decoding.jobs(page(JOB | {"spinnerName": name}), RunDefaults("p1", "Sales")).items
+        assert run.spinner == ""
+    assert observer.implausible == [("project", "name"), ("job", "spinnerName")], "once each"
+
+
+def test_of_described_projects_one_needs_a_name(tmp_path: Path) -> None:
+    """Otherwise the description is wrong, and each would be called by its id."""
+    file = tmp_path / "exporter.yml"
+    fields = {"id": "key", "name": "title"}
+    described = {"base_url": "http://a.test", "resources": {"projects": {"fields": fields}}}
+    file.write_text(yaml.safe_dump({"runtime": described}))
+    mapped = only_runtime(load(file, environ={})).runtime.resources
+    decoding = Decoder(StatusMap(), Observer(), mapped, label_length=40)
+    listing = decoding.projects(page({"key": "p1"}, {"key": "p2", "title": "Support"}))
+    assert [each.name for each in listing.items] == ["", "Support"]
+    with pytest.raises(ValueError, match="none of the 2 items has a name"):
+        decoding.projects(page({"key": "p1"}, {"key": "p2", "label": "Support"}))
+
+
 @pytest.mark.parametrize("read", LISTS)
 def test_a_page_of_which_no_item_is_valid_cannot_be_used(read: str) -> None:
     """Also if there is only one: nothing shows that the others would be valid."""

@@ -39,6 +39,10 @@ def page(*names: str) -> ListPage[Project]:
     return ListPage(tuple(Project(name.lower(), name) for name in names), NOON)
 
 
+def unnamed(*ids: str, skipped: int = 0) -> ListPage[Project]:
+    return ListPage(tuple(Project(each, "") for each in ids), NOON, skipped=skipped)
+
+
 def list_of(api: Api, clock: Clock, *, interval: float = 0.0) -> ProjectList:
     return ProjectList(
         api,  # type: ignore[arg-type]
@@ -214,3 +218,40 @@ async def test_projects_that_swap_their_names_are_renamed() -> None:
     api.pages = [named(p1="Sales", p2="Clinic")]
     await projects.refresh(held=held)
     assert projects.wanted == {"p1": "Sales", "p2": "Clinic"}
+
+
+# -- a list that is not as it should be -------------------------------------------------------------------------------
+
+
+async def test_a_project_whose_name_is_missing_keeps_the_one_that_it_had_or_has_its_id() -> None:
+    clock, api = Clock(), Api(page("Sales", "Secret"))
+    projects = list_of(api, clock)
+    await projects.refresh()
+    api.pages = [unnamed("sales", "secret", "new")]
+    await projects.refresh()
+    assert projects.wanted == {"sales": "Sales", "new": "new"}, "a project that is not wanted stays so"
+    restarted = list_of(api, clock)
+    await restarted.refresh(held={"sales": "Sales"})
+    assert restarted.wanted == {"sales": "Sales", "secret": "secret", "new": "new"}
+
+
+async def test_while_an_item_cannot_be_read_no_project_counts_as_missing() -> None:
+    clock, api = Clock(), Api(page("Sales", "Support"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh()
+    api.pages = [unnamed("sales", skipped=1), page("Marketing")]
+    for _ in range(5):
+        clock.advance(INTERVAL)
+        await projects.refresh()
+        assert projects.wanted == {"sales": "Sales", "support": "Support", "marketing": "Marketing"}
+        assert projects.skipped == 1
+    reads = len(api.reads)
+    await projects.refresh()
+    assert len(api.reads) == reads, "it is not requested more often"
+    api.pages = [page("Sales", "Marketing")]
+    clock.advance(INTERVAL)
+    await projects.refresh()
+    assert set(projects.wanted) == {"sales", "support", "marketing"}, "until two whole answers in a row lack it"
+    await projects.refresh()
+    assert set(projects.wanted) == {"sales", "marketing"}
+    assert projects.skipped == 0
