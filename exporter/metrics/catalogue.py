@@ -402,6 +402,14 @@ SPINNER_FAMILIES: tuple[Family[ShownSpinner], ...] = (
         lambda spinner, now: spinner.counters.durations,
     ),
     Family(
+        "spinner_run_finished_records_total",
+        "counter",
+        "Total number of records, completed or failed, of the runs that spinner_run_finished_duration_seconds counts: "
+        "its sum divided by this is the usual time per record. Absent if the runtime has never reported how many "
+        "completed for a run of the spinner.",
+        lambda spinner, now: spinner.counters.finished_records,
+    ),
+    Family(
         "spinner_run_queue_seconds",
         "histogram",
         "Seconds from the creation to the start of runs that started.",

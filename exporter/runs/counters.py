@@ -78,6 +78,8 @@ class Counters(msgspec.Struct):
     queue_times: Histogram = msgspec.field(default_factory=lambda: Histogram(QUEUE_BUCKETS))
     last_start_at: float | None = None
     last_success_at: float | None = None
+    finished_records: int | None = None
+    """Records, completed or failed, of the runs whose durations were counted. None: as for `completed_records`."""
 
     def __post_init__(self) -> None:
         # A state file can be of a version with other buckets.

@@ -161,7 +161,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
 
     def _told(self) -> tuple[str, ...]:
         """Return the counters of records that the runtime has told of any run."""
-        names = ("completed_records", "failed_records")
+        names = ("completed_records", "failed_records", "finished_records")
         return tuple(name for name in names if getattr(self.counters, name) is not None)
 
     def publish(self) -> bool:
@@ -181,6 +181,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
         last_success_at = -math.inf if counters.last_success_at is None else counters.last_success_at
         started = 0
         completed = failed = None
+        finished_records = 0
         queue_times: list[Observation] = []
         durations: list[Observation] = []
         teachers: list[TrackedRun] = []
@@ -220,6 +221,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                 if new & TAUGHT and (tracked.learned is not None or RunPace.first_is_known(run)):
                     teachers.append(tracked)
             records = snapshot.records
+            before = tracked.counted_completed + tracked.counted_failed
             if records is not None:
                 known = records.completed
                 if known is not None:
@@ -233,6 +235,10 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     if known > tracked.counted_failed:
                         failed += known - tracked.counted_failed
                         tracked.counted_failed = known
+            if facts & FINISHED and started_at is not None:
+                # Of a run that was counted as ended before, what is told of it later.
+                counted_records = tracked.counted_completed + tracked.counted_failed
+                finished_records += counted_records if new & FINISHED else counted_records - before
         if is_own:
             counters.last_start_at = None if last_start_at == -math.inf else last_start_at
             counters.last_success_at = None if last_success_at == -math.inf else last_success_at
@@ -242,6 +248,8 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
             counters.completed_records = (counters.completed_records or 0) + completed
         if failed is not None:
             counters.failed_records = (counters.failed_records or 0) + failed
+        if completed is not None:
+            counters.finished_records = (counters.finished_records or 0) + finished_records
         self.new_states += tuple(name for name in self._told() if name not in told)
         counters.queue_times.observe(queue_times)
         counters.durations.observe(durations)

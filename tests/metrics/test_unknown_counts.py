@@ -24,6 +24,7 @@ DEPENDENT = {
     "spinner_run_last_progress_timestamp_seconds", "spinner_run_progress_interval_seconds",
     "spinner_run_longest_progress_interval_seconds", "spinner_run_stall_threshold_seconds",
     "spinner_run_stall_threshold_info", "spinner_run_straggler_threshold_seconds", "spinner_records_processed_total",
+    "spinner_run_finished_records_total",
 }  # fmt: skip
 """The metrics that depend on counts."""
 
@@ -85,6 +86,11 @@ def test_what_is_not_told_is_not_shown_and_everything_else_is_the_same(
         assert_same_or_absent(whole, found, "spinner_run_records", told={state} <= told, state=state)
     for state in ("completed", "failed"):
         assert_same_or_absent(whole, found, "spinner_records_processed_total", told={state} <= told, state=state)
+    of_ended = value(found, "spinner_run_finished_records_total")
+    assert (of_ended is None) == ("completed" not in told)
+    if of_ended is not None:
+        all_of_ended = value(whole, "spinner_run_finished_records_total") or 0.0
+        assert of_ended == all_of_ended if "failed" in told else of_ended <= all_of_ended
     assert_same_or_absent(whole, found, "spinner_run_failed_records", told={"failed"} <= told)
     assert_same_or_absent(whole, found, "spinner_run_total_records", told={"total"} <= told)
     ratio = value(found, "spinner_run_progress_ratio")

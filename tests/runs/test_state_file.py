@@ -758,6 +758,7 @@ def test_a_file_of_an_earlier_release_keeps_its_counts(tmp_path: Path) -> None:
     counted = {each.spinner: each.counters for each in spinners_in_full(held)}
     assert counted["later"].started == 1, "its counts were withheld, not lost"
     assert (counted["welcome"].completed_records, counted["welcome"].failed_records) == (12, 1)
+    assert counted["welcome"].finished_records is None, "that release did not count them"
 
 
 NO_LONGER_SAVED = {"status_label"}

@@ -114,6 +114,29 @@ def test_records_of_a_restarted_run_are_counted_again_and_the_run_is_not() -> No
     assert counters.completed_records == 10
 
 
+def test_records_of_ended_runs_are_counted_at_the_end_of_their_run_and_with_its_duration() -> None:
+    """Divided by each other they say how long a record takes, whatever is running meanwhile."""
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("job_1", records=counts(9, failed=1)), snapshot("job_2", records=counts(3000)))
+    assert tally_of(held).counters.finished_records == 0
+    commit(held, snapshot("job_1", status=Status.COMPLETED, records=counts(18, failed=2), updated_at=NOON + 70))
+    counters = tally_of(held).counters
+    assert (counters.finished_records, sum(counters.durations.counts)) == (20, 1)
+
+
+def test_records_that_are_told_after_the_end_of_their_run_count_as_those_of_an_ended_run() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.COMPLETED, records=counts(8)))
+    commit(held, snapshot(status=Status.COMPLETED, records=counts(10), updated_at=NOON + 70))
+    assert tally_of(held).counters.finished_records == 10
+
+
+def test_records_of_a_run_that_was_never_started_have_no_duration_and_do_not_count() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.CANCELLED, started_at=None, records=counts(0, failed=5)))
+    assert (tally_of(held).counters.failed_records, tally_of(held).counters.finished_records) == (5, 0)
+
+
 def test_a_count_that_is_corrected_downwards_is_not_counted_twice() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(records=counts(5, failed=3)))
