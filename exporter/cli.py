@@ -313,12 +313,16 @@ def _warnings(settings: ExporterConfig, web_config_file: WebConfigFile | None) -
     return warnings(settings) + (web_config_file.warnings() if web_config_file is not None else [])
 
 
+THREADS = 64
+"""Threads that wait, most of them for name servers: one that does not respond for a runtime must leave some for the
+others. By default there are four more than processors."""
+
 THREADS_END = 2.0
 """Seconds after everything else in which threads can end."""
 
 
 async def _serve(settings: ExporterConfig, load_settings: Callable[[], ExporterConfig]) -> None:
-    threads = ThreadPoolExecutor()
+    threads = ThreadPoolExecutor(THREADS)
     asyncio.get_running_loop().set_default_executor(threads)
     await warm_up()
     web_config_file = _web_config_file(settings)

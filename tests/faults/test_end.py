@@ -45,13 +45,19 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def exporting(
-    folder: Path, runtime_url: str, settings: str = "", program: tuple[str, ...] = ("-m", "exporter")
+    folder: Path,
+    runtime_url: str,
+    settings: str = "",
+    *,
+    program: tuple[str, ...] = ("-m", "exporter"),
+    others: int = 0,
 ) -> AsyncIterator[Running]:
+    """Start an exporter; `others` are runtimes that it reads too, whose names begin with "runtime.test"."""
     port = free_port()
     file = folder / "exporter.yml"
-    file.write_text(
-        f"runtime: {{base_url: '{runtime_url}', name: here, timeout: 60s}}\nsync: {{min_interval: 0s}}\n{settings}"
-    )
+    urls = {f"other{number}": f"http://runtime.test{number}" for number in range(others)} | {"here": runtime_url}
+    runtimes = [f"{{name: {name}, base_url: '{url}', timeout: 60s}}" for name, url in urls.items()]
+    file.write_text(f"runtimes: [{', '.join(runtimes)}]\nsync: {{min_interval: 0s}}\n{settings}")
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -182,32 +188,3 @@ async def test_a_request_that_hangs_is_refused_when_the_time_is_over(
             response = await request
     assert (response.status_code, response.text) == (503, "The exporter is ending.\n")
     assert "Exception in ASGI" not in caplog.text
-
-
-WITHOUT_NAME_SERVER = """
-import socket, sys, threading
-from exporter.cli import main
-
-real = socket.getaddrinfo
-
-def hanging(host, *arguments, **named):
-    if "runtime.test" in str(host):
-        threading.Event().wait()
-    return real(host, *arguments, **named)
-
-socket.getaddrinfo = hanging
-main()
-"""
-
-
-async def test_a_name_server_that_does_not_respond_does_not_prevent_the_end(tmp_path: Path) -> None:
-    """It keeps a thread of each request, and Python waits for its threads."""
-    program = ("-c", WITHOUT_NAME_SERVER)
-    async with (
-        exporting(tmp_path, "http://runtime.test", program=program) as running,
-        httpx.AsyncClient(timeout=60) as client,
-    ):
-        response = await client.get(f"{running.url}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "1"})
-        assert '\nspinner_api_up{runtime="here"} 0\n' in response.text
-        running.end()
-        await running.ended_cleanly(within=30)
