@@ -26,7 +26,7 @@ from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
 from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
-from exporter.runtime.codes import OTHER, hidden_address, is_address, is_code
+from exporter.runtime.codes import OTHER, hidden_id, is_code, is_personal
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.layout import GoneError, NullListError, RawPage, ReportedError
 from exporter.runtime.mapping import FIELDS, TEXTS
@@ -572,7 +572,7 @@ class _Examination:
     def note_labels(self, labels: Iterable[str]) -> None:
         """Note the unknown ones of these status labels."""
         for label in sorted({*labels} - {"other"}):
-            if self._statuses.status_for(label) is Status.UNKNOWN and not is_address(label):
+            if self._statuses.status_for(label) is Status.UNKNOWN and not is_personal(label):
                 proposed = propose(label)
                 self.labels[label] = None if proposed is None else proposed.value
 
@@ -693,8 +693,8 @@ def _shown(field: str, value: Any) -> str:
     if field in ("errorCode", "trigger"):
         return value if is_code(value) else OTHER
     if field in TEXTS or field in ("step", "status"):
-        return hidden_address(value) if field.lower().endswith("id") else OTHER if is_address(value) else value
-    return value if _TIME_OR_NUMBER.fullmatch(value) else "text"
+        return hidden_id(value) if field.lower().endswith("id") else OTHER if is_personal(value) else value
+    return value if _TIME_OR_NUMBER.fullmatch(value) and not is_personal(value) else "text"
 
 
 _TIME_OR_NUMBER = re.compile(r"[\d:.,+ -]*(T|days?)?[\d:.,+ -]*Z?", re.IGNORECASE)

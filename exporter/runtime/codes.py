@@ -19,15 +19,27 @@ _NUMBER = re.compile(r"[+(]*[\d()./-]{9,}")
 def is_code(text: str) -> bool:
     """Whether a text can be shown as a code: short, without blanks, and neither an address nor a telephone number."""
     # Blanks that are not ASCII are not printable either.
-    is_word = text.isprintable() and " " not in text and "@" not in text
-    return is_word and len(text) <= MAX_CODE and not _NUMBER.fullmatch(text)
+    is_word = text.isprintable() and " " not in text
+    return is_word and len(text) <= MAX_CODE and not _NUMBER.fullmatch(text) and not is_personal(text)
 
 
-def is_address(text: str) -> bool:
-    """Whether a text can contain an email address."""
-    return "@" in text
+def is_personal(text: str) -> bool:
+    """Whether a text can contain an email address or a telephone number, as in "dialing 0151 2345678"."""
+    return is_personal_id(text) or _NATIONAL.search(text) is not None
 
 
-def hidden_address(item_id: str) -> str:
-    """Return an id, or something that stands for it if it is an address."""
-    return f"hidden-{hashlib.sha256(item_id.encode()).hexdigest()[:12]}" if is_address(item_id) else item_id
+def is_personal_id(item_id: str) -> bool:
+    """Whether an id can be an email address or a telephone number. One of digits alone is that of a row."""
+    return "@" in item_id or _INTERNATIONAL.search(item_id) is not None
+
+
+def hidden_id(item_id: str) -> str:
+    """Return an id, or something that stands for it if it is personal."""
+    return f"hidden-{hashlib.sha256(item_id.encode()).hexdigest()[:12]}" if is_personal_id(item_id) else item_id
+
+
+_INTERNATIONAL = re.compile(r"[+(](?:[()./ -]{0,4}\d){7}")
+"""Where a telephone number begins that is written with a plus or a parenthesis, with at least seven digits."""
+
+_NATIONAL = re.compile(r"(?<![\w.-])0(?:[()./ -]{0,4}\d){8}")
+"""Where one begins that is written as it is dialled, with at least nine digits. No date begins so."""

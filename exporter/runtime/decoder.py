@@ -23,7 +23,7 @@ from exporter.config import LimitsConfig
 from exporter.config.api_description import Resources, present, reports_heartbeats
 from exporter.errors import unforeseen
 from exporter.runtime.almost_json import document
-from exporter.runtime.codes import OTHER, hidden_address, is_address
+from exporter.runtime.codes import OTHER, hidden_id, is_personal
 from exporter.runtime.labels import MAX_LABELS, CodeCache, LabelCache
 from exporter.runtime.layout import OPEN, Item, Layout, RawPage, flat
 from exporter.runtime.mapping import FIELDS
@@ -165,6 +165,7 @@ class Decoder:
         self._failure_groups = failure_groups
         self._labels = LabelCache(label_length)
         self._codes = CodeCache(label_length)
+        self._steps = CodeCache(label_length, lambda label: not is_personal(label))
         self._run_statuses: dict[str, Status] = {}
         self._beats = reports_heartbeats(resources)
         described = present(resources)
@@ -418,7 +419,7 @@ class Decoder:
         parent_record_id = ""
         if isinstance(wire, MappedJob):
             refs = _references(wire.ref)
-            parent_record_id = hidden_address(self._id(wire.parent_record_id)) if wire.parent_record_id else ""
+            parent_record_id = hidden_id(self._id(wire.parent_record_id)) if wire.parent_record_id else ""
         return RunSnapshot(
             id=self._id(wire.id),
             project_id=project_id if project_id == known.project_id else self._id(project_id),
@@ -453,7 +454,7 @@ class Decoder:
         label = self._labels[text]
         status = self._statuses.status_for(label)
         if status is Status.UNKNOWN:
-            self._observer.unmapped_status(OTHER if is_address(label) else label)
+            self._observer.unmapped_status(OTHER if is_personal(label) else label)
         elif len(self._run_statuses) < MAX_LABELS and len(text) <= self._label_length:
             self._run_statuses[text] = status
         return status
@@ -461,7 +462,7 @@ class Decoder:
     def _failures(self, failures: tuple[WireFailure, ...]) -> tuple[FailureCount, ...]:
         """Return the largest groups; the others are one, as they are shown: an item can have a million of them."""
         found = [
-            FailureCount(self._labels[each.step or ""], self._codes[each.error_code or ""], each.count)
+            FailureCount(self._steps[each.step or ""], self._codes[each.error_code or ""], each.count)
             for each in failures
         ]
         if len(found) <= self._failure_groups:
@@ -483,8 +484,8 @@ class Decoder:
     def _failed_record(self, wire: WireRecord, bounds: Bounds) -> FailedRecord:
         step = wire.failed_step or WireStep()
         return FailedRecord(
-            hidden_address(self._id(wire.id)),
-            self._labels[step.name or step.type or ""],
+            hidden_id(self._id(wire.id)),
+            self._steps[step.name or step.type or ""],
             self._codes[wire.error_code or ""],
             self._past(bounds, wire.ended_at, "record", wire.id, "endedAt"),
         )
@@ -494,8 +495,8 @@ class Decoder:
             return None
         step = wire.step or WireCurrentStep()
         return OpenRecord(
-            hidden_address(self._id(wire.id)),
-            self._labels[step.name or step.type or ""],
+            hidden_id(self._id(wire.id)),
+            self._steps[step.name or step.type or ""],
             None if step.index is None else step.index + 1,
             self._past(bounds, wire.started_at, "record", wire.id, "startedAt"),
             self._past(bounds, step.started_at, "record", wire.id, "step.startedAt"),
@@ -528,7 +529,7 @@ class Decoder:
             label = self._labels[wire.status]
             status = self._record_statuses.status_for(label)
             if status is Status.UNKNOWN:
-                self._observer.unmapped_status(OTHER if is_address(label) else label)
+                self._observer.unmapped_status(OTHER if is_personal(label) else label)
         return RecordSnapshot(status, self._failed_record(wire, bounds))
 
     def _id(self, text: str) -> str:

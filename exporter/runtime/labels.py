@@ -4,6 +4,7 @@ Letters with accents can be written in two ways. They look the same, so they bec
 """
 
 import unicodedata
+from collections.abc import Callable
 
 from exporter.runtime.codes import OTHER, is_code
 
@@ -29,11 +30,15 @@ class LabelCache(dict[str, str]):
 
 
 class CodeCache(LabelCache):
-    """Maps a text to its label; what is no code becomes `other`."""
+    """Maps a text to its label; what is no code, or not `is_shown`, becomes `other`."""
+
+    def __init__(self, length: int, is_shown: Callable[[str], bool] = is_code) -> None:
+        super().__init__(length)
+        self._is_shown = is_shown
 
     def __missing__(self, text: str) -> str:
         label = super().__missing__(text)
-        if not is_code(label):
+        if not self._is_shown(label):
             label = OTHER
             if text in self:
                 self[text] = label

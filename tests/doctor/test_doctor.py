@@ -65,7 +65,7 @@ async def test_no_personal_data_of_a_response_is_printed() -> None:
     scripted.put(
         createdAt=clock() - 60,
         startedAt=clock() - 60,
-        status="waits for ann@example.com",
+        status="waits for +49 151 2345678",
         trigger="Ann Smith",
         failures=[
             {"step": "Mail", "errorCode": "no such address: ann@example.com", "count": 1, "message": "Ann Smith"}
@@ -74,13 +74,19 @@ async def test_no_personal_data_of_a_response_is_printed() -> None:
     )
     scripted.put("odd", parentJobId={"name": "Ann Smith"}, records={"waiting": "Ann Smith"})
     scripted.failed_records["run-1"] = [
-        {"id": "ann@example.com", "status": "failed", "failedStep": {"name": "Mail"}, "errorCode": "Ann Smith"}
+        {"id": "ann@example.com", "status": "failed", "failedStep": {"name": "Mail"}, "errorCode": "Ann Smith"},
+        {
+            "id": "+491512345678",
+            "status": "failed",
+            "failedStep": {"name": "Call 0151 2345678"},
+            "endedAt": "0151 2345678",
+        },
     ]
     async with FaultyRuntime(scripted).serving() as url:
         diagnosis = await examine(only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": url})))
     assert [check.what for check in diagnosis.checks if check.ok is False] == []
     for text in (diagnosis.as_text(), json.dumps(diagnosis.as_tree())):
-        for secret in ("Ann", "ann@", "Smith", "example.com"):
+        for secret in ("Ann", "ann@", "Smith", "example.com", "2345678"):
             assert secret not in text, text
     shown = {each.field: each.example for each in diagnosis.fields}
     assert shown["failures"] == '[{"step": "Mail", "errorCode": "other",…'

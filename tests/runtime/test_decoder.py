@@ -1,6 +1,7 @@
 """Decoding: bodies become values or errors, and an invalid item is skipped."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,7 @@ def test_an_error_message_is_not_decoded() -> None:
         ("Ann\nSmith", "other"),
         ("+15550100555", "other"),
         ("(555)0100-555", "other"),
+        ("no-answer:+15550100555", "other"),
         ("5550100555", "other"),
         ("A" * 40 + "@example.com", "A" * 40),
     ],
@@ -325,15 +327,64 @@ def test_only_the_largest_groups_of_failures_are_kept() -> None:
     ]
 
 
-def test_an_address_is_neither_the_id_of_a_record_nor_an_unknown_status() -> None:
+PERSONAL = [
+    "ann@example.com",
+    "+4915112345678",
+    "+49 151 1234-5678",
+    "tel:+49.151.12345678",
+    "(555) 010-0555",
+    "row 7 +1 (555) 0100-555",
+]
+
+
+@pytest.mark.parametrize("personal", PERSONAL)
+def test_an_address_or_a_telephone_number_is_no_id_of_a_record(personal: str) -> None:
+    record = {"id": personal, "status": "running"}
+    made = decoder()
+    (failed,), (running,) = (
+        made.failed_records(page(record)).items,
+        made.open_records(page(record), Status.RUNNING).items,
+    )
+    assert running is not None
+    assert failed.id == running.id == made.records(page(record)).items[0].record.id
+    assert re.fullmatch("hidden-[0-9a-f]{12}", failed.id)
+    assert made.failed_records(page({"id": personal + "1"})).items[0].id != failed.id, "they stay apart"
+
+
+@pytest.mark.parametrize(
+    "item_id",
+    [
+        "5550100555", "004915112345678", "0000012345", "550e8400-e29b-41d4-a716-446655440000", "row-2025-11-24-000017",
+        "scheduled__2025-11-24T16:00:00+00:00", "20251124T160000+0000", "send[12]", "a+b", "(1) 2025",
+    ],
+)  # fmt: skip
+def test_any_other_id_of_a_record_is_shown(item_id: str) -> None:
+    assert decoder().failed_records(page({"id": item_id})).items[0].id == item_id
+
+
+@pytest.mark.parametrize("personal", [*PERSONAL, "dialing 015112345678", "0351/123456-78"])
+def test_an_address_or_a_telephone_number_is_no_status_and_no_step(personal: str) -> None:
     observer = Observer()
     made = decoder(observer)
-    found = made.failed_records(page({"id": "ann@example.com"}, {"id": "bob@example.com"}, {"id": "r1"})).items
-    assert [each.id for each in found][2] == "r1"
-    assert len({each.id for each in found}) == 3
-    assert "example" not in repr(found)
-    made.jobs(page({**JOB, "status": "waits for ann@example.com"}, {**JOB, "status": "odd"}))
-    assert observer.unmapped == ["other", "odd"]
+    text = f"to {personal}"
+    made.jobs(page({**JOB, "status": text}, {**JOB, "status": "odd"}))
+    made.records(page({"id": "r", "status": text}, {"id": "r2", "status": "completed"}))
+    assert observer.unmapped == ["other", "odd", "other"]
+    # From the second time on it comes from a cache.
+    for _ in range(2):
+        (run,) = made.jobs(page({**JOB, "failures": [{"step": text, "count": 1}]})).items
+        (failed,) = made.failed_records(page({"id": "r", "failedStep": {"name": text}})).items
+        (running,) = made.open_records(
+            page({"id": "r", "status": "running", "step": {"name": text}}), Status.RUNNING
+        ).items
+        assert running is not None
+        assert run.failures[0].step == failed.step == running.step == "other"
+
+
+@pytest.mark.parametrize("step", ["Call (2nd try)", "SMS 24/7", "Wait 0.5 h", "Since 2025-11-24 16:00", "Route 1001"])
+def test_any_other_step_is_shown(step: str) -> None:
+    (failed,) = decoder().failed_records(page({"id": "r", "failedStep": {"name": step}})).items
+    assert failed.step == step
 
 
 @pytest.mark.parametrize(
