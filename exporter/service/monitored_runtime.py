@@ -205,7 +205,8 @@ class MonitoredRuntime:
             return await self.probes.page(project_id, page_format, max_wait)
 
     def report_probes(self) -> None:
-        """Update the metrics about probed projects."""
+        """Update the metrics about probed projects, of which those are dropped that nobody probes any more."""
+        self.probes.forget_idle()
         held = self.probes.held.values()
         self._metrics.probing(projects=len(held), runs=sum(probed.store.view.run_count for probed in held))
 

@@ -109,6 +109,13 @@ class Probes:
             self.held[project_id] = self._probe(project_id, probed.store, asked_at=probed.asked_at)
         self._limit_runs()
 
+    def forget_idle(self) -> None:
+        """Drop the projects that have not been probed for `IDLE` seconds."""
+        long_ago = self._monotonic() - IDLE
+        for project_id, probed in list(self.held.items()):
+            if probed.asked_at < long_ago:
+                self._forget(project_id)
+
     async def stop(self) -> None:
         """Cancel reads in progress and start no more."""
         self._is_stopped = True
@@ -194,7 +201,7 @@ class Probes:
             self._problems.report("projects", error)
             return False
         finally:
-            self._forget_idle()
+            self.forget_idle()
             # Once for all projects, so that many that fail for the same reason are logged in one line.
             self._problems.log()
         self._problems.resolve("projects")
@@ -209,12 +216,6 @@ class Probes:
 
     def _names(self) -> dict[str, str]:
         return {each: name for probed in self.held.values() for each, name in probed.store.project_names().items()}
-
-    def _forget_idle(self) -> None:
-        long_ago = self._monotonic() - IDLE
-        for project_id, probed in list(self.held.items()):
-            if probed.asked_at < long_ago:
-                self._forget(project_id)
 
     def _limit_runs(self, *, just_read: str | None = None) -> None:
         """Drop the projects that were probed least recently until the others are within the limit."""

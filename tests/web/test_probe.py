@@ -321,6 +321,16 @@ async def test_with_on_probe_metrics_read_no_project() -> None:
     assert value(found, "spinner_exporter_runs_tracked") == 1
 
 
+async def test_when_nobody_probes_any_more_a_scrape_drops_what_was_probed(bench: Bench) -> None:
+    """After a change to scrapes of all projects, what was probed last would stay for ever."""
+    await bench.probe("p1")
+    for seconds, held in ((IDLE, 1), (1, 0)):
+        bench.clock.advance(seconds)
+        found = samples((await bench.client.get("/metrics")).text)
+        assert value(found, "spinner_exporter_projects_probed") == held
+    assert not bench.exporter.runtimes[RUNTIME].probes.held
+
+
 async def test_a_reload_keeps_what_was_probed(bench: Bench) -> None:
     bench.runtime.put("run-1", status="completed", endedAt=bench.clock())
     await bench.probe("p1")
