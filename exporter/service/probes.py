@@ -195,10 +195,13 @@ class Probes:
         self._waiting_records.begin()
         self._rereads.refill()
         try:
-            with one_read():
-                await self._project_list.refresh(held=self._names())
-        except ApiError as error:
-            self._problems.report("projects", error)
+            async with asyncio.timeout(self._config.sync.stale_after):
+                with one_read():
+                    await self._project_list.refresh(held=self._names())
+        except (ApiError, TimeoutError) as error:
+            # Each page may have been fast enough, but all of them were not.
+            late = f"not finished within {self._config.sync.stale_after:.0f} s"
+            self._problems.report("projects", error if isinstance(error, ApiError) else late)
             return False
         finally:
             self.forget_idle()

@@ -7,7 +7,9 @@ import weakref
 from collections.abc import AsyncIterator
 
 import httpx
+import msgspec
 import pytest
+import structlog
 
 from exporter.config import Config, Duration, LimitsConfig, ProjectsConfig, SyncConfig
 from exporter.metrics.catalogue import EXPORTER_FAMILIES, GLOBAL_FAMILIES
@@ -15,7 +17,7 @@ from exporter.metrics.formats import OPENMETRICS
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import Dependencies
 from exporter.service.probes import IDLE
-from exporter.web.app import create_app
+from exporter.web.app import TIMEOUT_HEADER, create_app
 from tests.builders import NOON, RUNTIME, Clock, runtime_config
 from tests.metrics.test_exposition import parsed, samples, value
 from tests.scripted import ScriptedRuntime, no_sleep
@@ -319,6 +321,24 @@ async def test_with_on_probe_metrics_read_no_project() -> None:
     found = samples((await bench.client.get("/metrics")).text)
     assert value(found, "spinner_exporter_projects_probed") == 1
     assert value(found, "spinner_exporter_runs_tracked") == 1
+
+
+async def test_a_list_of_projects_that_never_ends_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise no probe would read it again: each page of a long list has the time of a request."""
+    patient = msgspec.structs.replace(runtime_config(), timeout=Duration(36_000))
+    await bench.exporter.reload({RUNTIME: msgspec.structs.replace(bench.config(), runtime=patient)})
+    gate = bench.hold("/projects")
+    probe = asyncio.create_task(bench.probe("p1", **{TIMEOUT_HEADER: "3600"}))
+    await gate.reached.wait()
+    loop, stale_after = asyncio.get_running_loop(), bench.config().sync.stale_after
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + stale_after + 1)
+    with structlog.testing.capture_logs() as lines:
+        async with asyncio.timeout(20):
+            assert (await probe).status_code == 503
+    assert [(line["what"], line["error"]) for line in lines] == [("projects", "not finished within 300 s")]
+    bench.hold("/nothing")
+    assert (await bench.probe("p1")).status_code == 200
 
 
 async def test_when_nobody_probes_any_more_a_scrape_drops_what_was_probed(bench: Bench) -> None:
