@@ -24,13 +24,14 @@ from exporter.doctor.suggest import SuggestError, fields_of, from_responses
 from exporter.errors import ApiError, unforeseen
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
+from exporter.runs.runtime_state import counts_as_down, is_ahead
 from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.codes import OTHER, hidden_id, is_code, is_personal
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.layout import GoneError, NullListError, RawPage, ReportedError
 from exporter.runtime.mapping import FIELDS, TEXTS
-from exporter.runtime.model import RunSnapshot
+from exporter.runtime.model import Health, RunSnapshot
 from exporter.runtime.paging import PageInfo
 from exporter.runtime.rate_limits import Allowance
 from exporter.runtime.statuses import propose
@@ -415,7 +416,8 @@ class _Examination:
             finding += f"; {field} of {count} cannot be right and would be ignored"
         ok = len(skipped) < max(len(page.items), 1)
         if resource == "health" and ok:
-            ok, finding = self._health(sample, items)
+            ok, told = self._health(sample, items)
+            finding = told + finding.removeprefix("responds")
         if self._client.paging(resource).style == "cursor" and _URL.match(explanation.page.cursor or ""):
             ok, finding = False, f"{finding}; the next page is a URL: use paging: {{style: link, next: …}}"
         elif resource in ("projects", "jobs", "records"):
@@ -466,7 +468,7 @@ class _Examination:
         """Return whether health can be used, and the finding. Without its required field the runtime is always down."""
         if not any(items):
             return False, "responds with none of the fields, so that it is not known whether the runtime is up"
-        health = self._decoder.health(sample.body)
+        health = self._decoder.health(sample.body, sample.date)
         self._expects_heartbeats = health.beats
         missing = [field for field in REQUIRED["health"] if not any(field in item for item in items)]
         if missing:
@@ -478,7 +480,30 @@ class _Examination:
                 f"responds; runtime.status is {shown}, neither up nor down, so the runtime counts as down: add labels, "
                 f"such as {{{shown}: up}}"
             )
-        return True, f"responds; the runtime is {'up' if health.runtime_up else 'down'}"
+        says_up = told == {"up"} and not any(item.get("status") == "down" for item in items)
+        timeout, now = self._config.runtime.heartbeat_timeout, sample.local_time if sample.date is None else sample.date
+        heartbeat = self._heartbeat(health, now, is_told=any("runtime.lastHeartbeatAt" in item for item in items))
+        if not counts_as_down(health, now, heartbeat_timeout=timeout):
+            warning = "warning: " if health.last_heartbeat_at and is_ahead(health.last_heartbeat_at, now) else ""
+            return True, f"responds; {warning}the runtime is up{heartbeat}"
+        if not says_up:
+            return True, f"responds; the runtime is down{heartbeat}"
+        return False, (
+            f"responds; the runtime says that it is up{heartbeat}; after {timeout:g} s without a heartbeat "
+            "(runtime.heartbeat_timeout) it counts as down: the worker service has stopped, or the description of "
+            "runtime.lastHeartbeatAt is wrong, such as its zone"
+        )
+
+    def _heartbeat(self, health: Health, now: float, *, is_told: bool) -> str:
+        """Return what to say of the last heartbeat; empty if none is described. `now` is the runtime's time."""
+        if not health.beats:
+            return ""
+        if health.last_heartbeat_at is None:
+            return f"; runtime.lastHeartbeatAt {'cannot be right and is ignored' if is_told else 'is missing'}"
+        age = f"; its last heartbeat is {_age(now - health.last_heartbeat_at)}"
+        if is_ahead(health.last_heartbeat_at, now):
+            return f"{age}, so how old it is is not known: check the zone and the unit of runtime.lastHeartbeatAt"
+        return age
 
     def _findings(self, resource: str, items: list[dict[str, Any]], raw: Sequence[Any]) -> Iterator[FieldFinding]:
         for field in sorted(FIELDS[resource], key=lambda each: (each not in REQUIRED[resource], each)):
@@ -575,6 +600,16 @@ class _Examination:
             if self._statuses.status_for(label) is Status.UNKNOWN and not is_personal(label):
                 proposed = propose(label)
                 self.labels[label] = None if proposed is None else proposed.value
+
+
+def _age(seconds: float) -> str:
+    """Return when something was, such as `12 s ago` or `5.5 h in the future`."""
+    size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= 2 * size), (1.0, "s"))
+    number = round(abs(seconds) / size, 1 if size >= 3600 else None)
+    return f"{number:g} {unit} {'in the future' if seconds < 0 and number else 'ago'}"
+
+
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def _keys_of(items: Sequence[Any], path: str) -> str:

@@ -62,15 +62,11 @@ class RuntimeState:
 
         `read_at` is our monotonic time of its request, by default now. Called after the other reads of the same sync,
         which tell whether a clock was set.
-
-        Without a heartbeat for `heartbeat_timeout` seconds the worker service counts as down, whatever it says: a
-        runtime's own status has been seen to lag by half an hour (dagster-prometheus-exporter#88).
         """
         read_at = self._monotonic() if read_at is None else read_at
         health = self._not_ahead(health, read_at)
-        now, beat = self._clock.at(read_at), health.last_heartbeat_at
-        is_silent = beat is None or now - beat > heartbeat_timeout
-        is_down = not health.runtime_up or (health.beats and is_silent)
+        now = self._clock.at(read_at)
+        is_down = counts_as_down(health, now, heartbeat_timeout=heartbeat_timeout)
         was_down = self.outage.is_down
         if was_down and not is_down:
             self.outage = self.outage.ended(now)
@@ -87,7 +83,7 @@ class RuntimeState:
     def _not_ahead(self, health: Health, read_at: float) -> Health:
         """Return a health whose heartbeat has passed: one from the future is as old as it has been known."""
         told, beat, now = health.last_heartbeat_at, health.last_heartbeat_at, self._clock.at(read_at)
-        if beat is not None and beat > now + AHEAD:
+        if beat is not None and is_ahead(beat, now):
             first_seen = self._heartbeat[1] if told == self._heartbeat[0] else read_at
             self._heartbeat = told, first_seen
             return msgspec.structs.replace(health, last_heartbeat_at=self._clock.at(first_seen))
@@ -100,3 +96,19 @@ class RuntimeState:
     def keep_meters(self, meters: tuple[Meter, ...], read_at: float | None = None) -> None:
         """Store the meters of the plan, requested at our monotonic time `read_at`, by default now."""
         self.meters = meters, self._monotonic() if read_at is None else read_at
+
+
+def counts_as_down(health: Health, now: float, *, heartbeat_timeout: float) -> bool:
+    """Whether the worker service counts as down at `now`, the runtime's time.
+
+    Without a heartbeat for `heartbeat_timeout` seconds it does, whatever it says: a runtime's own status has been seen
+    to lag by half an hour (dagster-prometheus-exporter#88).
+    """
+    beat = health.last_heartbeat_at
+    is_silent = beat is None or now - beat > heartbeat_timeout
+    return not health.runtime_up or (health.beats and is_silent)
+
+
+def is_ahead(heartbeat: float, now: float) -> bool:
+    """Whether a heartbeat is so far in the future of `now`, the runtime's time, that its age is not known."""
+    return heartbeat > now + AHEAD

@@ -27,7 +27,7 @@ from tests.connecting.server import TOKEN, OddRuntime, serving
 from tests.connecting.test_connecting import EXAMPLE
 from tests.faults.server import Exchange, FaultyRuntime
 from tests.faults.test_paging import NUMBERS, OFFSETS, Server, described
-from tests.scripted import ScriptedRuntime
+from tests.scripted import ScriptedRuntime, rfc3339
 from tests.stack.programs import free_port, runtime
 
 
@@ -279,8 +279,59 @@ async def test_a_heartbeat_that_is_expected_and_missing_has_the_effect_that_the_
         effects[check(found, "health").finding] = effect
     assert effects == {
         "responds; the runtime is up": "a runtime that is down is noticed only when the API reports it",
-        "responds; the runtime is down": "the runtime counts as down",
+        f"responds; the runtime says that it is up; runtime.lastHeartbeatAt is missing{COUNTS_AS_DOWN}": (
+            "the runtime counts as down"
+        ),
     }
+
+
+COUNTS_AS_DOWN = (
+    "; after 180 s without a heartbeat (runtime.heartbeat_timeout) it counts as down: the worker service has stopped, "
+    "or the description of runtime.lastHeartbeatAt is wrong, such as its zone"
+)
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "health", "ok", "finding"),
+    [
+        (-4, {}, True, "the runtime is up; its last heartbeat is 4 s ago"),
+        (-180, {}, True, "the runtime is up; its last heartbeat is 3 min ago"),
+        (
+            -5.5 * 3600,
+            {},
+            False,
+            f"the runtime says that it is up; its last heartbeat is 5.5 h ago{COUNTS_AS_DOWN}",
+        ),
+        (
+            2 * 3600,
+            {},
+            True,
+            "warning: the runtime is up; its last heartbeat is 2 h in the future, so how old it is is not known: check "
+            "the zone and the unit of runtime.lastHeartbeatAt",
+        ),
+        # It says itself that it is down: that is no mistake of the config.
+        (-5.5 * 3600, {"status": "down"}, True, "the runtime is down; its last heartbeat is 5.5 h ago"),
+        # Further ahead than any clock.
+        (
+            30 * 86400,
+            {},
+            False,
+            "the runtime says that it is up; runtime.lastHeartbeatAt cannot be right and is ignored" + COUNTS_AS_DOWN,
+        ),
+    ],
+)
+async def test_the_runtime_is_up_only_with_a_heartbeat_that_the_exporter_accepts(
+    heartbeat: float, health: dict[str, Any], ok: bool, finding: str
+) -> None:
+    # By the API's clock, which is an hour ahead of this one.
+    now = round(time.time()) + 3600
+    scripted = ScriptedRuntime(Clock(now))
+    scripted.health = {"runtime": {"status": "up", "lastHeartbeatAt": rfc3339(now + heartbeat)}, **health}
+    async with FaultyRuntime(scripted).serving() as url:
+        diagnosis = await examine(only_runtime(load(None, environ={"SPINNER_EXPORTER_RUNTIME_BASE_URL": url})))
+    found = check(diagnosis, "health")
+    assert (found.ok, found.finding) == (ok, f"responds; {finding}")
+    assert diagnosis.ok == ok
 
 
 @pytest.mark.parametrize(
