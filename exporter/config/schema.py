@@ -163,10 +163,8 @@ class RuntimeConfig(strict.Section, frozen=True):
             raise ValueError("auth.login: not allowed together with a token or token_file")
         if self.token is not None:
             _check_token(self.token.reveal(), self.auth.type)
-        if self.timeout <= 0:
-            raise ValueError("timeout: expected a duration above zero")
-        if self.heartbeat_timeout <= 0:
-            raise ValueError("heartbeat_timeout: expected a duration above zero")
+        _above_zero("timeout", self.timeout)
+        _above_zero("heartbeat_timeout", self.heartbeat_timeout)
         if self.name is not None and not RUNTIME_NAME.fullmatch(self.name):
             raise ValueError(f"name: {RUNTIME_NAME_RULE}; got {self.name!r}")
 
@@ -214,8 +212,14 @@ class SyncConfig(strict.Section, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= self.concurrency <= 256:
             raise ValueError("concurrency: expected a number from 1 to 256")
+        if self.stale_after < LEAST_STALE_AFTER:
+            raise ValueError("stale_after: expected a duration of at least 1s: no read of everything may take longer")
         if self.stale_after < self.min_interval:
             raise ValueError("stale_after: expected at least min_interval")
+
+
+LEAST_STALE_AFTER = 1.0
+"""Seconds of `sync.stale_after` at least: a read that takes longer is given up, so with less every read would be."""
 
 
 class LimitsConfig(strict.Section, frozen=True):
@@ -271,7 +275,10 @@ class StallsConfig(strict.Section, frozen=True):
     """False pages that are acceptable per 100 hours of runs: with fewer, stalls are found later."""
 
     def __post_init__(self) -> None:
-        _floor_below_ceiling(self.floor, self.ceiling)
+        _above_zero("floor", self.floor)
+        _above_zero("ceiling", self.ceiling)
+        if self.ceiling < self.floor:
+            raise ValueError("ceiling: expected at least the floor")
         if not 0.01 <= self.false_pages <= 100:
             raise ValueError("false_pages: expected a number from 0.01 to 100")
 
@@ -289,6 +296,8 @@ class SpinnerConfig(strict.Section, frozen=True):
     """How often the spinner should run."""
 
     def __post_init__(self) -> None:
+        for key in ("stall_floor", "stall_ceiling", "expected_interval"):
+            _above_zero(key, getattr(self, key))
         if self.stall_floor is not None and self.stall_ceiling is not None and self.stall_ceiling < self.stall_floor:
             raise ValueError("stall_ceiling: expected at least stall_floor")
 
@@ -377,8 +386,7 @@ class Config(strict.Section, frozen=True, dict=True):
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
-        if self.spinner_retention <= 0:
-            raise ValueError("spinner_retention: expected a duration above zero")
+        _above_zero("spinner_retention", self.spinner_retention)
         known = [status.value for status in Status if status is not Status.UNKNOWN]
         for label, status in self.statuses.items():
             _one_of(f"statuses.{label}", status, known)
@@ -515,11 +523,9 @@ def _check_token(token: str, auth_type: str) -> None:
         raise ValueError("token: expected one token, without spaces")
 
 
-def _floor_below_ceiling(floor: float, ceiling: float) -> None:
-    if floor <= 0:
-        raise ValueError("floor: expected a duration above zero")
-    if ceiling < floor:
-        raise ValueError("ceiling: expected at least the floor")
+def _above_zero(key: str, seconds: float | None) -> None:
+    if seconds is not None and seconds <= 0:
+        raise ValueError(f"{key}: expected a duration above zero")
 
 
 def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:

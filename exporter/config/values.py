@@ -36,11 +36,16 @@ def parse_duration(text: str) -> Duration:
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", text))
     if seconds > MAX_DURATION:
         raise ValueError("expected a duration of at most 100y")
+    if seconds < LEAST_DURATION and re.search("[1-9]", text):
+        raise ValueError("expected a duration of at least 1ms, or 0s")
     return Duration(seconds)
 
 
 MAX_DURATION = 100 * 365 * 86400
 """Seconds of a duration: times before the year 1 or after 9999 do not exist."""
+
+LEAST_DURATION = 0.001
+"""Seconds of a duration that is not zero: Prometheus has none that is shorter, and what is divided by it is finite."""
 
 
 def is_header_name(text: str) -> bool:
@@ -117,7 +122,7 @@ def literal(pattern: re.Pattern[str]) -> str | None:
 
 _UNITS = ("y", "w", "d", "h", "m", "s", "ms")
 _SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
-DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS))
+DURATION = re.compile("0|" + "".join(rf"(?:\d+(?:\.\d+)?{unit})?" for unit in _UNITS), re.ASCII)
 
 
 def decode_value(kind: type, value: object) -> object:

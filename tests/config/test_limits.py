@@ -1,11 +1,19 @@
 """Which values of numbers and durations a config may have: the least and the most that is accepted."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import jsonschema
 import pytest
+import yaml
 
-from exporter.config import Config, LimitsConfig, load, strict
+from exporter.config import Config, Duration, LimitsConfig, load, parse_duration, strict
+from exporter.config.json_schema import json_schema
+from exporter.config.schema import FileConfig
 from exporter.errors import ConfigError
+from exporter.service import Dependencies, Exporter
+from tests.builders import Clock
+from tests.scripted import ScriptedRuntime, no_sleep
 
 BASE = 'runtime: {base_url: "http://127.0.0.1:8090"%s}\n'
 
@@ -56,6 +64,96 @@ def test_concurrency_has_a_greatest_value(tmp_path: Path) -> None:
         read(BASE % "" + "sync: {concurrency: 257}\n", tmp_path)
 
 
+ABOVE_ZERO = (
+    "runtime.timeout",
+    "runtime.heartbeat_timeout",
+    "spinner_retention",
+    "sync.stale_after",
+    "stalls.floor",
+    "stalls.ceiling",
+    "spinners.stall_floor",
+    "spinners.stall_ceiling",
+    "spinners.expected_interval",
+)
+"""The durations with which the exporter would do nothing, or divide by zero, if they could be zero."""
+
+DURATIONS = sorted(
+    {
+        f"{section}.{key}".strip(".")
+        for section, hint in [("", FileConfig), *get_type_hints(FileConfig).items()]
+        for kind in (hint, *get_args(hint))
+        if hasattr(kind, "__struct_fields__")
+        for key, value in get_type_hints(kind).items()
+        if Duration in (value, *get_args(value))
+    }
+)
+
+
+def tree_with(key: str, value: str) -> dict[str, object]:
+    """A config whose section has one duration, with what must not be greater than it as small."""
+    section, _, name = key.rpartition(".")
+    keys: dict[str, object] = {name: value}
+    if name == "stale_after":
+        keys["min_interval"] = "1ms"
+    elif name.endswith("ceiling"):
+        keys[name.replace("ceiling", "floor")] = "1ms"
+    elif name.endswith("floor"):
+        keys[name.replace("floor", "ceiling")] = "100y"
+    elif name == "min_interval":
+        keys["stale_after"] = "100y"
+    tree: dict[str, object] = {"runtime": {"base_url": "http://runtime.test"}}
+    if section == "runtime":
+        tree["runtime"] = {"base_url": "http://runtime.test", **keys}
+    elif section == "spinners":
+        tree["spinners"] = [{"project": "Sales", "spinner": "welcome", **keys}]
+    elif section:
+        tree[section] = keys
+    return {**tree, **({} if section else keys)}
+
+
+def test_every_duration_is_tried() -> None:
+    assert set(ABOVE_ZERO) < set(DURATIONS)
+
+
+@pytest.mark.parametrize("key", DURATIONS)
+@pytest.mark.parametrize("value", ["0s", "1ms", "1s", "100y"])
+async def test_a_duration_that_a_config_may_have_gives_a_page_with_its_runs(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    """A file that `check-config` calls good must not take the page away, or what is on it."""
+    tree = tree_with(key, value)
+    (tmp_path / "exporter.yml").write_text(yaml.safe_dump(tree))
+    is_good = jsonschema.Draft202012Validator(json_schema()).is_valid(tree)
+    if (value == "0s" and key in ABOVE_ZERO) or (value == "1ms" and key == "sync.stale_after"):
+        with pytest.raises(
+            ConfigError, match=rf"{key.rpartition('.')[2]}: expected a duration (above zero|of at least)"
+        ):
+            load(tmp_path / "exporter.yml", environ={})
+        assert is_good == (value != "0s"), "a schema knows zero only"
+        return
+    assert is_good
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("run-1", records={"total": 50, "completed": 3, "running": 2, "pending": 45})
+    dependencies = Dependencies(runtime.clock, runtime.clock, runtime.transport(), no_sleep)
+    exporter = Exporter(load(tmp_path / "exporter.yml", environ={}).runtimes, dependencies)
+    for completed in (3, 4, 4):
+        runtime.put("run-1", records={"total": 50, "completed": completed, "running": 2, "pending": 48 - completed})
+        page = b"".join((await exporter.page()).pieces()).decode()
+        runtime.clock.advance(0.5)
+    await exporter.close()
+    if key != "runtime.timeout":
+        # With one of a millisecond a slow machine reads nothing.
+        assert "spinner_run_stall_threshold_seconds{" in page
+
+
+@pytest.mark.parametrize("text", ["0.5ms", "0.000001s", "0.0009s", f"0.{'0' * 400}1y"])
+def test_a_duration_is_zero_or_a_millisecond_or_more(text: str) -> None:
+    """As in Prometheus. Of one that is far shorter, a third is zero."""
+    with pytest.raises(ValueError, match="expected a duration of at least 1ms, or 0s"):
+        parse_duration(text)
+    assert [parse_duration(each) for each in ("0", "0s", "0.0ms", "1ms", "0.001s")] == [0, 0, 0, 0.001, 0.001]
+
+
 @pytest.mark.parametrize("key", ["timeout", "heartbeat_timeout"])
 def test_a_timeout_can_be_short_but_not_zero(tmp_path: Path, key: str) -> None:
     assert getattr(read(BASE % f", {key}: 1ms", tmp_path).runtime, key) == 0.001
@@ -68,6 +166,13 @@ def test_stale_after_may_equal_the_interval_of_reads_and_not_be_shorter(tmp_path
     assert (sync.min_interval, sync.stale_after) == (7.0, 7.0)
     with pytest.raises(ConfigError, match=r"sync\.stale_after: expected at least min_interval"):
         read(BASE % "" + "sync: {min_interval: 7s, stale_after: 6s}\n", tmp_path)
+
+
+def test_a_read_may_take_a_second_at_least(tmp_path: Path) -> None:
+    """`sync.stale_after` is also the longest time for one read: with less, every one would fail."""
+    assert read(BASE % "" + "sync: {min_interval: 0s, stale_after: 1s}\n", tmp_path).sync.stale_after == 1.0
+    with pytest.raises(ConfigError, match=r"sync\.stale_after: expected a duration of at least 1s"):
+        read(BASE % "" + "sync: {min_interval: 0s, stale_after: 999ms}\n", tmp_path)
 
 
 def test_the_ceiling_of_stall_thresholds_may_equal_the_floor_and_not_be_lower(tmp_path: Path) -> None:

@@ -655,7 +655,9 @@ async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runtime = ScriptedRuntime(Clock())
-    exporter = exporter_of(runtime, sync={"stale_after": 0.05})
+    exporter = exporter_of(runtime)
+    timeout = asyncio.timeout
+    monkeypatch.setattr("exporter.sync.runtime_sync.asyncio.timeout", lambda seconds: timeout(seconds and 0.05))
 
     async def hang() -> httpx.Response:
         await asyncio.Event().wait()
@@ -671,7 +673,6 @@ async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
     assert [(line["what"], line["event"]) for line in lines] == [("everything", "cannot read")], lines
     runtime.interfere = lambda request: None
     # From here on nothing is to be late, however busy the machine is.
-    timeout = asyncio.timeout
     monkeypatch.setattr("exporter.sync.runtime_sync.asyncio.timeout", lambda seconds: timeout(None))
     with structlog.testing.capture_logs() as lines:
         assert await exporter.refresh()
