@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -62,10 +62,12 @@ def flag_of(dotted: str) -> str:
 
 
 class _ConfigTree:
-    """The tree of settings while it is built, with the source of each setting."""
+    """The settings while they are collected, with the source of each."""
 
     def __init__(self) -> None:
         self._tree: dict[str, Any] = {}
+        self._overrides: dict[tuple[str, ...], object] = {}
+        """The settings of environment and flags by their paths."""
         self._origins: dict[tuple[str, ...], str] = {}
 
     def add_file(self, tree: dict[str, Any], *, origin: str) -> None:
@@ -78,15 +80,10 @@ class _ConfigTree:
                     f"{origin}: runtime.token: a token does not belong in this file; put it into a separate file "
                     "and name that in runtime.token_file"
                 )
+        _check_sections(tree, origin)
 
     def put(self, path: tuple[str, ...], value: object, *, origin: str) -> None:
-        at = self._tree
-        for key in path[:-1]:
-            below = at.get(key)
-            if not isinstance(below, dict):
-                below = at[key] = {}
-            at = below
-        at[path[-1]] = value
+        self._overrides[path] = value
         self._origins[path] = origin
 
     def decode(self) -> ExporterConfig:
@@ -94,7 +91,7 @@ class _ConfigTree:
             whole = self._convert(self._tree)
             return self._checked(ExporterConfig({whole.runtime.label: whole}, whole.web, whole.log, whole.storage))
         shared = {key: value for key, value in self._tree.items() if key != "runtimes"}
-        if "runtime" in shared:
+        if "runtime" in shared or any(path[0] == "runtime" for path in self._overrides):
             origins = (origin for path, origin in self._origins.items() if path[:1] == ("runtime",))
             origin = next(origins, self._origin(()))
             raise ConfigError(f"{origin}: runtime: expected either runtime or runtimes, not both")
@@ -104,6 +101,7 @@ class _ConfigTree:
             own: dict[str, Any] = {"runtime": {}}
             for key, value in entry.items():
                 (own if key in _RUNTIME_SECTIONS else own["runtime"])[key] = value
+            _check_sections(own, self._origin(()), entry=name)
             whole = self._convert(merged(shared, own, depth=_MERGED_LEVELS), name, own)
             runtimes[name] = whole
         return self._checked(ExporterConfig(runtimes, whole.web, whole.log, whole.storage))
@@ -135,10 +133,15 @@ class _ConfigTree:
         return name
 
     def _convert(self, tree: dict[str, Any], name: str = "", own: Mapping[str, object] | None = None) -> FileConfig:
-        """Decode the settings of one runtime; `name` and `own` are those of its entry if there are several."""
+        """Decode the settings of one runtime; `name` and `own` are those of its entry if there are several.
+
+        Environment and flags come last, so that they override what an entry sets too.
+        """
+        for path, value in self._overrides.items():
+            tree = _with(tree, path, value)
         runtime = tree.get("runtime")
         if isinstance(runtime, dict):
-            preset = _preset(runtime.get("preset", "contract"), self._origin(()))
+            preset = _preset(runtime.get("preset", "contract"), self._origin(("runtime", "preset")))
             tree = merged(_without_foreign_list(preset, runtime), tree, depth=_MERGED_LEVELS)
         try:
             return strict.decode(tree, FileConfig, decode_value)
@@ -162,9 +165,43 @@ class _ConfigTree:
         # A file must not contain the token, so it is not suggested.
         what = what.replace(", token, ", ", ")
         origin = self._origin(path)
-        if name and path and path[0] in own:
-            path = ("runtimes", name, *(path[1:] if path[0] == "runtime" else path))
+        is_overridden = any(path[: len(each)] == each for each in self._overrides)
+        if name and path and path[0] in own and not is_overridden:
+            path = _in_entry(name, path)
         return f"{origin}: {'.'.join(path) or 'the file'}: {what}"
+
+
+def _with(tree: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
+    """Return a tree with a value at a path. Aliases of YAML share mappings, so those of the tree stay as they are."""
+    key, *below = path
+    return {**tree, key: _with(tree.get(key) or {}, tuple(below), value) if below else value}
+
+
+def _check_sections(
+    tree: Mapping[str, Any], origin: str, *, kind: Any = FileConfig, path: tuple[str, ...] = (), entry: str = ""
+) -> None:
+    """Raise for a section of a file that is no mapping, before it is merged with another, which would replace it.
+
+    `entry` is the name of the entry of `runtimes` that the tree is of.
+    """
+    for key, hint in get_type_hints(kind).items():
+        is_section = isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+        section, place = tree.get(key), (*path, key)
+        if section is None or not (is_section or get_origin(hint) is dict):
+            continue
+        if not isinstance(section, dict):
+            try:
+                strict.decode(section, dict)
+            except strict.MisfitError as error:
+                shown = _in_entry(entry, place) if entry else place
+                raise ConfigError(f"{origin}: {'.'.join(shown)}: {error.what}") from None
+        elif is_section:
+            _check_sections(section, origin, kind=hint, path=place, entry=entry)
+
+
+def _in_entry(name: str, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the path of a setting of an entry of `runtimes`, as it is in the file."""
+    return ("runtimes", name, *(path[1:] if path[0] == "runtime" else path))
 
 
 _RUNTIME_SECTIONS = frozenset(get_type_hints(Config)) - {"runtime"}

@@ -157,6 +157,49 @@ def test_a_mistake_in_a_variable_or_a_flag_names_that(tmp_path: Path) -> None:
     assert mistake(SMALLEST, tmp_path, log__level="loud").startswith("--log.level: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        (
+            "runtime: [{base_url: 'http://h'}]",
+            {"RUNTIME_TOKEN_FILE": "/t"},
+            "runtime: expected a mapping of keys, got a l",
+        ),
+        (SMALLEST + "storage: /data", {"STORAGE_PATH": "/x"}, "storage: expected a mapping of keys, got text"),
+        (SMALLEST + "log: debug", {"LOG_LEVEL": "info"}, "log: expected a mapping of keys, got text"),
+        (SMALLEST + "sync: 5s", {"SYNC_MIN_INTERVAL": "5s"}, "sync: expected a mapping of keys, got text"),
+        (
+            "runtime: {base_url: 'http://h', tls: ca.pem}",
+            {"RUNTIME_TLS_CA_FILE": "x"},
+            "runtime.tls: expected a mapping",
+        ),
+        ("runtime: {base_url: 'http://h', headers: [X-A: b]}", {}, "runtime.headers: expected a mapping"),
+        (
+            "runtime: {base_url: 'http://h', resources: {jobs: /runs}}",
+            {"RUNTIME_RESOURCES_JOBS_PATH": "/x"},
+            "runtime.resources.jobs: expected a mapping of keys, got text",
+        ),
+    ],
+)
+def test_a_section_that_is_no_mapping_is_a_mistake_whatever_overrides_its_keys(
+    tmp_path: Path, text: str, environ: dict[str, str], expected: str
+) -> None:
+    """It would be replaced by what the environment says, and what the file says would be lost."""
+    set_too = {f"SPINNER_EXPORTER_{name}": value for name, value in environ.items()}
+    assert mistake(text, tmp_path, set_too).startswith(f"{tmp_path / 'exporter.yml'}: {expected}")
+
+
+def test_a_flag_does_not_replace_a_section_that_is_no_mapping_either(tmp_path: Path) -> None:
+    message = mistake(SMALLEST + "web: ':10095'", tmp_path, web__listen_address=":1")
+    assert message == f"{tmp_path / 'exporter.yml'}: web: expected a mapping of keys, got text"
+
+
+def test_the_environment_completes_a_section_without_keys(tmp_path: Path) -> None:
+    environ = {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h", "SPINNER_EXPORTER_SYNC_MIN_INTERVAL": "7s"}
+    made = only_runtime(config("runtime:\nsync: {concurrency: 3}\nlog:\n", tmp_path, environ))
+    assert (made.runtime.base_url, made.sync.min_interval, made.sync.concurrency) == ("http://h", 7.0, 3)
+
+
 def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     message = mistake(SMALLEST, tmp_path, {"SPINNER_EXPORTER_RETENTON": "1h"})
     assert message == "SPINNER_EXPORTER_RETENTON: no such setting; did you mean SPINNER_EXPORTER_RETENTION?"

@@ -316,6 +316,22 @@ def test_a_runtime_s_config_is_merged_from_the_file_its_preset_and_its_entry(tmp
         ('runtimes: [{name: eu, base_url: "http://h", token: cxg_1}]', "a token does not belong in this file"),
         ('runtimes: [{name: eu, base_url: "http://h", log: {}}]', "runtimes.eu.log: unknown key"),
         ('runtime: {base_url: "http://h"}\nruntimes: [{name: eu}]', "expected either runtime or runtimes, not both"),
+        (
+            'sync: [5s]\nruntimes: [{name: eu, base_url: "http://h", sync: {concurrency: 3}}]',
+            "exporter.yml: sync: expected a mapping of keys, got a list",
+        ),
+        (
+            'statuses: 5\nruntimes: [{name: eu, base_url: "http://h", statuses: {Parked: waiting}}]',
+            "exporter.yml: statuses: expected a mapping of keys, got a whole number",
+        ),
+        (
+            'runtimes: [{name: eu, base_url: "http://h", tls: ca.pem}]',
+            "exporter.yml: runtimes.eu.tls: expected a mapping of keys, got text",
+        ),
+        (
+            'runtimes: [{name: eu, base_url: "http://h", sync: 5s}]',
+            "exporter.yml: runtimes.eu.sync: expected a mapping of keys, got text",
+        ),
         ('runtime: {base_url: "http://h"}\nruntims: []', "runtims: unknown key; did you mean runtimes?"),
     ],
 )
@@ -324,6 +340,26 @@ def test_a_mistake_in_the_list_names_the_runtime(tmp_path: Path, text: str, expe
         read(text, tmp_path)
     assert expected in str(error.value)
     assert "cxg_1" not in str(error.value)
+
+
+def test_the_environment_and_flags_override_what_an_entry_sets_too(tmp_path: Path) -> None:
+    entry = '{name: eu, base_url: "http://eu.example.com", sync: {min_interval: 7s, concurrency: 3}, retention: 30m}'
+    text = f"runtimes: [{entry}, {entry.replace('eu', 'us').replace(', retention: 30m', '')}]"
+    environ = {"SPINNER_EXPORTER_SYNC_MIN_INTERVAL": "11s", "SPINNER_EXPORTER_RETENTION": "2h"}
+    made = read(text, tmp_path, environ)
+    assert {name: (each.sync.min_interval, each.sync.concurrency, each.retention) for name, each in made.items()} == {
+        "eu": (11.0, 3, 7200.0),
+        "us": (11.0, 3, 7200.0),
+    }
+    flagged = load(tmp_path / "exporter.yml", environ=environ, flags={"retention": "3h"}).runtimes
+    assert {each.retention for each in flagged.values()} == {10800.0}
+
+
+def test_a_mistake_in_a_variable_that_overrides_an_entry_names_the_variable(tmp_path: Path) -> None:
+    text = 'runtimes: [{name: eu, base_url: "http://h", sync: {min_interval: 7s}}]'
+    with pytest.raises(ConfigError) as error:
+        read(text, tmp_path, {"SPINNER_EXPORTER_SYNC_MIN_INTERVAL": "soon"})
+    assert str(error.value).startswith("SPINNER_EXPORTER_SYNC_MIN_INTERVAL: sync.min_interval: expected a duration")
 
 
 def test_a_runtime_from_the_environment_conflicts_with_a_list_in_the_file(tmp_path: Path) -> None:
