@@ -61,7 +61,7 @@ ANY_LIMIT = f"{REPLICAS} ({series('spinner_plan_limit', RUNTIME)})"
 LIMIT = f"({ANY_LIMIT} < Inf)"
 NO_LIMIT = f"clamp_max({ANY_LIMIT} == Inf, -1)"
 UNLIMITED = value_mapping({"-1": ("unlimited", TEXT)})
-GROWTH = f"clamp_min({REPLICAS} (deriv({series('spinner_plan_used', RUNTIME)}[1d])), 0)"
+GROWTH = series("meter:spinner_plan_used:growth", RUNTIME)
 RESET = f"{REPLICAS} ({series('spinner_plan_reset_timestamp_seconds', RUNTIME)})"
 # Runtimes that had a plan within the last day, of which nothing is known now.
 PLAN_UNKNOWN = (
@@ -170,7 +170,8 @@ METERS = table(
         7,
         "Plan",
         "Current usage of each plan meter, and a forecast of its usage at the next reset, at the rate of the last "
-        "day. Above 100%, new runs will be refused before the reset; SpinnerPlanLimitSoon opens a ticket.",
+        "day, or of the last week if that is lower; unknown within the first day. Above 100%, new runs will be refused "
+        "before the reset; SpinnerPlanLimitSoon opens a ticket.",
         GridPos(x=0, y=12, w=24, h=7),
     ),
     [
