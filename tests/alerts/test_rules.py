@@ -121,6 +121,35 @@ def counts_targets(node: Any) -> bool:
     return str(node.op) == "group" and set(node.modifier.labels) == {"job", "instance"}
 
 
+@pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
+def test_a_link_to_a_dashboard_has_no_empty_variable_and_names_the_runtime(rule: dict[str, Any]) -> None:
+    """Grafana takes an empty variable for a project without a name, of which every panel is empty."""
+    url, expression = rule["annotations"]["dashboard_url"], promql_parser.parse(rule["expr"])
+    unguarded = re.findall(r"=\{\{ *\$labels\.(\w+)", url)
+    assert set(unguarded) <= certain_labels(expression), "an alert without this label has an empty variable"
+    if "runtime" in result_labels(expression):
+        assert "{{ with $labels.runtime }}" in url
+        assert "var-runtime=" in url
+
+
+def certain_labels(node: Any) -> set[str]:
+    """Return the labels that each result of an expression has."""
+    kind = type(node).__name__
+    if kind == "ParenExpr":
+        return certain_labels(node.expr)
+    if kind == "BinaryExpr" and str(node.op) == "or":
+        return certain_labels(node.lhs) & certain_labels(node.rhs)
+    if kind == "BinaryExpr" and str(node.op) in ("and", "unless"):
+        return certain_labels(node.lhs)
+    return result_labels(node)
+
+
+def test_labels_that_each_result_has_are_known() -> None:
+    """The check above relies on it."""
+    some = promql_parser.parse("project:spinner_project_up:unreadable and up or spinner_api_up")
+    assert certain_labels(some) == {"runtime"}
+
+
 def test_labels_of_an_expression_are_known() -> None:
     """The check above relies on it."""
     labels = {
