@@ -278,6 +278,36 @@ def test_an_alert_has_a_runbook_with_all_sections(rule: dict[str, Any]) -> None:
         assert not re.findall(r"(?<!['\w])\w+=\"?[A-Z_]+\"? ", mitigation), "a placeholder is not quoted"
 
 
+NO_QUERIES = {"spinner_limit", "spinner_recording_"}
+"""A reason, and how the names of groups begin."""
+
+
+@pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
+def test_the_queries_of_a_runbook_name_existing_metrics_and_labels(rule: dict[str, Any]) -> None:
+    text = (ALERTS / "runbooks" / f"{rule['alert']}.md").read_text()
+    for query in set(re.findall(r"`([^`\n]*\bspinner_[^`\n]*)`", text)) - NO_QUERIES:
+        parsed = promql_parser.parse(query)
+        for selector in selectors(parsed):
+            labels = labels_of(selector.name)
+            for matcher in selector.matchers.matchers:
+                assert matcher.name in labels, f"{selector.name} has no label {matcher.name}"
+        for node in nodes(parsed):
+            if type(node).__name__ == "AggregateExpr" and node.modifier is not None:
+                assert set(node.modifier.labels) <= result_labels(node.expr), f"{query} groups by what it does not have"
+
+
+@pytest.mark.parametrize("rule", ALERT_RULES, ids=lambda rule: rule["alert"])
+def test_the_silence_of_a_runbook_names_what_the_alert_is_about_and_no_more(rule: dict[str, Any]) -> None:
+    """A silence without the runtime or the project silences those of others, which may have runs of the same name."""
+    text = (ALERTS / "runbooks" / f"{rule['alert']}.md").read_text()
+    for silence in re.findall(r"^amtool silence add alertname=\w+ (.*)--duration", text, flags=re.MULTILINE):
+        named, expression = set(re.findall(r"'(\w+)=", silence)), promql_parser.parse(rule["expr"])
+        assert named <= result_labels(expression), "the alert does not have this label"
+        about = {"runtime", "project", "run_id"} & certain_labels(expression)
+        about |= set() if "run_id" in about else {"spinner"} & certain_labels(expression)
+        assert about <= named, "it silences more than this alert"
+
+
 def test_every_runbook_belongs_to_an_alert() -> None:
     assert {file.stem for file in (ALERTS / "runbooks").glob("*.md")} == {rule["alert"] for rule in ALERT_RULES}
 
