@@ -152,6 +152,8 @@ class RuntimeSync:
             return False
         self._problems.resolve("projects")
         reads = await self._read_together()
+        # The list may have been read again meanwhile, and have dropped some.
+        reads = {project_id: ok for project_id, ok in reads.items() if self._store.has(project_id)}
         self.read_together = len(reads)
         singles = [project_id for project_id in self._store.project_ids() if project_id not in reads]
         singles += self._common.to_check(reads)

@@ -96,6 +96,24 @@ async def test_the_first_read_of_many_projects_and_all_others_are_one_list_each(
     assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
 
 
+async def test_a_project_that_leaves_while_the_list_finds_a_new_one_does_not_make_the_read_fail() -> None:
+    """It was about to be checked, because it seemed idle."""
+    runtime = runtime_of()
+    only = ProjectsConfig(exclude=(re.compile("Closed"),))
+    exporter = exporter_of(runtime, projects=only, sync={"projects_interval": DAY})
+    for _ in range(12):
+        # Until all others seem idle.
+        ends(runtime, "new", "p1")
+        await scrape(exporter, runtime, 30)
+    runtime.projects = {each: name if each == "p1" else "Closed" for each, name in runtime.projects.items()}
+    runtime.projects["p99"] = "New"
+    ends(runtime, "first", "p99")
+    runtime.clock.advance(30)
+    assert await exporter.refresh()
+    assert up(exporter) == {"Project 1": True, "New": True}
+    await exporter.close()
+
+
 async def test_a_quiet_night_is_few_requests_per_scrape_also_with_rare_sweeps() -> None:
     """304 leaves all projects where they are. Those that were checked were ahead, and the rest was read one by one."""
     runtime = runtime_of(common_sync.SAMPLE)
