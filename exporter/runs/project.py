@@ -418,7 +418,7 @@ class ProjectRuns:
             self._excuse_parent(run)
         if run.failed_records:
             self._with_failed_records[run_id] = tracked
-        if (0 if records is None else records.failed or 0) != tracked.records_read_for:
+        if (tracked.records_read_for or (records is not None and records.failed)) and tracked.has_new_failures:
             self._new_failures.add(run_id)
 
     def _excuse_parent(self, child: Run) -> None:
@@ -558,11 +558,11 @@ class ProjectRuns:
 
     @property
     def has_new_failures(self) -> bool:
-        """Whether the failed count of a run changed since `keep_failed_records`."""
+        """Whether other records of a run may have failed than those of its last `keep_failed_records`."""
         return bool(self._new_failures)
 
     def runs_with_new_failures(self) -> list[Run]:
-        """Return the shown runs whose failed count changed since `keep_failed_records`."""
+        """Return the shown runs of which other records may have failed than those of `keep_failed_records`."""
         tracked = (self.runs[run_id] for run_id in self._new_failures)
         return [each.run for each in tracked if not each.hidden]
 
@@ -576,11 +576,11 @@ class ProjectRuns:
         if tracked is None:
             return
         self._set_failed_records(tracked, records)
-        tracked.records_read_for = count
-        if (tracked.run.records.failed or 0) == count:
-            self._new_failures.discard(run.id)
-        else:
+        tracked.note_failed_records_read(run, count)
+        if tracked.has_new_failures:
             self._new_failures.add(run.id)
+        else:
+            self._new_failures.discard(run.id)
 
     def read_failed_records_again(self, most: int) -> None:
         """Let failed records be read again of the runs of which more could be named, which are at most `most` each."""

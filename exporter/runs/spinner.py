@@ -9,6 +9,7 @@ from exporter.runs.activity import Activity
 from exporter.runs.counters import Counters, Observation
 from exporter.runs.pace import RunPace, SpinnerPace, at_work
 from exporter.runs.run import AHEAD, Run
+from exporter.runtime.model import FailureCount
 from exporter.status import Status
 
 STARTED, QUEUED, FINISHED, TAUGHT = 1, 2, 4, 8
@@ -42,11 +43,39 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
     """Its pace as learned from its changes; None before the first, as for most runs: they are first read when ended."""
     activity: Activity | None = None
     """What its records in flight have shown during its present silence; None before they are read."""
+    failures_read_for: tuple[FailureCount, ...] = ()
+    """The groups of failures for which failed records were last read."""
+    completed_read_for: int | None = None
+    """The completed records at that time."""
 
     @property
     def is_new(self) -> bool:
         """Whether it has not changed since it was first seen."""
         return self.learned is None
+
+    @property
+    def has_new_failures(self) -> bool:
+        """Whether other records may have failed than those that were read last.
+
+        With the same count, one can have been tried again with success while another one failed. Other groups of
+        failures show that; otherwise it is looked for once, when the run has ended, if records were completed since.
+        """
+        records = self.run.snapshot.records
+        failed = 0 if records is None else records.failed or 0
+        if failed != self.records_read_for:
+            return True
+        if records is None or not failed:
+            return False
+        # In whatever order they are told.
+        if set(self.run.snapshot.failures) != set(self.failures_read_for):
+            return True
+        return self.run.ended and records.completed != self.completed_read_for
+
+    def note_failed_records_read(self, run: Run, count: int) -> None:
+        """Note that failed records were read for this state of the run, and how many there are."""
+        self.records_read_for = count
+        self.failures_read_for = run.snapshot.failures
+        self.completed_read_for = run.records.completed
 
     @property
     def teaches(self) -> bool:

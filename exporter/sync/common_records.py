@@ -144,8 +144,10 @@ class CommonRecords:
 
     def _is_old(self, key: Key, run: Run, recent: float) -> bool:
         """Whether some of a run's records may have failed before those that the next list is needed for."""
-        is_unknown = not self._store.known_failed_records(*key)
-        return key in self._left or (is_unknown and run.snapshot.created_at < recent)
+        known = self._store.known_failed_records(*key)
+        # With the same count others may have failed since its records were read, whenever that was.
+        is_new = known == 0 or known == run.records.failed
+        return key in self._left or (is_new and run.snapshot.created_at < recent)
 
     async def _list(self, window: "_Window", due: Mapping[Key, Run], budget: Budget) -> dict[Key, _Records] | None:
         """Return the records of these runs; None if the list is longer than what it would save, or than the budget.
@@ -183,7 +185,7 @@ class CommonRecords:
             # More than it says: the list is newer. If the next sync does not agree, its count is not exact.
             self._keep(key, run, listed, max(len(listed), failed) if failed > known else failed)
             return True
-        if failed < known:
+        if failed <= known:
             return False
         most = self._config.limits.failed_records_per_run
         if is_unsettled or window.recent is None:

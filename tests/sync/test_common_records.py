@@ -145,6 +145,80 @@ async def test_a_record_that_leaves_while_others_fail_is_found_by_the_next_scrap
     assert shown(exporter) == truth(runtime)
 
 
+def replace(runtime: ScriptedRuntime, run: str, before: str, after: str, **fields: Any) -> None:
+    """Let a failed record succeed after all while another one fails, so that their number stays."""
+    kept = [each for each in runtime.failed_records[run] if each["id"] != before]
+    failed = {"id": after, "status": "failed", "endedAt": rfc3339(runtime.clock()), "failedStep": {"name": "Call"}}
+    runtime.failed_records[run] = [*kept, failed]
+    runtime.put(run, records={"total": 100, "completed": 2, "failed": len(kept) + 1}, **fields)
+
+
+@pytest.mark.parametrize("lists", [False, True])
+async def test_other_groups_of_failures_show_that_other_records_failed(lists: bool) -> None:
+    runtime = runtime_of(lists=lists)
+    exporter = exporter_of(runtime)
+    groups = [{"step": "Mail", "count": 1}, {"step": "Post", "count": 1}]
+    fail(runtime, "run-0", "a", "b", failures=groups)
+    await scrape(exporter, runtime)
+    runtime.put("run-0", failures=groups[::-1])
+    assert await scrape(exporter, runtime) == [], "their order says nothing"
+    replace(runtime, "run-0", "a", "c", failures=[{"step": "Call", "count": 1}, groups[1]])
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
+    assert shown(exporter) == truth(runtime)
+    assert await scrape(exporter, runtime) == []
+
+
+@pytest.mark.parametrize("lists", [False, True])
+async def test_after_the_end_it_is_looked_once_whether_other_records_failed(lists: bool) -> None:
+    runtime = runtime_of(lists=lists)
+    exporter = exporter_of(runtime)
+    for run in ("run-0", "run-1", "run-2"):
+        fail(runtime, run, f"a-{run}", f"b-{run}")
+    await scrape(exporter, runtime)
+    for run in ("run-0", "run-1"):
+        replace(runtime, run, f"a-{run}", f"c-{run}")
+    assert await scrape(exporter, runtime) == [], "nothing shows it while it goes on"
+    runtime.clock.advance(600)
+    ended: dict[str, Any] = {"status": "completed", "endedAt": runtime.clock()}
+    runtime.put("run-0", **ended)
+    runtime.put("run-2", **ended)
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"], "of run-2 no record was completed since"
+    assert shown(exporter)["run-0"] == truth(runtime)["run-0"]
+    runtime.put("run-0", trigger="api")
+    assert await scrape(exporter, runtime) == []
+    runtime.put("run-1", **ended)
+    fail(runtime, "run-1", "d")
+    assert len(await scrape(exporter, runtime)) == 1, "one request for a count that changes and an end"
+
+
+async def test_of_many_runs_that_end_it_is_looked_in_one_list() -> None:
+    runtime = runtime_of(60)
+    exporter = exporter_of(runtime)
+    for number in range(60):
+        fail(runtime, f"run-{number}", f"a{number}", f"b{number}")
+    await scrape(exporter, runtime)
+    runtime.clock.advance(1200)
+    for number in range(60):
+        replace(runtime, f"run-{number}", f"a{number}", f"c{number}")
+    await scrape(exporter, runtime)
+    runtime.clock.advance(1200)
+    for number in range(60):
+        runtime.put(f"run-{number}", status="completed", endedAt=runtime.clock())
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    assert await scrape(exporter, runtime) == []
+
+
+async def test_failed_records_of_a_run_whose_counts_are_lost_are_not_shown_as_they_were() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    fail(runtime, "run-0", "a")
+    await scrape(exporter, runtime)
+    runtime.put("run-0", records=None)
+    await scrape(exporter, runtime)
+    assert shown(exporter) == {}
+
+
 async def test_a_list_that_is_newer_than_the_counts_costs_no_other_request() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
