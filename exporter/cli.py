@@ -21,7 +21,7 @@ import click
 import structlog
 
 from exporter import __version__, healthcheck, logs
-from exporter.config import ExporterConfig, flag_of, load, parse_duration, read_file, warnings
+from exporter.config import ENVIRONMENT_PREFIX, ExporterConfig, flag_of, load, parse_duration, read_file, warnings
 from exporter.errors import ConfigError, ExporterError, OutputError, UnusableError
 from exporter.metrics.document import as_markdown
 from exporter.output import checked_output, print_error, print_for_people, show_error
@@ -181,24 +181,13 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
     """
     from exporter import doctor
 
-    if openapi is not None:
-        if not suggests:
-            raise ConfigError("--openapi: requires --suggest")
-        content = {} if config_file is None else read_file(config_file)
-        if "runtimes" in content:
-            raise ConfigError("--suggest: expected a config with runtime instead of runtimes")
-        document = asyncio.run(doctor.read_openapi(openapi))
-        click.echo(doctor.from_openapi(document, flags["runtime__base_url"], content, location=openapi), nl=False)
+    if openapi is not None and not suggests:
+        raise ConfigError("--openapi: requires --suggest")
+    if suggests:
+        click.echo(_suggestion(config_file, openapi, flags), nl=False)
         return
     settings = _loader(config_file, flags)()
     logs.configure("error", settings.log.format)
-    if suggests:
-        content = {} if config_file is None else read_file(config_file)
-        if "runtimes" in content:
-            raise ConfigError("--suggest: expected a config with runtime instead of runtimes")
-        (config,) = settings.runtimes.values()
-        click.echo(asyncio.run(doctor.suggest_from_responses(config, content)), nl=False)
-        return
     diagnoses = {name: asyncio.run(doctor.examine(config)) for name, config in settings.runtimes.items()}
     if as_json:
         click.echo(doctor.as_json(diagnoses))
@@ -206,6 +195,41 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
         print_for_people()
         click.echo(doctor.as_text(diagnoses))
     sys.exit(0 if all(diagnosis.ok for diagnosis in diagnoses.values()) else EXIT_FAILED)
+
+
+def _suggestion(config_file: Path | None, openapi: str | None, flags: dict[str, Any]) -> str:
+    """Return a first config, guessed from an OpenAPI document if one is given, and else from responses."""
+    from exporter import doctor
+
+    if openapi is None:
+        settings = _loader(config_file, flags)()
+        logs.configure("error", settings.log.format)
+        content = _single_runtime(config_file)
+        (config,) = settings.runtimes.values()
+        return asyncio.run(doctor.suggest_from_responses(config, content))
+    content = _single_runtime(config_file)
+    document = asyncio.run(doctor.read_openapi(openapi))
+    return doctor.from_openapi(
+        document,
+        _override("runtime.base_url", flags),
+        content,
+        token_file=_override("runtime.token_file", flags),
+        location=openapi,
+        origin="the config" if config_file is None else str(config_file),
+    )
+
+
+def _single_runtime(config_file: Path | None) -> dict[str, Any]:
+    content = {} if config_file is None else read_file(config_file)
+    if "runtimes" in content:
+        raise ConfigError("--suggest: expected a config with runtime instead of runtimes")
+    return content
+
+
+def _override(path: str, flags: dict[str, Any]) -> str | None:
+    """Return a text that overrides the config file: that of the flag, or of the environment; None for neither."""
+    name = path.replace(".", "_")
+    return flags[path.replace(".", "__")] or os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") or None
 
 
 @cli.command()

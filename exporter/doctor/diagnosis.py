@@ -232,7 +232,8 @@ async def suggest_from_responses(config: Config, config_file: Mapping[str, Any])
                 f"no resource responds as described: {'; '.join(errors)}. Describe the paths under runtime.resources "
                 "first, or guess them with --openapi"
             )
-        return from_responses(config.runtime.base_url, responses, config_file)
+        runtime = config.runtime
+        return from_responses(runtime.base_url, responses, config_file, token_file=runtime.token_file)
     finally:
         await exporter.close()
 

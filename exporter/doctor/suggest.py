@@ -233,33 +233,66 @@ def _without_secrets(url: str) -> str:
 
 
 def from_openapi(
-    document: Any, base_url: str | None, config_file: Mapping[str, Any] | None = None, *, location: str = ""
+    document: Any,
+    base_url: str | None,
+    config_file: Mapping[str, Any] | None = None,
+    *,
+    token_file: str | None = None,
+    location: str = "",
+    origin: str = "the config",
 ) -> str:
     """Return a config for an API that an OpenAPI document (version 3) describes. Raises `SuggestError`.
 
-    What `config_file` says is kept. `base_url` is None if the document, which was read from a `location`, is to say it.
+    What `config_file` says is kept, unless `base_url` or `token_file` override it. If it cannot be loaded whatever is
+    guessed, raises a `ConfigError` that begins with `origin`, the file's path. Without a `base_url` that of the file is
+    used, or of the document, which was read from a `location`.
     """
+    given, kept = _said(config_file or {}, origin)
     try:
-        return _from_openapi(document, base_url, config_file or {}, location)
+        runtime = _from_openapi(document, base_url, given, kept, location)
     except RecursionError:
         raise SuggestError("not an OpenAPI document: it is nested too deeply") from None
     except (TypeError, AttributeError, ValueError, LookupError) as error:
         kind = type(error).__name__
         raise SuggestError(f"not an OpenAPI document: a part of it is not as expected ({kind})") from None
+    if token_file is not None:
+        runtime["token_file"] = token_file
+    tree, comments = _loadable({**(config_file or {}), "runtime": runtime}, kept, origin)
+    return _as_yaml(tree, comments)
 
 
-def _from_openapi(document: Any, base_url: str | None, config_file: Mapping[str, Any], location: str) -> str:
+def _said(config_file: Mapping[str, Any], origin: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a file says of the runtime, and of its resources, without those that have no value.
+
+    Raises `ConfigError`.
+    """
+    given = config_file.get("runtime") or {}
+    kept = (given.get("resources") or {}) if isinstance(given, dict) else {}
+    for section, place in ((given, "runtime"), (kept, "runtime.resources")):
+        if not isinstance(section, dict):
+            raise ConfigError(f"{origin}: {place}: expected a mapping of keys")
+    return given, {name: resource for name, resource in kept.items() if resource is not None}
+
+
+def _with_own(guess: Mapping[str, Any], own: Mapping[str, Any], *nulls: str) -> dict[str, Any]:
+    """Return a guess with what the file says instead; for the keys in `nulls`, a null says nothing."""
+    return {**guess, **{key: value for key, value in own.items() if value is not None or key not in nulls}}
+
+
+def _from_openapi(
+    document: Any, base_url: str | None, given: Mapping[str, Any], kept: Mapping[str, Any], location: str
+) -> dict[str, Any]:
+    """Return the section `runtime` with what is guessed."""
     if not isinstance(document, dict) or not isinstance(document.get("paths"), dict):
         raise SuggestError("not an OpenAPI document: it has no paths")
     api = _OpenApi(document)
-    given = config_file.get("runtime") or {}
-    kept = given.get("resources") or {}
     resources = {
         name: found
         for name in ("health", "projects", "jobs", "records", "usage")
         if kept.get(name) != "absent" and (found := api.find(name))
     }
-    if "jobs" not in resources and "path" not in kept.get("jobs", {}):
+    own_jobs = kept.get("jobs")
+    if "jobs" not in resources and not (isinstance(own_jobs, dict) and "path" in own_jobs):
         nouns = ", ".join(NOUNS["jobs"])
         raise SuggestError(f"no list of runs found: expected a path that ends in one of {nouns}")
     if job := api.one_run():
@@ -271,48 +304,52 @@ def _from_openapi(document: Any, base_url: str | None, config_file: Mapping[str,
         # Of another path, the document says nothing.
         guess = guessed.get(name, {})
         is_same = isinstance(own, dict) and own.get("path", guess.get("path")) == guess.get("path")
-        described[name] = {**guess, **own} if is_same else own
-    security = api.security()
-    runtime = {
+        described[name] = _with_own(guess, own, "fields") if is_same else own
+    security, auth = api.security(), given.get("auth")
+    needs_token = security is not None and not (isinstance(auth, dict) and "login" in auth)
+    guess = {
         "base_url": api.base_url(base_url or given.get("base_url"), location),
-        **(
-            {"token_file": "/run/secrets/token"}
-            if security is not None and "login" not in given.get("auth", {})
-            else {}
-        ),
+        **({"token_file": "/run/secrets/token"} if needs_token else {}),
         **({"auth": security} if security else {}),
-        **given,
-        "resources": described,
     }
+    runtime = {**_with_own(guess, given, *guess), "resources": described}
     if base_url is not None:
         runtime["base_url"] = api.base_url(base_url, location)
-    tree, comments = _loadable({**config_file, "runtime": runtime}, kept)
-    return _as_yaml(tree, comments)
+    return runtime
 
 
-def from_responses(base_url: str, responses: Mapping[str, Iterable[Any]], config_file: Mapping[str, Any]) -> str:
+def from_responses(
+    base_url: str,
+    responses: Mapping[str, Iterable[Any]],
+    config_file: Mapping[str, Any],
+    *,
+    token_file: str | None = None,
+) -> str:
     """Return the content of a config file with the fields that raw items seem to have, by resource.
 
-    What the file says is kept, its own fields too. Comments list the names that are left on both sides, for a person to
-    match. Raises `SuggestError` if there are none.
+    What the file says is kept, its own fields too, except that `base_url` is the URL that was read, with the token in
+    `token_file` if that is not None. Comments list the names that are left on both sides, for a person to match. Raises
+    `SuggestError` if there are none.
     """
     if not any(map(_names, responses.values())):
         raise SuggestError("the responses contain no items to guess fields from")
     found = {name: fields_of(name, items) for name, items in responses.items()}
-    tree = copy.deepcopy(dict(config_file))
-    runtime = tree.setdefault("runtime", {})
-    runtime.setdefault("base_url", base_url)
-    resources = runtime.setdefault("resources", {})
-    kept = copy.deepcopy(resources)
+    given, kept = _said(config_file, "the config")
+    resources = copy.deepcopy(kept)
+    runtime = {**copy.deepcopy(given), "base_url": base_url, "resources": resources}
+    if token_file is not None:
+        runtime["token_file"] = token_file
+    tree = {**copy.deepcopy(dict(config_file)), "runtime": runtime}
     was_good = _problem_of(tree) is None
     left: list[str] = []
     for name, fields in found.items():
         if fields:
             resource = resources.setdefault(name, {})
-            resource["fields"] = {**fields, **resource.get("fields", {})}
-        left += _left(name, responses[name], resources.get(name, {}).get("fields", {}))
+            resource["fields"] = {**fields, **(resource.get("fields") or {})}
+        left += _left(name, responses[name], resources.get(name, {}).get("fields") or {})
     for reference in _references(resources.get("jobs")):
-        fields = resources.get("projects", {}).get("fields", {}) if isinstance(resources.get("projects"), dict) else {}
+        projects = resources.get("projects")
+        fields = (projects.get("fields") or {}) if isinstance(projects, dict) else {}
         if fields and reference not in fields:
             fields[reference] = _like(reference.removeprefix("ref."), responses.get("projects", ())) or fields.get(
                 "id", "id"
@@ -332,35 +369,42 @@ def _like(name: str, items: Iterable[Any]) -> str | None:
     return min(paths, key=len, default=None)
 
 
-def _loadable(tree: dict[str, Any], kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return a config that can be loaded, and why parts of the guess were left out; `kept` are the given resources."""
+def _loadable(
+    tree: dict[str, Any], kept: Mapping[str, Any], origin: str = "the config"
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a config that can be loaded, and why parts of the guess were left out; `kept` are the given resources.
+
+    Raises `ConfigError` if the problem is not one of the guess.
+    """
     tree = copy.deepcopy(tree)
     comments: list[str] = []
     while (problem := _problem_of(tree)) is not None:
         if not _leave_out(tree["runtime"]["resources"], problem, kept):
-            break
-        comment = f"Left out what did not fit together: {problem}"
+            raise ConfigError(f"{origin}: {problem}")
+        comment = f"Left out what did not fit together: {problem.removeprefix(_RESOURCES)}"
         if comment not in comments:
             comments.append(comment)
     return tree, comments
 
 
+_RESOURCES = "runtime.resources."
+
+
 def _problem_of(tree: Mapping[str, Any]) -> str | None:
-    """Return why a config cannot be loaded; None if it can. Whether its files exist is not looked at."""
-    runtime = {key: value for key, value in tree["runtime"].items() if key not in _WITH_FILES}
+    """Return why a config cannot be loaded, after the path of the setting; None if it can.
+
+    Whether its files exist is not looked at.
+    """
     try:
-        settings = load_tree({**copy.deepcopy(dict(tree)), "runtime": runtime, "web": {}, "storage": {}})
+        settings = load_tree(copy.deepcopy(dict(tree)))
         for config in settings.runtimes.values():
             resources = config.runtime.resources
             Decoder(StatusMap(), _Silent(), resources, label_length=config.limits.label_length)
             for name, resource in present(resources).items():
                 Endpoint(name, resource)
     except ConfigError as error:
-        return str(error).removeprefix("suggestion: ").removeprefix("runtime.resources.")
+        return str(error).removeprefix("suggestion: ")
     return None
-
-
-_WITH_FILES = ("token_file", "tls", "auth")
 
 
 class _Silent:
@@ -374,13 +418,16 @@ class _Silent:
 
 def _leave_out(resources: dict[str, Any], problem: str, kept: Mapping[str, Any]) -> bool:
     """Remove the part of the guess that a problem is about; return whether there was one."""
-    name, *keys = re.split(r"\W", problem.partition(":")[0])
+    path = problem.partition(":")[0]
+    if not path.startswith(_RESOURCES):
+        return False
+    name, *keys = re.split(r"\W", path.removeprefix(_RESOURCES))
 
     def remove(resource: str, *of: str) -> bool:
         own = kept.get(resource)
         mapping = resources.get(resource)
         for key in of:
-            is_guessed = isinstance(mapping, dict) and not (isinstance(own, dict) and key in own)
+            is_guessed = not (isinstance(own, dict) and own.get(key) is not None)
             if isinstance(mapping, dict) and is_guessed and mapping.get(key) is not None:
                 # Without the key, what the contract has would be used.
                 mapping[key] = None

@@ -13,6 +13,7 @@ import yaml
 from exporter.config import load, load_tree, read_file
 from exporter.doctor import from_responses, suggest_from_responses
 from exporter.doctor.suggest import SuggestError, fields_of, from_openapi, read_openapi
+from exporter.errors import ConfigError
 from tests.builders import only_runtime
 from tests.command_line import run
 from tests.connecting.server import TOKEN, OddRuntime, serving
@@ -389,6 +390,100 @@ def test_what_the_config_says_is_kept_with_a_document() -> None:
     assert tree["runtime"]["base_url"] == "http://127.0.0.1:8080/api/v2"
     assert tree["runtime"]["resources"]["projects"] == "absent"
     assert tree["runtime"]["resources"]["jobs"] == {"path": "/dags/~/dagRuns", "items": "dag_runs"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"retention": 5}, "exporter.yml: retention: expected a duration such as 5s or 1h30m, got 5"),
+        ({"projects": {"include": "Sales"}}, "exporter.yml: projects.include: expected a list"),
+        ({"web": {"listen_address": "nonsense"}}, "exporter.yml: web.listen_address: expected host:port or :port"),
+        ({"storage": {"folder": "/"}}, "exporter.yml: storage.folder: unknown key"),
+        ({"runtime": {"auth": {"type": "nonsense"}}}, "exporter.yml: runtime.auth.type: expected one of bearer"),
+        ({"runtime": {"timeout": 5}}, "exporter.yml: runtime.timeout: expected a duration"),
+        ({"runtime": 5}, "exporter.yml: runtime: expected a mapping of keys"),
+        ({"runtime": {"resources": ["jobs"]}}, "exporter.yml: runtime.resources: expected a mapping of keys"),
+        ({"runtime": {"resources": {"jobs": 5}}}, "exporter.yml: runtime.resources.jobs: expected a mapping of keys"),
+        ({"runtime": {"resources": {"counts": "no"}}}, "exporter.yml: runtime.resources.counts: expected one of job"),
+        ({"runtime": {"resources": {"nonsense": {}}}}, "exporter.yml: runtime.resources.nonsense: unknown key"),
+        (
+            {"runtime": {"resources": {"jobs": {"paging": {"style": "nonsense"}}}}},
+            "exporter.yml: runtime.resources.jobs.paging.style: expected one of none",
+        ),
+        (
+            {"runtime": {"resources": {"health": {"error": "]"}}}},
+            "exporter.yml: runtime.resources.health.error: invalid JMESPath",
+        ),
+        (
+            {"runtime": {"resources": {"records": {"path": "/steps"}}}},
+            "exporter.yml: runtime.resources.records: if its request names no run",
+        ),
+    ],
+)
+def test_a_mistake_of_the_config_is_reported_and_costs_no_guess(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_openapi(AIRFLOW, None, given, origin="exporter.yml")
+    assert str(raised.value).startswith(says)
+
+
+def test_a_mistake_of_the_config_is_status_2_and_prints_no_config(tmp_path: Path) -> None:
+    (tmp_path / "exporter.yml").write_text("retention: 5\n")
+    ended = run("doctor", "--suggest", f"--openapi={OPENAPI}", f"--config.file={tmp_path / 'exporter.yml'}")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert f"{tmp_path / 'exporter.yml'}: retention: expected a duration" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"runtime": None},
+        {"runtime": {"auth": None, "token_file": None, "base_url": None, "resources": None}},
+        {"runtime": {"resources": dict.fromkeys(("health", "projects", "jobs", "job", "records"))}},
+        {"runtime": {"resources": {"jobs": {"fields": None}}}},
+    ],
+)
+def test_a_key_without_a_value_is_guessed_as_if_it_were_not_there(given: dict[str, Any]) -> None:
+    found, _ = suggested(AIRFLOW, config_file=given)
+    assert {key: value for key, value in found.items() if value is not None} == suggested(AIRFLOW)[0]
+    assert found["resources"]["jobs"]["fields"]["id"] == "dag_run_id"
+
+
+def test_a_value_that_is_none_on_purpose_is_kept() -> None:
+    found, _ = suggested(AIRFLOW, config_file={"runtime": {"resources": {"jobs": {"changed": None}}}})
+    assert found["resources"]["jobs"]["changed"] is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"runtime": None}, {"runtime": {"resources": None}}, {"runtime": {"resources": {"jobs": {"fields": None}}}}],
+)
+def test_keys_without_a_value_are_filled_from_responses(given: dict[str, Any]) -> None:
+    text = from_responses("http://a", {"projects": [{"id": "p"}], "jobs": [{"id": "a", "state": "OK"}]}, given)
+    runtime = yaml.safe_load(text)["runtime"]
+    assert runtime["base_url"] == "http://a"
+    assert runtime["resources"]["jobs"]["fields"] == {"id": "id", "status": "state"}
+
+
+@pytest.mark.parametrize("place", ["flag", "environment"])
+def test_the_url_and_the_token_file_that_were_used_are_written_not_those_of_the_file(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    file = tmp_path / "exporter.yml"
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://127.0.0.1:9", "token_file": "/nowhere"}}))
+    with runtime(tmp_path) as url:
+        settings = {"base_url": url, "token_file": str(tmp_path / "token")}
+        flags = []
+        for key, value in settings.items():
+            flags.append(f"--runtime.{key.replace('_', '-')}={value}")
+            if place == "environment":
+                monkeypatch.setenv(f"SPINNER_EXPORTER_RUNTIME_{key.upper()}", value)
+        flags = flags if place == "flag" else []
+        for more in ((), (f"--openapi={OPENAPI}",)):
+            ended = run("doctor", "--suggest", f"--config.file={file}", *more, *flags)
+            assert ended.returncode == 0, ended.stderr
+            found = yaml.safe_load(ended.stdout)["runtime"]
+            assert {key: found[key] for key in settings} == settings, more
 
 
 @pytest.mark.parametrize(
