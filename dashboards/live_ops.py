@@ -37,7 +37,8 @@ from dashboards.queries import (
     all_fresh,
     display_status_number,
     equals,
-    increase_in_range,
+    failures_in_range,
+    failures_remembered,
     named_bars,
     no_recorded_failures,
     or_zero,
@@ -87,9 +88,10 @@ def run_count(status: str) -> str:
     return or_zero(f"sum({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, equals('status', status))}))", FRESH)
 
 
-def count_of_today(name: str, matcher: str, *, known: str = FRESH) -> str:
-    """Return how many were counted in the panel's range; zero is certain only with `known`."""
-    return or_zero(increase_in_range(name, matcher), scraped_throughout(known))
+def failures_of_today(name: str, failed: str, lost: str, *, known: str = FRESH) -> str:
+    """Return how many failures were counted in the panel's range; zero is certain only with `known`."""
+    remembered = failures_remembered(name, failed, lost)
+    return or_zero(failures_in_range(name, failed, lost), f"({scraped_throughout(known)} and on () {remembered})")
 
 
 PROGRESS_KNOWN = recorded_none("project_spinner:spinner_run_last_progress_timestamp_seconds:unknown", SPINNER)
@@ -161,7 +163,13 @@ FAILED_TODAY = stat(
         "list the failed runs that Jobs still shows.",
         GridPos(x=12, y=HEIGHT, w=6, h=3),
     ),
-    instant_query(count_of_today("spinner_runs_finished_total", equals("status", "failed"))),
+    instant_query(
+        failures_of_today(
+            "spinner_runs_finished_total",
+            equals("status", "failed"),
+            "project_spinner_status:spinner_runs_finished:lost1m",
+        )
+    ),
     colours=thresholds(GREY, (0, GREEN), (1, RED)),
     mappings=[NONE],
     since="now/d",
@@ -177,9 +185,10 @@ FAILED_RECORDS_TODAY = stat(
         GridPos(x=18, y=HEIGHT, w=6, h=3),
     ),
     instant_query(
-        count_of_today(
+        failures_of_today(
             "spinner_records_processed_total",
             equals("state", "failed"),
+            "project_spinner_state:spinner_records_processed:lost1m",
             known=all_counted(FRESH),
         )
     ),

@@ -376,21 +376,38 @@ def targets_down() -> str:
     return f"(last_over_time({info}[1d]) and on (job, instance) {series('up')} == 0)"
 
 
-def increase_in_range(name: str, *matchers: str) -> str:
-    """Return by how much the counters of the selected spinners grew since the range of the panel began.
+def failures_in_range(name: str, failed: str, lost: str) -> str:
+    """Return by how much the counters of failures of the selected spinners grew since the range of the panel began.
 
-    It is the difference of two values: `increase` would estimate what happened before the first sample and after the
-    last, and reads every sample of the range. A counter that did not exist when the range began counts from zero: it
-    is that of a new spinner, or its exporter is new. Otherwise nobody knows how much of it is from before the range.
+    It is the difference of two values, and what the rule `lost` recorded that the counter forgot when its exporter
+    started again: `increase` would estimate what happened before the first sample and after the last, and reads every
+    sample of the range. A counter that did not exist when the range began counts from zero: it is that of a new
+    spinner, or its exporter is new. Otherwise nobody knows how much of it is from before the range.
     """
-    now = f"{REPLICAS} ({series(name, PROJECT, SPINNER, *matchers)})"
-    before = f"{REPLICAS} ({series(name, PROJECT, SPINNER, *matchers)} offset $__range)"
+    counter = series(name, PROJECT, SPINNER, failed)
+    # What is recorded within a minute after the range has begun is of the minute before.
+    forgotten = f"sum_over_time({series(lost, PROJECT, SPINNER, NAMED)}[$__range] offset -59s)"
+    now = f"({REPLICAS} ({counter}) or 0 * {forgotten})"
+    in_all = f"({now} + {forgotten} or {now})"
+    before = f"{REPLICAS} ({counter} offset $__range)"
     api = series("spinner_api_up", RUNTIME)
     watched = (
         f"(group by (runtime) ({api} offset $__range) or group by (runtime) "
         f"({api} unless on (runtime) last_over_time({api}[1d:5m] offset $__range)))"
     )
-    return f"sum({now} - {before} >= 0 or {now} and on (runtime) {watched})"
+    return f"sum({in_all} - {before} >= 0 or {in_all} and on (runtime) {watched})"
+
+
+def failures_remembered(name: str, failed: str, lost: str) -> str:
+    """Return one sample if the rule `lost` has recorded since the range began what the counters forgot.
+
+    It is not yet if one is lower than before: the rule waits for 8 minutes for a counter that is gone.
+    """
+    counter = series(name, PROJECT, SPINNER, failed)
+    now = f"{REPLICAS} ({counter})"
+    shortly_before = " or ".join(f"{REPLICAS} ({counter} offset {minutes}m)" for minutes in (5, 10))
+    recorded = f"count_over_time({series(lost, NO_RUNTIME)}[$__range]) >= $__range_s / 60 - 6"
+    return f"(group({recorded}) unless on () (({shortly_before}) > {now} or ({shortly_before}) > 0 unless {now}))"
 
 
 def scraped_throughout(known: str) -> str:

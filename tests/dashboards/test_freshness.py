@@ -372,6 +372,65 @@ def test_none_in_a_range_is_certain_only_if_the_whole_range_was_scraped(
     check(tmp_path, series, {expression: {"{}": 0} if is_known else {}})
 
 
+MIDNIGHT, MORNING = 60, 420
+"""Minutes: six hours of a day."""
+
+FAILED = {
+    "Runs failed today": 'spinner_runs_finished_total{{job="spinner", {}, status="failed"}}',
+    "Records failed today": 'spinner_records_processed_total{{job="spinner", {}, state="failed"}}',
+}
+
+
+def counted(**by_instance: str) -> dict[str, str]:
+    """The values of a counter, one for each minute from an hour before midnight on, by the exporter's instance."""
+    return by_instance
+
+
+@pytest.mark.parametrize(
+    ("counter", "shown"),
+    [
+        (counted(a="5x179 8x240"), 3),
+        (counted(a="5x420"), 0),
+        (counted(a="1x89 0x149 1x180"), 1),
+        (counted(a="1x89 stale", b="_x91 0x148 1x180"), 1),
+        (counted(a="5x69 8x109 0x240"), 3),
+        (counted(a="5x69 8x109 stale", b="_x183 0x237"), 3),
+        (counted(a="5x69 8x109 stale"), 3),
+        (counted(a="5x69 8x109 stale _x100 2x138"), 5),
+        (counted(a="8x89 0x30 3x59 0x240"), 3),
+        (counted(a="1x89 0x330"), 0),
+        (counted(a="_x100 3x60 0x259"), 3),
+        (counted(a="5x89 stale _x4 5x325"), 0),
+        (counted(a="8x89 0x330", b="8x420"), 0),
+        (counted(a="8x415 0x4"), None),
+        (counted(a="8x415 stale"), None),
+        (counted(a="8x59 0x360"), 0),
+        (counted(a="8x58 0x361"), 0),
+    ],
+    ids=[
+        "no restart", "none", "one after a restart", "one after a new pod has started", "three before a restart",
+        "three before a new pod has started", "a new pod does not know the spinner",
+        "a new pod knows the spinner later", "two restarts", "none, with a restart", "of a new spinner",
+        "a new pod continues the counter", "one of a pair restarts", "a restart just now",
+        "the counter is gone since just now", "a restart at midnight", "a restart before midnight",
+    ],
+)  # fmt: skip
+def test_what_failed_today_is_known_although_the_exporter_started_again(
+    counter: Mapping[str, str], shown: int | None, tmp_path: Path
+) -> None:
+    place = 'runtime="shop", project="Clinic", spinner="Recall"'
+    series = target("a", until=MORNING) | exporter("a", "shop", "Clinic", until=MORNING)
+    for instance, each in counter.items():
+        for name in FAILED.values():
+            series[name.format(f'instance="{instance}", {place}')] = each
+    seconds = (MORNING - MIDNIGHT) * 60
+    variables = {"__range": f"{seconds}s", "__range_s": f"{seconds}"}
+    cards = [
+        interpolate(expression, variables) for title in FAILED for expression in expressions("spinner-live-ops", title)
+    ]
+    check(tmp_path, series, dict.fromkeys(cards, {} if shown is None else {"{}": shown}), now=MORNING)
+
+
 RUN = 'runtime="shop", project="Clinic", spinner="Recall", run_id="1"'
 
 
