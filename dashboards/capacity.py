@@ -54,7 +54,6 @@ RECORDS_FROM = recorded("_state", "spinner_records_processed:increase1d", DAY_BE
 HOURS = recorded("", "spinner_records_processed:increase1h", " offset -1h")
 CONCURRENT = f"sum({recorded('', 'spinner_runs_running:max1h')})"
 QUEUE = f"max({recorded('', 'spinner_run_queue_seconds:p95_1h')})"
-PLAN = series("meter:spinner_plan_used:ratio", RUNTIME)
 PLAN_HOUR = series("meter:spinner_plan_used:max1h", RUNTIME)
 USED = f"{REPLICAS} ({series('spinner_plan_used', RUNTIME)})"
 ANY_LIMIT = f"{REPLICAS} ({series('spinner_plan_limit', RUNTIME)})"
@@ -71,13 +70,21 @@ PLAN_UNKNOWN = (
 )
 API_DOWN = f"(max by (runtime) ({series('spinner_api_up', RUNTIME)}) == 0)"
 NEARLY_FULL = 0.8
+REFUSING = 'meter!="spinners"'
+"""The meters that refuse new runs when they are full. All spinners of a plan can be published for ever."""
+REFUSING_PLAN = series("meter:spinner_plan_used:ratio", RUNTIME, REFUSING)
 
 
 def growth(expression: str) -> str:
-    """Return the relative growth of a daily number: the last 30 days compared with the 30 days before."""
-    month = f"sum(sum_over_time({expression}[30d:1d]))"
-    before = f"sum(sum_over_time({expression}[30d:1d] offset 30d))"
-    return f"{month} / ({before} > 0) - 1"
+    """Return the relative growth of a daily number: the last 30 days compared with the 30 days before.
+
+    Nothing is known if a day of either is missing: with fewer days, the same load would be growth.
+    """
+    month, before = (f"avg_over_time(sum({expression})[30d:1d]{offset})" for offset in ("", " offset 30d"))
+    whole = " and on () ".join(
+        f"count_over_time(sum({expression})[30d:1d]{offset}) >= 29" for offset in ("", " offset 30d")
+    )
+    return f"{month} / ({before} > 0) - 1 and on () ({whole})"
 
 
 RUN_GROWTH = stat(
@@ -125,11 +132,13 @@ HIGHEST_USAGE = stat(
     Panel(
         4,
         "Highest plan usage",
-        "Usage of the plan meter that is closest to its limit. At 100% the runtime refuses new runs (PLAN_LIMIT).",
+        "Usage of the plan meter that is closest to its limit; not of the meter spinners, as all of them can be "
+        "published. At 100% the runtime refuses new runs (PLAN_LIMIT).",
         GridPos(x=18, y=0, w=6, h=4),
     ),
     instant_query(
-        f"max({PLAN}) >= {NEARLY_FULL} or max({PLAN}) unless on () {PLAN_UNKNOWN} unless on () {API_DOWN}",
+        f"max({REFUSING_PLAN}) >= {NEARLY_FULL} or max({REFUSING_PLAN}) "
+        f"unless on () {PLAN_UNKNOWN} unless on () {API_DOWN}",
     ),
     unit="ratio",
     colours=thresholds(GREY, (0, GREEN), (NEARLY_FULL, ORANGE), (1, RED)),
@@ -211,7 +220,8 @@ PLAN_OVER_TIME = time_series(
     Panel(
         8,
         "Plan usage",
-        "Highest usage of each plan meter in each step of the graph. At the dashed line the runtime refuses new runs.",
+        "Highest usage of each plan meter in each step of the graph. At the dashed line the runtime refuses new runs; "
+        "at that of the meter spinners, all of them are published.",
         GridPos(x=0, y=19, w=12, h=8),
     ),
     [range_query(highest_hour(PLAN_HOUR), "{{runtime}} {{meter}}", min_step="1h")],

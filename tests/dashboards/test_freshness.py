@@ -624,6 +624,13 @@ def test_the_highest_usage_is_not_known_while_that_of_a_plan_is_not(
     check(tmp_path, series, {card: {} if highest is None else {"{}": highest}, unknown_rows: rows})
 
 
+def test_a_plan_with_all_its_spinners_published_refuses_no_runs(tmp_path: Path) -> None:
+    (card,) = expressions("spinner-capacity", "Highest plan usage")
+    full = {key.replace('"jobs"', '"spinners"'): each for key, each in plan("shop", "1x60").items()}
+    series = target("a") | exporter("a", "shop") | plan("shop", "0.5x60") | full
+    check(tmp_path, series, {card: {"{}": 0.5}})
+
+
 def test_a_plan_is_unlimited_only_if_the_api_says_so(tmp_path: Path) -> None:
     used = {'spinner_plan_used{runtime="shop", meter="jobs"}': "5x60"}
     _, limit, *_ = expressions("spinner-capacity", "Plan")
@@ -727,6 +734,32 @@ def test_the_heat_map_sums_the_hours_of_a_step(tmp_path: Path) -> None:
     check(tmp_path, {f"{record}{{{labels}}}": "1x30 2x30"}, {of_two_hours: {'{le="900.0"}': 3}})
 
 
+DAY = 24 * 60
+"""Minutes."""
+
+
+@pytest.mark.parametrize(
+    ("recorded", "growth"),
+    [
+        ("10x59", 0),
+        ("10x29 15x30", 0.5),
+        ("_x20 10x39", None),
+        ("_x30 10x29", None),
+        ("10x49 _x10", None),
+    ],
+    ids=["the same", "half more", "40 days", "30 days", "nothing of the last ten days"],
+)
+def test_growth_is_known_only_of_two_whole_months(recorded: str, growth: float | None, tmp_path: Path) -> None:
+    names = {
+        "Growth of runs": 'runtime:spinner_runs_started:increase1d{runtime="shop"}',
+        "Growth of records": 'runtime_state:spinner_records_processed:increase1d{runtime="shop", state="completed"}',
+    }
+    values = dict.fromkeys(names.values(), recorded)
+    cards = [interpolate(card, {"project": "^$"}) for title in names for card in expressions("spinner-capacity", title)]
+    shown = {} if growth is None else {"{}": growth}
+    check(tmp_path, values, dict.fromkeys(cards, shown), rules=False, now=59 * DAY + 30, interval="1d")
+
+
 def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(tmp_path: Path) -> None:
     """The hours are recorded at minutes 0 and 60: 30 runs completed, and 10 failed."""
     failed = FINISHED.replace("}", ', spinner="Recall"}')
@@ -751,11 +784,18 @@ def expressions(uid: str, title: str) -> list[str]:
 
 
 def check(
-    folder: Path, series: Series, expected: Mapping[str, Mapping[str, float]], *, rules: bool = True, now: int = NOW
+    folder: Path,
+    series: Series,
+    expected: Mapping[str, Mapping[str, float]],
+    *,
+    rules: bool = True,
+    now: int = NOW,
+    interval: str = "1m",
 ) -> None:
     """Let promtool compare the results of expressions now: the value of each sample by its labels.
 
-    `rules` says whether the recording rules are evaluated, apart from those whose results are given.
+    `rules` says whether the recording rules are evaluated, apart from those whose results are given. `interval` is that
+    of the samples.
     """
     tests = [
         {
@@ -765,10 +805,12 @@ def check(
         }
         for expression, samples in expected.items()
     ]
-    run_promtool(folder, series, tests, rules=rules)
+    run_promtool(folder, series, tests, rules=rules, interval=interval)
 
 
-def run_promtool(folder: Path, series: Series, tests: Sequence[Mapping[str, Any]], *, rules: bool = True) -> None:
+def run_promtool(
+    folder: Path, series: Series, tests: Sequence[Mapping[str, Any]], *, rules: bool = True, interval: str = "1m"
+) -> None:
     given = {key.partition("{")[0] for key in series}
     groups = read_yaml(RULES)["groups"]
     for group in groups:
@@ -779,7 +821,7 @@ def run_promtool(folder: Path, series: Series, tests: Sequence[Mapping[str, Any]
         "evaluation_interval": "1m",
         "tests": [
             {
-                "interval": "1m",
+                "interval": interval,
                 "input_series": [{"series": key, "values": each} for key, each in series.items()],
                 "promql_expr_test": tests,
             }
