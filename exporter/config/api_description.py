@@ -5,6 +5,7 @@ format.
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -97,6 +98,20 @@ class ListFilter(_Section, frozen=True):
 
     query: dict[str, Any] = {}
     body: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        _check_request(self.query, self.body)
+
+
+def _check_request(query: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    """Raise for a number that a request would not contain as it is written, or not at all."""
+    for key, value in query.items():
+        if any(isinstance(each, float) for each in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"query.{key}: expected a number with a fraction in quotes: 1.10 would be sent as 1.1")
+    try:
+        json.dumps(body, allow_nan=False)
+    except ValueError:
+        raise ValueError("body: expected numbers that JSON has, not .nan or .inf") from None
 
 
 class Paging(_Section, frozen=True):
@@ -199,6 +214,7 @@ class Resource(_Section, frozen=True):
             raise ValueError("across: expected a path without {project}, since the list is one of all projects")
         if self.across_changed is not None and self.across is None:
             raise ValueError("across_changed: not allowed without across")
+        _check_request(self.query, self.body)
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
         if self.active == ():

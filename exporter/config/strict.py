@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -183,7 +183,10 @@ _PLAIN_WORDS = (
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Rejects duplicate keys, of which YAML would keep the last, and what would take long or much memory to read."""
+    """Rejects duplicate keys, of which YAML would keep the last, and what would take long or much memory to read.
+
+    It reads fewer texts as other values than YAML 1.1: see `_PLAIN`.
+    """
 
     def __init__(self, text: str, *, most: int, unique_keys: bool) -> None:
         try:
@@ -200,7 +203,7 @@ class _BoundedLoader(yaml.SafeLoader):
         if self._composed > self._most:
             raise yaml.constructor.ConstructorError(None, None, "too many values", None)
         node: yaml.Node | None = super().compose_node(parent, index)
-        if isinstance(node, yaml.ScalarNode) and node.tag in _SHORT_TAGS and len(node.value) > MAX_NUMBER:
+        if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN and len(node.value) > MAX_NUMBER:
             raise yaml.constructor.ConstructorError(None, None, "a number that is too long", node.start_mark)
         return node
 
@@ -210,19 +213,64 @@ class _BoundedLoader(yaml.SafeLoader):
             _expanded_size(node, {}, set(), self._most)
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        # Not when it is constructed: until then, what is merged into it (`<<`) has been added to its keys.
         if self._unique_keys:
             counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
             twice = next((key for key, count in counts.items() if count > 1), None)
             if twice is not None:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice}", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
+        return node
+
+    def construct_plain(self, node: yaml.ScalarNode) -> object:
+        """Return the value of a number, or of true and false, also of one with its tag in front (`!!int 010`)."""
+        pattern, what, made = _PLAIN[node.tag]
+        if not pattern.fullmatch(str(self.construct_scalar(node))):
+            raise yaml.constructor.ConstructorError(None, None, f"expected {what}", node.start_mark)
+        return made(self, node)
 
 
-_SHORT_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "bool"))
+def _resolver_of(tag: str) -> re.Pattern[str]:
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.values()
+    return next(pattern for each in resolvers for known, pattern in each if known == tag)
+
+
+_NULL, _BOOL, _INT, _FLOAT, _TEXT, _LIST, _MAPPING, _MERGE = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+)
+
+_PLAIN: Mapping[str, tuple[re.Pattern[str], str, Callable[[_BoundedLoader, yaml.ScalarNode], object]]] = {
+    _BOOL: (_resolver_of(_BOOL), "true or false", yaml.SafeLoader.construct_yaml_bool),
+    _INT: (re.compile("0|-?[1-9][0-9]*"), "a whole number such as 10", yaml.SafeLoader.construct_yaml_int),
+    _FLOAT: (
+        re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*(?:[eE][-+][0-9]+)?|\.(?:inf|Inf|INF))|\.(?:[0-9]+|nan|NaN|NAN)"),
+        "a number with a fraction such as 0.4",
+        yaml.SafeLoader.construct_yaml_float,
+    ),
+}
+"""Plain values that are no texts, and what makes them.
+
+YAML 1.1 also reads 010 as 8, 1:30 as 90, 0x10 as 16, 1_000 as 1000 and 2026-01-31 as a date, which is not what was
+meant as a part of a request or a pattern. Here they are texts: a whole number is written in one way only.
+"""
+
+_BoundedLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (_NULL, _BOOL, _MERGE)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_BoundedLoader.yaml_constructors = {
+    # The last one refuses all other tags.
+    tag: yaml.SafeLoader.yaml_constructors[tag]
+    for tag in (_NULL, _TEXT, _LIST, _MAPPING, None)
+}
+for _tag in _PLAIN:
+    _BoundedLoader.add_constructor(_tag, _BoundedLoader.construct_plain)
+for _tag in (_INT, _FLOAT):
+    _BoundedLoader.add_implicit_resolver(_tag, re.compile(f"(?:{_PLAIN[_tag][0].pattern})\\Z"), list("-+.0123456789"))
 
 MAX_NUMBER = 100
-"""Characters of a number or a time. Numbers can be written with base 60, whose conversion takes quadratic time."""
+"""Characters of a number: long ones take quadratic time to convert."""
 
 
 def _expanded_size(node: yaml.Node, known: dict[int, int], above: set[int], most: int) -> int:

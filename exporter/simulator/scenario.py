@@ -3,6 +3,7 @@
 All times are scenario time. Invalid values are rejected here, so the engine does not check them again.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -343,8 +344,9 @@ _SHIPPED = Path(__file__).parent / "scenarios"
 
 def _parse(text: str, path: Path) -> Scenario:
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        document = yaml.load(text, _Loader)  # noqa: S506, it extends the safe one
+    except (yaml.YAMLError, ValueError, LookupError) as error:
+        # Of the latter two are values that their tag does not fit, such as `!!int x`.
         raise ScenarioError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ScenarioError(f"{path}: not YAML: nested too deeply") from None
@@ -357,6 +359,22 @@ def _parse(text: str, path: Path) -> Scenario:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
         raise ScenarioError(f"{path}: {place.rstrip('`') or '$'}: {reason[:1].lower()}{reason[1:]}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads as texts what YAML 1.1 takes for dates and for numbers with base 8, 16 or 60, such as 010 and 1:30."""
+
+
+_INT, _FLOAT, _TIMESTAMP = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _TIMESTAMP)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"(?:0|-?[1-9][0-9]*)\Z"), list("-0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT, re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z"), list("-+.0123456789")
+)
 
 
 def _convert(wanted: type, value: Any) -> Any:

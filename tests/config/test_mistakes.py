@@ -184,14 +184,17 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a key of 100,000 characters": (text(f'? "{"k" * 100_000}"\n: 1'), "kkk: unknown key; known are runtime"),
     "100,000 nested lists": (text("a: " + "[" * 100_000), "exporter.yml: not YAML: nested too deeply"),
     "a number with base 60 of 400,000 digits": (
-        text(f"retention: {'1:' * 400_000}1"),
-        "exporter.yml: line 1: not YAML: a number that is too long",
+        text(f"limits: {{runs: {'1:' * 400_000}1}}"),
+        "exporter.yml: limits.runs: expected a whole number, got text",
     ),
     "a number of 5,000 digits": (
         text(f"limits: {{runs: {'9' * 5000}}}"),
         "exporter.yml: line 1: not YAML: a number that is too long",
     ),
-    "a date that does not exist": (text("retention: 2001-99-99"), "exporter.yml: not YAML"),
+    "a date that does not exist": (
+        text("runtime: {base_url: http://h}\nretention: 2001-99-99"),
+        "exporter.yml: retention: expected a duration such as 5s or 1h30m, got '2001-99-99'",
+    ),
     "a limit that no computer has": (
         lambda folder: config(folder, limits={"body_bytes": 10**20}),
         "limits.body_bytes: expected a whole number, 1,024 to 1,000,000,000,000",
