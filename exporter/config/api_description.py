@@ -217,6 +217,8 @@ class Resource(_Section, frozen=True):
         _check_request(self.query, self.body)
         if self.method == "GET" and self.body:
             raise ValueError("body: requires method: POST")
+        if not self.accept or not all(100 <= status <= 599 for status in self.accept):
+            raise ValueError("accept: expected at least one HTTP status, each from 100 to 599")
         if self.active == ():
             raise ValueError("active: expected at least one of the requests that together list what has not ended")
 

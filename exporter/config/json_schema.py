@@ -63,6 +63,7 @@ _NARROWER: Mapping[tuple[type, str], dict[str, Any]] = {
     (Paging, "size"): {"minimum": 1},
     (Paging, "first"): {"minimum": 0},
     (Resource, "path"): _PATH,
+    (Resource, "accept"): {"minItems": 1, "items": {"type": "integer", "minimum": 100, "maximum": 599}},
     (Resource, "across"): {"pattern": "^/[^{]*$"},
     (Resource, "statuses"): _STATUSES,
     **{(LimitsConfig, name): {"minimum": least, "maximum": MAX_LIMIT} for name, least in LEAST_LIMITS.items()},

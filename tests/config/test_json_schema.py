@@ -157,6 +157,13 @@ def test_whatever_is_changed_both_agree(tmp_path: Path, tree: Any, step: int) ->
     assert differences == {}
 
 
+@pytest.mark.parametrize("accept", [[], [99], [200, 600], [100, 599]], ids=str)
+def test_both_know_what_can_be_an_http_status(tmp_path: Path, accept: list[int]) -> None:
+    tree = changed(WHOLE, ("runtime", "resources", "jobs", "accept"), accept)
+    assert agree(tree, tmp_path) == ""
+    assert VALIDATOR.is_valid(tree) == (accept == [100, 599])
+
+
 def test_an_unknown_key_is_one_for_both_wherever_it_is(tmp_path: Path) -> None:
     free = ("headers", "query", "body", "labels", "statuses", "fields")
     for path in [(), *places(WHOLE)]:
