@@ -25,6 +25,7 @@ from exporter.config import ENVIRONMENT_PREFIX, ExporterConfig, flag_of, load, p
 from exporter.errors import ConfigError, ExporterError, OutputError, UnusableError
 from exporter.metrics.document import as_markdown
 from exporter.output import checked_output, print_error, print_for_people, show_error
+from exporter.runs.state_file import check_folder
 from exporter.runtime.connections import warm_up
 from exporter.service import Exporter
 from exporter.web.app import create_app
@@ -158,9 +159,11 @@ def once(config_file: Path | None, **flags: Any) -> None:
 @cli.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
-    """Check a config file and the files that it names."""
+    """Check a config file, and the files and folders that it names."""
     settings = load(file, environ=os.environ)
     Exporter(settings.runtimes)
+    if settings.storage.path:
+        check_folder(Path(settings.storage.path), settings.runtimes)
     for warning in _warnings(settings, _web_config_file(settings)):
         click.echo(f"{file}: warning: {warning}", err=True)
     print_for_people()
@@ -189,12 +192,13 @@ def doctor_command(config_file: Path | None, as_json: bool, suggests: bool, open
     settings = _loader(config_file, flags)()
     logs.configure("error", settings.log.format)
     diagnoses = {name: asyncio.run(doctor.examine(config)) for name, config in settings.runtimes.items()}
+    own = doctor.examine_own_files(settings)
     if as_json:
-        click.echo(doctor.as_json(diagnoses))
+        click.echo(doctor.as_json(diagnoses, own))
     else:
         print_for_people()
-        click.echo(doctor.as_text(diagnoses))
-    sys.exit(0 if all(diagnosis.ok for diagnosis in diagnoses.values()) else EXIT_FAILED)
+        click.echo(doctor.as_text(diagnoses, own))
+    sys.exit(0 if doctor.are_ok(diagnoses, own) else EXIT_FAILED)
 
 
 def _suggestion(config_file: Path | None, openapi: str | None, flags: dict[str, Any]) -> str:

@@ -49,6 +49,16 @@ def test_check_config_says_good_or_what_is_wrong(tmp_path: Path) -> None:
     assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
 
 
+def test_check_config_says_whether_the_folder_of_the_state_can_be_used(tmp_path: Path) -> None:
+    text = 'runtime: {{base_url: "http://127.0.0.1:9"}}\nstorage: {{path: {}}}\n'
+    folder = tmp_path / "state"
+    good = run("check-config", config(tmp_path, text.format(folder)))
+    assert (good.returncode, folder.exists()) == (0, False)
+    bad = run("check-config", config(tmp_path, text.format("/proc/x")))
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr == "spinner-exporter: storage.path: /proc/x: cannot be used: No such file or directory\n"
+
+
 def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,16 @@
 """`spinner-exporter doctor`: checks a connection, and suggests a config for an unknown API."""
 
-from exporter.doctor.diagnosis import Check, Diagnosis, FieldFinding, as_json, as_text, examine, suggest_from_responses
+from exporter.doctor.diagnosis import (
+    Check,
+    Diagnosis,
+    FieldFinding,
+    are_ok,
+    as_json,
+    as_text,
+    examine,
+    suggest_from_responses,
+)
+from exporter.doctor.own_files import examine_own_files
 from exporter.doctor.suggest import SuggestError, from_openapi, from_responses, read_openapi
 
 __all__ = [
@@ -8,9 +18,11 @@ __all__ = [
     "Diagnosis",
     "FieldFinding",
     "SuggestError",
+    "are_ok",
     "as_json",
     "as_text",
     "examine",
+    "examine_own_files",
     "from_openapi",
     "from_responses",
     "read_openapi",

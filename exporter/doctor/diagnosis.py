@@ -158,7 +158,7 @@ class Diagnosis:
 
     def as_text(self) -> str:
         """Return it as text."""
-        lines = [f"{_MARKS[check.ok]}  {check.what}: {check.finding}" for check in self.checks]
+        lines = [_line(check) for check in self.checks]
         for resource, findings in itertools.groupby(self.fields, key=lambda each: each.resource):
             lines += ["", *_table(resource, list(findings))]
         if self.labels:
@@ -179,15 +179,28 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "skip"}
 STATUSES = "one of queued, running, waiting, completed, failed, cancelled"
 
 
-def as_json(diagnoses: Mapping[str, Diagnosis]) -> str:
-    """Return the diagnosis of each runtime as JSON."""
+def as_json(diagnoses: Mapping[str, Diagnosis], own: Sequence[Check] = ()) -> str:
+    """Return the diagnosis of each runtime, and the checks of the exporter's own files, as JSON."""
     trees = {name: diagnosis.as_tree() for name, diagnosis in diagnoses.items()}
-    return json.dumps({"ok": all(each.ok for each in diagnoses.values()), "runtimes": trees}, indent=2)
+    checks = [dataclasses.asdict(check) for check in own]
+    return json.dumps({"ok": are_ok(diagnoses, own), "checks": checks, "runtimes": trees}, indent=2)
 
 
-def as_text(diagnoses: Mapping[str, Diagnosis]) -> str:
+def as_text(diagnoses: Mapping[str, Diagnosis], own: Sequence[Check] = ()) -> str:
     """Return the same as text."""
-    return "\n\n".join(f"runtime {name}\n{diagnosis.as_text()}" for name, diagnosis in diagnoses.items())
+    parts = [f"runtime {name}\n{diagnosis.as_text()}" for name, diagnosis in diagnoses.items()]
+    if own:
+        parts.append("\n".join(["exporter", *map(_line, own)]))
+    return "\n\n".join(parts)
+
+
+def are_ok(diagnoses: Mapping[str, Diagnosis], own: Sequence[Check] = ()) -> bool:
+    """Whether the exporter could serve the metrics of each runtime."""
+    return all(diagnosis.ok for diagnosis in diagnoses.values()) and all(check.ok is not False for check in own)
+
+
+def _line(check: Check) -> str:
+    return f"{_MARKS[check.ok]}  {check.what}: {check.finding}"
 
 
 async def examine(config: Config) -> Diagnosis:

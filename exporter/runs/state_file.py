@@ -7,11 +7,13 @@ back. What was not saved is read from the runtime again.
 import asyncio
 import contextlib
 import contextvars
+import errno
 import hashlib
 import os
 import re
 import sqlite3
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +23,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from exporter.config import canonical_url
+from exporter.config import Config, canonical_url
 from exporter.errors import StorageError, UnusableError
 from exporter.runs.persistence import KINDS, Persistence, Row
 from exporter.runs.project import SPINNER
@@ -350,6 +352,28 @@ class StateFile:
         log.warning("the state file was removed and is written again", file=str(self.path))
 
 
+def check_folder(folder: Path, configs: Mapping[str, Config]) -> None:
+    """Check that a folder can have the files of runtimes, given by name. Raises `UnusableError`.
+
+    Nothing that it creates stays, and it opens no file: a running exporter has locked its own.
+    """
+    with _unusable_folder(folder):
+        if os.path.lexists(folder):
+            folder.mkdir(exist_ok=True)  # an error unless it is one
+            _check_folder(folder)
+            tempfile.TemporaryFile(dir=folder).close()
+        else:
+            # As `mkdir` does, it would be created with its parents.
+            nearest = next(parent for parent in folder.parents if os.path.lexists(parent))
+            Path(tempfile.mkdtemp(dir=nearest)).rmdir()
+        for runtime, config in configs.items():
+            path = folder / file_name(runtime, canonical_url(config.runtime.base_url))
+            if os.path.lexists(path):
+                _check_file(path)
+                if not os.access(path, os.R_OK | os.W_OK):
+                    raise UnusableError(f"storage.path: {path}: cannot be used: {os.strerror(errno.EACCES)}")
+
+
 def file_name(runtime: str, base_url: str) -> str:
     """Return the name of a runtime's file."""
     readable = re.sub(r"[^\w.-]", "_", runtime)[:MAX_READABLE]
@@ -426,16 +450,22 @@ def _check_folder(folder: Path) -> None:
         )
 
 
+def _check_file(path: Path) -> int:
+    """Return the mode of a file. Raises `UnusableError` if it is none, a link for example."""
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        found = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
+        raise UnusableError(f"storage.path: {path}: expected a file, not {found}")
+    return mode
+
+
 def _make_private(path: Path) -> bool:
     """Let only its owner access a file, because it contains the names of customers' projects.
 
     Returns whether every user could access it. Raises `UnusableError` if it is no file, a link for example, or if its
     mode cannot be changed.
     """
-    mode = path.lstat().st_mode
-    if not stat.S_ISREG(mode):
-        found = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
-        raise UnusableError(f"storage.path: {path}: expected a file, not {found}")
+    mode = _check_file(path)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         # Only then it is opened: closing it would release the locks that this process has on it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -59,6 +59,43 @@ def test_json_contains_the_same(tmp_path: Path) -> None:
     assert completed["found"] == completed["items"] > 5
 
 
+def test_what_the_exporter_needs_itself_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "good.yml").write_text("basic_auth_users: {}")
+    (tmp_path / "bad.yml").write_text("nonsense: 1")
+    good = {"web": {"config_file": str(tmp_path / "good.yml")}, "storage": {"path": str(tmp_path / "state")}}
+    found = {}
+    with runtime(tmp_path) as url:
+        for name, sections in {
+            "good": good,
+            "absent": good | {"web": {"config_file": "/nowhere.yml"}},
+            "bad": good | {"web": {"config_file": str(tmp_path / "bad.yml")}},
+            "unwritable": good | {"storage": {"path": "/proc/x"}},
+        }.items():
+            (tmp_path / "exporter.yml").write_text(yaml.safe_dump({"runtime": {"base_url": url}, **sections}))
+            as_text = run("doctor", f"--config.file={tmp_path / 'exporter.yml'}")
+            as_json = run("doctor", f"--config.file={tmp_path / 'exporter.yml'}", "--json")
+            report = json.loads(as_json.stdout)
+            assert report["ok"] == (name == "good")
+            assert as_text.returncode == as_json.returncode == (0 if name == "good" else 1)
+            assert all(each["ok"] for each in report["runtimes"].values()), "it is examined all the same"
+            found[name] = as_text.stdout.partition("\n\nexporter\n")[2].splitlines()
+            marks = {True: "ok  ", False: "FAIL"}
+            assert found[name] == [
+                f"{marks[each['ok']]}  {each['what']}: {each['finding']}" for each in report["checks"]
+            ]
+    assert not (tmp_path / "state").exists()
+    web, storage = "ok    web.config_file: can be used", "ok    storage.path: can be used"
+    assert found == {
+        "good": [web, storage],
+        "absent": ["FAIL  web.config_file: /nowhere.yml: cannot be read: No such file or directory", storage],
+        "bad": [f"FAIL  web.config_file: {tmp_path}/bad.yml: nonsense: {UNKNOWN_KEY}", storage],
+        "unwritable": [web, "FAIL  storage.path: /proc/x: cannot be used: No such file or directory"],
+    }
+
+
+UNKNOWN_KEY = "unknown key; known are tls_server_config, http_server_config, basic_auth_users"
+
+
 async def test_no_personal_data_of_a_response_is_printed() -> None:
     clock = Clock(time.time())
     scripted = ScriptedRuntime(clock)

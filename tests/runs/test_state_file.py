@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.config import Config, Duration, LimitsConfig, SyncConfig
-from exporter.errors import ConfigError, StorageError
+from exporter.errors import ConfigError, StorageError, UnusableError
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.persistence import KINDS
 from exporter.runs.run import Run
 from exporter.runs.spinner import TrackedRun
-from exporter.runs.state_file import RETRY, StateFile, StateWriter, file_name
+from exporter.runs.state_file import RETRY, StateFile, StateWriter, check_folder, file_name
 from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, Health
 from exporter.service import Exporter
@@ -1029,6 +1029,66 @@ def test_any_user_can_keep_state_in_a_volume_of_its_group() -> None:
         finally:
             os.seteuid(0)
             os.setgroups(groups)
+
+
+def checked(folder: Path) -> None:
+    check_folder(folder, {RUNTIME: Config(runtime_config(URL))})
+
+
+@pytest.mark.parametrize("place", ["", "state", "some/where/below"])
+def test_a_folder_that_can_be_used_is_good_and_checking_it_leaves_nothing_behind(tmp_path: Path, place: str) -> None:
+    checked(tmp_path / place)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_file_is_open_can_be_checked(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    try:
+        checked(tmp_path)
+        with pytest.raises(ConfigError, match="another process has it open"):
+            opened(tmp_path)  # checking has not released its lock
+    finally:
+        file.close()
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/y", "/proc", "/dev/null", "/dev/null/x"])
+def test_a_folder_that_cannot_be_written_is_found_without_opening_its_file(place: str) -> None:
+    with pytest.raises(UnusableError, match=rf"^storage\.path: {place}: cannot be used: \w+"):
+        checked(Path(place))
+
+
+def test_what_is_refused_at_the_start_is_found_before(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(UnusableError, match="every user can write to this folder"):
+        checked(tmp_path)
+    tmp_path.chmod(0o700)
+    (tmp_path / file_name(RUNTIME, URL)).symlink_to("/dev/null")
+    with pytest.raises(UnusableError, match="expected a file, not a symbolic link"):
+        checked(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_file_of_another_user_is_found_before_the_start() -> None:
+    user = 1_000_660_000
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        opened(folder).close()
+        os.chown(folder, user, user)
+        # `access` asks for the real user, not for the effective one.
+        os.setresuid(user, user, 0)
+        try:
+            with pytest.raises(UnusableError, match=r"storage\.path: .*\.db: cannot be used: Permission denied"):
+                checked(folder)
+        finally:
+            os.setresuid(0, 0, 0)
+        os.chown(folder, 0, 0)
+        folder.chmod(0o755)
+        os.setresuid(user, user, 0)
+        try:
+            with pytest.raises(UnusableError, match=r"storage\.path: .*below: cannot be used: Permission denied"):
+                checked(folder / "below")
+        finally:
+            os.setresuid(0, 0, 0)
 
 
 def test_only_the_owner_can_access_the_file_and_its_logs(tmp_path: Path) -> None:
