@@ -191,6 +191,17 @@ async def test_after_the_end_it_is_looked_once_whether_other_records_failed(list
     assert len(await scrape(exporter, runtime)) == 1, "one request for a count that changes and an end"
 
 
+async def test_a_list_of_what_failed_lately_does_not_show_what_failed_before_the_end() -> None:
+    runtime, exporter = await after_failures_of_two_runs()
+    replace(runtime, "run-0", "a-run-0", "c")
+    assert await scrape(exporter, runtime) == []
+    runtime.clock.advance(600)
+    runtime.put("run-0", status="completed", endedAt=runtime.clock())
+    fail(runtime, "run-1", "d")
+    assert await scrape(exporter, runtime) == ["/records", "/jobs/run-0/records"]
+    assert shown(exporter) == truth(runtime)
+
+
 async def test_of_many_runs_that_end_it_is_looked_in_one_list() -> None:
     runtime = runtime_of(60)
     exporter = exporter_of(runtime)
