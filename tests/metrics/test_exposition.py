@@ -292,7 +292,7 @@ def test_failure_groups_with_the_same_labels_are_one_series() -> None:
 
 @settings(max_examples=200)
 @given(
-    spinner=st.text(max_size=20),
+    spinner=st.text(min_size=1, max_size=20),
     project=st.text(max_size=20),
     step=st.text(max_size=10),
     finished=st.integers(0, 2**53),
