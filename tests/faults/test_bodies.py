@@ -93,13 +93,13 @@ async def test_a_compressed_body_is_read_whole(encoding: str, compress: Callable
 @pytest.mark.parametrize(
     ("encoding", "compress", "reason"),
     [
-        ("gzip", lambda body: gzip.compress(body) + b"<html>", "has something behind its gzip"),
-        ("gzip", lambda body: gzip.compress(body) + b"\0", "has something behind its gzip"),
+        ("gzip", lambda body: gzip.compress(body) + b"<html>", "has trailing data after its gzip stream"),
+        ("gzip", lambda body: gzip.compress(body) + b"\0", "has trailing data after its gzip stream"),
         ("gzip", lambda body: gzip.compress(body) + gzip.compress(body)[:9], "is truncated"),
         ("gzip", lambda body: members(body)[:-5], "is truncated"),
         ("gzip", lambda body: gzip.compress(body)[:-9] + b"\0" * 9, "is not valid gzip"),
-        ("deflate", lambda body: zlib.compress(body) + b"x", "has something behind its deflate"),
-        ("deflate", lambda body: raw_deflate(body) + b"x", "has something behind its deflate"),
+        ("deflate", lambda body: zlib.compress(body) + b"x", "has trailing data after its deflate stream"),
+        ("deflate", lambda body: raw_deflate(body) + b"x", "has trailing data after its deflate stream"),
         ("deflate", lambda body: zlib.compress(body)[:-6], "is truncated"),
         ("deflate", lambda body: raw_deflate(body)[:-6], "is truncated"),
         ("deflate", bytes, "is not valid deflate"),
