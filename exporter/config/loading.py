@@ -75,11 +75,7 @@ class _ConfigTree:
         self._origins[()] = origin
         entries = tree.get("runtimes")
         for section in (tree.get("runtime"), *(entries if isinstance(entries, list) else ())):
-            if isinstance(section, dict) and "token" in section:
-                raise ConfigError(
-                    f"{origin}: runtime.token: a token does not belong in this file; put it into a separate file "
-                    "and name that in runtime.token_file"
-                )
+            _check_no_token(section, origin)
         _check_sections(tree, origin)
 
     def put(self, path: tuple[str, ...], value: object, *, origin: str) -> None:
@@ -139,13 +135,17 @@ class _ConfigTree:
         """
         for path, value in self._overrides.items():
             tree = _with(tree, path, value)
+        preset: dict[str, Any] = {}
+        file, whole = None, tree
         runtime = tree.get("runtime")
         if isinstance(runtime, dict):
-            preset = _preset(runtime.get("preset", "contract"), self._origin(("runtime", "preset")))
-            tree = merged(_without_foreign_list(preset, runtime), tree, depth=_MERGED_LEVELS)
+            preset, file = _preset(runtime.get("preset", "contract"), self._origin(("runtime", "preset")))
+            whole = merged(_without_foreign_list(preset, runtime), tree, depth=_MERGED_LEVELS)
         try:
-            return strict.decode(tree, FileConfig, decode_value)
+            return strict.decode(whole, FileConfig, decode_value)
         except strict.MisfitError as error:
+            if file is not None and _is_from(preset, tree, error.path):
+                raise ConfigError(f"{file}: {'.'.join(error.path)}: {error.what}") from None
             raise ConfigError(self._explain(error, name, own or {})) from None
 
     def _origin(self, path: tuple[str, ...]) -> str:
@@ -175,6 +175,14 @@ def _with(tree: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict
     """Return a tree with a value at a path. Aliases of YAML share mappings, so those of the tree stay as they are."""
     key, *below = path
     return {**tree, key: _with(tree.get(key) or {}, tuple(below), value) if below else value}
+
+
+def _check_no_token(section: object, origin: str) -> None:
+    if isinstance(section, dict) and "token" in section:
+        raise ConfigError(
+            f"{origin}: runtime.token: a token does not belong in this file; put it into a separate file "
+            "and name that in runtime.token_file"
+        )
 
 
 def _check_sections(
@@ -208,15 +216,50 @@ _RUNTIME_SECTIONS = frozenset(get_type_hints(Config)) - {"runtime"}
 """Keys that an entry of `runtimes` can have besides those of `runtime`."""
 
 
-def _preset(name: object, origin: str) -> dict[str, Any]:
-    """Return the tree of a preset by its name or path."""
+def _preset(name: object, origin: str) -> tuple[dict[str, Any], Path | None]:
+    """Return the tree of a preset by its name or path, and its file unless it is one of the package."""
     shipped = {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
     if isinstance(name, str) and name in shipped:
-        return strict.read(shipped[name], example=_EXAMPLE)
-    if isinstance(name, str) and Path(name).suffix in (".yml", ".yaml"):
-        return strict.read(Path(name), example=_EXAMPLE)
-    known = ", ".join(shipped)
-    raise ConfigError(f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}")
+        return strict.read(shipped[name], example=_EXAMPLE), None
+    if not isinstance(name, str) or Path(name).suffix not in (".yml", ".yaml"):
+        known = ", ".join(shipped)
+        raise ConfigError(
+            f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}"
+        )
+    file = Path(name)
+    tree = strict.read(file, example=_EXAMPLE)
+    known_keys = ["runtime", *sorted(_RUNTIME_SECTIONS)]
+    for key in tree:
+        if key not in known_keys:
+            raise ConfigError(f"{file}: {key}: {strict.unknown_key(key, known_keys)}")
+    _check_no_token(tree.get("runtime"), str(file))
+    _check_sections(tree, str(file))
+    if "preset" in (tree.get("runtime") or {}):
+        raise ConfigError(f"{file}: runtime.preset: not allowed in a preset, which is the whole description")
+    return tree, file
+
+
+def _is_from(preset: Mapping[str, Any], config: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether the setting at a path of what they are merged to is the preset's.
+
+    Of one that neither has, what counts is the section that should have it.
+    """
+    # A path has its places in lists too: `include[0]`.
+    keys = tuple(key.partition("[")[0] for key in path[:_MERGED_LEVELS])
+    for end in range(len(keys), 0, -1):
+        if _has(config, keys[:end]):
+            return False
+        if _has(preset, keys[:end]):
+            return True
+    return False
+
+
+def _has(tree: object, keys: tuple[str, ...]) -> bool:
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def _without_foreign_list(preset: dict[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,6 +189,62 @@ def test_a_section_that_is_no_mapping_is_a_mistake_whatever_overrides_its_keys(
     assert mistake(text, tmp_path, set_too).startswith(f"{tmp_path / 'exporter.yml'}: {expected}")
 
 
+PRESET = "{resources: {health: absent, projects: absent, job: absent, records: absent, usage: absent, jobs: {path: /x}}"
+"""The section `runtime` of a preset, without its end."""
+
+
+def with_preset(preset: str, folder: Path) -> str:
+    (folder / "ours.yml").write_text(preset)
+    return f"runtime: {{base_url: 'http://h', preset: '{folder / 'ours.yml'}'}}\n"
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        (PRESET + ", token: cxg_secret}", "runtime.token: a token does not belong in this file"),
+        (PRESET + ", preset: airflow}", "runtime.preset: not allowed in a preset"),
+        (PRESET + ", tiemout: 5s}", "runtime.tiemout: unknown key; did you mean timeout?"),
+        (PRESET + ", timeout: 5}", "runtime.timeout: expected a duration such as 5s or 1h30m, got 5"),
+        (PRESET + ", headers: [x]}", "runtime.headers: expected a mapping of keys, got a list"),
+        (
+            PRESET.replace("path: /x", "path: x") + "}",
+            "runtime.resources.jobs.path: expected a path that begins with /",
+        ),
+        (PRESET.replace("path: /x", "items: x") + "}", "runtime.resources.jobs.path: is required"),
+        (PRESET.replace("path: /x", "path: /x, fields: {id: 5}") + "}", "runtime.resources.jobs.fields: expected"),
+        ("[a]", "runtime: expected a mapping of keys, got a list"),
+        (PRESET + "}\nretention: soon", "retention: expected a duration"),
+        (PRESET + "}\nprojects: {include: ['(']}", "projects.include[0]: expected a regular expression"),
+        (PRESET + "}\nstorage: {path: /data}", "storage: unknown key; known are runtime, limits, projects"),
+        (PRESET + "}\nstatusses: {}", "statusses: unknown key; did you mean statuses?"),
+    ],
+)
+def test_a_mistake_in_a_preset_of_one_s_own_names_its_file(tmp_path: Path, preset: str, expected: str) -> None:
+    """Also the token is one, which no file but its own may have."""
+    message = mistake(with_preset(f"runtime: {preset}", tmp_path), tmp_path)
+    assert message.startswith(f"{tmp_path / 'ours.yml'}: {expected}")
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("more", "environ", "expected"),
+    [
+        ("retention: soon", {}, "{file}: retention: expected a duration"),
+        ("retenton: 1h", {}, "{file}: retenton: unknown key"),
+        ("", {"RETENTION": "soon"}, "SPINNER_EXPORTER_RETENTION: retention: expected a duration"),
+        ("sync: {concurrency: 0}", {}, "{file}: sync.concurrency: expected a number from 1 to 256"),
+        ("", {"RUNTIME_PRESET": "airfow"}, "SPINNER_EXPORTER_RUNTIME_PRESET: runtime.preset: expected one of"),
+    ],
+)
+def test_a_mistake_in_what_overrides_a_preset_does_not_name_the_preset(
+    tmp_path: Path, more: str, environ: dict[str, str], expected: str
+) -> None:
+    text = with_preset(f"runtime: {PRESET}}}\nretention: 1h\nsync: {{concurrency: 3}}", tmp_path)
+    set_too = {f"SPINNER_EXPORTER_{name}": value for name, value in environ.items()}
+    message = mistake(text + more, tmp_path, set_too)
+    assert message.startswith(expected.format(file=tmp_path / "exporter.yml"))
+
+
 def test_a_flag_does_not_replace_a_section_that_is_no_mapping_either(tmp_path: Path) -> None:
     message = mistake(SMALLEST + "web: ':10095'", tmp_path, web__listen_address=":1")
     assert message == f"{tmp_path / 'exporter.yml'}: web: expected a mapping of keys, got text"

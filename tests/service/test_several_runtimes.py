@@ -355,6 +355,15 @@ def test_the_environment_and_flags_override_what_an_entry_sets_too(tmp_path: Pat
     assert {each.retention for each in flagged.values()} == {10800.0}
 
 
+def test_a_mistake_in_the_preset_of_one_of_them_names_its_file(tmp_path: Path) -> None:
+    preset = tmp_path / "ours.yml"
+    absent = ", ".join(f"{name}: absent" for name in ("health", "projects", "job", "records", "usage"))
+    preset.write_text(f"runtime: {{timeout: 0s, resources: {{jobs: {{path: /x}}, {absent}}}}}\n")
+    with pytest.raises(ConfigError) as error:
+        read(f'runtimes: [{{name: eu, base_url: "http://h", preset: "{preset}"}}]', tmp_path)
+    assert str(error.value) == f"{preset}: runtime.timeout: expected a duration above zero"
+
+
 def test_a_mistake_in_a_variable_that_overrides_an_entry_names_the_variable(tmp_path: Path) -> None:
     text = 'runtimes: [{name: eu, base_url: "http://h", sync: {min_interval: 7s}}]'
     with pytest.raises(ConfigError) as error:
