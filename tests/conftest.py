@@ -7,6 +7,7 @@ make test-all   every test, except with the servers that take long to start, suc
 `make test-servers` runs those with real servers, tests/servers.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ import structlog
 import trustme
 from hypothesis import settings
 
+from exporter.config import ENVIRONMENT_PREFIX
 from tests.stack import programs
 
 # A deadline on each example measures how busy the machine is, not the code.
@@ -112,6 +114,15 @@ def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     trustme.CA().cert_pem.write_to_path(str(file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(file))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_the_caller() -> Iterator[None]:
+    """Remove what sets an exporter from the environment: commands in this process and programs would obey it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+            patch.delenv(name)
         yield
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import random
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from exporter.config import ENVIRONMENT_PREFIX
 from exporter.errors import ExporterError
 
 START_TIMEOUT = 60.0
@@ -65,7 +67,10 @@ async def launch(
     ready: str,
     environ: Mapping[str, str] | None = None,
 ) -> Program:
-    """Start a program and wait until it responds with 200 at the path `ready`. `exits` stops it. Raises `DemoError`."""
+    """Start a program and wait until it responds with 200 at the path `ready`. `exits` stops it. Raises `DemoError`.
+
+    Its environment is the one of this process without `SETTINGS`, and with `environ`.
+    """
     log = folder / f"{program.name}.log"
     with log.open("wb") as output:
         # In its own session, so that Ctrl-C reaches only this process, which stops the others in order.
@@ -75,7 +80,7 @@ async def launch(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=environ,
+            env=without_settings(os.environ) | dict(environ or {}),
         )
 
     async def end() -> None:
@@ -109,6 +114,18 @@ async def wait_until(condition: Callable[[], Awaitable[bool]], ended: asyncio.Ev
         if time.monotonic() > deadline:
             raise DemoError(f"timeout after {START_TIMEOUT:g} s: waited until {what}")
         await asyncio.sleep(0.1)
+
+
+SETTINGS = (ENVIRONMENT_PREFIX, "GF_")
+"""Beginnings of the variables that set an exporter and Grafana.
+
+Those of the caller may name the runtime, the folder and the database of what runs in production.
+"""
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables that set a program of the demo, except where Grafana is installed."""
+    return {name: value for name, value in environ.items() if not name.startswith(SETTINGS) or name == "GF_PATHS_HOME"}
 
 
 def free_ports(preferred: Sequence[int]) -> list[int]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -245,7 +244,7 @@ class _Stack:
             "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
             "GF_PLUGINS_PREINSTALL_DISABLED": "true",
         }
-        return await self._launch(program, command, ready="/api/health", environ=os.environ | settings)
+        return await self._launch(program, command, ready="/api/health", environ=settings)
 
     def _compose_hint(self) -> str:
         """Return the command that shows the same scenario with Grafana, if Docker and the compose file are there."""

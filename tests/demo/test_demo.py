@@ -135,17 +135,31 @@ def test_a_port_in_use_is_replaced_by_one_that_the_system_gives_to_no_connection
         assert set(ports) <= set(OTHER_PORTS)
 
 
-def test_grafana_is_started_with_the_dashboards_and_without_login(tmp_path: Path) -> None:
+def test_grafana_is_started_with_the_dashboards_and_without_login_or_the_caller_s_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = tmp_path / "seen.json"
     grafana = tmp_path / "grafana"
     grafana.write_text(FAKE_GRAFANA.format(python=sys.executable, seen=str(seen)))
     grafana.chmod(0o755)
+    caller = {
+        "SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://127.0.0.1:9",
+        "SPINNER_EXPORTER_STORAGE_PATH": str(tmp_path / "production"),
+        "SPINNER_EXPORTER_NO_SUCH_SETTING": "x",
+        "GF_DATABASE_URL": "postgres://production",
+    }
+    for name, value in caller.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GF_PATHS_HOME", "/opt/grafana")
     with demo(tmp_path, "--speed=600", path=f"{tmp_path}") as (_, output):
         assert re.search(r"grafana +http://localhost:\d+/d/spinner-live-ops", output.read_text())
     started = json.loads(seen.read_text())
     environ = started["environment"]
     assert started["arguments"][0] == "server"
     assert environ["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environ["GF_PATHS_HOME"] == "/opt/grafana", "it is not a setting of what runs there"
+    assert not caller.keys() & environ.keys(), "the demo must not use what runs in production"
+    assert not (tmp_path / "production").exists()
     assert Path(environ["DASHBOARDS"], "spinner-jobs.json").is_file()
     assert Path(environ["GF_PATHS_PROVISIONING"], "datasources").is_dir()
     assert Path(environ["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file()
