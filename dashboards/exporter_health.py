@@ -16,6 +16,14 @@ def process_metric(name: str) -> str:
     return f"max by (instance) ({series(name)} and on (instance) {series('spinner_exporter_build_info')})"
 
 
+def total(expression: str, *labels: str) -> str:
+    """Return the sum of a metric over all exporters, by labels; those that read the same projects count as one."""
+    replicas = series("instance_runtime:spinner_project_up:replicas", RUNTIME)
+    exporter = "on (job, instance, runtime)"
+    each = f"{expression} / {exporter} group_left () {replicas} or {expression} unless {exporter} {replicas}"
+    return f"sum by ({', '.join(labels)}) ({each})"
+
+
 RUNTIMES = runtimes(1)
 
 FRESH = all_fresh(RUNTIME)
@@ -38,10 +46,11 @@ RUNS = stat(
     Panel(
         4,
         "Runs shown",
-        "Runs that have their own series: runs that have not ended, and runs that ended within the retention.",
+        "Runs that have their own series: runs that have not ended, and runs that ended within the retention. "
+        "Exporters that read the same projects count once, those of other projects add up.",
         GridPos(x=8, y=HEIGHT, w=5, h=3),
     ),
-    instant_query(or_zero(f"sum(max by (runtime) ({series('spinner_exporter_runs_tracked', RUNTIME)}))", FRESH)),
+    instant_query(or_zero(total(series("spinner_exporter_runs_tracked", RUNTIME)), FRESH)),
     colours=thresholds(GREY, (0, TEXT)),
 )
 
@@ -148,18 +157,18 @@ SKIPPED = time_series(
     ),
     [
         range_query(
-            f"sum by (reason) (increase({series('spinner_exporter_runs_dropped_total', RUNTIME)}[{RATE}]))",
+            total(f"increase({series('spinner_exporter_runs_dropped_total', RUNTIME)}[{RATE}])", "reason"),
             "runs dropped: {{reason}}",
         ),
         range_query(
-            f"max by (runtime) ({series('spinner_exporter_projects_not_read', RUNTIME)}) > 0", "projects not read"
+            f"{total(series('spinner_exporter_projects_not_read', RUNTIME), 'runtime')} > 0", "projects not read"
         ),
         range_query(
-            f"sum by (kind) (increase({series('spinner_exporter_invalid_items_total', RUNTIME)}[{RATE}]))",
+            total(f"increase({series('spinner_exporter_invalid_items_total', RUNTIME)}[{RATE}])", "kind"),
             "invalid: {{kind}}",
         ),
         range_query(
-            f"sum by (label) (increase({series('spinner_exporter_unmapped_status_total', RUNTIME)}[{RATE}]))",
+            total(f"increase({series('spinner_exporter_unmapped_status_total', RUNTIME)}[{RATE}])", "label"),
             "unmapped status: {{label}}",
         ),
     ],

@@ -624,6 +624,44 @@ def test_the_highest_usage_is_not_known_while_that_of_a_plan_is_not(
     check(tmp_path, series, {card: {} if highest is None else {"{}": highest}, unknown_rows: rows})
 
 
+def skipping(instance: str) -> Series:
+    """An exporter that has 3,000 runs, does not read 5 projects, and has just skipped 4 things of each kind."""
+    own = f'job="spinner", instance="{instance}", runtime="shop"'
+    counters = {"runs_dropped_total": "reason", "invalid_items_total": "kind", "unmapped_status_total": "label"}
+    return {
+        f"spinner_exporter_runs_tracked{{{own}}}": "3000x60",
+        f"spinner_exporter_projects_not_read{{{own}}}": "5x60",
+        **{f'spinner_exporter_{name}{{{own}, {label}="a"}}': "0x55 4x4" for name, label in counters.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("projects", "times"),
+    [
+        ({"a": ["Clinic"]}, 1),
+        ({"a": ["Clinic", "Ward"], "b": ["Clinic", "Ward"]}, 1),
+        ({"a": ["Clinic"], "b": ["Ward"]}, 2),
+        ({"a": ["Clinic"], "b": ["Clinic"], "c": ["Ward"], "d": ["Ward"]}, 2),
+        ({each: [] for each in "abcdefghij"}, 10),
+    ],
+    ids=["one", "a pair", "two shards", "two shards of two", "ten whose projects are targets of their own"],
+)
+def test_replicas_count_once_and_shards_add_up(
+    projects: Mapping[str, Sequence[str]], times: int, tmp_path: Path
+) -> None:
+    series: Series = {}
+    for instance, each in projects.items():
+        series |= target(instance) | exporter(instance, "shop", *each) | skipping(instance)
+    (runs,) = expressions("spinner-exporter", "Runs shown")
+    skipped = [interpolate(each, {"__rate_interval": "5m"}) for each in expressions("spinner-exporter", "Skipped data")]
+    labels = ('{reason="a"}', '{runtime="shop"}', '{kind="a"}', '{label="a"}')
+    numbers = {
+        expression: {each: times * (5 if "runtime" in each else 4)}
+        for expression, each in zip(skipped, labels, strict=True)
+    }
+    check(tmp_path, series, {runs: {"{}": 3000 * times}, **numbers})
+
+
 def test_a_plan_with_all_its_spinners_published_refuses_no_runs(tmp_path: Path) -> None:
     (card,) = expressions("spinner-capacity", "Highest plan usage")
     full = {key.replace('"jobs"', '"spinners"'): each for key, each in plan("shop", "1x60").items()}
