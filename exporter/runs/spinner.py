@@ -264,7 +264,8 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
                     if known > tracked.counted_failed:
                         failed += known - tracked.counted_failed
                         tracked.counted_failed = known
-            if facts & FINISHED and started_at is not None:
+            is_told = tracked.counted_completed > 0 or (records is not None and records.completed is not None)
+            if is_told and facts & FINISHED and started_at is not None:
                 # Of a run that was counted as ended before, what is told of it later.
                 counted_records = tracked.counted_completed + tracked.counted_failed
                 finished_records += counted_records if new & FINISHED else counted_records - before
@@ -277,7 +278,7 @@ class Spinner(msgspec.Struct, rename={"counters": "tally", "withheld": "veiled"}
             counters.completed_records = (counters.completed_records or 0) + completed
         if failed is not None:
             counters.failed_records = (counters.failed_records or 0) + failed
-        if completed is not None:
+        if completed is not None or finished_records:
             counters.finished_records = (counters.finished_records or 0) + finished_records
         self.new_states += tuple(name for name in self._told() if name not in told)
         counters.queue_times.observe(queue_times)

@@ -131,6 +131,21 @@ def test_records_that_are_told_after_the_end_of_their_run_count_as_those_of_an_e
     assert tally_of(held).counters.finished_records == 10
 
 
+def test_of_an_ended_run_that_tells_no_completed_records_what_it_told_before_counts() -> None:
+    """Whatever other runs tell in the same read."""
+    held = store(Clock(NOON + 60))
+    untold = counts(None, failed=1)
+    commit(held, snapshot("other", records=counts(3)), snapshot(records=counts(7)))
+    commit(
+        held,
+        snapshot("other", records=counts(4), updated_at=NOON + 70),
+        snapshot("never", status=Status.COMPLETED, records=untold, updated_at=NOON + 70),
+    )
+    assert tally_of(held).counters.finished_records == 0
+    commit(held, snapshot(status=Status.COMPLETED, records=None, updated_at=NOON + 70))
+    assert tally_of(held).counters.finished_records == 7
+
+
 def test_records_of_a_run_that_was_never_started_have_no_duration_and_do_not_count() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(status=Status.CANCELLED, started_at=None, records=counts(0, failed=5)))
