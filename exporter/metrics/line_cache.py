@@ -5,7 +5,8 @@ stay the same: those of many runs are joined into a chunk, one text per family, 
 joining nor compressing a page goes run by run. A run that the store reports as changed is taken out of its chunk.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.metrics.catalogue import (
     PROJECT_FAMILIES,
@@ -76,20 +77,36 @@ class LineCache:
 
     def update(self, context: ScrapeContext, page_format: Format, limit: int) -> bool:
         """Render about `limit` of the changed runs and spinners; return whether those were all."""
-        return self._runs.update(context, limit) and self._spinners[page_format].update(context, limit)
+        with self._rendered_again_after_an_error():
+            return self._runs.update(context, limit) and self._spinners[page_format].update(context, limit)
 
     def lines(self, context: ScrapeContext, page_format: Format) -> "CachedLines":
         """Return all lines, after rendering those that change with time; everything else must be up to date."""
-        return CachedLines(*self._runs.lines(context), self._spinners[page_format])
+        with self._rendered_again_after_an_error():
+            return CachedLines(*self._runs.lines(context), self._spinners[page_format])
 
     def projects(self, context: ScrapeContext) -> list[Fragment]:
         """Return the lines of each family of projects, rendered again only when one of its samples is different."""
-        for place, family in enumerate(PROJECT_FAMILIES):
-            samples = family.samples(context.store.view, context)
-            if samples != self._project_samples[place]:
-                self._project_samples[place] = samples
-                self._projects[place] = Fragment(encode(lines(family, self.labels, samples)))
-        return self._projects
+        with self._rendered_again_after_an_error():
+            for place, family in enumerate(PROJECT_FAMILIES):
+                samples = family.samples(context.store.view, context)
+                if samples != self._project_samples[place]:
+                    self._project_samples[place] = samples
+                    self._projects[place] = Fragment(encode(lines(family, self.labels, samples)))
+            return self._projects
+
+    @contextlib.contextmanager
+    def _rendered_again_after_an_error(self) -> Iterator[None]:
+        """If the block raises, let the next page render everything again.
+
+        Some of what changed would otherwise count as rendered, and that page would lack it and look complete. A page
+        without the run that cannot be rendered would too, so that one run takes the page away, which alerts.
+        """
+        try:
+            yield
+        except Exception:
+            self._watch = None
+            raise
 
     def _clear(self) -> None:
         self._project_samples: list[Samples] = [None for _ in PROJECT_FAMILIES]

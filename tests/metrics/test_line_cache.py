@@ -159,6 +159,40 @@ async def test_cached_lines_equal_lines_rendered_from_scratch(monkeypatch: pytes
     assert most > 30, "the scenarios have too few runs to fill chunks"
 
 
+@pytest.mark.parametrize(
+    ("called", "time"),
+    [*(("lines", time) for time in range(1, 78, 6)), *(("number", time) for time in range(1, 42, 6))],
+)
+def test_an_error_while_a_page_is_rendered_leaves_no_line_that_is_old(
+    monkeypatch: pytest.MonkeyPatch, called: str, time: int
+) -> None:
+    """The page with the error is none, which alerts; the one after it must not lack what failed, and look complete."""
+    scenario = Scenario()
+    scenario.runs("p1", [1, 2, 3], Status.RUNNING, 1, 0)
+    cached = Exposition(None)
+    contexts = {RUNTIME: ScrapeContext(scenario.store, scenario.store.clock, api_up=True)}
+    cached.render(contexts, TEXT)
+    scenario.pass_time(30)
+    scenario.rename("Marketing")
+    scenario.runs("p1", [1, 2], Status.RUNNING, 5, 0)
+    scenario.runs("p1", [3, 4], Status.COMPLETED, 7, 1)
+    usual, calls = getattr(line_cache, called), 0
+
+    def failing(*arguments: Any) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == time:
+            raise ArithmeticError
+        rendered: str = usual(*arguments)
+        return rendered
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line_cache, called, failing)
+        with pytest.raises(ArithmeticError):
+            cached.render(contexts, TEXT)
+    assert lines(str(cached.render(contexts, TEXT))) == lines(str(Exposition(None).render(contexts, TEXT)))
+
+
 def test_an_update_renders_about_as_many_runs_as_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two updates other tasks run: 10,000 runs at once would hold them up for a second."""
     monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 8)
