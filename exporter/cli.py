@@ -290,13 +290,13 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
 
 
 @cli.command("healthcheck")
-@click.argument("url", default=healthcheck.DEFAULT_URL)
-def healthcheck_command(url: str) -> None:
-    """Exit with 0 if URL responds, by default that of the exporter: for health checks of containers.
+@click.argument("url", required=False)
+def healthcheck_command(url: str | None) -> None:
+    """Exit with 0 if URL responds, by default that of the exporter, with TLS or without: for checks of containers.
 
-    The server's certificate is not verified, and a server that asks for a password is healthy.
+    The server's certificate is not verified, and a server that asks for a password or a certificate is healthy.
     """
-    sys.exit(healthcheck.main([url]))
+    sys.exit(healthcheck.main([] if url is None else [url]))
 
 
 @cli.command("pages")
