@@ -25,9 +25,10 @@ from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, PRODUCT_PAGE
 UID = "spinner-health"
 
 THIS_SPINNER = (
-    f"/d/{UID}?${{datasource:queryparam}}&${{runtime:queryparam}}&${{project:queryparam}}&${{objective:queryparam}}"
-    "&${product_url:queryparam}&var-spinner=${__data.fields.spinner:percentencode}&${__url_time_range}"
+    f"/d/{UID}?${{datasource:queryparam}}&${{objective:queryparam}}&${{product_url:queryparam}}&${{__url_time_range}}&"
+    + "&".join(f"var-{each}=${{__data.fields.{each}:percentencode}}" for each in ("runtime", "project", "spinner"))
 )
+"""Also its project and runtime: another project can have a spinner of that name, and would be mixed with it."""
 
 SHOWN_BEFORE = 3 * 3600 * 1000
 """Milliseconds before the end of a failed run in which Jobs shows it."""
@@ -289,7 +290,7 @@ SPINNERS = table(
         "All spinners",
         "The last day of each spinner of the selected projects, those that became slower than a week earlier first. "
         "Error budget is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
-        "Click a spinner to choose it.",
+        "Click a spinner to choose it with its project; All at the top brings the others back.",
         GridPos(x=0, y=31, w=24, h=10),
     ),
     [
@@ -330,10 +331,11 @@ SPINNERS = table(
             steps=thresholds(RED, (0, TEXT)),
             empty=("", TEXT),
         ),
+        Column("runtime", "Runtime", hidden=True),
+        Column("project", "Project", hidden=True),
     ],
     empty="? unknown: nothing is recorded of the last day, or no project can be read",
     sort=("Value #A", True),
-    hidden=("runtime", "project"),
 )
 
 STARTS = {

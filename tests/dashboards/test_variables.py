@@ -178,6 +178,20 @@ def test_an_alert_opens_its_run_also_if_it_is_not_of_the_selected_spinner() -> N
     assert (jobs["values"]["run"], jobs["values"]["spinner"], jobs["queries"]) == ("1", "All", [".*"])
 
 
+def test_a_click_on_a_spinner_leaves_out_one_of_another_project_with_its_name() -> None:
+    board = BOARDS["spinner-health"]
+    (panel,) = (each for each in board["panels"] if each["title"] == "All spinners")
+    row = {"runtime": "eu", "project": "R&D", "spinner": "Welcome"}
+    options = {"runtime": ["eu", "us"], "project": ["R&D", "Sales"], "spinner": ["Mails", "Welcome"]}
+    task = {"refreshes": [options], "links": list(urls(panel)), "row": row}
+    ((answer,),) = grafana(task, board=board)
+    (link,) = answer["links"]
+    opened = {name.removeprefix("var-"): each for name, (each,) in parse_qs(urlsplit(link).query).items()}
+    median, *_ = next(each["targets"] for each in board["panels"] if each["title"] == "Run duration")
+    ((there,),) = grafana({"url": opened, "refreshes": [options], "queries": [median["expr"]]}, board=board)
+    assert [re.findall(f"{label}=~`(.*?)`", there["queries"][0]) for label in row] == [[each] for each in row.values()]
+
+
 def test_a_failed_run_of_the_week_opens_jobs_at_the_time_at_which_it_had_failed() -> None:
     board = BOARDS["spinner-health"]
     failed_at = 1_795_932_000_123
