@@ -57,7 +57,13 @@ NAMES = [*PROJECTS, *(f"Project {number}" for number in range(100 - len(PROJECTS
 SPINNERS = [(name, each) for name in NAMES for each in PROJECTS.get(name, ("Import", "Export"))]
 CHOSEN = {"spinner-health": {"spinner": "Appointment reminders"}, "spinner-capacity": {"project": ALL_PROJECTS}}
 """The values of variables, where they are not All by default."""
-RULE_GROUPS = ("spinner_recording_known", "spinner_recording_known_1d", "spinner_recording_runs")
+RULE_GROUPS = (
+    "spinner_recording_known",
+    "spinner_recording_known_1d",
+    "spinner_recording_runs",
+    "spinner_recording_replicas",
+    "spinner_recording_resets",
+)
 
 STEPS = (
     ("Send by WhatsApp", "RECIPIENT_NOT_REACHABLE"),
@@ -311,10 +317,10 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
 def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     """The families of spinners and of the runtime: scrapes of the last day where a query reads them."""
     spinners = [f'project="{project}",spinner="{name}"' for project, name in SPINNERS]
-    ends = [*range(end - DAY - MINUTE, end - DAY + 1, SCRAPE), *range(end - MINUTE, end + 1, SCRAPE)]
+    ends = [*range(end - DAY - MINUTE, end - DAY + 1, SCRAPE), *range(end - 11 * MINUTE, end + 1, SCRAPE)]
 
     def counted(extra: str, rate: float) -> list[Series]:
-        """Of a counter the queries read the beginning and the end of the day."""
+        """Of a counter the queries read the beginning of the day, and its last minutes."""
         return [(labels + extra, ((at, int((at - end + 2 * DAY) * rate)) for at in ends)) for labels in spinners]
 
     yield (
@@ -364,6 +370,8 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         "spinner_run_last_progress_timestamp_seconds:unknown",
     ):
         yield f"project_spinner:{name}", [(PROOF, ((at, 0) for at in range(end - HOUR, end + 1, MINUTE)))]
+    for name in ("project_spinner_status:spinner_runs_finished", "project_spinner_state:spinner_records_processed"):
+        yield f"{name}:lost1m", [(PROOF, ((at, 0) for at in range(end - DAY, end + 1, MINUTE)))]
     yield (
         "project_spinner_step_error:spinner_run_failures:sum",
         [
