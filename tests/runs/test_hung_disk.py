@@ -12,9 +12,10 @@ import structlog
 
 from exporter.runs import state_file
 from exporter.runs.state_file import RETRY, StateFile, StateWriter
+from exporter.runs.store import Store
 from tests.builders import NOON, Clock, read_project, snapshot
 from tests.metrics.test_exposition import samples, value
-from tests.runs.test_state_file import Observer, busy, counters, opened
+from tests.runs.test_state_file import Observer, assert_whole, busy, counters, opened
 from tests.runs.test_store_properties import HORIZON
 from tests.scripted import ScriptedRuntime, exporter_of
 from tests.service.test_several_runtimes import Deployment
@@ -51,6 +52,13 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.work()
 
 
+def writing(folder: Path) -> tuple[Clock, StateFile, Observer, Store, StateWriter]:
+    """A store with something to save, and what saves it."""
+    clock, observer = Clock(NOON + 60), Observer()
+    file, held = opened(folder), busy(clock)
+    return clock, file, observer, held, StateWriter(file, held.persistence, observer, clock)
+
+
 async def ended(writer: StateWriter) -> None:
     """Wait until the write in progress has ended."""
     assert writer._write is not None
@@ -61,9 +69,7 @@ async def ended(writer: StateWriter) -> None:
 async def test_one_write_waits_for_the_disk_and_each_flush_counts_a_failure(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock(NOON + 60)
-    file, observer, held = opened(tmp_path), Observer(), busy(clock)
-    writer = StateWriter(file, held.persistence, observer, clock)
+    clock, file, observer, held, writer = writing(tmp_path)
     with structlog.testing.capture_logs() as lines:
         for number in range(4):
             read_project(held, "p1", [(snapshot(f"more-{number}"), clock())], as_of=clock(), horizon=HORIZON)
@@ -87,9 +93,7 @@ async def test_one_write_waits_for_the_disk_and_each_flush_counts_a_failure(
 async def test_while_it_lasts_nothing_is_noted_and_the_file_is_whole_afterwards(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock(NOON + 60)
-    file, held = opened(tmp_path / "hung"), busy(clock)
-    writer = StateWriter(file, held.persistence, Observer(), clock)
+    clock, _, _, held, writer = writing(tmp_path)
     for number in range(10):
         run = snapshot(f"more-{number}", updated_at=clock())
         read_project(held, "p1", [(run, clock())], as_of=clock(), horizon=HORIZON)
@@ -103,23 +107,14 @@ async def test_while_it_lasts_nothing_is_noted_and_the_file_is_whole_afterwards(
     await ended(writer)
     monkeypatch.setattr(state_file, "WRITE_TIMEOUT", 20.0)
     await writer.flush()
-    whole = opened(tmp_path / "whole")
-    whole.stage(held.persistence.everything())
-    whole.write()
     writer.close()
-    whole.close()
-    found, expected = opened(tmp_path / "hung"), opened(tmp_path / "whole")
-    assert sorted(found.load(), key=repr) == sorted(expected.load(), key=repr)
-    found.close()
-    expected.close()
+    assert_whole(tmp_path, held)
 
 
 async def test_a_write_that_fails_after_nobody_waits_for_it_is_written_again(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock(NOON + 60)
-    file, observer, held = opened(tmp_path), Observer(), busy(clock)
-    writer = StateWriter(file, held.persistence, observer, clock)
+    _, file, observer, _, writer = writing(tmp_path)
     file._connection.execute("PRAGMA query_only = ON")
     await writer.flush()
     disk.work()

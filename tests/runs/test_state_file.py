@@ -570,12 +570,17 @@ async def test_a_disk_that_stays_full_costs_the_same_all_the_time_and_the_file_i
     if not is_last:
         clock.advance(RETRY)
     await state_writer.flush(is_last=is_last)
-    whole = opened(tmp_path / "whole")
+    state_writer.close()
+    assert_whole(tmp_path / "full", held)
+
+
+def assert_whole(folder: Path, held: Store) -> None:
+    """Check that a closed file has what a new one of the same store has."""
+    whole = opened(folder / "whole")
     whole.stage(held.persistence.everything())
     whole.write()
-    state_writer.close()
     whole.close()
-    found, expected = opened(tmp_path / "full"), opened(tmp_path / "whole")
+    found, expected = opened(folder), opened(folder / "whole")
     assert sorted(found.load(), key=repr) == sorted(expected.load(), key=repr)
     found.close()
     expected.close()
