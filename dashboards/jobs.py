@@ -113,23 +113,17 @@ def place_if_several() -> str:
 
 def as_text(label: str, expression: str) -> str:
     """Return an expression whose values have become the texts of a label."""
-    return f'count_values by (runtime, project, spinner, run_id) ("{label}", {expression})'
+    return f'count_values by ({RUN_LABELS}) ("{label}", {expression})'
 
 
 def records_text() -> str:
     """Return the listed runs with the label `records`: how many are finished of how many."""
     states = series("spinner_run_records", PROJECT, SPINNER, LISTED, 'state=~"completed|failed"')
     completed = listed("spinner_run_records", equals("state", "completed"))
-    finished = (
-        "sum by (runtime, project, spinner, run_id) "
-        f"(max by (runtime, project, spinner, run_id, state) ({states})) and {ON_RUN} {completed}"
-    )
+    finished = f"sum by ({RUN_LABELS}) (max by ({RUN_LABELS}, state) ({states})) and {ON_RUN} {completed}"
     finished, total = as_text("finished", finished), as_text("total", listed("spinner_run_total_records"))
     both = f'label_join({finished} * {ON_RUN} group_left (total) {total}, "records", " / ", "finished", "total")'
-    return (
-        "max by (runtime, project, spinner, run_id, records) "
-        f'({both} or {ON_RUN} label_join({finished}, "records", "", "finished"))'
-    )
+    return f'max by ({RUN_LABELS}, records) ({both} or {ON_RUN} label_join({finished}, "records", "", "finished"))'
 
 
 def named(expression: str) -> str:
@@ -153,7 +147,7 @@ NO_SILENCE = f"-1 * ({STATUS_OF_LISTED} unless {ON_RUN} {RUNNING_LISTED})"
 INFO = series("spinner_run_info", PROJECT, SPINNER, LISTED)
 # The id of the parent would not fit; the link has it.
 ORIGIN = (
-    "max by (runtime, project, spinner, run_id, origin, parent_run_id) (label_replace("
+    f"max by ({RUN_LABELS}, origin, parent_run_id) (label_replace("
     f'label_join({INFO}, "origin", " ↗", "trigger", "parent_run_id"), "origin", "$1$2", "origin", "(.* ↗).+|(.*) ↗")) '
     f"and on () (count(group by (trigger) ({INFO})) > 1)"
 )
@@ -287,19 +281,22 @@ def in_two_lines(expression: str) -> str:
     return f'label_join({run}, "place", "\\n", "project", "runtime")'
 
 
-NAMED_FAILURES = (
-    "count by (runtime, project, spinner, run_id) (max by (runtime, project, spinner, run_id, record_id) "
-    f"({series('spinner_run_failed_record_info', PROJECT, SPINNER, RUN)}))"
-)
+def named_records(info: str) -> str:
+    """Return how many records of the chosen runs a metric names."""
+    each = f"max by ({RUN_LABELS}, record_id) ({series(info, PROJECT, SPINNER, RUN)})"
+    return f"count by ({RUN_LABELS}) ({each})"
+
+
+NAMED_FAILURES = named_records("spinner_run_failed_record_info")
 OF_ALL_FAILURES = (
-    f"max by (runtime, project, spinner, run_id, failures) (label_join({as_text('named', NAMED_FAILURES)} * {ON_RUN} "
+    f"max by ({RUN_LABELS}, failures) (label_join({as_text('named', NAMED_FAILURES)} * {ON_RUN} "
     f"group_left (failed) {as_text('failed', per_selected_run('spinner_run_failed_records'))}, "
     '"failures", " newest of ", "named", "failed"))'
 )
 
 # Of two replicas that decide differently, one row is enough.
 WHY = while_read(
-    "topk by (runtime, project, spinner, run_id) (1, max by (runtime, project, spinner, run_id, reason) "
+    f"topk by ({RUN_LABELS}) (1, max by ({RUN_LABELS}, reason) "
     f"({series('spinner_run_stall_threshold_info', PROJECT, SPINNER, RUN)}))"
 )
 
@@ -641,10 +638,7 @@ RECORDS_IN_FLIGHT = table(
 
 WAIT = while_read(per_selected_run("spinner_run_records", equals("state", "waiting")))
 WAITS = f"({WAIT} > 0 or {while_read(per_selected_run('spinner_run_status', equals('status', 'waiting')))})"
-NAMED_WAITING = (
-    "count by (runtime, project, spinner, run_id) (max by (runtime, project, spinner, run_id, record_id) "
-    f"({series('spinner_run_waiting_record_info', PROJECT, SPINNER, RUN)}))"
-)
+NAMED_WAITING = named_records("spinner_run_waiting_record_info")
 NAMED_OF_WAITING = (
     f"{_waiting('info')} * on (runtime, project, run_id) group_left (named) "
     f"label_join({as_text('count', NAMED_WAITING)} * {ON_RUN} "

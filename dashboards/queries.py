@@ -125,7 +125,7 @@ def completed_with_failures(*matchers: str) -> str:
     """Return the completed runs with failed records, and how many."""
     failed = per_run("spinner_run_failed_records", *matchers)
     completed = series("spinner_run_status", PROJECT, SPINNER, 'status="completed"', *matchers)
-    return f"({failed} > 0 and on (runtime, project, spinner, run_id) {completed})"
+    return f"({failed} > 0 and {ON_RUN} {completed})"
 
 
 def display_status(*matchers: str) -> str:
@@ -136,7 +136,7 @@ def display_status(*matchers: str) -> str:
             f'label_replace({stalled_runs(*matchers)}, "status", "stalled", "", "")',
             f'label_replace({overdue_runs(*matchers)}, "status", "overdue", "", "")',
             f'label_replace({completed_with_failures(*matchers)}, "status", "failures", "", "")',
-            f"max by (runtime, project, spinner, run_id, status) ({plain})",
+            f"max by ({RUN_LABELS}, status) ({plain})",
         )
     )
 
@@ -159,7 +159,7 @@ def by_need(silence: str, age: str, *matchers: str) -> str:
     ]
     for status in Status:
         plain = series("spinner_run_status", PROJECT, SPINNER, equals("status", status.value), *matchers)
-        ranked.append(f"max by (runtime, project, spinner, run_id, status) ({plain}) * {_NEED[status.value]}")
+        ranked.append(f"max by ({RUN_LABELS}, status) ({plain}) * {_NEED[status.value]}")
     ended = per_run("spinner_run_end_timestamp_seconds", *matchers)
     within = (
         f"0.99 - 0.99 / (1 + {silence}) or 0.99 / (1 + clamp_min(time() - {ended}, 0) / 3600) or {age}"  # newest first
