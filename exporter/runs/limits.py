@@ -137,19 +137,18 @@ class LimitEnforcer:
 
     def _trim_failed_records(self, limits: LimitsConfig) -> None:
         """Keep the failed records of the runs that changed last, and of each run those within its limit."""
-        for project in self._projects.values():
-            for run in project.runs_with_failed_records():
-                if len(run.failed_records) > limits.failed_records_per_run:
-                    # They were read before the config was reloaded, or before a restart.
-                    project.trim_failed_records(run.id, run.failed_records[: limits.failed_records_per_run])
+        most = limits.failed_records_per_run
         runs = [(project, run) for project in self._projects.values() for run in project.runs_with_failed_records()]
-        excess = sum(len(run.failed_records) for _, run in runs) - limits.failed_records
-        for project, run in sorted(runs, key=lambda pair: pair[1].snapshot.updated_at):
-            if excess <= 0:
-                return
-            kept = run.failed_records[: max(len(run.failed_records) - excess, 0)]
-            excess -= len(run.failed_records) - len(kept)
-            project.trim_failed_records(run.id, kept)
+        excess = sum(min(len(run.failed_records), most) for _, run in runs) - limits.failed_records
+        if excess > 0:
+            runs.sort(key=lambda pair: pair[1].snapshot.updated_at)
+        for project, run in runs:
+            # A run has more than its limit if they were read before the config was reloaded, or before a restart.
+            allowed = min(len(run.failed_records), most)
+            kept = max(allowed - max(excess, 0), 0)
+            excess -= allowed - kept
+            if kept < len(run.failed_records):
+                project.trim_failed_records(run.id, run.failed_records[:kept])
 
     def _trim_listed(self, kind: RecordKind, limit: int) -> None:
         """Name as many records of a kind as failed ones, of the runs whose first one began or waits the longest."""
