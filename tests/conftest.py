@@ -99,6 +99,13 @@ MARKS = {
 }
 """The marks of tests, by the beginning of their ids. A test that starts a program without its mark fails."""
 
+CALLERS_VARIABLES = {
+    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("COLUMNS", "FORCE_COLOR", "NO_COLOR"),
+    *("MAKEFILES", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"),
+}
+"""Environment variables, in upper case, that are removed before the first test."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -119,10 +126,14 @@ def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_the_caller() -> Iterator[None]:
-    """Remove what sets an exporter from the environment: commands in this process and programs would obey it."""
+    """Remove what commands in this process and programs would obey: the tests say what they are given.
+
+    An exporter's settings, a proxy, colors and the width of a terminal, and the flags of the make that runs the tests.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
-            patch.delenv(name)
+        for name in list(os.environ):
+            if name.startswith(ENVIRONMENT_PREFIX) or name.upper() in CALLERS_VARIABLES:
+                patch.delenv(name)
         yield
 
 
