@@ -7,6 +7,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -113,7 +114,7 @@ def _with_scenario(command: F) -> F:
     )(command)
     command = click.option(
         "--speed",
-        type=click.FloatRange(1, 600),
+        type=_Speed(1, 600),
         default=60,
         show_default=True,
         help="Scenario seconds per real second: at 60, one minute plays one hour.",
@@ -125,6 +126,16 @@ def _with_scenario(command: F) -> F:
         cls=_ScenarioOption,
         help="Scenario: a file, or one of {names}.",
     )(command)
+
+
+class _Speed(click.FloatRange):
+    """A number in a range: without this check `nan` would be in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        speed = super().convert(value, param, ctx)
+        if math.isnan(speed):
+            self.fail(f"expected a number from {self.min} to {self.max}, got {value}", param, ctx)
+        return speed
 
 
 class _ScenarioOption(click.Option):

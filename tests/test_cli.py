@@ -98,6 +98,12 @@ def test_an_unknown_scenario_is_an_error_that_lists_the_known_ones() -> None:
         assert "healthy" in ended.stderr
 
 
+@pytest.mark.parametrize("speed", ["nan", "0.9", "inf", "fast"])
+def test_another_speed_is_an_error(speed: str) -> None:
+    ended = run("demo", f"--speed={speed}", "--duration=1s")
+    assert (ended.returncode, "Invalid value for '--speed'" in ended.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()

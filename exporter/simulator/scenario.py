@@ -362,7 +362,19 @@ def _parse(text: str, path: Path) -> Scenario:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads as texts what YAML 1.1 takes for dates and for numbers with base 8, 16 or 60, such as 010 and 1:30."""
+    """Rejects duplicate keys, of which YAML would keep the last.
+
+    It reads as texts what YAML 1.1 takes for dates and for numbers with base 8, 16 or 60, such as 010 and 1:30.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
+            seen.add(str(key.value))
+        return node
 
 
 _INT, _FLOAT, _TIMESTAMP = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))

@@ -57,6 +57,7 @@ def rejection(folder: Path, text: str) -> str:
         ("a: [", "not YAML: "),
         ("a: " + "[" * 5000, "not YAML: nested too deeply"),
         (MINIMAL + "before: !!int x", "not YAML: "),
+        (MINIMAL + "before: 1h\nbefore: 2h", "not YAML: duplicate key before in "),
         (MINIMAL + "before: !!bool x", "not YAML: "),
         (MINIMAL + "before: 2026-02-30", "$.before: expected a duration such as 90s, 1h30m or 2d, got '2026-02-30'"),
         (MINIMAL + "before: 1:30", "$.before: expected a duration such as 90s, 1h30m or 2d, got '1:30'"),
