@@ -5,10 +5,11 @@ It accepts what `check-config` accepts. What it cannot say, such as whether a fi
 """
 
 import ast
+import functools
 import inspect
 import itertools
 import re
-import textwrap
+import sys
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -230,9 +231,7 @@ def _documented(kind: type) -> dict[str, str]:
     for each in reversed(kind.__mro__):
         if not issubclass(each, msgspec.Struct) or not each.__module__.startswith("exporter."):
             continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for before, after in itertools.pairwise(body):
+        for before, after in itertools.pairwise(_classes(each.__module__)[each.__name__].body):
             text = after.value if isinstance(after, ast.Expr) else None
             if (
                 isinstance(before, ast.AnnAssign)
@@ -241,3 +240,10 @@ def _documented(kind: type) -> dict[str, str]:
             ):
                 found[before.target.id] = " ".join(str(text.value).split())
     return found
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by name. Parsed once: `inspect.getsource` parses it again for each class."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {each.name: each for each in tree.body if isinstance(each, ast.ClassDef)}
