@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import structlog
 
-from exporter.config import LimitsConfig, ProjectsConfig, load
+from exporter.config import LimitsConfig, ProjectsConfig, SyncConfig, load
 from exporter.runs.view import ShownRun
 from exporter.service import Dependencies, Exporter
 from exporter.status import Status
@@ -656,8 +656,10 @@ async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
 ) -> None:
     runtime = ScriptedRuntime(Clock())
     exporter = exporter_of(runtime)
-    timeout = asyncio.timeout
-    monkeypatch.setattr("exporter.sync.runtime_sync.asyncio.timeout", lambda seconds: timeout(seconds and 0.05))
+    timeout, of_sync = asyncio.timeout, SyncConfig().stale_after
+    # Not those of requests, which would be over at the same moment: either could be first.
+    shortened = {of_sync: 0.05}
+    monkeypatch.setattr(asyncio, "timeout", lambda seconds: timeout(shortened.get(seconds)))
 
     async def hang() -> httpx.Response:
         await asyncio.Event().wait()
@@ -673,7 +675,7 @@ async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
     assert [(line["what"], line["event"]) for line in lines] == [("everything", "cannot read")], lines
     runtime.interfere = lambda request: None
     # From here on nothing is to be late, however busy the machine is.
-    monkeypatch.setattr("exporter.sync.runtime_sync.asyncio.timeout", lambda seconds: timeout(None))
+    shortened.clear()
     with structlog.testing.capture_logs() as lines:
         assert await exporter.refresh()
     assert [(line["what"], line["event"]) for line in lines] == [("everything", "recovered")], lines
