@@ -303,7 +303,7 @@ test-all: .servers/.grafana
 
 .PHONY: stalls
 stalls: $(VENV)/.dev ## Score the stall rule and others on labelled histories (STALLS_FLAGS=tune)
-	$(BIN)/python -m tests.stalls.report $(STALLS_FLAGS)
+	$(BIN)/python -m tests.stalls.report "$(STALLS_FLAGS)"
 
 STALLS_FLAGS ?= held out
 

@@ -1,4 +1,4 @@
-"""Scores our alerts and other rules on one part of the histories: `python -m tests.stalls.report [tune|held out]`.
+"""Scores our alerts and other rules on one part of the histories: `python -m tests.stalls.report [tune|"held out"]`.
 
 It prints our figures by kind and those of all rules, then the tables of the documentation. As in the product, what
 silent runs work on is read where a history tells it; a last row shows our rules without that. The held-out part also
@@ -6,6 +6,8 @@ draws the picture.
 """
 
 import sys
+
+import click
 
 from tests.stalls.frontier import BUDGETS, PICTURE, picture
 from tests.stalls.histories import MINUTE
@@ -29,10 +31,14 @@ from tests.stalls.replay import (
 SPINNERS = 10
 """Spinners of each kind."""
 
+PARTS = {part.name: part for part in (TUNE, HELD_OUT)}
 
-def main() -> None:
+
+@click.command()
+@click.argument("name", type=click.Choice(tuple(PARTS)), default=TUNE.name)
+def main(name: str) -> None:
     """Replay a part once with all rules, and report."""
-    part = {each.name: each for each in (TUNE, HELD_OUT)}[" ".join(sys.argv[1:]) or TUNE.name]
+    part = PARTS[name]
     rules = (OURS, *OTHER_RULES, *map(with_false_pages, BUDGETS))
     scores = score(part.spinners(SPINNERS), rules, reads_more=Reader())
     totals = {rule.name: overall(each) for rule, each in zip(rules, scores, strict=True)}
