@@ -248,6 +248,34 @@ async def test_a_request_is_repeated_if_the_server_closes_the_kept_connection_du
         await connections.close()
 
 
+async def test_the_end_waits_for_connections_that_are_being_closed(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = asyncio.Event()
+    close = httpx.AsyncHTTPTransport.aclose
+
+    async def slow(transport: httpx.AsyncHTTPTransport) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await close(transport)
+        closed.set()
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "aclose", slow)
+    server = Server()
+    server.release.clear()
+    server.expected = (1,)
+    async with server.serving() as url:
+        connections = connections_to(files, url)
+        request = asyncio.create_task(get(connections, url))
+        await server.requested.wait()
+        request.cancel()
+        await asyncio.wait([request])
+        assert not closed.is_set()
+        await connections.close()
+        assert closed.is_set(), "the event loop would end with a connection half closed"
+        server.release.set()
+
+
 async def test_a_new_connection_that_the_server_closes_is_an_error_after_one_request(files: Path) -> None:
     requests = 0
 
