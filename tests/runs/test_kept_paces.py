@@ -8,7 +8,6 @@ import pytest
 
 from exporter.runs.pace import EARLIER_FACTOR, UNKNOWN_FACTOR
 from exporter.runs.persistence import KINDS, Row
-from exporter.runs.spinners import KEPT_PACE
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
 from exporter.status import Status
@@ -136,10 +135,10 @@ def test_a_spinner_that_returns_counts_from_zero() -> None:
     assert shown.counters.finished[Status.COMPLETED] == 1
 
 
-def test_after_more_than_a_year_the_pace_is_forgotten_also_in_the_file() -> None:
+def test_after_400_days_the_pace_is_forgotten_also_in_the_file() -> None:
     project = Project()
     project.teach()
-    project.idle(KEPT_PACE / DAY - 1)
+    project.idle(399)
     assert project.names_in_file() == {"Monthly"}
     project.idle(3)
     assert project.names_in_file() == set()
