@@ -41,6 +41,8 @@ class Guarded:
         self.status = 201
         self.more: dict[str, Any] = {"valid_for": 600}
         self.refuses_jobs = False
+        self.refusal = 401
+        """The status of the responses that refuse."""
         self.seen: list[str] = []
         """The header of each request for runs that was accepted."""
         self.refused = 0
@@ -61,7 +63,7 @@ class Guarded:
             sent = request.headers.get("authorization", request.headers.get("x-session", ""))
             if sent.rpartition(" ")[2] not in self.valid or (self.refuses_jobs and request.url.path.endswith("runs")):
                 self.refused += 1
-                return JSONResponse({"error": sent}, 401)
+                return JSONResponse({"error": sent}, self.refusal)
             self.seen.append(sent)
             items = [{"id": "a", "name": "A"}, {"id": "b", "name": "B"}] if "teams" in request.url.path else []
             return JSONResponse({"items": items})
@@ -217,6 +219,17 @@ async def test_a_resource_that_refuses_every_token_does_not_log_in_again_and_aga
             clock.now += 15
     assert 2 < len(guarded.logins) < 12, "20 minutes"
     assert len(guarded.seen) == 80, "the list of projects is read in each scrape"
+
+
+@pytest.mark.parametrize("status", [302, 400, 403, 404])
+async def test_what_is_refused_for_another_reason_than_the_token_costs_no_login(
+    guarded: Guarded, tmp_path: Path, body_file: Path, status: int
+) -> None:
+    guarded.refuses_jobs, guarded.refusal = True, status
+    async with exporter(guarded, tmp_path, Clock()) as made:
+        for _ in range(3):
+            assert not await made.refresh()
+    assert len(guarded.logins) == 1
 
 
 @pytest.mark.parametrize(
