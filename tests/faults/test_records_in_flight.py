@@ -185,6 +185,21 @@ async def test_what_has_no_time_is_known_from_the_difference_of_two_reads(
         assert value(found, "spinner_run_oldest_record_in_flight_start_timestamp_seconds") is None
 
 
+async def test_of_how_many_records_the_last_read_is_remembered_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose records are forgotten has nothing to compare with, like one that is read for the first time."""
+    monkeypatch.setattr(records_in_flight, "MAX_SEEN", 1)
+    async with bench() as made:
+        records = {each: {"id": f"rec-{each}", "attempts": 1, "step": {"index": 0, "name": "find"}} for each in "ab"}
+        for run_id, each in records.items():
+            made.start(run_id, records=[each])
+        await made.scraped_until(HALF + 30)
+        for each in records.values():
+            each["attempts"] = 2
+        found = await made.scraped_until(HALF + 30 + 15 * 8)
+        granted = [run_id for run_id in records if threshold(found, run_id) != THRESHOLD]
+        assert len(granted) == 1, "one record fits"
+
+
 async def test_a_time_that_is_yet_to_come_grants_nothing() -> None:
     async with bench() as made:
         made.start(records=[record(HALF + 3000), record(1, step=1, reached=HALF + 3000)])

@@ -434,6 +434,17 @@ async def test_a_project_that_the_token_may_not_read_is_not_taken_for_an_idle_on
         assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 4"]
 
 
+@pytest.mark.parametrize("later", [None, 500])
+async def test_only_the_last_read_of_a_project_says_whether_it_is_refused(later: int | None) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    own = exporter.runtimes[RUNTIME]._sync._project_sync
+    for status in (403, later):
+        runtime.interfere = leaves_out(runtime, "p4", own=status)
+        await scrape(exporter, runtime)
+        assert own.is_refused("p4") == (status == 403)
+
+
 async def test_a_project_that_the_list_leaves_out_from_now_on_is_noticed() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
