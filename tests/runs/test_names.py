@@ -1,5 +1,6 @@
 """Unique names for whatever the runtime calls things."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -87,3 +88,8 @@ def test_many_with_one_name_and_long_ids_get_names_in_linear_time() -> None:
     assert len(numbered) == MAX_NUMBERS, "the others have a hash of their id, for which no other name is tried"
     again = unique_names(dict.fromkeys(ids, "Report"), found, length=128)
     assert again == found
+
+
+def test_there_is_always_another_name() -> None:
+    names = list(itertools.islice(candidates("Report", "a-very-long-identifier", length=LENGTH), 1000))
+    assert len(set(names)) == 1000

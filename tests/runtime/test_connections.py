@@ -273,6 +273,7 @@ async def test_the_end_waits_for_connections_that_are_being_closed(
         assert not closed.is_set()
         await connections.close()
         assert closed.is_set(), "the event loop would end with a connection half closed"
+        assert not connections._closing, "each closed connection would stay in memory"
         server.release.set()
 
 

@@ -156,3 +156,14 @@ def test_a_logged_problem_of_a_removed_project_does_not_recover(problems: Proble
     for what, project in (("project", "gone"), ("records", "gone"), ("project", "stays")):
         problems.resolve(what, project=project)
     assert logged(problems) == [recovery(what="project", failed_times=1, failed_seconds=0, project="stays")]
+
+
+def test_how_long_something_failed_is_right_soon_after_the_machine_has_started(
+    clock: Clock, problems: ProblemLog
+) -> None:
+    clock.now = 10.0
+    problems.report("health", "HTTP 500")
+    logged(problems)
+    clock.now = 35.0
+    problems.resolve("health")
+    assert logged(problems) == [recovery(what="health", failed_times=1, failed_seconds=25)]
