@@ -77,7 +77,8 @@ def swap(name: str, source: str) -> None:
     for function in functions(vars(module).values(), name, set()):
         code = after.get(function.__qualname__)
         if code is not None and code != before.get(function.__qualname__):
-            function.__code__ = code
+            # It keeps what it closes over, such as the class that `super()` needs, though it may not use it now.
+            function.__code__ = code.replace(co_freevars=function.__code__.co_freevars)
             swapped = True
     if not swapped:
         raise LookupError(f"{name}: no function has another code")

@@ -243,6 +243,8 @@ def test_code_of_methods_properties_and_decorated_functions_is_swapped(
     with made.context() as in_context:
         assert (made.method(), made.value, made.cached, swappable.Counter.of_class(), swappable.function()) == (2,) * 5
         assert in_context() == 2
+    swap("swappable", SWAPPABLE.replace("super().__init__(start=start)", "pass"))
+    assert "start" not in swappable.More(start=3), "what it closes over may be unused"
     with pytest.raises(LookupError):
         swap("swappable", SWAPPABLE + "x = 1\n")
 
@@ -274,6 +276,11 @@ class Counter:
             return 1
 
         yield inner
+
+
+class More(dict):
+    def __init__(self, start):
+        super().__init__(start=start)
 
 
 @functools.cache

@@ -178,3 +178,10 @@ def test_a_time_that_the_other_answers_contradict_is_replaced() -> None:
     assert clock.agreed(NOON - 7200, NOON - 180, wall()) == NOON - 180, "what it says may be as old as its request"
     clock.observe(NOON - 7200)
     assert clock.now() == NOON
+
+
+@pytest.mark.parametrize(("ago", "expected"), [(60.0, 60.0), (0.0, 0.0), (-0.5, 0.0), (-3600.0, 0.0)])
+def test_no_moment_is_yet_to_come(ago: float, expected: float) -> None:
+    now = Clock()
+    clock = RuntimeClock(now, now)
+    assert clock.moment(clock.wall() - ago) == clock.monotonic() - expected

@@ -119,3 +119,13 @@ def test_why_a_project_was_not_read_is_noted_unless_another_reason_is_known() ->
     read_project(held, "p3", [], as_of=clock(), horizon=NOON - 60)
     held.fail_unread_since(started, "not finished within 300 s")
     assert [project.error for project in held.view.projects()] == ["HTTP 500", "not finished within 300 s", None]
+
+
+def test_when_a_run_ended_is_known_of_runs_that_ended_only() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    ended = snapshot("ended", Status.COMPLETED, updated_at=NOON + 30, ended_at=NOON + 30)
+    read_project(held, "p1", [(snapshot("open"), clock()), (ended, clock())], as_of=clock(), horizon=NOON - 60)
+    assert held.view.ended_at(("p1", "ended")) == NOON + 30
+    for unknown in (("p1", "open"), ("p1", "other"), ("p2", "ended")):
+        assert held.view.ended_at(unknown) is None
