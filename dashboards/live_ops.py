@@ -29,6 +29,7 @@ from dashboards.queries import (
     NO_RUNTIME,
     PROJECT,
     REPLICAS,
+    RUN_LABELS,
     RUNTIME,
     SELECTED_ALERTS,
     SPINNER,
@@ -197,7 +198,7 @@ FAILED_RECORDS_TODAY = stat(
     since="now/d",
 )
 
-ALERT_LABELS = "alertname, severity, runtime, project, spinner, run_id"
+ALERT_LABELS = f"alertname, severity, {RUN_LABELS}"
 
 
 def firing(*matchers: str) -> str:
