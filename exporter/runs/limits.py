@@ -139,13 +139,13 @@ class LimitEnforcer:
         """Keep the failed records of the runs that changed last, and of each run those within its limit."""
         most = limits.failed_records_per_run
         runs = [(project, run) for project in self._projects.values() for run in project.runs_with_failed_records()]
-        excess = sum(min(len(run.failed_records), most) for _, run in runs) - limits.failed_records
+        excess = max(sum(min(len(run.failed_records), most) for _, run in runs) - limits.failed_records, 0)
         if excess > 0:
             runs.sort(key=lambda pair: pair[1].snapshot.updated_at)
         for project, run in runs:
             # A run has more than its limit if they were read before the config was reloaded, or before a restart.
             allowed = min(len(run.failed_records), most)
-            kept = max(allowed - max(excess, 0), 0)
+            kept = max(allowed - excess, 0)
             excess -= allowed - kept
             if kept < len(run.failed_records):
                 project.trim_failed_records(run.id, run.failed_records[:kept])
