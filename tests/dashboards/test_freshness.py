@@ -865,14 +865,14 @@ def run_promtool(
 ) -> None:
     given = {key.partition("{")[0] for key in series}
     groups = read_yaml(RULES)["groups"]
-    for group in groups:
-        group["rules"] = [
-            rule
-            for rule in group["rules"]
-            if rule["record"] not in given and (rules is True or rules == rule["record"])
-        ]
+    usable = [
+        rule
+        for group in groups
+        for rule in group["rules"]
+        if rule["record"] not in given and (rules is True or rules == rule["record"])
+    ]
     # The others would only take time.
-    read = recorded_for([str(test["expr"]) for test in tests], [rule for group in groups for rule in group["rules"]])
+    read = recorded_for([str(test["expr"]) for test in tests], usable)
     for group in groups:
         group["rules"] = [rule for rule in group["rules"] if rule["record"] in read]
     (folder / "rules.yml").write_text(json.dumps({"groups": groups if rules else []}))

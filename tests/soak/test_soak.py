@@ -13,8 +13,7 @@ from tests.soak.__main__ import main
 from tests.soak.life import days
 from tests.soak.organisation import Truth
 from tests.soak.report import BOUNDS, WARM, Day, passed
-
-ROOT = Path(__file__).parents[2]
+from tests.stack.programs import ROOT
 
 SHORT = (
     [*plan.reloads(1), *plan.fails("/api/v1", "API down", 3, 11), *plan.kill(7, 15), *plan.full_disk(16, 22)],
