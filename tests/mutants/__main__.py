@@ -4,18 +4,21 @@ import ast
 import contextlib
 import gc
 import importlib
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import pytest
 
-from tests.mutants.children import Ended, Job, run_all
+from tests.mutants.children import Ended, run_all
 from tests.mutants.equivalents import Equivalent, ListError, read_equivalents
 from tests.mutants.mutations import Mutant, sample
 from tests.mutants.swap import Collected, SwapTrial
@@ -34,8 +37,16 @@ LIMIT = 0.05
 @click.option("--seed", default=1, show_default=True, help="Which places, and which mutation of each.")
 @click.option("--package", "packages", multiple=True, default=PACKAGES, type=click.Choice(PACKAGES))
 @click.option("--module", "wanted", multiple=True, help="Only this module, such as runs/pace.py.")
+@click.option(
+    "--seconds",
+    default=240.0,
+    show_default=True,
+    help="How much processor time the tests of a mutant may take, the fastest first. Slower ones may kill more.",
+)
 @click.option("--workers", default=2, show_default=True)
-def main(count: int, seed: int, packages: tuple[str, ...], wanted: tuple[str, ...], workers: int) -> None:
+def main(
+    count: int, seed: int, packages: tuple[str, ...], wanted: tuple[str, ...], seconds: float, workers: int
+) -> None:
     """Mutate the exporter and run the tests that reach each mutation."""
     import_libraries()
     try:
@@ -60,7 +71,7 @@ def main(count: int, seed: int, packages: tuple[str, ...], wanted: tuple[str, ..
         if len(results) % 25 == 0:
             click.echo(f"{len(results)} of {len(drawn)}", err=True)
 
-    try_all(drawn, equivalents, line_map, workers, done)
+    try_all(drawn, equivalents, line_map, seconds, workers, done)
     counts = Counter((package(mutant), result) for mutant, result in results.items())
     click.echo(f"\n{table(counts, packages)}")
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
@@ -103,71 +114,133 @@ Done = Callable[[Mutant, str, str], None]
 """Receives a mutant, what became of it, and why or by which test."""
 
 
-def try_all(drawn: list[Mutant], equivalents: list[Equivalent], line_map: LineMap, workers: int, done: Done) -> None:
-    """Call `done` for each mutant, in the order in which their tests end."""
+@dataclass(frozen=True)
+class Tried:
+    """What the tests of a mutant said."""
+
+    outcome: str
+    step: str
+    """The last test that ran."""
+    output: str = ""
+
+
+def try_all(
+    drawn: list[Mutant], equivalents: list[Equivalent], line_map: LineMap, most: float, workers: int, done: Done
+) -> None:
+    """Call `done` for each mutant, in the order in which their tests end.
+
+    Importing a mutated module costs seconds, swapping the code of its functions milliseconds. So code is swapped where
+    that is possible, and a mutated function that the import of tests runs as well is imported if it survives that.
+
+    The tests of a mutant take at most `most` seconds of processor time.
+    """
     swapped: dict[Mutant, list[str]] = {}
-    imported: dict[Job, tuple[Mutant, int]] = {}
-    for mutant in drawn:
-        tests = tests_of(mutant, line_map)
-        ordered = stages(tests, line_map, package(mutant))
-        if any(entry.matches(mutant) for entry in equivalents):
-            done(mutant, "equivalent", "")
-        elif not tests:
-            done(mutant, "survived", "no test runs it")
-        elif runs_at_import(mutant, line_map):
-            trial = Trial(ROOT, mutant.module, mutant.place.file, mutant.source, ordered)
-            imported[trial.job(line_map.seconds)] = mutant, sum(map(len, ordered))
-        else:
-            swapped[mutant] = [test for stage in ordered for test in stage]
+    imported: dict[Mutant, list[list[str]]] = {}
     killers: dict[Mutant, str] = {}
 
-    def note(mutant: Mutant, count: int, ended: Ended) -> None:
-        result = outcome(ended)
-        if result == "killed":
-            killers[mutant] = ended.step
+    def note(mutant: Mutant, tried: Tried, tests: int) -> None:
+        if tried.outcome == "killed":
+            killers[mutant] = tried.step
         else:
-            detail = {"survived": f"{count} tests pass", "error": ended.output[-2000:]}.get(result, ended.step)
-            done(mutant, result, detail)
+            detail = {"survived": f"{tests} tests pass", "error": tried.output}.get(tried.outcome, tried.step)
+            done(mutant, tried.outcome, detail)
 
-    for ended in run_all(imported, workers):
-        note(*imported[ended.job], ended)
+    for mutant in drawn:
+        called = line_map.of_lines(mutant.place.file, mutant.place.lines)
+        if any(entry.matches(mutant) for entry in equivalents):
+            done(mutant, "equivalent", "")
+        elif mutant.place.in_function and called:
+            swapped[mutant] = [test for stage in stages(called, line_map, package(mutant), most) for test in stage]
+        elif tests := tests_of_import(mutant, line_map):
+            imported[mutant] = stages(tests, line_map, package(mutant), most)
+        else:
+            done(mutant, "survived", "no test runs it")
+    for mutant, tried in swap_all(swapped, line_map, workers):
+        tests = tests_of_import(mutant, line_map)
+        if tests and tried.outcome in {"survived", "error"}:
+            imported[mutant] = stages(tests, line_map, package(mutant), most)
+        else:
+            note(mutant, tried, len(swapped[mutant]))
+    trials = {mutant: import_trial(mutant, mutant.source, ordered) for mutant, ordered in imported.items()}
+    for mutant, tried in import_all(trials, line_map, workers):
+        note(mutant, tried, sum(map(len, imported[mutant])))
+    alone = {test: import_trial(mutant, original(mutant), [[test]]) for mutant, test in killers.items() if "::" in test}
+    unfit = {test for test, tried in import_all(alone, line_map, workers) if tried.outcome != "survived"}
+    for mutant, test in killers.items():
+        if test in unfit:
+            done(mutant, "error", f"{test} fails without a mutation too")
+        else:
+            done(mutant, "killed", test)
+
+
+def tests_of_import(mutant: Mutant, line_map: LineMap) -> set[str]:
+    """Return the tests that could see a mutation of what runs while they are imported; none if that does not run it.
+
+    What runs outside of functions, such as a constant or a default, concerns every test of the module and of those that
+    import it; what a function does at import, every test of the files that call it there.
+    """
+    place = mutant.place
+    if not place.in_function:
+        return line_map.of_modules({place.file, *importers(ROOT, place.file)})
+    files = line_map.at_import(place.file, place.lines)
+    return line_map.of_files(files) | line_map.of_lines(place.file, place.lines) if files else set()
+
+
+def import_trial(mutant: Mutant, source: str, ordered: list[list[str]]) -> Trial:
+    return Trial(ROOT, mutant.module, mutant.place.file, source, ordered)
+
+
+def original(mutant: Mutant) -> str:
+    return (ROOT / mutant.place.file).read_text()
+
+
+Key = TypeVar("Key")
+
+
+def import_all(trials: Mapping[Key, Trial], line_map: LineMap, workers: int) -> Iterator[tuple[Key, Tried]]:
+    jobs = {trial.job(line_map.seconds): key for key, trial in trials.items()}
+    for ended in run_all(jobs, workers):
+        yield jobs[ended.job], tried_in(ended)
+
+
+def swap_all(swapped: Mapping[Mutant, list[str]], line_map: LineMap, workers: int) -> Iterator[tuple[Mutant, Tried]]:
+    """Try mutants in forks of one process, which has collected all tests.
+
+    It is not this process: here, the exporter must not be imported before its mutants are.
+    """
+    mutants = list(swapped)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def in_collected(items: Mapping[str, pytest.Item]) -> None:
-        """Try the mutants whose code can be swapped; then run every test that killed one, without a mutation."""
         jobs = {
-            SwapTrial([items[test] for test in tests], mutant.module, mutant.source).job(line_map.seconds): mutant
-            for mutant, tests in swapped.items()
+            SwapTrial([items[test] for test in swapped[mutant]], mutant.module, mutant.source).job(line_map.seconds): n
+            for n, mutant in enumerate(mutants)
         }
         for ended in run_all(jobs, workers):
-            note(jobs[ended.job], len(swapped[jobs[ended.job]]), ended)
-        alone = {SwapTrial([items[test]]).job(line_map.seconds): test for test in set(killers.values()) & items.keys()}
-        unfit = {alone[ended.job] for ended in run_all(alone, workers) if outcome(ended) != "survived"}
-        for mutant, test in killers.items():
-            if test in unfit:
-                done(mutant, "error", f"{test} fails without a mutation too")
-            else:
-                done(mutant, "killed", test)
+            sender.send((jobs[ended.job], tried_in(ended)))
 
-    files = sorted({test.partition("::")[0] for test in line_map.seconds})
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        run_pytest(ROOT, Path(folder), files, Collected(in_collected))
+    def collect() -> None:
+        files = sorted({test.partition("::")[0] for tests in swapped.values() for test in tests})
+        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+            run_pytest(ROOT, Path(folder), files, Collected(in_collected))
+
+    process = multiprocessing.get_context("fork").Process(target=collect)
+    process.start()
+    sender.close()
+    left = set(mutants)
+    try:
+        while True:
+            number, tried = receiver.recv()
+            left.remove(mutants[number])
+            yield mutants[number], tried
+    except EOFError:
+        process.join()
+    if left:
+        raise SystemExit(f"{len(left)} mutants were not tried: their tests could not be collected")
 
 
-def runs_at_import(mutant: Mutant, line_map: LineMap) -> bool:
-    place = mutant.place
-    return not place.in_function or not line_map.at_import[place.file].isdisjoint(place.lines)
-
-
-def tests_of(mutant: Mutant, line_map: LineMap) -> set[str]:
-    """Return the tests that could see the mutation: those that run its lines.
-
-    What runs while modules are imported, such as a constant or a default, concerns every test of the module and of
-    those that import it.
-    """
-    file = mutant.place.file
-    if runs_at_import(mutant, line_map):
-        return line_map.of_modules({file, *importers(ROOT, file)})
-    return line_map.of_lines(file, mutant.place.lines)
+def tried_in(ended: Ended) -> Tried:
+    return Tried(outcome(ended), ended.step, ended.output[-2000:])
 
 
 def table(counts: Counter[tuple[str, str]], packages: tuple[str, ...]) -> str:

@@ -291,7 +291,7 @@ def function():
 
 def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_others() -> None:
     seconds = {"tests/web/test_a.py::a": 0.1, "tests/runs/test_b.py::b": 3.0, "tests/runs/test_b.py::c": 2.0}
-    assert stages(seconds, LineMap(processor_seconds=seconds), "runs") == [
+    assert stages(seconds, LineMap(processor_seconds=seconds), "runs", 240.0) == [
         ["tests/runs/test_b.py::c", "tests/runs/test_b.py::b"],
         ["tests/web/test_a.py::a"],
     ]
@@ -299,14 +299,26 @@ def test_tests_of_the_own_package_come_first_and_the_fastest_of_them_before_the_
 
 def test_tests_that_take_long_come_last_and_none_is_left_out() -> None:
     seconds = {"tests/runs/a": 20.0, "tests/runs/b": 20.5, "tests/web/c": 31.0, "tests/web/d": 1.0}
-    assert stages(seconds, LineMap(processor_seconds=seconds), "runs") == [
+    assert stages(seconds, LineMap(processor_seconds=seconds), "runs", 240.0) == [
         ["tests/runs/a"],
         ["tests/web/d"],
         ["tests/runs/b", "tests/web/c"],
     ]
 
 
+@pytest.mark.parametrize(
+    ("most", "left"), [(75.0, ["b", "c"]), (72.0, ["b"]), (41.4, []), (20.9, []), (0.0, [])], ids=str
+)
+def test_the_tests_of_a_mutant_take_no_more_than_their_time_and_the_slowest_are_left_out(
+    most: float, left: list[str]
+) -> None:
+    seconds = {"tests/runs/a": 20.0, "tests/runs/b": 20.5, "tests/web/c": 31.0, "tests/web/d": 1.0}
+    chosen = stages(seconds, LineMap(processor_seconds=seconds), "runs", most)
+    assert sum(seconds[test] for stage in chosen for test in stage) <= most
+    assert [test[-1] for stage in chosen[2:] for test in stage] == left
+
+
 def test_what_a_busy_machine_adds_to_a_test_changes_no_order_but_its_time_limit() -> None:
     took = LineMap(seconds={"a": 300.0, "b": 400.0}, processor_seconds={"a": 2.0, "b": 1.0})
-    assert stages(["a", "b"], took, "runs") == [["b", "a"]]
+    assert stages(["a", "b"], took, "runs", 240.0) == [["b", "a"]]
     assert seconds_for(took.seconds, "a") > 300

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,13 @@ class LineMap:
     processor_seconds: dict[str, float] = field(default_factory=dict)
     """The processor time of each test, the same on a busy machine: for the selection of tests."""
     tests: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
-    at_import: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    """The lines that run while tests are imported."""
+    importing: dict[str, dict[int, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
+    """The files of tests whose import runs a line of a module."""
 
-    def add(self, measured: dict[str, Any]) -> None:
+    def add(self, tests_file: str, measured: dict[str, Any]) -> None:
         for file, lines in measured.get(IMPORTS, {"lines": {}})["lines"].items():
-            self.at_import[file].update(lines)
+            for line in lines:
+                self.importing[file][line].add(tests_file)
         for test, of_test in measured.items():
             if test == IMPORTS:
                 continue
@@ -71,6 +72,14 @@ class LineMap:
     def of_lines(self, file: str, lines: Iterable[int]) -> set[str]:
         """Return the tests that run at least one of these lines."""
         return set().union(*(self.tests[file].get(line, ()) for line in lines))
+
+    def at_import(self, file: str, lines: Iterable[int]) -> set[str]:
+        """Return the files of tests whose import runs at least one of these lines."""
+        return set().union(*(self.importing[file].get(line, ()) for line in lines))
+
+    def of_files(self, files: Collection[str]) -> set[str]:
+        """Return the tests of these files."""
+        return {test for test in self.seconds if test.partition("::")[0] in files}
 
     def of_modules(self, files: Iterable[str]) -> set[str]:
         """Return the tests that run a line of these modules, other than by importing them."""
@@ -130,8 +139,8 @@ def measured_map(root: Path, workers: int, say: Callable[[str], None]) -> LineMa
         else:
             write_cached(root, file, keys[file], tests)
     line_map = LineMap()
-    for tests in measured.values():
-        line_map.add(tests or {})
+    for file, tests in measured.items():
+        line_map.add(file, tests or {})
     return line_map
 
 

@@ -31,7 +31,7 @@ NEVER_RAISED = "NeverRaised"
 """The exception that mutated `except` clauses name."""
 
 SECONDS_PER_STAGE = 30.0
-"""How much processor time the tests of each of the first stages take together. Those of the last may take minutes."""
+"""How much processor time the tests of each of the first stages take together."""
 
 COLLECTION = 300
 """Seconds in which pytest has to import the tests."""
@@ -67,18 +67,22 @@ def outcome(ended: Ended) -> str:
     return {None: "timeout", 0: "survived"}.get(ended.code, "killed")
 
 
-def stages(tests: Iterable[str], line_map: LineMap, package: str) -> list[list[str]]:
+def stages(tests: Iterable[str], line_map: LineMap, package: str, most: float) -> list[list[str]]:
     """Order tests: those in the package's own folder come first, since they find most; in each stage the fastest.
 
-    The first two stages have tests that take at most `SECONDS_PER_STAGE` together, and the last one all the others.
-    By the clock instead of processor time, the order would depend on what else the machine does.
+    The first two stages have tests that take at most `SECONDS_PER_STAGE` together, and the last one the fastest of the
+    others, so that all take at most `most` seconds. Processor time: by the clock, the order and the selection would
+    depend on what else the machine does.
     """
     seconds = line_map.processor_seconds
     ordered = sorted(tests, key=lambda test: (seconds[test], test))
     own = [test for test in ordered if test.startswith(f"tests/{package}/")]
-    first = within(SECONDS_PER_STAGE, own, seconds)
-    second = within(SECONDS_PER_STAGE, without(own, ordered), seconds)
-    return [stage for stage in (first, second, without([*first, *second], ordered)) if stage]
+    first = within(min(SECONDS_PER_STAGE, most), own, seconds)
+    taken = sum(seconds[test] for test in first)
+    second = within(min(SECONDS_PER_STAGE, most - taken), without(own, ordered), seconds)
+    taken += sum(seconds[test] for test in second)
+    third = within(most - taken, without([*first, *second], ordered), seconds)
+    return [stage for stage in (first, second, third) if stage]
 
 
 def within(most: float, tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
