@@ -35,7 +35,7 @@ programs: ## Unpack Prometheus and Alertmanager into .debian with apt, unless th
 
 # Lint and types run beside the tests: each of them uses one processor at most.
 .PHONY: quick
-quick: $(VENV)/.dev ## Lint, types and the tests without faults and other programs (about a minute)
+quick: $(VENV)/.dev ## Lint, types and the tests without other programs (one to two minutes)
 	@$(MAKE) --no-print-directory --jobs=3 lint types quick-tests
 
 .PHONY: quick-tests
@@ -43,12 +43,12 @@ quick-tests:
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not programs and not servers and not slow"
 
 .PHONY: test
-test: $(VENV)/.dev test-programs ## Lint, types and tests, with a real Prometheus and Alertmanager (about five minutes)
+test: $(VENV)/.dev test-programs ## Lint, types and tests, with a real Prometheus and Alertmanager (two to four minutes)
 	@$(MAKE) --no-print-directory --jobs=3 lint types fast-tests
 
 .PHONY: fast-tests
 fast-tests:
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not servers and not slow"
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not servers and not slow"
 
 .PHONY: test-all
 test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(QUICK_SERVERS:%=.servers/.%) .servers/.helm .servers/.operator ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory

@@ -1,7 +1,7 @@
 """Settings of every test, and which tests `make quick`, `make test` and `make test-all` run.
 
 make quick      neither `faults` nor `programs` nor `servers` nor `slow`
-make test       neither `servers` nor `slow`
+make test       neither `faults` nor `servers` nor `slow`
 make test-all   every test, except with the servers that take long to start, such as Airflow
 
 `make test-servers` runs those with real servers, tests/servers.
