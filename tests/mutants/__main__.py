@@ -4,6 +4,7 @@ import ast
 import contextlib
 import gc
 import importlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -68,8 +69,6 @@ def main(
         results[mutant] = result
         if result in {"survived", "timeout", "error"}:
             click.echo(f"\n{described(mutant)}\n# {result}: {detail}")
-        if len(results) % 25 == 0:
-            click.echo(f"{len(results)} of {len(drawn)}", err=True)
 
     try_all(drawn, equivalents, line_map, seconds, workers, done)
     counts = Counter((package(mutant), result) for mutant, result in results.items())
@@ -137,8 +136,11 @@ def try_all(
     swapped: dict[Mutant, list[str]] = {}
     imported: dict[Mutant, list[list[str]]] = {}
     killers: dict[Mutant, str] = {}
+    tries = itertools.count(1)
 
     def note(mutant: Mutant, tried: Tried, tests: int) -> None:
+        if (number := next(tries)) % 25 == 0:
+            click.echo(f"{number} of {len(drawn)}", err=True)
         if tried.outcome == "killed":
             killers[mutant] = tried.step
         else:
