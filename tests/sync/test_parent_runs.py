@@ -5,9 +5,12 @@ import msgspec
 import pytest
 
 from exporter.config.api_description import Resource
-from exporter.runtime.model import RunSnapshot
+from exporter.runtime.model import FailedRecord, RecordSnapshot, RunSnapshot
 from exporter.service import Exporter
-from tests.builders import NOON, RUNTIME, Clock, resources
+from exporter.status import Status
+from exporter.sync import record_counter
+from exporter.sync.record_counter import ParentRuns
+from tests.builders import NOON, RUNTIME, Clock, resources, snapshot
 from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
 FIELDS = (
@@ -113,3 +116,14 @@ async def test_an_end_that_is_yet_to_come_excuses_no_silence_in_the_future(runti
     runtime.ended_at = clock() + 20
     await child_of(made)
     assert made.runtimes[RUNTIME].store._projects["p1"].open["parent"].pace.quiet_since() == clock()
+
+
+def test_of_very_many_records_that_started_runs_the_last_ones_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_counter, "MAX_CHILDREN", 2)
+    parents = ParentRuns()
+    children = [snapshot(f"child-{each}", parent_record_id=each) for each in "abcc"]
+    for child in children:
+        parents.note(child)
+    records = {each: RecordSnapshot(Status.RUNNING, FailedRecord(each, "", "")) for each in "abc"}
+    parents.look_in(records, snapshot("parent"))
+    assert [parents.of(child) for child in children] == [None, *[("p1", "parent")] * 3]

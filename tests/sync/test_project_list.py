@@ -109,6 +109,23 @@ async def test_after_the_interval_of_sweeps_its_pages_are_read_without_condition
     assert api.reads == [False, True, True, False, True, True]
 
 
+async def test_where_the_api_has_no_projects_the_only_one_has_a_name_that_no_other_one_is_shown_by() -> None:
+    """After a reload, projects of the config before may still be shown."""
+
+    class Without(Api):
+        def has(self, resource: str) -> bool:
+            return False
+
+    clock, api = Clock(), Without()
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh()
+    assert (projects.wanted, projects.requested_at) == ({"default": "default"}, clock())
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh(held={"p1": "default"})
+    assert projects.wanted == {"default": "default (default)"}
+    assert api.reads == []
+
+
 # -- what it has ------------------------------------------------------------------------------------------------
 
 

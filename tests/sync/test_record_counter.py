@@ -7,11 +7,15 @@ import httpx
 import msgspec
 import pytest
 
+from exporter.config import LimitsConfig
 from exporter.config.api_description import ListFilter, Resource
+from exporter.runtime.held import LEAST_PER_ITEM
 from exporter.runtime.model import FailureCount, RecordCounts
 from exporter.service import Exporter
 from tests.builders import NOON, RUNTIME, Clock, counts, resources
 from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
+
+pytestmark = pytest.mark.usefixtures("each_way")
 
 STATUSES = {"queued": 1, "never heard of": 2, "running": 3, "waiting": 4, "completed": 5, "cancelled": 6, "failed": 7}
 
@@ -380,3 +384,29 @@ async def test_a_list_of_records_from_long_ago_does_not_move_back_what_is_asked_
     (since,) = runtime.listed_since()
     assert since is not None
     assert datetime.fromisoformat(since).timestamp() == NOON - 60, "from the time of the first list, less the overlap"
+
+
+async def test_a_project_that_is_removed_holds_no_records_any_more(runtime: Recorded) -> None:
+    """What it held would count against `limits.read_bytes` for ever, and make other reads fail."""
+    runtime.record("r0", "running")
+    exporter = counting(runtime)
+    await exporter.refresh()
+    monitored = exporter.runtimes[RUNTIME]
+    assert monitored.client.held.total > 0
+    monitored._sync._project_sync.drop("p1")
+    assert monitored.client.held.total == 0
+
+
+async def test_records_that_are_kept_make_room_for_another_read_and_are_listed_again(runtime: Recorded) -> None:
+    for number in range(30):
+        runtime.record(f"r{number}", "running")
+    exporter = counting(runtime, limits=LimitsConfig(read_bytes=40 * LEAST_PER_ITEM))
+    held = exporter.runtimes[RUNTIME].client.held
+    await exporter.refresh()
+    for needed, lists_all in ((5 * LEAST_PER_ITEM, False), (20 * LEAST_PER_ITEM, True)):
+        runtime.clock.advance(100)
+        with held.open("another read") as other:
+            other.add(needed)
+        runtime.listed_since()
+        assert await counts_of(exporter) == counts(total=30, running=30)
+        assert [since is None for since in runtime.listed_since()] == [lists_all]

@@ -1,0 +1,147 @@
+"""Records in flight and records that wait: what is said of lists that fail, and what is forgotten of runs."""
+
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+
+from exporter.config import LimitsConfig
+from exporter.service import Exporter
+from tests.builders import NOON, RUNTIME, Clock
+from tests.metrics.test_exposition import Samples, samples, value
+from tests.scripted import ScriptedRuntime, exporter_of
+
+THRESHOLD = 1092.0
+"""Seconds that these runs may be silent: little is known about them."""
+
+HALF = THRESHOLD / 2
+
+ACTIVITY = "spinner_run_last_activity_timestamp_seconds"
+
+
+def silent(runtime: ScriptedRuntime, run_id: str = "run-1", **fields: Any) -> None:
+    """Start a run that works on a record and finishes none, or let it finish one now."""
+    now = runtime.clock()
+    completed = 1 if run_id in runtime.jobs else 0
+    counts = {"total": 100, "pending": 98, "completed": completed, "failed": 0, "running": 1}
+    started = {} if run_id in runtime.jobs else {"createdAt": now, "startedAt": now}
+    runtime.put(run_id, **{**started, "lastProgressAt": now, "records": counts, **fields})
+    runtime.records_in_flight.setdefault(run_id, [{"id": "rec-1", "attempts": 1, "step": {"name": "find"}}])
+
+
+def waits(runtime: ScriptedRuntime, run_id: str = "run-1", *, records: int = 1, **fields: Any) -> None:
+    """Start a run of which records wait, or change it."""
+    counts = {"total": 100, "completed": 1, "running": 0, "waiting": records}
+    runtime.put(run_id, **{"status": "waiting", "lastProgressAt": NOON, "records": counts, **fields})
+    runtime.waiting_records[run_id] = [
+        {"id": f"rec-{each}", "attempts": 1, "step": {"name": "Ask", "startedAt": NOON}} for each in range(records)
+    ]
+
+
+async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 15.0) -> Samples:
+    """Let time pass and scrape."""
+    runtime.clock.advance(seconds)
+    runtime.requests.clear()
+    return samples(str(await exporter.page()))
+
+
+def asked(runtime: ScriptedRuntime, status: str) -> list[str]:
+    """The runs whose records of a status were requested for the last scrape."""
+    lists = [each.url for each in runtime.requests if each.url.params.get("status") == status]
+    return [url.path.split("/")[4] for url in lists]
+
+
+@pytest.mark.parametrize(
+    ("start", "status", "what"),
+    [(silent, "running", "records in flight"), (waits, "waiting", "waiting records")],
+    ids=["in flight", "waiting"],
+)
+async def test_a_list_that_cannot_be_read_is_a_problem_until_it_can(start: Any, status: str, what: str) -> None:
+    runtime = ScriptedRuntime(Clock())
+    start(runtime)
+    exporter = exporter_of(runtime)
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("status") == status else None
+    with structlog.testing.capture_logs() as lines:
+        await scrape(exporter, runtime, HALF + 15)
+        assert asked(runtime, status) == ["run-1"]
+        await scrape(exporter, runtime, 120)
+        runtime.interfere = lambda request: None
+        await scrape(exporter, runtime, 120)
+    assert [(line["event"], line["what"], line["project"]) for line in lines] == [
+        ("cannot read", what, "Sales"),
+        ("recovered", what, "Sales"),
+    ]
+
+
+async def test_a_list_is_read_as_far_as_the_budget_suffices_and_then_its_number_is_unknown() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 1
+    waits(runtime, records=3)
+    exporter = exporter_of(runtime, limits=LimitsConfig(waiting_record_requests=2))
+    found = await scrape(exporter, runtime)
+    assert asked(runtime, "waiting") == ["run-1", "run-1"]
+    named = {dict(labels)["record_id"] for name, labels in found if name == "spinner_run_waiting_record_info"}
+    assert named == {"rec-0", "rec-1"}
+    assert value(found, "spinner_run_waiting_records") is None
+
+
+async def test_after_progress_records_are_not_compared_with_those_before_it() -> None:
+    """A record that was tried again before the progress shows nothing about the silence after it."""
+    runtime = ScriptedRuntime(Clock())
+    silent(runtime)
+    exporter = exporter_of(runtime, sync={"sweep_interval": 1e6})
+    await scrape(exporter, runtime, HALF + 15)
+    assert asked(runtime, "running") == ["run-1"]
+    silent(runtime)
+    await scrape(exporter, runtime)
+    runtime.records_in_flight["run-1"][0]["attempts"] = 2
+    found: Samples = {}
+    while not asked(runtime, "running"):
+        found = await scrape(exporter, runtime, 60)
+    assert value(found, ACTIVITY) is None
+    runtime.records_in_flight["run-1"][0]["attempts"] = 3
+    for _ in range(8):
+        found = await scrape(exporter, runtime, 60)
+    assert value(found, ACTIVITY) is not None
+
+
+async def test_nothing_is_remembered_of_runs_that_ended_and_of_projects_that_were_removed() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.lists_all_runs = True
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_record_requests=2))
+    await scrape(exporter, runtime)
+    for project in runtime.projects:
+        for number in range(3):
+            silent(runtime, f"silent-{number}-{project}", projectId=project)
+            waits(runtime, f"waits-{number}-{project}", projectId=project)
+    await scrape(exporter, runtime, HALF + 15)
+    now = runtime.clock()
+    for project in runtime.projects:
+        for number in range(3):
+            failed = {"total": 100, "completed": 0, "running": 1, "failed": 1}
+            run = f"silent-{number}-{project}"
+            runtime.put(run, records=failed)
+            runtime.failed_records[run] = [{"id": f"failed-{run}", "endedAt": "2025-11-24T16:10:00Z"}]
+    await scrape(exporter, runtime)
+    assert runtime.clock() - now < 60
+    sync = exporter.runtimes[RUNTIME]._sync
+    remembered: dict[str, dict[tuple[str, str], Any]] = {
+        "in flight": sync._records_in_flight._last,
+        "waiting": sync.waiting_records._last,
+        "failed": sync.common_records._seen,
+    }
+
+    def count(project: str) -> dict[str, int]:
+        return {kind: sum(key[0] == project for key in keys) for kind, keys in remembered.items()}
+
+    assert count("p1") == count("p2") == {"in flight": 3, "waiting": 3, "failed": 3}
+    for run in ("silent-0-p1", "waits-0-p1"):
+        runtime.put(run, status="completed", endedAt=runtime.clock())
+    await scrape(exporter, runtime)
+    remembered["failed"] = sync.common_records._seen
+    assert count("p1") == {"in flight": 2, "waiting": 2, "failed": 3}
+    sync._project_sync.drop("p1")
+    assert count("p1") == dict.fromkeys(remembered, 0)
+    assert count("p2") == {"in flight": 3, "waiting": 3, "failed": 3}
