@@ -8,12 +8,13 @@ import httpx
 import msgspec
 import pytest
 
-from exporter.runs.persistence import Row
+from exporter.runs.persistence import Row, Saved
 from exporter.runs.project import CommonRead, ProjectMetadata
 from exporter.runs.state_file import StateFile
+from exporter.runs.store import Store
 from exporter.service import Exporter
 from exporter.sync import common_sync
-from tests.builders import RUNTIME, Clock
+from tests.builders import NOON, RUNTIME, Clock, read_project, store
 from tests.scripted import ScriptedRuntime, exporter_of
 
 MANY = common_sync.FEW + 30
@@ -125,6 +126,35 @@ async def test_a_project_that_falls_behind_is_saved_with_its_own_time(runtime: S
     again = exporter_of(runtime, storage=tmp_path)
     assert watermarks(again) == before
     await again.close()
+
+
+def test_a_project_that_is_not_read_after_a_restart_is_saved_with_its_own_time() -> None:
+    """What it has in the file are the times of the read that it had in common with the others, which moves on."""
+    clock = Clock(NOON)
+    held = store(clock, projects={"p1": "Sales", "p2": "Support"})
+    saved: dict[tuple[str, str, str], Saved] = {}
+
+    def read_together(*project_ids: str) -> None:
+        clock.advance(15)
+        now = clock()
+        held.note_unchanged(project_ids, as_of=now, since=now - 15, watermark=now, asked_at=now, at=now)
+
+    def restart() -> Store:
+        for kind, project, key, value in held.persistence.unsaved():
+            assert value is not None
+            saved[kind, project, key] = value
+        again = store(clock, projects={})
+        again.persistence.restore([(*key, value) for key, value in saved.items()])
+        return again
+
+    for project in ("p1", "p2"):
+        read_project(held, project, [], as_of=clock(), horizon=clock() - 60)
+    read_together("p1", "p2")
+    behind = clock()
+    held = restart()
+    read_together("p2")
+    held = restart()
+    assert (held.read_up_to("p1"), held.read_up_to("p2")) == (behind, behind + 15)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_a_spinner_that_runs_every_other_month_keeps_what_it_learned(*, restarts
     assert project.store.view.spinner(("p1", "Monthly")) is None, "its series have left"
     if restarts:
         project.restart()
+        assert project.store.view.spinner(("p1", "Monthly")) is None, "nor return while nothing can be read"
     assert project.threshold() == KNOWN
     project.idle(60)
     assert project.threshold() == KNOWN, "it left once more"
@@ -133,6 +134,23 @@ def test_a_spinner_that_returns_counts_from_zero() -> None:
     shown = project.store.view.spinner(("p1", "Monthly"))
     assert shown is not None
     assert shown.counters.finished[Status.COMPLETED] == 1
+
+
+def test_what_a_run_taught_that_was_removed_before_its_end_survives_a_restart() -> None:
+    project = Project()
+    open_run = project._new("Monthly", "")
+    project._see(open_run | {"finished": 0})
+    removed = project._new("Monthly", "")
+    for finished in range(5):
+        project.clock.advance(12 * MINUTE)
+        project._see(removed | {"finished": finished})
+    project._save()
+    project.store.drop_run("p1", removed["run_id"])
+    project.restart()
+    project._see(open_run | {"finished": 1})
+    shown = project.store.view.run(("p1", open_run["run_id"]))
+    assert shown is not None
+    assert shown.earlier.usual_recurring_gap() == 12 * MINUTE
 
 
 def test_after_400_days_the_pace_is_forgotten_also_in_the_file() -> None:
@@ -185,19 +203,22 @@ def renamed_while_it_runs(project: Project) -> ShownRun:
     return shown
 
 
-def test_the_spinner_of_a_run_that_is_renamed_while_it_runs_knows_what_the_old_name_did() -> None:
+@pytest.mark.parametrize("limits", [{}, {"spinners": 1}], ids=["", "without a slot for the new name"])
+def test_the_spinner_of_a_run_that_is_renamed_while_it_runs_knows_what_the_old_name_did(limits: dict[str, int]) -> None:
     """Where the runtime has no ids of spinners."""
-    project = Project()
+    project = Project(limits=limits)
     project.teach(spinner="Old")
     shown = renamed_while_it_runs(project)
     assert shown.run.snapshot.spinner == "New"
     assert shown.stall_threshold() == KNOWN
 
 
-def test_a_new_name_does_not_replace_what_a_spinner_of_that_name_knows() -> None:
+@pytest.mark.parametrize("days", [0, 60])
+def test_a_new_name_does_not_replace_what_a_spinner_of_that_name_knows(days: int) -> None:
     project = Project()
     project.teach(spinner="Old", gap=20 * MINUTE)
     project.teach(spinner="New")
+    project.idle(days)
     shown = renamed_while_it_runs(project)
     assert shown.stall_threshold() == KNOWN
 

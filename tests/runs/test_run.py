@@ -4,6 +4,7 @@ import pytest
 
 from exporter.runs.run import Run
 from exporter.runs.spinner import Spinner, TrackedRun
+from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, counts, snapshot
 
@@ -15,6 +16,23 @@ def test_an_older_snapshot_of_the_same_read_does_not_replace_a_newer_one() -> No
     older = snapshot(records=counts(3), updated_at=NOON + 30)
     assert Run.first(newer, SEEN).fold(older, SEEN + 1, same_read=True).records.completed == 5
     assert Run.first(older, SEEN).fold(newer, SEEN + 1, same_read=True).records.completed == 5
+
+
+@pytest.mark.parametrize(
+    ("kept", "other"),
+    [
+        (snapshot(status=Status.COMPLETED, records=counts(3)), snapshot(records=counts(5))),
+        (snapshot(records=counts(5)), snapshot(records=counts(3))),
+        (snapshot(records=counts(1)), snapshot(records=None)),
+        (snapshot(status=Status.WAITING), snapshot(status=Status.RUNNING)),
+    ],
+    ids=["ended", "more finished", "counts are known", "whichever, but always the same"],
+)
+def test_of_two_states_with_the_same_times_the_further_one_is_kept_in_whatever_order_they_come(
+    kept: RunSnapshot, other: RunSnapshot
+) -> None:
+    for first, second in ((kept, other), (other, kept)):
+        assert Run.first(first, SEEN).fold(second, SEEN, same_read=True).snapshot == kept
 
 
 def test_the_newest_read_decides_whatever_the_times_say() -> None:

@@ -65,6 +65,19 @@ def read_end(held: Store, clock: Clock, run_id: str, number: int, spinner: str =
     read_project(held, "p1", [(ended, clock())], as_of=clock(), horizon=NOON - 60)
 
 
+def test_a_new_spinner_changes_again_when_its_counts_are_shown_instead_of_zeros() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    read_project(held, "p1", [], as_of=clock(), horizon=NOON - 60)
+    watch = held.view.watch()
+    watch.changed()
+    changed = []
+    for runs in ([(snapshot("a"), clock())], [], []):
+        read_project(held, "p1", runs, as_of=clock(), horizon=NOON - 60)
+        changed.append(watch.changed()[1])
+    assert changed == [[("p1", "welcome")], [("p1", "welcome")], []]
+
+
 def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses() -> None:
     clock = Clock(NOON + 60)
     held = store(clock)
