@@ -158,8 +158,6 @@ class CommonSync:
 
         Otherwise a project that the list leaves out from now on would look idle for ever.
         """
-        if not self._availability.is_proven or not self._client.can_list_one_project:
-            return []
         idle = (each for each in self._followed if each in reads and each not in self._named)
         left = max(FEW_REQUESTS - self._pages, 1)
         checked = list(itertools.islice(idle, min(left, 1 + len(self._followed) // PROJECTS_PER_CHECK)))
@@ -330,9 +328,10 @@ class CommonSync:
             self._add(group, page)
             if is_first:
                 self._begun_first_reads += changed.pages == 1
-            if is_first or group.held > self._config.limits.runs:
+            if is_first or (group.held > self._config.limits.runs and not self._client.counts_records):
                 # What is not shown yet, or is more than what may be shown, is applied as it arrives, so that the whole
-                # list is never in memory. The next read applies again what a read that fails has applied.
+                # list is never in memory. The next read applies again what a read that fails has applied. Runs whose
+                # records are to be counted stay until then, except those that ended before a first read counts any.
                 await self._apply(group, self._store.clock.now() - self._config.retention if is_first else -math.inf)
         return changed
 
@@ -345,9 +344,11 @@ class CommonSync:
     async def _apply(self, group: "_Group", horizon: float) -> None:
         """Apply the slices as far as they have arrived."""
         for project_id, part in group.take_new():
+            counts = self._client.counts_records and part.error is None
+            ready = part.drain_ended(horizon) if counts else part.drain()
+            group.release(sum(len(response.runs) for response in ready))
             if part.error is not None:
                 continue
-            ready = part.drain_ended(horizon) if self._client.counts_records else part.drain()
             if part.read is None:
                 part.read = group.opened.enter_context(self._store.reading(project_id))
             try:
@@ -430,11 +431,9 @@ class CommonSync:
         return [each for each in group.members if each in followed]
 
     def _asks(self, project_id: str, part: Slice | None, common: ListRead) -> bool:
-        """Whether further requests are needed for a project: for runs that are in no list, or for records."""
+        """Whether a sweep needs further requests for a project: for runs that are in no list, or for records."""
         if self._client.counts_records or project_id in self._unread:
             return True
-        if common.swept_at is None:
-            return False
         return any(part is None or run_id not in part.seen for run_id in self._store.open_runs(project_id))
 
 
@@ -472,6 +471,10 @@ class _Group:
 
     def take_new(self) -> Iterable[tuple[str, Slice]]:
         """Return the projects of which something was added since the last call."""
-        self._holding.release()
-        new, self._new, self.held = self._new, {}, 0
+        new, self._new = self._new, {}
         return new.items()
+
+    def release(self, runs: int) -> None:
+        """Note that so many runs are not held any more."""
+        self._holding.release(self._holding.size * runs // max(self.held, 1))
+        self.held -= runs

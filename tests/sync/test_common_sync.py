@@ -1,5 +1,6 @@
 """The runs of all projects from one list: what is requested, when it is trusted, and which projects are read alone."""
 
+import itertools
 import re
 import sys
 from collections import Counter
@@ -11,8 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import structlog
 
-from exporter.config import Duration, LimitsConfig, ProjectsConfig, SpinnerConfig
+from exporter.config import Duration, LimitsConfig, ProjectsConfig, SpinnerConfig, SyncConfig
 from exporter.config.api_description import ListFilter
 from exporter.errors import ApiError
 from exporter.runs.project import ProjectRuns
@@ -21,7 +23,7 @@ from exporter.status import Status
 from exporter.sync import availability, common_sync
 from exporter.sync.project_sync import ProjectSync
 from tests.builders import NOON, RUNTIME, Clock, resources
-from tests.scripted import ScriptedRuntime, exporter_of
+from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
 ALL = "/api/v1/jobs"
 MANY = common_sync.FEW + 2
@@ -171,6 +173,61 @@ async def test_few_projects_are_read_by_themselves_first_and_then_from_one_list(
     assert set(finished(exporter).values()) == {1}
 
 
+@pytest.mark.parametrize(("projects", "together"), [(common_sync.FEW, False), (common_sync.FEW + 1, True)])
+async def test_from_how_many_first_reads_on_one_list_is_cheaper(projects: int, together: bool) -> None:
+    runtime = runtime_of(projects)
+    exporter = exporter_of(runtime)
+    paths = await scrape(exporter, runtime)
+    assert (paths.count("/jobs"), len(own_lists(paths))) == ((2, 0) if together else (0, 2 * projects))
+
+
+async def test_a_quiet_list_is_requested_without_its_etag_every_five_minutes() -> None:
+    """What it leaves out is known from a list, and not from the statement that it has not changed."""
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, sync={"projects_interval": DAY, "sweep_interval": DAY})
+    for _ in range(2):
+        await scrape(exporter, runtime, 600)
+    conditional = []
+    for _ in range(65):
+        await scrape(exporter, runtime)
+        (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+        conditional.append("If-None-Match" in listing.headers)
+    whole = [number for number, each in enumerate(conditional) if not each]
+    assert [15 * (later - earlier) for earlier, later in itertools.pairwise(whole)] == [300, 300]
+
+
+async def test_a_list_by_a_clock_that_is_behind_is_requested_again_without_its_etag() -> None:
+    """Until other responses agree, what changed may have times before those that were asked for."""
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, sync={"projects_interval": DAY, "sweep_interval": DAY})
+    for _ in range(3):
+        await scrape(exporter, runtime, 60)
+
+    def by_a_clock_that_is_behind(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path != ALL:
+            return None
+        runtime.interfere = lambda request: None
+        response = runtime._answer(request)
+        runtime.interfere = by_a_clock_that_is_behind
+        body = response.json() | {"asOf": rfc3339(runtime.clock() - DAY)}
+        return httpx.Response(response.status_code, json=body, headers={"ETag": response.headers["ETag"]})
+
+    ends(runtime, "new", "p1")
+    runtime.interfere = by_a_clock_that_is_behind
+    await scrape(exporter, runtime)
+    before = runtime.clock()
+    runtime.interfere = lambda request: None
+    await scrape(exporter, runtime)
+    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    assert "If-None-Match" not in listing.headers
+    since = datetime.fromisoformat(listing.url.params["updatedSince"]).timestamp()
+    assert since < before - 15 - SyncConfig().overlap + 1, "from the time of the list before"
+    await scrape(exporter, runtime)
+    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    assert "If-None-Match" in listing.headers
+    assert finished(exporter)["Project 1"] == 2
+
+
 async def test_a_single_project_and_a_small_part_of_all_are_read_by_their_own_lists() -> None:
     runtime = runtime_of(1)
     exporter = exporter_of(runtime)
@@ -267,6 +324,43 @@ async def test_when_the_list_fails_all_projects_do_and_show_their_last_data() ->
     assert finished(exporter)["Project 7"] == 2, "it was read since the last good read"
 
 
+async def test_projects_of_which_the_list_has_nothing_have_recovered_when_it_can_be_read_again() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        await scrape(exporter, runtime, 200)
+    with structlog.testing.capture_logs() as lines:
+        runtime.interfere = failing(ALL)
+        await scrape(exporter, runtime)
+        runtime.interfere = lambda request: None
+        await scrape(exporter, runtime)
+    # One is checked by itself, and has recovered already.
+    assert [(line["event"], line["what"], line["projects"]) for line in lines] == [
+        ("cannot read", "project", MANY - 1),
+        ("recovered", "project", MANY - 1),
+    ]
+
+
+async def test_a_bug_in_what_is_read_together_lets_each_project_be_read_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ProjectSync, "since_each", broken)
+    ends(runtime, "new", "p7")
+    paths = await scrape(exporter, runtime)
+    assert "/jobs" not in paths
+    assert len(own_lists(paths)) >= MANY
+    assert set(up(exporter).values()) == {True}
+    assert finished(exporter)["Project 7"] == 2
+
+
 async def test_a_page_that_fails_changes_nothing() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
@@ -312,19 +406,22 @@ async def test_a_project_whose_slice_cannot_be_applied_fails_alone_and_is_read_a
     assert "/projects/p2/jobs" not in own_lists(await scrape(exporter, runtime))[1:]
 
 
+@pytest.mark.parametrize("page_size", [500, 5])
 @pytest.mark.parametrize("reads_before", [0, 2])
-async def test_a_project_with_more_open_runs_than_may_be_tracked_fails_alone(reads_before: int) -> None:
+async def test_a_project_with_more_open_runs_than_may_be_tracked_fails_alone(reads_before: int, page_size: int) -> None:
     runtime = runtime_of()
+    runtime.page_size = page_size
     exporter = exporter_of(runtime, limits=LimitsConfig(open_runs=2))
     for _ in range(reads_before):
         await scrape(exporter, runtime)
     runtime.put("new-p1", projectId="p1")
     for number in range(3):
         runtime.put(f"new-p2-{number}", projectId="p2")
+    runtime.put("new-p3", projectId="p3")
     paths = await scrape(exporter, runtime)
     assert {path for path in own_lists(paths) if path != "/projects/p2/jobs"} == set(), "others are read again"
     assert [name for name, is_up in up(exporter).items() if not is_up] == ["Project 2"]
-    assert [run for run in statuses(exporter) if run.startswith("new")] == ["new-p1"]
+    assert {run for run in statuses(exporter) if run.startswith("new")} == {"new-p1", "new-p3"}
     for number in range(3):
         ends(runtime, f"new-p2-{number}", "p2")
     await scrape(exporter, runtime, 300)
@@ -423,6 +520,18 @@ async def test_a_project_that_the_list_leaves_out_is_read_by_itself() -> None:
         await scrape(exporter, runtime)
     assert finished(exporter)["Project 4"] == 5
     assert set(finished(exporter).values()) == {1, 5}
+
+
+async def test_a_project_that_the_list_leaves_out_is_read_by_itself_while_a_run_is_open_in_it() -> None:
+    """Also if it has not changed for so long that no list of changes has it."""
+    runtime = runtime_of()
+    del runtime.jobs["old-p4"]
+    runtime.put("open", projectId="p4", createdAt=NOON - 9000, startedAt=NOON - 9000, updated_at=NOON - 9000)
+    runtime.interfere = leaves_out(runtime, "p4")
+    exporter = exporter_of(runtime, sync={"sweep_interval": DAY})
+    for _ in range(4):
+        assert "/projects/p4/jobs" in await scrape(exporter, runtime, 200)
+    assert statuses(exporter)["open"] is Status.RUNNING
 
 
 async def test_a_project_that_the_token_may_not_read_is_not_taken_for_an_idle_one() -> None:
@@ -526,6 +635,27 @@ async def test_what_the_list_left_out_is_read_from_where_it_began(monkeypatch: p
     assert statuses(exporter)["open"] is Status.RUNNING
 
 
+async def test_a_project_that_was_checked_is_not_read_from_the_beginning_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)
+    runtime = runtime_of(12)
+    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    exporter = exporter_of(runtime)
+    # Until each has been checked once.
+    for _ in range(25):
+        await scrape(exporter, runtime, 60)
+    starts: list[float] = []
+    for _ in range(25):
+        await scrape(exporter, runtime, 60)
+        starts += [
+            datetime.fromisoformat(request.url.params["updatedSince"]).timestamp()
+            for request in runtime.requests
+            if "/idle-" in request.url.path and "updatedSince" in request.url.params
+        ]
+    assert len(starts) > 40
+    assert min(starts) > NOON + 60, "that was the first scrape"
+
+
 async def test_a_run_that_begins_between_the_lists_does_not_contradict_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     runtime = runtime_of(12)
@@ -571,6 +701,25 @@ async def test_a_run_of_an_unknown_project_makes_the_list_of_projects_be_read_at
     for number in range(3):
         ends(runtime, f"odd-{number}", "nowhere")
         assert ("/projects" in await scrape(exporter, runtime, 1)) == (number == 0), "it was looked for"
+
+
+async def test_when_the_list_of_projects_cannot_be_read_for_an_unknown_one_the_others_are_read() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, sync={"projects_interval": 60.0})
+    for _ in range(2):
+        await scrape(exporter, runtime, 1)
+    runtime.projects["new"] = "New"
+    for project in ("new", "p7"):
+        ends(runtime, f"run-{project}", project)
+    runtime.interfere = failing("/api/v1/projects")
+    with structlog.testing.capture_logs() as lines:
+        await scrape(exporter, runtime, 1)
+        assert finished(exporter)["Project 7"] == 2
+        assert up(exporter) == {name: True for name in runtime.projects.values() if name != "New"}
+        runtime.interfere = lambda request: None
+        await scrape(exporter, runtime, 1)
+    assert up(exporter)["New"]
+    assert [(line["event"], line["what"]) for line in lines] == [("cannot read", "projects"), ("recovered", "projects")]
 
 
 async def test_a_project_that_is_dropped_when_it_is_read_by_itself_costs_no_other() -> None:
@@ -639,6 +788,23 @@ async def test_projects_that_a_reload_includes_are_read_first_and_others_go_on()
         await scrape(exporter, runtime)
     assert set(up(exporter)) == set(runtime.projects.values())
     assert set(finished(exporter).values()) == {1}
+
+
+async def test_many_new_projects_do_not_let_others_be_read_by_themselves() -> None:
+    runtime = runtime_of(30)
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        await scrape(exporter, runtime, 200)
+    for project in ("p1", "p2", "p3", "p4", "p5"):
+        ends(runtime, f"new-{project}", project)
+    for number in range(31, 61):
+        runtime.projects[f"p{number}"] = f"Project {number}"
+        ends(runtime, f"old-p{number}", f"p{number}")
+    for _ in range(3):
+        paths = await scrape(exporter, runtime, 200)
+        assert len(own_lists(paths)) <= common_sync.FEW_REQUESTS
+    assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
+    assert Counter(finished(exporter).values()) == {1: 55, 2: 5}
 
 
 def only_common(*, narrows: bool) -> dict[str, Any]:

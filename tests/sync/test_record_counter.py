@@ -1,13 +1,15 @@
 """Record counts of runs that carry none: which records are requested, and what is counted of them."""
 
+import re
 from datetime import datetime
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import structlog
 
-from exporter.config import LimitsConfig
+from exporter.config import Duration, LimitsConfig, SpinnerConfig
 from exporter.config.api_description import ListFilter, Resource
 from exporter.runtime.held import LEAST_PER_ITEM
 from exporter.runtime.model import FailureCount, RecordCounts
@@ -412,3 +414,22 @@ async def test_records_that_are_kept_make_room_for_another_read_and_are_listed_a
         runtime.listed_since()
         assert await counts_of(exporter) == counts(total=30, running=30)
         assert [since is None for since in runtime.listed_since()] == [lists_all]
+
+
+@pytest.mark.parametrize(("ago", "fits"), [(600, False), (2 * 86400, True)])
+async def test_runs_that_ended_long_ago_take_no_room_while_others_wait_for_their_records(
+    runtime: Recorded, each_way: bool, ago: float, fits: bool
+) -> None:
+    """A first read reaches back so far because a spinner is expected to run rarely."""
+    runtime.page_size = 10
+    for number in range(60):
+        end = NOON - ago
+        runtime.put(f"ended-{number}", status="completed", startedAt=end - 5, endedAt=end, updated_at=end)
+    rarely = SpinnerConfig(re.compile("Sales"), re.compile("welcome"), expected_interval=Duration(7 * 86400))
+    exporter = counting(runtime, limits=LimitsConfig(read_bytes=40 * LEAST_PER_ITEM), spinners=(rarely,))
+    with structlog.testing.capture_logs() as lines:
+        assert await exporter.refresh() == fits
+    # The project's own list is read instead of a list of all that takes too much.
+    assert ("/api/v1/projects/p1/jobs" in runtime.paths()) == (not each_way or not fits)
+    too_much = "jobs: what is read takes more than limits.read_bytes (20,000)"
+    assert [line["error"] for line in lines] == ([] if fits else [too_much])
