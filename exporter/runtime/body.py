@@ -66,14 +66,14 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._member: zlib._Decompress | None = _gzip_member()
-        self._members = 1
+        self._is_first = True
         self._empty = 0
         self._is_empty = True
 
     def decode(self, chunk: bytes, most: int) -> bytes:
         parts: list[bytes] = []
         # What is behind a member is copied; with small pieces that takes no long time, however many members there are.
-        step = len(chunk) if self._members == 1 else _PIECE
+        step = len(chunk) if self._is_first else _PIECE
         for start in range(0, len(chunk), step):
             piece = chunk[start : start + step]
             while piece and most > 0:
@@ -91,7 +91,7 @@ class _Gzip:
         if self._member is None:
             if not chunk.startswith(_GZIP):
                 raise BodyError("the response has trailing data after its gzip stream")
-            self._member, self._members = _gzip_member(), self._members + 1
+            self._member, self._is_first = _gzip_member(), False
         try:
             part = self._member.decompress(chunk, most)
         except zlib.error:

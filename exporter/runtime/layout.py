@@ -280,10 +280,10 @@ def _number(value: Any, key: str) -> int | None:
     if value is None:
         return None
     try:
-        number = -1 if isinstance(value, bool) else int(float(value))
+        number = None if isinstance(value, bool) else int(float(value))
     except (TypeError, ValueError, OverflowError):
-        number = -1
-    if number < 0:
+        number = None
+    if number is None or number < 0:
         raise ValueError(f"{key}: expected a number of items")
     return number
 

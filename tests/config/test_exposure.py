@@ -60,6 +60,10 @@ def test_the_body_of_a_login_is_a_secret_like_a_token(shared: Path) -> None:
     ]
 
 
+def test_a_file_that_is_not_there_is_none_that_others_can_read(shared: Path) -> None:
+    assert warned(shared, token_file=str(shared / "token")) == []
+
+
 def test_a_file_in_a_folder_that_others_cannot_enter_is_none_that_others_can_read(shared: Path) -> None:
     token = secret(shared / "private" / "token", 0o644)
     (shared / "private").chmod(0o700)

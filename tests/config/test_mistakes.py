@@ -115,13 +115,16 @@ def encrypted_key(*, web: bool) -> Callable[[Path], None]:
     return write
 
 
-def endless_client_authority(folder: Path) -> None:
-    own = trustme.CA().issue_cert("localhost")
-    own.private_key_and_cert_chain_pem.write_to_path(str(folder / "own.pem"))
-    web(
-        "tls_server_config: {cert_file: own.pem, key_file: own.pem, "
-        "client_auth_type: RequireAndVerifyClientCert, client_ca_file: /dev/zero}"
-    )(folder)
+def client_authority(file: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        own = trustme.CA().issue_cert("localhost")
+        own.private_key_and_cert_chain_pem.write_to_path(str(folder / "own.pem"))
+        web(
+            "tls_server_config: {cert_file: own.pem, key_file: own.pem, "
+            f"client_auth_type: RequireAndVerifyClientCert, client_ca_file: {file}}}"
+        )(folder)
+
+    return write
 
 
 def occupied(folder: Path) -> None:
@@ -382,8 +385,12 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
         "tls_server_config.cert_file: /dev/zero: cannot be used: expected a regular file",
     ),
     "a server's authority that never ends": (
-        endless_client_authority,
+        client_authority("/dev/zero"),
         "tls_server_config.client_ca_file: /dev/zero: cannot be used: expected a regular file",
+    ),
+    "a server's authority that is no certificate": (
+        client_authority(__file__),
+        f"tls_server_config.client_ca_file: {__file__}: cannot be used: NO_CERTIFICATE_OR_CRL_FOUND",
     ),
     "the key of another certificate": (foreign_key, "runtime.tls.cert_file: "),
     "a folder for state that is a file": (occupied, "storage.path: "),

@@ -352,14 +352,17 @@ def test_a_login_goes_through_the_doctor(guarded: Guarded, tmp_path: Path, body_
             "runtime.auth.login.expires: not allowed together with lifetime",
         ),
         ({"login": {"path": "/a", "body_file": "BAD"}}, "expected a JSON document, or form data such as"),
+        ({"login": {"path": "/a", "body_file": "HALF"}}, "expected a JSON document, or form data such as"),
     ],
 )
 def test_an_auth_that_cannot_work_is_one_line(tmp_path: Path, body_file: Path, auth: Any, says: str) -> None:
     (tmp_path / "bad").write_text(f"{PASSWORD} is the password")
     text = json.dumps(auth).replace("BODY", str(body_file)).replace("BAD", str(tmp_path / "bad"))
+    (tmp_path / "half").write_text(f'{{"password": "{PASSWORD}"')
+    text = text.replace("HALF", str(tmp_path / "half"))
     (tmp_path / "x.yml").write_text(f'{{"runtime": {{"base_url": "http://localhost", "auth": {text}}}}}')
     ended = run("check-config", str(tmp_path / "x.yml"))
-    is_the_file = auth.get("login", {}).get("body_file") in ("/nowhere", "BAD")
+    is_the_file = auth.get("login", {}).get("body_file") in ("/nowhere", "BAD", "HALF")
     assert (ended.returncode, ended.stderr.count("\n")) == (1 if is_the_file else 2, 1)
     assert says in ended.stderr
     assert PASSWORD not in ended.stderr

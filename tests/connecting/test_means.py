@@ -250,6 +250,31 @@ async def test_an_error_of_zero_is_none(tmp_path: Path) -> None:
         ({"records": {"path": "/{run}", "active": {"query": {"a": "b"}}}}, "records.active: only jobs can have it"),
         ({"projects": {"path": "/p", "gone": "x"}}, "projects.gone: only job can have it"),
         ({"usage": {"path": "/u", "error": "a.["}}, "usage.error: invalid JMESPath"),
+        (
+            {"jobs": {"path": "/x", "across": "/{project}/x"}},
+            "jobs.across: expected a path without {project}, since the list is one of all projects",
+        ),
+        ({"jobs": {"path": "/x", "across": "x"}}, "jobs.across: expected a path that begins with /"),
+        ({"jobs": {"path": "/x", "across": "/x\ny"}}, "jobs.across: expected one line of text"),
+        (
+            {"records": {"path": "/{run}", "across_changed": {"query": {"a": "b"}}}},
+            "records.across_changed: not allowed without across",
+        ),
+        (
+            {"jobs": {"path": "/{project}/x", "project": {"query": {"of": "{project}"}}}},
+            "jobs.project: not allowed if the request for jobs contains {project} already",
+        ),
+        (
+            {
+                "counts": "records",
+                "records": {"path": "/x", "changed": {"query": {"a": "{since}"}}, "fields": {"id": "id", "jobId": "j"}},
+            },
+            "counts: expected job, since the request for records names no run",
+        ),
+        (
+            {"jobs": {"path": "/x", "fields": {"id": {"value": "a", "pattern": "(?P<value>a)"}}}},
+            "jobs.fields.pattern: requires path",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(tmp_path: Path, resources: dict[str, Any], says: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from exporter.runtime.decoder import Decoder
 from exporter.runtime.http_client import MAX_PAUSE, HttpClient, NotFoundError, PausedError
 from exporter.runtime.model import ListPage, Project
 from exporter.runtime.statuses import StatusMap
-from tests.builders import Clock, runtime_config, snapshot
+from tests.builders import NOON, Clock, runtime_config, snapshot
 from tests.transport import FakeTransport
 
 TOKEN = "cxg_0123456789"
@@ -56,6 +57,8 @@ def client(
     timeout: float = 10,
     max_body: int = 1_000_000,
     max_pages: int = 1000,
+    max_projects: int = 1000,
+    wall: Callable[[], float] = time.time,
     waits: list[float] | None = None,
     resources: Resources | None = None,
 ) -> RuntimeClient:
@@ -82,7 +85,8 @@ def client(
         resources,
         credentials=Credentials(Token(value=TOKEN)),
         decoder=Decoder(StatusMap(), observed, resources, label_length=128),
-        limits=LimitsConfig(pages=max_pages),
+        limits=LimitsConfig(pages=max_pages, projects=max_projects),
+        wall=wall,
     )
 
 
@@ -315,6 +319,62 @@ async def test_what_a_description_makes_of_no_value_is_not_told_by_an_error() ->
     always = client(lambda request: httpx.Response(503, json={"error": "overloaded"}), resources=described)
     with pytest.raises(ApiError, match="HTTP 503"):
         await always.health()
+
+
+async def test_an_accepted_status_whose_body_is_no_list_is_that_error() -> None:
+    accepting = Resource("/projects", accept=(200, 404))
+    described = msgspec.structs.replace(runtime_config().resources, projects=accepting)
+    api = client(lambda request: httpx.Response(404, content=b"<html>"), resources=described)
+    with pytest.raises(NotFoundError, match="projects: HTTP 404: not found"):
+        await read(api.projects())
+    api = client(lambda request: httpx.Response(404, json=a_list("a")), resources=described)
+    assert await read(api.projects()) == ["a"]
+
+
+async def test_a_list_that_is_not_described_is_not_requested() -> None:
+    described = runtime_config().resources
+    assert isinstance(described.records, Resource)
+    described = msgspec.structs.replace(
+        described,
+        jobs=msgspec.structs.replace(described.jobs, across=None),
+        records=msgspec.structs.replace(described.records, across=None, across_changed=None),
+    )
+    api = client(resources=described)
+    assert not api.can_list_all_projects
+    with pytest.raises(ApiError, match="jobs: no list of all projects is described"):
+        api.all_jobs({})
+    assert not api.can_list_records_of_all_runs
+    with pytest.raises(ApiError, match="records: no list of all runs is described"):
+        api.failed_records_of_all_runs(updated_since=NOON)
+
+
+@pytest.mark.parametrize(("date", "resets_in"), [({}, 60.0), ({"Date": "Mon, 24 Nov 2025 16:00:20 GMT"}, 40.0)])
+async def test_the_time_of_a_reset_is_compared_with_the_server_s_clock(date: dict[str, str], resets_in: float) -> None:
+    told = {"X-RateLimit-Limit": "100", "X-RateLimit-Reset": f"{NOON + 60:.0f}"}
+    api = client(lambda request: httpx.Response(200, json=a_list(), headers={**told, **date}), wall=Clock(NOON))
+    limit = (await api.raw_response("projects", None, project_id="")).allowance
+    assert limit is not None
+    assert (limit.requests, limit.resets_in) == (100, resets_in)
+
+
+async def test_of_very_many_projects_the_references_of_the_oldest_are_forgotten() -> None:
+    fields: dict[str, str | FieldSource] = {"id": "id", "name": "name", "ref.owner": "id"}
+    described = msgspec.structs.replace(
+        runtime_config().resources,
+        projects=Resource("/projects", fields=fields),
+        jobs=Resource("/{ref.owner}/jobs"),
+    )
+    lists = iter([a_list("a", "b", "c"), a_list("b", "d")])
+    api = client(lambda request: httpx.Response(200, json=next(lists)), resources=described, max_projects=1)
+
+    def requests() -> list[str]:
+        return [api.request_line("jobs", None, project_id=each) for each in "abcd"]
+
+    unknown = "GET /{ref.owner}/jobs"
+    await read(api.projects())
+    assert requests() == [unknown, "GET /b/jobs", "GET /c/jobs", unknown]
+    await read(api.projects())
+    assert requests() == [unknown, "GET /b/jobs", unknown, "GET /d/jobs"], "b is in the list again"
 
 
 # -- limits of requests --------------------------------------------------------------------------------------------

@@ -766,6 +766,17 @@ def test_an_entry_with_the_default_port_names_a_url_without_one(
     assert proxy_from_environment(url) == "http://proxy.test:3128"
 
 
+@pytest.mark.parametrize("excepted", ["runtime.test", "runtime.test:8090"])
+def test_what_the_system_excepts_outside_of_the_environment_needs_no_proxy(
+    monkeypatch: pytest.MonkeyPatch, excepted: str
+) -> None:
+    """As macOS and Windows do, where an exception can have a port."""
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
+    monkeypatch.setattr(urllib.request, "proxy_bypass", lambda host: host == excepted)
+    assert proxy_from_environment("http://runtime.test:8090") is None
+    assert proxy_from_environment("http://other.test:8090") == "http://proxy.test:3128"
+
+
 @pytest.mark.parametrize("entry", ["10/8", "10.0.0.0/33", "127.9.8.7/x", "fd00::/129", "[::1"])
 def test_a_network_that_cannot_be_read_is_an_error_if_it_may_name_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str

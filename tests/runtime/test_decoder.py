@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.config import load
+from exporter.config.api_description import Resource
 from exporter.runtime import decoder as decoder_module
 from exporter.runtime import labels
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.labels import LabelCache
+from exporter.runtime.layout import Layout, NullListError
 from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
+from exporter.runtime.times import Once
 from exporter.status import Status
 from tests.builders import NOON, Clock, only_runtime, resources
 from tests.metrics.test_exposition import samples, value
@@ -476,6 +479,48 @@ def test_a_meter_without_a_limit_is_unlimited_and_an_invalid_one_is_skipped() ->
     assert (meter.name, meter.limit) == ("spinners", None)
 
 
+def layout(**described: Any) -> Layout:
+    return Layout("projects", msgspec.convert({"path": "/projects", "fields": {"id": "id"}, **described}, Resource))
+
+
+@pytest.mark.parametrize(
+    ("tree", "is_null"),
+    [
+        ({"found": {"rows": None}}, True),
+        ({"found": {"rows": 5}}, False),
+        ({"found": {}}, False),
+        ({"found": None}, False),
+        ({"found": [None]}, False),
+        ({}, False),
+        ([], False),
+    ],
+)
+def test_null_is_no_list_and_is_told_from_what_has_no_list(tree: Any, is_null: bool) -> None:
+    """Behind the last page, some servers respond with it."""
+    with pytest.raises(ValueError, match=r"^(null instead of a|no) list at found\.rows$") as error:
+        layout(items="found.rows").page(json.dumps(tree).encode())
+    assert isinstance(error.value, NullListError) is is_null
+
+
+@pytest.mark.parametrize(("total", "told"), [(7, 7), ("7", 7), (7.0, 7), (0, 0), (None, None)])
+def test_the_number_of_all_items_is_read(total: Any, told: int | None) -> None:
+    paging = {"style": "page", "parameter": "page", "total": "total"}
+    body = json.dumps({"items": [], "total": total}).encode()
+    assert layout(paging=paging).page(body).total == told
+
+
+@pytest.mark.parametrize("total", [True, -1, "many", [], "1e400"])
+def test_a_number_of_all_items_that_is_none_is_an_error(total: Any) -> None:
+    paging = {"style": "page", "parameter": "page", "total": "total"}
+    with pytest.raises(ValueError, match=r"paging\.total: expected a number of items"):
+        layout(paging=paging).page(json.dumps({"items": [], "total": total}).encode())
+
+
+def test_items_are_counted_although_a_part_of_the_expression_that_was_not_needed_does_not_fit() -> None:
+    page = layout(items="rows || sort(others)").page(b'{"rows": [{"id": "a"}, {"id": "b"}]}')
+    assert (page.items, page.count) == ([{"id": "a"}, {"id": "b"}], 2)
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
@@ -506,6 +551,24 @@ def described(fields: dict[str, Any], folder: Path, observer: Observer | None = 
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://h", "resources": resources}}))
     (config,) = load(file, environ={}).runtimes.values()
     return Decoder(StatusMap(), observer or Observer(), config.runtime.resources, label_length=40)
+
+
+def test_the_explanation_of_a_response_has_the_others_if_an_item_meets_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = decoder_module.flat
+
+    def buggy(item: Any, fields: Any) -> dict[str, Any]:
+        return real(item, fields) if item["id"] != "job-1" else item["id"] / 0
+
+    monkeypatch.setattr(decoder_module, "flat", buggy)
+    report = decoder().explain("jobs", page(JOB, JOB | {"id": "job-2"}))
+    assert [item["id"] for item in report.items] == ["job-2"]
+    (skipped,) = report.skipped
+    assert re.fullmatch(r"unforeseen TypeError in test_decoder\.py:\d+", skipped)
+
+
+def test_a_value_that_cannot_be_right_is_counted_again_only_after_very_many_others() -> None:
+    once = Once(2)
+    assert [once.is_first("job", key) for key in "abacbdca"] == [True, True, False, True, False, True, False, True]
 
 
 def test_a_run_without_the_time_of_its_last_change_gets_that_of_the_response_or_of_its_creation(

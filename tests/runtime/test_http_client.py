@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -121,8 +122,11 @@ async def test_an_endless_body_is_read_up_to_the_limit_only() -> None:
     assert len(observed.requests) == 1, "a retry would get the same body"
 
 
-async def test_a_gzip_bomb_is_decompressed_up_to_the_limit_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = gzip.compress(bytes(200_000_000), 9)
+@pytest.mark.parametrize(("size", "members"), [(200_000_000, 1), (900_000, 50)])
+async def test_a_gzip_bomb_is_decompressed_up_to_the_limit_only(
+    monkeypatch: pytest.MonkeyPatch, size: int, members: int
+) -> None:
+    bomb = gzip.compress(bytes(size), 9) * members
     unpacked = 0
     real = zlib.decompressobj
 
@@ -136,10 +140,13 @@ async def test_a_gzip_bomb_is_decompressed_up_to_the_limit_only(monkeypatch: pyt
             unpacked += len(part)
             return part
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
     monkeypatch.setattr(zlib, "decompressobj", Counting)
     headers = {"Content-Encoding": "gzip"}
     with pytest.raises(ApiError, match=r"larger than limits\.body_bytes"):
-        await client(lambda request: httpx.Response(200, stream=Raw(bomb), headers=headers)).usage()
+        await client(lambda request: httpx.Response(200, stream=Raw(bomb, 65_536), headers=headers)).usage()
     assert unpacked <= 1_000_001
 
 
@@ -169,6 +176,22 @@ class Raw(httpx.AsyncByteStream):
             yield self._content[start : start + self._piece]
 
 
+MEMBER = gzip.compress(b"", mtime=0)
+"""An empty part of a gzip stream."""
+
+
+async def test_what_is_sent_is_limited_too_if_it_is_longer_than_what_it_decompresses_to() -> None:
+    body = MEMBER + gzip.compress(GOOD, mtime=0)
+    headers = {"Content-Encoding": "gzip"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Raw(body), headers=headers)
+
+    assert await client(answer, max_body=len(body)).usage() == ()
+    with pytest.raises(ApiError, match=r"larger than limits\.body_bytes"):
+        await client(answer, max_body=len(body) - 1).usage()
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "reason"),
     [
@@ -177,12 +200,27 @@ class Raw(httpx.AsyncByteStream):
         ("identity", GOOD, None),
         ("gzip", gzip.compress(GOOD, mtime=0)[:-9], "is truncated"),
         ("gzip", GOOD, "is not valid gzip"),
-        ("br", GOOD, "an encoding that was not requested"),
-        ("gzip, gzip", GOOD, "an encoding that was not requested"),
+        ("x-gzip, identity", gzip.compress(GOOD, mtime=0), None),
+        ("gzip", MEMBER * 100 + gzip.compress(GOOD, mtime=0), None),
+        ("gzip", MEMBER * 101 + gzip.compress(GOOD, mtime=0), "consists of empty gzip members"),
+        ("gzip", b"".join(gzip.compress(bytes([each]), mtime=0) for each in GOOD.ljust(200)), None),
+        ("gzip", gzip.compress(GOOD, mtime=0) + b" ", "has trailing data after its gzip stream"),
+        ("deflate", zlib.compress(GOOD), None),
+        ("deflate", zlib.compress(GOOD, wbits=-15), None),
+        ("deflate", zlib.compress(GOOD)[:-1], "is truncated"),
+        ("deflate", zlib.compress(GOOD)[:1], "is truncated"),
+        ("deflate", zlib.compress(GOOD) + b" ", "has trailing data after its deflate stream"),
+        ("deflate", GOOD, "is not valid deflate"),
+        ("br", GOOD, "an encoding that was not requested: br$"),
+        ("gzip, gzip", GOOD, "an encoding that was not requested: gzip, gzip$"),
+        ("hunter2=", GOOD, "an encoding that was not requested$"),
     ],
 )
-async def test_only_gzip_and_uncompressed_bodies_are_accepted(encoding: str, body: bytes, reason: str | None) -> None:
-    api = client(lambda request: httpx.Response(200, stream=Raw(body, 7), headers={"Content-Encoding": encoding}))
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+async def test_only_whole_bodies_in_a_known_encoding_are_accepted(
+    encoding: str, body: bytes, reason: str | None, piece: int
+) -> None:
+    api = client(lambda request: httpx.Response(200, stream=Raw(body, piece), headers={"Content-Encoding": encoding}))
     if reason is None:
         assert await api.usage() == ()
     else:

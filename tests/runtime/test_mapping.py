@@ -13,6 +13,7 @@ import yaml
 from exporter.config import load
 from exporter.config.api_description import FieldSource, Resource
 from exporter.errors import ApiError, ConfigError
+from exporter.runtime import mapping as mapping_module
 from exporter.runtime.endpoint import Endpoint
 from exporter.runtime.mapping import ItemMapping, compiled, sources
 from exporter.runtime.times import NONE
@@ -143,6 +144,7 @@ def test_keys_of_labels_are_what_json_has(labels: dict[Any, str], value: Any, ex
         ("records.total", r"\d+/(?P<total>\d+)", "45/120", 120),
         ("records.completed", r"^(?P<value>[\d.]+)%$", "37.5%", 37),
         ("records.completed", r"(?P<value>\d+) of (?P<rest>\d+)", "step 3 of 9", 3),
+        ("records.completed", r"^(?P<value>[\d.]+)%$", "1.2.3%", "1.2.3"),
         ("records.completed", r"(?P<value>\d+)/\d+", "unknown", None),
         ("records.completed", r"(?P<value>\d+)/\d+", None, None),
         ("records.completed", r"(?P<value>\d+)", 12, 12),
@@ -179,7 +181,9 @@ def test_a_pattern_comes_before_labels_and_converters() -> None:
         r"(?P<value>(a+)+)$", r"(?P<value>(?:a|ab)*)$", r"(?P<value>(\d+\s*)*)x", r"(?P<value>([a-z]{1,50}){1,50})$",
         r".*.*.*(?P<value>.*)x", "a?" * 30 + "(?P<value>a)", r"(?P<value>\d+)\d+\d+\d+\d+\d+\d+",
         r"(?P<value>((a?){30}){30})",
-        r"\d+", r"(?P<a>\d+)/(?P<b>\d+)", r"(?P<value>", r"(?P<value>[^a]+[^b]+.*.*)",
+        r"\d+", r"(?P<a>\d+)/(?P<b>\d+)", r"(?P<value>", r"(?P<value>[^a]+[^b]+.*.*)", r"x{1,3}" * 9 + "(?P<value>a)",
+        r"(?=.*.*.*)(?P<value>.)", r"(?!(a+)+)(?P<value>.)", r"(?P<value>.*.*(?=.*)x)", r"(?P<value>.)(?=(?:ab|c)*)",
+        r"(?P<value>(?>(a+)+)b)",
     ],
 )  # fmt: skip
 def test_a_pattern_that_could_take_long_or_finds_nothing_is_refused(pattern: str) -> None:
@@ -192,7 +196,9 @@ def test_a_pattern_that_could_take_long_or_finds_nothing_is_refused(pattern: str
     [
         r"(?P<value>\d+)/\d+", r"^\s*(?P<value>\d+)\s*/\s*\d+\s*$", r".*(?P<value>\d+)x", r"(?P<value>\w+)\d+x",
         r"(?i)(?:done|finished):? (?P<value>\d+)(?:\.\d+)?%", r"(\d+):(\d+):(?P<value>\d+):(\d+):(\d+)",
-        r"(?P<value>\d{1,3}(?:,\d{3})*)x", r"(?P<value>a?a?a?a?a?a?a?a?)a{90}x",
+        r"(?P<value>\d{1,3}(?:,\d{3})*)x", r"(?P<value>a?a?a?a?a?a?a?a?)a{90}x", r"x{1,3}" * 8 + "(?P<value>a)",
+        r"(?P<value>\d+)(?=/\d+)", r"(?P<value>\w+)(?!\w)", r"x{9}" * 9 + "(?P<value>a)", r"(?P<value>.*.{9}.{9}.{9})x",
+        r"(?P<value>(?>\d+))/",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("part", ["1", "a", " ", "1/", "1:", "1 ", "1,", "a1", "done 1."])
@@ -274,6 +280,7 @@ def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_v
             r"runtime\.resources\.jobs\.fields\.idd: unknown field; expected one of createdAt",
         ),
         ({"jobs": {"items": "]"}}, r"runtime\.resources\.jobs\.items: invalid JMESPath"),
+        ({"jobs": {"items": "a|" * 600 + "a"}}, r"jobs\.items: invalid JMESPath: too many parts, or nested too deeply"),
         ({"records": {"path": "/x/{what}"}}, r"runtime\.resources\.records\.path: \{what\} is unknown"),
         ({"jobs": {"fields": {"id": {"path": "a", "zone": "Mars/Base"}}}}, r"'Mars/Base' is not a time zone"),
         ({"jobs": {"fields": {"id": {"path": "a", "value": 1}}}}, r"expected either path or value"),
@@ -501,6 +508,14 @@ def test_a_start_that_comes_twice_does_not_move_when_its_text_comes_again() -> N
     for now, updated in ((-50, "02:10"), (-20, "02:40"), (20, "02:20"), (90, "03:30")):
         times = berlin(now, {"startedAt": "02:10", "updatedAt": updated}, using=mapping)
         assert times == {"startedAt": -50, "updatedAt": now}
+
+
+def test_what_is_noted_of_local_times_that_come_twice_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping_module, "MAX_REPEATED", 3)
+    made = local_mapping()
+    for number in range(10):
+        made({"id": f"r{number}", "startedAt": "2025-10-26T02:10:00"}, END_OF_SUMMER)
+        assert len(made._repeated) <= 3
 
 
 def test_a_duration_is_added_to_the_time_and_not_to_what_the_clock_on_the_wall_shows() -> None:
