@@ -1,4 +1,4 @@
-"""When a login is sent, and what of its response is used; `tests/connecting/test_login.py` has the exporter around it."""
+"""When a login is sent, and what of its response is used. `tests/connecting/test_login.py` runs whole exporters."""
 
 import asyncio
 import json
@@ -196,7 +196,9 @@ async def test_a_lifetime_that_is_no_number_of_seconds_is_an_error(
     made: Callable[..., Login], server: Server, lifetime: Any
 ) -> None:
     server.more = {"lifetime": lifetime}
-    with pytest.raises(ApiError, match="login: expected a number of seconds where runtime.auth.login.lifetime points"):
+    with pytest.raises(
+        ApiError, match=r"login: expected a number of seconds where runtime\.auth\.login\.lifetime points"
+    ):
         await made(lifetime="lifetime").current()
 
 
