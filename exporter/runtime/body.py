@@ -135,8 +135,6 @@ class _Deflate:
             chunk = self._start
             is_zlib = chunk[0] & 15 == 8 and int.from_bytes(chunk[:2], "big") % 31 == 0
             self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
-        if self._stream.eof:
-            raise BodyError("the response has trailing data after its deflate stream")
         try:
             part = self._stream.decompress(chunk, most)
         except zlib.error:

@@ -127,6 +127,18 @@ def test_a_number_with_a_fraction_in_quotes_is_sent_as_it_is(tmp_path: Path) -> 
     assert (sent.query, sent.body) == ({"version": "1.10", "page": 3}, {"share": 0.5})
 
 
+def test_a_text_has_as_many_values_as_are_read_of_it_and_no_more() -> None:
+    assert strict.parse("[a, b]", most=3) == ["a", "b"]
+    with pytest.raises(strict.NotYamlError, match="too many values"):
+        strict.parse("[a, b, c]", most=3)
+
+
+def test_a_number_has_a_hundred_characters_at_most() -> None:
+    assert strict.parse("9" * 100) == int("9" * 100)
+    with pytest.raises(strict.NotYamlError, match="line 1: not YAML: a number that is too long"):
+        strict.parse("9" * 101)
+
+
 def test_a_mapping_into_which_another_is_merged_can_be_merged_again() -> None:
     """Also if it has a key of the other, and is deeper in the file, so that it is constructed after what it is in."""
     text = "a: &a {x: 1, y: 1}\nlist: [&b {<<: *a, x: 2}]\nc: {<<: *b, x: 3}\nd: {<<: [*a, *b]}\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import time
@@ -497,6 +498,16 @@ async def test_a_page_that_repeats_is_an_error(paging: dict[str, object]) -> Non
     with pytest.raises(ApiError, match="does not end"):
         await read(api.projects())
     assert len(observed.requests) <= 3
+
+
+async def test_a_page_that_repeats_under_another_cursor_is_an_error() -> None:
+    cursors, observed = itertools.count(), Observed()
+    api = client(
+        lambda request: httpx.Response(200, json=a_list("a", "b", cursor=str(next(cursors)))), observed=observed
+    )
+    with pytest.raises(ApiError, match="does not end"):
+        await read(api.projects())
+    assert len(observed.requests) == 2
 
 
 @pytest.mark.parametrize("end", [{"links": {"next": None}}, {"links": {"next": ""}}, {"links": {}}, {}], ids=str)

@@ -18,7 +18,7 @@ from exporter.runtime import decoder as decoder_module
 from exporter.runtime import labels
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.labels import LabelCache
-from exporter.runtime.layout import Layout, NullListError
+from exporter.runtime.layout import Layout, NullListError, flat
 from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.times import Once
@@ -554,10 +554,8 @@ def described(fields: dict[str, Any], folder: Path, observer: Observer | None = 
 
 
 def test_the_explanation_of_a_response_has_the_others_if_an_item_meets_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = decoder_module.flat
-
     def buggy(item: Any, fields: Any) -> dict[str, Any]:
-        return real(item, fields) if item["id"] != "job-1" else item["id"] / 0
+        return flat(item, fields) if item["id"] != "job-1" else item["id"] / 0
 
     monkeypatch.setattr(decoder_module, "flat", buggy)
     report = decoder().explain("jobs", page(JOB, JOB | {"id": "job-2"}))
