@@ -93,7 +93,7 @@ class CommonRecords:
         """
         reads_singly = self._client.can_list_records_of_a_run
         read_at, self._read_at = self._read_at, self._begun_at
-        window = self._window(due, read_at) if budget.left and self._may_list() else None
+        window = self._window(due, read_at) if self._may_list() else None
         rest = dict(due)
         if window is not None:
             try:

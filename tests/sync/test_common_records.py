@@ -10,7 +10,8 @@ import structlog
 from exporter.config import LimitsConfig, ProjectsConfig
 from exporter.config.api_description import ListFilter, Resource
 from exporter.service import Exporter
-from exporter.sync import availability
+from exporter.sync import availability, common_records
+from exporter.sync.common_records import RETRY_LONG_AFTER
 from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
@@ -122,6 +123,109 @@ async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() ->
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=2))
     assert await scrape(exporter, runtime) == ["/records"]
     assert shown(exporter) == {f"run-{number}": {f"a{number}", f"b{number}"} for number in range(20)}
+
+
+async def test_after_an_outage_that_is_longer_than_the_retention_one_list_has_all_that_failed_in_it() -> None:
+    runtime = runtime_of(20)
+    for number in range(20):
+        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for number in range(20):
+        fail(runtime, f"run-{number}", f"a{number}", at=NOON + 60)
+    assert await scrape(exporter, runtime, 7200) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+
+
+async def test_a_list_that_is_longer_than_what_it_saves_is_left_and_tried_again_later() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    runtime.page_size = 2
+    for number in range(5):
+        fail(runtime, f"run-{number}", *(f"{each}-{number}" for each in "abcdef"))
+    requests = await scrape(exporter, runtime)
+    assert requests[:5] == ["/records"] * 5
+    assert requests.count("/records") == 5, "for 5 runs 5 pages are worth a try"
+    runtime.page_size = 500
+    asked = []
+    for round_number in range(3):
+        for number in range(3):
+            fail(runtime, f"run-{number}", f"{round_number}-{number}")
+        asked.append(await scrape(exporter, runtime, 600))
+    single = [f"/jobs/run-{number}/records" for number in range(3)]
+    assert [sorted(each) for each in asked] == [single, single, ["/records"]], "10 pages, 5, and then 2 are expected"
+    assert shown(exporter).keys() == truth(runtime).keys()
+
+
+async def test_after_a_long_list_few_runs_are_read_by_themselves_until_a_shorter_one_is_expected() -> None:
+    runtime = runtime_of(40)
+    runtime.page_size = 4
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    for number in range(40):
+        fail(runtime, f"run-{number}", f"a{number}")
+    assert await scrape(exporter, runtime) == ["/records"] * 10
+    runtime.page_size = 500
+    asked = []
+    for name in "bc":
+        for number in range(10):
+            fail(runtime, f"run-{number}", f"{name}{number}")
+        asked.append(sorted(await scrape(exporter, runtime, 600)))
+    assert asked == [[f"/jobs/run-{number}/records" for number in range(10)], ["/records"]]
+
+
+async def test_a_list_that_reaches_far_back_and_is_too_long_is_not_tried_again_for_ten_minutes() -> None:
+    runtime = runtime_of(0)
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+
+    async def read_old_runs(name: str, *ids: str, after: float) -> list[str]:
+        """Let runs appear that began long ago, and scrape."""
+        for number in range(12):
+            runtime.put(f"{name}-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+            fail(runtime, f"{name}-{number}", *(f"{each}-{name}-{number}" for each in ids))
+        requests = await scrape(exporter, runtime, after)
+        assert shown(exporter) == truth(runtime)
+        return requests
+
+    runtime.page_size = 1
+    assert (await read_old_runs("first", "a", "b", after=15)).count("/records") == 12
+    runtime.page_size = 500
+    assert "/records" not in await read_old_runs("second", "a", after=15)
+    assert await read_old_runs("third", "a", after=RETRY_LONG_AFTER) == ["/records"]
+
+
+async def test_what_is_known_but_not_shown_does_not_count_again_in_a_list_that_reaches_far_back() -> None:
+    runtime = runtime_of(1)
+    runtime.put("run-0", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=1))
+    await scrape(exporter, runtime)
+    fail(runtime, "run-0", "a", "b")
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
+    assert await scrape(exporter, runtime, 600) == []
+    for number in range(12):
+        runtime.put(f"old-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+        fail(runtime, f"old-{number}", f"a{number}")
+    fail(runtime, "run-0", "c")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter)["run-0"] == {"c"}
+    assert await scrape(exporter, runtime) == [], "three are known, and not four"
+
+
+async def test_of_very_many_records_it_is_not_noted_that_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_records, "MAX_SEEN", 3)
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    seen = []
+    for ids in ("a", "bc"):
+        for run in ("run-0", "run-1"):
+            fail(runtime, run, *(f"{each}-{run}" for each in ids))
+        await scrape(exporter, runtime)
+        seen.append(sum(map(len, exporter.runtimes[RUNTIME]._sync.common_records._seen.values())))
+        assert shown(exporter) == truth(runtime)
+    assert seen == [2, 0]
 
 
 # -- when the list is believed ----------------------------------------------------------------------------------
@@ -269,6 +373,30 @@ async def test_a_run_of_which_the_list_lacks_a_record_is_read_by_itself() -> Non
     assert shown(exporter) == truth(runtime)
 
 
+async def test_what_a_list_that_was_cut_did_not_show_is_not_taken_for_known() -> None:
+    """A record that replaced another one then is not in the next list, and their number is as before."""
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_record_requests=1))
+    await scrape(exporter, runtime)
+    runs = ("run-0", "run-1")
+    for run in runs:
+        fail(runtime, run, f"a-{run}", f"b-{run}", failures=[{"step": "Mail", "count": 2}])
+    assert await scrape(exporter, runtime, 600) == ["/records"]
+    assert shown(exporter) == truth(runtime)
+    runtime.page_size = 1
+    runtime.clock.advance(600)
+    for run in runs:
+        replace(runtime, run, f"a-{run}", f"c-{run}", failures=[{"step": "Call", "count": 2}])
+    assert await scrape(exporter, runtime, 600) == ["/records"]
+    runtime.page_size = 500
+    runtime.clock.advance(600)
+    for run in runs:
+        fail(runtime, run, f"d-{run}")
+    for _ in range(8):
+        await scrape(exporter, runtime)
+    assert shown(exporter) == truth(runtime)
+
+
 async def test_what_was_trimmed_is_read_again() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records=4, failed_records_per_run=3))
@@ -398,12 +526,15 @@ async def test_when_the_list_fails_runs_keep_what_they_show_and_nothing_is_lost(
     runtime.interfere = lambda request: httpx.Response(503) if request.url.path == ALL else None
     for run in ("run-0", "run-1"):
         fail(runtime, run, f"b-{run}")
-    for _ in range(availability.MAX_FAILURES - 1):
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(availability.MAX_FAILURES - 1):
+            assert await scrape(exporter, runtime, 200) == ["/records"]
+            assert shown(exporter) == before
+        runtime.interfere = lambda request: None
         assert await scrape(exporter, runtime, 200) == ["/records"]
-        assert shown(exporter) == before
-    runtime.interfere = lambda request: None
-    assert await scrape(exporter, runtime, 200) == ["/records"]
     assert shown(exporter) == truth(runtime)
+    of_all = "failed records of all runs"
+    assert [(line["event"], line["what"]) for line in lines] == [("cannot read", of_all), ("recovered", of_all)]
 
 
 async def test_a_probe_reads_the_runs_of_its_project_by_themselves() -> None:
@@ -450,3 +581,17 @@ async def test_a_list_that_is_described_as_one_of_all_runs_is_read_alone(fields:
         assert await scrape(exporter, runtime) == ["/records"]
     assert shown(exporter) == truth(runtime)
     assert await scrape(exporter, runtime) == []
+
+
+async def test_a_record_that_names_no_project_belongs_to_no_run_if_two_have_its_id() -> None:
+    runtime = runtime_of(1)
+    runtime.projects["p2"] = "Other"
+    for project in runtime.projects:
+        runtime.put(f"of {project}", id="1", projectId=project)
+        fail(runtime, f"of {project}", f"a-{project}")
+        runtime.failed_records[f"of {project}"][0]["jobId"] = "1"
+    fail(runtime, "run-0", "b")
+    fields = {"id": "id", "jobId": "jobId", "endedAt": "endedAt"}
+    exporter = exporter_of(runtime, described=only_common(fields=fields))
+    await scrape(exporter, runtime)
+    assert shown(exporter) == {"run-0": {"b"}}
