@@ -242,7 +242,9 @@ class Decoder:
 
         page = self._listing(body, self._layouts["records"], record)
         failed = tuple(each for each in page.items if each is not None)
-        return DecodedPage(failed, page.next_cursor, page.as_of, page.size, page.total, page.more)
+        return DecodedPage(
+            failed, page.next_cursor, page.as_of, page.size, page.total, page.more, page.pages, page.skipped
+        )
 
     def records(self, body: bytes) -> DecodedPage[RecordSnapshot]:
         """Decode a page of a run's records, to count them."""

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -477,6 +478,121 @@ def test_a_meter_without_a_limit_is_unlimited_and_an_invalid_one_is_skipped() ->
     meters = [{"name": "spinners", "used": 3, "limit": None}, {"name": "jobs_month", "used": -1}]
     (meter,) = decoder().usage(json.dumps({"meters": meters}).encode())
     assert (meter.name, meter.limit) == ("spinners", None)
+
+
+DAY = 86400.0
+LONG = 50 * 365.25 * DAY
+"""Seconds in the past in which a time can be, and in the future if it is one of something that is planned."""
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(NOON + seconds, UTC).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("field", "attribute", "first", "last"),
+    [
+        ("startedAt", "started_at", -LONG, DAY),
+        ("endedAt", "ended_at", -LONG, DAY),
+        ("lastProgressAt", "last_progress_at", -LONG, DAY),
+        ("updatedAt", "updated_at", -LONG, DAY),
+        ("createdAt", "created_at", -LONG, DAY),
+        ("dueAt", "due_at", -LONG, LONG),
+    ],
+)
+def test_a_time_may_be_fifty_years_old_or_a_day_ahead_and_no_more(
+    field: str, attribute: str, first: float, last: float
+) -> None:
+    observer = Observer()
+    decoding = Decoder(StatusMap(), observer, resources(), label_length=40, wall=lambda: NOON)
+
+    def read(seconds: float) -> float | None:
+        job = JOB | {"createdAt": at(-60), "updatedAt": at(-60), field: at(seconds)}
+        (run,) = decoding.jobs(page(job, asOf=at(0)), RunDefaults("p1", now=NOON)).items
+        found: float | None = getattr(run, attribute)
+        return found
+
+    assert [read(first), read(last)] == [NOON + first, NOON + last]
+    assert observer.implausible == []
+    assert NOON + first - 1 != read(first - 1)
+    assert observer.implausible == [("job", field)]
+    assert NOON + last + 1 != read(last + 1)
+
+
+@pytest.mark.parametrize("seconds", [-LONG, DAY])
+def test_a_time_of_a_record_may_be_as_old_or_as_far_ahead_as_one_of_a_run(seconds: float) -> None:
+    decoding = Decoder(StatusMap(), Observer(), resources(), label_length=40, wall=lambda: NOON)
+    beyond = seconds + (1 if seconds > 0 else -1)
+
+    def read(told: float) -> list[float | None]:
+        record = {"id": "r", "status": "running", "endedAt": at(told), "startedAt": at(told)}
+        body = page(record | {"step": {"name": "call", "startedAt": at(told)}}, asOf=at(0))
+        (failed,) = decoding.failed_records(body).items
+        (running,) = decoding.open_records(body, Status.RUNNING).items
+        assert running is not None
+        return [failed.ended_at, running.started_at, running.step_started_at]
+
+    assert (read(seconds), read(beyond)) == ([NOON + seconds] * 3, [None] * 3)
+
+
+def test_a_meter_may_reset_in_fifty_years_and_not_later() -> None:
+    decoding = Decoder(StatusMap(), Observer(), resources(), label_length=40, wall=lambda: NOON)
+    told = {-LONG: NOON - LONG, LONG: NOON + LONG, -LONG - 1: None, LONG + 1: None}
+    meters = [{"name": f"m{number}", "used": 1, "resetsAt": at(seconds)} for number, seconds in enumerate(told)]
+    assert [each.resets_at for each in decoding.usage(json.dumps({"meters": meters}).encode())] == [*told.values()]
+
+
+def test_as_many_groups_of_failures_as_are_kept_have_no_others() -> None:
+    groups = [{"step": f"Step {number}", "errorCode": "E", "count": number} for number in range(1, 11)]
+    (run,) = decoder().jobs(page({**JOB, "failures": groups})).items
+    assert [each.step for each in run.failures] == [f"Step {number}" for number in range(1, 11)]
+
+
+def test_a_step_has_its_name_or_else_its_type() -> None:
+    made = decoder()
+    for step, shown in (({"name": "Send", "type": "sms"}, "Send"), ({"type": "sms"}, "sms"), ({}, ""), (None, "")):
+        (failed,) = made.failed_records(page({"id": "r", "failedStep": step})).items
+        (running,) = made.open_records(page({"id": "r", "status": "running", "step": step}), Status.RUNNING).items
+        assert running is not None
+        assert (failed.step, running.step) == (shown, shown)
+
+
+def test_an_id_may_be_as_long_as_a_label() -> None:
+    (run,) = decoder().jobs(page(JOB | {"id": "x" * 40})).items
+    assert run.id == "x" * 40
+
+
+@pytest.mark.parametrize(("length", "is_usable"), [(1000, True), (1001, False)])
+def test_a_reference_has_a_greatest_length(tmp_path: Path, length: int, is_usable: bool) -> None:
+    fields = {"id": "id", "status": "status", "spinnerName": "name", "createdAt": "at", "ref.shard": "shard"}
+    job = {"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"}
+    observer = Observer()
+    decoding = described(fields, tmp_path, observer)
+    found = decoding.jobs(page({**job, "shard": "x" * length}, {**job, "id": "b"})).items
+    assert [(run.id, run.refs) for run in found] == [("a", (("shard", "x" * length),)), ("b", ())][not is_usable :]
+    assert observer.invalid == ([] if is_usable else [("job", "ref: expected at most 1,000 characters")])
+
+
+def test_a_run_of_a_list_of_all_projects_tells_a_project_that_a_path_can_have() -> None:
+    observer = Observer()
+    runs = [JOB, JOB | {"projectId": ".."}, JOB | {"projectId": None}]
+    assert [run.project_id for run in decoder(observer).jobs(page(*runs), RunDefaults(None)).items] == ["p1"]
+    assert [kind for kind, _ in observer.invalid] == ["job", "job"]
+
+
+def test_what_a_list_of_the_failed_records_of_all_runs_says_about_its_pages_is_kept() -> None:
+    described = resources()
+    paging = {"style": "page", "parameter": "page", "more": "total_pages"}
+    fields, changed = {"id": "id", "jobId": "run"}, {"query": {"after": "{since}"}}
+    records = msgspec.convert({"path": "/failures", "fields": fields, "changed": changed, "paging": paging}, Resource)
+    observer = Observer()
+    decoding = Decoder(StatusMap(), observer, msgspec.structs.replace(described, records=records), label_length=40)
+    found = decoding.failed_records_of_all_runs(
+        page({"id": "r1", "run": "job-1"}, {"id": "r2"}, total_pages=3), has_others=False
+    )
+    assert [(each.run_id, each.record.id) for each in found.items] == [("job-1", "r1")]
+    assert (found.pages, found.skipped, found.size) == (3, 1, 2)
+    assert observer.invalid == [("record", "jobId: is missing")]
 
 
 def layout(**described: Any) -> Layout:

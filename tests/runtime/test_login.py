@@ -143,6 +143,43 @@ async def test_renewed_tokens_that_are_refused_wait_until_one_is_accepted(
     assert await login.renewed(token) is not None
 
 
+async def test_another_body_is_tried_at_once_after_tokens_that_were_refused(
+    made: Callable[..., Login], server: Server, tmp_path: Path
+) -> None:
+    login = made()
+    await login.current()
+    login.confirm("t1", accepted=False)
+    assert await login.renewed("t1") is None
+    (tmp_path / "body").write_text("user=another&password=x")
+    assert await login.renewed("t1") == "t2"
+
+
+async def test_a_lifetime_of_a_second_is_one(made: Callable[..., Login], server: Server, clock: Clock) -> None:
+    server.more = {"lifetime": 1}
+    login = made(lifetime="lifetime")
+    assert await login.current() == "t1"
+    clock.advance(1)
+    assert await login.current() == "t2"
+
+
+@pytest.mark.parametrize("seconds", [100 * 365 * 86400, -100 * 365 * 86400])
+async def test_a_lifetime_of_a_hundred_years_is_one(made: Callable[..., Login], server: Server, seconds: float) -> None:
+    server.more = {"lifetime": seconds}
+    assert await made(lifetime="lifetime").current() == "t1"
+
+
+@pytest.mark.parametrize(("status", "is_usable"), [(200, True), (299, True), (300, False)])
+async def test_a_login_is_answered_with_a_status_of_success(
+    made: Callable[..., Login], server: Server, status: int, is_usable: bool
+) -> None:
+    server.status = status
+    if is_usable:
+        assert await made().current() == "t1"
+    else:
+        with pytest.raises(ApiError, match=f"login: HTTP {status}"):
+            await made().current()
+
+
 async def test_a_login_that_failed_while_others_waited_for_it_is_not_repeated_for_them(
     made: Callable[..., Login], server: Server
 ) -> None:

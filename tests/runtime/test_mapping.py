@@ -57,6 +57,7 @@ def test_times_are_converted_from_every_format(source: dict[str, str], value: An
     ("convert", "value", "seconds"),
     [
         ("seconds", 90, 90),
+        ("seconds", 0, 0),
         ("milliseconds", "1500", 1.5),
         ("clock", "1:02:03.5", 3723.5),
         ("clock", "2 days, 0:00:01", 172801),
@@ -95,7 +96,18 @@ def test_fields_are_nested_labels_replaced_and_numbers_in_text_fields_become_tex
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.5, "1.5"), (7, "7"), (math.inf, None), (-math.inf, None), (math.nan, None), ([], None), ({"a": 1}, None)],
+    [
+        (1.5, "1.5"),
+        (7, "7"),
+        (123456789012345.0, "123456789012345"),
+        (-7.0, "-7"),
+        (1e22, "1e+22"),
+        (math.inf, None),
+        (-math.inf, None),
+        (math.nan, None),
+        ([], None),
+        ({"a": 1}, None),
+    ],
 )
 def test_a_text_is_a_text_or_a_number_and_otherwise_nothing(value: Any, text: str | None) -> None:
     assert mapped({"name": value}, spinnerName="name").get("spinnerName") == text
@@ -150,6 +162,7 @@ def test_keys_of_labels_are_what_json_has(labels: dict[Any, str], value: Any, ex
         ("records.completed", r"(?P<value>\d+)", 12, 12),
         ("records.completed", r"(?P<value>\d+)", ["1"], None),
         ("records.completed", r"(?P<value>\d+)", "1" * 101, None),
+        ("id", r"(?P<value>1+)", "1" * 100, "1" * 100),
         ("records.completed", r"(?P<value>\d+)?x", "x", None),
         ("id", r"runs/(?P<value>\w+)$", "https://api.example.com/runs/a7", "a7"),
         ("status", r"(?P<value>\w+):", "FAILED: sorry", "FAILED"),
@@ -183,7 +196,14 @@ def test_a_pattern_comes_before_labels_and_converters() -> None:
         r"(?P<value>((a?){30}){30})",
         r"\d+", r"(?P<a>\d+)/(?P<b>\d+)", r"(?P<value>", r"(?P<value>[^a]+[^b]+.*.*)", r"x{1,3}" * 9 + "(?P<value>a)",
         r"(?=.*.*.*)(?P<value>.)", r"(?!(a+)+)(?P<value>.)", r"(?P<value>.*.*(?=.*)x)", r"(?P<value>.)(?=(?:ab|c)*)",
-        r"(?P<value>(?>(a+)+)b)",
+        r"(?P<value>(?>(a+)+)b)", r"(?P<value>(?:x{1,3})+)y", r"(?P<value>x{1,5}x{1,5}x{1,5})x",
+        # Three repetitions that what follows can match too: the last character of a range, letters of either case, what
+        # is behind something that can be empty, and any of some alternatives.
+        r"[a-z]+z[a-z]+z[a-z]+z(?P<value>x)", r"[ -\x7f]+\x7f[ -\x7f]+\x7f[ -\x7f]+\x7f(?P<value>x)",
+        r"\x80+\x80+\x80+(?P<value>\x80)", r"[~-\x80]+\xe9[~-\x80]+\xe9[~-\x80]+\xe9(?P<value>x)",
+        r"[^ab]+c[^ab]+c[^ab]+c(?P<value>x)", r"(?i)a+Aa+Aa+A(?P<value>x)", r"a+b?a+b?a+b?a(?P<value>x)",
+        r"a+(?:ab|cd)a+(?:ab|cd)a+(?:ab|cd)(?P<value>x)", r"d+(?:bc|de)d+(?:bc|de)d+(?:bc|de)(?P<value>x)",
+        r"a+(?!b)a+(?!b)a+(?!b)a(?P<value>x)", "(?:ab|cd)" * 9 + "(?P<value>x)",
     ],
 )  # fmt: skip
 def test_a_pattern_that_could_take_long_or_finds_nothing_is_refused(pattern: str) -> None:
@@ -198,7 +218,8 @@ def test_a_pattern_that_could_take_long_or_finds_nothing_is_refused(pattern: str
         r"(?i)(?:done|finished):? (?P<value>\d+)(?:\.\d+)?%", r"(\d+):(\d+):(?P<value>\d+):(\d+):(\d+)",
         r"(?P<value>\d{1,3}(?:,\d{3})*)x", r"(?P<value>a?a?a?a?a?a?a?a?)a{90}x", r"x{1,3}" * 8 + "(?P<value>a)",
         r"(?P<value>\d+)(?=/\d+)", r"(?P<value>\w+)(?!\w)", r"x{9}" * 9 + "(?P<value>a)", r"(?P<value>.*.{9}.{9}.{9})x",
-        r"(?P<value>(?>\d+))/",
+        r"(?P<value>(?>\d+))/", r"(?P<value>x{1,4}x{1,4}x{1,4})x", r".*.*(?P<value>x)", "a{0}" * 9 + "(?P<value>x)",
+        r"\x7f+[^\x7f]\x7f+[^\x7f]\x7f+[^\x7f](?P<value>a)", r"a+Aa+Aa+A(?P<value>x)",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("part", ["1", "a", " ", "1/", "1:", "1 ", "1,", "a1", "done 1."])
@@ -437,6 +458,12 @@ def test_values_in_a_body_keep_their_types() -> None:
 def test_a_field_source_that_is_a_string_is_a_path() -> None:
     assert mapped({"a": "b"}, id="a") == mapped({"a": "b"}, id={"path": "a"}) == {"id": "b"}
     assert FieldSource(path="a").convert is None
+
+
+def test_an_expression_has_ten_thousand_characters_at_most() -> None:
+    assert compiled("a" * 10_000, "items").search({"a" * 10_000: 1}) == 1
+    with pytest.raises(ConfigError, match="items: invalid JMESPath: expected at most 10,000 characters"):
+        compiled("a" * 10_001, "items")
 
 
 @pytest.mark.parametrize(
