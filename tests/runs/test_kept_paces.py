@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter.runs.pace import EARLIER_FACTOR, UNKNOWN_FACTOR
+from exporter.runs.pace import EARLIER_FACTOR, EARLIER_RUNS, UNKNOWN_FACTOR
 from exporter.runs.persistence import KINDS, Row
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
@@ -136,21 +136,43 @@ def test_a_spinner_that_returns_counts_from_zero() -> None:
     assert shown.counters.finished[Status.COMPLETED] == 1
 
 
+def removed_before_its_end(project: Project) -> dict[str, Any]:
+    """A run with gaps of 20 minutes that the runtime no longer has; returns its fields."""
+    removed = project._new("Monthly", "")
+    for finished in range(5):
+        project.clock.advance(20 * MINUTE)
+        project._see(removed | {"finished": finished})
+    project._save()
+    project.store.drop_run("p1", removed["run_id"])
+    return removed
+
+
 def test_what_a_run_taught_that_was_removed_before_its_end_survives_a_restart() -> None:
     project = Project()
     open_run = project._new("Monthly", "")
     project._see(open_run | {"finished": 0})
-    removed = project._new("Monthly", "")
-    for finished in range(5):
-        project.clock.advance(12 * MINUTE)
-        project._see(removed | {"finished": finished})
-    project._save()
-    project.store.drop_run("p1", removed["run_id"])
+    removed_before_its_end(project)
     project.restart()
     project._see(open_run | {"finished": 1})
     shown = project.store.view.run(("p1", open_run["run_id"]))
     assert shown is not None
-    assert shown.earlier.usual_recurring_gap() == 12 * MINUTE
+    assert shown.earlier.usual_recurring_gap() == 20 * MINUTE
+
+
+def test_a_run_that_was_removed_before_its_end_teaches_new_spinners_too() -> None:
+    project = Project()
+    removed_before_its_end(project)
+    assert project.threshold(spinner="New") == EARLIER_FACTOR * 20 * MINUTE
+
+
+def test_a_run_that_returns_after_it_was_removed_teaches_once() -> None:
+    project = Project()
+    removed = removed_before_its_end(project)
+    project.clock.advance(MINUTE)
+    project._see(removed | {"finished": 5, "status": Status.COMPLETED, "ended_at": project.clock.now})
+    shown = project.store.view.run(("p1", removed["run_id"]))
+    assert shown is not None
+    assert shown.earlier.runs == 1
 
 
 def test_after_400_days_the_pace_is_forgotten_also_in_the_file() -> None:
@@ -287,3 +309,24 @@ def test_of_its_project_a_new_spinner_learns_from_each_other_one_once() -> None:
     project.restart()
     project.idle(1)
     assert project.threshold(spinner="Newer") == slow
+
+
+def test_of_its_project_a_new_spinner_learns_from_those_that_learned_last() -> None:
+    project = Project()
+    slow = ("Slow", "Slower")
+    for name in slow + tuple(f"Quick {number}" for number in range(EARLIER_RUNS - 2)) + slow + ("Mails", "Calls"):
+        project.teach(spinner=name, gap=15 * MINUTE if name in slow else 1.0)
+    assert project.threshold(spinner="New") == EARLIER_FACTOR * 15 * MINUTE
+    for number in range(EARLIER_RUNS):
+        project.teach(spinner=f"Quicker {number}", gap=1.0)
+    threshold = project.threshold(spinner="Newer")
+    assert threshold is not None
+    assert threshold < EARLIER_FACTOR * 15 * MINUTE, "what was long ago is forgotten"
+
+
+def test_of_its_project_a_new_spinner_learns_from_as_many_as_a_spinner_from_its_runs() -> None:
+    project = Project()
+    slow = ("Slow", "Slower")
+    for name in slow + tuple(f"Quick {number}" for number in range(EARLIER_RUNS - 2)):
+        project.teach(spinner=name, gap=15 * MINUTE if name in slow else 1.0)
+    assert project.threshold(spinner="New") == EARLIER_FACTOR * 15 * MINUTE

@@ -62,10 +62,14 @@ class Project:
     def spinners(self) -> ProjectSpinners:
         return self.store._projects["p1"].spinners
 
-    def restart(self, *, without: tuple[str, ...] = ()) -> None:
-        """Begin again with what was saved; `without` some fields of spinners, as an earlier release saved them."""
+    def save(self) -> None:
         for kind, project, key, value in self.store.persistence.unsaved():
             self.saved[kind, project, key] = value if value is None else msgspec.msgpack.encode(value)
+        self.store.persistence.saved()
+
+    def restart(self, *, without: tuple[str, ...] = ()) -> None:
+        """Begin again with what was saved; `without` some fields of spinners, as an earlier release saved them."""
+        self.save()
         rows: list[Row] = [
             (kind, project, key, msgspec.msgpack.decode(value, type=KINDS[kind]))
             for (kind, project, key), value in self.saved.items()
@@ -75,7 +79,7 @@ class Project:
             if isinstance(spinner, Spinner):
                 for field in without:
                     setattr(spinner, field, getattr(Spinner(), field))
-        self.store = store(self.clock, projects={}, dropped=self.dropped.append, **self.sections)
+        self.store = store(self.clock, dropped=self.dropped.append, **self.sections | {"projects": {}})
         self.store.persistence.restore(rows)
 
 
@@ -130,6 +134,32 @@ def test_a_spinner_with_a_run_under_way_stays_however_long_it_takes(*, restarts:
         project.after(500)
     assert project.present(Status.RUNNING) == {"Report": 1}
     assert project.started() == {"Report": 2}
+
+
+def test_what_runs_that_ended_before_the_first_read_tell_of_a_spinner_survives_a_restart() -> None:
+    project = Project(projects={"p1": "Sales", "p2": "Support"})
+    old = snapshot("old", Status.COMPLETED, spinner="Report", started_at=NOON - 500, ended_at=NOON - 400)
+    read_project(project.store, "p2", [(old, NOON)], as_of=NOON, horizon=NOON - 60)
+    project.restart()
+    project.read(project="p2")
+    shown = project.shown("Report", "p2")
+    assert shown is not None
+    assert (shown.counters.last_start_at, shown.counters.last_success_at) == (NOON - 500, NOON - 400)
+
+
+def test_of_spinners_whose_runs_ended_before_the_first_read_each_leaves_in_its_turn() -> None:
+    project = Project(projects={"p1": "Sales", "p2": "Support"}, spinner_retention=3 * HOUR)
+    old = [
+        snapshot(f"{ago}", Status.COMPLETED, spinner=name, started_at=NOON - ago, ended_at=NOON - ago)
+        for name, ago in (("Later", 2.5 * HOUR), ("First", 2.4 * HOUR), ("Later", 2 * HOUR))
+    ]
+    read_project(project.store, "p2", [(run, NOON) for run in old], as_of=NOON, horizon=NOON - HOUR)
+    seen = []
+    for _ in range(3):
+        project.clock.advance(0.45 * HOUR)
+        project.read(project="p2")
+        seen.append(set(project.started()))
+    assert seen == [{"Later", "First"}, {"Later"}, set()]
 
 
 def test_a_spinner_whose_runs_ended_before_the_first_read_leaves_as_if_it_had_been_seen_then() -> None:
@@ -207,6 +237,27 @@ def test_the_sum_of_the_rest_leaves_too_when_none_of_them_has_runs() -> None:
     assert project.started() == {"Report": 1}
 
 
+def test_a_clock_that_is_set_back_moves_the_last_times_with_it_also_in_the_file() -> None:
+    """Or one that stops running would be missed too late."""
+    project = Project()
+    project.read(project.run("a", "Report"), project.run("b", "Import", started_at=NOON - 2 * HOUR))
+    project.read()
+    project.save()
+    watch = project.store.view.watch()
+    watch.changed()
+    for _ in range(5):
+        project.store.clock.observe(NOON - HOUR)
+    project.store.expire()
+    assert sorted(watch.changed()[1]) == [("p1", "Import"), ("p1", "Report")]
+    project.restart()
+    times = {}
+    for name in ("Report", "Import"):
+        shown = project.shown(name)
+        assert shown is not None
+        times[name] = shown.counters.last_start_at, shown.counters.last_success_at
+    assert times == {"Report": (NOON - HOUR, NOON - HOUR), "Import": (NOON - 2 * HOUR, NOON - HOUR)}
+
+
 # -- the limit ----------------------------------------------------------------------------------------------
 
 
@@ -248,18 +299,30 @@ def test_while_there_is_room_a_spinner_that_ran_once_stays_as_any_other() -> Non
     assert project.dropped == []
 
 
-def test_a_slot_that_becomes_free_goes_to_a_spinner_with_several_runs_which_counts_from_zero() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_slot_that_becomes_free_goes_to_a_spinner_with_several_runs_which_counts_from_zero(*, restarts: bool) -> None:
     project = Project(limits={"spinners": 2})
     project.read(project.run("a", "Leaves"), project.run("b", "Stays", Status.RUNNING))
     project.after(61)
     project.after(500)
-    rest = [project.run("c", "Once", Status.RUNNING)]
-    rest += [project.run(run_id, "Twice", Status.RUNNING) for run_id in ("d", "e")]
+    rest = [project.run(run_id, "Gone", Status.RUNNING) for run_id in "fg"]
+    rest += [project.run("c", "Once", Status.RUNNING)]
+    rest += [project.run(run_id, "Twice", Status.QUEUED, started_at=None) for run_id in "de"]
     project.read(*rest)
+    project.read(*(project.run(run_id, "Twice", Status.RUNNING) for run_id in "de"))
+    for run_id in "fg":
+        project.store.drop_run("p1", run_id)
     project.read()
-    assert project.started() == {"Leaves": 1, "Stays": 1, OTHER: 3}
+    assert project.started() == {"Leaves": 1, "Stays": 1, OTHER: 5}
+    watch = project.store.view.watch()
+    watch.changed()
     project.after(501)
-    assert project.started() == {"Stays": 1, "Twice": 0, OTHER: 3}
+    assert {name for _, name in watch.changed()[1]} == {"Leaves", "Twice", OTHER}
+    if restarts:
+        project.restart()
+        project.read()
+    assert project.started() == {"Stays": 1, "Twice": 0, OTHER: 5}
+    assert project.present(Status.QUEUED) == {}
     assert project.present(Status.RUNNING) == {"Stays": 1, "Twice": 2, OTHER: 1}
     project.read(project.run("d", "Twice"))
     assert project.present(Status.RUNNING) == {"Stays": 1, "Twice": 1, OTHER: 1}
@@ -411,8 +474,11 @@ def test_a_spinner_that_was_saved_without_when_it_became_idle_has_been_so_since_
     assert project.started() == ({"Report": 1} if has_run else {})
 
 
-def test_what_is_known_of_spinners_that_left_is_bounded() -> None:
-    project = Project(limits={"spinners": 5}, spinner_retention=100.0)
+@pytest.mark.parametrize("limits", [{"spinners": 5}, {"spinners": 1}], ids=["with slots", "counted together"])
+def test_what_is_known_of_spinners_that_left_is_bounded(limits: dict[str, int]) -> None:
+    project = Project(limits=limits, spinner_retention=100.0)
+    if limits["spinners"] == 1:
+        project.read(project.run("stays", "Stays", Status.RUNNING))
     for number in range(60):
         run = project.run(f"r{number}", f"Import {number}", spinner_id=f"s{number}", records=counts(3))
         project.read(run)
@@ -420,8 +486,9 @@ def test_what_is_known_of_spinners_that_left_is_bounded() -> None:
         project.after(101)
     sizes = {name: len(each) for name, each in vars(project.spinners).items() if hasattr(each, "__len__")}
     assert max(size for name, size in sizes.items() if name not in ("_changed", "_unsaved")) <= 12, sizes
+    project.store.drop_run("p1", "stays")
     project.clock.advance(KEPT_PACE)
-    for _ in range(2):
+    for _ in range(3):
         project.after(101)
     sizes = {name: len(each) for name, each in vars(project.spinners).items() if hasattr(each, "__len__")}
     assert {sizes[name] for name in ("_tracked", "_left", "_ids", "_last_names", "_rest", "_idle")} == {0}, sizes
