@@ -333,8 +333,6 @@ class ProjectSpinners:
         self._idle[key] = since
         if spinner.ran_once and key != OTHER:
             self._idle_one_offs[key] = since
-        else:
-            self._idle_one_offs.pop(key, None)
 
     # -- what leaves --------------------------------------------------------------------------------------
 

@@ -134,6 +134,8 @@ def test_a_spinner_that_returns_counts_from_zero() -> None:
     shown = project.store.view.spinner(("p1", "Monthly"))
     assert shown is not None
     assert shown.counters.finished[Status.COMPLETED] == 1
+    rows = [row[:3] for row in project.store.persistence.everything()]
+    assert len(rows) == len(set(rows)), "what it knew is saved with it"
 
 
 def removed_before_its_end(project: Project) -> dict[str, Any]:

@@ -112,12 +112,14 @@ def test_a_spinner_with_a_run_in_between_has_its_whole_retention_again(*, restar
     project.after(61)
     project.after(900)
     project.read(project.run("b", "Report"))
+    project.save()
     project.after(61)
     if restarts:
         project.restart()
-    project.after(900)
+    project.after(450)
+    project.after(500)
     assert project.started() == {"Report": 2}
-    project.after(101)
+    project.after(51)
     assert project.started() == {}
 
 
@@ -127,13 +129,13 @@ def test_a_spinner_with_a_run_under_way_stays_however_long_it_takes(*, restarts:
     project.read(project.run("a", "Report"))
     project.after(61)
     project.after(900)
-    project.read(project.run("b", "Report", Status.RUNNING))
+    project.read(project.run("b", "Report", Status.RUNNING), project.run("c", "Report"))
     if restarts:
         project.restart()
     for _ in range(5):
         project.after(500)
     assert project.present(Status.RUNNING) == {"Report": 1}
-    assert project.started() == {"Report": 2}
+    assert project.started() == {"Report": 3}
 
 
 def test_what_runs_that_ended_before_the_first_read_tell_of_a_spinner_survives_a_restart() -> None:
@@ -266,6 +268,7 @@ def test_beyond_the_limit_spinners_are_counted_together_and_each_run_is_reported
     project = Project(limits=limits)
     runs = [project.run(name, name, Status.RUNNING, records=counts(3)) for name in "abcd"]
     project.read(*runs)
+    assert project.started() == {"a": 0, "b": 0, OTHER: 0}, "increase() needs a zero to rise from"
     project.read(*(msgspec.structs.replace(run, updated_at=NOON + 1, records=counts(4)) for run in runs))
     project.read()
     assert project.started() == {"a": 1, "b": 1, OTHER: 2}
@@ -287,6 +290,37 @@ def test_while_the_limit_is_reached_a_spinner_that_ran_once_leaves_after_a_day_a
     project.after(2)
     assert project.started() == {"Regular": 2}
     assert project.dropped == ["spinner_limit"]
+
+
+def test_a_spinner_that_ran_once_and_runs_again_keeps_its_counters() -> None:
+    project = Project(limits={"spinners": 1}, spinner_retention=30 * DAY)
+    project.read(project.run("a", "Monthly"))
+    project.after(61)
+    project.after(ONE_OFF_RETENTION - 1)
+    project.read(project.run("b", "Monthly", Status.RUNNING))
+    project.after(100)
+    assert project.started() == {"Monthly": 2}
+    project.read(project.run("b", "Monthly"))
+    project.after(61)
+    for _ in range(3):
+        project.after(ONE_OFF_RETENTION)
+    assert project.started() == {"Monthly": 2}
+
+
+def test_the_sum_of_the_rest_leaves_once_all_of_them_have_counters_of_their_own() -> None:
+    project = Project(limits={"spinners": 1})
+    project.read(project.run("a", "First", Status.RUNNING), project.run("b", "Import"))
+    project.after(61)
+    project.after(500)
+    project.read(*(project.run(run_id, "Twice", Status.RUNNING) for run_id in "cd"))
+    project.store.drop_run("p1", "a")
+    project.after(1001)
+    project.after(1)
+    assert project.present(Status.RUNNING) == {"Twice": 2}
+    project.after(999)
+    assert set(project.started()) == {"Twice", OTHER}
+    project.after(2)
+    assert set(project.started()) == {"Twice"}
 
 
 def test_while_there_is_room_a_spinner_that_ran_once_stays_as_any_other() -> None:
@@ -431,13 +465,22 @@ def test_a_name_is_free_again_when_its_spinner_has_left() -> None:
     assert spinner_of(project, "c") == "Report"
 
 
-def test_a_name_is_not_free_while_its_spinner_is_counted_with_others() -> None:
+def test_a_name_is_not_free_while_its_spinner_has_runs() -> None:
     project = Project(limits={"spinners": 1})
-    project.read(project.run("x", "First", Status.RUNNING, spinner_id="s0"))
-    project.read(project.run("a", "Report", Status.RUNNING, spinner_id="s1"))
-    project.after(10)
-    project.read(project.run("b", "Report", Status.RUNNING, spinner_id="s2"))
-    assert spinner_of(project, "b") == "Report (s2)"
+    for name, spinner_id, status in (
+        ("First", "s0", Status.RUNNING),
+        ("Report", "s1", Status.RUNNING),
+        ("Gone", "s2", Status.COMPLETED),
+    ):
+        project.read(project.run(name, name, status, spinner_id=spinner_id))
+    for _ in range(3):
+        project.after(61)
+    project.read(*(project.run(f"New {name}", name, spinner_id="s9") for name in ("First", "Report", "Gone")))
+    assert [spinner_of(project, f"New {name}") for name in ("First", "Report", "Gone")] == [
+        "First (s9)",
+        "Report (s9)",
+        "Gone",
+    ]
 
 
 def test_a_run_without_a_name_of_its_spinner_has_the_last_one_of_its_id() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from exporter.config import LimitsConfig
 from exporter.runs import limits
+from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.store import Store
 from exporter.runs.view import ShownSpinner
@@ -422,6 +424,46 @@ def test_a_dropped_run_does_not_return_after_its_tombstone_is_dropped(
     assert tombstones(held) == 1
     commit(held, done, seen_at=clock.now)
     assert (shown_ids(held), finished(held)) == ([], 2)
+
+
+def test_runs_that_were_forgotten_are_not_counted_again_after_the_runtime_s_clock_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 0)
+    clock, back = Clock(NOON + 60), 3 * 3600
+    held = store(clock, retention=60, limits={"runs": 1})
+    old = [snapshot(f"e{at}", Status.COMPLETED, ended_at=NOON + at, updated_at=NOON + at) for at in (50, 55)]
+    commit(held, *old)
+    clock.advance(7200)
+    for _ in range(2):
+        commit(held, seen_at=clock())
+    assert tombstones(held) == 1, "the other one is forgotten"
+    held.persistence.saved()
+    for _ in range(5):
+        held.clock.observe(clock() - back)
+    clock.advance(30)
+    now = clock() - back
+    new = snapshot("new", Status.COMPLETED, started_at=now - 20, ended_at=now - 10, updated_at=now - 10)
+    before_that = snapshot("missed", Status.COMPLETED, started_at=now - 900, ended_at=now - 800, updated_at=now - 800)
+    for _ in range(3):
+        commit(held, *old, new, before_that, seen_at=now, horizon=-math.inf)
+        assert finished(held) == 3, "only one of them ended since the last read"
+    assert "e50" in {key for kind, _, key, _ in held.persistence.unsaved() if kind == "run"}
+
+
+def test_before_its_first_read_a_project_is_known_up_to_no_time() -> None:
+    held = store(Clock(NOON + 60))
+    assert (held.read_up_to("p1"), held.read_up_to_each(["p1"])) == (-math.inf, [-math.inf])
+
+
+def test_what_records_in_flight_show_of_a_run_that_has_ended_or_left_is_ignored() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("ended", Status.COMPLETED), snapshot("left"))
+    held.drop_run("p1", "left")
+    for run_id in ("ended", "left"):
+        held.keep_activity(("p1", run_id), Activity(NOON + 55, NOON + 52))
+    commit(held, snapshot("left", updated_at=NOON + 61))
+    assert [shown.activity for shown in held.view.runs()] == [None, None]
 
 
 def test_a_dropped_run_that_restarts_is_shown_again_and_stays_counted_once() -> None:
