@@ -547,7 +547,15 @@ async def test_the_cost_stands_beside_the_rate_limit_that_headers_tell() -> None
         ({"RateLimit-Limit": "100, 100;w=60"}, "6,000 requests per hour"),
         ({"RateLimit": "limit=50, remaining=40, reset=5"}, "50 requests in a time that it does not tell"),
         ({"RateLimit-Policy": '"burst";q=10;w=1, "hour";q=1000;w=3600'}, "1,000 requests per hour"),
-        ({"RateLimit-Policy": "x;w=0"}, None),
+        *(
+            ({f"{prefix}RateLimit-Limit-{unit}": "10"}, f"{number} requests per hour")
+            for prefix in ("", "X-")
+            for unit, number in (("Second", "36,000"), ("Minute", "600"), ("Hour", "10"))
+        ),
+        ({"RateLimit-Limit-Day": "2400"}, "100 requests per hour"),
+        ({"RateLimit-Policy": "10;w=1"}, "36,000 requests per hour"),
+        ({"RateLimit-Policy": "10;w=0"}, None),
+        ({"RateLimit-Policy": "x;w=60"}, None),
         ({"X-RateLimit-Limit": "many"}, None),
         ({}, None),
     ],

@@ -18,7 +18,7 @@ from exporter.config.api_description import Resource
 from exporter.runtime import decoder as decoder_module
 from exporter.runtime import labels
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
-from exporter.runtime.labels import LabelCache
+from exporter.runtime.labels import CodeCache, LabelCache
 from exporter.runtime.layout import Layout, NullListError, flat
 from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
@@ -320,6 +320,11 @@ def test_what_is_no_code_is_other(text: str, shown: str) -> None:
         assert made.failed_records(page(record)).items[0].error_code == shown
         (run,) = made.jobs(page(job)).items
         assert (run.trigger, run.failures[0].error_code) == (shown, shown)
+
+
+def test_a_code_has_64_characters_at_most() -> None:
+    codes = CodeCache(100)
+    assert (codes["A" * 64], codes["A" * 65]) == ("A" * 64, "other")
 
 
 def test_only_the_largest_groups_of_failures_are_kept() -> None:
