@@ -66,8 +66,8 @@ def terabyte(key: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         with (folder / "sparse").open("wb") as file:
             file.truncate(2**40)
-        file = str(folder / "sparse")
-        config(folder, runtime={**GOOD["runtime"], **({"tls": {key: file}} if key == "ca_file" else {key: file})})
+        named = {key: str(folder / "sparse")}
+        config(folder, runtime={**GOOD["runtime"], **({"tls": named} if key == "ca_file" else named)})
 
     return write
 

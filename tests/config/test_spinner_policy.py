@@ -58,3 +58,23 @@ def test_the_cache_of_policies_is_limited() -> None:
         config.spinner_policy("Sales", f"made up {number}")
     cached: Any = config._spinner_policies
     assert cached.cache_info().currsize == CACHED_POLICIES
+
+
+def test_the_cache_of_expectations_is_limited() -> None:
+    config = config_with()
+    for number in range(CACHED_POLICIES + 1):
+        assert config.expected_spinners(f"made up {number}") == ()
+    cached: Any = config._expectations
+    assert cached.cache_info().currsize == CACHED_POLICIES
+
+
+def test_false_pages_are_those_of_a_hundred_hours() -> None:
+    policy = config_with(stalls={"false_pages": 0.72}).spinner_policy("Sales", "welcome")
+    assert policy.false_page_rate * 100 * 3600 == pytest.approx(0.72)
+
+
+def test_the_least_floor_is_that_of_any_spinner() -> None:
+    stalls = {"floor": 300.0, "ceiling": 900.0}
+    assert config_with(stalls=stalls).least_stall_floor == 300.0
+    entries = [{"expected_interval": 5.0}, {"stall_floor": 60.0}, {"stall_floor": 400.0}]
+    assert config_with(stalls=stalls, spinners=entries).least_stall_floor == 60.0

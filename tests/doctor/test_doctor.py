@@ -420,6 +420,9 @@ async def test_the_second_page_of_a_list_is_read_and_said_what_it_shows(
     ("label", "status"),
     [
         ("Runing", "running"),
+        ("Ruuning", "running"),
+        ("all_done_now", "completed"),
+        ("renewable", None),
         ("step_failed_hard", "failed"),
         ("is waiting for customer", "waiting"),
         ("purple", None),
