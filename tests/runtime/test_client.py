@@ -189,6 +189,35 @@ async def test_each_page_of_a_list_is_requested_on_the_condition_that_it_changed
     assert conditions == [("", '"1"'), ("2", '"22"'), ("4", '"41"')]
 
 
+@pytest.mark.parametrize(
+    ("lists", "conditions", "etags"), [(1, ['"1"'], ['"2"']), (2, [None, None], [None, None])], ids=str
+)
+async def test_runs_in_several_lists_are_requested_without_the_etag_that_only_one_could_have(
+    lists: int, conditions: list[str | None], etags: list[str | None]
+) -> None:
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("If-None-Match"))
+        return httpx.Response(200, json=a_list(), headers={"ETag": '"2"'})
+
+    active = [{"query": {"status": status}} for status in ("queued", "running")[:lists]]
+    jobs = msgspec.convert({"path": "/{project}/runs", "active": active}, Resource)
+    api = client(answer, resources=msgspec.structs.replace(runtime_config().resources, jobs=jobs))
+    pages = api.jobs(Project("p1", "Sales"), active=True, etag='"1"')
+    assert [page.etag async for page in pages] == etags
+    assert seen == conditions
+
+
+async def test_a_plan_may_have_as_many_meters_as_the_limit() -> None:
+    meters = [{"name": f"meter {number}", "used": 1} for number in range(1001)]
+    answers = iter([meters[:1000], meters])
+    api = client(lambda request: httpx.Response(200, json={"meters": next(answers)}))
+    assert len(await api.usage()) == 1000
+    with pytest.raises(ApiError, match=r"usage: the plan has more meters than limits\.meters \(1,000\)"):
+        await api.usage()
+
+
 async def test_a_list_that_fails_on_its_way_leaves_the_pages_of_the_last_read() -> None:
     lists = {"": a_list("a", cursor="2"), "2": a_list("b")}
     fails = False
