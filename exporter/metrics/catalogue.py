@@ -119,8 +119,11 @@ def _basis(shown: ShownRun, now: ScrapeContext) -> Samples:
     if expectation is None:
         return None
     # Words and no series of its own: it stays the same after a spinner's first few runs.
-    known = f"{runs or 'no'} earlier {'run is' if runs < 2 else 'runs are'} known"
-    return [((expectation.basis, f"{REASONS[expectation.basis]}; {known}"), 1)]
+    words = [REASONS[expectation.basis], f"{runs or 'no'} earlier {'run is' if runs < 2 else 'runs are'} known"]
+    if shown.run.records.running and shown.pace.longest(while_busy=True) < shown.pace.longest_gap:
+        # A page shows the longest of all gaps, which may be longer than the threshold.
+        words.insert(1, "no record was in progress in its longest gap")
+    return [((expectation.basis, "; ".join(words)), 1)]
 
 
 def _last_activity(shown: ShownRun, now: ScrapeContext) -> float | None:

@@ -37,6 +37,8 @@ class Activity(msgspec.Struct, frozen=True):
     """When one last went on to another step."""
     tried_at: float | None = None
     """When one last began or was tried again."""
+    is_working: bool = False
+    """Whether any were in progress when they were last read."""
 
     @property
     def last_at(self) -> float | None:
@@ -44,13 +46,14 @@ class Activity(msgspec.Struct, frozen=True):
         return max((at for at in (self.moved_at, self.tried_at) if at is not None), default=None)
 
     def merged(self, other: Self) -> Self:
-        """Return the later times of both."""
-        return type(self)(_later(self.moved_at, other.moved_at), _later(self.tried_at, other.tried_at))
+        """Return the later times of both, and otherwise what the other one says, which was read later."""
+        moved, tried = _later(self.moved_at, other.moved_at), _later(self.tried_at, other.tried_at)
+        return type(self)(moved, tried, other.is_working)
 
     def not_ahead_of(self, now: float) -> Self:
         """Return it for a runtime whose clock was set back to `now`: what was seen is not yet to come."""
         moved, tried = (None if at is None else min(at, now) for at in (self.moved_at, self.tried_at))
-        return type(self)(moved, tried)
+        return msgspec.structs.replace(self, moved_at=moved, tried_at=tried)
 
     def allows(self, seconds: float, since: float) -> float:
         """Return the threshold `seconds` of a silence since `since`, counted from the activity as far as it may be."""
@@ -114,7 +117,7 @@ class Seen:
         shown = [self._activity(record, now, since + PICKUP) for record in records]
         moved = (each.moved_at for each in shown if each.moved_at is not None)
         tried = (each.tried_at for each in shown if each.tried_at is not None)
-        return Activity(max(moved, default=None), max(tried, default=None))
+        return Activity(max(moved, default=None), max(tried, default=None), bool(records))
 
     def _activity(self, record: OpenRecord, now: float, begun_by: float) -> Activity:
         known, place = self.places.get(hash(record.id)), _place(record)

@@ -152,6 +152,10 @@ class SpinnerPace(msgspec.Struct):
     _recurring_gaps: list[float] = []
     _usual: tuple[float, float] | None = None
     """The usual values of the two, cached because they are read far more often than they change."""
+    _busy_gaps: list[float] = []
+    """The recurring gaps of these runs in which records were in progress."""
+    _usual_busy: float | None = None
+    """The usual value of these, cached; None of what an earlier version learned, which did not tell them apart."""
     _observed: list[float] = []
     """Seconds for which each of these runs was at work."""
     _pauses: list[tuple[float, float]] = []
@@ -167,6 +171,7 @@ class SpinnerPace(msgspec.Struct):
         for pace in reversed(learned):
             self._first_gaps.append(pace.first_gap or 0.0)
             self._recurring_gaps.append(pace.recurring_gap)
+            self._busy_gaps.append(pace.recurring(while_busy=True))
             self._observed.append(pace.observed)
             self._pauses += pace.pauses
         if learned:
@@ -180,6 +185,7 @@ class SpinnerPace(msgspec.Struct):
         for pace in paces:
             known._first_gaps.append(pace.usual_first_gap() or 0.0)
             known._recurring_gaps.append(pace.usual_recurring_gap() or 0.0)
+            known._busy_gaps.append(pace.usual_recurring_gap(while_busy=True) or 0.0)
             known._observed.append(pace.observed_with(0.0))
             known._pauses += pace.pauses[-1:]
         known._settle()
@@ -197,7 +203,8 @@ class SpinnerPace(msgspec.Struct):
 
     def summary(self) -> tuple[float, ...]:
         """Return its usual gaps, how long it observed runs, and how many pauses they had."""
-        return *(self._usual or (0.0, 0.0)), self.observed_with(0.0), len(self._pauses)
+        busy = self.usual_recurring_gap(while_busy=True) or 0.0
+        return *(self._usual or (0.0, 0.0)), busy, self.observed_with(0.0), len(self._pauses)
 
     def differs_from(self, other: Self) -> bool:
         """Whether it knows much more or less than another one: a quarter."""
@@ -205,17 +212,25 @@ class SpinnerPace(msgspec.Struct):
         return any(abs(one - another) > 0.25 * another for one, another in zip(mine, theirs, strict=True))
 
     def _settle(self) -> None:
-        for values in (self._first_gaps, self._recurring_gaps, self._observed):
+        untold = len(self._recurring_gaps) - len(self._busy_gaps)
+        self._busy_gaps[:0] = self._recurring_gaps[:untold]
+        for values in (self._first_gaps, self._recurring_gaps, self._busy_gaps, self._observed):
             del values[:-EARLIER_RUNS]
         del self._pauses[:-EARLIER_RUNS]
         self._usual = median(self._first_gaps), _without_outlier(self._recurring_gaps)
+        self._usual_busy = _without_outlier(self._busy_gaps)
 
     def usual_first_gap(self) -> float | None:
         """Return the usual seconds from the start of a run to its first finished record; None before one has ended."""
         return self._usual[0] if self._usual else None
 
-    def usual_recurring_gap(self) -> float | None:
-        """Return the longest gap, in seconds, that runs have at least twice; None before one has ended."""
+    def usual_recurring_gap(self, *, while_busy: bool = False) -> float | None:
+        """Return the longest gap, in seconds, that runs have at least twice; None before one has ended.
+
+        `while_busy`: of the gaps in which records were in progress.
+        """
+        if while_busy and self._usual_busy is not None:
+            return self._usual_busy
         return self._usual[1] if self._usual else None
 
     def observed_with(self, floor: float) -> float:
@@ -303,6 +318,11 @@ class RunPace(msgspec.Struct, gc=False):
     """Gaps during which nothing was in progress though records waited."""
     _overtaken_since: float | None = None
     """When the silence began in which another run of the project continued, to compare with the present one."""
+    _busy_gaps: tuple[float, float] | None = None
+    """The longest and the recurring one of the gaps in which records were in progress.
+
+    None of a run that an earlier version saw first: then all gaps count.
+    """
     _silent_before: float = 0.0
     """Seconds of silence at work before it was queued or started again without progress; 0 mostly."""
 
@@ -310,7 +330,7 @@ class RunPace(msgspec.Struct, gc=False):
     def first(cls, run: Run) -> Self:
         """Return the pace of a run at its first snapshot. If records have finished before, its gaps are estimates."""
         records, started_at = run.records, run.snapshot.started_at
-        pace = cls(_most_running=records.running or 0, _quiet_since=run.last_progress_at)
+        pace = cls(_most_running=records.running or 0, _quiet_since=run.last_progress_at, _busy_gaps=(0.0, 0.0))
         finished = records.finished
         if finished and started_at is not None and run.last_progress_at is not None:
             pace._add_gap(run.last_progress_at - started_at, finished)
@@ -369,14 +389,14 @@ class RunPace(msgspec.Struct, gc=False):
         Returns the seconds from one to the other.
         """
         silent = max(min(unchanged_until, until) - since, 0.0)
-        before = self.longest_gap, self.recurring_gap
-        longest = self._add_gap(until - since - silent, finished, silent=silent)
+        before = self.longest_gap, self.recurring_gap, self._busy_gaps
+        longest = self._add_gap(until - since - silent, finished, silent=silent, while_busy=not was_held_back)
         self._watched += max(until - since, 0.0)
         self._held_back += was_held_back and longest >= HELD_BACK_LEAST
         if longest >= PAUSE:
             if usual_pause(self.pauses, since)[0]:
                 # It returned at its time of day: at other times such a silence is not normal.
-                self.longest_gap, self.recurring_gap = before
+                self.longest_gap, self.recurring_gap, self._busy_gaps = before
             self.pauses = [*self.pauses, (since, longest)][-PAUSES:]
         return max(until - since, 0.0)
 
@@ -434,24 +454,43 @@ class RunPace(msgspec.Struct, gc=False):
         """Return since when the run has been silent while at work; None before it starts."""
         return self._quiet_since
 
+    def longest(self, *, while_busy: bool) -> float:
+        """Return the longest gap; `while_busy`: of those in which records were in progress."""
+        return self.longest_gap if self._busy_gaps is None or not while_busy else self._busy_gaps[0]
+
+    def recurring(self, *, while_busy: bool) -> float:
+        """Return the second longest gap; `while_busy`: of those in which records were in progress."""
+        return self.recurring_gap if self._busy_gaps is None or not while_busy else self._busy_gaps[1]
+
     def interval(self) -> float | None:
         """Return the usual seconds between two finished records; None before the first."""
         return self._spent / self._finished if self._finished and self._spent else None
 
     def expectation(
-        self, run: Run, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy, *, has_heartbeats: bool
+        self,
+        run: Run,
+        earlier: SpinnerPace,
+        others: SpinnerPace,
+        policy: SpinnerPolicy,
+        *,
+        has_heartbeats: bool,
+        is_working: bool,
     ) -> Expectation:
         """Return which silence counts as a stall.
 
         `earlier` is what the spinner learned from its earlier runs, and `others` what its project learned from all.
-        `has_heartbeats`: whether the worker service would be known to be dead if it were.
+        `has_heartbeats`: whether the worker service would be known to be dead if it were. `is_working`: whether records
+        are in progress, by their list; some runtimes count as running what waits for more.
         """
         pause, is_usual = self._by_pause(earlier, others)
+        # While records are in progress, it says nothing how long none is, for example between two batches.
+        is_busy = bool(run.records.running)
+        is_open = run.records.total is None and not is_working
         candidates = [
             (policy.stall_floor, "floor"),
-            (self._by_own_gaps(policy), "own gaps"),
-            (self._by_what_is_unknown(run, earlier, others, policy), "little known"),
-            (self._by_earlier_runs(earlier, others, policy), "earlier runs"),
+            (self._by_own_gaps(policy, while_busy=is_busy), "own gaps"),
+            (self._by_what_is_unknown(earlier, others, policy, is_open=is_open), "little known"),
+            (self._by_earlier_runs(earlier, others, policy, while_busy=is_busy), "earlier runs"),
             (self._by_few_in_progress(run, policy), "few in progress"),
             (self._by_last_records(run, policy), "last records"),
         ]
@@ -482,28 +521,32 @@ class RunPace(msgspec.Struct, gc=False):
             ticket = None
         return Expectation(seconds, basis, ticket)
 
-    def _by_own_gaps(self, policy: SpinnerPolicy) -> float:
+    def _by_own_gaps(self, policy: SpinnerPolicy, *, while_busy: bool) -> float:
         """Return a gap that is too rare for the accepted rate, by the tail of the gaps so far.
 
         The longest of n gaps in the time observed so far comes once in that time; one that is longer by a factor comes
         more rarely by a power of that factor. The power is known from how much longer than the mean the longest is: for
         random times it is 0.58 + ln n times the mean, and the tail has that exponent there; a heavier tail has less.
         """
-        if self.longest_gap <= 0.0 or self._spent <= 0.0:
+        longest = self.longest(while_busy=while_busy)
+        if longest <= 0.0 or self._spent <= 0.0:
             return 0.0
         if not self._finished:
             # How many finished is unknown.
-            return GAP_FACTOR * self.longest_gap
+            return GAP_FACTOR * longest
         mean, count = self._spent / self._finished, self._finished
-        shape = mean * (math.log(count) + EULER) ** 2 / self.longest_gap
+        shape = mean * (math.log(count) + EULER) ** 2 / longest
         shape = (shape * count + USUAL_SHAPE * USUAL_WEIGHT) / (count + USUAL_WEIGHT)
         rarer = max(1.0 / (policy.false_page_rate * self._spent), 1.0)
-        return self.longest_gap * min(math.pow(rarer, 1.0 / max(shape, 1.0)), GAP_FACTOR)
+        return longest * min(math.pow(rarer, 1.0 / max(shape, 1.0)), GAP_FACTOR)
 
-    def _by_what_is_unknown(self, run: Run, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy) -> float:
+    def _by_what_is_unknown(
+        self, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy, *, is_open: bool
+    ) -> float:
         """Return a silence of a kind that was not seen yet, such as the first wait between two bursts.
 
         The rule of succession: what did not happen within the time observed comes at most about once in that time.
+        `is_open`: whether the run may be waiting for more records to arrive.
         """
         is_new = earlier.usual_first_gap() is None
         known = others if is_new else earlier
@@ -513,17 +556,19 @@ class RunPace(msgspec.Struct, gc=False):
         unseen = UNSEEN / (1.0 + observed / (UNSEEN_WEIGHT * policy.stall_floor))
         factor = math.pow(unseen / policy.false_pages, 1.0 / UNSEEN_SHAPE)
         seconds = policy.stall_floor * min(factor, UNKNOWN_FACTOR)
-        is_open = run.records.total is None
         if self.first_gap is not None and (is_open or 0.0 < self._watched < self._unwatched):
             seconds *= OPEN_FACTOR
         return seconds
 
-    def _by_earlier_runs(self, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy) -> float:
+    def _by_earlier_runs(
+        self, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy, *, while_busy: bool
+    ) -> float:
         """Return what would be too long in the spinner's earlier runs; of a new spinner, in its project."""
-        usual = earlier.usual_recurring_gap()
+        usual = earlier.usual_recurring_gap(while_busy=while_busy)
         if usual is not None:
             return EARLIER_FACTOR * usual
-        return min(EARLIER_FACTOR * (others.usual_recurring_gap() or 0.0), OTHERS_MOST * policy.stall_floor)
+        known = others.usual_recurring_gap(while_busy=while_busy) or 0.0
+        return min(EARLIER_FACTOR * known, OTHERS_MOST * policy.stall_floor)
 
     def _by_first_record(self, earlier: SpinnerPace, policy: SpinnerPolicy) -> float:
         """Return how long the first record may take."""
@@ -576,7 +621,7 @@ class RunPace(msgspec.Struct, gc=False):
             return False
         return 0 < total - finished <= min(max(2, total // 200), run.records.running or 0)
 
-    def _add_gap(self, seconds: float, finished: int, *, silent: float = 0.0) -> float:
+    def _add_gap(self, seconds: float, finished: int, *, silent: float = 0.0, while_busy: bool = True) -> float:
         """Learn that `finished` records finished within `seconds`, after an observed silence of `silent` seconds.
 
         Returns the longest gap in that time.
@@ -586,11 +631,18 @@ class RunPace(msgspec.Struct, gc=False):
         """
         seconds = max(seconds, 0.0)
         longest = silent + min(seconds, seconds / finished * (1 + math.log(finished)))
-        self.recurring_gap = max(self.recurring_gap, min(longest, self.longest_gap))
-        self.longest_gap = max(self.longest_gap, longest)
+        self.longest_gap, self.recurring_gap = _with_gap((self.longest_gap, self.recurring_gap), longest)
+        if while_busy and self._busy_gaps is not None:
+            self._busy_gaps = _with_gap(self._busy_gaps, longest)
         self.first_gap = longest if self.first_gap is None else self.first_gap
         self._spent += silent + seconds
         return longest
+
+
+def _with_gap(gaps: tuple[float, float], gap: float) -> tuple[float, float]:
+    """Return the longest and the second longest gap after another one."""
+    longest, recurring = gaps
+    return max(longest, gap), max(recurring, min(gap, longest))
 
 
 def _seconds(candidate: tuple[float, str]) -> float:

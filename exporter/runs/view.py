@@ -210,7 +210,12 @@ class StoreView:
             # Computed once: several metrics show it.
             policy = self._config().spinner_policy(project.name, run.snapshot.spinner)
             expectation = pace.expectation(
-                run, earlier, project.spinners.all_paces, policy, has_heartbeats=self._runtime.has_heartbeats
+                run,
+                earlier,
+                project.spinners.all_paces,
+                policy,
+                has_heartbeats=self._runtime.has_heartbeats,
+                is_working=tracked.activity is not None and tracked.activity.is_working,
             )
         shown = ShownRun(
             run,

@@ -234,6 +234,25 @@ def test_why_a_run_has_its_stall_threshold_includes_how_many_earlier_runs_are_kn
     assert known == [f"{each} known" for each in earlier]
 
 
+def test_a_longest_gap_without_a_record_in_progress_does_not_contradict_a_shorter_stall_threshold() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    said = []
+    for seconds, finished, running in ((50, 40, 1), (60, 40, 0), (960, 41, 1), (970, 41, 0)):
+        clock.now = NOON + seconds
+        progress_at = NOON + (50 if finished == 40 else 960)
+        now = snapshot(
+            records=counts(finished, total=100, running=running, pending=50),
+            last_progress_at=progress_at,
+            updated_at=clock.now,
+        )
+        read_project(held, "p1", [(now, clock.now)], as_of=clock.now, horizon=NOON)
+        found = samples(page(held))
+        ((_, labels),) = (key for key in found if key[0] == "spinner_run_stall_threshold_info")
+        said.append("no record was in progress in its longest gap" in dict(labels)["reason"])
+    assert said == [False, False, True, False]
+
+
 def test_the_duration_changes_at_every_scrape_until_the_run_ends_and_the_rest_is_cached() -> None:
     clock = Clock(NOON + 60)
     held = busy_store(clock)

@@ -53,22 +53,25 @@ def in_flight(
 def test_a_record_without_times_is_new_only_if_the_whole_list_was_read_before() -> None:
     for is_whole, tried_at in ((True, SINCE + 300), (False, None)):
         seen = Seen().followed_by([in_flight("rec-0")], is_whole=is_whole)
-        assert seen.activity_until([in_flight("rec-1")], SINCE + 300, SINCE) == Activity(tried_at=tried_at)
+        assert seen.activity_until([in_flight("rec-1")], SINCE + 300, SINCE) == Activity(
+            tried_at=tried_at, is_working=True
+        )
 
 
 def test_a_step_without_times_counts_as_little_as_an_attempt() -> None:
     """Whether the record began during the silence is not known."""
     seen = Seen().followed_by([in_flight(step=1)], is_whole=True)
-    assert seen.activity_until([in_flight(step=2)], SINCE + 300, SINCE) == Activity(tried_at=SINCE + 300)
+    shown = seen.activity_until([in_flight(step=2)], SINCE + 300, SINCE)
+    assert (shown.moved_at, shown.tried_at) == (None, SINCE + 300)
     seen = Seen().followed_by([in_flight(began=SINCE, step=1)], is_whole=True)
     shown = seen.activity_until([in_flight(began=SINCE, step=2)], SINCE + 300, SINCE)
-    assert shown == Activity(moved_at=SINCE + 300, tried_at=SINCE)
+    assert (shown.moved_at, shown.tried_at) == (SINCE + 300, SINCE)
 
 
 def test_fewer_attempts_than_before_are_no_attempt() -> None:
     seen = Seen().followed_by([in_flight(step=1, attempts=3)], is_whole=True)
-    assert seen.activity_until([in_flight(step=1, attempts=2)], SINCE + 300, SINCE) == Activity()
-    assert seen.activity_until([in_flight(step=1)], SINCE + 300, SINCE) == Activity()
+    assert seen.activity_until([in_flight(step=1, attempts=2)], SINCE + 300, SINCE).last_at is None
+    assert seen.activity_until([in_flight(step=1)], SINCE + 300, SINCE).last_at is None
 
 
 def test_the_oldest_is_unknown_if_one_of_the_records_does_not_tell_when_it_began() -> None:

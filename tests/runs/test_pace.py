@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from exporter.config import StallsConfig
+from exporter.runs.activity import Activity
 from exporter.runs.pace import (
     BEYOND_BELIEF,
     EARLIER_FACTOR,
@@ -527,6 +528,82 @@ def test_how_long_a_run_is_held_back_is_known_after_two_windows(gap: float, time
     assert watch.basis() == basis
 
 
+def in_batches(watch: Watch, *, batches: int, run_id: str = "run-1") -> None:
+    """Let a run of 900 records work in batches of 40, of which the next begins after a quarter of an hour."""
+    finished = 0
+    for _ in range(batches):
+        for _ in range(40):
+            finished += 1
+            watch.see(run_id=run_id, after=20, finished=1, records=with_running(finished, 2))
+        watch.see(run_id=run_id, after=0, records=with_running(finished, 0))
+        finished += 1
+        watch.see(run_id=run_id, after=15 * MINUTE, finished=1, records=with_running(finished, 2))
+
+
+def with_running(finished: int, running: int) -> RecordCounts:
+    return counts(finished, total=900, running=running, pending=500)
+
+
+def test_how_long_no_record_is_in_progress_says_nothing_of_those_that_are() -> None:
+    watch = Watch()
+    in_batches(watch, batches=3)
+    assert (watch.basis(), watch.threshold()) == ("floor", 600.0)
+    watch.see(after=0, records=with_running(123, 0))
+    assert watch.basis() == "own gaps", "the next batch begins later"
+
+
+@pytest.mark.parametrize("spinner", ["welcome", "Another"], ids=["of the same spinner", "of another one"])
+def test_what_earlier_runs_teach_of_records_in_progress_is_apart_from_what_they_teach_of_pauses(spinner: str) -> None:
+    watch = Watch()
+    in_batches(watch, batches=3)
+    watch.end()
+    for number in range(1, 50):
+        watch.see(run_id="run-2", spinner=spinner, after=20, finished=1, records=with_running(number, 2))
+    assert (watch.basis(), watch.threshold()) == ("floor", 600.0)
+    # Held back twice for a minute, so that it is known of this run, too.
+    for number in (50, 51):
+        watch.see(run_id="run-2", after=0, records=with_running(number - 1, 0))
+        watch.see(run_id="run-2", after=MINUTE, finished=1, records=with_running(number, 2))
+    watch.see(run_id="run-2", after=0, records=with_running(51, 0))
+    assert (watch.basis(), watch.threshold()) == ("earlier runs", EARLIER_FACTOR * 15 * MINUTE)
+
+
+def test_long_gaps_in_which_records_were_in_progress_are_learned_as_such() -> None:
+    watch = Watch()
+    for number in range(1, 9):
+        watch.see(after=15 * MINUTE, finished=1, records=with_running(number, 2))
+    assert watch.basis() == "own gaps"
+    watch.end()
+    watch.see(run_id="run-2", finished=1, records=with_running(1, 2))
+    assert (watch.basis(), watch.threshold()) == ("earlier runs", EARLIER_FACTOR * 15 * MINUTE)
+
+
+def test_what_an_earlier_version_learned_counts_whether_or_not_records_are_in_progress() -> None:
+    """It did not note which gaps had records in progress: a lower threshold could page for what is usual."""
+    pace = RunPace(longest_gap=1800.0, recurring_gap=1200.0, first_gap=20.0, _finished=500, _spent=9000.0)
+    spinner = SpinnerPace(_first_gaps=[20.0], _recurring_gaps=[1200.0], _observed=[9000.0], _usual=(20.0, 1200.0))
+    assert spinner.usual_recurring_gap(while_busy=True) == 1200
+    policy = config_with().spinner_policy("p1", "welcome")
+    run = Run.first(snapshot(records=with_running(500, 2)), NOON)
+    expectation = pace.expectation(run, SpinnerPace(), SpinnerPace(), policy, has_heartbeats=True, is_working=False)
+    assert expectation.basis == "own gaps"
+    assert pace.recurring(while_busy=True) == 1200
+    newer = RunPace(first_gap=20.0, recurring_gap=1200.0, _spent=9000.0, _busy_gaps=(30.0, 25.0))
+    spinner.learn([newer])
+    assert spinner.usual_recurring_gap(while_busy=True) == 1200, "of two runs the larger one counts"
+    spinner.learn([newer] * 2)
+    assert spinner.usual_recurring_gap(while_busy=True) == 25, "of four runs the second largest"
+    assert spinner.usual_recurring_gap() == 1200
+
+
+def test_other_spinners_of_a_project_learn_when_gaps_with_records_in_progress_change() -> None:
+    rarely, often = SpinnerPace(), SpinnerPace()
+    for spinner, gap in ((rarely, 25.0), (often, 900.0)):
+        spinner.learn([RunPace(first_gap=20.0, recurring_gap=1200.0, _spent=9000.0, _busy_gaps=(gap, gap))])
+    assert rarely.differs_from(often)
+    assert not often.differs_from(often)
+
+
 @pytest.mark.parametrize("records", [counts(3, total=9), counts(3, total=9, waiting=2, running=1)])
 def test_a_run_without_waiting_records_or_with_running_ones_is_at_work(records: RecordCounts) -> None:
     watch = Watch()
@@ -697,6 +774,18 @@ def test_a_young_run_may_be_silent_longer_while_it_may_wait_for_work(records: Re
     assert watch.threshold() == pytest.approx(factor * UNKNOWN_FACTOR * 600)
 
 
+def test_a_run_does_not_wait_for_more_records_while_some_are_listed_as_in_progress() -> None:
+    watch = Watch()
+    watch.see(records=counts(0, total=None, running=1))
+    watch.see(finished=1, records=counts(1, total=None, running=1))
+    changes = watch.store.view.watch()
+    changes.changed()
+    for is_working, factor in ((True, 1.0), (False, OPEN_FACTOR)):
+        watch.store.keep_activity(("p1", "run-1"), Activity(is_working=is_working))
+        assert watch.threshold() == pytest.approx(factor * UNKNOWN_FACTOR * 600)
+        assert changes.changed()[0] == [("p1", "run-1")], "its threshold is shown anew"
+
+
 def test_a_runtime_that_never_tells_a_running_record_does_not_look_idle() -> None:
     watch = Watch()
     watch.see(finished=1, records=counts(1, total=90, running=0, pending=89))
@@ -823,6 +912,7 @@ def test_a_pause_that_returned_does_not_make_the_rest_of_the_run_slow() -> None:
         watch.work(11 * 60, gap=60)
     pace = watch.shown().pace
     assert pace.longest_gap == 13 * HOUR, "the first one may have been a stall"
+    assert pace.recurring(while_busy=True) == 60
     assert pace.recurring_gap == 60
     assert len(pace.pauses) == 3
 
@@ -1026,8 +1116,8 @@ def test_what_short_runs_count_for_depends_on_the_floor(*, is_new: bool) -> None
         spinner.learn([RunPace(first_gap=floor / 60, _spent=floor / 60)] * 3)
         earlier, others = (SpinnerPace(), SpinnerPace.of_spinners([spinner])) if is_new else (spinner, SpinnerPace())
         policy = config_with(stalls={"floor": floor, "ceiling": 100 * floor}).spinner_policy("p1", "welcome")
-        run = Run.first(snapshot(records=counts(1)), NOON)
-        return RunPace(_finished=100, _watched=floor / 6)._by_what_is_unknown(run, earlier, others, policy) / floor
+        pace = RunPace(_finished=100, _watched=floor / 6)
+        return pace._by_what_is_unknown(earlier, others, policy, is_open=False) / floor
 
     assert in_floors(50.0) == pytest.approx(in_floors(600.0))
     assert in_floors(600.0) < UNKNOWN_FACTOR, "otherwise it depends on nothing that was observed"

@@ -405,7 +405,7 @@ def cut_short(path: Path) -> None:
     file = opened(path.parent)
     save(file, busy(Clock(NOON + 60)))
     file.close()
-    path.write_bytes(path.read_bytes()[:5000])
+    path.write_bytes(path.read_bytes()[:-4096])
 
 
 def scribbled_over(path: Path) -> None:
@@ -428,7 +428,7 @@ def scribbled_over(path: Path) -> None:
         (with_a_value_that_is_none_of_ours, ""),
         (with_a_kind_that_is_none_of_ours, "record"),
         (without_its_spinners, "the spinner of run "),
-        (cut_short, "it is damaged: "),
+        (cut_short, "malformed"),
         (scribbled_over, "it is damaged: "),
     ],
     ids=[
