@@ -278,18 +278,21 @@ def test_beyond_the_limit_spinners_are_counted_together_and_each_run_is_reported
     assert other is not None
     assert other.counters.completed_records == 8
     assert (other.counters.last_start_at, other.counters.last_success_at) == (None, None)
+    project.read(project.run("e", "e", Status.RUNNING))
+    assert project.dropped == ["spinner_limit"] * 3
 
 
 def test_while_the_limit_is_reached_a_spinner_that_ran_once_leaves_after_a_day_and_others_do_not() -> None:
     project = Project(limits={"spinners": 2}, spinner_retention=30 * DAY)
     project.read(project.run("a", "Regular"), project.run("b", "Import 1"))
     project.read(project.run("c", "Regular"))
+    project.read(*(project.run(run_id, "Twice", Status.RUNNING) for run_id in "de"))
     project.after(61)
     project.after(ONE_OFF_RETENTION - 1)
-    assert project.started() == {"Regular": 2, "Import 1": 1}
+    assert project.started() == {"Regular": 2, "Import 1": 1, OTHER: 2}
     project.after(2)
-    assert project.started() == {"Regular": 2}
-    assert project.dropped == ["spinner_limit"]
+    assert project.started() == {"Regular": 2, "Twice": 0, OTHER: 2}
+    assert project.dropped == ["spinner_limit"] * 3
 
 
 def test_a_spinner_that_ran_once_and_runs_again_keeps_its_counters() -> None:
@@ -384,18 +387,51 @@ def test_of_too_many_those_that_the_config_names_keep_theirs_and_the_least_used_
     for name, runs in (("Expected", 1), ("Seldom", 2), ("Often", 4), ("Always", 5)):
         project.read(*(project.run(f"{name}-{number}", name, Status.RUNNING) for number in range(runs)))
     project.read()
-    before = sum(project.started().values())
-    project.store.config = config_with(
-        **project.sections, limits={"spinners_per_project": 2}, spinners=expecting("Expected")
-    )
+    project.save()
+    watch = project.store.view.watch()
+    watch.changed()
+    anywhere = {"spinner": re.compile(".*"), "expected_interval": 300.0}
+    project.sections |= {"limits": {"spinners_per_project": 2}, "spinners": [*expecting("Expected"), anywhere]}
+    project.store.config = config_with(**project.sections)
     project.store.expire()
+    assert ("p1", OTHER) in watch.changed()[1]
     assert set(project.started()) == {"Expected", "Always", OTHER}
-    assert project.present(Status.RUNNING) == {"Expected": 1, "Always": 5, OTHER: 6}
     assert project.dropped == ["spinner_limit"] * 2
-    assert before == 12
+    project.restart()
+    project.read()
+    assert project.present(Status.RUNNING) == {"Expected": 1, "Always": 5, OTHER: 6}
+    other = project.shown(OTHER)
+    assert other is not None
+    assert other.policy.expected_interval is None
     project.read(project.run("Often-1", "Often"))
     assert project.present(Status.RUNNING) == {"Expected": 1, "Always": 5, OTHER: 5}
     assert project.present(Status.COMPLETED) == {OTHER: 1}
+
+
+def test_of_those_without_runs_the_one_without_for_longest_loses_its_place_unless_it_is_expected() -> None:
+    project = Project()
+    for name in ("Expected", "First", "Second"):
+        project.read(*(project.run(f"{name} {number}", name) for number in range(2)))
+        project.after(61)
+    project.read()
+    for limit, names in ((2, {"Expected", "Second"}), (1, {"Expected"})):
+        project.store.config = config_with(
+            **project.sections, limits={"spinners_per_project": limit}, spinners=expecting("Expected")
+        )
+        project.store.expire()
+        assert set(project.started()) == names
+    assert project.dropped == ["spinner_limit"] * 2
+
+
+def test_the_sum_of_the_rest_stays_when_it_gets_the_runs_of_one_that_lost_its_place() -> None:
+    project = Project(limits={"spinners": 2})
+    project.read(*(project.run(name, name, Status.RUNNING) for name in ("a", "b")), project.run("c", "c"))
+    project.after(61)
+    project.sections["limits"] = {"spinners": 1}
+    project.store.config = config_with(**project.sections)
+    for _ in range(3):
+        project.after(501)
+    assert project.present(Status.RUNNING) == {"b": 1, OTHER: 1}
 
 
 def test_over_all_projects_those_with_the_most_spinners_lose_theirs() -> None:

@@ -570,6 +570,10 @@ async def test_a_disk_that_stays_full_costs_the_same_all_the_time_and_the_file_i
     if not is_last:
         clock.advance(RETRY)
     await state_writer.flush(is_last=is_last)
+    comparisons = len(compared)
+    works(1000)
+    await state_writer.flush()
+    assert len(compared) == comparisons, "from now on what changed is enough"
     state_writer.close()
     assert_whole(tmp_path / "full", held)
 

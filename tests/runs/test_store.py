@@ -620,6 +620,61 @@ def test_while_a_long_list_is_read_the_runs_and_tombstones_in_memory_are_limited
     assert finished(held) == 60
 
 
+# -- two runs with one id -----------------------------------------------------------------------------------
+
+MAILS: dict[str, Any] = {"spinner": "Mails", "created_at": NOON - 500}
+"""What tells a run from another one with its id: a spinner of its own, and when it was created."""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        (Status.RUNNING, Status.RUNNING, "welcome"),
+        (Status.RUNNING, Status.COMPLETED, "welcome"),
+        (Status.COMPLETED, Status.COMPLETED, "welcome"),
+        (Status.COMPLETED, Status.RUNNING, "Mails"),
+    ],
+)
+def test_of_two_runs_with_one_id_the_one_that_has_not_ended_is_shown_and_that_is_reported_once(
+    first: Status, second: Status, shown: str
+) -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), dropped=reasons.append)
+    for _ in range(2):
+        commit(held, snapshot(status=first), snapshot(status=second, **MAILS))
+    assert [each.run.snapshot.spinner for each in held.view.runs()] == [shown]
+    assert reasons == ["shared_id"]
+    present = {each.spinner: sum(each.runs.values()) for each in held.view.spinners() if any(each.runs.values())}
+    assert present == {shown: 1}
+    assert tally_of(held).counters.started == 1, "what was counted stays counted"
+    if shown == "Mails":
+        assert tally_of(held).counters.finished[Status.COMPLETED] == 1
+        commit(held)
+        assert tally_of(held, "Mails").counters.started == 1
+
+
+@pytest.mark.parametrize("change", [{"spinner": "Mails"}, {"created_at": NOON + 30}], ids=["renamed", "restarted"])
+def test_a_run_whose_spinner_is_renamed_or_that_is_created_anew_is_the_same_run(change: dict[str, Any]) -> None:
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), dropped=reasons.append)
+    commit(held, snapshot(records=counts(3)))
+    commit(held, snapshot(records=counts(4), updated_at=NOON + 70, **change))
+    assert [shown.run.records.completed for shown in held.view.runs()] == [4]
+    assert sum(shown.counters.started for shown in held.view.spinners()) == 1
+    assert reasons == []
+
+
+def test_another_run_with_the_id_of_one_that_left_is_shown_and_counted() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.COMPLETED))
+    held.drop_run("p1", "run-1")
+    for _ in range(2):
+        commit(held, snapshot(status=Status.COMPLETED, **MAILS))
+    assert [each.run.snapshot.spinner for each in held.view.runs()] == ["Mails"]
+    assert tombstones(held) == 0
+    assert (tally_of(held).counters.started, tally_of(held, "Mails").counters.started) == (1, 1)
+
+
 # -- too old to be shown ------------------------------------------------------------------------------------
 
 
