@@ -220,8 +220,8 @@ class CommonSync:
 
     def _forget_list(self) -> None:
         self._etag = None
+        # What was not checked still is unknown: their own lists say what this one has left out.
         self._followed.clear()
-        self._unchecked.clear()
         self._left_out.clear()
         self._is_doubted = False
         self._named = set()
@@ -420,7 +420,7 @@ class CommonSync:
             at = common.first.requested_at
             since = at - (self._store.clock.at(at) - common.since)
             believed = {each: since for each in silent if each not in self._checking}
-            self._unchecked |= believed
+            self._unchecked = believed | self._unchecked
             self._followed = believed | followed
         else:
             self._checking.update(silent)

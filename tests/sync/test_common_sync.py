@@ -635,6 +635,23 @@ async def test_what_the_list_left_out_is_read_from_where_it_began(monkeypatch: p
     assert statuses(exporter)["open"] is Status.RUNNING
 
 
+async def test_what_a_list_left_out_is_not_lost_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    runtime = runtime_of(12)
+    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    exporter = exporter_of(runtime)
+    runtime.interfere = leaves_out(runtime, "idle-39")
+    await scrape(exporter, runtime)
+    ends(runtime, "early", "idle-39")
+    for _ in range(3):
+        await scrape(exporter, runtime, 200)
+    assert finished(exporter)["Idle 39"] == 0
+    runtime.interfere = failing(ALL, 404)
+    for _ in range(2):
+        await scrape(exporter, runtime)
+    assert finished(exporter)["Idle 39"] == 1
+
+
 async def test_a_project_that_was_checked_is_not_read_from_the_beginning_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)

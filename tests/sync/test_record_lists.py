@@ -8,6 +8,7 @@ import structlog
 
 from exporter.config import LimitsConfig
 from exporter.service import Exporter
+from exporter.sync import records_in_flight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -104,6 +105,27 @@ async def test_after_progress_records_are_not_compared_with_those_before_it() ->
     for _ in range(8):
         found = await scrape(exporter, runtime, 60)
     assert value(found, ACTIVITY) is not None
+
+
+async def test_of_how_many_records_in_flight_the_last_read_is_remembered_is_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run whose records are forgotten has nothing to compare with, like one that is read for the first time."""
+    monkeypatch.setattr(records_in_flight, "MAX_SEEN", 2)
+    runtime = ScriptedRuntime(Clock())
+    for number in range(3):
+        silent(runtime, f"run-{number}")
+    exporter = exporter_of(runtime, sync={"sweep_interval": 1e6})
+    await scrape(exporter, runtime, HALF + 15)
+    last = exporter.runtimes[RUNTIME]._sync._records_in_flight._last
+    assert [len(each.seen.places) for each in last.values()] == [0, 1, 1]
+    for records in runtime.records_in_flight.values():
+        records[0]["attempts"] = 2
+    found: Samples = {}
+    for _ in range(8):
+        found = await scrape(exporter, runtime)
+    active = {dict(labels)["run_id"] for name, labels in found if name == ACTIVITY}
+    assert active == {"run-1", "run-2"}
 
 
 async def test_nothing_is_remembered_of_runs_that_ended_and_of_projects_that_were_removed() -> None:
