@@ -13,9 +13,10 @@ from exporter.config import LimitsConfig
 from exporter.runs import limits
 from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
+from exporter.runs.listed_records import RecordKind
 from exporter.runs.store import Store
 from exporter.runs.view import ShownSpinner
-from exporter.runtime.model import FailedRecord, RunSnapshot
+from exporter.runtime.model import FailedRecord, OpenRecord, RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, Clock, config_with, counts, read_project, snapshot, store
 
@@ -799,6 +800,37 @@ def test_open_runs_with_the_same_id_in_two_projects_are_hidden_independently() -
         read_project(held, project_id, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 100)
     held.expire()
     assert {(shown.project, shown.run.id) for shown in held.view.runs()} == {("Support", "1"), ("Support", "2")}
+
+
+def test_an_ended_run_that_changes_with_every_read_takes_no_more_memory_each_time() -> None:
+    held = store(Clock(NOON + 60))
+    for number in range(50):
+        commit(held, snapshot(status=Status.COMPLETED, ended_at=NOON + 60, updated_at=NOON + 60 + number))
+    (project,) = held.view.projects()
+    sizes = {name: len(each) for name, each in vars(project).items() if hasattr(each, "__len__")}
+    assert max(sizes.values()) <= 3, sizes
+    assert project.first_end() is not None
+
+
+# -- records that a run works on, or that wait --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["ends", "leaves"])
+@pytest.mark.parametrize("kind", ["in flight", "waiting"])
+def test_what_a_run_worked_on_is_forgotten_with_it(kind: RecordKind, *, leaves: bool) -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("run"), snapshot("other"))
+    for run_id in ("run", "other"):
+        held.keep_listed(kind, ("p1", run_id), [OpenRecord("r1", "Call")], is_whole=True)
+        held.keep_activity(("p1", run_id), Activity(NOON + 55, NOON + 52))
+    if leaves:
+        held.drop_run("p1", "run")
+    else:
+        commit(held, snapshot("run", Status.COMPLETED, updated_at=NOON + 61, ended_at=NOON + 61))
+    assert held.runs_with_listed(kind, ["p1"]) == [("p1", "other")]
+    commit(held, snapshot("run", started_at=NOON + 62, updated_at=NOON + 63))
+    activities = {shown.run.id: shown.activity for shown in held.view.runs()}
+    assert activities == {"run": None, "other": Activity(NOON + 55, NOON + 52)}, "or it would excuse a later silence"
 
 
 # -- failed records -----------------------------------------------------------------------------------------
