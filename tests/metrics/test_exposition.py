@@ -302,6 +302,18 @@ def test_labels_that_a_runtime_makes_up_are_shown_and_not_all_of_them_are_cached
     assert len(lines._cached_pairs(("trigger", "parent_run_id"))) == 3
 
 
+def test_of_failure_groups_of_the_same_size_the_same_ones_are_named_in_whichever_order_they_come() -> None:
+    shown = []
+    for order in ("abc", "cba"):
+        held = store(Clock(NOON + 60), limits={"failure_groups": 2})
+        failures = tuple(FailureCount(step, "E", 2) for step in order)
+        run = snapshot(records=counts(failed=6), failures=failures)
+        read_project(held, "p1", [(run, NOON + 60)], as_of=NOON + 60, horizon=NOON - 3600)
+        found = samples(page(held))
+        shown.append({dict(labels)["step"] for name, labels in found if name == "spinner_run_failures"})
+    assert shown == [{"a", "b", "other"}] * 2
+
+
 def test_failure_groups_with_the_same_labels_are_one_series() -> None:
     held = store(Clock(NOON + 60))
     failures = (FailureCount("send", "E", 2), FailureCount("send", "E", 3))

@@ -771,9 +771,9 @@ async def test_a_sweep_finds_what_no_change_told_and_drops_runs_that_are_gone() 
     shown = {each.run.id: each.run for each in exporter.runtimes[RUNTIME].store.view.runs()}
     assert shown["open-4"].records.completed == 5
     assert sum(run.startswith("open") for run in shown) == 3, "the budget is two requests"
-    paths = await scrape(exporter, runtime)
+    paths = await scrape(exporter, runtime, 121)
     assert sum(path.startswith("/jobs/open") for path in paths) == 2
-    assert sum(path == "/jobs" for path in paths) == 1, "the sweep goes on without its list"
+    assert sum(path == "/jobs" for path in paths) == 1, "the sweep goes on without its list, before the next one begins"
     assert [run for run in statuses(exporter) if run.startswith("open")] == ["open-4"]
 
 
@@ -871,6 +871,11 @@ async def test_a_first_read_that_begins_and_fails_makes_the_next_one_shorter() -
     for _ in range(3):
         await scrape(exporter, runtime)
     assert asked == [8.0, 4.0, 2.0]
+    asked.clear()
+    runtime.projects["later"] = "Project 1"
+    ends(runtime, "new", "later")
+    await scrape(exporter, runtime)
+    assert max(asked) == 8.0, "that the first reads of others failed says nothing about this one"
 
 
 @pytest.mark.parametrize("narrows", [False, True])

@@ -489,6 +489,19 @@ async def test_a_project_that_can_be_read_again_has_recovered() -> None:
     assert logged == [("cannot read", "project"), ("recovered", "project")]
 
 
+async def test_ids_that_several_runs_share_are_a_problem_of_their_project() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("of a", id="12", spinnerName="A", createdAt=NOON - 400)
+    runtime.put("of b", id="12", spinnerName="B", createdAt=NOON - 60)
+    exporter = exporter_of(runtime)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            assert await exporter.refresh()
+    assert [(line["what"], line["error"], line["project"]) for line in lines] == [
+        ("some runs", "1 ids are those of several runs, of which one is read", "Sales")
+    ]
+
+
 async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until_its_own_list_is_gone() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
