@@ -157,6 +157,16 @@ def test_a_project_that_is_not_read_after_a_restart_is_saved_with_its_own_time()
     assert (held.read_up_to("p1"), held.read_up_to("p2")) == (behind, behind + 15)
 
 
+def test_without_the_times_that_projects_have_in_common_each_goes_on_from_its_own_earlier_ones() -> None:
+    """As in a file that was changed by hand: what happened since then is read again."""
+    held = store(Clock(NOON), projects={})
+    saved = ProjectMetadata("Sales", history=True, read_as_of=NOON - 60, watermark=NOON - 60, is_common=True)
+    held.persistence.restore([("project", "p1", "", saved)])
+    assert held.read_up_to("p1") == NOON - 60
+    (again,) = (value for kind, _, _, value in held.persistence.everything() if kind == "project")
+    assert again == msgspec.structs.replace(saved, is_common=False, remembered_since=NOON - 60)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("read_as_of", 99.0), ("watermark", 89.0), ("watermark", None), ("read_at", 78.9), ("read_at", None)],

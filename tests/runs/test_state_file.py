@@ -166,6 +166,33 @@ def test_failed_records_the_last_outage_and_tombstones_survive_a_restart(tmp_pat
     file.close()
 
 
+def test_the_retention_of_a_run_goes_on_after_a_restart_by_the_runtime_s_clock_once_that_is_known(
+    tmp_path: Path,
+) -> None:
+    clock, ahead = Clock(NOON + 60), 3600.0
+    held = store(clock, retention=600.0)
+
+    def read() -> list[str]:
+        for _ in range(5):
+            held.clock.observe(clock() + ahead)
+        read_project(held, "p1", [], as_of=clock() + ahead, horizon=HORIZON)
+        held.expire()
+        return [shown.run.id for shown in held.view.runs()]
+
+    read()
+    now = clock() + ahead
+    done = snapshot("done", Status.COMPLETED, started_at=now - 9, ended_at=now, updated_at=now)
+    read_project(held, "p1", [(done, now)], as_of=now, horizon=HORIZON)
+    clock.advance(300)
+    file, held = restarted(opened(tmp_path), held, clock)
+    shown = [read()]
+    for seconds in (299, 2):
+        clock.advance(seconds)
+        shown.append(read())
+    assert shown == [["done"], ["done"], []]
+    file.close()
+
+
 def test_a_removed_project_is_deleted_from_the_file(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file = opened(tmp_path)
