@@ -41,3 +41,11 @@ def test_a_read_that_nothing_refers_to_holds_nothing() -> None:
     del holding
     held.open("jobs").add(100)
     assert held.total == 0
+
+
+def test_a_read_that_is_larger_than_the_limit_by_itself_fails_at_once() -> None:
+    held = HeldBytes(100)
+    holding = held.open("jobs")
+    with pytest.raises(HeldTooMuchError):
+        holding.add(101)
+    assert held.total == 0
