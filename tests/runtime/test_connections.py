@@ -379,6 +379,7 @@ async def test_a_cancelled_request_closes_its_own_connection_only(files: Path) -
         assert await asyncio.gather(*others) == [200, 200]
         assert await asyncio.gather(*(get(connections, url) for _ in range(2))) == [200, 200]
         assert len(server.writers) == 3
+        assert not connections._busy, "each of a cancelled request would stay in memory"
         await connections.close()
 
 
