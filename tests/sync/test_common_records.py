@@ -373,8 +373,8 @@ async def test_a_run_of_which_the_list_lacks_a_record_is_read_by_itself() -> Non
     assert shown(exporter) == truth(runtime)
 
 
-async def test_what_a_list_that_was_cut_did_not_show_is_not_taken_for_known() -> None:
-    """A record that replaced another one then is not in the next list, and their number is as before."""
+async def test_after_a_list_that_was_cut_the_next_ones_show_which_records_failed() -> None:
+    """Records were replaced by others in the meantime, so their number was as before."""
     runtime = runtime_of()
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_record_requests=1))
     await scrape(exporter, runtime)
