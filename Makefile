@@ -43,7 +43,7 @@ quick-tests:
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not programs and not servers and not slow"
 
 .PHONY: test
-test: $(VENV)/.dev test-programs ## Lint, types and tests, with a real Prometheus and Alertmanager (two to four minutes)
+test: $(VENV)/.dev test-programs ## Lint, types and tests, with a real Prometheus and Alertmanager (three to five minutes)
 	@$(MAKE) --no-print-directory --jobs=3 lint types fast-tests
 
 .PHONY: fast-tests
