@@ -242,6 +242,12 @@ def at_the_end(finished: int, left: int, *, stalls: dict[str, float] | None = No
     return watch
 
 
+def test_a_run_that_has_finished_all_of_its_records_and_does_not_end_has_no_stragglers() -> None:
+    shown = at_the_end(STRAGGLER_FINISHED, 0, running=0).shown()
+    assert shown.straggler_threshold() is None
+    assert shown.stall_threshold() == UNKNOWN_FACTOR * 600
+
+
 def test_the_last_one_or_two_of_many_records_are_stragglers_and_page_later() -> None:
     for left in (1, 2):
         shown = at_the_end(STRAGGLER_FINISHED, left).shown()

@@ -538,12 +538,26 @@ def test_a_dropped_project_is_dropped_with_its_runs_and_counts() -> None:
 
 def test_over_the_limit_the_run_that_ended_first_leaves_whichever_project_it_is_of() -> None:
     projects = {"p1": "A", "p2": "B", "p3": "C"}
-    held = store(Clock(NOON + 60), projects=projects, limits={"runs": 1})
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), projects=projects, limits={"runs": 1}, dropped=reasons.append)
     for project, ended_at in zip(projects, (NOON + 30, NOON + 10, NOON + 20), strict=True):
         run = snapshot(project, Status.COMPLETED, project_id=project, ended_at=ended_at)
         read_project(held, project, [(run, NOON + 60)], as_of=NOON + 60, horizon=LONG_AGO)
     held.expire()
     assert shown_ids(held) == ["p1"]
+    assert reasons == ["limit", "limit"]
+
+
+def test_records_are_named_only_where_failed_records_are() -> None:
+    for bounds, named in (({}, 1), ({"failed_records": 0}, 0), ({"failed_records_per_run": 0}, 0)):
+        held = store(Clock(NOON + 60), limits=bounds)
+        commit(held, snapshot("run-1"))
+        held.keep_listed("waiting", ("p1", "run-1"), [OpenRecord("r1", "Call")], is_whole=True)
+        shown = held.view.run(("p1", "run-1"))
+        assert shown is not None
+        assert shown.waiting is not None
+        assert len(shown.waiting.named) == named
+        assert dict(shown.waiting.by_step) == {"Call": 1}, "how many there are is known all the same"
 
 
 def test_a_run_that_was_hidden_when_it_left_is_shown_when_it_returns() -> None:

@@ -180,6 +180,15 @@ async def test_a_login_is_answered_with_a_status_of_success(
             await made().current()
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_a_login_that_is_refused_names_the_key_of_its_body(
+    made: Callable[..., Login], server: Server, status: int
+) -> None:
+    server.status = status
+    with pytest.raises(ApiError, match=rf"^login: HTTP {status}: refused; check runtime\.auth\.login\.body_file$"):
+        await made().current()
+
+
 async def test_a_login_that_failed_while_others_waited_for_it_is_not_repeated_for_them(
     made: Callable[..., Login], server: Server
 ) -> None:
