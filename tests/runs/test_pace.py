@@ -1127,3 +1127,15 @@ def test_what_short_runs_count_for_depends_on_the_floor(*, is_new: bool) -> None
 
     assert in_floors(50.0) == pytest.approx(in_floors(600.0))
     assert in_floors(600.0) < UNKNOWN_FACTOR, "otherwise it depends on nothing that was observed"
+
+
+def test_what_happened_before_the_silence_began_excuses_none_of_it() -> None:
+    pace = RunPace(_quiet_since=NOON)
+    assert not pace.excuse_until(NOON - 60)
+    assert not pace.excuse_until(NOON)
+    assert pace.quiet_since() == NOON
+    assert pace.excuse_until(NOON + 1)
+    assert pace.quiet_since() == NOON + 1
+    queued = RunPace()
+    assert not queued.excuse_until(NOON)
+    assert queued.quiet_since() is None

@@ -563,3 +563,9 @@ def test_a_duration_that_means_none_is_no_time(took: object) -> None:
         endedAt={"path": "took", "convert": "seconds", "after": "startedAt"},
     )
     assert found["endedAt"] == NONE
+
+
+def test_an_unknown_total_is_no_path() -> None:
+    item = {"unknown": 7, "done": 3}
+    assert mapped(item, records__total="unknown") == {}
+    assert mapped(item, records__total="done") == {"records": {"total": 3}}
