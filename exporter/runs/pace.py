@@ -456,11 +456,16 @@ class RunPace(msgspec.Struct, gc=False):
 
     def longest(self, *, while_busy: bool) -> float:
         """Return the longest gap; `while_busy`: of those in which records were in progress."""
-        return self.longest_gap if self._busy_gaps is None or not while_busy else self._busy_gaps[0]
+        return self._gaps(while_busy=while_busy)[0]
 
     def recurring(self, *, while_busy: bool) -> float:
         """Return the second longest gap; `while_busy`: of those in which records were in progress."""
-        return self.recurring_gap if self._busy_gaps is None or not while_busy else self._busy_gaps[1]
+        return self._gaps(while_busy=while_busy)[1]
+
+    def _gaps(self, *, while_busy: bool) -> tuple[float, float]:
+        if while_busy and self._busy_gaps is not None:
+            return self._busy_gaps
+        return self.longest_gap, self.recurring_gap
 
     def interval(self) -> float | None:
         """Return the usual seconds between two finished records; None before the first."""
@@ -631,7 +636,7 @@ class RunPace(msgspec.Struct, gc=False):
         """
         seconds = max(seconds, 0.0)
         longest = silent + min(seconds, seconds / finished * (1 + math.log(finished)))
-        self.longest_gap, self.recurring_gap = _with_gap((self.longest_gap, self.recurring_gap), longest)
+        self.longest_gap, self.recurring_gap = _with_gap(self._gaps(while_busy=False), longest)
         if while_busy and self._busy_gaps is not None:
             self._busy_gaps = _with_gap(self._busy_gaps, longest)
         self.first_gap = longest if self.first_gap is None else self.first_gap

@@ -158,8 +158,7 @@ def try_all(
         else:
             done(mutant, "survived", "no test runs it")
     for mutant, tried in swap_all(swapped, line_map, workers):
-        tests = tests_of_import(mutant, line_map)
-        if tests and tried.outcome in {"survived", "error"}:
+        if tried.outcome in {"survived", "error"} and (tests := tests_of_import(mutant, line_map)):
             imported[mutant] = stages(tests, line_map, package(mutant), most)
         else:
             note(mutant, tried, len(swapped[mutant]))
