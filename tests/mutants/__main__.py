@@ -4,7 +4,6 @@ import ast
 import contextlib
 import gc
 import importlib
-import itertools
 import multiprocessing
 import os
 import sys
@@ -14,12 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import pytest
 
-from tests.mutants.children import Ended, run_all
+from tests.mutants.children import Job, run_all
 from tests.mutants.equivalents import Equivalent, ListError, read_equivalents
 from tests.mutants.mutations import Mutant, sample
 from tests.mutants.swap import Collected, SwapTrial
@@ -135,17 +133,10 @@ def try_all(
     """
     swapped: dict[Mutant, list[str]] = {}
     imported: dict[Mutant, list[list[str]]] = {}
-    killers: dict[Mutant, str] = {}
-    tries = itertools.count(1)
 
     def note(mutant: Mutant, tried: Tried, tests: int) -> None:
-        if (number := next(tries)) % 25 == 0:
-            click.echo(f"{number} of {len(drawn)}", err=True)
-        if tried.outcome == "killed":
-            killers[mutant] = tried.step
-        else:
-            detail = {"survived": f"{tests} tests pass", "error": tried.output}.get(tried.outcome, tried.step)
-            done(mutant, tried.outcome, detail)
+        detail = {"survived": f"{tests} tests pass", "error": tried.output}.get(tried.outcome, tried.step)
+        done(mutant, tried.outcome, detail)
 
     for mutant in drawn:
         called = line_map.of_lines(mutant.place.file, mutant.place.lines)
@@ -165,13 +156,6 @@ def try_all(
     trials = {mutant: import_trial(mutant, mutant.source, ordered) for mutant, ordered in imported.items()}
     for mutant, tried in import_all(trials, line_map, workers):
         note(mutant, tried, sum(map(len, imported[mutant])))
-    alone = {test: import_trial(mutant, original(mutant), [[test]]) for mutant, test in killers.items() if "::" in test}
-    unfit = {test for test, tried in import_all(alone, line_map, workers) if tried.outcome != "survived"}
-    for mutant, test in killers.items():
-        if test in unfit:
-            done(mutant, "error", f"{test} fails without a mutation too")
-        else:
-            done(mutant, "killed", test)
 
 
 def tests_of_import(mutant: Mutant, line_map: LineMap) -> set[str]:
@@ -191,17 +175,38 @@ def import_trial(mutant: Mutant, source: str, ordered: list[list[str]]) -> Trial
     return Trial(ROOT, mutant.module, mutant.place.file, source, ordered)
 
 
-def original(mutant: Mutant) -> str:
-    return (ROOT / mutant.place.file).read_text()
+def import_all(trials: Mapping[Mutant, Trial], line_map: LineMap, workers: int) -> Iterator[tuple[Mutant, Tried]]:
+    jobs = {trial.job(line_map.seconds): mutant for mutant, trial in trials.items()}
+
+    def alone(mutant: Mutant, test: str) -> Job:
+        unchanged = (ROOT / mutant.place.file).read_text()
+        return import_trial(mutant, unchanged, [[test]]).job(line_map.seconds)
+
+    return checked(jobs, alone, workers)
 
 
-Key = TypeVar("Key")
+def checked(
+    jobs: Mapping[Job, Mutant], alone: Callable[[Mutant, str], Job], workers: int
+) -> Iterator[tuple[Mutant, Tried]]:
+    """Run jobs; when all have ended, run every test that killed a mutant without a mutation: it must pass.
 
-
-def import_all(trials: Mapping[Key, Trial], line_map: LineMap, workers: int) -> Iterator[tuple[Key, Tried]]:
-    jobs = {trial.job(line_map.seconds): key for key, trial in trials.items()}
-    for ended in run_all(jobs, workers):
-        yield jobs[ended.job], tried_in(ended)
+    `alone` makes the job of such a test.
+    """
+    killed: list[tuple[Mutant, Tried]] = []
+    for number, ended in enumerate(run_all(jobs, workers), 1):
+        if number % 25 == 0:
+            click.echo(f"{number} of {len(jobs)}", err=True)
+        tried = Tried(outcome(ended), ended.step, ended.output[-2000:])
+        if tried.outcome == "killed":
+            killed.append((jobs[ended.job], tried))
+        else:
+            yield jobs[ended.job], tried
+    killers = {tried.step: mutant for mutant, tried in killed if "::" in tried.step}
+    unchanged = {alone(mutant, test): test for test, mutant in killers.items()}
+    unfit = {unchanged[ended.job] for ended in run_all(unchanged, workers) if outcome(ended) != "survived"}
+    for mutant, tried in killed:
+        error = Tried("error", tried.step, f"{tried.step} fails without a mutation too")
+        yield mutant, error if tried.step in unfit else tried
 
 
 def swap_all(swapped: Mapping[Mutant, list[str]], line_map: LineMap, workers: int) -> Iterator[tuple[Mutant, Tried]]:
@@ -210,15 +215,16 @@ def swap_all(swapped: Mapping[Mutant, list[str]], line_map: LineMap, workers: in
     It is not this process: here, the exporter must not be imported before its mutants are.
     """
     mutants = list(swapped)
+    numbers = {mutant: number for number, mutant in enumerate(mutants)}
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def in_collected(items: Mapping[str, pytest.Item]) -> None:
         jobs = {
-            SwapTrial([items[test] for test in swapped[mutant]], mutant.module, mutant.source).job(line_map.seconds): n
-            for n, mutant in enumerate(mutants)
+            SwapTrial([items[test] for test in tests], mutant.module, mutant.source).job(line_map.seconds): mutant
+            for mutant, tests in swapped.items()
         }
-        for ended in run_all(jobs, workers):
-            sender.send((jobs[ended.job], tried_in(ended)))
+        for mutant, tried in checked(jobs, lambda _, test: SwapTrial([items[test]]).job(line_map.seconds), workers):
+            sender.send((numbers[mutant], tried))
 
     def collect() -> None:
         files = sorted({test.partition("::")[0] for tests in swapped.values() for test in tests})
@@ -238,10 +244,6 @@ def swap_all(swapped: Mapping[Mutant, list[str]], line_map: LineMap, workers: in
         process.join()
     if left:
         raise SystemExit(f"{len(left)} mutants were not tried: their tests could not be collected")
-
-
-def tried_in(ended: Ended) -> Tried:
-    return Tried(outcome(ended), ended.step, ended.output[-2000:])
 
 
 def table(counts: Counter[tuple[str, str]], packages: tuple[str, ...]) -> str:
