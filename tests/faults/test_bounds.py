@@ -9,8 +9,6 @@ import pytest
 import structlog
 
 from exporter.config import LimitsConfig
-from exporter.errors import ApiError
-from exporter.runtime.held import HeldBytes
 from exporter.service import Exporter
 from tests.builders import NOON, Clock
 from tests.builders import resources as contract
@@ -157,38 +155,3 @@ async def test_more_meters_than_a_plan_has_are_an_error_of_the_plan_alone() -> N
     assert "usage: the plan has more meters than limits.meters (1,000)" in lines
     assert not [sample for sample in found if sample[0] == "spinner_plan_used"]
     await made.close()
-
-
-def test_the_read_that_holds_the_most_is_refused_and_not_the_last_one() -> None:
-    held = HeldBytes(100)
-    dropped: list[str] = []
-    large, small = held.open("large"), held.open("small")
-    large.when_refused(lambda: dropped.append("large"))
-    large.add(90)
-    small.add(20)
-    assert dropped == ["large"]
-    assert held.total == 20
-    small.add(75)
-    with pytest.raises(ApiError, match=r"^large: what is read takes more than limits\.read_bytes \(100\)$"):
-        large.check()
-    with pytest.raises(ApiError, match=r"^large: "):
-        large.add(1)
-    with pytest.raises(ApiError, match=r"^small: "):
-        small.add(10)
-    assert held.total == 0
-
-
-def test_what_is_applied_or_forgotten_is_no_longer_held() -> None:
-    held = HeldBytes(100)
-    with held.open("a read") as holding:
-        holding.add(90)
-        holding.release(50)
-        holding.add(60)
-        assert held.total == 100
-        holding.release()
-        holding.add(100)
-    assert held.total == 0
-    forgotten = held.open("another")
-    forgotten.add(100)
-    del forgotten
-    assert held.total == 0

@@ -43,6 +43,12 @@ def runtime_of(projects: int = MANY, *, lists: bool = True) -> ScriptedRuntime:
     return runtime
 
 
+def only_listing(runtime: ScriptedRuntime) -> httpx.Request:
+    """The only request for the list of all projects in the last scrape."""
+    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    return listing
+
+
 def ends(runtime: ScriptedRuntime, run: str, project: str) -> None:
     """A run that starts and ends now."""
     now = runtime.clock()
@@ -158,7 +164,7 @@ async def test_a_list_that_has_not_changed_is_requested_on_that_condition() -> N
     exporter = exporter_of(runtime)
     for _ in range(3):
         await scrape(exporter, runtime, 1)
-    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    listing = only_listing(runtime)
     assert "If-None-Match" in listing.headers
     ends(runtime, "new", "p7")
     await scrape(exporter, runtime, 1)
@@ -190,7 +196,7 @@ async def test_a_quiet_list_is_requested_without_its_etag_every_five_minutes() -
     conditional = []
     for _ in range(65):
         await scrape(exporter, runtime)
-        (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+        listing = only_listing(runtime)
         conditional.append("If-None-Match" in listing.headers)
     whole = [number for number, each in enumerate(conditional) if not each]
     assert [15 * (later - earlier) for earlier, later in itertools.pairwise(whole)] == [300, 300]
@@ -218,12 +224,12 @@ async def test_a_list_by_a_clock_that_is_behind_is_requested_again_without_its_e
     before = runtime.clock()
     runtime.interfere = lambda request: None
     await scrape(exporter, runtime)
-    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    listing = only_listing(runtime)
     assert "If-None-Match" not in listing.headers
     since = datetime.fromisoformat(listing.url.params["updatedSince"]).timestamp()
     assert since < before - 15 - SyncConfig().overlap + 1, "from the time of the list before"
     await scrape(exporter, runtime)
-    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+    listing = only_listing(runtime)
     assert "If-None-Match" in listing.headers
     assert finished(exporter)["Project 1"] == 2
 
