@@ -72,6 +72,11 @@ class ScriptedRuntime:
     def paths(self) -> list[str]:
         return [request.url.path for request in self.requests]
 
+    def runs_asked(self, status: str) -> list[str]:
+        """The runs whose records of a status were requested by their own lists."""
+        lists = [each.url for each in self.requests if each.url.params.get("status") == status]
+        return [url.path.split("/")[4] for url in lists if "/jobs/" in url.path]
+
     def job_lists(self) -> list[httpx.Request]:
         return [request for request in self.requests if request.url.path.endswith("/jobs")]
 

@@ -48,8 +48,7 @@ class Silent(Bench):
     @property
     def asked(self) -> list[str]:
         """The runs whose records in flight were requested for the last scrape."""
-        lists = (each.url for each in self.runtime.requests if each.url.params.get("status") == "running")
-        return [url.path.split("/")[4] for url in lists]
+        return self.runtime.runs_asked("running")
 
 
 @contextlib.asynccontextmanager

@@ -47,8 +47,7 @@ class Waiting(Bench):
     @property
     def asked(self) -> list[str]:
         """The runs whose waiting records were requested for the last scrape."""
-        lists = (each.url for each in self.runtime.requests if each.url.params.get("status") == "waiting")
-        return [url.path.split("/")[4] for url in lists]
+        return self.runtime.runs_asked("waiting")
 
 
 @contextlib.asynccontextmanager

@@ -28,12 +28,7 @@ async def scrape(exporter: Exporter, runtime: ScriptedRuntime) -> list[str]:
     runtime.clock.advance(15)
     runtime.requests.clear()
     await exporter.page()
-    return asked(runtime)
-
-
-def asked(runtime: ScriptedRuntime) -> list[str]:
-    failed = [each.url.path for each in runtime.requests if each.url.params.get("status") == "failed"]
-    return [path.split("/")[4] for path in failed if "/jobs/" in path]
+    return runtime.runs_asked("failed")
 
 
 @pytest.fixture
@@ -117,5 +112,5 @@ async def test_probes_share_the_budget_and_give_back_what_they_do_not_need(runti
         runtime.requests.clear()
         for project in runtime.projects:
             await exporter.probe(RUNTIME, project)
-        assert asked(runtime) == [f"of-p{number}" for number in range(most)]
+        assert runtime.runs_asked("failed") == [f"of-p{number}" for number in range(most)]
         await exporter.close()

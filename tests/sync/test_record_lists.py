@@ -47,12 +47,6 @@ async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 
     return samples(str(await exporter.page()))
 
 
-def asked(runtime: ScriptedRuntime, status: str) -> list[str]:
-    """The runs whose records of a status were requested for the last scrape."""
-    lists = [each.url for each in runtime.requests if each.url.params.get("status") == status]
-    return [url.path.split("/")[4] for url in lists]
-
-
 @pytest.mark.parametrize(
     ("start", "status", "what"),
     [(silent, "running", "records in flight"), (waits, "waiting", "waiting records")],
@@ -65,7 +59,7 @@ async def test_a_list_that_cannot_be_read_is_a_problem_until_it_can(start: Any, 
     runtime.interfere = lambda request: httpx.Response(500) if request.url.params.get("status") == status else None
     with structlog.testing.capture_logs() as lines:
         await scrape(exporter, runtime, HALF + 15)
-        assert asked(runtime, status) == ["run-1"]
+        assert runtime.runs_asked(status) == ["run-1"]
         await scrape(exporter, runtime, 120)
         runtime.interfere = lambda request: None
         await scrape(exporter, runtime, 120)
@@ -81,7 +75,7 @@ async def test_a_list_is_read_as_far_as_the_budget_suffices_and_then_its_number_
     waits(runtime, records=3)
     exporter = exporter_of(runtime, limits=LimitsConfig(waiting_record_requests=2))
     found = await scrape(exporter, runtime)
-    assert asked(runtime, "waiting") == ["run-1", "run-1"]
+    assert runtime.runs_asked("waiting") == ["run-1", "run-1"]
     named = {dict(labels)["record_id"] for name, labels in found if name == "spinner_run_waiting_record_info"}
     assert named == {"rec-0", "rec-1"}
     assert value(found, "spinner_run_waiting_records") is None
@@ -93,12 +87,12 @@ async def test_after_progress_records_are_not_compared_with_those_before_it() ->
     silent(runtime)
     exporter = exporter_of(runtime, sync={"sweep_interval": 1e6})
     await scrape(exporter, runtime, HALF + 15)
-    assert asked(runtime, "running") == ["run-1"]
+    assert runtime.runs_asked("running") == ["run-1"]
     silent(runtime)
     await scrape(exporter, runtime)
     runtime.records_in_flight["run-1"][0]["attempts"] = 2
     found: Samples = {}
-    while not asked(runtime, "running"):
+    while not runtime.runs_asked("running"):
         found = await scrape(exporter, runtime, 60)
     assert value(found, ACTIVITY) is None
     runtime.records_in_flight["run-1"][0]["attempts"] = 3
