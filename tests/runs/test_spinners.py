@@ -62,6 +62,10 @@ class Project:
     def spinners(self) -> ProjectSpinners:
         return self.store._projects["p1"].spinners
 
+    def sizes(self) -> dict[str, int]:
+        """How much is known of spinners, by attribute."""
+        return {name: len(each) for name, each in vars(self.spinners).items() if hasattr(each, "__len__")}
+
     def save(self) -> None:
         for kind, project, key, value in self.store.persistence.unsaved():
             self.saved[kind, project, key] = value if value is None else msgspec.msgpack.encode(value)
@@ -563,11 +567,11 @@ def test_what_is_known_of_spinners_that_left_is_bounded(limits: dict[str, int]) 
         project.read(run)
         project.after(61)
         project.after(101)
-    sizes = {name: len(each) for name, each in vars(project.spinners).items() if hasattr(each, "__len__")}
+    sizes = project.sizes()
     assert max(size for name, size in sizes.items() if name not in ("_changed", "_unsaved")) <= 12, sizes
     project.store.drop_run("p1", "stays")
     project.clock.advance(KEPT_PACE)
     for _ in range(3):
         project.after(101)
-    sizes = {name: len(each) for name, each in vars(project.spinners).items() if hasattr(each, "__len__")}
+    sizes = project.sizes()
     assert {sizes[name] for name in ("_tracked", "_left", "_ids", "_last_names", "_rest", "_idle")} == {0}, sizes

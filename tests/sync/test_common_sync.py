@@ -27,6 +27,8 @@ from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
 ALL = "/api/v1/jobs"
 MANY = common_sync.FEW + 2
+IDLE = {f"idle-{number}": f"Idle {number}" for number in range(40)}
+"""Names of projects without runs, by id."""
 
 DAY = 86400.0
 
@@ -577,8 +579,7 @@ async def test_many_projects_without_runs_cost_a_sample_and_the_others_are_check
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)
     runtime = runtime_of(12)
-    idle = {f"idle-{number}": f"Idle {number}" for number in range(40)}
-    runtime.projects |= idle
+    runtime.projects |= IDLE
     exporter = exporter_of(runtime)
     sample = {path.split("/")[2] for path in own_lists(await scrape(exporter, runtime))}
     assert len(sample) <= 10 + common_sync.FEW_REQUESTS
@@ -588,7 +589,7 @@ async def test_many_projects_without_runs_cost_a_sample_and_the_others_are_check
         paths = await scrape(exporter, runtime)
         assert len(paths) <= 7, "6, and the list of projects"
         checked |= {path.split("/")[2] for path in own_lists(paths)}
-    assert checked >= idle.keys() - sample, "those first that neither list has shown"
+    assert checked >= IDLE.keys() - sample, "those first that neither list has shown"
     ends(runtime, "new", "idle-39")
     for _ in range(2):
         await scrape(exporter, runtime)
@@ -629,7 +630,7 @@ async def test_a_sample_that_contradicts_the_list_lets_all_projects_without_runs
 async def test_what_the_list_left_out_is_read_from_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     runtime = runtime_of(12)
-    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    runtime.projects |= IDLE
     exporter = exporter_of(runtime)
     runtime.interfere = leaves_out(runtime, "idle-39")
     await scrape(exporter, runtime)
@@ -644,7 +645,7 @@ async def test_what_the_list_left_out_is_read_from_where_it_began(monkeypatch: p
 async def test_what_a_list_left_out_is_not_lost_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     runtime = runtime_of(12)
-    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    runtime.projects |= IDLE
     exporter = exporter_of(runtime)
     runtime.interfere = leaves_out(runtime, "idle-39")
     await scrape(exporter, runtime)
@@ -662,7 +663,7 @@ async def test_a_project_that_was_checked_is_not_read_from_the_beginning_again(m
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)
     runtime = runtime_of(12)
-    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    runtime.projects |= IDLE
     exporter = exporter_of(runtime)
     # Until each has been checked once.
     for _ in range(25):
@@ -682,7 +683,7 @@ async def test_a_project_that_was_checked_is_not_read_from_the_beginning_again(m
 async def test_a_run_that_begins_between_the_lists_does_not_contradict_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common_sync, "SAMPLE", 10)
     runtime = runtime_of(12)
-    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(40)}
+    runtime.projects |= IDLE
     exporter = exporter_of(runtime)
 
     def begins(request: httpx.Request) -> httpx.Response | None:
