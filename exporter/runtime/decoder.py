@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -242,9 +242,8 @@ class Decoder:
 
         page = self._listing(body, self._layouts["records"], record)
         failed = tuple(each for each in page.items if each is not None)
-        return DecodedPage(
-            failed, page.next_cursor, page.as_of, page.size, page.total, page.more, page.pages, page.skipped
-        )
+        # Not field by field: one that is forgotten would be lost.
+        return cast("DecodedPage[RecordOfRun]", dataclasses.replace(page, items=failed))
 
     def records(self, body: bytes) -> DecodedPage[RecordSnapshot]:
         """Decode a page of a run's records, to count them."""
