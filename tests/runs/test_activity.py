@@ -68,6 +68,38 @@ def test_a_step_without_times_counts_as_little_as_an_attempt() -> None:
     assert (shown.moved_at, shown.tried_at) == (SINCE + 300, SINCE)
 
 
+@pytest.mark.parametrize(
+    ("began", "reached", "moved_at", "tried_at"),
+    [
+        (SINCE + 60, SINCE + 70, SINCE + 70, SINCE + 60),
+        (SINCE + 61, SINCE + 70, None, SINCE + 70),
+        (SINCE + 60, SINCE + 60, None, SINCE + 60),
+        (SINCE + 60, SINCE + 59, None, SINCE + 60),
+        (SINCE - 9, SINCE + 330, SINCE + 300, SINCE - 9),
+        (SINCE - 9, SINCE + 331, None, SINCE - 9),
+    ],
+    ids=["went on", "began late", "at its first step", "times that contradict", "just now", "yet to come"],
+)
+def test_a_record_that_began_within_a_minute_of_the_last_one_that_finished_moves_when_it_goes_on(
+    began: float, reached: float, moved_at: float | None, tried_at: float | None
+) -> None:
+    shown = Seen().activity_until([in_flight(began=began, step_started_at=reached)], SINCE + 300, SINCE)
+    assert shown == Activity(moved_at, tried_at, is_working=True)
+
+
+def test_an_attempt_that_begins_the_step_again_is_no_step_forward() -> None:
+    """Some runtimes tell when the last attempt at the step began instead of the first."""
+    seen = Seen()
+    for at in (SINCE + 10, SINCE + 100):
+        seen = seen.followed_by([in_flight(began=SINCE - 9, step=2, step_started_at=at)], is_whole=True)
+    shown = seen.activity_until([in_flight(began=SINCE - 9, step=2, step_started_at=SINCE + 200)], SINCE + 300, SINCE)
+    assert (shown.moved_at, shown.tried_at) == (None, SINCE + 200)
+    shown = seen.activity_until([in_flight(began=SINCE - 9, step=2, step_started_at=SINCE + 10)], SINCE + 300, SINCE)
+    assert shown.moved_at == SINCE + 10
+    shown = seen.activity_until([in_flight(began=SINCE - 9, step=3, step_started_at=SINCE + 200)], SINCE + 300, SINCE)
+    assert shown.moved_at == SINCE + 200
+
+
 def test_fewer_attempts_than_before_are_no_attempt() -> None:
     seen = Seen().followed_by([in_flight(step=1, attempts=3)], is_whole=True)
     assert seen.activity_until([in_flight(step=1, attempts=2)], SINCE + 300, SINCE).last_at is None

@@ -90,6 +90,18 @@ async def test_one_write_waits_for_the_disk_and_each_flush_counts_a_failure(
     assert counters(tmp_path) == [each.counters.started for each in held.view.spinners()] == [6]
 
 
+async def test_the_thread_that_waits_for_the_disk_does_not_keep_the_process_from_ending(
+    tmp_path: Path, disk: Disk
+) -> None:
+    _, _, _, _, writer = writing(tmp_path)
+    await writer.flush()
+    threads = [thread for thread in threading.enumerate() if thread.name == "state file"]
+    assert [thread.daemon for thread in threads] == [True]
+    disk.work()
+    await ended(writer)
+    writer.close()
+
+
 async def test_while_it_lasts_nothing_is_noted_and_the_file_is_whole_afterwards(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,29 @@ def test_what_a_run_taught_that_was_removed_before_its_end_survives_a_restart() 
     assert shown.earlier.usual_recurring_gap() == 20 * MINUTE
 
 
+def test_what_a_removed_run_taught_changes_the_runs_of_its_spinner_on_the_page() -> None:
+    project = Project()
+    open_run, removed = project._new("Monthly", ""), project._new("Monthly", "")
+    project._see(open_run | {"finished": 0})
+    for finished in range(3):
+        project._see(removed | {"finished": finished})
+        project.clock.advance(MINUTE)
+    watch = project.store.view.watch()
+    watch.changed()
+    project.store.drop_run("p1", removed["run_id"])
+    assert {run_id for _, run_id in watch.changed()[0]} == {open_run["run_id"], removed["run_id"]}
+
+
+def test_of_a_spinner_that_taught_nothing_nothing_is_kept() -> None:
+    project = Project()
+    project._see(
+        project._new("Monthly", "")
+        | {"finished": 0, "status": Status.CANCELLED, "started_at": None, "ended_at": project.clock()}
+    )
+    project.idle(60)
+    assert project.names_in_file() == set()
+
+
 def test_a_run_that_was_removed_before_its_end_teaches_new_spinners_too() -> None:
     project = Project()
     removed_before_its_end(project)
@@ -313,7 +336,8 @@ def test_of_its_project_a_new_spinner_learns_from_each_other_one_once() -> None:
     assert project.threshold(spinner="Newer") == slow
 
 
-def test_of_its_project_a_new_spinner_learns_from_those_that_learned_last() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_of_its_project_a_new_spinner_learns_from_those_that_learned_last(*, restarts: bool) -> None:
     project = Project()
     slow = ("Slow", "Slower")
     for name in slow + tuple(f"Quick {number}" for number in range(EARLIER_RUNS - 2)) + slow + ("Mails", "Calls"):
@@ -321,6 +345,8 @@ def test_of_its_project_a_new_spinner_learns_from_those_that_learned_last() -> N
     assert project.threshold(spinner="New") == EARLIER_FACTOR * 15 * MINUTE
     for number in range(EARLIER_RUNS):
         project.teach(spinner=f"Quicker {number}", gap=1.0)
+    if restarts:
+        project.restart()
     threshold = project.threshold(spinner="Newer")
     assert threshold is not None
     assert threshold < EARLIER_FACTOR * 15 * MINUTE, "what was long ago is forgotten"

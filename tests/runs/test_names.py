@@ -90,6 +90,26 @@ def test_many_with_one_name_and_long_ids_get_names_in_linear_time() -> None:
     assert again == found
 
 
+@pytest.mark.parametrize(
+    ("length", "second", "third"), [(14, "Report (id)", "Repor (id) (2)"), (13, "Report (2)", "Report (3)")]
+)
+def test_the_id_is_in_a_name_if_there_is_room_for_it_and_a_number(length: int, second: str, third: str) -> None:
+    assert list(itertools.islice(candidates("Report", "id", length=length), 3)) == ["Report", second, third]
+
+
+def test_the_names_after_the_first_numbers_are_those_of_earlier_releases() -> None:
+    """Another name would be another series."""
+    names = list(itertools.islice(candidates("Report", "id", length=40), 25))
+    assert names[20:] == [
+        "Report (id) (20)",
+        "Report (id) (21)",
+        "Report (ee19384b32f2fdd9)",
+        "Report (id) (22)",
+        "Report (id) (23)",
+    ]
+    assert list(itertools.islice(candidates("Report", "id", length=5), 22))[21] == "fdd9)"
+
+
 def test_there_is_always_another_name() -> None:
     names = list(itertools.islice(candidates("Report", "a-very-long-identifier", length=LENGTH), 1000))
     assert len(set(names)) == 1000

@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.runs.pace import AGAIN_LEAST
+from exporter.runs.project import Progress
 from exporter.runs.run import Run
-from exporter.runs.runtime_state import PAGED
+from exporter.runs.runtime_state import PAGED, Outage
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
 from exporter.runtime.model import Health, RecordCounts
 from exporter.status import Status
-from tests.builders import NOON, Clock, counts, read_project, snapshot, store
+from tests.builders import NOON, Clock, counts, read_project, runtime_config, snapshot, store
 
 MINUTE, HOUR = 60.0, 3600.0
 START = NOON
+SEEN = NOON + HOUR
 
 
 class Watched:
@@ -206,6 +208,70 @@ def test_a_run_gets_its_whole_threshold_again_after_each_outage_that_paged() -> 
         watched.see(page - MINUTE)
 
 
+TIMEOUT = runtime_config().heartbeat_timeout
+
+
+@pytest.mark.parametrize(
+    ("health", "is_down"),
+    [
+        (Health(runtime_up=True, last_heartbeat_at=NOON - TIMEOUT), False),
+        (Health(runtime_up=True, last_heartbeat_at=NOON - TIMEOUT - 1), True),
+        (Health(runtime_up=True), True),
+        (Health(runtime_up=False, last_heartbeat_at=NOON), True),
+        (Health(runtime_up=True, beats=False), False),
+        (Health(runtime_up=True, last_heartbeat_at=NOON - TIMEOUT - 1, beats=False), False),
+        (Health(runtime_up=False, beats=False), True),
+    ],
+)
+def test_a_worker_service_is_down_that_says_so_or_is_silent_although_its_api_reports_heartbeats(
+    health: Health, is_down: bool
+) -> None:
+    watched = Watched()
+    watched.see(0)
+    watched.store.keep_health(health)
+    assert watched.shown.outage.is_down == is_down
+
+
+def test_a_heartbeat_from_the_future_is_as_old_as_it_has_been_known() -> None:
+    watched = Watched()
+    for beat, after, shown in (
+        (NOON + 30, 0, NOON + 30),
+        (NOON + 7200, 0, NOON),
+        (NOON + 7200, 40, NOON),
+        (NOON + 7201, 0, NOON + 40),
+        (NOON + 7201, 10, NOON + 40),
+        (NOON + 45, 0, NOON + 45),
+    ):
+        watched.clock.advance(after)
+        watched.store.keep_health(Health(runtime_up=True, last_heartbeat_at=beat))
+        assert watched.store.view.health is not None
+        assert watched.store.view.health.last_heartbeat_at == shown
+
+
+def test_an_outage_of_five_minutes_has_paged_and_shorter_ones_excuse_a_silence_once() -> None:
+    down = Outage(is_down=True, began_at=1000.0, paged_until=20.0)
+    assert down.ended(1299.0) == Outage(excused_until=1299.0, began_at=1000.0, paged_until=20.0)
+    assert down.ended(1300.0) == Outage(excused_until=1300.0, began_at=1000.0, paged_until=1300.0)
+    short = down.ended(1299.0)
+    assert [short.silent_since(since, page=600.0) for since in (0.0, 398.0, 400.0, 1400.0)] == [920, 1298, 1299, 1400]
+    assert down.ended(1300.0).silent_since(0.0, page=600.0) == 1300
+
+
+def test_no_outage_ended_later_than_now_after_the_clock_was_set_back() -> None:
+    watched = Watched()
+    watched.work(20)
+    watched.health(up=False)
+    watched.see(PAGED)
+    watched.health(up=True)
+    watched.store.expire()
+    watched.health(up=False)
+    for _ in range(5):
+        watched.store.clock.observe(watched.clock() - HOUR)
+    now = watched.clock() - HOUR
+    watched.store.expire()
+    assert watched.shown.outage == Outage(is_down=True, excused_until=now, began_at=now, paged_until=now)
+
+
 def queue(watched: Watched, *, after: float) -> None:
     watched.see(after, status=Status.QUEUED, started_at=None, updated_at=watched.clock() + after)
 
@@ -256,6 +322,19 @@ def test_a_person_who_answers_ends_that_too() -> None:
     watched.see(status=Status.RUNNING, updated_at=watched.clock() + 30)
     assert watched.shown.expectation is not None
     assert watched.shown.expectation.basis != "started again"
+
+
+@given(st.permutations([("a", 9.0), ("a", 4.0), ("b", 8.0), ("b", 2.0), ("c", 7.0), ("d", None)]))
+def test_in_whatever_order_runs_make_progress_the_last_one_of_the_others_is_known(
+    moves: list[tuple[str, float | None]],
+) -> None:
+    progress, last = Progress(), dict[str, float]()
+    for run_id, at in moves:
+        progress.note(Run.first(snapshot(run_id, started_at=1.0, last_progress_at=at, records=None), SEEN))
+        if at is not None:
+            last[run_id] = max(at, last.get(run_id, at))
+        for each in "abcd":
+            assert progress.of_others(each) == max((at for other, at in last.items() if other != each), default=None)
 
 
 def test_the_end_of_a_child_whose_clock_is_ahead_excuses_its_parent_until_now() -> None:

@@ -153,6 +153,19 @@ def test_what_runs_that_ended_before_the_first_read_tell_of_a_spinner_survives_a
     assert (shown.counters.last_start_at, shown.counters.last_success_at) == (NOON - 500, NOON - 400)
 
 
+def test_what_old_runs_tell_of_a_spinner_of_a_project_that_appears_later_is_shown_with_the_second_read() -> None:
+    project = Project()
+    project.store.name_projects({"p2": "Support"})
+    old = snapshot("old", Status.COMPLETED, spinner="Report", started_at=NOON - 500, ended_at=NOON - 400)
+    seen = []
+    for runs in ([(old, NOON)], []):
+        read_project(project.store, "p2", runs, as_of=NOON, horizon=NOON - 60)
+        shown = project.shown("Report", "p2")
+        assert shown is not None
+        seen.append((shown.counters.last_start_at, shown.counters.last_success_at))
+    assert seen == [(None, None), (NOON - 500, NOON - 400)]
+
+
 def test_of_spinners_whose_runs_ended_before_the_first_read_each_leaves_in_its_turn() -> None:
     project = Project(projects={"p1": "Sales", "p2": "Support"}, spinner_retention=3 * HOUR)
     old = [
@@ -297,6 +310,25 @@ def test_while_the_limit_is_reached_a_spinner_that_ran_once_leaves_after_a_day_a
     project.after(2)
     assert project.started() == {"Regular": 2, "Twice": 0, OTHER: 2}
     assert project.dropped == ["spinner_limit"] * 3
+
+
+def test_while_the_limit_is_reached_a_spinner_that_ran_once_stays_if_the_config_expects_it() -> None:
+    project = Project(limits={"spinners": 2}, spinner_retention=30 * DAY, spinners=expecting("Yearly"))
+    project.read(project.run("a", "Yearly"), project.run("b", "Import 1"))
+    project.after(61)
+    for _ in range(2):
+        project.after(ONE_OFF_RETENTION + 1)
+        assert project.started() == {"Yearly": 1}
+
+
+def test_while_the_limit_is_reached_a_spinner_of_which_no_run_was_counted_is_not_one_that_ran_once() -> None:
+    project = Project(projects={"p1": "Sales", "p2": "Support"}, limits={"spinners": 1}, spinner_retention=30 * DAY)
+    old = snapshot("old", Status.COMPLETED, spinner="Report", started_at=NOON - 9, ended_at=NOON - 5)
+    read_project(project.store, "p2", [(old, NOON)], as_of=NOON, horizon=NOON)
+    for _ in range(2):
+        project.clock.advance(ONE_OFF_RETENTION)
+        project.read(project="p2")
+    assert project.started() == {"Report": 0}
 
 
 def test_a_spinner_that_ran_once_and_runs_again_keeps_its_counters() -> None:

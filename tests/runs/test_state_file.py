@@ -193,6 +193,44 @@ def test_the_retention_of_a_run_goes_on_after_a_restart_by_the_runtime_s_clock_o
     file.close()
 
 
+def test_after_a_restart_with_a_clock_of_our_own_that_is_ahead_no_run_is_counted_that_was_forgotten() -> None:
+    clock = Clock(NOON + 60)
+    held = busy(clock)
+    rows = [row for row in held.persistence.everything() if row[3] is not None]
+    ahead, monotonic = Clock(clock() + 3 * 3600), Clock(5.0)
+    again = Store(config_with(), RuntimeClock(ahead, monotonic), monotonic=monotonic, is_saved=True)
+    again.persistence.restore(rows)
+    again.clock.observe(clock())
+    forgotten = snapshot("old", Status.COMPLETED, started_at=HORIZON - 90, ended_at=HORIZON - 60, updated_at=NOON + 59)
+    read_project(again, "p1", [(forgotten, clock())], as_of=clock(), horizon=-math.inf)
+    assert set(again.runs_of("p1")) == {"open", "done"}
+    (spinner,) = spinners_in_full(again)
+    assert spinner.counters.finished[Status.COMPLETED] == 1
+
+
+def test_a_run_that_the_limit_hid_is_shown_after_a_restart_with_a_higher_limit(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 1})
+    runs = [(snapshot(run_id), clock()) for run_id in ("a", "b")]
+    read_project(held, "p1", runs, as_of=clock(), horizon=HORIZON)
+    held.expire()
+    assert len(list(held.view.runs())) == 1
+    file, held = restarted(opened(tmp_path), held, clock)
+    read_project(held, "p1", [], as_of=clock(), horizon=HORIZON)
+    held.expire()
+    assert {shown.run.id for shown in held.view.runs()} == {"a", "b"}
+    file.close()
+
+
+def test_the_first_read_after_a_restart_decides_whatever_the_times_say(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    file, held = restarted(opened(tmp_path), busy(clock), clock)
+    back = snapshot("open", records=counts(4), updated_at=NOON + 50)
+    read_project(held, "p1", [(back, clock())], as_of=clock(), horizon=HORIZON)
+    assert held.runs_of("p1")["open"].records.completed == 4
+    file.close()
+
+
 def test_a_removed_project_is_deleted_from_the_file(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     file = opened(tmp_path)
@@ -386,6 +424,13 @@ def another_program_s(path: Path) -> None:
     other.close()
 
 
+def another_program_s_with_a_larger_mark(path: Path) -> None:
+    opened(path.parent).close()
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA application_id = 0x7fffffff")
+    other.close()
+
+
 def another_program_s_without_its_mark(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE theirs (x)")
@@ -402,6 +447,13 @@ def of_another_version(path: Path) -> None:
     opened(path.parent).close()
     with sqlite3.connect(path) as ours:
         ours.execute("PRAGMA user_version = 99")
+    ours.close()
+
+
+def of_an_earlier_version(path: Path) -> None:
+    opened(path.parent).close()
+    with sqlite3.connect(path) as ours:
+        ours.execute("PRAGMA user_version = 1")
     ours.close()
 
 
@@ -449,9 +501,11 @@ def scribbled_over(path: Path) -> None:
     [
         (lambda path: path.write_text("not a database, " * 500), "file is not a database"),
         (another_program_s, "it belongs to another program"),
+        (another_program_s_with_a_larger_mark, "it belongs to another program"),
         (another_program_s_without_its_mark, "it belongs to another program"),
         (another_program_s_still_empty, "it belongs to another program"),
         (of_another_version, "it has version 99, and this exporter writes version 2"),
+        (of_an_earlier_version, "it has version 1, and this exporter writes version 2"),
         (with_a_value_that_is_none_of_ours, ""),
         (with_a_kind_that_is_none_of_ours, "record"),
         (without_its_spinners, "the spinner of run "),
@@ -461,9 +515,11 @@ def scribbled_over(path: Path) -> None:
     ids=[
         "no-database",
         "another-program",
+        "another-program-with-a-larger-mark",
         "another-program-without-its-mark",
         "another-program-still-empty",
         "another-version",
+        "earlier-version",
         "odd-value",
         "odd-kind",
         "no-spinners",
@@ -498,6 +554,21 @@ def test_a_file_that_another_process_has_open_is_a_config_error(tmp_path: Path) 
     file = opened(tmp_path)
     with pytest.raises(ConfigError, match=r"storage\.path: .*another process has it open"):
         opened(tmp_path)
+    file.close()
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells which files are locked")
+def test_that_a_file_is_open_already_does_not_release_its_lock(tmp_path: Path) -> None:
+    """Closing a second descriptor of a file releases all locks that the process has on it."""
+    file = opened(tmp_path)
+
+    def is_locked() -> bool:
+        return f":{file.path.stat().st_ino} " in Path("/proc/locks").read_text()
+
+    assert is_locked()
+    with pytest.raises(ConfigError, match="another process has it open"):
+        opened(tmp_path)
+    assert is_locked()
     file.close()
 
 
@@ -547,6 +618,27 @@ async def test_a_full_disk_is_logged_once_counted_each_time_and_nothing_is_lost(
         each.counters.started for each in held.view.spinners()
     ]
     again.close()
+
+
+@pytest.mark.parametrize(("too_many", "waits"), [(0, False), (1, True)])
+async def test_the_rows_of_a_write_that_failed_are_written_with_the_next_one_unless_they_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_many: int, *, waits: bool
+) -> None:
+    clock, observer = Clock(NOON + 60), Observer()
+    file, held = opened(tmp_path), busy(clock)
+    monkeypatch.setattr("exporter.runs.state_file.MAX_STAGED", len(list(held.persistence.unsaved())) - too_many)
+    state_writer = StateWriter(file, held.persistence, observer, clock)
+    file._connection.execute("PRAGMA query_only = ON")
+    await state_writer.flush()
+    file._connection.execute("PRAGMA query_only = OFF")
+    clock.advance(RETRY - 1)
+    await state_writer.flush()
+    assert (runs_in(file) == set()) == waits
+    clock.advance(1)
+    await state_writer.flush()
+    assert runs_in(file) == {"open", "done"}
+    assert observer.failures == 1 + waits
+    state_writer.close()
 
 
 @pytest.mark.parametrize("is_last", [False, True])
@@ -660,11 +752,25 @@ async def test_a_file_that_is_removed_while_it_is_open_is_written_again(tmp_path
         assert [line["event"] for line in lines] == ["the state file was removed and is written again"][number:]
     assert observer.failures == 0
     assert [stat.filemode(each.stat().st_mode) for each in folder.glob("*.db")] == ["-rw-------"]
+    assert mode(folder) & 0o777 == 0o700
     with pytest.raises(ConfigError, match="another process has it open"):
         opened(folder)
     state_writer.close()
     assert counters(folder) == [each.counters.started for each in held.view.spinners()] == [4]
     assert [each.name for each in folder.iterdir()] == [file.path.name]
+
+
+def test_a_copy_that_was_not_completed_is_in_nobody_s_way(tmp_path: Path) -> None:
+    """As after the end of a process that was about to write a removed file again."""
+    file, held = opened(tmp_path), busy(Clock())
+    save(file, held)
+    file.path.with_name(file.path.name + ".copy").write_text("incomplete")
+    file.path.unlink()
+    read_project(held, "p1", [(snapshot("more"), NOON)], as_of=NOON, horizon=HORIZON)
+    save(file, held)
+    file.close()
+    assert [each.name for each in tmp_path.iterdir()] == [file.path.name]
+    assert counters(tmp_path) == [3]
 
 
 async def test_a_file_in_the_place_of_the_open_one_is_left_alone(tmp_path: Path) -> None:
@@ -1013,6 +1119,15 @@ def test_a_link_in_the_place_of_the_file_or_a_log_is_refused_and_its_target_unch
     assert link.is_symlink(), "kept for a person to look at"
 
 
+def test_the_target_of_a_link_in_the_place_of_the_file_is_not_created(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(0o700)
+    (folder / file_name(RUNTIME, URL)).symlink_to(tmp_path / "target")
+    with pytest.raises(ConfigError, match="expected a file, not a symbolic link"):
+        opened(folder)
+    assert [each.name for each in tmp_path.iterdir()] == ["state"]
+
+
 def test_a_link_with_an_earlier_name_of_the_file_is_not_taken_over(tmp_path: Path) -> None:
     target, folder = tmp_path / "target", tmp_path / "state"
     target.write_bytes(b"")
@@ -1157,6 +1272,32 @@ def test_only_the_owner_can_access_the_file_and_its_logs(tmp_path: Path) -> None
         assert (mode(file.path), lines) == (0o600, [])
     finally:
         os.umask(earlier)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_a_file_or_log_that_every_user_could_read_is_reported_whatever_the_others_are(
+    tmp_path: Path, suffix: str
+) -> None:
+    opened(tmp_path).close()
+    path = tmp_path / file_name(RUNTIME, URL)
+    for each in ("", "-wal", "-shm", "-journal"):
+        log = path.with_name(path.name + each)
+        log.touch()
+        log.chmod(0o604 if each == suffix else 0o600)
+    with structlog.testing.capture_logs() as lines:
+        opened(tmp_path).close()
+    assert [line["event"] for line in lines] == ["every user could access the state file; now only its owner can"]
+
+
+def test_making_a_file_private_leaves_nothing_open(tmp_path: Path) -> None:
+    """As after each mount of a volume in Kubernetes."""
+    file = opened(tmp_path)
+    file.close()
+    before = len(list(Path("/dev/fd").iterdir()))
+    file.path.chmod(0o660)
+    opened(tmp_path).close()
+    assert mode(file.path) == 0o600
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_file_of_another_user_that_every_user_can_access_is_refused(

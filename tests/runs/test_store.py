@@ -14,6 +14,7 @@ from exporter.runs import limits
 from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.listed_records import RecordKind
+from exporter.runs.project import ProjectMetadata
 from exporter.runs.store import Store
 from exporter.runs.view import ShownSpinner
 from exporter.runtime.model import FailedRecord, OpenRecord, RunSnapshot
@@ -341,6 +342,16 @@ def test_a_run_whose_creation_is_unknown_was_not_queued_for_no_time() -> None:
     assert sum(tally_of(held).counters.queue_times.counts) == 1
 
 
+@pytest.mark.parametrize(
+    ("started", "ended", "queued", "took"), [(0.5, 1.25, 0.5, 0.75), (-0.5, -0.75, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
+)
+def test_no_run_was_queued_or_took_less_than_no_time(started: float, ended: float, queued: float, took: float) -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(status=Status.COMPLETED, started_at=NOON + started, ended_at=NOON + ended))
+    counters = tally_of(held).counters
+    assert (counters.queue_times.total, counters.durations.total) == (queued, took)
+
+
 def test_the_last_start_is_not_in_the_future() -> None:
     held = store(Clock(NOON + 60))
     commit(held, snapshot(started_at=NOON + 72_000))
@@ -452,6 +463,42 @@ def test_runs_that_were_forgotten_are_not_counted_again_after_the_runtime_s_cloc
     assert "e50" in {key for kind, _, key, _ in held.persistence.unsaved() if kind == "run"}
 
 
+def test_a_run_that_ended_since_the_last_read_counts_although_the_clock_was_set_back_to_before_the_first() -> None:
+    held = store(clock := Clock(NOON + 60))
+    commit(held, horizon=NOON)
+    clock.advance(600)
+    for _ in range(5):
+        held.clock.observe(clock() - 90)
+    done = snapshot(status=Status.COMPLETED, started_at=NOON - 20, ended_at=NOON - 10, updated_at=NOON - 10)
+    for _ in range(2):
+        commit(held, done, horizon=-math.inf, seen_at=clock() - 90)
+    assert finished(held) == 1
+
+
+def test_a_read_is_saved_with_the_time_of_its_request_by_our_own_clock() -> None:
+    wall, monotonic = Clock(NOON), Clock(500.0)
+    held = Store(config_with(), RuntimeClock(wall, monotonic), monotonic=monotonic, is_saved=True)
+    held.name_projects({"p1": "Sales"})
+    with held.reading("p1") as read:
+        requested_at = monotonic()
+        for each in (wall, monotonic):
+            each.advance(9)
+        read.complete(as_of=NOON, since=LONG_AGO, horizon=LONG_AGO, asked_at=requested_at)
+    (metadata,) = (value for kind, _, _, value in held.persistence.everything() if kind == "project")
+    assert isinstance(metadata, ProjectMetadata)
+    assert metadata.read_at == NOON
+
+
+def test_how_far_a_project_was_read_is_told_by_the_clock_of_a_single_response_if_there_is_one() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held)
+    assert held.clock.lead is not None
+    set_back = held.clock.lead - 7200
+    for lead, up_to in ((None, NOON + 60), (set_back, NOON + 60 - 7200)):
+        assert held.read_up_to("p1", lead) == up_to
+        assert held.read_up_to_each(["p1"], lead) == [up_to]
+
+
 def test_before_its_first_read_a_project_is_known_up_to_no_time() -> None:
     held = store(Clock(NOON + 60))
     assert (held.read_up_to("p1"), held.read_up_to_each(["p1"])) == (-math.inf, [-math.inf])
@@ -485,14 +532,56 @@ def test_a_dropped_run_that_restarts_is_shown_again_and_stays_counted_once() -> 
     assert tally_of(held).counters.completed_records == 11
 
 
-def test_a_restarted_run_is_not_dropped_because_of_its_earlier_end() -> None:
+@pytest.mark.parametrize("was_gone", [False, True])
+def test_a_restarted_run_is_not_dropped_because_of_its_earlier_end(*, was_gone: bool) -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=600)
     commit(held, snapshot(status=Status.COMPLETED, records=counts(10)))
+    if was_gone:
+        held.drop_run("p1", "run-1")
     commit(held, snapshot(records=counts(1), started_at=NOON + 100, updated_at=NOON + 110))
     clock.advance(700)
     commit(held)
     assert shown_ids(held) == ["run-1"], "retention must not expire live work"
+
+
+def test_the_retention_of_a_run_that_ended_again_between_two_reads_begins_anew() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600)
+    commit(held, snapshot(status=Status.COMPLETED))
+    clock.now = NOON + 500
+    again: dict[str, Any] = {"started_at": NOON + 400, "ended_at": NOON + 500, "updated_at": NOON + 500}
+    commit(held, snapshot(status=Status.COMPLETED, **again), seen_at=clock())
+    for now, shown in ((NOON + 1099, ["run-1"]), (NOON + 1101, [])):
+        clock.now = now
+        commit(held, seen_at=clock())
+        assert shown_ids(held) == shown
+
+
+def test_a_run_that_changes_after_the_runtime_s_clock_was_set_back_leaves_after_its_retention() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600)
+    commit(held, snapshot(status=Status.COMPLETED))
+    clock.now = NOON + 300
+    for _ in range(5):
+        held.clock.observe(NOON + 100)
+    commit(held, snapshot(status=Status.COMPLETED, updated_at=NOON + 90), seen_at=NOON + 100)
+    for now, shown in ((NOON + 659, ["run-1"]), (NOON + 661, [])):
+        clock.now = now
+        commit(held, seen_at=held.clock.now())
+        assert shown_ids(held) == shown
+
+
+def test_runs_leave_in_the_order_of_their_ends_however_often_one_of_them_changes() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600, sync={"stale_after": 9999})
+    runs = [snapshot(f"r{at}", Status.COMPLETED, ended_at=NOON + at) for at in (50, 40, 30, 20, 10)]
+    commit(held, *runs)
+    for number in range(6):
+        commit(held, msgspec.structs.replace(runs[0], updated_at=NOON + 61 + number))
+    clock.now = NOON + 625
+    held.expire()
+    assert shown_ids(held) == ["r50", "r40", "r30"]
 
 
 def test_a_run_that_ended_before_the_first_horizon_is_neither_shown_nor_counted() -> None:
@@ -503,6 +592,40 @@ def test_a_run_that_ended_before_the_first_horizon_is_neither_shown_nor_counted(
     counters = tally_of(held).counters
     assert (counters.started, sum(counters.finished.values()), sum(counters.durations.counts)) == (0, 0, 0)
     assert (counters.last_start_at, counters.last_success_at) == (NOON - 8000, NOON - 7200), "but it is learned from"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(("ended_at", "counted"), [(LONG_AGO, 1), (LONG_AGO - 1, 0)])
+def test_a_run_that_ended_when_the_first_read_begins_to_look_is_counted(
+    ended_at: float, counted: int, *, is_first: bool
+) -> None:
+    held = store(Clock(NOON + 60), retention=7200)
+    if not is_first:
+        commit(held)
+    times: dict[str, Any] = {
+        "created_at": ended_at - 9,
+        "started_at": ended_at - 9,
+        "ended_at": ended_at,
+        "updated_at": ended_at,
+    }
+    commit(held, snapshot(status=Status.COMPLETED, **times))
+    commit(held)
+    assert len(shown_ids(held)) == counted
+    assert sum(sum(shown.counters.finished.values()) for shown in held.view.spinners()) == counted
+
+
+def test_a_run_that_ended_then_is_not_counted_again_once_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 0)
+    held = store(Clock(NOON + 60), retention=60, limits={"runs": 1})
+    commit(held)
+    runs = [
+        snapshot(f"{at}", Status.COMPLETED, started_at=at - 9, ended_at=at, updated_at=at)
+        for at in (LONG_AGO, LONG_AGO + 5)
+    ]
+    commit(held, *runs)
+    assert tombstones(held) == 1, "the first one is forgotten"
+    commit(held, *runs)
+    assert finished(held) == 2
 
 
 def test_a_run_that_is_gone_counts_as_dropped_and_never_as_finished() -> None:
@@ -589,14 +712,34 @@ def test_a_run_that_is_not_known_cannot_be_gone() -> None:
     assert reasons == ["gone"]
 
 
-def test_an_older_state_of_a_run_that_left_does_not_bring_it_back() -> None:
+@pytest.mark.parametrize("updated_at", [NOON + 50, NOON + 60])
+def test_an_older_state_of_a_run_that_left_does_not_bring_it_back(updated_at: float) -> None:
     clock = Clock(NOON + 60)
     held = store(clock, retention=100.0)
     commit(held, snapshot(status=Status.COMPLETED))
     clock.advance(200)
     held.expire()
-    commit(held, snapshot(updated_at=NOON + 50))
+    commit(held, snapshot(updated_at=updated_at))
     assert shown_ids(held) == []
+
+
+def test_an_older_state_on_a_later_page_of_a_read_that_brought_the_known_one_changes_nothing() -> None:
+    held = store(Clock(NOON + 60))
+    known = snapshot(records=counts(5), updated_at=NOON + 50)
+    commit(held, known)
+    commit(held, known, snapshot(records=counts(3), updated_at=NOON + 40))
+    assert [shown.run.records.completed for shown in held.view.runs()] == [5]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_run_that_no_longer_names_its_spinner_stays_with_it(*, left: bool) -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(records=counts(3)))
+    if left:
+        held.drop_run("p1", "run-1")
+    commit(held, snapshot(spinner="", records=counts(4), updated_at=NOON + 70))
+    assert [shown.run.snapshot.spinner for shown in held.view.runs()] == ["welcome"]
+    assert tally_of(held).counters.started == 1
 
 
 @pytest.mark.parametrize(("seen_at", "progress"), [(NOON + 90, NOON + 90), (None, NOON)])
@@ -666,6 +809,15 @@ def test_of_two_runs_with_one_id_the_one_that_has_not_ended_is_shown_and_that_is
         assert tally_of(held).counters.finished[Status.COMPLETED] == 1
         commit(held)
         assert tally_of(held, "Mails").counters.started == 1
+
+
+def test_of_very_many_ids_that_two_runs_have_only_so_many_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.runs.project.MAX_SHARED_IDS", 2)
+    reasons: list[str] = []
+    held = store(Clock(NOON + 60), dropped=reasons.append)
+    for fields in ({}, MAILS):
+        commit(held, *(snapshot(f"r{number}", **fields) for number in range(4)))
+    assert reasons == ["shared_id"] * 2
 
 
 @pytest.mark.parametrize("change", [{"spinner": "Mails"}, {"created_at": NOON + 30}], ids=["renamed", "restarted"])
@@ -775,6 +927,21 @@ def test_a_first_read_in_progress_displaces_nothing_that_is_shown() -> None:
     assert sum(len(project.runs) for project in held.view.projects()) == 5
 
 
+def test_each_project_has_room_for_its_share_of_the_runs_that_have_not_ended_and_for_what_others_leave() -> None:
+    held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, limits={"open_runs": 4})
+
+    def has_room(project: str, ids: str) -> bool:
+        return held.has_room(project, set(ids))
+
+    assert [has_room("p1", "abcdef"[:many]) for many in range(7)] == [True] * 5 + [False] * 2
+    commit(held, snapshot("x"), snapshot("y"), project="p2")
+    assert [has_room("p1", "abcdef"[:many]) for many in range(4)] == [True] * 3 + [False]
+    assert [has_room("p2", "xyzabcd"[:many]) for many in range(1, 6)] == [True] * 4 + [False]
+    commit(held, snapshot("a"), snapshot("b"), snapshot("c"), project="p2")
+    assert has_room("p2", "xyabc"), "those that are tracked stay"
+    assert [has_room("p1", "abc"[:many]) for many in range(1, 4)] == [True, True, False]
+
+
 def test_a_run_whose_spinner_changes_counts_among_the_runs_of_its_new_spinner() -> None:
     held = store(Clock(NOON + 300))
     commit(held, snapshot(spinner="old", updated_at=NOON + 60, records=counts(1)))
@@ -845,6 +1012,23 @@ def test_what_a_run_worked_on_is_forgotten_with_it(kind: RecordKind, *, leaves: 
     commit(held, snapshot("run", started_at=NOON + 62, updated_at=NOON + 63))
     activities = {shown.run.id: shown.activity for shown in held.view.runs()}
     assert activities == {"run": None, "other": Activity(NOON + 55, NOON + 52)}, "or it would excuse a later silence"
+
+
+@pytest.mark.parametrize("kind", ["in flight", "waiting"])
+def test_records_over_all_runs_are_bounded_and_those_that_began_first_stay_named(kind: RecordKind) -> None:
+    held = store(Clock(NOON + 60), limits={"failed_records": 3})
+    commit(held, *(snapshot(f"r{number}") for number in range(3)))
+    for number in range(3):
+        at = NOON - number
+        records = [OpenRecord(f"{number}{each}", "Call", None, at, at) for each in "ab"]
+        held.keep_listed(kind, ("p1", f"r{number}"), records, is_whole=True)
+    watch = held.view.watch()
+    watch.changed()
+    held.expire()
+    listed = {shown.run.id: shown.in_flight if kind == "in flight" else shown.waiting for shown in held.view.runs()}
+    assert {run_id: each and len(each.named) for run_id, each in listed.items()} == {"r0": 0, "r1": 1, "r2": 2}
+    assert [each and each.by_step for each in listed.values()] == [(("Call", 2),)] * 3
+    assert sorted(watch.changed()[0]) == [("p1", "r0"), ("p1", "r1")]
 
 
 # -- failed records -----------------------------------------------------------------------------------------
@@ -922,6 +1106,28 @@ def test_failed_records_of_a_run_that_left_while_they_were_read_are_ignored() ->
     commit(held, snapshot("bad", records=counts(3, failed=2), updated_at=NOON + 61))
     assert [shown.run.failed_records for shown in held.view.runs()] == [()]
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["bad"]
+
+
+def test_once_more_may_be_named_failed_records_are_missing_of_runs_of_which_not_all_are_named() -> None:
+    bounds = {"failed_records_per_run": 2, "failed_records": 5}
+    held = store(Clock(NOON + 60), limits=bounds)
+    commit(held, *(snapshot(run_id, records=counts(failed=many)) for run_id, many in (("none", 0), ("untold", None))))
+    for run_id, many, at in (("left out", 1, NOON), ("all", 1, NOON + 1), ("some", 3, NOON + 2), ("two", 2, NOON + 3)):
+        commit(held, snapshot(run_id, records=counts(failed=many), updated_at=at))
+        (run,) = held.runs_missing_failed_records("p1")
+        held.keep_failed_records("p1", run, [failed_record(f"{run_id}-{number}") for number in range(many)])
+    held.expire()
+    for change, missing in (
+        ({}, []),
+        ({"failed_records_per_run": 1, "failed_records": 4}, []),
+        ({"failed_records": 6}, ["left out"]),
+        ({"failed_records_per_run": 3}, ["left out", "some"]),
+    ):
+        held.config = config_with(limits=bounds | change)
+        assert sorted(run.id for run in held.runs_missing_failed_records("p1")) == missing
+        held.config = config_with(limits=bounds)
+        for run in held.runs_missing_failed_records("p1"):
+            held.keep_failed_records("p1", run, run.failed_records)
 
 
 @pytest.mark.parametrize("limit", ["failed_records_per_run", "failed_records"])

@@ -1,7 +1,7 @@
 """What a watch reports: each change once, and everything of a project that becomes stale or fresh."""
 
 from exporter.runs.store import Store
-from exporter.runtime.model import Health
+from exporter.runtime.model import Health, Meter
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
@@ -42,6 +42,47 @@ def test_everything_of_a_project_is_reported_once_when_it_becomes_stale_and_once
     read("p1")
     assert watch.changed() == ([("p1", "a")], [("p1", "welcome")])
     assert watch.changed() == ([], [])
+
+
+def test_everything_of_a_project_is_reported_once_when_it_seems_to_be_gone_and_once_when_it_returns() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, sync={"stale_after": 300})
+
+    def read() -> None:
+        read_project(held, "p1", [(snapshot("a"), clock())], as_of=clock(), horizon=NOON - 60)
+
+    read()
+    watch = held.view.watch()
+    watch.changed()
+    for is_gone in (True, False, True):
+        held.withdraw("p1", is_gone=is_gone)
+        assert watch.changed() == ([("p1", "a")], [("p1", "welcome")])
+        assert watch.changed() == ([], [])
+        assert len(list(held.view.runs())) == len(list(held.view.spinners())) == int(not is_gone)
+        assert len(held.view.projects_up()) == len(list(held.view.projects())) == int(not is_gone)
+    read()
+    assert watch.changed() == ([("p1", "a")], [("p1", "welcome")])
+    assert len(list(held.view.runs())) == len(held.view.projects_up()) == 1, "a good read shows it again"
+    clock.advance(301)
+    watch.changed()
+    held.withdraw("p1")
+    assert watch.changed()[1] == [("p1", "welcome")], "its counters are shown while it is stale"
+
+
+def test_a_read_is_recent_enough_until_stale_after_is_over() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, sync={"stale_after": 300})
+    read_project(held, "p1", [(snapshot("a"), clock())], as_of=clock(), horizon=NOON - 60)
+    held.keep_health(Health(runtime_up=True, workers=2))
+    held.keep_meters((Meter("jobs_month", 1, 10, None),))
+    watch = held.view.watch()
+    watch.changed()
+    for seconds, is_fresh in ((300, True), (1, False)):
+        clock.advance(seconds)
+        assert held.view.projects_up() == [(("Sales",), float(is_fresh))]
+        assert len(list(held.view.runs())) == len(held.view.meters) == int(is_fresh)
+        assert (held.view.run(("p1", "a")) is not None) == (held.view.health is not None) == is_fresh
+        assert (watch.changed() == ([], [])) == is_fresh
 
 
 def test_what_a_spinner_learned_changes_its_open_runs_once() -> None:
@@ -89,6 +130,10 @@ def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses(
         (Health(runtime_up=False, beats=False), []),
         (Health(runtime_up=True, beats=False), [("p1", "open")]),
         (Health(runtime_up=True, beats=False), []),
+        # Without heartbeats it is not known whether a silent run may only pause.
+        (Health(runtime_up=True, last_heartbeat_at=NOON + 60), [("p1", "open")]),
+        (Health(runtime_up=True, last_heartbeat_at=NOON + 60), []),
+        (Health(runtime_up=True, beats=False), [("p1", "open")]),
     ):
         held.keep_health(health)
         assert watch.changed()[0] == changed
