@@ -427,6 +427,9 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, list[Row]]:
         # Only after the checks: this changes the file.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG}")
+        # Opens the log, which is not possible any more once the file is removed.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
         if was_accessible:
             log.warning("every user could access the state file; now only its owner can", file=str(path))
     except (sqlite3.OperationalError, OSError):

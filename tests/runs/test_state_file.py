@@ -760,6 +760,14 @@ async def test_a_file_that_is_removed_while_it_is_open_is_written_again(tmp_path
     assert [each.name for each in folder.iterdir()] == [file.path.name]
 
 
+def test_a_file_that_is_removed_before_the_first_write_is_written_again(tmp_path: Path) -> None:
+    file = opened(tmp_path)
+    file.path.unlink()
+    save(file, busy(Clock()))
+    file.close()
+    assert counters(tmp_path) == [2]
+
+
 def test_a_copy_that_was_not_completed_is_in_nobody_s_way(tmp_path: Path) -> None:
     """As after the end of a process that was about to write a removed file again."""
     file, held = opened(tmp_path), busy(Clock())
