@@ -55,6 +55,12 @@ def test_a_large_fragment_is_sent_without_a_copy(size: int) -> None:
     assert any(piece is large for piece in MetricsPage([Fragment(b"small"), Fragment(large)]).pieces()), "it was copied"
 
 
+async def test_a_compressed_page_is_much_smaller() -> None:
+    lines = "".join(f'spinner_run_info{{project="Sales",run_id="run-{number}"}} 1\n' for number in range(1000))
+    page = MetricsPage([Fragment(lines.encode())])
+    assert len(await page.gzip()) < page.size / 5
+
+
 async def test_compressing_a_page_lets_other_tasks_run_after_each_new_fragment() -> None:
     page = MetricsPage(Fragment(text) for text in texts(10, 20, 30))
     turns = 0

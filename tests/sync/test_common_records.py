@@ -114,6 +114,16 @@ async def test_the_first_list_has_the_runs_of_the_last_hour_and_older_ones_are_r
     assert await scrape(exporter, runtime) == []
 
 
+@pytest.mark.parametrize("runs", [common_records.FEW, common_records.FEW + 1])
+async def test_from_how_many_runs_on_that_may_be_old_one_list_is_cheaper(runs: int) -> None:
+    runtime = runtime_of(runs)
+    for number in range(runs):
+        fail(runtime, f"run-{number}", f"a{number}")
+    exporter = exporter_of(runtime)
+    assert len(await scrape(exporter, runtime)) == (1 if runs > common_records.FEW else runs)
+    assert shown(exporter) == truth(runtime)
+
+
 async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() -> None:
     runtime = runtime_of(20)
     for number in range(20):

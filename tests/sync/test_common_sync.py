@@ -161,6 +161,49 @@ async def test_a_scrape_in_which_nothing_changes_calls_few_functions_for_each_pr
     assert (calls[450] - calls[50]) / 400 < 45, calls
 
 
+@pytest.mark.parametrize(("changed", "checked"), [(0, 3), (1, 3), (2, 2), (3, 1), (5, 1)])
+async def test_requests_that_a_short_list_does_not_need_check_projects(
+    monkeypatch: pytest.MonkeyPatch, changed: int, checked: int
+) -> None:
+    monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 2)
+    runtime = runtime_of(20)
+    exporter = exporter_of(runtime, sync={"sweep_interval": DAY})
+    for _ in range(3):
+        await scrape(exporter, runtime, 130)
+    runtime.page_size = 1
+    for number in range(1, changed + 1):
+        ends(runtime, f"new-{number}", f"p{number}")
+    paths = await scrape(exporter, runtime)
+    assert (paths.count("/jobs"), len(own_lists(paths))) == (max(changed, 1), checked)
+
+
+async def test_of_more_projects_more_are_checked_in_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 11)
+    for projects, checked in ((12, 2), (32, 3)):
+        runtime = runtime_of(projects)
+        exporter = exporter_of(runtime, sync={"sweep_interval": DAY})
+        for _ in range(3):
+            await scrape(exporter, runtime, 130)
+        assert len(own_lists(await scrape(exporter, runtime))) == checked
+
+
+async def test_a_check_begins_where_the_last_read_ended_and_is_no_sweep() -> None:
+    runtime = runtime_of(4)
+    exporter = exporter_of(runtime, sync={"overlap": 120.0, "sweep_interval": 300.0})
+    await scrape(exporter, runtime)
+    checked: set[str] = set()
+    for number in range(60):
+        ends(runtime, "new", "p1")
+        paths = await scrape(exporter, runtime)
+        own = [request for request in runtime.requests if "/projects/" in request.url.path]
+        assert [request.url.params.get("active") for request in own] == [None] * len(own)
+        starts = {datetime.fromisoformat(request.url.params["updatedSince"]).timestamp() for request in own}
+        if number > 20:  # Until each has been checked for the first time.
+            assert starts == {runtime.clock() - 120}
+            checked.update(own_lists(paths))
+    assert len(checked) == 3
+
+
 async def test_a_list_that_has_not_changed_is_requested_on_that_condition() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
@@ -236,6 +279,19 @@ async def test_a_list_by_a_clock_that_is_behind_is_requested_again_without_its_e
     assert finished(exporter)["Project 1"] == 2
 
 
+@pytest.mark.parametrize(
+    ("projects", "include", "together"),
+    [(1, ".*", False), (2, ".*", True), (40, "Project [1-9]", False), (40, "Project ([1-9]|10)", True)],
+)
+async def test_from_how_many_projects_and_what_part_of_all_on_one_list_is_cheaper(
+    projects: int, include: str, together: bool
+) -> None:
+    runtime = runtime_of(projects)
+    exporter = exporter_of(runtime, projects=ProjectsConfig(include=(re.compile(include),)))
+    await scrape(exporter, runtime)
+    assert ("/jobs" in await scrape(exporter, runtime)) == together
+
+
 async def test_a_single_project_and_a_small_part_of_all_are_read_by_their_own_lists() -> None:
     runtime = runtime_of(1)
     exporter = exporter_of(runtime)
@@ -282,6 +338,58 @@ async def test_without_the_list_each_project_is_read_and_it_is_asked_for_again_a
     assert set(finished(exporter).values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("status", "seconds"), [(404, availability.RETRY_AFTER), (500, availability.RETRY_AFTER_FAILURE)]
+)
+async def test_when_it_is_asked_for_again_depends_on_whether_it_is_missing_or_has_failed(
+    status: int, seconds: float
+) -> None:
+    runtime = runtime_of()
+    runtime.interfere = failing(ALL, status)
+    exporter = exporter_of(runtime)
+    asked = ["/jobs" in await scrape(exporter, runtime, after) for after in (15, seconds - 1, 1, seconds - 1, 1)]
+    assert asked == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("reads_before", [0, 2])
+async def test_a_token_that_is_refused_says_nothing_about_the_list(reads_before: int) -> None:
+    """It would be refused for each project as well."""
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(reads_before):
+        await scrape(exporter, runtime)
+    runtime.interfere = failing(ALL, 401)
+    for _ in range(availability.MAX_FAILURES + 1):
+        paths = await scrape(exporter, runtime)
+        assert ("/jobs" in paths, own_lists(paths)) == (True, [])
+        assert set(up(exporter).values()) == {False}
+
+
+async def test_a_list_that_could_be_read_in_between_has_not_failed_again_and_again() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(3):
+        for _ in range(2):
+            runtime.interfere = lambda request: None
+            await scrape(exporter, runtime)
+        runtime.interfere = failing(ALL)
+        for _ in range(availability.MAX_FAILURES - 1):
+            assert len(own_lists(await scrape(exporter, runtime))) <= 1, "one may be checked"
+
+
+@pytest.mark.parametrize("reads_before", [0, 2])
+async def test_that_the_list_is_missing_is_logged_if_the_runtime_had_it(reads_before: int) -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(reads_before):
+        await scrape(exporter, runtime)
+    runtime.interfere = failing(ALL, 404)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            await scrape(exporter, runtime, availability.RETRY_AFTER)
+    assert [line["event"] for line in lines] == ["each project is read separately again"] * bool(reads_before)
+
+
 @pytest.mark.parametrize("status", [404, 405, 403])
 async def test_a_runtime_that_is_downgraded_is_read_the_old_way_in_the_same_scrape(status: int) -> None:
     runtime = runtime_of()
@@ -309,6 +417,57 @@ async def test_a_list_that_fails_again_and_again_is_an_error_first_and_then_no_l
     await scrape(exporter, runtime)
     assert set(up(exporter).values()) == {True}
     assert finished(exporter)["Project 7"] == 2
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_list_that_returns_is_not_trusted_because_of_the_one_before(changed: bool) -> None:
+    """It may leave out a project that the other one had."""
+    runtime = runtime_of()
+    runtime.put("open", projectId="p4", updated_at=NOON - 3000)
+    exporter = exporter_of(runtime, sync={"sweep_interval": 10 * DAY})
+    for _ in range(3):
+        await scrape(exporter, runtime, 200)
+    if changed:
+        runtime.put("open")
+        await scrape(exporter, runtime)
+    runtime.interfere = failing(ALL, 404)
+    await scrape(exporter, runtime, 15 if changed else 200)
+    runtime.interfere = leaves_out(runtime, "p4")
+    await scrape(exporter, runtime, availability.RETRY_AFTER)
+    for _ in range(3):
+        assert "/projects/p4/jobs" in await scrape(exporter, runtime, 150)
+
+
+@pytest.mark.parametrize("contradicted", [1, 2])
+async def test_a_list_that_returns_is_not_doubted_because_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, contradicted: int
+) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)
+    runtime = runtime_of(12)
+    # With a run that has not ended and does not change, so that no list of changes names them.
+    quiet = {f"quiet-{number}": f"Quiet {number}" for number in range(40)}
+    runtime.projects |= quiet
+    for project in quiet:
+        runtime.put(
+            f"open-{project}", projectId=project, createdAt=NOON - DAY, startedAt=NOON - DAY, updated_at=NOON - DAY
+        )
+    exporter = exporter_of(runtime, sync={"sweep_interval": 10 * DAY})
+    await scrape(exporter, runtime)
+    runtime.clock.advance(15)
+    ends(runtime, "new", "quiet-0")
+    runtime.interfere = leaves_out(runtime, "quiet-0")
+    while "/projects/quiet-0/jobs" not in await scrape(exporter, runtime):
+        pass
+    for _ in range(contradicted - 1):
+        await scrape(exporter, runtime)
+    runtime.interfere = failing(ALL, 404)
+    assert len(set(own_lists(await scrape(exporter, runtime)))) == 52
+    del runtime.jobs["new"]
+    runtime.interfere = lambda request: None
+    assert (
+        len(set(own_lists(await scrape(exporter, runtime, availability.RETRY_AFTER)))) <= 10 + common_sync.FEW_REQUESTS
+    )
 
 
 # -- failures ---------------------------------------------------------------------------------------------------
@@ -540,6 +699,78 @@ async def test_a_project_that_the_list_leaves_out_is_read_by_itself_while_a_run_
     for _ in range(4):
         assert "/projects/p4/jobs" in await scrape(exporter, runtime, 200)
     assert statuses(exporter)["open"] is Status.RUNNING
+
+
+async def test_a_project_that_the_list_leaves_out_is_read_by_itself_while_its_own_list_does_not_change() -> None:
+    """Its statement that it has not changed does not say that it is empty."""
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, sync={"sweep_interval": DAY})
+    for _ in range(3):
+        await scrape(exporter, runtime, 130)
+    runtime.interfere = leaves_out(runtime, "p4")
+    runtime.clock.advance(15)
+    ends(runtime, "new", "p4")
+    while "/projects/p4/jobs" not in await scrape(exporter, runtime, 1):
+        pass
+    for _ in range(6):
+        assert "/projects/p4/jobs" in await scrape(exporter, runtime, 1)
+    (own,) = [request for request in runtime.requests if "/projects/p4/" in request.url.path]
+    assert "If-None-Match" in own.headers
+
+
+async def test_a_project_that_was_dropped_and_returns_is_not_trusted_because_of_before() -> None:
+    runtime = runtime_of()
+    only = ProjectsConfig(exclude=(re.compile("Closed"),))
+    exporter = exporter_of(runtime, projects=only, sync={"sweep_interval": DAY})
+    for name in ("Project 4", "Project 4", "Closed", "Project 4"):
+        runtime.projects["p4"] = name
+        if name == "Closed":
+            del runtime.jobs["old-p4"]
+            runtime.put("open", projectId="p4", createdAt=NOON - DAY, startedAt=NOON - DAY, updated_at=NOON - DAY)
+            runtime.interfere = leaves_out(runtime, "p4")
+        paths = await scrape(exporter, runtime, 200)
+    for _ in range(4):
+        assert "/projects/p4/jobs" in paths
+        paths = await scrape(exporter, runtime, 15)
+    assert statuses(exporter)["open"] is Status.RUNNING
+
+
+async def test_a_run_that_changed_as_the_list_began_does_not_contradict_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clocks of two servers may differ by so much."""
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    monkeypatch.setattr(common_sync, "PROJECTS_PER_CHECK", 20)
+    runtime = runtime_of(12)
+    runtime.projects |= IDLE
+    exporter = exporter_of(runtime)
+    began = runtime.clock() + 15 - 3600
+    runtime.put("early", projectId="idle-1", status="completed", endedAt=began + 3, updated_at=began + 3)
+    runtime.interfere = leaves_out(runtime, "idle-1")
+    await scrape(exporter, runtime)
+    checked: list[str] = []
+    for _ in range(20):
+        own = own_lists(await scrape(exporter, runtime))
+        assert len(own) <= common_sync.FEW_REQUESTS, "all are read by themselves"
+        checked += own
+    assert "/projects/idle-1/jobs" in checked
+
+
+async def test_of_a_project_that_the_list_has_named_nothing_is_asked_from_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(common_sync, "SAMPLE", 10)
+    runtime = runtime_of(12)
+    runtime.projects |= IDLE
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    ends(runtime, "new", "idle-39")
+    named_at = runtime.clock()
+    own: list[httpx.Request] = []
+    for _ in range(60):
+        await scrape(exporter, runtime, 60)
+        own += [each for each in runtime.requests if "/idle-39/" in each.url.path and "updatedSince" in each.url.params]
+    assert own
+    starts = [datetime.fromisoformat(request.url.params["updatedSince"]).timestamp() for request in own]
+    assert min(starts) >= named_at - SyncConfig().overlap
 
 
 async def test_a_project_that_the_token_may_not_read_is_not_taken_for_an_idle_one() -> None:
@@ -782,6 +1013,24 @@ async def test_a_sweep_finds_what_no_change_told_and_drops_runs_that_are_gone() 
     assert sum(path.startswith("/jobs/open") for path in paths) == 2
     assert sum(path == "/jobs" for path in paths) == 1, "the sweep goes on without its list, before the next one begins"
     assert [run for run in statuses(exporter) if run.startswith("open")] == ["open-4"]
+
+
+async def test_a_project_that_is_dropped_during_a_sweep_does_not_prevent_the_next_one() -> None:
+    runtime = runtime_of()
+    for number in range(3):
+        runtime.put(f"lost-{number}", projectId="p1", updated_at=NOON - 3000)
+    only = ProjectsConfig(exclude=(re.compile("Closed"),))
+    exporter = exporter_of(runtime, projects=only, limits=LimitsConfig(rereads=1))
+    await scrape(exporter, runtime)
+    for number in range(3):
+        del runtime.jobs[f"lost-{number}"]
+    swept = []
+    for name in ("Project 1", "Closed", "Closed", "Closed"):
+        runtime.projects["p1"] = name
+        await scrape(exporter, runtime, 120)
+        of_all = [request for request in runtime.requests if request.url.path == ALL]
+        swept.append(sum(request.url.params.get("active") == "true" for request in of_all))
+    assert swept == [1, 1, 1, 1]
 
 
 # -- restarts, reloads, other descriptions ----------------------------------------------------------------------

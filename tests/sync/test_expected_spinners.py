@@ -289,6 +289,25 @@ async def test_a_history_that_is_too_long_is_halved_until_it_can_be_read(page_si
     await exporter.close()
 
 
+async def test_a_project_that_was_dropped_and_returns_is_read_with_its_whole_history() -> None:
+    runtime = ScriptedRuntime(Clock(NOON))
+    runtime.page_size = 10
+    for number in range(48):
+        ran(runtime, f"run-{number}", number * HOUR)
+    without = ProjectsConfig(exclude=(re.compile("Closed"),))
+    exporter = exporter_of(runtime, spinners=(expects(),), projects=without)
+    runtime.interfere = lambda request: httpx.Response(500) if "cursor" in request.url.params else None
+    for _ in range(2):
+        assert value(await page(exporter), "spinner_project_up") == 0
+    runtime.interfere = lambda request: None
+    for name in ("Closed", "Sales"):
+        runtime.projects["p1"] = name
+        runtime.requests.clear()
+        await page(exporter)
+    assert first_history(runtime) == 60 * HOUR
+    await exporter.close()
+
+
 async def test_an_api_that_is_down_at_first_does_not_shorten_the_history() -> None:
     runtime = ScriptedRuntime(Clock(NOON))
     runtime.interfere = lambda request: httpx.Response(500) if "updatedSince" in request.url.params else None

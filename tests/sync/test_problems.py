@@ -138,6 +138,13 @@ def test_of_several_reads_the_first_error_is_reported_and_none_resolves(problems
     assert logged(problems) == [recovery(what="records", failed_times=1, failed_seconds=0, project="p1")]
 
 
+def test_projects_are_found_by_the_kind_of_their_problem(problems: ProblemLog) -> None:
+    for what, project in (("project", "p1"), ("job", "p2"), ("records", "p3"), ("project", "p4"), ("health", "")):
+        problems.report(what, "HTTP 500", project=project)
+    assert problems.projects_with("project") == {"p1", "p4"}
+    assert problems.projects_with("usage") == set()
+
+
 def test_problems_of_a_removed_project_neither_recover_nor_begin(problems: ProblemLog) -> None:
     problems.report("project", "HTTP 500", project="gone")
     problems.report("project", "HTTP 401", project="stays")

@@ -8,7 +8,7 @@ import structlog
 
 from exporter.config import LimitsConfig
 from exporter.service import Exporter
-from exporter.sync import records_in_flight
+from exporter.sync import record_lists, records_in_flight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -67,6 +67,70 @@ async def test_a_list_that_cannot_be_read_is_a_problem_until_it_can(start: Any, 
         ("cannot read", what, "Sales"),
         ("recovered", what, "Sales"),
     ]
+
+
+def refusing(runtime: ScriptedRuntime, status: int, run: str = "run-") -> None:
+    """Refuse the lists of waiting records of some runs."""
+    runtime.interfere = lambda request: (
+        httpx.Response(status)
+        if request.url.params.get("status") == "waiting" and f"/{run}" in request.url.path
+        else None
+    )
+
+
+async def test_a_list_that_the_runtime_has_is_not_missing_because_several_runs_are_gone() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runs = [f"run-{number}" for number in range(record_lists.REFUSALS + 2)]
+    for run in runs:
+        waits(runtime, run)
+    exporter = exporter_of(runtime, sync={"concurrency": 1})
+    asked = []
+    for status in (None, 404, None):
+        runtime.interfere = lambda request: None
+        if status is not None:
+            refusing(runtime, status)
+        for run in runs:
+            waits(runtime, run)
+        await scrape(exporter, runtime, 60)
+        asked.append(runtime.runs_asked("waiting"))
+    assert asked == [runs, runs, runs]
+    assert exporter.runtimes[RUNTIME]._sync.waiting_records.is_listed
+
+
+async def test_after_a_while_it_takes_as_many_refusals_again_until_the_list_counts_as_missing() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runs = [f"run-{number}" for number in range(record_lists.REFUSALS + 1)]
+    for run in runs:
+        waits(runtime, run)
+    exporter = exporter_of(runtime, sync={"concurrency": 1})
+    refusing(runtime, 404)
+    await scrape(exporter, runtime)
+    assert runtime.runs_asked("waiting") == runs[:-1]
+    refusing(runtime, 404, runs[-1])
+    await scrape(exporter, runtime, record_lists.RETRY_AFTER)
+    assert runtime.runs_asked("waiting") == [runs[-1], *runs[:-1]]
+    assert exporter.runtimes[RUNTIME]._sync.waiting_records.is_listed
+
+
+async def test_that_the_runtime_does_not_have_a_list_is_logged_once_and_again_after_it_had_it() -> None:
+    runtime = ScriptedRuntime(Clock())
+    waits(runtime)
+    exporter = exporter_of(runtime)
+    waiting = exporter.runtimes[RUNTIME]._sync.waiting_records
+    logged, listed = [], [waiting.is_listed]
+    for status in (405, 405, None, 405, 405):
+        runtime.interfere = lambda request: None
+        if status is not None:
+            refusing(runtime, status)
+        with structlog.testing.capture_logs() as lines:
+            found = await scrape(exporter, runtime, record_lists.RETRY_AFTER)
+        assert runtime.runs_asked("waiting") == ["run-1"]
+        assert value(found, "spinner_project_up") == 1
+        logged.append([line["event"] for line in lines])
+        listed.append(waiting.is_listed)
+    line = "waiting records are not read: the runtime does not list them"
+    assert logged == [[line], [], [], [line], []]
+    assert listed == [None, False, False, True, False, False]
 
 
 async def test_a_list_is_read_as_far_as_the_budget_suffices_and_then_its_number_is_unknown() -> None:

@@ -17,7 +17,7 @@ from exporter.runs.view import ShownRun
 from exporter.service import Dependencies, Exporter
 from exporter.status import Status
 from exporter.sync import failed_records
-from exporter.sync.single_flight import SingleFlight
+from exporter.sync.single_flight import LATE, SingleFlight
 from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of
 
@@ -121,6 +121,32 @@ async def test_a_project_that_a_reload_excludes_is_dropped() -> None:
     assert await exporter.refresh(), "the project is gone, but the sync that dropped it failed"
     assert [project.name for project in exporter.runtimes[RUNTIME].store.view.projects()] == ["Support"]
     await exporter.close()
+
+
+async def test_a_project_that_was_dropped_and_returns_is_read_as_if_it_were_new() -> None:
+    """What was known of its list would hide the runs that have not changed since."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("open", createdAt=NOON - 9000, startedAt=NOON - 9000, updated_at=NOON - 9000)
+    runtime.put("ended", **ended())
+    exporter = exporter_of(runtime, projects=ProjectsConfig(exclude=(re.compile("Closed"),)))
+    for name in ("Sales", "Sales", "Closed", "Sales"):
+        runtime.projects = {"p1": name}
+        assert await exporter.refresh()
+        assert set(runs_of(exporter)) == (set() if name == "Closed" else {"open", "ended"})
+
+
+async def test_a_project_that_is_dropped_while_it_cannot_be_read_has_not_recovered_when_it_returns() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.lists_all_projects = False
+    runtime.projects["p2"] = "Support"
+    exporter = exporter_of(runtime, projects=ProjectsConfig(exclude=(re.compile("Closed"),)))
+    runtime.interfere = lambda request: httpx.Response(500) if "/projects/p1/" in request.url.path else None
+    with structlog.testing.capture_logs() as lines:
+        for name in ("Sales", "Closed", "Sales"):
+            runtime.projects["p1"] = name
+            assert await exporter.refresh()
+            runtime.interfere = lambda request: None
+    assert [(line["event"], line["project"]) for line in lines] == [("cannot read", "Sales")]
 
 
 async def test_of_more_projects_than_the_limit_those_that_are_read_already_stay() -> None:
@@ -233,7 +259,7 @@ async def test_counts_that_change_without_updated_at_are_found_by_the_next_sweep
     clock.advance(119)
     await exporter.refresh()
     assert runs_of(exporter)["run-1"].run.records.completed is None
-    clock.advance(2)
+    clock.advance(1)
     await exporter.refresh()
     assert runs_of(exporter)["run-1"].run.records.completed == 5
 
@@ -249,6 +275,24 @@ async def test_an_end_without_a_change_of_updated_at_is_found_by_the_next_sweep(
     await exporter.refresh()
     assert runs_of(exporter)["run-1"].run.status is Status.FAILED
     assert finished(exporter) == 1
+
+
+async def test_a_sweep_that_takes_several_scrapes_does_not_delay_the_next_one(each_way: bool) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    for number in range(3):
+        runtime.put(f"lost-{number}", updated_at=NOON - 3000)
+    exporter = exporter_of(runtime, limits=LimitsConfig(rereads=1))
+    await exporter.refresh()
+    runtime.jobs.clear()
+    swept = []
+    for _ in range(17):
+        clock.advance(15)
+        runtime.requests.clear()
+        await exporter.refresh()
+        swept += [clock() - NOON for each in runtime.job_lists() if each.url.params.get("active") == "true"]
+    assert swept == ([120, 240] if each_way else [120, 135, 150, 240])
+    assert runs_of(exporter) == {}
 
 
 async def test_a_run_that_vanished_leaves_with_the_next_sweep_and_never_counts_as_finished() -> None:
@@ -514,7 +558,7 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     assert set(runs_of(exporter)) == {"run-1"}, "an empty list of projects must not resolve an alert"
     runtime.interfere = lambda request: httpx.Response(404) if "/projects/p1/" in request.url.path else None
     clock.advance(15)
-    await exporter.refresh()
+    assert await exporter.refresh(), "the API is up, and has no such project"
     assert runs_of(exporter) == {}
     assert list(exporter.runtimes[RUNTIME].store.view.projects()) == []
 
@@ -534,6 +578,15 @@ async def test_an_idle_project_is_dropped_only_when_it_has_been_missing_for_a_wh
     clock.advance(1)
     await exporter.refresh()
     assert list(exporter.runtimes[RUNTIME].store.view.projects()) == []
+
+
+async def test_a_project_that_is_listed_is_kept_with_the_shortest_time_for_which_one_may_be_missing() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put(**ended())
+    exporter = exporter_of(runtime, sync={"stale_after": 1.0})
+    for _ in range(3):
+        await exporter.refresh()
+        assert finished(exporter) == 1
 
 
 async def test_when_health_cannot_be_read_the_api_is_down_and_the_last_health_becomes_stale() -> None:
@@ -610,7 +663,7 @@ async def test_a_scrape_soon_after_the_last_sync_is_served_from_the_store() -> N
     clock.advance(4)
     assert await shared.fresh(60)
     assert sync.calls == 1
-    clock.advance(2)
+    clock.advance(1)
     await shared.fresh(60)
     assert sync.calls == 2
 
@@ -663,6 +716,50 @@ async def test_a_bug_that_lasts_is_logged_once_and_again_after_a_good_sync() -> 
         logged.append(len(lines))
         clock.advance(6)
     assert logged == [1, 0, 0, 1]
+
+
+async def test_another_bug_is_logged_too() -> None:
+    faults = iter(["a bug", "another bug", "another bug"])
+
+    async def sync() -> bool:
+        raise RuntimeError(next(faults))
+
+    clock = Clock()
+    shared = SingleFlight(sync, min_interval=5, monotonic=clock)
+    logged = []
+    for _ in range(3):
+        with structlog.testing.capture_logs() as lines:
+            assert not await shared.fresh(60)
+        logged.append(len(lines))
+        clock.advance(6)
+    assert logged == [1, 1, 0]
+
+
+@pytest.mark.parametrize(("seconds", "is_in_time"), [(60 + LATE, True), (60 + LATE + 0.1, False)])
+async def test_what_was_read_before_the_process_was_stopped_for_a_while_is_not_of_now(
+    seconds: float, is_in_time: bool
+) -> None:
+    clock = Clock()
+
+    async def sync() -> bool:
+        clock.advance(seconds)
+        return True
+
+    shared = SingleFlight(sync, min_interval=5, monotonic=clock)
+    assert await shared.fresh(60) == is_in_time
+    assert await shared.fresh(60), "the next scrape shows it as the last read"
+
+
+async def test_after_a_stop_no_sync_is_started_and_the_last_result_stays() -> None:
+    sync = HeldBack()
+    sync.gate.set()
+    clock = Clock()
+    shared = SingleFlight(sync, min_interval=5, monotonic=clock)
+    assert await shared.fresh(60)
+    await shared.stop()
+    clock.advance(60)
+    assert await shared.fresh(60)
+    assert sync.calls == 1
 
 
 async def test_a_project_that_is_removed_leaves_no_run_that_waits_for_its_failed_records() -> None:
