@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -242,6 +243,59 @@ async def test_a_list_that_fails_on_its_way_leaves_the_pages_of_the_last_read() 
     assert await read(api.projects(cache)) == ["a", "b"]
 
 
+@pytest.mark.parametrize(("etag", "kept"), [({}, None), ({"ETag": ""}, None), ({"ETag": "x"}, "x")], ids=str)
+async def test_a_list_without_an_etag_has_none(etag: dict[str, str], kept: str | None) -> None:
+    conditions: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        conditions.append(request.headers.get("If-None-Match"))
+        return httpx.Response(200, json=a_list("a"), headers=etag)
+
+    api, cache = client(answer), PageCache[Project]()
+    for _ in range(2):
+        assert [page.etag async for page in api.projects(cache)] == [kept]
+    assert conditions == [None, kept]
+
+
+async def test_a_page_that_is_confirmed_is_as_old_as_the_confirmation() -> None:
+    answers = iter(
+        [
+            httpx.Response(200, json=a_list("a"), headers={"ETag": '"1"'}),
+            httpx.Response(304, headers={"Date": "Mon, 05 Jan 2026 09:00:30 GMT"}),
+        ]
+    )
+    api, cache = client(lambda request: next(answers)), PageCache[Project]()
+    assert [page.as_of for _ in range(2) async for page in api.projects(cache)] == [1_767_603_600.0, 1_767_603_630.0]
+
+
+async def test_a_cached_page_that_no_longer_exists_ends_the_list() -> None:
+    pages = {"1": a_list("a", "b"), "2": a_list("c", "d"), "3": a_list("e")}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        page = pages.get(request.url.params["page"])
+        if page is None:
+            return httpx.Response(404)
+        etag = f'"{json.dumps(page)}"'
+        is_known = request.headers.get("If-None-Match") == etag
+        return httpx.Response(304) if is_known else httpx.Response(200, json=page, headers={"ETag": etag})
+
+    described = {"path": "/projects", "paging": {"style": "page", "parameter": "page", "size": 2}}
+    projects = msgspec.convert(described, Resource)
+    api = client(answer, resources=msgspec.structs.replace(runtime_config().resources, projects=projects))
+    cache = PageCache[Project]()
+    for _ in range(2):
+        assert await read(api.projects(cache)) == ["a", "b", "c", "d", "e"]
+    del pages["3"]
+    assert await read(api.projects(cache)) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("status", [204, 302, 404, 500])
+async def test_only_304_says_that_what_an_etag_is_of_has_not_changed(status: int) -> None:
+    api = client(lambda request: httpx.Response(status))
+    with pytest.raises(ApiError, match=f"jobs: HTTP {status}"):
+        await read(api.jobs(Project("p1", "Sales"), etag='"1"'))
+
+
 async def test_304_to_an_unconditional_request_is_an_error() -> None:
     with pytest.raises(ApiError, match="HTTP 304"):
         await read(client(lambda request: httpx.Response(304)).projects())
@@ -257,8 +311,11 @@ async def test_304_to_an_unconditional_request_is_an_error() -> None:
         (401, "HTTP 401: the token is missing, wrong or expired"),
         (403, "HTTP 403: the token may not read this"),
         (404, "HTTP 404: not found"),
+        (407, "HTTP 407: the proxy refused"),
+        (410, "HTTP 410: gone"),
         (429, "HTTP 429: too many requests"),
-        (302, "HTTP 302: a redirect, which is not followed"),
+        *((each, f"HTTP {each}: a redirect, which is not followed") for each in (301, 302, 303, 307, 308)),
+        *((each, f"HTTP {each}$") for each in (300, 304, 305, 306, 309, 402, 405, 406, 408, 409, 411, 428, 430)),
         (500, "HTTP 500"),
         (204, "HTTP 204"),
     ],
@@ -268,11 +325,24 @@ async def test_the_error_for_a_status_contains_neither_token_nor_body(status: in
         body = {"error": f"bad {request.headers['Authorization']}", "errorCode": "X"}
         return httpx.Response(status, json=body, headers={"Location": "http://elsewhere.test/"})
 
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(ApiError, match=f"^projects: {message}") as error:
         await read(client(echo).projects())
-    assert str(error.value).startswith(f"projects: {message}")
     assert TOKEN not in str(error.value)
     assert "bad" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (403, "HTTP 403: rate limited"),
+        (429, r"HTTP 429: too many requests \(rate limited\)"),
+        (503, "HTTP 503: rate limited"),
+    ],
+)
+async def test_the_error_for_a_rate_limit_names_it(status: int, message: str) -> None:
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "20"}
+    with pytest.raises(ApiError, match=f"^usage: {message}$"):
+        await client(lambda request: httpx.Response(status, headers=headers)).usage()
 
 
 async def test_404_for_a_run_is_an_error_of_its_own_type() -> None:
@@ -288,6 +358,17 @@ async def test_the_error_for_a_body_that_is_not_json_does_not_quote_it(body: byt
     assert "sign in" not in str(error.value)
     if body.startswith(b"<"):
         assert "expected JSON, got text/html; check runtime.base_url" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "named", ["application/atom+xml", "text/plain; charset=utf-8", f"text/{'x' * 35}", f"text/{'x' * 99}"]
+)
+async def test_the_error_for_a_body_of_another_media_type_has_the_first_40_characters_of_it(named: str) -> None:
+    headers = {"Content-Type": named}
+    with pytest.raises(
+        ApiError, match=rf"^usage: expected JSON, got {re.escape(named.partition(';')[0][:40])}; check "
+    ):
+        await client(lambda request: httpx.Response(200, content=b"<", headers=headers)).usage()
 
 
 @pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
@@ -358,7 +439,8 @@ async def test_an_accepted_status_whose_body_is_no_list_is_that_error() -> None:
     with pytest.raises(NotFoundError, match="projects: HTTP 404: not found"):
         await read(api.projects())
     api = client(lambda request: httpx.Response(404, json=a_list("a")), resources=described)
-    assert await read(api.projects()) == ["a"]
+    (page,) = [page async for page in api.projects()]
+    assert ([project.id for project in page.items], page.as_of) == (["a"], 1_767_603_600.0)
 
 
 async def test_a_list_that_is_not_described_is_not_requested() -> None:
@@ -385,6 +467,16 @@ async def test_the_time_of_a_reset_is_compared_with_the_server_s_clock(date: dic
     limit = (await api.raw_response("projects", None, project_id="")).allowance
     assert limit is not None
     assert (limit.requests, limit.resets_in) == (100, resets_in)
+
+
+async def test_the_local_time_of_a_response_is_half_way_between_request_and_response() -> None:
+    clock = Clock(NOON)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        clock.advance(10)
+        return httpx.Response(200, json=a_list())
+
+    assert (await client(answer, wall=clock).raw_response("projects", None, project_id="")).local_time == NOON + 5
 
 
 async def test_of_very_many_projects_the_references_of_the_oldest_are_forgotten() -> None:
@@ -429,7 +521,7 @@ async def test_retry_after_pauses_all_endpoints_for_that_time(status: int, retry
         with pytest.raises(PausedError, match="asked us to wait"):
             await api.usage()
         assert len(observed.requests) == 1, "a request was sent during the pause"
-        clock.advance(2)
+        clock.advance(1)
     assert await api.usage() == ()
 
 

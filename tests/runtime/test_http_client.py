@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import json
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -42,11 +43,13 @@ async def test_retries_have_jitter() -> None:
         with pytest.raises(ApiError):
             await client(lambda request: httpx.Response(500), waits=waits).usage()
     assert len(set(waits)) == len(waits) == 10 * RETRIES
+    assert all(0.15 <= first <= 0.45 for first in waits[::2])
+    assert all(0.3 <= second <= 0.9 for second in waits[1::2])
 
 
 @pytest.mark.parametrize(
     "refusal",
-    [httpx.Response(status) for status in (302, 400, 401, 403, 404, 407, 501, 505, 511)]
+    [httpx.Response(status) for status in (302, 400, 401, 403, 404, 407, 499, 501, 505, 511)]
     + [plan_limit(status) for status in (402, 403, 429, 503)],
     ids=lambda refusal: f"{refusal.status_code}-{len(refusal.content)}",
 )
@@ -58,7 +61,7 @@ async def test_other_failures_are_not_retried(refusal: httpx.Response) -> None:
     assert ("PLAN_LIMIT" in str(error.value)) == (b"PLAN_LIMIT" in refusal.content)
 
 
-async def test_a_retry_waits_for_retry_after_unless_that_exceeds_the_timeout() -> None:
+async def test_a_retry_waits_for_retry_after() -> None:
     clock = Clock()
     waits = list[float]()
     answers = iter([httpx.Response(503, headers={"Retry-After": "3"}), httpx.Response(200, content=GOOD)])
@@ -66,8 +69,12 @@ async def test_a_retry_waits_for_retry_after_unless_that_exceeds_the_timeout() -
     with pytest.raises(PausedError):
         await api.usage()  # the test's sleep does not advance the clock, so the pause is not over
     assert waits == [3.0]
+
+
+@pytest.mark.parametrize("seconds", ["10", "11"])
+async def test_a_wait_that_lasts_until_the_timeout_or_longer_has_no_retry(seconds: str) -> None:
     observed = Observed()
-    api = client(lambda request: httpx.Response(503, headers={"Retry-After": "11"}), observed=observed)
+    api = client(lambda request: httpx.Response(503, headers={"Retry-After": seconds}), observed=observed)
     with pytest.raises(ApiError, match="HTTP 503"):
         await api.usage()
     assert len(observed.requests) == 1
@@ -83,6 +90,23 @@ async def test_there_is_no_retry_after_the_timeout() -> None:
     with pytest.raises(ApiError):
         await client(slow, clock=clock, observed=observed).usage()
     assert len(observed.requests) == 1
+
+
+@pytest.mark.parametrize(("seconds", "in_time"), [(10, True), (10.1, False)])
+async def test_a_response_that_is_read_after_the_timeout_is_none(seconds: float, *, in_time: bool) -> None:
+    """As after the machine was suspended."""
+    clock = Clock()
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        clock.advance(seconds)
+        return httpx.Response(200, content=GOOD)
+
+    api = client(slow, clock=clock)
+    if in_time:
+        assert await api.usage() == ()
+    else:
+        with pytest.raises(ApiError, match="usage: no response in time"):
+            await api.usage()
 
 
 # -- time and size of responses ---------------------------------------------------------------------------------
@@ -192,6 +216,15 @@ async def test_what_is_sent_is_limited_too_if_it_is_longer_than_what_it_decompre
         await client(answer, max_body=len(body) - 1).usage()
 
 
+FAR = json.dumps({"meters": [], "is": [f"{number:06}" for number in range(3000)] * 2}).encode()
+
+
+def stored(first: int, length: int) -> bytes:
+    """A block of raw deflate that is not compressed; what is left of its first byte has no meaning."""
+    size = length.to_bytes(2, "little")
+    return bytes([first, *size, *(~byte & 255 for byte in size)]) + (GOOD.ljust(length) if length else b"")
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "reason"),
     [
@@ -205,11 +238,19 @@ async def test_what_is_sent_is_limited_too_if_it_is_longer_than_what_it_decompre
         ("gzip", MEMBER * 101 + gzip.compress(GOOD, mtime=0), "consists of empty gzip members"),
         ("gzip", b"".join(gzip.compress(bytes([each]), mtime=0) for each in GOOD.ljust(200)), None),
         ("gzip", gzip.compress(GOOD, mtime=0) + b" ", "has trailing data after its gzip stream"),
+        ("gzip", zlib.compress(GOOD), "is not valid gzip"),
+        # What is repeated can be 32 KiB away.
+        ("gzip", gzip.compress(FAR, mtime=0), None),
         ("deflate", zlib.compress(GOOD), None),
         ("deflate", zlib.compress(GOOD, wbits=-15), None),
         ("deflate", zlib.compress(GOOD)[:-1], "is truncated"),
         ("deflate", zlib.compress(GOOD)[:1], "is truncated"),
         ("deflate", zlib.compress(GOOD) + b" ", "has trailing data after its deflate stream"),
+        # Raw deflate whose first two bytes have one mark of zlib's format only: an 8, or a multiple of 31.
+        ("deflate", stored(0x08, 24) + stored(0x01, 0), None),
+        ("deflate", stored(0x09, 21), None),
+        ("deflate", stored(0x01, 23), None),
+        ("deflate", b"\x03\x00", "the response does not match the API description"),
         ("deflate", GOOD, "is not valid deflate"),
         ("br", GOOD, "an encoding that was not requested: br$"),
         ("gzip, gzip", GOOD, "an encoding that was not requested: gzip, gzip$"),
@@ -281,6 +322,22 @@ async def test_concurrent_requests_wait_for_the_trial_request_and_continue_after
     assert await asyncio.gather(*waiting) == [()] * 20
 
 
+@pytest.mark.parametrize("status", [500, 599, None])
+async def test_errors_of_the_server_and_requests_without_an_answer_open_the_circuit_breaker(status: int | None) -> None:
+    observed = Observed()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if status is None:
+            raise httpx.ReadTimeout("")
+        return httpx.Response(status)
+
+    api = client(answer, observed=observed)
+    for _ in range(8):
+        with pytest.raises(ApiError):
+            await api.usage()
+    assert len(observed.requests) == 6
+
+
 async def test_error_responses_do_not_open_the_circuit_breaker() -> None:
     observed = Observed()
     api = client(lambda request: httpx.Response(403), observed=observed)
@@ -309,7 +366,7 @@ async def test_failures_are_counted_from_the_last_response(first: int) -> None:
         for _ in range(calls):
             with contextlib.suppress(ApiError):
                 await api.usage()
-    assert sent == OPEN_AFTER + 1, "the last one is the trial"
+    assert sent == 6, "five open it, and the last one is the trial"
 
 
 async def test_a_request_that_a_pause_prevents_does_not_count_as_a_response() -> None:
