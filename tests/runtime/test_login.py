@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from exporter.config import LoginConfig
 from exporter.errors import ApiError
@@ -73,6 +75,37 @@ async def test_a_token_is_renewed_a_minute_before_its_end_and_not_earlier(
     assert await login.current() == "t1"
     clock.advance(0.1)
     assert await login.current() == "t2"
+
+
+async def test_a_token_with_a_short_lifetime_is_renewed_a_fifth_of_it_before_its_end(
+    made: Callable[..., Login], server: Server, clock: Clock
+) -> None:
+    server.more = {"lifetime": 100}
+    login = made(lifetime="lifetime")
+    assert await login.current() == "t1"
+    clock.advance(79.9)
+    assert await login.current() == "t1"
+    clock.advance(0.1)
+    assert await login.current() == "t2"
+
+
+async def test_a_login_that_fails_while_the_token_is_valid_is_a_warning(
+    made: Callable[..., Login], server: Server, clock: Clock
+) -> None:
+    login = made(lifetime="lifetime")
+    await login.current()
+    server.status = 403
+    clock.advance(540)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            assert await login.current() == "t1"
+    assert lines == [
+        {
+            "event": "login failed; the token that is still valid stays in use",
+            "log_level": "warning",
+            "error": "login: HTTP 403: refused; check runtime.auth.login.body_file",
+        }
+    ]
 
 
 async def test_a_token_is_not_used_at_its_end(made: Callable[..., Login], server: Server, clock: Clock) -> None:
@@ -165,7 +198,11 @@ async def test_a_lifetime_of_a_second_is_one(made: Callable[..., Login], server:
 @pytest.mark.parametrize("seconds", [100 * 365 * 86400, -100 * 365 * 86400])
 async def test_a_lifetime_of_a_hundred_years_is_one(made: Callable[..., Login], server: Server, seconds: float) -> None:
     server.more = {"lifetime": seconds}
-    assert await made(lifetime="lifetime").current() == "t1"
+    login = made(lifetime="lifetime")
+    assert await login.current() == "t1"
+    server.more = {"lifetime": seconds + math.copysign(1, seconds)}
+    with pytest.raises(ApiError, match="login: expected a number of seconds"):
+        await login.renewed("t1")
 
 
 @pytest.mark.parametrize(("status", "is_usable"), [(200, True), (299, True), (300, False)])
