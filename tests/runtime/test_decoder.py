@@ -22,7 +22,7 @@ from exporter.runtime.labels import CodeCache, LabelCache
 from exporter.runtime.layout import Layout, NullListError, flat
 from exporter.runtime.model import RecordCounts
 from exporter.runtime.statuses import StatusMap
-from exporter.runtime.times import Once
+from exporter.runtime.times import Once, means_none
 from exporter.status import Status
 from tests.builders import NOON, Clock, only_runtime, resources
 from tests.metrics.test_exposition import samples, value
@@ -213,6 +213,12 @@ def test_every_count_of_a_run_is_decoded_into_its_own_state() -> None:
     assert run.records == RecordCounts(**records)
 
 
+@pytest.mark.parametrize(("count", "known"), [(0, True), (2**53, True), (2**53 + 1, False), (-1, False)])
+def test_a_count_is_a_number_that_a_sample_has_exactly(count: int, *, known: bool) -> None:
+    (run,) = decoder().jobs(page(JOB | {"records": {"total": count}})).items
+    assert run.records == RecordCounts(total=count if known else None)
+
+
 async def test_every_count_of_a_run_arrives_unchanged_in_its_sample() -> None:
     records = {"pending": 1, "running": 2, "waiting": 4, "completed": 8, "failed": 16}
     runtime = ScriptedRuntime(Clock(NOON))
@@ -273,8 +279,15 @@ def test_the_caches_of_labels_and_statuses_are_limited(monkeypatch: pytest.Monke
 def test_a_text_too_long_for_a_label_is_not_cached() -> None:
     cache = LabelCache(10)
     assert cache["x" * 11] == "x" * 10
-    assert cache["short"] == "short"
-    assert list(cache) == ["short"]
+    assert [cache[text] for text in ("short", "x" * 10)] == ["short", "x" * 10]
+    assert list(cache) == ["short", "x" * 10]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"), [(" a ", " a "), ("a".ljust(10), "a".ljust(10)), ("a".ljust(11), "a"), ("\n a\t", "a")], ids=repr
+)
+def test_a_text_that_can_be_a_label_as_it_is_keeps_its_blanks(text: str, label: str) -> None:
+    assert LabelCache(10)[text] == label
 
 
 def test_a_spelling_too_long_for_a_label_is_understood_and_not_cached() -> None:
@@ -435,6 +448,10 @@ def test_an_item_that_is_not_valid_json_or_not_an_object_is_skipped(odd: bytes) 
     ("health", "up"),
     [
         ({"status": "ok", "runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z", "workers": 4}}, True),
+        ({"status": "degraded", "runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, True),
+        ({"runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, True),
+        ({"status": "ok", "runtime": {"status": "upgrading", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, False),
+        ({"status": "ok", "runtime": {"status": "starting", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, False),
         ({"status": "down", "runtime": {"status": "up", "lastHeartbeatAt": "2026-01-05T09:00:00Z"}}, False),
         ({"status": "ok", "runtime": {"status": "up"}}, False),
         ({"status": "ok"}, False),
@@ -444,6 +461,11 @@ def test_an_item_that_is_not_valid_json_or_not_an_object_is_skipped(odd: bytes) 
 )
 def test_the_runtime_is_up_only_if_its_status_is_up_and_it_has_a_heartbeat(health: dict[str, Any], up: bool) -> None:
     assert decoder().health(json.dumps(health).encode()).runtime_up is up
+
+
+@pytest.mark.parametrize(("told", "workers"), [(0, 0), (4, 4), (4.0, 4), (2.5, None), (None, None)])
+def test_the_number_of_workers_is_a_whole_one(told: float | None, workers: int | None) -> None:
+    assert decoder().health(json.dumps({"runtime": {"status": "up", "workers": told}}).encode()).workers == workers
 
 
 @pytest.mark.parametrize("body", [{}, {"error": "overloaded"}, {"status": None, "runtime": {}}])
@@ -485,6 +507,16 @@ def test_a_meter_without_a_limit_is_unlimited_and_an_invalid_one_is_skipped() ->
     assert (meter.name, meter.limit) == ("spinners", None)
 
 
+@pytest.mark.parametrize("field", ["used", "limit"])
+@pytest.mark.parametrize(("number", "is_valid"), [(0, True), (0.5, True), (-0.5, False)])
+def test_what_is_used_of_a_plan_and_its_limit_are_not_negative(field: str, number: float, *, is_valid: bool) -> None:
+    observer = Observer()
+    meters = [{"name": "runs", "used": 1}, {"name": "spinners", "used": 1, field: number}]
+    found = decoder(observer).usage(json.dumps({"meters": meters}).encode())
+    assert [getattr(meter, field) for meter in found[1:]] == ([number] if is_valid else [])
+    assert len(observer.invalid) == (not is_valid)
+
+
 DAY = 86400.0
 LONG = 50 * 365.25 * DAY
 """Seconds in the past in which a time can be, and in the future if it is one of something that is planned."""
@@ -522,6 +554,15 @@ def test_a_time_may_be_fifty_years_old_or_a_day_ahead_and_no_more(
     assert NOON + first - 1 != read(first - 1)
     assert observer.implausible == [("job", field)]
     assert NOON + last + 1 != read(last + 1)
+
+
+@pytest.mark.parametrize(("seconds", "is_right"), [(-LONG, True), (LONG, True), (-LONG - 1, False), (LONG + 1, False)])
+def test_the_time_of_a_response_may_be_fifty_years_away_and_no_more(seconds: float, *, is_right: bool) -> None:
+    observer = Observer()
+    decoding = Decoder(StatusMap(), observer, resources(), label_length=40, wall=lambda: NOON)
+    found = decoding.projects(page({"id": "p1", "name": "Sales"}, asOf=at(seconds)))
+    assert found.as_of == (NOON + seconds if is_right else None)
+    assert observer.implausible == ([] if is_right else [("project", "asOf")])
 
 
 @pytest.mark.parametrize("seconds", [-LONG, DAY])
@@ -600,6 +641,45 @@ def test_what_a_list_of_the_failed_records_of_all_runs_says_about_its_pages_is_k
     assert observer.invalid == [("record", "jobId: is missing")]
 
 
+@pytest.mark.parametrize(
+    ("date", "is_none"),
+    [("1970-12-31", True), ("1971-01-01", False), ("8999-12-31", False), ("9000-01-01", True), ("-0001-01-01", True)],
+)
+def test_a_year_that_no_run_had_means_none(date: str, *, is_none: bool) -> None:
+    assert means_none(date) is is_none
+
+
+def test_a_list_in_the_contract_s_layout_needs_no_description_of_it() -> None:
+    described = msgspec.structs.replace(resources(), projects=Resource("/projects"))
+    decoding = Decoder(StatusMap(), Observer(), described, label_length=40, wall=lambda: NOON)
+    found = decoding.projects(page({"id": "p1", "name": "Sales"}, nextCursor="2"))
+    assert (found.as_of, found.next_cursor) == (1_767_603_601.0, "2")
+
+
+@pytest.mark.parametrize(
+    ("described", "body", "error"),
+    [
+        ({"item": "found"}, {"found": JOB}, None),
+        ({"item": "found"}, JOB, "nothing at found"),
+        ({"gone": "deleted"}, {**JOB, "deleted": False}, None),
+        ({"gone": "deleted"}, {**JOB, "deleted": True}, "gone, as deleted says"),
+        ({"error": "failed"}, {**JOB, "failed": False}, None),
+        ({"error": "failed"}, {**JOB, "failed": True}, "the response is an error, as failed says"),
+    ],
+    ids=str,
+)
+def test_a_single_run_with_the_contract_s_fields_can_be_described(
+    described: dict[str, Any], body: dict[str, Any], error: str | None
+) -> None:
+    job = msgspec.convert({"path": "/jobs/{run}", **described}, Resource)
+    decoding = Decoder(StatusMap(), Observer(), msgspec.structs.replace(resources(), job=job), label_length=40)
+    if error is None:
+        assert decoding.job(json.dumps(body).encode()).id == "job-1"
+    else:
+        with pytest.raises(ValueError, match=f"^{error}$"):
+            decoding.job(json.dumps(body).encode())
+
+
 def layout(**described: Any) -> Layout:
     return Layout("projects", msgspec.convert({"path": "/projects", "fields": {"id": "id"}, **described}, Resource))
 
@@ -635,6 +715,38 @@ def test_a_number_of_all_items_that_is_none_is_an_error(total: Any) -> None:
     paging = {"style": "page", "parameter": "page", "total": "total"}
     with pytest.raises(ValueError, match=r"paging\.total: expected a number of items"):
         layout(paging=paging).page(json.dumps({"items": [], "total": total}).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "says"),
+    [
+        ("has_more_pages", "true", (True, None, None)),
+        ("has_more_pages", True, (True, None, None)),
+        ("has_more_pages", "no", (False, None, None)),
+        ("total_pages", "3.0", (None, None, 3)),
+        ("page.total", 7.0, (None, 7, None)),
+        ("total", 1, (None, 1, None)),
+        ("more", "", (False, None, None)),
+        ("more", None, (None, None, None)),
+    ],
+)
+def test_what_says_whether_there_is_another_page_is_a_flag_or_a_number(
+    name: str, told: Any, says: tuple[bool | None, int | None, int | None]
+) -> None:
+    paging = {"style": "page", "parameter": "page", "more": name}
+    tree: dict[str, Any] = {"items": [{"id": "a"}]}
+    if "." in name:
+        tree["page"] = {"total": told}
+    else:
+        tree[name] = told
+    found = layout(paging=paging).page(json.dumps(tree).encode())
+    assert (found.more, found.total, found.pages) == says
+
+
+@pytest.mark.parametrize(("cursor", "shown"), [(2, "2"), (2.0, "2"), (1.5, "1.5"), ("2.0", "2.0")], ids=repr)
+def test_a_cursor_may_be_a_number(cursor: Any, shown: str) -> None:
+    paging = {"style": "cursor", "parameter": "after", "next": "next"}
+    assert layout(paging=paging).page(json.dumps({"items": [], "next": cursor}).encode()).cursor == shown
 
 
 def test_items_are_counted_although_a_part_of_the_expression_that_was_not_needed_does_not_fit() -> None:

@@ -46,6 +46,12 @@ def mapped(item: Any, **fields: Any) -> dict[str, Any]:
             "2026-07-05T08:00:00+00:00",
         ),
         ({"path": "t", "convert": "local", "zone": "Europe/Berlin"}, "2026-01-05T10:00Z", "2026-01-05T10:00:00+00:00"),
+        # The clocks go from 2:00 to 3:00.
+        (
+            {"path": "t", "convert": "local", "zone": "Europe/Berlin"},
+            "2026-03-29T02:30:00",
+            "2026-03-29T01:30:00+00:00",
+        ),
     ],
 )
 def test_times_are_converted_from_every_format(source: dict[str, str], value: Any, expected: str) -> None:
@@ -100,6 +106,8 @@ def test_fields_are_nested_labels_replaced_and_numbers_in_text_fields_become_tex
         (1.5, "1.5"),
         (7, "7"),
         (123456789012345.0, "123456789012345"),
+        (999999999999999.0, "999999999999999"),
+        (1e15, "1000000000000000.0"),
         (-7.0, "-7"),
         (1e22, "1e+22"),
         (math.inf, None),
@@ -159,6 +167,7 @@ def test_keys_of_labels_are_what_json_has(labels: dict[Any, str], value: Any, ex
         ("records.completed", r"^(?P<value>[\d.]+)%$", "1.2.3%", "1.2.3"),
         ("records.completed", r"(?P<value>\d+)/\d+", "unknown", None),
         ("records.completed", r"(?P<value>\d+)/\d+", None, None),
+        ("records.completed", r"(?P<value>\w+)/\d+", "inf/9", math.inf),
         ("records.completed", r"(?P<value>\d+)", 12, 12),
         ("records.completed", r"(?P<value>\d+)", ["1"], None),
         ("records.completed", r"(?P<value>\d+)", "1" * 101, None),
@@ -262,7 +271,9 @@ def test_a_time_that_does_not_have_its_format_is_an_error_and_none_is_none() -> 
         assert mapped({"t": none}, startedAt=source)["startedAt"].year == 1
 
 
-@pytest.mark.parametrize("text", ["%H:%M", "%d.%m. %H:%M", "%Y-%m-%d %I:%M", "yyyy-MM-dd", "%Y-%m-%d %Q", ""])
+@pytest.mark.parametrize(
+    "text", ["%H:%M", "%d.%m. %H:%M", "%Y %H:%M", "%Y-%m", "%Y-%d", "%Y-%m-%d %I:%M", "yyyy-MM-dd", "%Y-%m-%d %Q", ""]
+)
 def test_a_format_without_a_date_or_with_half_a_clock_is_refused(text: str) -> None:
     with pytest.raises(msgspec.ValidationError, match="format: expected a date and a time of day"):
         msgspec.convert({"path": "a", "convert": {"format": text}}, FieldSource)
@@ -303,7 +314,13 @@ def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_v
         ({"jobs": {"items": "]"}}, r"runtime\.resources\.jobs\.items: invalid JMESPath"),
         ({"jobs": {"items": "a|" * 600 + "a"}}, r"jobs\.items: invalid JMESPath: too many parts, or nested too deeply"),
         ({"records": {"path": "/x/{what}"}}, r"runtime\.resources\.records\.path: \{what\} is unknown"),
-        ({"jobs": {"fields": {"id": {"path": "a", "zone": "Mars/Base"}}}}, r"'Mars/Base' is not a time zone"),
+        *(
+            (
+                {"jobs": {"fields": {"id": {"path": "a", "zone": zone}}}},
+                rf"jobs\.fields\.id\.zone: '{zone}' is not a time",
+            )
+            for zone in ("Mars/Base", "../UTC", "Europe")
+        ),
         ({"jobs": {"fields": {"id": {"path": "a", "value": 1}}}}, r"expected either path or value"),
         (
             {"jobs": {"fields": {"endedAt": {"path": "a", "convert": "seconds"}}}},
@@ -466,6 +483,12 @@ def test_an_expression_has_ten_thousand_characters_at_most() -> None:
         compiled("a" * 10_001, "items")
 
 
+def test_the_reason_why_an_expression_is_invalid_has_200_characters_at_most() -> None:
+    with pytest.raises(ConfigError) as error:
+        compiled("a" * 500 + "[", "items")
+    assert len(str(error.value)) == len("items: invalid JMESPath: ") + 200
+
+
 @pytest.mark.parametrize(
     ("items", "counts"),
     [
@@ -478,6 +501,8 @@ def test_an_expression_has_ten_thousand_characters_at_most() -> None:
         ("data.page.by_id.*", [3]),
         ("data.page.rows[-1].parts", []),
         ("data.other || data.page.rows", [0, 3]),
+        ("data.page.by_id || data.page.rows", [3, 3]),
+        ("data.page.by_id | @", [0]),
         ("data.page.[rows, groups][0]", []),
         ("{rows: data.page.rows}.rows", []),
         ("`[1, 2]`", []),
@@ -528,6 +553,33 @@ def test_of_a_local_time_that_comes_twice_the_last_that_fits_is_meant(
     now: float, texts: dict[str, str], expected: dict[str, float]
 ) -> None:
     assert berlin(now, texts) == expected
+
+
+@pytest.mark.parametrize(("seconds", "is_later"), [(60, True), (60.001, False)])
+def test_a_time_may_be_a_minute_ahead_of_its_response(seconds: float, *, is_later: bool) -> None:
+    assert berlin(40 - seconds / 60, {"updatedAt": "02:40"}) == {"updatedAt": 40 if is_later else -20}
+
+
+def test_an_end_that_means_none_says_nothing_about_a_start() -> None:
+    item = {"id": "r", "startedAt": "2025-10-26T02:10:00", "endedAt": "0001-01-01T00:00:00"}
+    assert local_mapping()(item, END_OF_SUMMER + 4200)["startedAt"].timestamp() == END_OF_SUMMER + 600
+
+
+def test_times_that_come_twice_are_told_apart_by_the_whole_id() -> None:
+    made = local_mapping()
+    for last, now, expected in (("a", -1200, -3000), ("b", 4200, 600)):
+        item = {"id": "x" * 199 + last, "startedAt": "2025-10-26T02:10:00"}
+        assert made(item, END_OF_SUMMER + now)["startedAt"].timestamp() == END_OF_SUMMER + expected
+
+
+def test_times_that_come_once_are_not_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise what is noted of those that come twice would soon be forgotten."""
+    monkeypatch.setattr(mapping_module, "MAX_REPEATED", 3)
+    made = local_mapping()
+    assert berlin(-20, {"startedAt": "02:10"}, using=made) == {"startedAt": -50}
+    for number in range(10):
+        made({"id": f"r{number}", "startedAt": "2025-10-26T01:10:00"}, END_OF_SUMMER)
+    assert berlin(90, {"startedAt": "02:10"}, using=made) == {"startedAt": -50}
 
 
 def test_a_start_that_comes_twice_does_not_move_when_its_text_comes_again() -> None:
