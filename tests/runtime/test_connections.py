@@ -28,7 +28,7 @@ from exporter.errors import ConfigError
 from exporter.runtime.auth import Credentials, Token
 from exporter.runtime.connections import KEEPALIVE, Connections
 from exporter.runtime.proxies import proxy_from_environment
-from tests.builders import only_runtime, runtime_config
+from tests.builders import Clock, only_runtime, runtime_config
 
 CA = trustme.CA()
 
@@ -218,6 +218,20 @@ async def test_a_connection_is_kept_for_longer_than_a_scrape_interval(
         await connections.close()
     assert len(server.writers) == opened
     assert KEEPALIVE > 60, "the longest common scrape interval"
+
+
+async def test_a_connection_is_replaced_after_five_minutes_although_it_is_in_use(files: Path) -> None:
+    clock = Clock()
+    server = Server()
+    async with server.serving() as url:
+        connections = Connections(runtime_config(url), concurrency=1, monotonic=clock)
+        opened = []
+        for seconds in (0, 150, 149, 1, 299):
+            clock.advance(seconds)
+            await get(connections, url)
+            opened.append(len(server.writers))
+        await connections.close()
+    assert opened == [1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("tls", [False, True])
