@@ -57,6 +57,34 @@ async def test_a_list_of_runs_that_is_too_long_costs_its_project_alone() -> None
     await made.close()
 
 
+async def test_a_read_that_is_refused_after_its_last_page_fails_too() -> None:
+    """What it held is gone, and the next read must ask for it again."""
+    clock = Clock(NOON)
+    runtime = two_projects(clock)
+    runtime.put("lost")
+    made = exporter_of(runtime, limits=LimitsConfig(read_bytes=30_000))
+    await scraped(made, clock)
+    del runtime.jobs["lost"]
+    for number in range(40):
+        runtime.put(f"ended-{number}", status="completed", endedAt=clock(), updated_at=clock() + 100)
+    (monitored,) = made.runtimes.values()
+
+    def another(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path.endswith("/jobs/lost"):
+            with monitored.client.held.open("another read") as other:
+                other.add(15_000)
+        return None
+
+    runtime.interfere = another
+    found, lines = await scraped(made, clock)
+    assert up(found) == (1, 0, 1)
+    assert "jobs: what is read takes more than limits.read_bytes (30,000)" in lines
+    runtime.interfere = lambda request: None
+    found, _ = await scraped(made, clock)
+    assert value(found, "spinner_runs_finished_total", project="Sales", status="completed") == 40
+    await made.close()
+
+
 async def test_what_has_been_applied_is_not_held() -> None:
     """The whole history of a project is read at first, page by page."""
     clock = Clock(NOON)

@@ -1144,6 +1144,17 @@ async def test_a_probe_narrows_the_list_where_it_can(narrows: bool) -> None:
     assert queries == {"p3" if narrows else None}
 
 
+@pytest.mark.parametrize("other", ["p1", "p5", "nowhere"])
+async def test_a_probe_of_a_project_without_runs_shows_none_of_others(other: str) -> None:
+    runtime = runtime_of(5)
+    runtime.jobs.clear()
+    ends(runtime, "run", other)
+    exporter = exporter_of(runtime, described=only_common(narrows=False), projects=ProjectsConfig(on_probe=True))
+    page = str(await exporter.probe(RUNTIME, "p3"))
+    assert 'spinner_project_up{runtime="runtime.test",project="Project 3"} 1' in page
+    assert "spinner_run_info{" not in page
+
+
 async def test_a_project_that_lags_behind_is_read_apart_where_no_list_can_be_narrowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -94,11 +94,16 @@ async def test_a_record_that_no_run_has_is_no_parent(runtime: Nested) -> None:
     assert not (await child_of(made)).parent_id
 
 
-async def test_a_parent_is_not_silent_while_its_child_in_another_project_makes_progress(runtime: Nested) -> None:
+@pytest.mark.parametrize(("own", "of_child"), [("p1", "p2"), ("p2", "p1")])
+async def test_a_parent_is_not_silent_while_its_child_in_another_project_makes_progress(
+    runtime: Nested, own: str, of_child: str
+) -> None:
+    runtime.put("parent", projectId=own)
+    runtime.put("child", projectId=of_child)
     made, clock = nesting(runtime), runtime.clock
     for _ in range(2):
         await child_of(made)
-    parent = made.runtimes[RUNTIME].store._projects["p1"].open["parent"]
+    parent = made.runtimes[RUNTIME].store._projects[own].open["parent"]
     began = parent.pace.quiet_since()
     assert began is not None
     clock.advance(600)
@@ -106,7 +111,7 @@ async def test_a_parent_is_not_silent_while_its_child_in_another_project_makes_p
     assert parent.pace.quiet_since() == began, "nothing has happened"
     runtime.ended_at = clock()
     await child_of(made)
-    assert made.runtimes[RUNTIME].store._projects["p1"].open["parent"].pace.quiet_since() == runtime.ended_at
+    assert made.runtimes[RUNTIME].store._projects[own].open["parent"].pace.quiet_since() == runtime.ended_at
 
 
 async def test_an_end_that_is_yet_to_come_excuses_no_silence_in_the_future(runtime: Nested) -> None:

@@ -355,10 +355,34 @@ async def test_a_project_none_of_whose_records_that_are_due_can_be_read_is_down_
     assert 'run_id="run-1",status="completed"} 1' in str(await exporter.page())
 
 
+async def test_a_project_without_runs_is_up(runtime: Recorded) -> None:
+    runtime.jobs.clear()
+    exporter = counting(runtime)
+    for _ in range(2):
+        assert await exporter.refresh()
+
+
+async def test_runs_of_many_short_pages_take_no_room_either(runtime: Recorded) -> None:
+    runtime.page_size = 1
+    end = NOON - 2 * 86400
+    for number in range(100):
+        runtime.put(f"ended-{number}", status="completed", startedAt=end - 5, endedAt=end, updated_at=end)
+    rarely = SpinnerConfig(re.compile("Sales"), re.compile("welcome"), expected_interval=Duration(7 * 86400))
+    exporter = counting(runtime, limits=LimitsConfig(read_bytes=40 * LEAST_PER_ITEM), spinners=(rarely,))
+    with structlog.testing.capture_logs() as lines:
+        assert await exporter.refresh()
+    assert lines == []
+
+
 async def test_a_project_none_of_whose_records_can_be_read_is_down(runtime: Recorded) -> None:
     runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/records") else None
     exporter = counting(runtime)
-    assert not await exporter.refresh()
+    with structlog.testing.capture_logs() as lines:
+        assert not await exporter.refresh()
+    assert {(line["what"], line["error"]) for line in lines} == {
+        ("project", "records: HTTP 500"),
+        ("records", "records: HTTP 500"),
+    }
     assert 'spinner_project_up{runtime="runtime.test",project="Sales"} 0' in str(await exporter.page())
 
 

@@ -89,6 +89,43 @@ async def test_a_list_of_several_pages_is_never_requested_conditionally() -> Non
     assert runs_of(exporter)["run-0"].run.records.completed == 9
 
 
+async def test_a_statement_that_nothing_has_changed_does_not_move_since_when_changes_are_requested() -> None:
+    """It has no time but that of its header, which a proxy may have set."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.put(**ended())
+    exporter = exporter_of(runtime)
+    since = []
+    for _ in range(5):
+        runtime.requests.clear()
+        await exporter.refresh()
+        (listing,) = [each for each in runtime.job_lists() if "updatedSince" in each.url.params]
+        since.append((listing.url.params["updatedSince"], "If-None-Match" in listing.headers))
+        runtime.clock.advance(15)
+    assert since[-1] == since[-2] == since[-3]
+    assert since[-1][1]
+
+
+async def test_a_list_that_wrongly_says_that_nothing_has_changed_hides_a_run_until_the_next_sweep() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put("first")
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await exporter.refresh()
+        runtime.clock.advance(15)
+
+    def wrong(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path.endswith("/jobs") and "If-None-Match" in request.headers:
+            return httpx.Response(304, headers={"ETag": request.headers["If-None-Match"], "Date": runtime._date()})
+        return None
+
+    runtime.interfere = wrong
+    runtime.put("second", **ended())
+    for _ in range(8):
+        await exporter.refresh()
+        runtime.clock.advance(15)
+    assert set(runs_of(exporter)) == {"first", "second"}
+
+
 async def test_only_projects_that_the_config_wants_are_read() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.projects = {"p1": "Sales", "p2": "Sales test", "p3": "Support"}
@@ -561,6 +598,24 @@ async def test_a_project_that_is_missing_from_the_list_keeps_its_open_runs_until
     assert await exporter.refresh(), "the API is up, and has no such project"
     assert runs_of(exporter) == {}
     assert list(exporter.runtimes[RUNTIME].store.view.projects()) == []
+
+
+@pytest.mark.parametrize(("seconds", "counted"), [(299, 1), (300, 0)])
+async def test_a_project_whose_list_is_gone_keeps_its_counters_for_a_while(seconds: float, counted: int) -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put(**ended())
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    projects, runtime.projects = runtime.projects, {}
+    runtime.interfere = lambda request: httpx.Response(404) if "/projects/p1/" in request.url.path else None
+    for after in (15, 15, seconds):
+        clock.advance(after)
+        await exporter.refresh()
+    runtime.projects, runtime.interfere = projects, lambda request: None
+    runtime.jobs.clear()
+    await exporter.refresh()
+    assert finished(exporter) == counted
 
 
 async def test_an_idle_project_is_dropped_only_when_it_has_been_missing_for_a_while() -> None:
