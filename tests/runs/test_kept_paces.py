@@ -258,6 +258,11 @@ def test_the_spinner_of_a_run_that_is_renamed_while_it_runs_knows_what_the_old_n
     shown = renamed_while_it_runs(project)
     assert shown.run.snapshot.spinner == "New"
     assert shown.stall_threshold() == KNOWN
+    project.restart()
+    project._read()
+    again = project.store.view.run(("p1", shown.run.id))
+    assert again is not None
+    assert again.earlier.runs == 1, "after a restart too"
 
 
 @pytest.mark.parametrize("days", [0, 60])

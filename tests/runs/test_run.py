@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.runs.run import Run
+from exporter.runs.run import Run, ended_before
 from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
@@ -54,7 +54,25 @@ def test_a_queued_state_that_is_older_is_not_a_restart() -> None:
     run = Run.first(snapshot(records=counts(7)), SEEN)
     queued = Run.first(snapshot(status=Status.QUEUED, records=counts(0), updated_at=NOON), SEEN + 60)
     assert not run.restarted_by(queued)
+    queued = Run.first(snapshot(status=Status.QUEUED, records=counts(0)), SEEN + 60)
+    assert not run.restarted_by(queued), "of the same time"
     assert run.restarted_by(Run.first(snapshot(status=Status.QUEUED, records=counts(0), updated_at=SEEN), SEEN))
+
+
+@pytest.mark.parametrize(("ahead", "shown"), [(30, SEEN + 30), (31, SEEN)])
+def test_a_time_that_is_half_a_minute_ahead_of_the_read_that_shows_it_is_believed(ahead: float, shown: float) -> None:
+    at = SEEN + ahead
+    assert Run.first(snapshot(records=counts(1), updated_at=at), SEEN).last_progress_at == shown
+    assert Run.first(snapshot(last_progress_at=at), SEEN).last_progress_at == shown
+    assert Run.first(snapshot(status=Status.FAILED, ended_at=None, updated_at=at), SEEN).ended_at == shown
+
+
+def test_a_run_had_ended_before_each_time_after_its_end() -> None:
+    ended = snapshot(status=Status.COMPLETED, ended_at=NOON + 60)
+    assert [ended_before(ended, NOON + seconds) for seconds in (59, 60, 61)] == [False, False, True]
+    untold = snapshot(status=Status.COMPLETED, ended_at=None, updated_at=NOON + 70)
+    assert [ended_before(untold, NOON + seconds) for seconds in (70, 71)] == [False, True]
+    assert not ended_before(snapshot(), NOON + 9999)
 
 
 def test_counts_that_change_without_updated_at_are_seen_by_a_later_read() -> None:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.runs.pace import AGAIN_LEAST
-from exporter.runs.project import Progress
 from exporter.runs.run import Run
 from exporter.runs.runtime_state import PAGED, Outage
 from exporter.runs.store import Store
@@ -19,7 +18,6 @@ from tests.builders import NOON, Clock, counts, read_project, runtime_config, sn
 
 MINUTE, HOUR = 60.0, 3600.0
 START = NOON
-SEEN = NOON + HOUR
 
 
 class Watched:
@@ -322,19 +320,6 @@ def test_a_person_who_answers_ends_that_too() -> None:
     watched.see(status=Status.RUNNING, updated_at=watched.clock() + 30)
     assert watched.shown.expectation is not None
     assert watched.shown.expectation.basis != "started again"
-
-
-@given(st.permutations([("a", 9.0), ("a", 4.0), ("b", 8.0), ("b", 2.0), ("c", 7.0), ("d", None)]))
-def test_in_whatever_order_runs_make_progress_the_last_one_of_the_others_is_known(
-    moves: list[tuple[str, float | None]],
-) -> None:
-    progress, last = Progress(), dict[str, float]()
-    for run_id, at in moves:
-        progress.note(Run.first(snapshot(run_id, started_at=1.0, last_progress_at=at, records=None), SEEN))
-        if at is not None:
-            last[run_id] = max(at, last.get(run_id, at))
-        for each in "abcd":
-            assert progress.of_others(each) == max((at for other, at in last.items() if other != each), default=None)
 
 
 def test_the_end_of_a_child_whose_clock_is_ahead_excuses_its_parent_until_now() -> None:

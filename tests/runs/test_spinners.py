@@ -9,7 +9,7 @@ import pytest
 
 from exporter.runs.persistence import KINDS, Row
 from exporter.runs.spinner import Spinner
-from exporter.runs.spinners import KEPT_PACE, NAMESAKES, ONE_OFF_RETENTION, OTHER, ProjectSpinners
+from exporter.runs.spinners import KEPT_PACE, ONE_OFF_RETENTION, OTHER, ProjectSpinners
 from exporter.runs.view import ShownSpinner
 from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
@@ -151,6 +151,24 @@ def test_what_runs_that_ended_before_the_first_read_tell_of_a_spinner_survives_a
     shown = project.shown("Report", "p2")
     assert shown is not None
     assert (shown.counters.last_start_at, shown.counters.last_success_at) == (NOON - 500, NOON - 400)
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_of_runs_that_ended_before_the_first_read_the_newest_start_and_success_are_known(*, is_reversed: bool) -> None:
+    project = Project(projects={"p1": "Sales", "p2": "Support"})
+    old = [
+        snapshot(f"{ago}", status, spinner="Report", started_at=NOON - started, ended_at=NOON - ago)
+        for started, ago, status in (
+            (500, 400, Status.COMPLETED),
+            (900, 200, Status.COMPLETED),
+            (450, 100, Status.FAILED),
+        )
+    ]
+    runs = [(run, NOON) for run in (reversed(old) if is_reversed else old)]
+    read_project(project.store, "p2", runs, as_of=NOON, horizon=NOON - 60)
+    shown = project.shown("Report", "p2")
+    assert shown is not None
+    assert (shown.counters.last_start_at, shown.counters.last_success_at) == (NOON - 450, NOON - 200)
 
 
 def test_what_old_runs_tell_of_a_spinner_of_a_project_that_appears_later_is_shown_with_the_second_read() -> None:
@@ -299,17 +317,51 @@ def test_beyond_the_limit_spinners_are_counted_together_and_each_run_is_reported
     assert project.dropped == ["spinner_limit"] * 3
 
 
+def test_after_a_restart_the_spinners_of_before_have_their_slots() -> None:
+    project = Project(limits={"spinners": 2})
+    project.read(*(project.run(name, name, Status.RUNNING) for name in "ab"))
+    project.restart()
+    project.read(project.run("c", "c", Status.RUNNING))
+    assert set(project.started()) == {"a", "b", OTHER}
+
+
+def test_over_all_projects_no_more_paces_are_kept_than_there_may_be_spinners() -> None:
+    projects = {"p1": "Sales", "p2": "Support"}
+    project = Project(projects=projects, limits={"spinners": 1}, spinner_retention=100.0)
+    for each in projects:
+        run = project.run(each, f"Import of {each}", project_id=each, records=counts(3))
+        project.read(run, project=each)
+        for seconds in (61, 101):
+            project.clock.advance(seconds)
+            project.read(project=each)
+    assert project.started() == {}
+    assert [key for kind, _, key, _ in project.store.persistence.everything() if kind == "spinner"] == ["Import of p1"]
+
+
 def test_while_the_limit_is_reached_a_spinner_that_ran_once_leaves_after_a_day_and_others_do_not() -> None:
     project = Project(limits={"spinners": 2}, spinner_retention=30 * DAY)
     project.read(project.run("a", "Regular"), project.run("b", "Import 1"))
     project.read(project.run("c", "Regular"))
     project.read(*(project.run(run_id, "Twice", Status.RUNNING) for run_id in "de"))
     project.after(61)
-    project.after(ONE_OFF_RETENTION - 1)
+    project.after(DAY - 1)
     assert project.started() == {"Regular": 2, "Import 1": 1, OTHER: 2}
-    project.after(2)
+    project.after(1)
     assert project.started() == {"Regular": 2, "Twice": 0, OTHER: 2}
     assert project.dropped == ["spinner_limit"] * 3
+    project.read(project.run("f", "Twice"))
+    assert project.started() == {"Regular": 2, "Twice": 1, OTHER: 2}, "its zeros were shown before"
+
+
+def test_the_sum_of_the_rest_shows_zeros_from_when_a_spinner_loses_its_place_and_the_next_run_at_once() -> None:
+    project = Project()
+    project.read(*(project.run(name, name, Status.RUNNING) for name in ("a", "b")))
+    project.read()
+    project.store.config = config_with(**project.sections, limits={"spinners": 1})
+    project.store.expire()
+    assert project.started()[OTHER] == 0
+    project.read(project.run("c", "c", Status.RUNNING))
+    assert project.started()[OTHER] == 1
 
 
 def test_while_the_limit_is_reached_a_spinner_that_ran_once_stays_if_the_config_expects_it() -> None:
@@ -346,7 +398,8 @@ def test_a_spinner_that_ran_once_and_runs_again_keeps_its_counters() -> None:
     assert project.started() == {"Monthly": 2}
 
 
-def test_the_sum_of_the_rest_leaves_once_all_of_them_have_counters_of_their_own() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_sum_of_the_rest_leaves_once_all_of_them_have_counters_of_their_own(*, restarts: bool) -> None:
     project = Project(limits={"spinners": 1})
     project.read(project.run("a", "First", Status.RUNNING), project.run("b", "Import"))
     project.after(61)
@@ -354,9 +407,13 @@ def test_the_sum_of_the_rest_leaves_once_all_of_them_have_counters_of_their_own(
     project.read(*(project.run(run_id, "Twice", Status.RUNNING) for run_id in "cd"))
     project.store.drop_run("p1", "a")
     project.after(1001)
+    project.save()
     project.after(1)
     assert project.present(Status.RUNNING) == {"Twice": 2}
-    project.after(999)
+    project.after(500)
+    if restarts:
+        project.restart()
+    project.after(499)
     assert set(project.started()) == {"Twice", OTHER}
     project.after(2)
     assert set(project.started()) == {"Twice"}
@@ -514,12 +571,12 @@ def spinner_of(project: Project, run_id: str) -> str:
 
 def test_beyond_so_many_namesakes_the_others_share_a_name_and_are_all_counted() -> None:
     project = Project()
-    ids = [f"{'x' * 130}-{number}" for number in range(NAMESAKES + 3)]
+    ids = [f"{'x' * 130}-{number}" for number in range(23)]
     runs = [project.run(f"r{number}", "Report", spinner_id=each) for number, each in enumerate(ids)]
     project.read(*runs)
     project.read()
     names = [spinner_of(project, run.id) for run in runs]
-    assert [name for name, many in Counter(names).items() if many > 1] == [names[NAMESAKES - 1]]
+    assert [name for name, many in Counter(names).items() if many > 1] == [names[19]]
     assert sum(project.started().values()) == len(runs)
     assert all(len(name) <= 128 for name in names)
 

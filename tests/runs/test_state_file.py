@@ -208,6 +208,23 @@ def test_after_a_restart_with_a_clock_of_our_own_that_is_ahead_no_run_is_counted
     assert spinner.counters.finished[Status.COMPLETED] == 1
 
 
+def test_after_a_restart_retention_goes_by_what_the_clock_said_first(tmp_path: Path) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, retention=600.0)
+    done = snapshot("done", Status.COMPLETED)
+    read_project(held, "p1", [(done, clock())], as_of=clock(), horizon=HORIZON)
+    file, held = restarted(opened(tmp_path), held, clock)
+    held.expire()
+    clock.now = NOON + 300
+    for _ in range(5):
+        held.clock.observe(NOON + 100)
+    for now, runs in ((NOON + 659, {"done"}), (NOON + 661, set())):
+        clock.now = now
+        held.expire()
+        assert set(held.runs_of("p1")) == runs
+    file.close()
+
+
 def test_a_run_that_the_limit_hid_is_shown_after_a_restart_with_a_higher_limit(tmp_path: Path) -> None:
     clock = Clock(NOON + 60)
     held = store(clock, limits={"runs": 1})

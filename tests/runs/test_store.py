@@ -15,6 +15,7 @@ from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.listed_records import RecordKind
 from exporter.runs.project import ProjectMetadata
+from exporter.runs.spinner import TrackedRun
 from exporter.runs.store import Store
 from exporter.runs.view import ShownSpinner
 from exporter.runtime.model import FailedRecord, OpenRecord, RunSnapshot
@@ -70,6 +71,14 @@ def test_only_the_records_of_a_restarted_run_are_counted_again(change: dict[str,
     commit(held, snapshot(records=counts(5)))
     commit(held, snapshot(updated_at=NOON + 70, **change))
     assert tally_of(held).counters.completed_records == counted
+
+
+def test_a_start_that_is_corrected_is_no_restart() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(records=counts(5, failed=2)))
+    commit(held, snapshot(records=counts(5, failed=2), started_at=NOON + 6, updated_at=NOON + 70))
+    counters = tally_of(held).counters
+    assert (counters.completed_records, counters.failed_records) == (5, 2)
 
 
 def test_a_spinner_whose_runs_are_queued_has_neither_a_last_start_nor_a_last_success() -> None:
@@ -352,10 +361,53 @@ def test_no_run_was_queued_or_took_less_than_no_time(started: float, ended: floa
     assert (counters.queue_times.total, counters.durations.total) == (queued, took)
 
 
-def test_the_last_start_is_not_in_the_future() -> None:
+@pytest.mark.parametrize(("at", "shown"), [(NOON + 60, NOON + 60), (NOON + 90, NOON + 90), (NOON + 72_000, NOON + 90)])
+def test_the_last_start_and_the_last_success_are_not_in_the_future(at: float, shown: float) -> None:
     held = store(Clock(NOON + 60))
-    commit(held, snapshot(started_at=NOON + 72_000))
-    assert (tally_of(held).counters.last_start_at or 0) <= NOON + 90, "or a spinner that stopped is missed too late"
+    commit(held, snapshot(status=Status.COMPLETED, started_at=at, ended_at=at))
+    counters = tally_of(held).counters
+    assert (counters.last_start_at, counters.last_success_at) == (shown, shown), (
+        "or one that stopped is missed too late"
+    )
+
+
+def test_scrapes_that_follow_each_other_closely_are_no_clock_that_was_set_back() -> None:
+    held = store(clock := Clock(NOON + 60))
+    commit(held, snapshot(started_at=NOON + 80))
+    for _ in range(3):
+        clock.advance(1)
+        held.expire()
+    assert tally_of(held).counters.last_start_at == NOON + 80
+
+
+def test_a_run_that_is_known_to_have_started_before_its_start_is_told_started_once_and_was_queued_once() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot(started_at=None))
+    counters = tally_of(held).counters
+    assert (counters.started, sum(counters.queue_times.counts)) == (1, 0)
+    for seconds in (1, 2):
+        commit(held, snapshot(updated_at=NOON + 60 + seconds))
+        assert (counters.started, sum(counters.queue_times.counts)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "counted"),
+    [
+        (snapshot(status=Status.QUEUED), 0),
+        (snapshot(started_at=None), 1),
+        (snapshot(), 3),
+        (snapshot(status=Status.CANCELLED, started_at=None), 12),
+        (snapshot(status=Status.UNKNOWN, ended_at=NOON + 60), 11),
+        (snapshot(status=Status.COMPLETED), 15),
+    ],
+)
+def test_what_was_counted_of_a_run_is_saved_as_by_earlier_releases(run: RunSnapshot, counted: int) -> None:
+    """With other numbers, an upgrade would count runs again, or never."""
+    held = store(Clock(NOON + 60))
+    commit(held, run)
+    (saved,) = (value for kind, _, _, value in held.persistence.everything() if kind == "run")
+    assert isinstance(saved, TrackedRun)
+    assert saved.counted == counted
 
 
 def test_the_retention_of_a_run_that_has_not_ended_does_not_begin() -> None:
@@ -497,6 +549,18 @@ def test_how_far_a_project_was_read_is_told_by_the_clock_of_a_single_response_if
     for lead, up_to in ((None, NOON + 60), (set_back, NOON + 60 - 7200)):
         assert held.read_up_to("p1", lead) == up_to
         assert held.read_up_to_each(["p1"], lead) == [up_to]
+
+
+def test_a_project_is_known_up_to_where_the_clock_would_have_been_that_was_set_back_and_forward_since() -> None:
+    held = store(Clock(NOON + 60))
+    commit(held)
+    for seconds in (-7200, 0):
+        for _ in range(5):
+            held.clock.observe(NOON + 60 + seconds)
+        held.expire()
+    assert held.read_up_to("p1") == NOON + 60 - 7200
+    commit(held)
+    assert held.read_up_to("p1") == NOON + 60
 
 
 def test_before_its_first_read_a_project_is_known_up_to_no_time() -> None:
@@ -928,18 +992,19 @@ def test_a_first_read_in_progress_displaces_nothing_that_is_shown() -> None:
 
 
 def test_each_project_has_room_for_its_share_of_the_runs_that_have_not_ended_and_for_what_others_leave() -> None:
-    held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, limits={"open_runs": 4})
+    projects = {"p1": "Sales", "p2": "Support", "p3": "Service"}
+    held = store(Clock(NOON + 60), projects=projects, limits={"open_runs": 6})
 
-    def has_room(project: str, ids: str) -> bool:
-        return held.has_room(project, set(ids))
+    def has_room(project: str, ids: str) -> list[bool]:
+        return [held.has_room(project, set(ids[:many])) for many in range(len(ids) + 1)]
 
-    assert [has_room("p1", "abcdef"[:many]) for many in range(7)] == [True] * 5 + [False] * 2
-    commit(held, snapshot("x"), snapshot("y"), project="p2")
-    assert [has_room("p1", "abcdef"[:many]) for many in range(4)] == [True] * 3 + [False]
-    assert [has_room("p2", "xyzabcd"[:many]) for many in range(1, 6)] == [True] * 4 + [False]
-    commit(held, snapshot("a"), snapshot("b"), snapshot("c"), project="p2")
-    assert has_room("p2", "xyabc"), "those that are tracked stay"
-    assert [has_room("p1", "abc"[:many]) for many in range(1, 4)] == [True, True, False]
+    assert has_room("p1", "abcdefgh") == [True] * 7 + [False] * 2
+    commit(held, *(snapshot(run_id) for run_id in "wxyz"), project="p2")
+    assert has_room("p1", "abc") == [True] * 3 + [False]
+    assert has_room("p2", "wxyzabc") == [True] * 7 + [False]
+    commit(held, *(snapshot(run_id) for run_id in "abc"), project="p2")
+    assert has_room("p2", "wxyzabc") == [True] * 8, "those that are tracked stay"
+    assert has_room("p1", "abc") == [True] * 3 + [False]
 
 
 def test_a_run_whose_spinner_changes_counts_among_the_runs_of_its_new_spinner() -> None:

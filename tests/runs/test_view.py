@@ -1,7 +1,9 @@
 """What a watch reports: each change once, and everything of a project that becomes stale or fresh."""
 
+from exporter.runs.activity import Activity
+from exporter.runs.listed_records import RecordKind
 from exporter.runs.store import Store
-from exporter.runtime.model import Health, Meter
+from exporter.runtime.model import Health, Meter, OpenRecord
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
@@ -139,6 +141,46 @@ def test_the_end_of_an_outage_changes_the_open_runs_whose_thresholds_it_excuses(
         assert watch.changed()[0] == changed
 
 
+def test_what_records_show_of_a_run_changes_it_once() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock)
+    read_project(held, "p1", [(snapshot("a"), clock())], as_of=clock(), horizon=NOON - 60)
+    watch, key = held.view.watch(), ("p1", "a")
+    watch.changed()
+    record = OpenRecord("r1", "Call", None, NOON, NOON)
+    kinds: tuple[RecordKind, ...] = ("in flight", "waiting")
+    for is_working in (True, False):
+        for changed in ([key], []):
+            held.keep_activity(key, Activity(NOON, NOON, is_working))
+            assert watch.changed()[0] == changed
+    for kind in kinds:
+        for changed in ([key], []):
+            held.keep_listed(kind, key, [record], is_whole=True)
+            assert watch.changed()[0] == changed
+        for changed in ([key], []):
+            held.forget_listed(kind, key)
+            assert watch.changed()[0] == changed
+
+
+def test_a_clock_that_is_set_back_changes_the_open_runs_whose_progress_would_be_yet_to_come() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, sync={"stale_after": 1e9})
+    early, late = (snapshot(run_id, last_progress_at=NOON + at) for run_id, at in (("early", 10), ("late", 50)))
+    read_project(held, "p1", [(early, clock()), (late, clock())], as_of=clock(), horizon=NOON - 60)
+    held.expire()
+    watch = held.view.watch()
+    watch.changed()
+    for _ in range(5):
+        held.clock.observe(NOON + 20)
+    for changed in ([("p1", "late")], []):
+        held.expire()
+        assert watch.changed()[0] == changed
+    assert {shown.run.id: shown.run.last_progress_at for shown in held.view.runs()} == {
+        "early": NOON + 10,
+        "late": NOON + 20,
+    }
+
+
 def test_progress_of_a_child_changes_its_parent_once() -> None:
     clock = Clock(NOON + 60)
     held = store(clock)
@@ -157,11 +199,13 @@ def test_progress_of_a_child_changes_its_parent_once() -> None:
 def test_what_was_removed_is_reported_too() -> None:
     clock = Clock(NOON + 60)
     held = store(clock)
-    read_project(held, "p1", [(snapshot("a"), clock())], as_of=clock(), horizon=NOON - 60)
+    runs = [(snapshot("a"), clock()), (snapshot("c"), clock())]
+    read_project(held, "p1", runs, as_of=clock(), horizon=NOON - 60)
     watch = held.view.watch()
     watch.changed()
-    held.drop_run("p1", "a")
-    assert watch.changed()[0] == [("p1", "a")]
+    for run_id in "ac":
+        held.drop_run("p1", run_id)
+        assert watch.changed() == ([("p1", run_id)], [("p1", "welcome")])
     read_project(held, "p1", [(snapshot("b"), clock())], as_of=clock(), horizon=NOON - 60)
     watch.changed()
     held.drop_project("p1")
@@ -177,6 +221,18 @@ def test_why_a_project_was_not_read_is_noted_unless_another_reason_is_known() ->
     read_project(held, "p3", [], as_of=clock(), horizon=NOON - 60)
     held.fail_unread_since(started, "not finished within 300 s")
     assert [project.error for project in held.view.projects()] == ["HTTP 500", "not finished within 300 s", None]
+
+
+def test_a_run_that_is_hidden_or_stale_is_shown_as_little_as_one_that_is_not_known() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, projects={"p1": "Sales", "p2": "Support"}, limits={"runs": 1}, sync={"stale_after": 300})
+    runs = [(snapshot("hidden", created_at=NOON - 9), clock()), (snapshot("shown"), clock())]
+    read_project(held, "p1", runs, as_of=clock(), horizon=NOON - 60)
+    held.expire()
+    keys = [("p1", "shown"), ("p1", "hidden"), ("p1", "unknown"), ("p2", "shown"), ("p3", "shown")]
+    for are_shown in ([True, False, False, False, False], [False] * 5):
+        assert [held.view.run(key) is not None for key in keys] == are_shown
+        clock.advance(301)
 
 
 def test_when_a_run_ended_is_known_of_runs_that_ended_only() -> None:
