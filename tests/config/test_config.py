@@ -1,5 +1,6 @@
 """Settings: their sources, which of them applies, and a one-line error for each mistake."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -68,6 +69,45 @@ def test_an_empty_variable_of_the_environment_counts_as_not_set(
 ) -> None:
     name = "SPINNER_EXPORTER_" + "_".join(path).upper()
     assert config(SMALLEST, tmp_path, {name: ""}) == config(SMALLEST, tmp_path), f"{name} of {kind}"
+
+
+def test_the_variables_after_one_that_sets_nothing_count(tmp_path: Path) -> None:
+    nothing = {
+        "SPINNER_EXPORTER_RETENTION": "",
+        "SPINNER_EXPORTER_CONFIG_FILE": "x",
+        "SPINNER_EXPORTER_PORT": "tcp://h:1",
+    }
+    made = only_runtime(config(SMALLEST, tmp_path, {**nothing, "SPINNER_EXPORTER_SYNC_CONCURRENCY": "3"}))
+    assert (made.retention, made.sync.concurrency) == (3600.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("token", "auth"),
+    [
+        ("two words", {"type": "header"}),
+        ("two words", {"type": "basic", "username": "u"}),
+        ("\N{EURO SIGN} ", {"type": "basic", "username": "u"}),
+        ("x" * 65_536, {}),
+    ],
+    ids=["a header", "a password", "a password outside ASCII", "the longest"],
+)
+def test_a_token_may_have_what_its_kind_can_carry(tmp_path: Path, token: str, auth: dict[str, str]) -> None:
+    text = json.dumps({"runtime": {"base_url": "http://h", "auth": auth}})
+    made = only_runtime(config(text, tmp_path, {"SPINNER_EXPORTER_RUNTIME_TOKEN": token}))
+    assert made.runtime.token is not None
+    assert made.runtime.token.reveal() == token
+
+
+def test_a_mistake_does_not_suggest_to_put_the_token_into_the_file(tmp_path: Path) -> None:
+    message = mistake("runtime: {base_url: 'http://h', qqq: 1}", tmp_path)
+    assert "runtime.qqq: unknown key; known are base_url, " in message
+    assert ", token_file, " in message
+    assert ", token, " not in message
+
+
+def test_a_preset_that_says_nothing_of_the_runtime_describes_no_api(tmp_path: Path) -> None:
+    message = mistake(with_preset("retention: 2h\n", tmp_path), tmp_path)
+    assert message == f"{tmp_path / 'exporter.yml'}: runtime.resources: is required"
 
 
 def test_an_empty_variable_that_is_no_setting_is_a_mistake(tmp_path: Path) -> None:

@@ -60,6 +60,17 @@ def test_the_body_of_a_login_is_a_secret_like_a_token(shared: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("named", "warned_of"),
+    [(("cert_file", "key_file"), "key_file"), (("cert_file",), "cert_file")],
+    ids=["with a key of its own", "with its key"],
+)
+def test_the_key_of_a_client_certificate_is_a_secret(shared: Path, named: tuple[str, ...], warned_of: str) -> None:
+    files = {name: secret(shared / name, 0o604) for name in named}
+    expected = TOKEN_FILE.format(files[warned_of]).replace("token_file", "tls.key_file")
+    assert warned(shared, tls=files) == [expected]
+
+
 def test_a_file_that_is_not_there_is_none_that_others_can_read(shared: Path) -> None:
     assert warned(shared, token_file=str(shared / "token")) == []
 
@@ -87,6 +98,7 @@ def test_a_secret_of_kubernetes_is_read_through_its_links_without_a_warning(shar
     ("url", "is_exposed"),
     [
         ("http://runtime.example.com", True),
+        ("http://api.example.com", True),
         ("http://10.0.0.7:8090", True),
         ("http://[2001:db8::1]", True),
         ("https://runtime.example.com", False),

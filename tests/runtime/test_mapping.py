@@ -332,6 +332,16 @@ def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_v
             {"jobs": {"paging": {"style": "page", "parameter": "p", "size": 0}}},
             r"size: expected a whole number, 1 or more",
         ),
+        (
+            {"jobs": {"paging": {"style": "offset", "parameter": "o", "first": -1}}},
+            r"first: expected a whole number, 0 or more",
+        ),
+        (
+            {"jobs": {"paging": {"style": "cursor", "parameter": "c", "next": "n", "first": 1}}},
+            r"first: only the styles page and offset have it",
+        ),
+        ({"jobs": {"paging": {"parameter": "p"}}}, r"style: expected cursor, page, offset or link with parameter"),
+        ({"jobs": {"paging": {"next": "n"}}}, r"style: expected cursor, page, offset or link with parameter or next"),
         ({"records": {"statuses": {"SENT": "done"}}}, r"statuses\.SENT: expected one of queued, .*, got 'done'"),
         ({"jobs": {"body": {"a": 1}}}, r"body: requires method: POST"),
         ({"jobs": {"accept": []}}, r"accept: expected at least one HTTP status"),
@@ -351,6 +361,24 @@ def test_an_invalid_description_is_an_error_that_names_the_key(
     file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "resources": resources}}))
     with pytest.raises(ConfigError, match=message):
         Exporter(load(file, environ={}).runtimes)
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [
+        {"style": "page", "parameter": "p", "first": 0},
+        {"style": "offset", "parameter": "o", "first": 1, "size": 1},
+        {"style": "link"},
+        {"style": "link", "next": "n"},
+        {"style": "none", "size": 1},
+    ],
+    ids=str,
+)
+def test_what_a_style_of_paging_can_have(paging: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "exporter.yml"
+    resources = {"jobs": {"paging": paging}}
+    file.write_text(yaml.safe_dump({"runtime": {"base_url": "http://runtime.test", "resources": resources}}))
+    Exporter(load(file, environ={}).runtimes)
 
 
 def test_the_error_for_an_unknown_preset_lists_the_presets(tmp_path: Path) -> None:

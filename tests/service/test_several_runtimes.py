@@ -376,6 +376,16 @@ def test_a_runtime_from_the_environment_conflicts_with_a_list_in_the_file(tmp_pa
         read(TWO, tmp_path, {"SPINNER_EXPORTER_RUNTIME_BASE_URL": "http://h"})
 
 
+@pytest.mark.parametrize("name", ["LIMITS_RUNS", "SYNC_CONCURRENCY"])
+def test_another_variable_of_the_environment_conflicts_with_no_list_and_is_no_source_of_a_conflict(
+    tmp_path: Path, name: str
+) -> None:
+    environ = {f"SPINNER_EXPORTER_{name}": "7"}
+    assert list(read(TWO, tmp_path, environ)) == ["eu", "flows"]
+    with pytest.raises(ConfigError, match=r"exporter\.yml: runtime: expected either"):
+        read('runtime: {base_url: "http://h"}\n' + TWO, tmp_path, environ)
+
+
 def test_once_and_doctor_read_all_runtimes(tmp_path: Path) -> None:
     config = tmp_path / "exporter.yml"
     with runtime(tmp_path) as url:

@@ -69,6 +69,7 @@ def first_history(runtime: ScriptedRuntime) -> float:
         (r"Report \(EU\)", "Report (EU)"),
         (r"Q1\.report", "Q1.report"),
         (r"a\\b", "a\\b"),
+        ("a\\\nb", "a\nb"),
         ("Q1.report", None),
         (".*report", None),
         ("a|b", None),
