@@ -11,7 +11,6 @@ from exporter.config import LimitsConfig, ProjectsConfig
 from exporter.config.api_description import ListFilter, Resource
 from exporter.service import Exporter
 from exporter.sync import availability, common_records
-from exporter.sync.common_records import RETRY_LONG_AFTER
 from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 
@@ -114,13 +113,13 @@ async def test_the_first_list_has_the_runs_of_the_last_hour_and_older_ones_are_r
     assert await scrape(exporter, runtime) == []
 
 
-@pytest.mark.parametrize("runs", [common_records.FEW, common_records.FEW + 1])
+@pytest.mark.parametrize("runs", [10, 11])
 async def test_from_how_many_runs_on_that_may_be_old_one_list_is_cheaper(runs: int) -> None:
     runtime = runtime_of(runs)
     for number in range(runs):
         fail(runtime, f"run-{number}", f"a{number}")
     exporter = exporter_of(runtime)
-    assert len(await scrape(exporter, runtime)) == (1 if runs > common_records.FEW else runs)
+    assert len(await scrape(exporter, runtime)) == (1 if runs > 10 else runs)
     assert shown(exporter) == truth(runtime)
 
 
@@ -147,7 +146,8 @@ async def test_after_an_outage_that_is_longer_than_the_retention_one_list_has_al
     assert shown(exporter) == truth(runtime)
 
 
-async def test_a_list_that_is_longer_than_what_it_saves_is_left_and_tried_again_later() -> None:
+@pytest.mark.parametrize("runs", [3, 4])
+async def test_a_list_that_is_longer_than_what_it_saves_is_left_and_tried_again_later(runs: int) -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
     await scrape(exporter, runtime)
@@ -160,10 +160,10 @@ async def test_a_list_that_is_longer_than_what_it_saves_is_left_and_tried_again_
     runtime.page_size = 500
     asked = []
     for round_number in range(3):
-        for number in range(3):
+        for number in range(runs):
             fail(runtime, f"run-{number}", f"{round_number}-{number}")
         asked.append(await scrape(exporter, runtime, 600))
-    single = [f"/jobs/run-{number}/records" for number in range(3)]
+    single = [f"/jobs/run-{number}/records" for number in range(runs)]
     assert [sorted(each) for each in asked] == [single, single, ["/records"]], "10 pages, 5, and then 2 are expected"
     assert shown(exporter).keys() == truth(runtime).keys()
 
@@ -202,8 +202,8 @@ async def test_a_list_that_reaches_far_back_and_is_too_long_is_not_tried_again_f
     runtime.page_size = 1
     assert (await read_old_runs("first", "a", "b", after=15)).count("/records") == 12
     runtime.page_size = 500
-    assert "/records" not in await read_old_runs("second", "a", after=15)
-    assert await read_old_runs("third", "a", after=RETRY_LONG_AFTER) == ["/records"]
+    assert "/records" not in await read_old_runs("second", "a", after=599)
+    assert await read_old_runs("third", "a", after=1) == ["/records"]
 
 
 async def test_what_is_known_but_not_shown_does_not_count_again_in_a_list_that_reaches_far_back() -> None:
@@ -220,6 +220,21 @@ async def test_what_is_known_but_not_shown_does_not_count_again_in_a_list_that_r
     fail(runtime, "run-0", "c")
     assert await scrape(exporter, runtime) == ["/records"]
     assert shown(exporter)["run-0"] == {"c"}
+    assert await scrape(exporter, runtime) == [], "three are known, and not four"
+
+
+async def test_what_was_read_of_a_run_by_itself_and_is_not_shown_does_not_count_again_in_the_next_list() -> None:
+    runtime = runtime_of(2)
+    for run in ("run-0", "run-1"):
+        runtime.put(run, createdAt=NOON - 9000, startedAt=NOON - 9000)
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=1))
+    await scrape(exporter, runtime)
+    fail(runtime, "run-0", "a", "b")
+    assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
+    for run in ("run-0", "run-1"):
+        fail(runtime, run, f"later-{run}")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == {"run-0": {"later-run-0"}, "run-1": {"later-run-1"}}
     assert await scrape(exporter, runtime) == [], "three are known, and not four"
 
 

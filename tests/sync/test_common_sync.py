@@ -224,7 +224,7 @@ async def test_few_projects_are_read_by_themselves_first_and_then_from_one_list(
     assert set(finished(exporter).values()) == {1}
 
 
-@pytest.mark.parametrize(("projects", "together"), [(common_sync.FEW, False), (common_sync.FEW + 1, True)])
+@pytest.mark.parametrize(("projects", "together"), [(10, False), (11, True)])
 async def test_from_how_many_first_reads_on_one_list_is_cheaper(projects: int, together: bool) -> None:
     runtime = runtime_of(projects)
     exporter = exporter_of(runtime)
@@ -338,9 +338,7 @@ async def test_without_the_list_each_project_is_read_and_it_is_asked_for_again_a
     assert set(finished(exporter).values()) == {1}
 
 
-@pytest.mark.parametrize(
-    ("status", "seconds"), [(404, availability.RETRY_AFTER), (500, availability.RETRY_AFTER_FAILURE)]
-)
+@pytest.mark.parametrize(("status", "seconds"), [(404, 600), (500, 60)])
 async def test_when_it_is_asked_for_again_depends_on_whether_it_is_missing_or_has_failed(
     status: int, seconds: float
 ) -> None:
@@ -373,8 +371,9 @@ async def test_a_list_that_could_be_read_in_between_has_not_failed_again_and_aga
             runtime.interfere = lambda request: None
             await scrape(exporter, runtime)
         runtime.interfere = failing(ALL)
-        for _ in range(availability.MAX_FAILURES - 1):
+        for _ in range(3):
             assert len(own_lists(await scrape(exporter, runtime))) <= 1, "one may be checked"
+    assert len(own_lists(await scrape(exporter, runtime))) >= MANY, "that was the fourth time"
 
 
 @pytest.mark.parametrize("reads_before", [0, 2])
@@ -621,6 +620,31 @@ async def test_a_first_read_that_fails_shows_nothing_and_is_tried_by_each_projec
     assert set(finished(exporter).values()) == {1}
 
 
+async def test_new_projects_are_read_by_themselves_after_two_first_reads_that_did_not_complete() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime)
+    for _ in range(2):
+        await scrape(exporter, runtime, 200)
+    for number in range(MANY):
+        runtime.projects[f"new-{number}"] = f"New {number}"
+        ends(runtime, f"run-{number}", f"new-{number}")
+    runtime.page_size = 5
+
+    def fails_late(request: httpx.Request) -> httpx.Response | None:
+        since = request.url.params.get("updatedSince")
+        if request.url.path != ALL or since is None or request.url.params.get("cursor") != "10":
+            return None
+        is_first = datetime.fromisoformat(since).timestamp() < runtime.clock() - 3000
+        return httpx.Response(500) if is_first else None
+
+    runtime.interfere = fails_late
+    are_up = []
+    for _ in range(3):
+        await scrape(exporter, runtime)
+        are_up.append({is_up for name, is_up in up(exporter).items() if name.startswith("New")})
+    assert are_up == [{False}, {False}, {True}]
+
+
 @pytest.mark.parametrize("first", [True, False])
 async def test_a_list_with_more_pages_than_the_limit_is_read_project_by_project(first: bool) -> None:
     runtime = runtime_of()
@@ -825,6 +849,15 @@ async def test_many_projects_without_runs_cost_a_sample_and_the_others_are_check
     for _ in range(2):
         await scrape(exporter, runtime)
     assert finished(exporter)["Idle 39"] == 1
+
+
+@pytest.mark.parametrize(("idle", "read"), [(100, 100), (101, 51 + 1)])
+async def test_of_more_than_a_hundred_projects_without_runs_a_sample_is_read(idle: int, read: int) -> None:
+    """And one of the others is checked."""
+    runtime = runtime_of(40)
+    runtime.projects |= {f"idle-{number}": f"Idle {number}" for number in range(idle)}
+    exporter = exporter_of(runtime)
+    assert len(set(own_lists(await scrape(exporter, runtime)))) == read
 
 
 @pytest.mark.parametrize("own", [None, 403])

@@ -8,7 +8,7 @@ import structlog
 
 from exporter.config import LimitsConfig
 from exporter.service import Exporter
-from exporter.sync import record_lists, records_in_flight
+from exporter.sync import records_in_flight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.metrics.test_exposition import Samples, samples, value
 from tests.scripted import ScriptedRuntime, exporter_of
@@ -80,7 +80,7 @@ def refusing(runtime: ScriptedRuntime, status: int, run: str = "run-") -> None:
 
 async def test_a_list_that_the_runtime_has_is_not_missing_because_several_runs_are_gone() -> None:
     runtime = ScriptedRuntime(Clock())
-    runs = [f"run-{number}" for number in range(record_lists.REFUSALS + 2)]
+    runs = [f"run-{number}" for number in range(5)]
     for run in runs:
         waits(runtime, run)
     exporter = exporter_of(runtime, sync={"concurrency": 1})
@@ -99,7 +99,7 @@ async def test_a_list_that_the_runtime_has_is_not_missing_because_several_runs_a
 
 async def test_after_a_while_it_takes_as_many_refusals_again_until_the_list_counts_as_missing() -> None:
     runtime = ScriptedRuntime(Clock())
-    runs = [f"run-{number}" for number in range(record_lists.REFUSALS + 1)]
+    runs = [f"run-{number}" for number in range(4)]
     for run in runs:
         waits(runtime, run)
     exporter = exporter_of(runtime, sync={"concurrency": 1})
@@ -107,9 +107,34 @@ async def test_after_a_while_it_takes_as_many_refusals_again_until_the_list_coun
     await scrape(exporter, runtime)
     assert runtime.runs_asked("waiting") == runs[:-1]
     refusing(runtime, 404, runs[-1])
-    await scrape(exporter, runtime, record_lists.RETRY_AFTER)
+    await scrape(exporter, runtime, 600)
     assert runtime.runs_asked("waiting") == [runs[-1], *runs[:-1]]
     assert exporter.runtimes[RUNTIME]._sync.waiting_records.is_listed
+
+
+async def test_a_list_that_is_missing_is_not_asked_for_within_ten_minutes() -> None:
+    runtime = ScriptedRuntime(Clock())
+    waits(runtime)
+    exporter = exporter_of(runtime)
+    refusing(runtime, 405)
+    asked = []
+    for seconds in (15, 599, 1):
+        await scrape(exporter, runtime, seconds)
+        asked.append(runtime.runs_asked("waiting"))
+    assert asked == [["run-1"], [], ["run-1"]]
+
+
+@pytest.mark.parametrize(("records", "page_size", "requests"), [(6, 1, 4), (2000, 1000, 2), (2001, 1000, 3)])
+async def test_of_a_run_four_pages_are_read_or_two_thousand_records(
+    records: int, page_size: int, requests: int
+) -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = page_size
+    waits(runtime, records=records)
+    found = await scrape(exporter_of(runtime), runtime)
+    assert len(runtime.runs_asked("waiting")) == requests
+    whole = records if records == 2000 else None
+    assert value(found, "spinner_run_waiting_records") == whole
 
 
 async def test_that_the_runtime_does_not_have_a_list_is_logged_once_and_again_after_it_had_it() -> None:
@@ -123,7 +148,7 @@ async def test_that_the_runtime_does_not_have_a_list_is_logged_once_and_again_af
         if status is not None:
             refusing(runtime, status)
         with structlog.testing.capture_logs() as lines:
-            found = await scrape(exporter, runtime, record_lists.RETRY_AFTER)
+            found = await scrape(exporter, runtime, 600)
         assert runtime.runs_asked("waiting") == ["run-1"]
         assert value(found, "spinner_project_up") == 1
         logged.append([line["event"] for line in lines])

@@ -17,7 +17,7 @@ from exporter.runs.view import ShownRun
 from exporter.service import Dependencies, Exporter
 from exporter.status import Status
 from exporter.sync import failed_records
-from exporter.sync.single_flight import LATE, SingleFlight
+from exporter.sync.single_flight import SingleFlight
 from tests.builders import NOON, RUNTIME, Clock, resources
 from tests.scripted import ScriptedRuntime, exporter_of
 
@@ -790,7 +790,7 @@ async def test_another_bug_is_logged_too() -> None:
     assert logged == [1, 1, 0]
 
 
-@pytest.mark.parametrize(("seconds", "is_in_time"), [(60 + LATE, True), (60 + LATE + 0.1, False)])
+@pytest.mark.parametrize(("seconds", "is_in_time"), [(61, True), (61.1, False)])
 async def test_what_was_read_before_the_process_was_stopped_for_a_while_is_not_of_now(
     seconds: float, is_in_time: bool
 ) -> None:
@@ -901,6 +901,16 @@ async def test_of_a_long_list_of_failed_records_a_limited_number_of_pages_is_rea
     await exporter.refresh()
     assert sum(path.endswith("/records") for path in runtime.paths()) == 2
     assert len(runs_of(exporter)["run-1"].run.failed_records) == 2
+
+
+async def test_of_a_run_twenty_pages_of_failed_records_are_read() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 1
+    runtime.put("run-1", records={"total": 99, "failed": 25})
+    runtime.failed_records["run-1"] = [{"id": f"r{n}", "jobId": "run-1", "status": "failed"} for n in range(25)]
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    assert len(runtime.runs_asked("failed")) == 20
 
 
 async def test_an_open_run_that_no_list_contains_is_read_by_its_id_if_open_runs_cannot_be_listed(
