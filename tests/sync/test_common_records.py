@@ -1,5 +1,6 @@
 """The failed records of all runs from one list: what is requested, and of which runs it is believed."""
 
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -359,6 +360,25 @@ async def test_failed_records_of_a_run_whose_counts_are_lost_are_not_shown_as_th
     assert shown(exporter) == {}
 
 
+async def test_new_failures_of_many_runs_that_are_known_are_asked_for_since_the_last_list() -> None:
+    """However long ago the runs began."""
+    runtime = runtime_of(20)
+    for number in range(20):
+        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    exporter = exporter_of(runtime)
+    await scrape(exporter, runtime)
+    starts = []
+    for name in "abc":
+        for number in range(20):
+            fail(runtime, f"run-{number}", f"{name}{number}")
+        assert await scrape(exporter, runtime) == ["/records"]
+        (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+        starts.append(NOON - datetime.fromisoformat(listing.url.params["updatedSince"]).timestamp())
+    assert starts[0] > 3000, "of runs of which none had failed yet, records may be old"
+    assert starts[1:] == [90, 75], "the overlap before the last scrape"
+    assert shown(exporter) == truth(runtime)
+
+
 async def test_a_list_that_is_newer_than_the_counts_costs_no_other_request() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
@@ -513,6 +533,20 @@ async def test_a_list_that_takes_too_much_memory_is_not_read() -> None:
     assert requests[0] == "/records"
     assert len(requests) == 5
     assert {run: len(records) for run, records in shown(exporter).items()} == dict.fromkeys(runtime.failed_records, 10)
+
+
+async def test_records_of_other_runs_take_no_memory() -> None:
+    runtime = runtime_of(4)
+    exporter = exporter_of(runtime, limits=LimitsConfig(read_bytes=30_000))
+    await scrape(exporter, runtime)
+    for number in range(4):
+        fail(runtime, f"run-{number}", f"a{number}")
+    own = runtime.all_failed_records(httpx.QueryParams(updatedSince=rfc3339(NOON)))
+    others = [{"id": f"x{number}", "jobId": "unknown", "projectId": "p1"} for number in range(100)]
+    answer = httpx.Response(200, json={"items": [*own, *others], "nextCursor": None})
+    runtime.interfere = lambda request: answer if request.url.path == ALL else None
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == truth(runtime)
 
 
 # -- whether the runtime has it ---------------------------------------------------------------------------------

@@ -620,7 +620,8 @@ async def test_a_first_read_that_fails_shows_nothing_and_is_tried_by_each_projec
     assert set(finished(exporter).values()) == {1}
 
 
-async def test_new_projects_are_read_by_themselves_after_two_first_reads_that_did_not_complete() -> None:
+@pytest.mark.parametrize("page", ["5", "10"])
+async def test_new_projects_are_read_by_themselves_after_two_first_reads_that_did_not_complete(page: str) -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
     for _ in range(2):
@@ -632,7 +633,7 @@ async def test_new_projects_are_read_by_themselves_after_two_first_reads_that_di
 
     def fails_late(request: httpx.Request) -> httpx.Response | None:
         since = request.url.params.get("updatedSince")
-        if request.url.path != ALL or since is None or request.url.params.get("cursor") != "10":
+        if request.url.path != ALL or since is None or request.url.params.get("cursor") != page:
             return None
         is_first = datetime.fromisoformat(since).timestamp() < runtime.clock() - 3000
         return httpx.Response(500) if is_first else None
@@ -1186,6 +1187,17 @@ async def test_a_probe_of_a_project_without_runs_shows_none_of_others(other: str
     page = str(await exporter.probe(RUNTIME, "p3"))
     assert 'spinner_project_up{runtime="runtime.test",project="Project 3"} 1' in page
     assert "spinner_run_info{" not in page
+
+
+async def test_runs_of_other_projects_take_no_memory_of_a_probe() -> None:
+    runtime = runtime_of(5)
+    for number in range(100):
+        ends(runtime, f"run-{number}", "p1")
+    settings: dict[str, Any] = {"projects": ProjectsConfig(on_probe=True), "limits": LimitsConfig(read_bytes=20_000)}
+    exporter = exporter_of(runtime, described=only_common(narrows=False), **settings)
+    page = str(await exporter.probe(RUNTIME, "p3"))
+    assert 'spinner_project_up{runtime="runtime.test",project="Project 3"} 1' in page
+    assert page.count("spinner_run_info{") == 1
 
 
 async def test_a_project_that_lags_behind_is_read_apart_where_no_list_can_be_narrowed(
