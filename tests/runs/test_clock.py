@@ -175,6 +175,19 @@ def test_servers_that_have_not_taken_turns_for_an_hour_are_one_again(seconds: fl
     assert clock.offset == offset
 
 
+def test_servers_take_turns_as_long_as_two_answers_of_one_are_followed_by_one_of_the_other_each_hour() -> None:
+    wall = Clock()
+    clock = RuntimeClock(wall, wall)
+    for ahead in (0.0, 20.0, 0.0):
+        answer(clock, wall() + ahead)
+    for _ in range(5):
+        wall.advance(900)
+        for ahead in (20.0, 20.0, 0.0):
+            clock.observe(wall() + ahead)
+    answer(clock, wall() + 20.0)
+    assert clock.offset == 0.0
+
+
 def test_a_time_that_the_other_answers_contradict_is_replaced() -> None:
     wall = Clock()
     clock = RuntimeClock(wall, wall)

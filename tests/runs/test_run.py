@@ -23,10 +23,11 @@ def test_an_older_snapshot_of_the_same_read_does_not_replace_a_newer_one() -> No
     [
         (snapshot(status=Status.COMPLETED, records=counts(3)), snapshot(records=counts(5))),
         (snapshot(records=counts(5)), snapshot(records=counts(3))),
+        (snapshot(records=counts(1)), snapshot(records=counts(0, pending=5))),
         (snapshot(records=counts(1)), snapshot(records=None)),
         (snapshot(status=Status.WAITING), snapshot(status=Status.RUNNING)),
     ],
-    ids=["ended", "more finished", "counts are known", "whichever, but always the same"],
+    ids=["ended", "more finished", "any finished", "counts are known", "whichever, but always the same"],
 )
 def test_of_two_states_with_the_same_times_the_further_one_is_kept_in_whatever_order_they_come(
     kept: RunSnapshot, other: RunSnapshot
@@ -147,6 +148,22 @@ def test_duration_grows_until_the_end_and_is_constant_after_it() -> None:
 
 def test_duration_is_never_negative() -> None:
     assert Run.first(snapshot(), SEEN).duration(NOON) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "waiting", "waits"),
+    [
+        (Status.RUNNING, 1, True),
+        (Status.WAITING, 0, False),
+        (Status.WAITING, None, True),
+        (Status.RUNNING, None, False),
+    ],
+)
+def test_whether_records_wait_is_told_by_their_number_or_else_by_the_status(
+    status: Status, waiting: int | None, *, waits: bool
+) -> None:
+    for records in (counts(waiting=waiting), None) if waiting is None else (counts(waiting=waiting),):
+        assert Run.first(snapshot(status=status, records=records), SEEN).has_waiting_records == waits
 
 
 def test_the_same_snapshot_again_changes_nothing() -> None:

@@ -156,6 +156,26 @@ def test_a_run_whose_failed_records_are_tried_again_makes_progress_with_the_next
     assert watched.shown.run.last_progress_at == watched.clock()
 
 
+def test_fewer_records_than_the_last_answer_had_are_no_progress_when_that_happens_again() -> None:
+    watched = Watched()
+    watched.work(20)
+    for _ in range(2):
+        watched.glitch(records=counts(watched.finished - 1, total=1000, running=1, pending=901))
+        watched.work(1)
+        before = state(watched)
+        watched.glitch(records=counts(watched.finished - 1, total=1000, running=1, pending=901))
+        watched.see()
+        assert state(watched) == before
+
+
+def test_a_record_that_finishes_without_another_time_after_an_answer_with_fewer_is_progress() -> None:
+    watched = Watched()
+    watched.work(20)
+    watched.glitch(records=counts(19, total=1000, running=1, pending=901))
+    watched.see(records=counts(21, total=1000, running=1, pending=900))
+    assert watched.shown.run.last_progress_at == watched.clock()
+
+
 def test_a_run_that_starts_anew_with_fewer_records_makes_progress_at_its_new_start() -> None:
     watched = Watched()
     watched.work(20)

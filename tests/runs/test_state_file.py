@@ -648,7 +648,7 @@ async def test_the_rows_of_a_write_that_failed_are_written_with_the_next_one_unl
     file._connection.execute("PRAGMA query_only = ON")
     await state_writer.flush()
     file._connection.execute("PRAGMA query_only = OFF")
-    clock.advance(RETRY - 1)
+    clock.advance(59)
     await state_writer.flush()
     assert (runs_in(file) == set()) == waits
     clock.advance(1)

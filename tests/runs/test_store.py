@@ -220,6 +220,19 @@ def test_a_spinner_that_becomes_known_later_shows_zeros_first() -> None:
     assert tally_of(held, "reminder").counters.finished[Status.FAILED] == 1
 
 
+@pytest.mark.parametrize("spinner", ["welcome", "reminder"])
+def test_records_that_are_told_for_the_first_time_show_zeros_first(spinner: str) -> None:
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("old"))
+    run = snapshot("new", spinner=spinner, status=Status.COMPLETED, records=counts(3, failed=2))
+    seen = []
+    for runs in ([run], []):
+        commit(held, *runs)
+        counters = tally_of(held, spinner).counters
+        seen.append((counters.completed_records, counters.failed_records, counters.finished_records))
+    assert seen == [(0, 0, 0), (3, 2, 5)]
+
+
 def test_a_project_that_becomes_known_later_shows_zeros_first() -> None:
     held = store(Clock(NOON + 60))
     held.name_projects({"p1": "Sales", "p2": "Support"})
@@ -1112,6 +1125,19 @@ def test_failed_records_are_missing_only_for_runs_whose_failed_count_changed() -
     assert held.runs_missing_failed_records("p1") == []
     commit(held, snapshot("bad", records=counts(3, failed=3), updated_at=NOON + 70))
     assert [run.id for run in held.runs_missing_failed_records("p1")] == ["bad"]
+
+
+@pytest.mark.parametrize(("completed", "missing"), [(4, ["bad"]), (5, []), (6, ["bad"])])
+def test_failed_records_are_missing_at_the_end_of_a_run_if_its_completed_ones_changed(
+    completed: int, missing: list[str]
+) -> None:
+    """One can have been tried again with success while another one failed."""
+    held = store(Clock(NOON + 60))
+    commit(held, snapshot("bad", records=counts(5, failed=1)))
+    (bad,) = held.runs_missing_failed_records("p1")
+    held.keep_failed_records("p1", bad, [failed_record("r1")])
+    commit(held, snapshot("bad", Status.COMPLETED, records=counts(completed, failed=1), updated_at=NOON + 70))
+    assert [run.id for run in held.runs_missing_failed_records("p1")] == missing
 
 
 @pytest.mark.parametrize("reason", ["gone", "retention", "limit"])
