@@ -18,7 +18,7 @@ import uvicorn
 from exporter.config import LimitsConfig
 from exporter.config.api_description import FieldSource, Resource, Resources
 from exporter.errors import ApiError
-from exporter.runtime.auth import Credentials, Token
+from exporter.runtime.auth import Credentials, Token, TokenSource
 from exporter.runtime.client import PageCache, RuntimeClient
 from exporter.runtime.connections import Connections
 from exporter.runtime.decoder import Decoder
@@ -63,6 +63,7 @@ def client(
     wall: Callable[[], float] = time.time,
     waits: list[float] | None = None,
     resources: Resources | None = None,
+    source: TokenSource | None = None,
 ) -> RuntimeClient:
     """A client that appends its waits between retries to `waits` instead of waiting."""
     observed = observed or Observed()
@@ -85,7 +86,7 @@ def client(
         http_client,
         base_url,
         resources,
-        credentials=Credentials(Token(value=TOKEN)),
+        credentials=Credentials(source or Token(value=TOKEN)),
         decoder=Decoder(StatusMap(), observed, resources, label_length=128),
         limits=LimitsConfig(pages=max_pages, projects=max_projects),
         wall=wall,
@@ -191,7 +192,9 @@ async def test_each_page_of_a_list_is_requested_on_the_condition_that_it_changed
 
 
 @pytest.mark.parametrize(
-    ("lists", "conditions", "etags"), [(1, ['"1"'], ['"2"']), (2, [None, None], [None, None])], ids=str
+    ("lists", "conditions", "etags"),
+    [(0, [None], [None]), (1, ['"1"'], ['"2"']), (2, [None, None], [None, None])],
+    ids=str,
 )
 async def test_runs_in_several_lists_are_requested_without_the_etag_that_only_one_could_have(
     lists: int, conditions: list[str | None], etags: list[str | None]
@@ -203,7 +206,7 @@ async def test_runs_in_several_lists_are_requested_without_the_etag_that_only_on
         return httpx.Response(200, json=a_list(), headers={"ETag": '"2"'})
 
     active = [{"query": {"status": status}} for status in ("queued", "running")[:lists]]
-    jobs = msgspec.convert({"path": "/{project}/runs", "active": active}, Resource)
+    jobs = msgspec.convert({"path": "/{project}/runs", "active": active or None}, Resource)
     api = client(answer, resources=msgspec.structs.replace(runtime_config().resources, jobs=jobs))
     pages = api.jobs(Project("p1", "Sales"), active=True, etag='"1"')
     assert [page.etag async for page in pages] == etags
@@ -473,10 +476,10 @@ async def test_the_local_time_of_a_response_is_half_way_between_request_and_resp
     clock = Clock(NOON)
 
     def answer(request: httpx.Request) -> httpx.Response:
-        clock.advance(10)
+        clock.advance(11)
         return httpx.Response(200, json=a_list())
 
-    assert (await client(answer, wall=clock).raw_response("projects", None, project_id="")).local_time == NOON + 5
+    assert (await client(answer, wall=clock).raw_response("projects", None, project_id="")).local_time == NOON + 5.5
 
 
 async def test_of_very_many_projects_the_references_of_the_oldest_are_forgotten() -> None:
@@ -486,17 +489,104 @@ async def test_of_very_many_projects_the_references_of_the_oldest_are_forgotten(
         projects=Resource("/projects", fields=fields),
         jobs=Resource("/{ref.owner}/jobs"),
     )
-    lists = iter([a_list("a", "b", "c"), a_list("b", "d")])
-    api = client(lambda request: httpx.Response(200, json=next(lists)), resources=described, max_projects=1)
+    lists = iter([a_list(*"abcdefg"), a_list("b", "h")])
+    api = client(lambda request: httpx.Response(200, json=next(lists)), resources=described, max_projects=3)
 
-    def requests() -> list[str]:
-        return [api.request_line("jobs", None, project_id=each) for each in "abcd"]
+    def known() -> str:
+        lines = {each: api.request_line("jobs", None, project_id=each) for each in "abcdefgh"}
+        assert {*lines.values()} <= {f"GET /{each}/jobs" for each in lines} | {"GET /{ref.owner}/jobs"}
+        return "".join(each for each, line in lines.items() if "{" not in line)
 
-    unknown = "GET /{ref.owner}/jobs"
     await read(api.projects())
-    assert requests() == [unknown, "GET /b/jobs", "GET /c/jobs", unknown]
+    assert known() == "bcdefg", "twice as many as there may be"
     await read(api.projects())
-    assert requests() == [unknown, "GET /b/jobs", unknown, "GET /d/jobs"], "b is in the list again"
+    assert known() == "bdefgh", "b is in the list again"
+
+
+async def test_a_page_takes_500_bytes_for_each_item_or_its_length() -> None:
+    long = {**a_list("a"), "more": "x" * 2000}
+    lists = iter([a_list("a", "b", "c"), long])
+    api = client(lambda request: httpx.Response(200, json=next(lists)))
+    assert [page.size async for page in api.projects()] == [1500]
+    (page,) = [page async for page in api.projects()]
+    assert page.size == len(httpx.Response(200, json=long).content)
+
+
+@pytest.mark.parametrize("code", ["NOT_FOUND", "UNKNOWN_PAGE"])
+async def test_an_error_with_a_code_ends_a_list_behind_its_last_page_as_one_without(code: str) -> None:
+    described = {"path": "/projects", "paging": {"style": "page", "parameter": "page", "size": 1}}
+    projects = msgspec.convert(described, Resource)
+    answers = iter([httpx.Response(200, json=a_list("a")), httpx.Response(404, json={"errorCode": code})])
+    resources = msgspec.structs.replace(runtime_config().resources, projects=projects)
+    assert await read(client(lambda request: next(answers), resources=resources).projects()) == ["a"]
+
+
+class Source:
+    """A login whose first token is refused; notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool]] = []
+        self.refused: list[str] = []
+
+    async def current(self) -> str:
+        return "t1"
+
+    async def renewed(self, refused: str) -> str:
+        self.refused.append(refused)
+        return "t2"
+
+    def confirm(self, token: str, *, accepted: bool) -> None:
+        self.told.append((token, accepted))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "sent", "told"),
+    [
+        ([200], ["t1"], []),
+        *(([status], ["t1"], []) for status in (400, 402, 403)),
+        ([401, 200], ["t1", "t2"], [("t2", True)]),
+        ([401, 401], ["t1", "t2"], [("t2", False)]),
+        *(([401, status], ["t1", "t2"], []) for status in (400, 402, 403, 404)),
+    ],
+    ids=str,
+)
+async def test_only_401_asks_for_another_token_and_says_that_it_is_refused_too(
+    statuses: list[int], sent: list[str], told: list[tuple[str, bool]]
+) -> None:
+    tokens, source, answers = list[str](), Source(), iter(statuses)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tokens.append(request.headers["Authorization"].removeprefix("Bearer "))
+        return httpx.Response(next(answers), json={"meters": []})
+
+    with contextlib.nullcontext() if statuses[-1] == 200 else pytest.raises(ApiError, match=f"HTTP {statuses[-1]}"):
+        await client(answer, source=source).usage()
+    assert (tokens, source.told) == (sent, told)
+    assert source.refused == ["t1"] * (len(sent) - 1)
+
+
+@pytest.mark.parametrize(
+    ("lists", "requests"),
+    [("failed", 1), ("all", 1), ("running", 1), ("waiting", 1), ("of all runs", 1), ("records", 3)],
+)
+async def test_the_records_that_cost_most_are_requested_once_in_a_scrape(lists: str, requests: int) -> None:
+    resources = runtime_config().resources
+    assert isinstance(resources.records, Resource)
+    if lists == "all":
+        resources = msgspec.structs.replace(resources, records=msgspec.structs.replace(resources.records, failed=None))
+    observed, run = Observed(), snapshot("r1")
+    api = client(lambda request: httpx.Response(500), observed=observed, resources=resources)
+    pages: dict[str, Callable[[], AsyncIterator[ListPage[Any]]]] = {
+        "failed": lambda: api.failed_records(run),
+        "all": lambda: api.failed_records(run),
+        "running": lambda: api.records_in_flight(run),
+        "waiting": lambda: api.waiting_records(run),
+        "of all runs": lambda: api.failed_records_of_all_runs(updated_since=NOON),
+        "records": lambda: api.records(run),
+    }
+    with pytest.raises(ApiError, match="records: HTTP 500"):
+        await anext(pages[lists]())
+    assert observed.requests == [("records", "500")] * requests
 
 
 # -- limits of requests --------------------------------------------------------------------------------------------
@@ -669,7 +759,7 @@ async def test_a_cursor_that_is_too_long_for_a_url_is_an_error() -> None:
 
 
 async def test_an_empty_page_with_a_cursor_has_a_next_page() -> None:
-    lists = {"": a_list(cursor="x"), "x": a_list("a")}
+    lists = {"": a_list(cursor="x"), "x": a_list(cursor="y"), "y": a_list("a")}
     api = client(lambda request: httpx.Response(200, json=lists[request.url.params.get("cursor", "")]))
     assert await read(api.projects()) == ["a"]
 

@@ -26,10 +26,12 @@ def plan_limit(status: int) -> httpx.Response:
 # -- retries ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("code", [None, "BUSY", "UNAVAILABLE"])
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520, 524, 530])
-async def test_transient_failures_are_retried_with_backoff(status: int) -> None:
+async def test_transient_failures_are_retried_with_backoff(status: int, code: str | None) -> None:
     observed, waits = Observed(), list[float]()
-    answers = iter([httpx.Response(status), httpx.Response(status), httpx.Response(200, content=GOOD)])
+    fails = httpx.Response(status, json={"errorCode": code})
+    answers = iter([fails, fails, httpx.Response(200, content=GOOD)])
     assert await client(lambda request: next(answers), observed=observed, waits=waits).usage() == ()
     assert [code for _, code in observed.requests] == [str(status), str(status), "200"]
     first, second = waits

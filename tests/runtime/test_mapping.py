@@ -484,6 +484,15 @@ def test_since_can_have_a_format_and_is_never_later_than_it_should_be(
     assert request.query == {"after": written}
 
 
+def test_what_is_not_restricted_leaves_the_other_restrictions() -> None:
+    described = endpoint(changed={"query": {"after": "{since}"}}, query={"text": "since {since}, of {project}"})
+    assert described.request({"project": "p1"}, None, described.resource.changed, since=0.0).query == {
+        "text": "since 1970-01-01T00:00:00.000Z, of p1",
+        "after": "1970-01-01T00:00:00.000Z",
+    }
+    assert described.request({"project": "p1"}, None).query == {"text": "since {since}, of p1"}
+
+
 def test_values_in_a_body_keep_their_types() -> None:
     post = endpoint(
         method="POST",
