@@ -56,7 +56,8 @@ def test_a_page_as_long_as_the_longest_whole_list_may_be_a_full_one_and_a_shorte
 
 @pytest.mark.parametrize("style", ["page", "offset", "cursor"])
 def test_only_behind_the_first_page_of_numbered_ones_an_error_can_be_an_end(style: str) -> None:
-    reading = pages(style=style, **({"next": "next"} if style == "cursor" else {}))
+    described: dict[str, Any] = {"next": "next"} if style == "cursor" else {}
+    reading = pages(style=style, **described)
     statuses = (200, 203, 204, 205, 304, 399, 400, 401, 403, 404, 405, 409, 415, 416, 417, 422, 500)
     assert not any(reading.ends_with(status) for status in statuses)
     assert reading.next(PageInfo(50, cursor="2"))
