@@ -181,7 +181,7 @@ METERS = table(
         "Current usage of each plan meter, and a forecast of its usage at the next reset, at the rate of the last "
         "day, or of the last week if that is lower; unknown within the first day. Above 100%, new runs will be refused "
         "before the reset; SpinnerPlanLimitSoon opens a ticket.",
-        GridPos(x=0, y=12, w=24, h=7),
+        GridPos(x=0, y=12, w=24, h=10),
     ),
     [
         instant_query(f'label_join({each}, "name", "\\n", "meter", "runtime")')
@@ -192,28 +192,30 @@ METERS = table(
             f"{RESET} * 1000 or clamp_max({USED} unless {RESET}, -1)",
             f"({USED} + {GROWTH} * clamp_min({RESET} - time(), 0)) / {LIMIT} "
             f"or {NO_LIMIT} or clamp_max({USED} unless {RESET}, -2)",
+            # The order: what is unknown may be full. Every row has a number, or Grafana could not sort by it.
+            f'{USED} / {LIMIT} or label_replace({PLAN_UNKNOWN}, "meter", "{UNKNOWN[0]}", "", "") or {USED} * 0 - 1',
         )
     ],
     [
         Column("name", "Meter and runtime", wrap=True, least_width=160),
-        Column("Value #A", "Used", "count", width=75, align="right"),
-        Column("Value #B", "Limit", "count", width=75, align="right", mappings=[UNLIMITED]),
         Column("Value #C", "Usage", "ratio", width=95, bar=True, empty=("", TEXT)),
-        Column("Value #D", "Resets", "time", width=102, mappings=[value_mapping({"-1": ("never", TEXT)})]),
         Column(
             "Value #E",
             "Forecast",
             "ratio",
-            width=82,
+            width=88,
             coloured=True,
             align="right",
             mappings=[UNLIMITED, value_mapping({"-2": ("no reset", TEXT)})],
             steps=thresholds(TEXT, (NEARLY_FULL, ORANGE), (1, RED)),
         ),
+        Column("Value #A", "Used", "count", width=88, align="right"),
+        Column("Value #B", "Limit", "count", width=88, align="right", mappings=[UNLIMITED]),
+        Column("Value #D", "Resets", "time", width=102, mappings=[value_mapping({"-1": ("never", TEXT)})]),
     ],
     empty="? unknown: no plan meter is reported",
-    sort=("Value #C", True),
-    hidden=("job", "meter", "runtime"),
+    sort=("Value #F", True),
+    hidden=("job", "meter", "runtime", "Value #F"),
 )
 
 PLAN_OVER_TIME = time_series(
@@ -222,7 +224,7 @@ PLAN_OVER_TIME = time_series(
         "Plan usage",
         "Highest usage of each plan meter in each step of the graph. At the dashed line the runtime refuses new runs; "
         "at that of the meter spinners, all of them are published.",
-        GridPos(x=0, y=19, w=12, h=8),
+        GridPos(x=0, y=22, w=12, h=9),
     ),
     [range_query(highest_hour(PLAN_HOUR), "{{runtime}} {{meter}}", min_step="1h")],
     unit="ratio",
@@ -237,7 +239,7 @@ CONCURRENCY = time_series(
         "Concurrent runs",
         "Highest number of runs in progress at the same time, in each step of the graph; for several projects, the "
         "highest sum of their hourly maxima. A flat top usually means that all workers were busy.",
-        GridPos(x=12, y=19, w=12, h=8),
+        GridPos(x=12, y=22, w=12, h=9),
     ),
     [range_query(highest_hour(CONCURRENT), "hourly maximum", min_step="1h")],
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
@@ -250,7 +252,7 @@ QUEUE_TIME = time_series(
         "Queue time",
         "How long runs wait for a worker: the 95th percentile of the worst hour in each step of the graph. If it grows "
         "at the same hours every day, add workers or move schedules to other hours.",
-        GridPos(x=0, y=27, w=12, h=8),
+        GridPos(x=0, y=31, w=12, h=8),
     ),
     [range_query(highest_hour(QUEUE), "95th percentile", min_step="1h")],
     unit="duration to compare",
@@ -264,7 +266,7 @@ BUSIEST = bars_by_hour(
         "Busiest hours (UTC)",
         "Records that finish in each hour of the day, averaged over the days in this range. Move schedules to hours "
         "with few records.",
-        GridPos(x=12, y=27, w=12, h=8),
+        GridPos(x=12, y=31, w=12, h=8),
     ),
     range_query(f"sum({HOURS})", min_step="1h"),
     empty="? No data yet: needs alerts/recording.rules.yml in Prometheus and one hour of data",

@@ -96,7 +96,7 @@ SYNC = time_series(
         "Read duration",
         "How long it takes to read all changes from the API. Near the scrape timeout, scrapes return the data of the "
         "previous read.",
-        GridPos(x=0, y=HEIGHT + 3, w=8, h=8),
+        GridPos(x=0, y=HEIGHT + 3, w=8, h=10),
     ),
     [
         range_query(f"histogram_quantile(0.5, {READS})", "median"),
@@ -113,7 +113,7 @@ REQUESTS = time_series(
         "Requests to the API",
         "Requests per second by HTTP status; error means that there was no response. 401: invalid token. 403: no "
         "access, or a plan limit. 429: too many requests, raise sync.min_interval. 5xx: the API fails.",
-        GridPos(x=8, y=HEIGHT + 3, w=8, h=8),
+        GridPos(x=8, y=HEIGHT + 3, w=8, h=10),
     ),
     [
         range_query(
@@ -132,7 +132,7 @@ LATENCY = time_series(
         9,
         "Request duration",
         "90th percentile of the request duration for each resource. If it grows, the runtime's API has become slower.",
-        GridPos(x=16, y=HEIGHT + 3, w=8, h=8),
+        GridPos(x=16, y=HEIGHT + 3, w=8, h=10),
     ),
     [
         range_query(
@@ -153,7 +153,7 @@ SKIPPED = time_series(
         "Data that the other dashboards do not show. Runs dropped: see the runbook of SpinnerRunsDropped. Projects not "
         "read: raise limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: "
         "map the label under statuses in the config.",
-        GridPos(x=0, y=HEIGHT + 11, w=12, h=8),
+        GridPos(x=0, y=HEIGHT + 13, w=12, h=10),
     ),
     [
         range_query(
@@ -182,7 +182,7 @@ SIZE = time_series(
         "Series per scrape",
         "Number of series that Prometheus reads in each scrape. It grows with the runs within the retention, up to "
         "limits.runs.",
-        GridPos(x=12, y=HEIGHT + 11, w=6, h=8),
+        GridPos(x=12, y=HEIGHT + 13, w=6, h=10),
     ),
     [
         range_query(
@@ -200,7 +200,7 @@ MEMORY = time_series(
         "Memory",
         "Resident memory of the exporter. It grows with the number of runs shown and does not shrink. If it grows "
         "without more runs, report a leak.",
-        GridPos(x=18, y=HEIGHT + 11, w=6, h=8),
+        GridPos(x=18, y=HEIGHT + 13, w=6, h=10),
     ),
     [
         range_query(

@@ -42,6 +42,7 @@ from dashboards.queries import (
     listed_by_need,
     named_bars,
     no_failed_records,
+    outages,
     per_run,
     per_selected_run,
     recorded_stalls,
@@ -59,6 +60,7 @@ from dashboards.style import (
     RECORD_STATES,
     STATUSES,
     TEXT,
+    UNKNOWN_IN_SHORT,
     status_name_mappings,
     status_number_mappings,
     thresholds,
@@ -138,7 +140,8 @@ def named(expression: str) -> str:
 
 EXPECTED_END_OF_LISTED = (
     f"((time() + {listed('spinner_run_duration_seconds')} "
-    f"* (1 / {while_read(listed('spinner_run_progress_ratio'))} - 1) and {ON_RUN} {RUNNING_LISTED}) < Inf)"
+    f"* (1 / {while_read(listed('spinner_run_progress_ratio'))} - 1) and {ON_RUN} {RUNNING_LISTED}) < Inf "
+    f"unless {ON_RUN} {recorded_stalls(LISTED)} unless on (runtime) {outages()})"
 )
 
 # -1 stands for runs that should not make progress.
@@ -196,8 +199,9 @@ RUNS = table(
         instant_query(place_if_several()),
     ],
     [
-        Column("place", "Project", width=100, wrap=True),
-        Column("run", "Run", least_width=180, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        # The first columns say what needs a person: a phone shows no more of them without scrolling.
+        Column("place", "Project", least_width=92, wrap=True),
+        Column("run", "Run", least_width=150, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
             "Status",
@@ -206,19 +210,21 @@ RUNS = table(
             coloured=True,
             mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
         ),
-        Column("Value #B", "Progress", "ratio", width=72, decimals=0, align="right"),
-        Column("records", "Records", width=92, align="right"),
         Column(
             "Value #D",
             "Silence",
             "ratio",
-            width=66,
+            width=61,
             decimals=0,
             coloured=True,
             align="right",
             mappings=[value_mapping({"-1": ("", TEXT)})],
             steps=thresholds(TEXT, (0.75, ORANGE), (1, MAGENTA)),
+            empty=UNKNOWN_IN_SHORT,
         ),
+        Column("Value #B", "Progress", "ratio", width=70, decimals=0, align="right", empty=UNKNOWN_IN_SHORT),
+        # Not wrapped: Grafana would derive the height of a row from this narrow column, and ignore the lines of others.
+        Column("records", "Records", width=106, align="right", empty=UNKNOWN_IN_SHORT),
         Column(
             "Value #H",
             "Failed",
@@ -227,11 +233,19 @@ RUNS = table(
             coloured=True,
             steps=thresholds(TEXT, (1, ORANGE)),
             align="right",
+            empty=UNKNOWN_IN_SHORT,
         ),
-        Column("Value #G", "Duration", "duration to compare", width=80, wrap=True, empty=("none", TEXT)),
-        Column("Value #E", "Started", "time", width=64, wrap=True, empty=("not yet", TEXT)),
-        Column("Value #F", "End", "time", width=64, wrap=True, empty=("in progress", TEXT)),
-        Column("origin", "Trigger", width=76, wrap=True, links=[("Choose the parent run", PARENT, False)]),
+        Column("Value #G", "Duration", "duration to compare", width=76, wrap=True, empty=("none", TEXT)),
+        Column("Value #E", "Started", "time", width=58, wrap=True, empty=("not yet", TEXT)),
+        Column("Value #F", "End", "time", width=58, wrap=True, empty=("not yet", TEXT)),
+        Column(
+            "origin",
+            "Trigger",
+            width=72,
+            wrap=True,
+            empty=UNKNOWN_IN_SHORT,
+            links=[("Choose the parent run", PARENT, False)],
+        ),
         Column("runtime", "Runtime", hidden=True),
         Column("project", "Project of the run", hidden=True),
         Column("run_id", "Run id", hidden=True),
@@ -253,7 +267,7 @@ RUNS = table(
     ),
 )
 
-TOP = HEIGHT + 18
+TOP = HEIGHT + 19
 CHOOSE = "? no run chosen, or unknown"
 
 SELECTED = per_selected_run("spinner_run_status")
@@ -308,7 +322,7 @@ CHOSEN = table(
         "several projects have that id, click one here. A run that ended longer than the retention ago is no longer "
         "reported: see the product's own page of it. Gaps are the times between two finished records; its stall "
         "threshold depends on them.",
-        GridPos(x=0, y=TOP - 1, w=24, h=5),
+        GridPos(x=0, y=TOP - 2, w=24, h=6),
     ),
     [
         instant_query(
@@ -320,7 +334,6 @@ CHOSEN = table(
         instant_query(while_read(per_selected_run("spinner_run_longest_progress_interval_seconds"))),
     ],
     [
-        Column("place", "Project and runtime", width=150, wrap=True),
         Column("run", "Run", width=180, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column("status", "Status", width=108, coloured=True, mappings=status_name_mappings()),
         # A column of its own for longer texts: Grafana makes no room for a second line of a mapped text.
@@ -338,6 +351,9 @@ CHOSEN = table(
                 ),
             ],
         ),
+        Column("reason", "Why its threshold", least_width=158, wrap=True, empty=("", TEXT)),
+        Column("Value #D", "Usual gap", "duration in words", width=92, wrap=True, empty=("", TEXT)),
+        Column("Value #E", "Longest gap", "duration in words", width=100, wrap=True, empty=("", TEXT)),
         Column(
             "failures",
             "Failures named",
@@ -345,9 +361,7 @@ CHOSEN = table(
             empty=("", TEXT),
             links=[("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True)],
         ),
-        Column("Value #D", "Usual gap", "duration in words", width=92, wrap=True, empty=("", TEXT)),
-        Column("Value #E", "Longest gap", "duration in words", width=96, wrap=True, empty=("", TEXT)),
-        Column("reason", "Why its stall threshold", wrap=True, empty=("", TEXT)),
+        Column("place", "Project and runtime", width=150, wrap=True),
         Column("runtime", "Runtime", hidden=True),
         Column("project", "Project", hidden=True),
         Column("run_id", "Run id", hidden=True),
@@ -430,6 +444,7 @@ FAILED_RECORDS = table(
         Column(
             "record",
             "Record, step and error",
+            least_width=170,
             wrap=True,
             links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
         ),
@@ -488,13 +503,14 @@ RUNNING = per_selected_run("spinner_run_status", equals("status", "running"))
 # -1 stands for chosen runs that are known and not running.
 IDLE = f"-1 * (group({SELECTED}) unless on () {RUNNING})"
 NOT_RUNNING = value_mapping({"-1": ("not running", TEXT)})
+STALLED = recorded_stalls(RUN)
 
 EXPECTED_END = stat(
     Panel(
         7,
         "Expected end",
-        "When the chosen run ends if it continues at its average rate. If that is too late, look for the cause on "
-        "Spinner health.",
+        "When the chosen run ends if it continues at its average rate; unknown while it is stalled or the "
+        "worker service is down. If that is too late, look for the cause on Spinner health.",
         GridPos(x=18, y=TOP + 13, w=6, h=3),
     ),
     instant_query(
@@ -502,12 +518,13 @@ EXPECTED_END = stat(
             "max((time() + "
             f"{per_selected_run('spinner_run_duration_seconds')} "
             f"* (1 / {while_read(per_selected_run('spinner_run_progress_ratio'))} - 1)"
-            f" and {ON_RUN} {RUNNING}) < Inf) * 1000 or {IDLE}"
+            f" and {ON_RUN} {RUNNING}) < Inf unless {ON_RUN} {STALLED} unless on (runtime) {outages()}) * 1000 "
+            f"or -2 * group({STALLED}) or {IDLE}"
         )
     ),
     unit="time",
     colours=thresholds(GREY, (-1, TEXT)),
-    mappings=[NOT_RUNNING],
+    mappings=[NOT_RUNNING, value_mapping({"-2": ("? unknown: stalled", GREY)})],
     empty=CHOOSE,
 )
 
@@ -569,7 +586,9 @@ STATUS = state_timeline(
 
 def _of_records(name: str) -> str:
     found = series(name, PROJECT, SPINNER, RUN)
-    return while_read(f"max by (runtime, project, run_id, record_id, step, step_number) ({found})")
+    each = f"max by (runtime, project, run_id, record_id, step, step_number) ({found})"
+    at = f'label_join({each}, "at", ": ", "step_number", "step")'
+    return while_read(f'label_replace({at}, "at", "$1", "at", ": (.*)")')
 
 
 def _in_flight(name: str) -> str:
@@ -590,21 +609,40 @@ NONE_NAMED = (
 RECORD = Column(
     "record_id",
     "Record",
+    width=169,
     wrap=True,
     links=[(name, "${product_url}" + page, True) for name, page in PRODUCT_PAGES.items()],
 )
+
+STEP = Column("at", "Step", least_width=100, wrap=True)
+AT_STEP_FOR = Column(
+    "Value #A",
+    "For",
+    "duration in words",
+    width=92,
+    decimals=0,
+    empty=("", TEXT),
+    mappings=[value_mapping({"-1": ("", TEXT)})],
+)
+ATTEMPTS = Column("Value #B", "Attempts", width=76, empty=("", TEXT))
+
+
+def _time_at_step(since: str, known: str) -> str:
+    """Return the seconds since `since`, and -1 for a `known` record of which nobody says since when."""
+    return f"time() - {since} or -1 * group without () ({known})"
+
 
 RECORDS_IN_FLIGHT = table(
     Panel(
         14,
         "Records in flight",
         "What the chosen run works on while it is silent: the records that began first, up to the exporter's limits. "
-        "They are read from half of its stall threshold on. Many attempts at one step usually have their cause in its "
-        "provider.",
+        "They are read from half of its stall threshold on, if the runtime lists them. Many attempts at one step "
+        "usually have their cause in its provider.",
         GridPos(x=0, y=TOP + 27, w=24, h=8),
     ),
     [
-        instant_query(of_one(f"time() - {_in_flight('step_start_timestamp_seconds')}")),
+        instant_query(of_one(_time_at_step(_in_flight("step_start_timestamp_seconds"), _in_flight("attempts")))),
         instant_query(of_one(_in_flight("attempts"))),
         instant_query(of_one(NONE_NAMED)),
     ],
@@ -613,27 +651,26 @@ RECORDS_IN_FLIGHT = table(
             "none",
             "State",
             coloured=True,
-            width=480,  # Grafana makes no room for a second line of a mapped text.
+            width=250,  # Grafana makes no room for a second line of a mapped text.
             mappings=[
                 value_mapping(
                     {
                         "zero": ("▲ no record is in progress", ORANGE),
-                        "unread": ("not read: the run is not silent, or the runtime does not list them", TEXT),
+                        "unread": ("not read: not silent, or not listed", TEXT),
                     }
                 )
             ],
             empty=("in progress", TEXT),
         ),
         RECORD,
-        Column("step_number", "Step", width=60),
-        Column("step", "Name of the step", wrap=True),
-        Column("Value #A", "At this step for", "duration in words", width=150, decimals=0, empty=("", TEXT)),
-        Column("Value #B", "Attempts", width=100, empty=("", TEXT)),
+        STEP,
+        AT_STEP_FOR,
+        ATTEMPTS,
         Column("run_id", "Run", hidden=True),
     ],
     empty=CHOOSE,
     sort=("Value #A", True),
-    hidden=("runtime", "project", "Value #C"),
+    hidden=("runtime", "project", "step", "step_number", "Value #C"),
 )
 
 WAIT = while_read(per_selected_run("spinner_run_records", equals("state", "waiting")))
@@ -661,7 +698,7 @@ WAITING_RECORDS = table(
         GridPos(x=0, y=TOP + 35, w=18, h=8),
     ),
     [
-        instant_query(of_one(f"time() - {_waiting('step_start_timestamp_seconds')}")),
+        instant_query(of_one(_time_at_step(_waiting("step_start_timestamp_seconds"), _waiting("info")))),
         instant_query(of_one(_waiting("attempts"))),
         instant_query(of_one(NAMED_OF_WAITING)),
         instant_query(of_one(_waiting("info"))),
@@ -685,16 +722,15 @@ WAITING_RECORDS = table(
             empty=("waiting", TEXT),
         ),
         RECORD,
-        Column("step_number", "Step", width=48),
-        Column("step", "Name of the step", wrap=True),
-        Column("Value #A", "At this step for", "duration in words", width=116, decimals=0, empty=("", TEXT)),
-        Column("Value #B", "Attempts", width=72, empty=("", TEXT)),
+        STEP,
+        AT_STEP_FOR,
         Column("named", "Named", width=76, empty=("", TEXT)),
+        ATTEMPTS,
         Column("run_id", "Run", hidden=True),
     ],
     empty=CHOOSE,
     sort=("Value #A", True),
-    hidden=("runtime", "project", "Value #C", "Value #D", "Value #E"),
+    hidden=("runtime", "project", "step", "step_number", "Value #C", "Value #D", "Value #E"),
 )
 
 

@@ -59,6 +59,7 @@ from dashboards.style import (
     RED,
     TEXT,
     UNKNOWN,
+    UNKNOWN_IN_SHORT,
     status_number_mappings,
     thresholds,
     value_mapping,
@@ -249,7 +250,7 @@ TIMELINE = state_timeline(
         "Active runs",
         f"Status over time of runs that were active in this range, at most {MOST_LISTED}: stalled first, then running, "
         "waiting, queued, and ended ones. A run that turns to STALLED needs attention.",
-        GridPos(x=0, y=HEIGHT + 13, w=14, h=15),
+        GridPos(x=0, y=HEIGHT + 13, w=14, h=17),
     ),
     range_query(
         f"({display_status_number(LISTED, statuses=('queued', 'running', 'waiting', 'unknown'))})",
@@ -280,6 +281,7 @@ def alerts(panel: Panel, severity: str, sign: str, colour: str, *, none: str) ->
                 mappings=[
                     value_mapping({"firing": (sign, colour), "none": ("✔ none", GREEN), "besides": ("none", GREY)})
                 ],
+                empty=UNKNOWN_IN_SHORT,
             ),
             Column(
                 "alert",
@@ -360,7 +362,7 @@ STEPS = bar_gauge(
         "Top failing steps",
         "Failed records of all runs that the exporter shows, by step and error code. If one error dominates, its "
         "cause is usually a provider or a setting.",
-        GridPos(x=14, y=HEIGHT + 13, w=10, h=7),
+        GridPos(x=14, y=HEIGHT + 13, w=10, h=9),
     ),
     instant_query(
         named_bars(
@@ -389,7 +391,7 @@ THROUGHPUT = time_series(
         "Records that finish per minute, by state. If the rate drops to zero while runs are running, check the "
         "worker service. If the failed part grows, check the providers. Zero is shown only if the runtime reports the "
         "counts of every running spinner.",
-        GridPos(x=14, y=HEIGHT + 20, w=10, h=8),
+        GridPos(x=14, y=HEIGHT + 22, w=10, h=8),
     ),
     [
         range_query(

@@ -219,7 +219,8 @@ def time_series(
         fillOpacity=70 if bars else 60 if stacked else 8,
         # A stacked series of zeros would otherwise draw its line on top of the series below.
         lineWidth=0 if stacked else 1,
-        showPoints="never",
+        # Otherwise a single sample, such as the first hour, would not be seen.
+        showPoints="never" if stacked else "auto",
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
         tooltipMode="multi",
         tooltipSort="desc",

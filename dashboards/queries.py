@@ -242,7 +242,8 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
         f"{per_run('spinner_run_status', equals('status', status), *matchers)} * {status_number(status)}"
         for status in statuses
     ]
-    return " or ".join(f"({part})" for part in parts)
+    # A stalled run of a project that cannot be read would become a running one.
+    return while_read(f"({' or '.join(f'({part})' for part in parts)})")
 
 
 def highest_hour(expression: str) -> str:

@@ -68,7 +68,7 @@ def runtimes(panel_id: int) -> core.Panel:
         [instant_query(query) for query in (_API, _WORKER_SERVICE, _DATA, _AGE)],
         [
             Column("runtime", "Runtime", wrap=True, align="left"),
-            Column("Value #A", "API", width=84, coloured=True, mappings=[_UP_OR_DOWN], align="left"),
+            Column("Value #A", "API", width=88, coloured=True, mappings=[_UP_OR_DOWN], align="left"),
             Column("Value #B", "Worker service", width=113, coloured=True, mappings=[_UP_OR_DOWN], align="left"),
             Column(
                 "Value #C",
@@ -88,7 +88,8 @@ def runtimes(panel_id: int) -> core.Panel:
                 ],
                 align="left",
             ),
-            Column("Value #D", "Data age", "duration in words", least_width=70, wrap=True, align="left", decimals=0),
+            # Short words, so that a row has one line on a phone, and three runtimes have room.
+            Column("Value #D", "Data age", "duration", least_width=69, wrap=True, align="left", decimals=0),
         ],
         empty="? unknown: no exporter reports a runtime. See the runbook of SpinnerExporterDown.",
         lowest_of=("Value #A", "Value #B", "Value #C"),

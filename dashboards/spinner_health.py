@@ -20,7 +20,19 @@ from dashboards.panels import (
     time_series,
 )
 from dashboards.queries import BY_RUN, PROJECT, REPLICAS, SPINNER, all_counted, all_fresh, or_zero, series, while_read
-from dashboards.style import BLUE, DATASOURCE, GREEN, GREY, ORANGE, PRODUCT_PAGES, PURPLE, RED, TEXT, thresholds
+from dashboards.style import (
+    BLUE,
+    DATASOURCE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PRODUCT_PAGES,
+    PURPLE,
+    RED,
+    TEXT,
+    thresholds,
+    value_mapping,
+)
 
 UID = "spinner-health"
 
@@ -236,7 +248,7 @@ FAILED_RUNS = table(
         "Failed runs of the week",
         f"Runs of the selected projects that failed within seven days, the newest {MOST_FAILED} at most. Click a run "
         "for Jobs as it was when the run had failed, with its failed records, or for the product's own page.",
-        GridPos(x=0, y=41, w=24, h=9),
+        GridPos(x=0, y=44, w=24, h=9),
     ),
     [
         instant_query(
@@ -249,13 +261,13 @@ FAILED_RUNS = table(
             "run",
             "Run",
             wrap=True,
-            least_width=170,
+            least_width=160,
             links=[
                 ("Show this run", JOBS, False),
                 ("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True),
             ],
         ),
-        Column("Value", "Failed at", "time", align="left", least_width=110),
+        Column("Value", "Failed at", "time", align="left", width=110),
         Column("from", "From", hidden=True),
         Column("to", "To", hidden=True),
         Column("runtime", "Runtime", hidden=True),
@@ -291,12 +303,13 @@ SPINNERS = table(
         "The last day of each spinner of the selected projects, those that became slower than a week earlier first. "
         "Error budget is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
         "Click a spinner to choose it with its project; All at the top brings the others back.",
-        GridPos(x=0, y=31, w=24, h=10),
+        GridPos(x=0, y=31, w=24, h=13),
     ),
     [
         instant_query(placed(each))
         for each in (
-            f"{MEAN} / {MEAN_BEFORE} - 1",
+            # Every row has a number: Grafana cannot sort by a column that has none in some rows.
+            f"{MEAN} / {MEAN_BEFORE} - 1 or -2 * group by ({EACH}) ({MEAN} or {ENDED})",
             MEAN,
             f"round({ENDED})",
             SUCCESS,
@@ -304,9 +317,8 @@ SPINNERS = table(
         )
     ],
     [
-        Column("place", "Project and runtime", wrap=True, least_width=160),
-        Column("spinner", "Spinner", wrap=True, least_width=160, links=[("Choose this spinner", THIS_SPINNER, False)]),
-        Column("Value #B", "Time per record", "duration", width=122, empty=("", TEXT)),
+        Column("place", "Project and runtime", wrap=True, least_width=146),
+        Column("spinner", "Spinner", wrap=True, least_width=150, links=[("Choose this spinner", THIS_SPINNER, False)]),
         Column(
             "Value #A",
             "Than a week earlier",
@@ -316,8 +328,9 @@ SPINNERS = table(
             coloured=True,
             align="right",
             steps=thresholds(TEXT, (WORSE, ORANGE)),
-            empty=("", TEXT),
+            mappings=[value_mapping({"-2": ("", TEXT)})],
         ),
+        Column("Value #B", "Time per record", "duration", width=122, empty=("", TEXT)),
         Column("Value #C", "Runs ended", "count", width=92, empty=("", TEXT)),
         Column("Value #D", "Successful", "ratio", width=100, decimals=1, align="right", empty=("", TEXT)),
         Column(

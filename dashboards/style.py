@@ -21,6 +21,9 @@ TEXT: Final = "text"
 UNKNOWN: Final = ("? unknown", GREY)
 """Text and colour of what is not known. No other state has this sign; nothing that is unknown has another colour."""
 
+UNKNOWN_IN_SHORT: Final = ("?", GREY)
+"""The same in a column that has no room for a word: Grafana would cut off the sign."""
+
 STATUSES: Final = {
     "stalled": ("✖ STALLED", MAGENTA),
     "failed": ("✖ failed", RED),

@@ -40,6 +40,7 @@ MARKS = {
         "tests/dashboards/test_blind.py",
         "tests/dashboards/test_freshness.py",
         "tests/dashboards/test_numbers.py",
+        "tests/dashboards/test_order.py",
         "tests/dashboards/test_queries.py",
         "tests/dashboards/test_runs.py",
         "tests/dashboards/test_variables.py::test_a_name_selects_",

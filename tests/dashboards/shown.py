@@ -167,6 +167,9 @@ def _sorted(options: Mapping[str, Any], fields: list[str], rows: list[Row]) -> t
     (by,) = options["sort"]
     if by["field"] not in fields:
         return fields, rows
+    # Grafana compares a number with none as if they were the same, and so returns rows in no order at all.
+    unsortable = [row for row in rows if row.get(by["field"]) is None]
+    assert not unsortable or len(rows) == 1, f"{by['field']} has no value in {unsortable}"
 
     def key(row: Row) -> tuple[bool, Any]:
         value = row.get(by["field"])

@@ -115,8 +115,10 @@ async def check_waiting(made: World, jobs: list[dict[str, Any]]) -> int:
         records = await items(made, f"/api/v1/jobs/{job['id']}/records")
         waiting = [each for each in records if each["status"] == "waiting"]
         longest = sorted(waiting, key=lambda each: (each["step"]["startedAt"], each["id"]))[:10]
-        told = {(each["id"], each["step"]["name"], str(each["attempts"])) for each in longest}
-        assert {tuple(str(row[name]) for name in ("Record", "Name of the step", "Attempts")) for row in rows} == told
+        told = {
+            (each["id"], f"{each['step']['number']}: {each['step']['name']}", str(each["attempts"])) for each in longest
+        }
+        assert {tuple(str(row[name]) for name in ("Record", "Step", "Attempts")) for row in rows} == told
         assert {str(row["Named"]) for row in rows} == {f"{len(longest)} of {len(waiting)}"}
         compared += 1
     return compared

@@ -230,6 +230,26 @@ OF_THE_CHOSEN_RUN = (
 )  # fmt: skip
 
 
+def test_no_end_is_expected_of_a_run_that_is_stalled_or_whose_worker_service_is_down(tmp_path: Path) -> None:
+    labels = 'runtime="eu",project="Sales",spinner="Welcome",run_id="{}"'
+    half: Samples = {}
+    for run_id in ("moving", "stalled"):
+        half[f"spinner_run_progress_ratio{{{labels.format(run_id)}}}"] = 0.5
+        half[f"spinner_run_duration_seconds{{{labels.format(run_id)}}}"] = HOUR
+    runs = fresh("Sales") | silent("moving", 5) | silent("stalled", 700) | half
+    with recorded(tmp_path, runs) as url:
+        moving, stalled = jobs(url, run="moving"), jobs(url, run="stalled")
+        assert [str(each["Expected end"]) for each in (moving, stalled)] == ["11-29 07:00", "? unknown: stalled"]
+        assert column(moving, "End") == ["not yet", "11-29 07:00"], "the stalled one comes first"
+    folder = tmp_path / "down"
+    folder.mkdir()
+    down = {key: 0.0 if key.startswith("spinner_runtime_up") else value for key, value in runs.items()}
+    with recorded(folder, down) as url:
+        shown = jobs(url, run="moving")
+        assert str(shown["Expected end"]).startswith("? ")
+        assert "End" not in shown["Runs"].rows[0], "no run has one"
+
+
 def test_a_chosen_run_is_not_mixed_with_one_of_another_project_that_has_its_id(tmp_path: Path) -> None:
     with recorded(tmp_path, SAME_ID) as url:
         support, sales = jobs(url, **clicked("1", "Support")), jobs(url, **clicked("1"))
@@ -291,7 +311,7 @@ def test_it_is_said_in_words_why_the_chosen_run_has_its_stall_threshold(tmp_path
     for replica, basis, reason in (("1", "floor", "its pace is known"), ("2", "own gaps", "it had such gaps")):
         info = f'{labels},instance="{replica}",basis="{basis}",reason="{reason}"'
         learned[f"spinner_run_stall_threshold_info{{{info}}}"] = 1
-    columns = ("Usual gap", "Longest gap", "Why its stall threshold")
+    columns = ("Usual gap", "Longest gap", "Why its threshold")
     with recorded(tmp_path, fresh("Sales") | silent("a", 100) | learned) as url:
         (row,) = jobs(url, run="a")["Chosen run"].rows
         usual, longest, why = (str(row[each]) for each in columns)
@@ -318,8 +338,8 @@ def test_what_a_silent_run_works_on_is_listed_with_the_longest_at_its_step_first
     none: Samples = {f'spinner_run_records_in_flight{{{of_runs},run_id="c",step=""}}': 0}
     with recorded(tmp_path, fresh("Sales") | runs | in_flight | none) as url:
         shown = jobs(url, run="a")["Records in flight"]
-        texts = [[str(row[name]) for name in ("Record", "Step", "At this step for", "Attempts")] for row in shown.rows]
-        assert texts == [["rec-2", "3", "14 minutes", "4"], ["rec-1", "1", "1 minute", "1"]]
+        texts = [[str(row[name]) for name in ("Record", "Step", "For", "Attempts")] for row in shown.rows]
+        assert texts == [["rec-2", "3: Enrich", "14 minutes", "4"], ["rec-1", "1: Find", "1 minute", "1"]]
         assert "not read" in str(jobs(url, run="b")["Records in flight"])
         assert "▲ no record is in progress" in str(jobs(url, run="c")["Records in flight"])
         assert str(jobs(url, run="d")["Records in flight"]).startswith("? ")
@@ -346,11 +366,11 @@ def test_records_that_wait_are_listed_with_how_many_there_are_and_the_longest_fi
     runs = run("a", "waiting") | silent("b", 5) | silent("c", 5) | silent("d", 5) | run("e", "waiting")
     with recorded(tmp_path, fresh("Sales") | runs | waiting) as url:
         shown = jobs(url, run="a")
-        columns = ("Record", "Step", "Name of the step", "At this step for", "Attempts", "Named")
+        columns = ("Record", "Step", "For", "Attempts", "Named")
         assert [[str(row[name]) for name in columns] for row in shown["Waiting records"].rows] == [
-            ["rec-2", "2", "Ask", "2 hours", "1", "3 of 37"],
-            ["rec-1", "2", "Ask", "5 minutes", "1", "3 of 37"],
-            ["rec-3", "2", "Ask", "", "", "3 of 37"],
+            ["rec-2", "2: Ask", "2 hours", "1", "3 of 37"],
+            ["rec-1", "2: Ask", "5 minutes", "1", "3 of 37"],
+            ["rec-3", "2: Ask", "", "", "3 of 37"],
         ]
         assert "waiting: Ask" in str(shown["Records by step"])
         assert "30" in str(shown["Records by step"])
