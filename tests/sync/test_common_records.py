@@ -133,6 +133,24 @@ async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() ->
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=2))
     assert await scrape(exporter, runtime) == ["/records"]
     assert shown(exporter) == {f"run-{number}": {f"a{number}", f"b{number}"} for number in range(20)}
+    assert await scrape(exporter, runtime) == [], "three are known, and not two"
+
+
+async def test_as_many_as_are_shown_need_no_request_of_their_run_although_the_list_lacks_an_older_one() -> None:
+    runtime = runtime_of(2)
+    for number in range(2):
+        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=2))
+    await scrape(exporter, runtime)
+    for number in range(2):
+        fail(runtime, f"run-{number}", f"a{number}")
+    await scrape(exporter, runtime)
+    await scrape(exporter, runtime, 600)
+    for number in range(2):
+        fail(runtime, f"run-{number}", f"long-ago-{number}", at=NOON - 8000)
+        fail(runtime, f"run-{number}", f"b{number}", f"c{number}")
+    assert await scrape(exporter, runtime) == ["/records"]
+    assert shown(exporter) == {f"run-{number}": {f"b{number}", f"c{number}"} for number in range(2)}
 
 
 async def test_after_an_outage_that_is_longer_than_the_retention_one_list_has_all_that_failed_in_it() -> None:
@@ -240,7 +258,7 @@ async def test_what_was_read_of_a_run_by_itself_and_is_not_shown_does_not_count_
 
 
 async def test_of_very_many_records_it_is_not_noted_that_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common_records, "MAX_SEEN", 3)
+    monkeypatch.setattr(common_records, "MAX_SEEN", 2)
     runtime = runtime_of()
     exporter = exporter_of(runtime)
     await scrape(exporter, runtime)
@@ -379,13 +397,14 @@ async def test_new_failures_of_many_runs_that_are_known_are_asked_for_since_the_
     assert shown(exporter) == truth(runtime)
 
 
-async def test_a_list_that_is_newer_than_the_counts_costs_no_other_request() -> None:
+@pytest.mark.parametrize("seconds", [15, 600])
+async def test_a_list_that_is_newer_than_the_counts_costs_no_other_request(seconds: float) -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime)
     for run in ("run-0", "run-1"):
         fail(runtime, run, f"long-ago-{run}")
     await scrape(exporter, runtime)
-    await scrape(exporter, runtime, 600)
+    await scrape(exporter, runtime, seconds)
     for run in ("run-0", "run-1"):
         fail(runtime, run, f"a-{run}")
 
@@ -418,12 +437,13 @@ async def test_a_run_of_which_the_list_lacks_a_record_is_read_by_itself() -> Non
     assert shown(exporter) == truth(runtime)
 
 
-async def test_after_a_list_that_was_cut_the_next_ones_show_which_records_failed() -> None:
+@pytest.mark.parametrize(("many", "requests"), [(2, 1), (5, 2)])
+async def test_after_a_list_that_was_cut_the_next_ones_show_which_records_failed(many: int, requests: int) -> None:
     """Records were replaced by others in the meantime, so their number was as before."""
     runtime = runtime_of()
-    exporter = exporter_of(runtime, limits=LimitsConfig(failed_record_requests=1))
+    exporter = exporter_of(runtime, limits=LimitsConfig(failed_record_requests=requests))
     await scrape(exporter, runtime)
-    runs = ("run-0", "run-1")
+    runs = [f"run-{number}" for number in range(many)]
     for run in runs:
         fail(runtime, run, f"a-{run}", f"b-{run}", failures=[{"step": "Mail", "count": 2}])
     assert await scrape(exporter, runtime, 600) == ["/records"]
@@ -432,7 +452,7 @@ async def test_after_a_list_that_was_cut_the_next_ones_show_which_records_failed
     runtime.clock.advance(600)
     for run in runs:
         replace(runtime, run, f"a-{run}", f"c-{run}", failures=[{"step": "Call", "count": 2}])
-    assert await scrape(exporter, runtime, 600) == ["/records"]
+    assert await scrape(exporter, runtime, 600) == ["/records"] * requests
     runtime.page_size = 500
     runtime.clock.advance(600)
     for run in runs:

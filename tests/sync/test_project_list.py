@@ -9,6 +9,7 @@ from exporter.runtime.client import CachedPage, PageCache
 from exporter.runtime.decoder import DecodedPage
 from exporter.runtime.held import HeldBytes
 from exporter.runtime.model import ListPage, Project
+from exporter.sync import project_list
 from exporter.sync.project_list import ProjectList
 from tests.builders import NOON, Clock
 
@@ -100,13 +101,33 @@ async def test_one_that_is_empty_or_that_failed_is_read_again_at_once() -> None:
     assert len(api.reads) == 4
 
 
-async def test_after_the_interval_of_sweeps_its_pages_are_read_without_conditions() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "conditional"),
+    [(INTERVAL, [False, True, True, False, True, True]), (SWEEP / 2, [False, True, False, True, False, True])],
+)
+async def test_after_the_interval_of_sweeps_its_pages_are_read_without_conditions(
+    seconds: float, conditional: list[bool]
+) -> None:
     clock, api = Clock(), Api(page("Sales"))
     projects = list_of(api, clock, interval=INTERVAL)
     for _ in range(6):
         await projects.refresh()
-        clock.advance(INTERVAL)
-    assert api.reads == [False, True, True, False, True, True]
+        clock.advance(seconds)
+    assert api.reads == conditional
+
+
+async def test_each_project_that_it_lacks_is_looked_for_once_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project_list, "MAX_LOOKED_FOR", 2)
+    clock, api = Clock(), Api(page("Sales"))
+    projects = list_of(api, clock, interval=INTERVAL)
+    await projects.refresh()
+    looked, reads = [], []
+    for project in ("sales", "a", "a", "b", "c"):
+        looked.append(projects.look_for([project]))
+        await projects.refresh()
+        reads.append(len(api.reads))
+    assert looked == [False, True, False, True, False]
+    assert reads == [1, 2, 2, 3, 3]
 
 
 async def test_where_the_api_has_no_projects_the_only_one_has_a_name_that_no_other_one_is_shown_by() -> None:

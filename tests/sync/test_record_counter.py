@@ -93,6 +93,10 @@ async def test_every_status_of_a_record_counts_into_one_state(runtime: Recorded)
     )
 
 
+async def test_of_a_run_without_records_it_is_known_that_there_are_none(runtime: Recorded) -> None:
+    assert await counts_of(counting(runtime)) == counts(total=0)
+
+
 async def test_failed_records_are_counted_by_step_and_error_code(runtime: Recorded) -> None:
     failures = [("Send", "TIMEOUT"), ("Send", "BOUNCE"), ("Send", "BOUNCE"), ("Call", "BUSY")]
     for number, (step, code) in enumerate(failures):
