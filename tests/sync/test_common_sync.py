@@ -1168,6 +1168,18 @@ async def test_a_first_read_that_begins_and_fails_makes_the_next_one_shorter() -
     assert max(asked) == 8.0, "that the first reads of others failed says nothing about this one"
 
 
+async def test_a_project_that_leaves_the_list_of_projects_is_dropped_where_no_list_can_be_narrowed() -> None:
+    runtime = runtime_of(3)
+    exporter = exporter_of(runtime, described=only_common(narrows=False))
+    for _ in range(2):
+        await scrape(exporter, runtime, 130)
+    del runtime.projects["p2"]
+    for seconds, left in ((15, 3), (15, 3), (299, 3), (1, 2)):
+        await scrape(exporter, runtime, seconds)
+        assert len(up(exporter)) == left
+    assert up(exporter) == {"Project 1": True, "Project 3": True}
+
+
 @pytest.mark.parametrize("narrows", [False, True])
 async def test_a_probe_narrows_the_list_where_it_can(narrows: bool) -> None:
     runtime = runtime_of(5)
