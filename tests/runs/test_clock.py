@@ -93,6 +93,22 @@ def test_two_wrong_answers_in_a_row_change_nothing_and_three_are_believed(differ
     assert offsets == [90, 90, difference]
 
 
+def test_of_two_differences_with_two_answers_each_the_present_one_is_believed() -> None:
+    clock = RuntimeClock(*2 * [Clock()])
+    for difference in (90.0, 90.0, 10.0, 10.0):
+        clock.observe(NOON + difference)
+    assert clock.offset == 90.0
+    clock.observe(NOON + 10.0)
+    assert clock.offset == 10.0
+
+
+def test_of_answers_that_agree_the_one_that_is_furthest_ahead_is_the_most_exact() -> None:
+    clock = RuntimeClock(*2 * [Clock()])
+    for difference in (90.0, 7197.0, 7200.0, 7198.0):
+        clock.observe(NOON + difference)
+    assert clock.offset == 7200.0
+
+
 @pytest.mark.parametrize("answers", [(0.0, 7200.0), (7200.0, 0.0), (90.0, -7200.0), (7200.0, 90.0)])
 def test_of_the_first_two_answers_the_one_nearer_to_our_clock_is_believed(answers: tuple[float, float]) -> None:
     clock = RuntimeClock(*2 * [Clock()])
@@ -180,7 +196,7 @@ def test_servers_take_turns_as_long_as_two_answers_of_one_are_followed_by_one_of
     clock = RuntimeClock(wall, wall)
     for ahead in (0.0, 20.0, 0.0):
         answer(clock, wall() + ahead)
-    for _ in range(5):
+    for _ in range(6):
         wall.advance(900)
         for ahead in (20.0, 20.0, 0.0):
             clock.observe(wall() + ahead)

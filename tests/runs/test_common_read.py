@@ -13,8 +13,9 @@ from exporter.runs.project import CommonRead, ProjectMetadata
 from exporter.runs.state_file import StateFile
 from exporter.runs.store import Store
 from exporter.service import Exporter
+from exporter.status import Status
 from exporter.sync import common_sync
-from tests.builders import NOON, RUNTIME, Clock, read_project, store
+from tests.builders import NOON, RUNTIME, Clock, read_project, snapshot, store
 from tests.scripted import ScriptedRuntime, exporter_of
 
 MANY = common_sync.FEW + 30
@@ -145,6 +146,7 @@ def test_a_project_that_is_not_read_after_a_restart_is_saved_with_its_own_time()
             saved[kind, project, key] = value
         again = store(clock, projects={})
         again.persistence.restore([(*key, value) for key, value in saved.items()])
+        assert list(again.persistence.unsaved()) == [], "a restart alone writes nothing"
         return again
 
     for project in ("p1", "p2"):
@@ -155,6 +157,29 @@ def test_a_project_that_is_not_read_after_a_restart_is_saved_with_its_own_time()
     read_together("p2")
     held = restart()
     assert (held.read_up_to("p1"), held.read_up_to("p2")) == (behind, behind + 15)
+
+
+def test_what_a_project_forgot_or_is_called_is_saved_although_it_is_read_with_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise, after a restart, it would count again what it forgot."""
+    monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 0)
+    clock = Clock(NOON)
+    held = store(clock, projects={"p1": "Sales", "p2": "Support"}, retention=60.0, limits={"runs": 1})
+    old = [
+        snapshot(f"{ago}", Status.COMPLETED, started_at=NOON - 55, ended_at=NOON - ago, updated_at=NOON - ago)
+        for ago in (50, 40)
+    ]
+    for project, runs in (("p1", old), ("p2", [])):
+        read_project(held, project, [(run, NOON) for run in runs], as_of=NOON, horizon=NOON - 60)
+    clock.advance(300)
+    held.note_unchanged(["p1", "p2"], as_of=clock(), since=NOON, watermark=clock(), asked_at=clock(), at=clock())
+    held.persistence.saved()
+    held.expire()
+    assert [row[:2] for row in held.persistence.unsaved() if row[0] == "project"] == [("project", "p1")]
+    held.persistence.saved()
+    held.name_projects({"p2": "Service"})
+    assert [row[:2] for row in held.persistence.unsaved() if row[0] == "project"] == [("project", "p2")]
 
 
 def test_without_the_times_that_projects_have_in_common_each_goes_on_from_its_own_earlier_ones() -> None:

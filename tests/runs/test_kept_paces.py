@@ -174,6 +174,14 @@ def test_what_a_removed_run_taught_changes_the_runs_of_its_spinner_on_the_page()
     assert {run_id for _, run_id in watch.changed()[0]} == {open_run["run_id"], removed["run_id"]}
 
 
+def test_a_run_that_was_removed_and_had_never_changed_teaches_nothing() -> None:
+    project = Project()
+    fields = project._new("Monthly", "")
+    project._see(fields | {"finished": 1})
+    project.store.drop_run("p1", fields["run_id"])
+    assert project.threshold() == UNKNOWN
+
+
 def test_of_a_spinner_that_taught_nothing_nothing_is_kept() -> None:
     project = Project()
     project._see(

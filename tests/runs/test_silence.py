@@ -200,6 +200,16 @@ def test_outages_that_return_every_few_minutes_do_not_hide_a_stall(down: float) 
     assert watched.is_stalled(), "it has been silent for more than twice its threshold"
 
 
+def test_a_worker_service_that_is_up_excuses_no_silence() -> None:
+    watched = Watched()
+    watched.work(20)
+    stalls_at = watched.stalls_at
+    for _ in range(3):
+        watched.health(up=True)
+        watched.see()
+        assert watched.stalls_at == stalls_at
+
+
 def test_a_run_gets_its_whole_threshold_again_after_a_short_outage() -> None:
     """A worker that was restarted begins its record anew."""
     watched = Watched()

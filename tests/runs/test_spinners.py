@@ -527,10 +527,12 @@ def test_the_sum_of_the_rest_stays_when_it_gets_the_runs_of_one_that_lost_its_pl
     assert project.present(Status.RUNNING) == {"b": 1, OTHER: 1}
 
 
-def test_over_all_projects_those_with_the_most_spinners_lose_theirs() -> None:
+@pytest.mark.parametrize("many", ["p1", "p2"])
+def test_over_all_projects_those_with_the_most_spinners_lose_theirs(many: str) -> None:
     project = Project(projects={"p1": "Sales", "p2": "Support"})
-    project.read(*(project.run(name, name, Status.RUNNING) for name in ("a", "b", "c")))
-    project.read(project.run("d", "d", Status.RUNNING, project_id="p2"), project="p2")
+    for each in ("p1", "p2"):
+        names = "abc" if each == many else "d"
+        project.read(*(project.run(name, name, Status.RUNNING, project_id=each) for name in names), project=each)
     project.store.config = config_with(**project.sections, limits={"spinners": 2})
     project.store.expire()
     slots = {each.name: each.spinners.slot_count for each in project.store.view.projects()}

@@ -278,6 +278,17 @@ def test_a_first_read_that_is_cut_off_leaves_nothing_and_counts_nothing_twice() 
     assert finished(held) == tally_of(held).counters.started == 1
 
 
+def test_of_a_first_read_that_fails_the_reason_stays_and_no_slot_of_a_spinner() -> None:
+    held = store(Clock(NOON + 60), limits={"spinners": 1})
+    with contextlib.suppress(asyncio.CancelledError), held.reading("p1") as read:
+        read.apply([snapshot(spinner="first")], NOON + 60, horizon=LONG_AGO)
+        held.fail("p1", "HTTP 500")
+        raise asyncio.CancelledError
+    assert [project.error for project in held.view.projects()] == ["HTTP 500"]
+    commit(held, snapshot(spinner="second"))
+    assert [shown.spinner for shown in held.view.spinners()] == ["second"]
+
+
 def with_few_tombstones(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store that shows two runs, of which one is there, and keeps three tombstones."""
     monkeypatch.setattr("exporter.runs.limits.MIN_TOMBSTONES", 3)
@@ -1247,6 +1258,21 @@ def test_failed_records_over_all_runs_are_bounded_and_those_that_changed_last_ar
     held.expire()
     named = {shown.run.id: len(shown.run.failed_records) for shown in held.view.runs()}
     assert named == {"r0": 0, "r1": 1, "r2": 2}
+    watch = held.view.watch()
+    watch.changed()
+    held.expire()
+    assert watch.changed() == ([], []), "what is within the limit stays as it is"
+
+
+def test_of_each_run_as_many_failed_records_are_named_as_a_lower_limit_says_whatever_others_lose() -> None:
+    held = store(Clock(NOON + 60))
+    for number in range(2):
+        commit(held, snapshot(f"r{number}", records=counts(0, failed=3), updated_at=NOON + number))
+        (run,) = held.runs_missing_failed_records("p1")
+        held.keep_failed_records("p1", run, [failed_record(f"{number}{each}") for each in "abc"])
+    held.config = config_with(limits={"failed_records": 3, "failed_records_per_run": 2})
+    held.expire()
+    assert {shown.run.id: len(shown.run.failed_records) for shown in held.view.runs()} == {"r0": 1, "r1": 2}
 
 
 def test_failed_records_of_a_dropped_run_do_not_count_towards_the_limit() -> None:
