@@ -39,7 +39,7 @@ from exporter.runs.store import Store
 from exporter.runtime.model import FailedRecord, FailureCount, Health, Meter
 from exporter.status import Status
 from tests.builders import NOON, RUNTIME, Clock, counts, read_project, snapshot, store
-from tests.metrics.test_exposition import Samples, samples
+from tests.metrics.test_exposition import Samples, samples, value
 
 PROJECTS = {"p1": "Sales", "p2": "Support"}
 
@@ -244,6 +244,17 @@ async def test_a_run_that_leaves_a_chunk_is_not_shown_and_the_others_are(monkeyp
             dict(labels)["run_id"] for name, labels in samples(str(cached.render(contexts, TEXT))) if name == STATUS
         }
         assert shown == {f"run-{left}" for left in range(number + 1, 8)}
+
+
+def test_the_runs_that_are_tracked_are_those_that_have_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a chunk, not in one yet, and not ended."""
+    monkeypatch.setattr(line_cache, "RUNS_PER_CHUNK", 8)
+    scenario = Scenario()
+    scenario.runs("p1", list(range(11)), Status.COMPLETED, 9, 0)
+    scenario.runs("p2", [20, 21], Status.RUNNING, 1, 0)
+    contexts = {RUNTIME: ScrapeContext(scenario.store, scenario.store.clock, api_up=True)}
+    found = samples(str(exposition(scenario.clock).render(contexts, TEXT)))
+    assert value(found, "spinner_exporter_runs_tracked") == 13
 
 
 STATUS = "spinner_run_status"

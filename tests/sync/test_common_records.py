@@ -248,7 +248,9 @@ async def test_what_was_read_of_a_run_by_itself_and_is_not_shown_does_not_count_
         runtime.put(run, createdAt=NOON - 9000, startedAt=NOON - 9000)
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=1))
     await scrape(exporter, runtime)
-    fail(runtime, "run-0", "a", "b")
+    # The first of them when the next list begins: the overlap before the next scrape.
+    fail(runtime, "run-0", "a", at=NOON + 30 - 120)
+    fail(runtime, "run-0", "b")
     assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
     for run in ("run-0", "run-1"):
         fail(runtime, run, f"later-{run}")

@@ -380,6 +380,27 @@ async def test_a_run_that_cannot_be_read_again_loses_its_counts_when_they_are_st
     ), "each record is counted once"
 
 
+async def test_how_long_a_run_cannot_be_read_begins_anew_when_its_project_was_dropped_and_returns() -> None:
+    clock = Clock()
+    runtime = ScriptedRuntime(clock)
+    runtime.put("other")
+    runtime.put(records={"total": 9, "completed": 5})
+    exporter = exporter_of(runtime, projects=ProjectsConfig(exclude=(re.compile("Closed"),)))
+    label = runtime.jobs["run-1"]["status"]
+    for seconds, name, status in (
+        (0, "Sales", label),
+        (150, "Sales", None),
+        (0, "Closed", None),
+        (0, "Sales", label),
+        (150, "Sales", None),
+        (150, "Sales", None),
+    ):
+        clock.advance(seconds)
+        runtime.projects["p1"], runtime.jobs["run-1"]["status"] = name, status
+        await exporter.refresh()
+    assert runs_of(exporter)["run-1"].run.records.completed == 5
+
+
 async def test_a_run_leaves_when_its_retention_is_over() -> None:
     clock = Clock()
     runtime = ScriptedRuntime(clock)
