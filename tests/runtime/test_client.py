@@ -36,9 +36,11 @@ class Observed:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
+        self.seconds: list[float] = []
 
     def request_sent(self, resource: str, code: str, seconds: float) -> None:
         self.requests.append((resource, code))
+        self.seconds.append(seconds)
 
     def decoded_items(self, kind: str, count: int) -> None: ...
 

@@ -1,6 +1,7 @@
 """Decoding: bodies become values or errors, and an invalid item is skipped."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from exporter.runtime import labels
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.labels import CodeCache, LabelCache
 from exporter.runtime.layout import Layout, NullListError, flat
-from exporter.runtime.model import RecordCounts
+from exporter.runtime.model import Project, RecordCounts
 from exporter.runtime.statuses import StatusMap
 from exporter.runtime.times import Once, means_none
 from exporter.status import Status
@@ -79,7 +80,7 @@ LISTS: dict[str, Callable[[list[Any]], bytes]] = {
 def test_a_job_with_the_required_fields_only_is_decoded() -> None:
     (run,) = decoder().jobs(page(JOB)).items
     assert (run.id, run.spinner, run.status) == ("job-1", "Mails", Status.RUNNING)
-    assert run.created_at == 1767603600.0
+    assert (run.created_at, run.says_created) == (1767603600.0, True)
     assert run.updated_at == 1767603600.25
     assert (run.started_at, run.records, run.failures, run.parent_id) == (None, None, (), "")
 
@@ -463,7 +464,7 @@ def test_the_runtime_is_up_only_if_its_status_is_up_and_it_has_a_heartbeat(healt
     assert decoder().health(json.dumps(health).encode()).runtime_up is up
 
 
-@pytest.mark.parametrize(("told", "workers"), [(0, 0), (4, 4), (4.0, 4), (2.5, None), (None, None)])
+@pytest.mark.parametrize(("told", "workers"), [(0, 0), (4, 4), (4.0, 4), (2.5, None), (-0.5, None), (None, None)])
 def test_the_number_of_workers_is_a_whole_one(told: float | None, workers: int | None) -> None:
     assert decoder().health(json.dumps({"runtime": {"status": "up", "workers": told}}).encode()).workers == workers
 
@@ -508,8 +509,12 @@ def test_a_meter_without_a_limit_is_unlimited_and_an_invalid_one_is_skipped() ->
 
 
 @pytest.mark.parametrize("field", ["used", "limit"])
-@pytest.mark.parametrize(("number", "is_valid"), [(0, True), (0.5, True), (-0.5, False)])
-def test_what_is_used_of_a_plan_and_its_limit_are_not_negative(field: str, number: float, *, is_valid: bool) -> None:
+@pytest.mark.parametrize(
+    ("number", "is_valid"), [(0, True), (0.5, True), (-0.5, False), (math.inf, False), (math.nan, False)]
+)
+def test_what_is_used_of_a_plan_and_its_limit_are_finite_and_not_negative(
+    field: str, number: float, *, is_valid: bool
+) -> None:
     observer = Observer()
     meters = [{"name": "runs", "used": 1}, {"name": "spinners", "used": 1, field: number}]
     found = decoder(observer).usage(json.dumps({"meters": meters}).encode())
@@ -567,7 +572,8 @@ def test_the_time_of_a_response_may_be_fifty_years_away_and_no_more(seconds: flo
 
 @pytest.mark.parametrize("seconds", [-LONG, DAY])
 def test_a_time_of_a_record_may_be_as_old_or_as_far_ahead_as_one_of_a_run(seconds: float) -> None:
-    decoding = Decoder(StatusMap(), Observer(), resources(), label_length=40, wall=lambda: NOON)
+    observer = Observer()
+    decoding = Decoder(StatusMap(), observer, resources(), label_length=40, wall=lambda: NOON)
     beyond = seconds + (1 if seconds > 0 else -1)
 
     def read(told: float) -> list[float | None]:
@@ -578,7 +584,19 @@ def test_a_time_of_a_record_may_be_as_old_or_as_far_ahead_as_one_of_a_run(second
         assert running is not None
         return [failed.ended_at, running.started_at, running.step_started_at]
 
-    assert (read(seconds), read(beyond)) == ([NOON + seconds] * 3, [None] * 3)
+    assert (read(seconds), observer.implausible) == ([NOON + seconds] * 3, [])
+    assert read(beyond) == [None] * 3
+    assert [field for _, field in observer.implausible] == ["endedAt", "startedAt", "step.startedAt"]
+
+
+@pytest.mark.parametrize("told_by", ["the response", "its date", "nothing"])
+def test_times_are_compared_with_the_runtime_s_clock_too(told_by: str) -> None:
+    decoding = Decoder(StatusMap(), Observer(), resources(), label_length=40, wall=lambda: NOON)
+    started, now = NOON + 3 * DAY, NOON + 2.5 * DAY
+    job = JOB | {"createdAt": at(0), "updatedAt": at(0), "startedAt": at(3 * DAY)}
+    body = page(job, asOf=at(2.5 * DAY) if told_by == "the response" else None)
+    (run,) = decoding.jobs(body, RunDefaults("p1", now=now if told_by == "its date" else None)).items
+    assert run.started_at == (None if told_by == "nothing" else started)
 
 
 def test_a_meter_may_reset_in_fifty_years_and_not_later() -> None:
@@ -588,10 +606,40 @@ def test_a_meter_may_reset_in_fifty_years_and_not_later() -> None:
     assert [each.resets_at for each in decoding.usage(json.dumps({"meters": meters}).encode())] == [*told.values()]
 
 
-def test_as_many_groups_of_failures_as_are_kept_have_no_others() -> None:
-    groups = [{"step": f"Step {number}", "errorCode": "E", "count": number} for number in range(1, 11)]
+@pytest.mark.parametrize("count", [2, 10])
+def test_as_many_groups_of_failures_as_are_kept_have_no_others(count: int) -> None:
+    steps = [f"Step {number}" for number in range(1, count + 1)]
+    groups = [{"step": step, "errorCode": "E", "count": number} for number, step in enumerate(steps)]
     (run,) = decoder().jobs(page({**JOB, "failures": groups})).items
-    assert [each.step for each in run.failures] == [f"Step {number}" for number in range(1, 11)]
+    assert [each.step for each in run.failures] == steps
+
+
+@pytest.mark.parametrize(("told", "spinner_id"), [(None, ""), ("s-1", "s-1"), (7, "7"), (0, "0")])
+def test_a_spinner_has_the_id_that_a_run_tells(told: str | int | None, spinner_id: str) -> None:
+    (run,) = decoder().jobs(page(JOB | {"spinnerId": told})).items
+    assert run.spinner_id == spinner_id
+
+
+@pytest.mark.parametrize(("index", "number"), [(None, None), (0, 1), (2, 3)])
+def test_steps_are_numbered_from_1_on(index: int | None, number: int | None) -> None:
+    record = {"id": "r", "status": "running", "step": {"index": index}}
+    (found,) = decoder().open_records(page(record), Status.RUNNING).items
+    assert found is not None
+    assert found.step_number == number
+
+
+def test_what_cannot_be_right_is_noted_of_each_project_s_run_although_their_ids_are_the_same() -> None:
+    observer = Observer()
+    odd = JOB | {"records": {"total": -1}}
+    assert len(decoder(observer).jobs(page(odd, odd | {"projectId": "p2"}, odd), RunDefaults(None)).items) == 3
+    assert observer.implausible == [("job", "records.total")] * 2
+
+
+def test_a_record_that_does_not_have_the_requested_status_is_none_of_these() -> None:
+    """Some APIs ignore a filter that they do not know."""
+    records = [{"id": status, "status": status} for status in ("running", "waiting", "odd")]
+    found = decoder().open_records(page(*records, {"id": "none"}), Status.RUNNING).items
+    assert [each and each.id for each in found] == ["running", None, None, None]
 
 
 def test_a_step_has_its_name_or_else_its_type() -> None:
@@ -654,6 +702,33 @@ def test_a_list_in_the_contract_s_layout_needs_no_description_of_it() -> None:
     decoding = Decoder(StatusMap(), Observer(), described, label_length=40, wall=lambda: NOON)
     found = decoding.projects(page({"id": "p1", "name": "Sales"}, nextCursor="2"))
     assert (found.as_of, found.next_cursor) == (1_767_603_601.0, "2")
+
+
+@pytest.mark.parametrize(
+    ("described", "names"),
+    [
+        ({"items": "data"}, {"items": "data"}),
+        ({"items": "rows"}, {"items": "rows"}),
+        ({"as_of": "a"}, {"asOf": "a"}),
+        ({"as_of": "told"}, {"asOf": "told"}),
+        *(
+            ({"paging": {"style": "cursor", "parameter": "c", "next": name}}, {"nextCursor": name})
+            for name in ("after", "where")
+        ),
+    ],
+    ids=str,
+)
+def test_a_list_of_the_contract_s_items_can_be_laid_out_in_another_way(
+    described: dict[str, Any], names: dict[str, str]
+) -> None:
+    projects = msgspec.convert({"path": "/projects", "as_of": "asOf", **described}, Resource)
+    decoding = Decoder(
+        StatusMap(), Observer(), msgspec.structs.replace(resources(), projects=projects), label_length=40
+    )
+    told = {"items": [{"id": "p1", "name": "Sales"}], "nextCursor": "2", "asOf": "2026-01-05T09:00:01Z"}
+    found = decoding.projects(json.dumps({names.get(key, key): each for key, each in told.items()}).encode())
+    assert [project.id for project in found.items] == ["p1"]
+    assert (found.as_of, found.next_cursor) == (1_767_603_601.0, "2" if "paging" in described else None)
 
 
 @pytest.mark.parametrize(
@@ -786,6 +861,22 @@ def described(fields: dict[str, Any], folder: Path, observer: Observer | None = 
     return Decoder(StatusMap(), observer or Observer(), config.runtime.resources, label_length=40)
 
 
+def test_an_item_that_meets_a_bug_is_skipped_and_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def buggy(item_id: str, *more: Any) -> Any:
+        return Project(item_id, *more) if item_id != "p1" else item_id / 0  # type: ignore[operator]
+
+    monkeypatch.setattr(decoder_module, "Project", buggy)
+    observer = Observer()
+    decoding = decoder(observer)
+    found = decoding.projects(page({"id": "p1", "name": "Sales"}, {"id": "p2", "name": "Support"}))
+    assert ([each.id for each in found.items], found.skipped) == (["p2"], 1)
+    ((kind, reason),) = observer.invalid
+    assert kind == "project"
+    assert re.fullmatch(r"unforeseen TypeError in test_decoder\.py:\d+", reason)
+    with pytest.raises(ValueError, match=f"^none of the 1 items is valid: {re.escape(reason)}$"):
+        decoding.projects(page({"id": "p1", "name": "Sales"}))
+
+
 def test_the_explanation_of_a_response_has_the_others_if_an_item_meets_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def buggy(item: Any, fields: Any) -> dict[str, Any]:
         return flat(item, fields) if item["id"] != "job-1" else item["id"] / 0
@@ -818,6 +909,7 @@ def test_a_run_without_a_creation_has_that_of_its_start_and_one_without_both_is_
     job = {"id": "a", "status": "running", "name": "welcome", "at": "2026-01-05T09:00:00Z"}
     (started,) = decoder.jobs(page(job)).items
     assert started.created_at == started.started_at == 1_767_603_600.0
+    assert not started.says_created
     assert len(decoder.jobs(page(job, {**job, "at": None})).items) == 1
     assert observer.invalid == [("job", "createdAt: is missing")]
 

@@ -97,18 +97,31 @@ async def test_there_is_no_retry_after_the_timeout() -> None:
 @pytest.mark.parametrize(("seconds", "in_time"), [(10, True), (10.1, False)])
 async def test_a_response_that_is_read_after_the_timeout_is_none(seconds: float, *, in_time: bool) -> None:
     """As after the machine was suspended."""
-    clock = Clock()
+    clock, observed = Clock(), Observed()
 
     def slow(request: httpx.Request) -> httpx.Response:
         clock.advance(seconds)
         return httpx.Response(200, content=GOOD)
 
-    api = client(slow, clock=clock)
+    api = client(slow, clock=clock, observed=observed)
     if in_time:
         assert await api.usage() == ()
     else:
         with pytest.raises(ApiError, match="usage: no response in time"):
             await api.usage()
+    assert observed.seconds == [pytest.approx(seconds)]
+
+
+async def test_a_request_ends_with_its_timeout_however_short_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeout, waits = asyncio.timeout, list[float | None]()
+
+    def noted(delay: float | None) -> asyncio.Timeout:
+        waits.append(delay)
+        return timeout(delay)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    assert await client(lambda request: httpx.Response(200, content=GOOD), timeout=0.25).usage() == ()
+    assert waits == [0.25]
 
 
 # -- time and size of responses ---------------------------------------------------------------------------------
