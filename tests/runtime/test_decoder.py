@@ -464,7 +464,9 @@ def test_the_runtime_is_up_only_if_its_status_is_up_and_it_has_a_heartbeat(healt
     assert decoder().health(json.dumps(health).encode()).runtime_up is up
 
 
-@pytest.mark.parametrize(("told", "workers"), [(0, 0), (4, 4), (4.0, 4), (2.5, None), (-0.5, None), (-1.0, None), (None, None)])
+@pytest.mark.parametrize(
+    ("told", "workers"), [(0, 0), (4, 4), (4.0, 4), (2.5, None), (-0.5, None), (-1.0, None), (None, None)]
+)
 def test_the_number_of_workers_is_a_whole_one(told: float | None, workers: int | None) -> None:
     assert decoder().health(json.dumps({"runtime": {"status": "up", "workers": told}}).encode()).workers == workers
 
