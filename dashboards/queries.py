@@ -231,8 +231,9 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     # A range query reads the recorded ratio: it has the active runs only, while the exporter's own series also include
     # thousands of runs that have ended.
     rules = series("project_spinner:spinner_run_failed_records:sum", NO_RUNTIME)
+    silent = f"{series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)} > 1"
     parts = [
-        f"{recorded_stalls(*matchers)} * 0 + {status_number('stalled')}",
+        f"({silent} unless on (runtime) {outages()}) * 0 + {status_number('stalled')}",
         # Without the recording rules nobody knows which of the runs that should make progress are stalled.
         f"({per_run('spinner_run_stall_threshold_seconds', *matchers)} unless on () {rules}) * 0 + {UNKNOWN_NUMBER}",
     ]

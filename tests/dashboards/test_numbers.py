@@ -116,7 +116,8 @@ async def check_waiting(made: World, jobs: list[dict[str, Any]]) -> int:
         waiting = [each for each in records if each["status"] == "waiting"]
         longest = sorted(waiting, key=lambda each: (each["step"]["startedAt"], each["id"]))[:10]
         told = {
-            (each["id"], f"{each['step']['number']}: {each['step']['name']}", str(each["attempts"])) for each in longest
+            (each["id"], f"{each['step']['index'] + 1}: {each['step']['name']}", str(each["attempts"]))
+            for each in longest
         }
         assert {tuple(str(row[name]) for name in ("Record", "Step", "Attempts")) for row in rows} == told
         assert {str(row["Named"]) for row in rows} == {f"{len(longest)} of {len(waiting)}"}
