@@ -40,6 +40,8 @@ OPEN = 0.05
 """The share of the runs that have not ended."""
 FAILED = 0.1
 """The share of the runs of a day that failed."""
+PLAN_LIMIT = 12_000
+"""Runs of a month that the plan allows; nine tenths of them are used."""
 SCRAPE = 15
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 
@@ -388,8 +390,8 @@ def spinner_families(end: int) -> Iterator[tuple[str, list[Series]]]:
         [('alertname="SpinnerWatchdog",alertstate="firing",severity="none"', ((at, 1) for at in scrapes[-240:]))],
     )
     meters: dict[str, Callable[[int], float]] = {
-        "used": lambda at: 12000 * _month_part(at, end) * 0.9,
-        "limit": lambda at: 12000,
+        "used": lambda at: PLAN_LIMIT * _month_part(at, end) * 0.9,
+        "limit": lambda at: PLAN_LIMIT,
         "reset_timestamp_seconds": lambda at: end + 20 * DAY,
     }
     for name, value_at in meters.items():
@@ -550,6 +552,8 @@ def recorded_families(end: int) -> Iterator[tuple[str, list[Series]]]:
     for operation in ("ratio", "max1h"):
         values = ((at, round(_month_part(at, end) * 0.9, 4)) for at in range(end - YEAR, end + 1, 300))
         yield f"meter:spinner_plan_used:{operation}", [('meter="jobs_month"', values)]
+    growth = ((at, 0.9 * PLAN_LIMIT / (30 * DAY)) for at in range(end - DAY, end + 1, 300))
+    yield "meter:spinner_plan_used:growth", [('meter="jobs_month"', growth)]
 
 
 def _month_part(at: int, end: int) -> float:
