@@ -175,7 +175,7 @@ async def test_the_duration_of_syncs_and_requests_is_observed() -> None:
     for syncs in (1, 2):
         found = await page(exporter)
         assert value(found, "spinner_exporter_sync_duration_seconds_count") == syncs
-        assert (value(found, "spinner_exporter_sync_duration_seconds_sum") or 0) >= syncs * 2 * 9
+        assert syncs * 2 * 9 <= (value(found, "spinner_exporter_sync_duration_seconds_sum") or 0) <= syncs * 10 * 9
         assert value(found, "spinner_exporter_upstream_request_duration_seconds_count", resource="health") == syncs
         assert (
             value(found, "spinner_exporter_upstream_request_duration_seconds_sum", resource="health") or 0

@@ -416,6 +416,30 @@ async def test_a_list_of_records_from_long_ago_does_not_move_back_what_is_asked_
     assert datetime.fromisoformat(since).timestamp() == NOON - 60, "from the time of the first list, less the overlap"
 
 
+async def test_what_changes_after_the_runtime_s_clock_was_set_back_is_counted(runtime: Recorded) -> None:
+    own = Clock()
+    runtime.record("a", "running")
+    exporter = counting(runtime, clock=own)
+    await counts_of(exporter)
+    runtime.clock.advance(-3600)
+    runtime.record("a", "completed")
+    for _ in range(3):
+        for clock in (own, runtime.clock):
+            clock.advance(200)
+        runtime.put()
+        found = await counts_of(exporter)
+    assert found == counts(total=1, completed=1)
+
+
+async def test_records_that_take_too_much_memory_are_not_counted(runtime: Recorded) -> None:
+    for number in range(30):
+        runtime.record(f"r{number}", "running")
+    exporter = counting(runtime, limits=LimitsConfig(read_bytes=20 * LEAST_PER_ITEM))
+    with structlog.testing.capture_logs() as lines:
+        assert not await exporter.refresh()
+    assert {line["error"] for line in lines} == {"records: what is read takes more than limits.read_bytes (10,000)"}
+
+
 async def test_a_project_that_is_removed_holds_no_records_any_more(runtime: Recorded) -> None:
     """What it held would count against `limits.read_bytes` for ever, and make other reads fail."""
     runtime.record("r0", "running")

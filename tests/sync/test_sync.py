@@ -557,6 +557,37 @@ async def test_a_list_of_runs_without_any_time_is_an_error() -> None:
     ]
 
 
+async def test_when_the_list_of_projects_fails_none_is_up_and_what_is_known_is_shown() -> None:
+    runtime = ScriptedRuntime(Clock())
+    runtime.put()
+    exporter = exporter_of(runtime)
+    await exporter.refresh()
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path.endswith("/projects") else None
+    assert not await exporter.refresh()
+    assert [each.error for each in exporter.runtimes[RUNTIME].store.view.projects()] == ["projects: HTTP 500"]
+    assert set(runs_of(exporter)) == {"run-1"}
+    runtime.interfere = lambda request: None
+    assert await exporter.refresh()
+    assert [each.error for each in exporter.runtimes[RUNTIME].store.view.projects()] == [None]
+
+
+async def test_invalid_items_of_the_list_of_projects_are_a_problem_until_there_are_none() -> None:
+    runtime = ScriptedRuntime(Clock())
+    exporter = exporter_of(runtime)
+    items = [{"id": "p1", "name": "Sales"}, {"name": "without an id"}]
+    answer = httpx.Response(200, json={"items": items, "nextCursor": None, "asOf": "2025-11-24T16:00:00Z"})
+    with structlog.testing.capture_logs() as lines:
+        for instead in (answer, answer, None, None):
+            runtime.interfere = lambda request, instead=instead: (  # type: ignore[misc]
+                instead if request.url.path.endswith("/projects") else None
+            )
+            assert await exporter.refresh()
+    assert [(line["event"], line["what"]) for line in lines if line.get("what") == "list of projects"] == [
+        ("cannot read", "list of projects"),
+        ("recovered", "list of projects"),
+    ]
+
+
 async def test_one_broken_project_does_not_hide_the_others() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.lists_all_projects = False
@@ -874,6 +905,7 @@ async def test_a_sync_that_never_ends_in_time_logs_one_failure_and_no_recovery(
         for _ in range(3):
             assert not await exporter.refresh()
     assert [(line["what"], line["event"]) for line in lines] == [("everything", "cannot read")], lines
+    assert [each.error for each in exporter.runtimes[RUNTIME].store.view.projects()] == ["not finished within 300 s"]
     runtime.interfere = lambda request: None
     # From here on nothing is to be late, however busy the machine is.
     shortened.clear()
