@@ -421,7 +421,8 @@ def state_timeline(
         **_common(panel, [query]),
         mappings=list(mappings),
         showValue="auto",
-        fillOpacity=80,
+        # Mixed with the panel of the light theme, a colour would be too bright for white text.
+        fillOpacity=100,
         extraJson=extra(
             defaults={
                 "thresholds": thresholds(TEXT),
