@@ -39,6 +39,8 @@ class Activity(msgspec.Struct, frozen=True):
     """When one last began or was tried again."""
     is_working: bool = False
     """Whether any were in progress when they were last read."""
+    youngest_at: float | None = None
+    """When the one of these that began last did; None unless the start of each is known."""
 
     @property
     def last_at(self) -> float | None:
@@ -48,12 +50,14 @@ class Activity(msgspec.Struct, frozen=True):
     def merged(self, other: Self) -> Self:
         """Return the later times of both, and otherwise what the other one says, which was read later."""
         moved, tried = _later(self.moved_at, other.moved_at), _later(self.tried_at, other.tried_at)
-        return type(self)(moved, tried, other.is_working)
+        return type(self)(moved, tried, other.is_working, other.youngest_at)
 
     def not_ahead_of(self, now: float) -> Self:
         """Return it for a runtime whose clock was set back to `now`: what was seen is not yet to come."""
-        moved, tried = (None if at is None else min(at, now) for at in (self.moved_at, self.tried_at))
-        return msgspec.structs.replace(self, moved_at=moved, tried_at=tried)
+        moved, tried, youngest = (
+            None if at is None else min(at, now) for at in (self.moved_at, self.tried_at, self.youngest_at)
+        )
+        return type(self)(moved, tried, self.is_working, youngest)
 
     def allows(self, seconds: float, since: float) -> float:
         """Return the threshold `seconds` of a silence since `since`, counted from the activity as far as it may be."""
@@ -108,8 +112,10 @@ class Seen:
             places[key] = place
         return Seen(places, is_whole=is_whole)
 
-    def activity_until(self, records: Sequence[OpenRecord], now: float, since: float) -> Activity:
+    def activity_until(self, records: Sequence[OpenRecord], now: float, since: float, *, is_whole: bool) -> Activity:
         """Return what a later read shows of a silence since `since`; `now` is the runtime's time of it.
+
+        `is_whole`: whether there are no other records.
 
         What has no time of its own happened between the two reads; the time of the later one is taken. A time that is
         yet to come says nothing.
@@ -117,7 +123,9 @@ class Seen:
         shown = [self._activity(record, now, since + PICKUP) for record in records]
         moved = (each.moved_at for each in shown if each.moved_at is not None)
         tried = (each.tried_at for each in shown if each.tried_at is not None)
-        return Activity(max(moved, default=None), max(tried, default=None), bool(records))
+        began = [_past(record.started_at, now) for record in records] if is_whole else []
+        youngest = max((at for at in began if at is not None), default=None) if None not in began else None
+        return Activity(max(moved, default=None), max(tried, default=None), bool(records), youngest)
 
     def _activity(self, record: OpenRecord, now: float, begun_by: float) -> Activity:
         known, place = self.places.get(hash(record.id)), _place(record)

@@ -96,6 +96,12 @@ Chosen with the records in flight read, which show more than a longer wait.
 LAST_FACTOR = 5.1
 """The same, divided by the number of records in progress, while these are several."""
 
+AGE_FACTOR = 2.0
+"""If it is known when each of several began, the youngest may become this many times as old.
+
+A single one can be one of the few that take much longer.
+"""
+
 BEYOND_BELIEF = 3.0
 """A straggler pages when it takes this many times as long as a silence that is a stall elsewhere."""
 
@@ -480,12 +486,14 @@ class RunPace(msgspec.Struct, gc=False):
         *,
         has_heartbeats: bool,
         is_working: bool,
+        youngest_at: float | None,
     ) -> Expectation:
         """Return which silence counts as a stall.
 
         `earlier` is what the spinner learned from its earlier runs, and `others` what its project learned from all.
         `has_heartbeats`: whether the worker service would be known to be dead if it were. `is_working`: whether records
-        are in progress, by their list; some runtimes count as running what waits for more.
+        are in progress, by their list; some runtimes count as running what waits for more. `youngest_at`: when the last
+        one of these began, if all their starts are known.
         """
         pause, is_usual = self._by_pause(earlier, others)
         # While records are in progress, it says nothing how long none is, for example between two batches.
@@ -496,7 +504,7 @@ class RunPace(msgspec.Struct, gc=False):
             (self._by_own_gaps(policy, while_busy=is_busy), "own gaps"),
             (self._by_what_is_unknown(earlier, others, policy, is_open=is_open), "little known"),
             (self._by_earlier_runs(earlier, others, policy, while_busy=is_busy), "earlier runs"),
-            (self._by_few_in_progress(run, policy), "few in progress"),
+            (self._by_few_in_progress(run, policy, youngest_at), "few in progress"),
             (self._by_last_records(run, policy), "last records"),
         ]
         if self.first_gap is None:
@@ -588,11 +596,11 @@ class RunPace(msgspec.Struct, gc=False):
         seconds, is_usual = usual_pause([*known.pauses, *self.pauses], self._quiet_since)
         return PAUSE_FACTOR * seconds, is_usual
 
-    def _by_few_in_progress(self, run: Run, policy: SpinnerPolicy) -> float:
+    def _by_few_in_progress(self, run: Run, policy: SpinnerPolicy, youngest_at: float | None) -> float:
         """Return how long the records in progress may take while they are fewer than before; 0 otherwise.
 
         With n in progress, one finishes every n-th part of the time that one takes. Of very few nobody knows whether
-        they are like the others.
+        they are like the others. Those that began long before the last one finished have less time left.
         """
         running, total, finished = run.records.running, run.records.total, run.records.finished
         left = math.inf if total is None or finished is None else total - finished
@@ -601,7 +609,10 @@ class RunPace(msgspec.Struct, gc=False):
             return 0.0
         takes = min(self._worked / self._finished, self._spent)
         least = UNKNOWN_FACTOR * policy.stall_floor if FEW * at_once <= self._most_running else 0.0
-        return max(min(STRAGGLER_FACTOR, LAST_FACTOR / at_once) * takes, least)
+        seconds = min(STRAGGLER_FACTOR, LAST_FACTOR / at_once) * takes
+        if youngest_at is not None and self._quiet_since is not None and at_once > 1:
+            seconds = min(seconds, AGE_FACTOR * takes - (self._quiet_since - youngest_at))
+        return max(seconds, least)
 
     def _by_last_records(self, run: Run, policy: SpinnerPolicy) -> float:
         """Return how long the last one or two records may take, however fast the others were; 0 before them."""

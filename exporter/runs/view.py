@@ -209,13 +209,15 @@ class StoreView:
         if run.last_progress_at is not None and pace.quiet_since() is not None and at_work(run):
             # Computed once: several metrics show it.
             policy = self._config().spinner_policy(project.name, run.snapshot.spinner)
+            activity = tracked.activity or Activity()
             expectation = pace.expectation(
                 run,
                 earlier,
                 project.spinners.all_paces,
                 policy,
                 has_heartbeats=self._runtime.has_heartbeats,
-                is_working=tracked.activity is not None and tracked.activity.is_working,
+                is_working=activity.is_working,
+                youngest_at=activity.youngest_at,
             )
         shown = ShownRun(
             run,

@@ -99,7 +99,7 @@ class RecordsInFlightReader:
 
         def keep(key: Key, records: Sequence[OpenRecord], is_whole: bool) -> None:
             before = self._last[key]
-            activity = before.seen.activity_until(records, store.clock.now(), silent[key].since)
+            activity = before.seen.activity_until(records, store.clock.now(), silent[key].since, is_whole=is_whole)
             seen = before.seen.followed_by(records, is_whole=is_whole)
             self._last[key] = _LastRead(before.tried_at, before.tried_at, seen)
             store.keep_activity(key, activity)

@@ -9,6 +9,7 @@ import pytest
 
 from exporter.config import Duration, LimitsConfig, ProjectsConfig, SyncConfig
 from exporter.runs.activity import MOVED_FACTOR, TRIED_FACTOR
+from exporter.runs.pace import AGE_FACTOR, STRAGGLER_FACTOR
 from exporter.sync import record_lists, records_in_flight
 from tests.builders import NOON, RUNTIME, Clock
 from tests.faults.bench import Bench, bench_of, up
@@ -146,6 +147,29 @@ async def test_some_runtimes_tell_when_the_last_attempt_at_a_step_began() -> Non
             found = await made.scraped_until(60 * minute)
         # The first read cannot know that it is not the first attempt.
         assert threshold(found) == pytest.approx(TRIED_FACTOR * THRESHOLD, abs=10)
+
+
+@pytest.mark.parametrize("listed", ["all", "part", "one without a start"])
+async def test_records_that_began_long_before_the_silence_have_less_time_left(listed: str) -> None:
+    async with bench() as made:
+        made.start(records=[record(1)])
+        for number in range(1, 16):
+            done = {"total": 18, "pending": 0, "completed": number, "failed": 0, "running": min(10, 18 - number)}
+            await made.at(360 * number)
+            made.runtime.put("run-1", lastProgressAt=made.runtime.clock(), records=done)
+        since = 360 * 15
+        takes = (threshold(await made.next(15)) or 0.0) / STRAGGLER_FACTOR
+        assert takes == pytest.approx(3000, rel=0.1), "up to ten at once, and one every six minutes"
+        began = [since - 6000, since - 5000, since - 3000]
+        made.runtime.records_in_flight["run-1"] = [record(each) for each in began]
+        if listed == "part":
+            made.runtime.records_in_flight["run-1"] += [record(began[0] - each) for each in range(5000)]
+        elif listed == "one without a start":
+            del made.runtime.records_in_flight["run-1"][0]["startedAt"]
+        found = await made.scraped_until(since + 0.6 * STRAGGLER_FACTOR * takes, interval=120)
+        assert reads(found, "read")
+        left = AGE_FACTOR * takes - 3000 if listed == "all" else STRAGGLER_FACTOR * takes
+        assert threshold(found) == pytest.approx(left)
 
 
 async def test_without_activity_the_threshold_is_as_it_was() -> None:

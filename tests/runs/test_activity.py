@@ -40,8 +40,10 @@ def test_both_thresholds_are_moved_and_neither_beyond_the_ceiling() -> None:
 def test_the_later_times_are_kept_and_none_is_yet_to_come() -> None:
     one, other = Activity(moved_at=5.0), Activity(moved_at=3.0, tried_at=7.0)
     assert one.merged(other) == other.merged(one) == Activity(5.0, 7.0)
+    assert Activity(youngest_at=5.0).merged(Activity(youngest_at=3.0)).youngest_at == 3.0, "as the last read says"
+    assert Activity(youngest_at=5.0).merged(Activity()).youngest_at is None
     assert (Activity(5.0, 7.0).last_at, Activity().last_at) == (7.0, None)
-    assert Activity(5.0, 7.0).not_ahead_of(6.0) == Activity(5.0, 6.0)
+    assert Activity(5.0, 7.0, True, 9.0).not_ahead_of(6.0) == Activity(5.0, 6.0, True, 6.0)
 
 
 def in_flight(
@@ -50,10 +52,28 @@ def in_flight(
     return OpenRecord(record_id, "", step, began, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("began", "is_whole", "youngest_at"),
+    [
+        ((SINCE - 900, SINCE - 300), True, SINCE - 300),
+        ((SINCE - 900, SINCE - 300), False, None),
+        ((SINCE - 900, None), True, None),
+        ((SINCE - 900, SINCE + 3600), True, None),
+        ((SINCE + 310,), True, SINCE + 300),
+        ((), True, None),
+    ],
+)
+def test_the_youngest_is_known_if_the_start_of_each_record_is(
+    began: tuple[float | None, ...], is_whole: bool, youngest_at: float | None
+) -> None:
+    records = [in_flight(f"rec-{number}", each) for number, each in enumerate(began)]
+    assert Seen().activity_until(records, SINCE + 300, SINCE, is_whole=is_whole).youngest_at == youngest_at
+
+
 def test_a_record_without_times_is_new_only_if_the_whole_list_was_read_before() -> None:
     for is_whole, tried_at in ((True, SINCE + 300), (False, None)):
         seen = Seen().followed_by([in_flight("rec-0")], is_whole=is_whole)
-        assert seen.activity_until([in_flight("rec-1")], SINCE + 300, SINCE) == Activity(
+        assert seen.activity_until([in_flight("rec-1")], SINCE + 300, SINCE, is_whole=True) == Activity(
             tried_at=tried_at, is_working=True
         )
 
@@ -61,10 +81,10 @@ def test_a_record_without_times_is_new_only_if_the_whole_list_was_read_before() 
 def test_a_step_without_times_counts_as_little_as_an_attempt() -> None:
     """Whether the record began during the silence is not known."""
     seen = Seen().followed_by([in_flight(step=1)], is_whole=True)
-    shown = seen.activity_until([in_flight(step=2)], SINCE + 300, SINCE)
+    shown = seen.activity_until([in_flight(step=2)], SINCE + 300, SINCE, is_whole=True)
     assert (shown.moved_at, shown.tried_at) == (None, SINCE + 300)
     seen = Seen().followed_by([in_flight(began=SINCE, step=1)], is_whole=True)
-    shown = seen.activity_until([in_flight(began=SINCE, step=2)], SINCE + 300, SINCE)
+    shown = seen.activity_until([in_flight(began=SINCE, step=2)], SINCE + 300, SINCE, is_whole=True)
     assert (shown.moved_at, shown.tried_at) == (SINCE + 300, SINCE)
 
 
@@ -83,7 +103,7 @@ def test_a_step_without_times_counts_as_little_as_an_attempt() -> None:
 def test_a_record_that_began_within_a_minute_of_the_last_one_that_finished_moves_when_it_goes_on(
     began: float, reached: float, moved_at: float | None, tried_at: float | None
 ) -> None:
-    shown = Seen().activity_until([in_flight(began=began, step_started_at=reached)], SINCE + 300, SINCE)
+    shown = Seen().activity_until([in_flight(began=began, step_started_at=reached)], SINCE + 300, SINCE, is_whole=False)
     assert shown == Activity(moved_at, tried_at, is_working=True)
 
 
@@ -92,18 +112,24 @@ def test_an_attempt_that_begins_the_step_again_is_no_step_forward() -> None:
     seen = Seen()
     for at in (SINCE + 10, SINCE + 100):
         seen = seen.followed_by([in_flight(began=SINCE - 9, step=2, step_started_at=at)], is_whole=True)
-    shown = seen.activity_until([in_flight(began=SINCE - 9, step=2, step_started_at=SINCE + 200)], SINCE + 300, SINCE)
+    shown = seen.activity_until(
+        [in_flight(began=SINCE - 9, step=2, step_started_at=SINCE + 200)], SINCE + 300, SINCE, is_whole=False
+    )
     assert (shown.moved_at, shown.tried_at) == (None, SINCE + 200)
-    shown = seen.activity_until([in_flight(began=SINCE - 9, step=2, step_started_at=SINCE + 10)], SINCE + 300, SINCE)
+    shown = seen.activity_until(
+        [in_flight(began=SINCE - 9, step=2, step_started_at=SINCE + 10)], SINCE + 300, SINCE, is_whole=False
+    )
     assert shown.moved_at == SINCE + 10
-    shown = seen.activity_until([in_flight(began=SINCE - 9, step=3, step_started_at=SINCE + 200)], SINCE + 300, SINCE)
+    shown = seen.activity_until(
+        [in_flight(began=SINCE - 9, step=3, step_started_at=SINCE + 200)], SINCE + 300, SINCE, is_whole=False
+    )
     assert shown.moved_at == SINCE + 200
 
 
 def test_fewer_attempts_than_before_are_no_attempt() -> None:
     seen = Seen().followed_by([in_flight(step=1, attempts=3)], is_whole=True)
-    assert seen.activity_until([in_flight(step=1, attempts=2)], SINCE + 300, SINCE).last_at is None
-    assert seen.activity_until([in_flight(step=1)], SINCE + 300, SINCE).last_at is None
+    assert seen.activity_until([in_flight(step=1, attempts=2)], SINCE + 300, SINCE, is_whole=True).last_at is None
+    assert seen.activity_until([in_flight(step=1)], SINCE + 300, SINCE, is_whole=True).last_at is None
 
 
 def test_the_oldest_is_unknown_if_one_of_the_records_does_not_tell_when_it_began() -> None:

@@ -11,6 +11,7 @@ import pytest
 from exporter.config import StallsConfig
 from exporter.runs.activity import Activity
 from exporter.runs.pace import (
+    AGE_FACTOR,
     BEYOND_BELIEF,
     EARLIER_FACTOR,
     FEW,
@@ -213,6 +214,26 @@ def test_the_last_record_may_take_as_long_as_a_record_takes() -> None:
         watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=48 - number))
     assert watch.threshold() == pytest.approx(STRAGGLER_FACTOR * 20 * MINUTE, rel=0.06), "three are left"
     assert watch.basis() == "few in progress"
+
+
+@pytest.mark.parametrize(
+    ("older", "longer"),
+    [(-1, STRAGGLER_FACTOR), (0.2, STRAGGLER_FACTOR), (0.5, AGE_FACTOR - 0.5), (1.0, AGE_FACTOR - 1), (3.0, 0.0)],
+)
+@pytest.mark.parametrize("left", [3, 2, 1])
+def test_records_that_began_long_before_the_silence_have_less_time_left(older: float, longer: float, left: int) -> None:
+    """`older`: than the silence, in times that a record takes. `longer`: of these, what the silence may take."""
+    watch = Watch()
+    for number in range(1, 49 - left):
+        watch.see(after=2 * MINUTE, finished=1, records=counts(number, total=48, running=min(10, 48 - number)))
+    takes = (watch.threshold() or 0.0) / STRAGGLER_FACTOR
+    assert takes == pytest.approx(20 * MINUTE, rel=0.1)
+    since = watch.shown().silent_since()
+    watch.store.keep_activity(("p1", "run-1"), Activity(is_working=True, youngest_at=since - older * takes))
+    if left == 1:
+        longer = STRAGGLER_FACTOR  # a single one may be one of the few that take much longer
+    least = 600 if left == 3 else 600 * UNKNOWN_FACTOR
+    assert watch.threshold() == pytest.approx(max(longer * takes, least)), "never less than what the other rules say"
 
 
 def test_a_record_takes_no_longer_than_the_run_has_been_at_work() -> None:
@@ -591,7 +612,9 @@ def test_what_an_earlier_version_learned_counts_whether_or_not_records_are_in_pr
     assert spinner.usual_recurring_gap(while_busy=True) == 1200
     policy = config_with().spinner_policy("p1", "welcome")
     run = Run.first(snapshot(records=with_running(500, 2)), NOON)
-    expectation = pace.expectation(run, SpinnerPace(), SpinnerPace(), policy, has_heartbeats=True, is_working=False)
+    expectation = pace.expectation(
+        run, SpinnerPace(), SpinnerPace(), policy, has_heartbeats=True, is_working=False, youngest_at=None
+    )
     assert expectation.basis == "own gaps"
     assert pace.recurring(while_busy=True) == 1200
     newer = RunPace(first_gap=20.0, recurring_gap=1200.0, _spent=9000.0, _busy_gaps=(30.0, 25.0))

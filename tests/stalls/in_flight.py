@@ -39,7 +39,7 @@ class Reader:
                 if work.began <= scrape.now and (work.until > scrape.now or work.hangs_at <= scrape.now)
             ]
             seen = self._seen.get(silent.run.id, Seen())
-            activity = seen.activity_until(records, scrape.now, silent.since)
+            activity = seen.activity_until(records, scrape.now, silent.since, is_whole=True)
             self._seen = {silent.run.id: seen.followed_by(records, is_whole=True)}
             scrape.store.keep_activity(("p1", silent.run.id), activity)
             scrape.store.keep_listed("in flight", ("p1", silent.run.id), records, is_whole=True)
