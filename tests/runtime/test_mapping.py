@@ -326,6 +326,10 @@ def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_v
             {"jobs": {"fields": {"endedAt": {"path": "a", "convert": "seconds"}}}},
             r"after: required with convert: seconds",
         ),
+        (
+            {"jobs": {"fields": {"endedAt": {"path": "a", "convert": "epoch_s", "after": "startedAt"}}}},
+            r"after: required with convert: seconds, milliseconds or clock, and not allowed otherwise",
+        ),
         ({"jobs": {"paging": {"style": "cursor", "parameter": "c"}}}, r"next: is required for the style cursor"),
         ({"jobs": {"paging": {"style": "offset"}}}, r"parameter: is required for the style offset"),
         (

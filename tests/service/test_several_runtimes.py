@@ -310,6 +310,10 @@ def test_a_runtime_s_config_is_merged_from_the_file_its_preset_and_its_entry(tmp
             "runtimes.eu.sync.concurrency: expected a number from 1 to 256",
         ),
         (
+            'runtimes: [{name: eu, base_url: "http://h", limits: {runs: 0}}]',
+            "runtimes.eu.limits.runs: expected a whole number, 1 to",
+        ),
+        (
             'sync: {concurrency: 0}\nruntimes: [{name: eu, base_url: "http://h"}]',
             "exporter.yml: sync.concurrency: expected a number from 1 to 256",
         ),
