@@ -303,6 +303,28 @@ def test_the_error_for_an_invalid_value_names_the_field_and_does_not_quote_the_v
     assert str(value) not in str(error.value) or value == 5
 
 
+def test_a_number_that_is_too_large_for_any_time_is_an_error_of_its_field() -> None:
+    with pytest.raises(ValueError, match="createdAt: expected epoch_s"):
+        mapped({"t": 10**400}, createdAt={"path": "t", "convert": "epoch_s"})
+
+
+def test_a_field_that_a_run_can_do_without_is_ignored_and_any_other_is_an_error() -> None:
+    fields = {
+        "id": "id",
+        "records.total": "length(n)",
+        "records.failed": "f",
+        "createdAt": {"path": "t", "convert": "local"},
+    }
+    made = ItemMapping("jobs", msgspec.convert({"path": "/", "fields": fields}, Resource))
+    ignored: list[str] = []
+    assert made({"id": "r", "n": 5, "f": "2"}, 0.0, ignored) == {"id": "r", "records": {"failed": 2}}
+    assert ignored == ["records.total"]
+    with pytest.raises(ValueError, match=r"^records\.total: the expression cannot be applied to the item$"):
+        made({"id": "r", "n": 5})
+    with pytest.raises(ValueError, match=r"^createdAt: expected local$"):
+        made({"id": "r", "t": "soon", "n": []}, 0.0, [])
+
+
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
