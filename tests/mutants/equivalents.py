@@ -1,11 +1,12 @@
 """The list of mutations that change nothing that a user could notice: `equivalent.toml`."""
 
+import functools
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tests.mutants.mutations import Mutant, mutants, one_line, places
+from tests.mutants.mutations import Mutant, Place, mutants, one_line, places
 
 
 class ListError(Exception):
@@ -73,8 +74,15 @@ def mismatch(root: Path, entry: Equivalent) -> str:
 
 def candidates(root: Path, entry: Equivalent) -> Iterator[Mutant]:
     """Apply every mutation of the lines that the entry could mean."""
-    lines = (root / entry.file).read_text().splitlines()
+    source = (root / entry.file).read_text()
+    lines = source.splitlines()
     original = one_line([entry.original])
-    for place in places(root, entry.file):
+    for place in places_of(root, entry.file, source):
         if place.function == entry.function and one_line([lines[place.line - 1]]) in original:
             yield from mutants(root, place)
+
+
+@functools.cache
+def places_of(root: Path, file: str, source: str) -> list[Place]:
+    """List the places of one module with this source once for all of its entries, since that takes seconds."""
+    return places(root, file)
