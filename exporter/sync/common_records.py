@@ -60,6 +60,8 @@ class CommonRecords:
         """Our monotonic time before which no list is requested that reaches far back."""
         self._pages = 1
         """About how many pages the list has."""
+        self._took_all = False
+        """Whether the last list took the whole budget: the next one is for the runs that it did not settle."""
         self._left: frozenset[Key] = frozenset()
         """Runs that could not be settled and that cannot be read by themselves."""
         self._seen: dict[Key, dict[str, float | None]] = {}
@@ -93,7 +95,8 @@ class CommonRecords:
         """
         reads_singly = self._client.can_list_records_of_a_run
         read_at, self._read_at = self._read_at, self._begun_at
-        window = self._window(due, read_at) if self._may_list() else None
+        took_all, self._took_all = self._took_all, False
+        window = self._window(due, read_at) if self._may_list() and not took_all else None
         rest = dict(due)
         if window is not None:
             try:
@@ -115,6 +118,7 @@ class CommonRecords:
                         if self._settle(key, run, listed.get(key, {}), window, is_unsettled=key in unsettled)
                     }
                     rest = {key: run for key, run in due.items() if key not in settled}
+                self._took_all = reads_singly and bool(rest) and not budget.left
         self._forget_old()
         self._left = frozenset() if reads_singly else frozenset(rest)
         return rest if reads_singly else {}

@@ -35,10 +35,10 @@ def fail(runtime: ScriptedRuntime, run: str, *ids: str, at: float | None = None,
     runtime.put(run, records={"total": 100, "completed": 1, "failed": len(records)}, **fields)
 
 
-async def after_failures_of_two_runs() -> tuple[ScriptedRuntime, Exporter]:
+async def after_failures_of_two_runs(**settings: Any) -> tuple[ScriptedRuntime, Exporter]:
     """A runtime of which two runs have two failed records each, and an exporter that knows them."""
     runtime = runtime_of()
-    exporter = exporter_of(runtime)
+    exporter = exporter_of(runtime, **settings)
     await scrape(exporter, runtime)
     for run in ("run-0", "run-1"):
         fail(runtime, run, f"a-{run}", f"b-{run}")
@@ -545,6 +545,17 @@ async def test_its_pages_are_read_within_the_budget_and_a_list_that_is_cut_settl
     assert shown(exporter) == truth(runtime)
 
 
+async def test_a_list_that_takes_the_whole_budget_leaves_the_next_one_to_the_runs_that_it_does_not_settle() -> None:
+    runtime, exporter = await after_failures_of_two_runs(limits=LimitsConfig(failed_record_requests=1))
+    assert shown(exporter) == truth(runtime)
+    for run in ("run-0", "run-1"):
+        recover(runtime, run, f"a-{run}")
+    requested = [await scrape(exporter, runtime) for _ in range(5)]
+    assert shown(exporter) == truth(runtime)
+    single = [[f"/jobs/run-{number}/records"] for number in (0, 1)]
+    assert requested in ([["/records"], one, other, [], []] for one, other in (single, single[::-1]))
+
+
 async def test_a_list_that_takes_too_much_memory_is_not_read() -> None:
     runtime = runtime_of(4)
     exporter = exporter_of(runtime, limits=LimitsConfig(read_bytes=30_000))
@@ -662,6 +673,18 @@ async def test_a_list_that_is_described_as_one_of_all_runs_is_read_alone(fields:
         assert await scrape(exporter, runtime) == ["/records"]
     assert shown(exporter) == truth(runtime)
     assert await scrape(exporter, runtime) == []
+
+
+async def test_a_list_that_is_read_alone_is_read_in_each_scrape_although_it_takes_the_whole_budget() -> None:
+    runtime = runtime_of()
+    exporter = exporter_of(runtime, described=only_common(), limits=LimitsConfig(failed_record_requests=1))
+    runtime.put("old", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    fail(runtime, "old", "a", "b")
+    await scrape(exporter, runtime)
+    runtime.clock.advance(600)
+    recover(runtime, "old", "a")
+    assert [await scrape(exporter, runtime) for _ in range(2)] == [["/records"]] * 2
+    assert shown(exporter) == truth(runtime)
 
 
 async def test_a_record_that_names_no_project_belongs_to_no_run_if_two_have_its_id() -> None:
