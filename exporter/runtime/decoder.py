@@ -548,5 +548,5 @@ def _references(found: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
 
 
 def _whole(number: float | None) -> int | None:
-    """Return a number as a whole one; None for what is none, such as NaN."""
-    return int(number) if number is not None and math.isfinite(number) and number == int(number) else None
+    """Return a number as a whole one; None for what is no number of anything, such as NaN and -1."""
+    return int(number) if number is not None and 0 <= number < math.inf and number == int(number) else None

@@ -134,7 +134,7 @@ class WireRuntimeHealth(WireStruct, frozen=True):
 
     status: str | None = None
     last_heartbeat_at: Time | None = None
-    workers: Count | Annotated[float, msgspec.Meta(ge=0)] | None = None
+    workers: Count | float | None = None
 
 
 class WireHealth(WireStruct, frozen=True):
