@@ -236,6 +236,15 @@ def test_records_that_began_long_before_the_silence_have_less_time_left(older: f
     assert watch.threshold() == pytest.approx(max(longer * takes, least)), "never less than what the other rules say"
 
 
+def test_what_had_finished_when_the_number_was_first_told_shortens_no_later_gap() -> None:
+    watch = Watch()
+    watch.see(records=None, last_progress_at=NOON)
+    watch.finished = 100
+    watch.see()
+    watch.see(after=20 * MINUTE, finished=1)
+    assert watch.shown().pace.longest_gap == pytest.approx(21 * MINUTE), "one record has finished since, and not 101"
+
+
 def test_a_record_takes_no_longer_than_the_run_has_been_at_work() -> None:
     watch = Watch()
     watch.see(records=counts(0, total=10, running=10))
