@@ -99,7 +99,7 @@ class RuntimeSync:
             async with asyncio.timeout(self._config.sync.stale_after):
                 reads = await together(self._read_projects(), self._read_health(), self._read_usage())
             self._problems.resolve("everything")
-            ok = reads[0] and reads[1]
+            ok = all(reads[:2])
         except TimeoutError:
             # Each request was fast enough, but all of them were not.
             self._give_up(f"not finished within {self._config.sync.stale_after:.0f} s", before=started)
@@ -127,19 +127,18 @@ class RuntimeSync:
             self._health = health, requested_at
         return health is not None
 
-    async def _read_usage(self) -> bool:
+    async def _read_usage(self) -> None:
         """Read the plan meters. If the token may not read the plan, the API still counts as up."""
         if not self._client.has("usage"):
-            return True
+            return
         requested_at = self._monotonic()
         try:
             with one_read():
                 self._store.keep_meters(await self._client.usage(), requested_at)
         except ApiError as error:
             self._problems.report("usage", error)
-            return False
-        self._problems.resolve("usage")
-        return True
+        else:
+            self._problems.resolve("usage")
 
     async def _read_projects(self) -> bool:
         try:

@@ -24,6 +24,7 @@ from exporter.errors import ConfigError, StorageError, UnusableError
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.persistence import KINDS
 from exporter.runs.run import Run
+from exporter.runs.runtime_state import Outage
 from exporter.runs.spinner import TrackedRun
 from exporter.runs.state_file import RETRY, StateFile, StateWriter, check_folder, file_name
 from exporter.runs.store import Store
@@ -735,6 +736,20 @@ def test_after_a_large_write_the_log_becomes_small_again(tmp_path: Path) -> None
         file.write()
         log = file.path.with_name(file.path.name + "-wal")
     assert log.stat().st_size <= 4 * 2**20
+    file.close()
+
+
+@pytest.mark.parametrize("ends", [(1.0, 2.0), (2.0, 1.0)])
+def test_a_file_that_is_written_anew_has_the_newest_value_of_each_row(
+    tmp_path: Path, ends: tuple[float, float]
+) -> None:
+    file = opened(tmp_path)
+    for end in ends:
+        file.stage([("outage", "", key, Outage(excused_until=at)) for key, at in (("a", end), ("b", 5.0))])
+        file.replace()
+    rows = file._connection.execute("SELECT key, value FROM state ORDER BY key").fetchall()
+    found = [(key, msgspec.msgpack.decode(value, type=Outage).excused_until) for key, value in rows]
+    assert found == [("a", ends[1]), ("b", 5.0)]
     file.close()
 
 

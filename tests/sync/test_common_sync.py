@@ -106,6 +106,19 @@ async def test_the_first_read_of_many_projects_and_all_others_are_one_list_each(
     assert up(exporter) == dict.fromkeys(runtime.projects.values(), True)
 
 
+async def test_between_sweeps_no_run_is_requested_because_another_one_of_its_project_changed() -> None:
+    runtime = runtime_of()
+    open_runs = [(f"{name}-{project}", project) for project in runtime.projects for name in "ab"]
+    for run, project in open_runs:
+        runtime.put(run, projectId=project)
+    exporter = exporter_of(runtime, sync={"sweep_interval": DAY})
+    for _ in range(3):
+        await scrape(exporter, runtime, 600)
+    for run, project in open_runs[::2]:
+        runtime.put(run, projectId=project, records={"total": 9, "completed": 2})
+    assert [path for path in await scrape(exporter, runtime) if path.startswith("/jobs")] == ["/jobs"]
+
+
 async def test_a_project_that_leaves_while_the_list_finds_a_new_one_does_not_make_the_read_fail() -> None:
     """It was about to be checked, because it seemed idle."""
     runtime = runtime_of()
