@@ -289,6 +289,18 @@ def test_the_config_has_no_reload_result_before_it_is_applied() -> None:
     assert value(parsed(str(Exposition(own).render({}))), name) == 0
 
 
+def test_each_list_that_was_due_and_each_run_that_was_dropped_counts_once() -> None:
+    own = ExporterMetrics(version="0", wall=Clock())
+    metrics = own.of("eu")
+    metrics.records_in_flight("read")
+    metrics.waiting_records("read")
+    metrics.run_dropped("limit")
+    found = parsed(str(Exposition(own).render({})))
+    for name in ("records_in_flight_reads", "waiting_records_reads"):
+        assert value(found, f"spinner_exporter_{name}_total", runtime="eu", result="read") == 1
+    assert value(found, "spinner_exporter_runs_dropped_total", runtime="eu", reason="limit") == 1
+
+
 def test_the_last_snapshot_of_a_removed_runtime_is_removed_and_the_others_stay() -> None:
     clock = Clock(NOON)
     own = ExporterMetrics(version="0", wall=clock)
