@@ -245,6 +245,15 @@ def test_what_had_finished_when_the_number_was_first_told_shortens_no_later_gap(
     assert watch.shown().pace.longest_gap == pytest.approx(21 * MINUTE), "one record has finished since, and not 101"
 
 
+@pytest.mark.parametrize(("most", "waits_longer"), [(8, True), (7, False)])
+def test_records_of_which_at_most_a_fourth_is_in_progress_may_wait_for_something(most: int, waits_longer: bool) -> None:
+    watch = Watch()
+    for number in range(1, 100):
+        watch.see(after=30, finished=1, records=counts(number, total=1000, running=most, pending=900))
+    watch.see(after=30, finished=1, records=counts(100, total=1000, running=2, pending=898))
+    assert watch.threshold() == (UNKNOWN_FACTOR if waits_longer else 1.0) * FLOOR
+
+
 def test_a_record_takes_no_longer_than_the_run_has_been_at_work() -> None:
     watch = Watch()
     watch.see(records=counts(0, total=10, running=10))
