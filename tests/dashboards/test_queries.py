@@ -21,7 +21,6 @@ EMPTY_BY_DESIGN = {
     "spinner-live-ops/Runs failed today": "no run failed, and that is not certain of the time before the first scrape",
     "spinner-health/Run duration change": "there are no data of last week (test_freshness has some, with idle hours)",
     "spinner-health/Record time change": "there are no data of last week",
-    "spinner-health/All spinners/A": "there are no data of last week",
     "spinner-health/Failed runs of the week": "no run failed",
     "spinner-health/Run duration/median one week earlier": "there are no data of last week",
     "spinner-health/Run durations/A": "it asks for exemplars, and for no values",
