@@ -231,9 +231,8 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     # A range query reads the recorded ratio: it has the active runs only, while the exporter's own series also include
     # thousands of runs that have ended.
     rules = series("project_spinner:spinner_run_failed_records:sum", NO_RUNTIME)
-    silent = f"{series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)} > 1"
     parts = [
-        f"({silent} unless on (runtime) {outages()}) * 0 + {status_number('stalled')}",
+        f"({_recorded_as_silent(*matchers)} unless on (runtime) {outages()}) * 0 + {status_number('stalled')}",
         # Without the recording rules nobody knows which of the runs that should make progress are stalled.
         f"({per_run('spinner_run_stall_threshold_seconds', *matchers)} unless on () {rules}) * 0 + {UNKNOWN_NUMBER}",
     ]
@@ -329,7 +328,12 @@ def recorded_stalls(*matchers: str) -> str:
 
     It reads the active runs only, where `stalled_runs` also reads thousands of runs that have ended.
     """
-    return _outside_outages(f"({series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)} > 1)")
+    return _outside_outages(f"({_recorded_as_silent(*matchers)})")
+
+
+def _recorded_as_silent(*matchers: str) -> str:
+    """Return the runs whose silence was recorded as longer than their threshold, also while that says nothing."""
+    return f"{series(RECORDED_SILENCE, PROJECT, SPINNER, *matchers)} > 1"
 
 
 def or_zero(expression: str, known: str) -> str:
