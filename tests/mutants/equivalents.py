@@ -77,18 +77,12 @@ def candidates(root: Path, entry: Equivalent) -> Iterator[Mutant]:
     source = (root / entry.file).read_text()
     lines = source.splitlines()
     original = one_line([entry.original])
-    for place in places_of(root, entry.file, source):
+    for place in places(entry.file, source):
         if place.function == entry.function and one_line([lines[place.line - 1]]) in original:
-            yield from mutants_of(root, place, source)
+            yield from _mutants(source, place)
 
 
 @functools.cache
-def places_of(root: Path, file: str, source: str) -> list[Place]:
-    """List the places of one module with this source once for all of its entries, since that takes seconds."""
-    return places(root, file)
-
-
-@functools.cache
-def mutants_of(root: Path, place: Place, source: str) -> list[Mutant]:
+def _mutants(source: str, place: Place) -> list[Mutant]:
     """Apply every mutation of a place once for all of its entries."""
-    return list(mutants(root, place))
+    return list(mutants(source, place))

@@ -1,6 +1,7 @@
 """Which mutations there are: cosmic-ray's operators, and those of our own."""
 
 import ast
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -149,12 +150,13 @@ def is_useful(operator: str) -> bool:
 OPERATORS = all_operators()
 
 
-def places(root: Path, file: str) -> list[Place]:
-    """List the places of one module, in the order of the source."""
+@functools.cache
+def places(file: str, source: str) -> tuple[Place, ...]:
+    """List the places of one module, in the order of its source, which takes seconds."""
     occurrences: dict[str, int] = defaultdict(int)
     mutations = defaultdict(list)
     nodes = {}
-    for node in ast_nodes(get_ast((root / file).read_text())):
+    for node in ast_nodes(get_ast(source)):
         if node.type in {"name", "newline", "string", "endmarker"}:
             continue
         for name, operator in OPERATORS.items():
@@ -163,7 +165,7 @@ def places(root: Path, file: str) -> list[Place]:
                     mutations[position].append((name, occurrences[name]))
                     nodes[position] = node
                 occurrences[name] += 1
-    return [
+    return tuple(
         Place(
             file,
             position[0][0],
@@ -173,7 +175,7 @@ def places(root: Path, file: str) -> list[Place]:
             tuple(those),
         )
         for position, those in sorted(mutations.items())
-    ]
+    )
 
 
 def is_wanted(operator: str, node: Any) -> bool:
@@ -238,9 +240,8 @@ def upwards(node: Any) -> Iterator[tuple[Any, Any]]:
         node = node.parent
 
 
-def mutants(root: Path, place: Place, mutations: Iterable[tuple[str, int]] | None = None) -> Iterator[Mutant]:
-    """Apply each mutation of a place, skipping those that do not compile or change nothing."""
-    original = (root / place.file).read_text()
+def mutants(original: str, place: Place, mutations: Iterable[tuple[str, int]] | None = None) -> Iterator[Mutant]:
+    """Apply each mutation of a place to the source, skipping those that do not compile or change nothing."""
     for name, occurrence in place.mutations if mutations is None else mutations:
         source = mutate_code(original, OPERATORS[name], occurrence)
         if source is not None and differs(original, source):
@@ -250,9 +251,11 @@ def mutants(root: Path, place: Place, mutations: Iterable[tuple[str, int]] | Non
 def sample(root: Path, files: Iterable[str], count: int, seed: int) -> list[Mutant]:
     """Draw places, and one mutation for each."""
     random = Random(seed)
-    drawn = [place for file in files for place in places(root, file)]
+    sources = {file: (root / file).read_text() for file in files}
+    drawn = [place for file, source in sources.items() for place in places(file, source)]
     random.shuffle(drawn)
-    found = (next(mutants(root, place, random.sample(place.mutations, len(place.mutations))), None) for place in drawn)
+    shuffled = ((place, random.sample(place.mutations, len(place.mutations))) for place in drawn)
+    found = (next(mutants(sources[place.file], place, mutations), None) for place, mutations in shuffled)
     return list(itertools.islice((mutant for mutant in found if mutant is not None), count))
 
 

@@ -53,7 +53,7 @@ def test_an_entry_means_the_mutation_of_its_function_only(equivalents: ModuleTyp
     from tests.mutants.mutations import mutants, places
 
     (entry,) = equivalents.read_equivalents(tmp_path, listed(tmp_path))
-    every = [mutant for place in places(tmp_path, "words.py") for mutant in mutants(tmp_path, place)]
+    every = [mutant for place in places("words.py", SOURCE) for mutant in mutants(SOURCE, place)]
     (meant,) = [mutant for mutant in every if entry.matches(mutant)]
     assert (meant.place.function, meant.mutated.split()) == ("second", ["return", "a", ">", "2"])
 

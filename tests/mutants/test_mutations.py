@@ -42,8 +42,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_mutation_compiles_and_annotations_are_left_alone(mutations: ModuleType, root: Path) -> None:
-    found = [mutant for place in mutations.places(root, "meter.py") for mutant in mutations.mutants(root, place)]
+def test_every_mutation_compiles_and_annotations_are_left_alone(mutations: ModuleType) -> None:
+    found = [mutant for place in mutations.places("meter.py", SOURCE) for mutant in mutations.mutants(SOURCE, place)]
     assert {(mutant.place.line, mutant.mutated) for mutant in found} == {
         (4, ""),  # The decorator.
         (6, "limit: int | None = 2"),
@@ -60,8 +60,8 @@ def test_every_mutation_compiles_and_annotations_are_left_alone(mutations: Modul
     }
 
 
-def test_a_place_has_the_lines_of_its_statement(mutations: ModuleType, root: Path) -> None:
-    places = {(place.lines, place.in_function) for place in mutations.places(root, "meter.py")}
+def test_a_place_has_the_lines_of_its_statement(mutations: ModuleType) -> None:
+    places = {(place.lines, place.in_function) for place in mutations.places("meter.py", SOURCE)}
     assert places == {
         (range(4, 5), False),
         (range(6, 7), False),
@@ -106,14 +106,13 @@ class Page:
 """
 
 
-def mutated(mutations: ModuleType, root: Path, source: str) -> dict[tuple[str, str], Any]:
-    (root / "reader.py").write_text(source)
-    found = [mutant for place in mutations.places(root, "reader.py") for mutant in mutations.mutants(root, place)]
+def mutated(mutations: ModuleType, source: str) -> dict[tuple[str, str], Any]:
+    found = [mutant for place in mutations.places("reader.py", source) for mutant in mutations.mutants(source, place)]
     return {(mutant.original, mutant.mutated): mutant for mutant in found}
 
 
-def test_each_exception_of_an_except_clause_is_replaced_whole(mutations: ModuleType, root: Path) -> None:
-    excepts = {pair for pair in mutated(mutations, root, ASYNC) if pair[0].startswith("except")}
+def test_each_exception_of_an_except_clause_is_replaced_whole(mutations: ModuleType) -> None:
+    excepts = {pair for pair in mutated(mutations, ASYNC) if pair[0].startswith("except")}
     assert excepts == {
         ("except http.client.HTTPException:", "except NeverRaised:"),
         ("except (json.JSONDecodeError, OSError):", "except (NeverRaised, OSError):"),
@@ -121,20 +120,20 @@ def test_each_exception_of_an_except_clause_is_replaced_whole(mutations: ModuleT
     }
 
 
-def test_an_async_loop_without_items_is_still_an_async_loop(mutations: ModuleType, root: Path) -> None:
+def test_an_async_loop_without_items_is_still_an_async_loop(mutations: ModuleType) -> None:
     loop = "async for page in self.client.read(1):"
     empty = "async for page in (_ async for _ in self.client.read(1) if False):"
-    assert (loop, empty) in mutated(mutations, root, ASYNC)
-    assert (loop, "async for page in []:") not in mutated(mutations, root, ASYNC)
+    assert (loop, empty) in mutated(mutations, ASYNC)
+    assert (loop, "async for page in []:") not in mutated(mutations, ASYNC)
 
 
-def test_a_mutated_condition_has_all_lines_of_its_clause(mutations: ModuleType, root: Path) -> None:
+def test_a_mutated_condition_has_all_lines_of_its_clause(mutations: ModuleType) -> None:
     # A test for which `first` is false runs the first line only, and sees the mutation.
-    changed = mutated(mutations, root, ASYNC)["and self.second", "or self.second"]
+    changed = mutated(mutations, ASYNC)["and self.second", "or self.second"]
     assert changed.place.lines == range(15, 19)
 
 
-def test_a_place_names_its_function_or_class(mutations: ModuleType, root: Path) -> None:
-    names = {pair[0]: mutant.place.function for pair, mutant in mutated(mutations, root, ASYNC).items()}
+def test_a_place_names_its_function_or_class(mutations: ModuleType) -> None:
+    names = {pair[0]: mutant.place.function for pair, mutant in mutated(mutations, ASYNC).items()}
     assert names["self.use(page)"] == names["@property"] == "Reader.pages"
     assert names["limit = 2"] == "Page"
