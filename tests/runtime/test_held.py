@@ -2,7 +2,6 @@
 
 import pytest
 
-from exporter.errors import ApiError
 from exporter.runtime.held import HeldBytes, HeldTooMuchError
 
 
@@ -17,10 +16,13 @@ def test_reads_may_hold_as_much_as_the_limit_and_of_more_the_largest_is_refused(
     assert (dropped, small.size, large.size, held.total) == (["b"], 41, 0, 41)
     for refused in (large.check, lambda: large.add(1)):
         with pytest.raises(
-            HeldTooMuchError, match=r"^jobs of b: what is read takes more than limits\.read_bytes \(100"
+            HeldTooMuchError, match=r"^jobs of b: what is read takes more than limits\.read_bytes \(100\)$"
         ):
             refused()
     assert held.total == 41
+    with pytest.raises(HeldTooMuchError, match=r"^jobs of a: "):
+        small.add(60)
+    assert held.total == 0
 
 
 def test_what_is_applied_is_not_held() -> None:
@@ -31,6 +33,11 @@ def test_what_is_applied_is_not_held() -> None:
         assert (holding.size, held.total) == (10, 10)
         holding.release(11)
         assert (holding.size, held.total) == (0, 0)
+        holding.add(90)
+        holding.release(50)
+        holding.add(60)
+        assert held.total == 100
+        holding.release()
         holding.add(100)
     assert held.total == 0
 
@@ -49,39 +56,4 @@ def test_a_read_that_is_larger_than_the_limit_by_itself_fails_at_once() -> None:
     holding = held.open("jobs")
     with pytest.raises(HeldTooMuchError):
         holding.add(101)
-    assert held.total == 0
-
-
-def test_the_read_that_holds_the_most_is_refused_and_not_the_last_one() -> None:
-    held = HeldBytes(100)
-    dropped: list[str] = []
-    large, small = held.open("large"), held.open("small")
-    large.when_refused(lambda: dropped.append("large"))
-    large.add(90)
-    small.add(20)
-    assert dropped == ["large"]
-    assert held.total == 20
-    small.add(75)
-    with pytest.raises(ApiError, match=r"^large: what is read takes more than limits\.read_bytes \(100\)$"):
-        large.check()
-    with pytest.raises(ApiError, match=r"^large: "):
-        large.add(1)
-    with pytest.raises(ApiError, match=r"^small: "):
-        small.add(10)
-    assert held.total == 0
-
-
-def test_what_is_applied_or_forgotten_is_no_longer_held() -> None:
-    held = HeldBytes(100)
-    with held.open("a read") as holding:
-        holding.add(90)
-        holding.release(50)
-        holding.add(60)
-        assert held.total == 100
-        holding.release()
-        holding.add(100)
-    assert held.total == 0
-    forgotten = held.open("another")
-    forgotten.add(100)
-    del forgotten
     assert held.total == 0
