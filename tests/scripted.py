@@ -72,6 +72,11 @@ class ScriptedRuntime:
     def paths(self) -> list[str]:
         return [request.url.path for request in self.requests]
 
+    def only_request(self, path: str) -> httpx.Request:
+        """The only request with this path."""
+        (request,) = [each for each in self.requests if each.url.path == path]
+        return request
+
     def runs_asked(self, status: str) -> list[str]:
         """The runs whose records of a status were requested by their own lists."""
         lists = [each.url for each in self.requests if each.url.params.get("status") == status]

@@ -18,12 +18,16 @@ from tests.scripted import ScriptedRuntime, exporter_of, rfc3339
 ALL = "/api/v1/records"
 
 
-def runtime_of(runs: int = 5, *, lists: bool = True) -> ScriptedRuntime:
+OLD: dict[str, Any] = {"createdAt": NOON - 9000, "startedAt": NOON - 9000}
+"""Fields of a run that began so long ago that its failed records may be old."""
+
+
+def runtime_of(runs: int = 5, *, lists: bool = True, **fields: Any) -> ScriptedRuntime:
     """A runtime with open runs of which nothing has failed."""
     runtime = ScriptedRuntime(Clock())
     runtime.lists_all_runs = lists
     for number in range(runs):
-        runtime.put(f"run-{number}", records={"total": 100, "completed": 1, "failed": 0})
+        runtime.put(f"run-{number}", records={"total": 100, "completed": 1, "failed": 0}, **fields)
     return runtime
 
 
@@ -106,7 +110,7 @@ async def test_the_first_list_has_the_runs_of_the_last_hour_and_older_ones_are_r
     runtime = runtime_of(20)
     for number in range(20):
         fail(runtime, f"run-{number}", f"a{number}")
-    runtime.put("old", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime.put("old", **OLD)
     fail(runtime, "old", "long-ago", at=NOON - 8000)
     exporter = exporter_of(runtime)
     assert await scrape(exporter, runtime) == ["/records", "/jobs/old/records"]
@@ -125,9 +129,8 @@ async def test_from_how_many_runs_on_that_may_be_old_one_list_is_cheaper(runs: i
 
 
 async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() -> None:
-    runtime = runtime_of(20)
+    runtime = runtime_of(20, **OLD)
     for number in range(20):
-        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
         fail(runtime, f"run-{number}", f"long-ago-{number}", at=NOON - 8000)
         fail(runtime, f"run-{number}", f"a{number}", f"b{number}")
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=2))
@@ -137,9 +140,7 @@ async def test_more_than_are_shown_of_an_old_run_need_no_request_of_its_own() ->
 
 
 async def test_as_many_as_are_shown_need_no_request_of_their_run_although_the_list_lacks_an_older_one() -> None:
-    runtime = runtime_of(2)
-    for number in range(2):
-        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime = runtime_of(2, **OLD)
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=2))
     await scrape(exporter, runtime)
     for number in range(2):
@@ -154,9 +155,7 @@ async def test_as_many_as_are_shown_need_no_request_of_their_run_although_the_li
 
 
 async def test_after_an_outage_that_is_longer_than_the_retention_one_list_has_all_that_failed_in_it() -> None:
-    runtime = runtime_of(20)
-    for number in range(20):
-        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime = runtime_of(20, **OLD)
     exporter = exporter_of(runtime)
     await scrape(exporter, runtime)
     for number in range(20):
@@ -212,7 +211,7 @@ async def test_a_list_that_reaches_far_back_and_is_too_long_is_not_tried_again_f
     async def read_old_runs(name: str, *ids: str, after: float) -> list[str]:
         """Let runs appear that began long ago, and scrape."""
         for number in range(12):
-            runtime.put(f"{name}-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+            runtime.put(f"{name}-{number}", **OLD)
             fail(runtime, f"{name}-{number}", *(f"{each}-{name}-{number}" for each in ids))
         requests = await scrape(exporter, runtime, after)
         assert shown(exporter) == truth(runtime)
@@ -226,15 +225,14 @@ async def test_a_list_that_reaches_far_back_and_is_too_long_is_not_tried_again_f
 
 
 async def test_what_is_known_but_not_shown_does_not_count_again_in_a_list_that_reaches_far_back() -> None:
-    runtime = runtime_of(1)
-    runtime.put("run-0", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime = runtime_of(1, **OLD)
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=1))
     await scrape(exporter, runtime)
     fail(runtime, "run-0", "a", "b")
     assert await scrape(exporter, runtime) == ["/jobs/run-0/records"]
     assert await scrape(exporter, runtime, 600) == []
     for number in range(12):
-        runtime.put(f"old-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+        runtime.put(f"old-{number}", **OLD)
         fail(runtime, f"old-{number}", f"a{number}")
     fail(runtime, "run-0", "c")
     assert await scrape(exporter, runtime) == ["/records"]
@@ -243,9 +241,7 @@ async def test_what_is_known_but_not_shown_does_not_count_again_in_a_list_that_r
 
 
 async def test_what_was_read_of_a_run_by_itself_and_is_not_shown_does_not_count_again_in_the_next_list() -> None:
-    runtime = runtime_of(2)
-    for run in ("run-0", "run-1"):
-        runtime.put(run, createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime = runtime_of(2, **OLD)
     exporter = exporter_of(runtime, limits=LimitsConfig(failed_records_per_run=1))
     await scrape(exporter, runtime)
     # The first of them when the next list begins: the overlap before the next scrape.
@@ -382,9 +378,7 @@ async def test_failed_records_of_a_run_whose_counts_are_lost_are_not_shown_as_th
 
 async def test_new_failures_of_many_runs_that_are_known_are_asked_for_since_the_last_list() -> None:
     """However long ago the runs began."""
-    runtime = runtime_of(20)
-    for number in range(20):
-        runtime.put(f"run-{number}", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime = runtime_of(20, **OLD)
     exporter = exporter_of(runtime)
     await scrape(exporter, runtime)
     starts = []
@@ -392,7 +386,7 @@ async def test_new_failures_of_many_runs_that_are_known_are_asked_for_since_the_
         for number in range(20):
             fail(runtime, f"run-{number}", f"{name}{number}")
         assert await scrape(exporter, runtime) == ["/records"]
-        (listing,) = [request for request in runtime.requests if request.url.path == ALL]
+        listing = runtime.only_request(ALL)
         starts.append(NOON - datetime.fromisoformat(listing.url.params["updatedSince"]).timestamp())
     assert starts[0] > 3000, "of runs of which none had failed yet, records may be old"
     assert starts[1:] == [90, 75], "the overlap before the last scrape"
@@ -659,7 +653,7 @@ def only_common(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("fields", [{}, {"id": "id", "jobId": "jobId", "endedAt": "endedAt"}])
 async def test_a_list_that_is_described_as_one_of_all_runs_is_read_alone(fields: dict[str, Any]) -> None:
     runtime = runtime_of()
-    runtime.put("old", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime.put("old", **OLD)
     fail(runtime, "old", "long-ago", at=NOON - 8000)
     exporter = exporter_of(runtime, described=only_common(fields=fields))
     assert await scrape(exporter, runtime) == ["/records"]
@@ -678,7 +672,7 @@ async def test_a_list_that_is_described_as_one_of_all_runs_is_read_alone(fields:
 async def test_a_list_that_is_read_alone_is_read_in_each_scrape_although_it_takes_the_whole_budget() -> None:
     runtime = runtime_of()
     exporter = exporter_of(runtime, described=only_common(), limits=LimitsConfig(failed_record_requests=1))
-    runtime.put("old", createdAt=NOON - 9000, startedAt=NOON - 9000)
+    runtime.put("old", **OLD)
     fail(runtime, "old", "a", "b")
     await scrape(exporter, runtime)
     runtime.clock.advance(600)

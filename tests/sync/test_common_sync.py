@@ -45,12 +45,6 @@ def runtime_of(projects: int = MANY, *, lists: bool = True) -> ScriptedRuntime:
     return runtime
 
 
-def only_listing(runtime: ScriptedRuntime) -> httpx.Request:
-    """The only request for the list of all projects in the last scrape."""
-    (listing,) = [request for request in runtime.requests if request.url.path == ALL]
-    return listing
-
-
 def ends(runtime: ScriptedRuntime, run: str, project: str) -> None:
     """A run that starts and ends now."""
     now = runtime.clock()
@@ -78,6 +72,14 @@ async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 
     runtime.requests.clear()
     await exporter.page()
     return [path.removeprefix("/api/v1") for path in runtime.paths()]
+
+
+async def exporter_after(reads: int, runtime: ScriptedRuntime, **settings: Any) -> Exporter:
+    """An exporter that has read the runtime so many times."""
+    exporter = exporter_of(runtime, **settings)
+    for _ in range(reads):
+        await scrape(exporter, runtime)
+    return exporter
 
 
 def own_lists(paths: list[str]) -> list[str]:
@@ -222,7 +224,7 @@ async def test_a_list_that_has_not_changed_is_requested_on_that_condition() -> N
     exporter = exporter_of(runtime)
     for _ in range(3):
         await scrape(exporter, runtime, 1)
-    listing = only_listing(runtime)
+    listing = runtime.only_request(ALL)
     assert "If-None-Match" in listing.headers
     ends(runtime, "new", "p7")
     await scrape(exporter, runtime, 1)
@@ -254,7 +256,7 @@ async def test_a_quiet_list_is_requested_without_its_etag_every_five_minutes() -
     conditional = []
     for _ in range(65):
         await scrape(exporter, runtime)
-        listing = only_listing(runtime)
+        listing = runtime.only_request(ALL)
         conditional.append("If-None-Match" in listing.headers)
     whole = [number for number, each in enumerate(conditional) if not each]
     assert [15 * (later - earlier) for earlier, later in itertools.pairwise(whole)] == [300, 300]
@@ -282,12 +284,12 @@ async def test_a_list_by_a_clock_that_is_behind_is_requested_again_without_its_e
     before = runtime.clock()
     runtime.interfere = lambda request: None
     await scrape(exporter, runtime)
-    listing = only_listing(runtime)
+    listing = runtime.only_request(ALL)
     assert "If-None-Match" not in listing.headers
     since = datetime.fromisoformat(listing.url.params["updatedSince"]).timestamp()
     assert since < before - 15 - SyncConfig().overlap + 1, "from the time of the list before"
     await scrape(exporter, runtime)
-    listing = only_listing(runtime)
+    listing = runtime.only_request(ALL)
     assert "If-None-Match" in listing.headers
     assert finished(exporter)["Project 1"] == 2
 
@@ -366,9 +368,7 @@ async def test_when_it_is_asked_for_again_depends_on_whether_it_is_missing_or_ha
 async def test_a_token_that_is_refused_says_nothing_about_the_list(reads_before: int) -> None:
     """It would be refused for each project as well."""
     runtime = runtime_of()
-    exporter = exporter_of(runtime)
-    for _ in range(reads_before):
-        await scrape(exporter, runtime)
+    exporter = await exporter_after(reads_before, runtime)
     runtime.interfere = failing(ALL, 401)
     for _ in range(availability.MAX_FAILURES + 1):
         paths = await scrape(exporter, runtime)
@@ -392,9 +392,7 @@ async def test_a_list_that_could_be_read_in_between_has_not_failed_again_and_aga
 @pytest.mark.parametrize("reads_before", [0, 2])
 async def test_that_the_list_is_missing_is_logged_if_the_runtime_had_it(reads_before: int) -> None:
     runtime = runtime_of()
-    exporter = exporter_of(runtime)
-    for _ in range(reads_before):
-        await scrape(exporter, runtime)
+    exporter = await exporter_after(reads_before, runtime)
     runtime.interfere = failing(ALL, 404)
     with structlog.testing.capture_logs() as lines:
         for _ in range(2):
@@ -590,9 +588,7 @@ async def test_a_project_whose_slice_cannot_be_applied_fails_alone_and_is_read_a
 async def test_a_project_with_more_open_runs_than_may_be_tracked_fails_alone(reads_before: int, page_size: int) -> None:
     runtime = runtime_of()
     runtime.page_size = page_size
-    exporter = exporter_of(runtime, limits=LimitsConfig(open_runs=2))
-    for _ in range(reads_before):
-        await scrape(exporter, runtime)
+    exporter = await exporter_after(reads_before, runtime, limits=LimitsConfig(open_runs=2))
     runtime.put("new-p1", projectId="p1")
     for number in range(3):
         runtime.put(f"new-p2-{number}", projectId="p2")

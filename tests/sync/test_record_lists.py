@@ -40,6 +40,14 @@ def waits(runtime: ScriptedRuntime, run_id: str = "run-1", *, records: int = 1, 
     ]
 
 
+def with_waiting_runs(count: int) -> tuple[ScriptedRuntime, list[str]]:
+    """A runtime with so many runs of which records wait, and their ids."""
+    runtime, runs = ScriptedRuntime(Clock()), [f"run-{number}" for number in range(count)]
+    for run in runs:
+        waits(runtime, run)
+    return runtime, runs
+
+
 async def scrape(exporter: Exporter, runtime: ScriptedRuntime, seconds: float = 15.0) -> Samples:
     """Let time pass and scrape."""
     runtime.clock.advance(seconds)
@@ -79,10 +87,7 @@ def refusing(runtime: ScriptedRuntime, status: int, run: str = "run-") -> None:
 
 
 async def test_a_list_that_the_runtime_has_is_not_missing_because_several_runs_are_gone() -> None:
-    runtime = ScriptedRuntime(Clock())
-    runs = [f"run-{number}" for number in range(5)]
-    for run in runs:
-        waits(runtime, run)
+    runtime, runs = with_waiting_runs(5)
     exporter = exporter_of(runtime, sync={"concurrency": 1})
     asked = []
     for status in (None, 404, None):
@@ -98,10 +103,7 @@ async def test_a_list_that_the_runtime_has_is_not_missing_because_several_runs_a
 
 
 async def test_after_a_while_it_takes_as_many_refusals_again_until_the_list_counts_as_missing() -> None:
-    runtime = ScriptedRuntime(Clock())
-    runs = [f"run-{number}" for number in range(4)]
-    for run in runs:
-        waits(runtime, run)
+    runtime, runs = with_waiting_runs(4)
     exporter = exporter_of(runtime, sync={"concurrency": 1})
     refusing(runtime, 404)
     await scrape(exporter, runtime)

@@ -942,14 +942,20 @@ async def test_an_api_without_health_is_up(tmp_path: Path) -> None:
     assert not re.search(r"^spinner_runtime_up", page, re.MULTILINE)
 
 
+def with_failed_records(count: int) -> ScriptedRuntime:
+    """A runtime with a run of which so many records failed, each on a page of its own."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.page_size = 1
+    runtime.put("run-1", records={"total": 99, "failed": count})
+    runtime.failed_records["run-1"] = [{"id": f"r{n}", "jobId": "run-1", "status": "failed"} for n in range(count)]
+    return runtime
+
+
 async def test_of_a_long_list_of_failed_records_a_limited_number_of_pages_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(failed_records, "MAX_RECORD_PAGES", 2)
-    runtime = ScriptedRuntime(Clock())
-    runtime.page_size = 1
-    runtime.put("run-1", records={"total": 9, "failed": 5})
-    runtime.failed_records["run-1"] = [{"id": f"r{n}", "jobId": "run-1", "status": "failed"} for n in range(5)]
+    runtime = with_failed_records(5)
     exporter = exporter_of(runtime)
     await exporter.refresh()
     assert sum(path.endswith("/records") for path in runtime.paths()) == 2
@@ -957,10 +963,7 @@ async def test_of_a_long_list_of_failed_records_a_limited_number_of_pages_is_rea
 
 
 async def test_of_a_run_twenty_pages_of_failed_records_are_read() -> None:
-    runtime = ScriptedRuntime(Clock())
-    runtime.page_size = 1
-    runtime.put("run-1", records={"total": 99, "failed": 25})
-    runtime.failed_records["run-1"] = [{"id": f"r{n}", "jobId": "run-1", "status": "failed"} for n in range(25)]
+    runtime = with_failed_records(25)
     exporter = exporter_of(runtime)
     await exporter.refresh()
     assert len(runtime.runs_asked("failed")) == 20
