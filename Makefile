@@ -17,6 +17,8 @@ DEMO_FLAGS ?=
 PYTEST_FLAGS ?= -n 3 --dist worksteal
 # Scenarios that are played in real time run by themselves: on a busy machine their alerts come late. Most of them wait.
 SLOW_FLAGS ?= -n 4 --dist worksteal
+# tests/marks.py says which tests have which mark.
+QUICK := "not faults and not programs and not servers and not slow and not long"
 # The real servers that presets are tested with. `make test-all` has no time for all of them.
 SERVERS := prefect dagster airflow
 QUICK_SERVERS := prefect dagster
@@ -35,12 +37,12 @@ programs: ## Unpack Prometheus and Alertmanager into .debian with apt, unless th
 
 # Lint and types run beside the tests: each of them uses one processor at most.
 .PHONY: quick
-quick: $(VENV)/.dev ## Lint, types and the tests without other programs (one to two minutes)
+quick: $(VENV)/.dev ## Lint, types and the short tests without other programs (a minute)
 	@$(MAKE) --no-print-directory --jobs=3 lint types quick-tests
 
 .PHONY: quick-tests
 quick-tests:
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not programs and not servers and not slow"
+	$(BIN)/pytest $(PYTEST_FLAGS) -m $(QUICK)
 
 .PHONY: test
 test: $(VENV)/.dev test-programs ## Lint, types and tests, with a real Prometheus and Alertmanager (three to five minutes)
@@ -69,7 +71,7 @@ test-current: $(VENV)/.dev .servers/.current test-programs ## Test with current 
 
 .PHONY: test-lowest
 test-lowest: .lowest/.done ## The tests of `make quick` with the oldest dependencies that pyproject.toml allows
-	.lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m "not faults and not programs and not servers and not slow"
+	.lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m $(QUICK)
 
 .PHONY: test-programs
 test-programs:

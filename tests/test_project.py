@@ -4,9 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from exporter import __version__
+from tests.marks import MARKS
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -34,6 +36,17 @@ def test_every_step_of_the_workflows_is_an_existing_make_target() -> None:
         named = [word for word in command.split()[1:] if "=" not in word]
         assert named, where
         assert set(named) <= TARGETS, f"{where}: {command}"
+
+
+@pytest.mark.parametrize("prefix", [prefix for prefixes in MARKS.values() for prefix in prefixes])
+def test_a_mark_is_for_tests_that_exist(prefix: str) -> None:
+    place, _, name = prefix.partition("::")
+    files = [ROOT / place] if place.endswith("/") else list(ROOT.glob(f"{place}*"))
+    assert any(file.exists() for file in files), f"tests/marks.py: no file begins with {place}"
+    function = name.partition("[")[0]
+    assert not name or any(re.search(rf"^(async )?def {function}", file.read_text(), re.MULTILINE) for file in files), (
+        f"tests/marks.py: no test of {place} begins with {function}"
+    )
 
 
 def test_actions_are_pinned_and_no_job_has_more_permissions_than_it_names() -> None:

@@ -31,7 +31,7 @@ allowed: set[str] = {"programs", "servers"}
 
 def program(name: str) -> str:
     """Return the path of a program. If it is missing, the test is skipped; in CI it fails."""
-    assert allowed & {"programs", "servers"}, f"this test starts {name}: list it under `programs` in tests/conftest.py"
+    assert allowed & {"programs", "servers"}, f"this test starts {name}: list it under `programs` in tests/marks.py"
     folders = (os.environ.get("PROGRAMS", ""), str(ROOT / ".debian" / "usr" / "bin"), os.environ["PATH"])
     found = shutil.which(name, path=os.pathsep.join(filter(None, folders)))
     if found is None:
@@ -48,7 +48,7 @@ def missing(message: str) -> NoReturn:
 
 def server(name: str) -> Path:
     """Return the folder with the programs of a real server. If it is missing, the test is skipped; in CI it fails."""
-    assert "servers" in allowed, f"this test starts {name}: list it under `servers` in tests/conftest.py"
+    assert "servers" in allowed, f"this test starts {name}: list it under `servers` in tests/marks.py"
     programs = ROOT / ".servers" / name / "bin"
     if not programs.exists():
         missing(f"{programs} does not exist; `make test-servers` installs it")
