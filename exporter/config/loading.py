@@ -4,6 +4,7 @@ An invalid setting raises a `ConfigError` that names the source of the setting, 
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -218,11 +219,10 @@ _RUNTIME_SECTIONS = frozenset(get_type_hints(Config)) - {"runtime"}
 
 def _preset(name: object, origin: str) -> tuple[dict[str, Any], Path | None]:
     """Return the tree of a preset by its name or path, and its file unless it is one of the package."""
-    shipped = {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
-    if isinstance(name, str) and name in shipped:
-        return strict.read(shipped[name], example=_EXAMPLE), None
+    if isinstance(name, str) and (shipped := _shipped_presets().get(name)):
+        return _shipped_preset(shipped), None
     if not isinstance(name, str) or Path(name).suffix not in (".yml", ".yaml"):
-        known = ", ".join(shipped)
+        known = ", ".join(_shipped_presets())
         raise ConfigError(
             f"{origin}: runtime.preset: expected one of {known}, or the path of a .yml file; got {name!r}"
         )
@@ -237,6 +237,17 @@ def _preset(name: object, origin: str) -> tuple[dict[str, Any], Path | None]:
     if "preset" in (tree.get("runtime") or {}):
         raise ConfigError(f"{file}: runtime.preset: not allowed in a preset, which is the whole description")
     return tree, file
+
+
+@functools.cache
+def _shipped_presets() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(_PRESETS.glob("*.yml"))}
+
+
+@functools.cache
+def _shipped_preset(file: Path) -> dict[str, Any]:
+    """Return a preset of the package, for all runtimes the same: reading YAML is slow. Callers do not change it."""
+    return strict.read(file, example=_EXAMPLE)
 
 
 def _is_from(preset: Mapping[str, Any], config: Mapping[str, Any], path: tuple[str, ...]) -> bool:
