@@ -117,8 +117,17 @@ def _outside_outages(stalled: str) -> str:
 
 def while_read(expression: str) -> str:
     """Leave out what belongs to a project while it cannot be read: what was read last would look like no progress."""
-    read = f"max by (runtime, project) ({series('spinner_project_up', PROJECT)}) == 1"
-    return f"({expression} and on (runtime, project) {read})"
+    return f"({expression} and on (runtime, project) {_read_projects()})"
+
+
+def unread_runs(*matchers: str) -> str:
+    """Return the runs that were running when their project, which cannot be read now, was read last."""
+    running = per_run("spinner_run_status", equals("status", "running"), *matchers)
+    return f"({running} unless on (runtime, project) {_read_projects()})"
+
+
+def _read_projects() -> str:
+    return f"max by (runtime, project) ({series('spinner_project_up', PROJECT)}) == 1"
 
 
 def completed_with_failures(*matchers: str) -> str:
@@ -129,13 +138,14 @@ def completed_with_failures(*matchers: str) -> str:
 
 
 def display_status(*matchers: str) -> str:
-    """Return each run with a label `status`: the key of `style.STATUSES` that the dashboards display."""
+    """Return each run with a label `status`: a key of `style.STATUSES`, or `unread` for a run of `unread_runs`."""
     plain = series("spinner_run_status", PROJECT, SPINNER, *matchers)
     return f" or {ON_RUN} ".join(
         (
             f'label_replace({stalled_runs(*matchers)}, "status", "stalled", "", "")',
             f'label_replace({overdue_runs(*matchers)}, "status", "overdue", "", "")',
             f'label_replace({completed_with_failures(*matchers)}, "status", "failures", "", "")',
+            f'label_replace({unread_runs(*matchers)}, "status", "unread", "", "")',
             f"max by ({RUN_LABELS}, status) ({plain})",
         )
     )
@@ -153,6 +163,7 @@ def by_need(silence: str, age: str, *matchers: str) -> str:
         "stalled": _outside_outages(f"({silence} > 1)"),
         "overdue": overdue_runs(*matchers),
         "failures": f"({failed} > 0 unless {ON_RUN} {not_completed})",
+        "unread": unread_runs(*matchers),
     }
     ranked = [
         f'label_replace({part} * 0 + {_NEED[status]}, "status", "{status}", "", "")' for status, part in parts.items()
@@ -184,6 +195,7 @@ _NEED = {
     "failed": 8,
     "failures": 7,
     "overdue": 6,
+    "unread": 5,
     "unknown": 5,
     "running": 4,
     "waiting": 3,

@@ -40,6 +40,9 @@ STATUSES: Final = {
 that takes much longer than usual, and `failures` for a completed run with failed records, which must never be green.
 `unknown` is the status of a run whose label has no mapping. The worst come first; timelines use the position."""
 
+UNREAD: Final = ("? not read", GREY)
+"""Text and colour of a run that was running when its project, which cannot be read now, was read last."""
+
 RECORD_STATES: Final = {
     "completed": GREEN,
     "failed": RED,
@@ -91,7 +94,7 @@ def status_number(status: str) -> int:
 
 def status_name_mappings() -> list[dict[str, Any]]:
     """Return the value mappings for a column of status names."""
-    return [value_mapping({status: (text, colour) for status, (text, colour) in STATUSES.items()})]
+    return [value_mapping({**STATUSES, "unread": UNREAD})]
 
 
 def status_number_mappings() -> list[dict[str, Any]]:

@@ -121,6 +121,25 @@ def test_what_needs_a_person_comes_first(tmp_path: Path) -> None:
         assert ids(jobs(url, status="running")) == ["silent", "moving"]
 
 
+def test_of_a_project_that_cannot_be_read_no_run_is_said_to_be_running(tmp_path: Path) -> None:
+    samples = fresh("Sales") | EACH_STATUS
+    for name in samples:
+        if name.startswith("spinner_project_up"):
+            samples[name] = 0
+    with recorded(tmp_path, samples) as url:
+        shown = jobs(url, **clicked("stalled"))
+        statuses = dict(zip((each.removeprefix("➤ ") for each in ids(shown)), column(shown, "Status"), strict=True))
+        assert {run_id for run_id, text in statuses.items() if text == "? not read"} == {"stalled", "silent", "moving"}
+        assert "▶ running" not in statuses.values()
+        order = list(statuses)
+        assert order[:4] == ["failed", "failed before", "some failed", "overdue"]
+        assert set(order[4:8]) == {"unmapped", "stalled", "silent", "moving"}
+        last_running = ids(jobs(url, status="running"))
+        assert sorted(last_running) == ["moving", "silent", "stalled"], "the filter knows the last status"
+        (row,) = shown["Chosen run"].rows
+        assert str(row["Status"]) == "? not read"
+
+
 def test_a_run_that_is_not_recorded_yet_is_listed_if_it_has_not_ended(tmp_path: Path) -> None:
     with (
         recorded(tmp_path, fresh("Sales") | ended("a", "completed", 1)) as url,
