@@ -164,6 +164,17 @@ def test_of_many_runs_those_that_need_a_person_are_listed(tmp_path: Path) -> Non
     assert listed[:11] == BY_NEED[:11]
 
 
+def test_of_many_running_runs_those_of_a_project_that_cannot_be_read_are_listed(tmp_path: Path) -> None:
+    many: dict[str, Any] = {}
+    for number in range(MOST_LISTED + 50):
+        many |= run(
+            f"job_{number}", "running", "Clinic", last_progress_timestamp_seconds=NOW, stall_threshold_seconds=60
+        )
+    unread = {'spinner_project_up{job="spinner",instance="a",runtime="eu",project="Sales"}': 0.0}
+    with recorded(tmp_path, fresh("Sales", "Clinic") | unread | many | silent("unread", 30)) as url:
+        assert ids(jobs(url))[0] == "unread"
+
+
 def test_the_project_is_shown_where_there_is_more_than_one(tmp_path: Path) -> None:
     one, two = fresh("Sales"), fresh("Sales", "Clinic")
     runs = ended("a", "completed", 1) | ended("b", "completed", 2, project="Clinic")
