@@ -91,8 +91,13 @@ def outages() -> str:
 
 def stalled_runs(*matchers: str) -> str:
     """Return the stalled runs and their seconds without progress: the condition of SpinnerRunStalled."""
+    return _outside_outages(_silent_runs(*matchers))
+
+
+def _silent_runs(*matchers: str) -> str:
+    """Return the runs that are silent for longer than their threshold, also while that says nothing about them."""
     progress = per_run("spinner_run_last_progress_timestamp_seconds", *matchers)
-    return _outside_outages(f"(time() - {progress} > {stall_threshold(*matchers)})")
+    return f"(time() - {progress} > {stall_threshold(*matchers)})"
 
 
 def stall_threshold(*matchers: str) -> str:
@@ -138,13 +143,14 @@ def completed_with_failures(*matchers: str) -> str:
 
 
 def display_status(*matchers: str) -> str:
-    """Return each run with a label `status`: a key of `style.STATUSES`, or `unread` for a run of `unread_runs`."""
+    """Return each run with a label `status`: a key of `style.STATUSES` or of `style.NOT_KNOWN`."""
     plain = series("spinner_run_status", PROJECT, SPINNER, *matchers)
     return f" or {ON_RUN} ".join(
         (
             f'label_replace({stalled_runs(*matchers)}, "status", "stalled", "", "")',
             f'label_replace({overdue_runs(*matchers)}, "status", "overdue", "", "")',
             f'label_replace({completed_with_failures(*matchers)}, "status", "failures", "", "")',
+            f'label_replace({while_read(_silent_runs(*matchers))}, "status", "no workers", "", "")',
             f'label_replace({unread_runs(*matchers)}, "status", "unread", "", "")',
             f"max by ({RUN_LABELS}, status) ({plain})",
         )
@@ -163,6 +169,8 @@ def by_need(silence: str, age: str, *matchers: str) -> str:
         "stalled": _outside_outages(f"({silence} > 1)"),
         "overdue": overdue_runs(*matchers),
         "failures": f"({failed} > 0 unless {ON_RUN} {not_completed})",
+        # Those that are silent and not stalled: nothing can make progress.
+        "no workers": while_read(f"({silence} > 1)"),
         "unread": unread_runs(*matchers),
     }
     ranked = [
@@ -195,6 +203,7 @@ _NEED = {
     "failed": 8,
     "failures": 7,
     "overdue": 6,
+    "no workers": 5,
     "unread": 5,
     "unknown": 5,
     "running": 4,
@@ -245,6 +254,7 @@ def display_status_number(*matchers: str, statuses: tuple[str, ...]) -> str:
     rules = series("project_spinner:spinner_run_failed_records:sum", NO_RUNTIME)
     parts = [
         f"({_recorded_as_silent(*matchers)} unless on (runtime) {outages()}) * 0 + {status_number('stalled')}",
+        f"({_recorded_as_silent(*matchers)}) * 0 + {UNKNOWN_NUMBER}",
         # Without the recording rules nobody knows which of the runs that should make progress are stalled.
         f"({per_run('spinner_run_stall_threshold_seconds', *matchers)} unless on () {rules}) * 0 + {UNKNOWN_NUMBER}",
     ]

@@ -40,8 +40,14 @@ STATUSES: Final = {
 that takes much longer than usual, and `failures` for a completed run with failed records, which must never be green.
 `unknown` is the status of a run whose label has no mapping. The worst come first; timelines use the position."""
 
-UNREAD: Final = ("? not read", GREY)
-"""Text and colour of a run that was running when its project, which cannot be read now, was read last."""
+NOT_KNOWN: Final = {
+    "no workers": ("? worker down", GREY),
+    "unread": ("? not read", GREY),
+}
+"""Text and colour of a running run of which nobody knows whether it is stalled.
+
+It is silent while the worker service of its runtime is down, or its project cannot be read.
+"""
 
 RECORD_STATES: Final = {
     "completed": GREEN,
@@ -94,7 +100,7 @@ def status_number(status: str) -> int:
 
 def status_name_mappings() -> list[dict[str, Any]]:
     """Return the value mappings for a column of status names."""
-    return [value_mapping({**STATUSES, "unread": UNREAD})]
+    return [value_mapping({**STATUSES, **NOT_KNOWN})]
 
 
 def status_number_mappings() -> list[dict[str, Any]]:

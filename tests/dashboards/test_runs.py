@@ -140,6 +140,18 @@ def test_of_a_project_that_cannot_be_read_no_run_is_said_to_be_running(tmp_path:
         assert str(row["Status"]) == "? not read"
 
 
+def test_while_the_worker_service_is_down_no_silent_run_is_said_to_be_running(tmp_path: Path) -> None:
+    down = {'spinner_runtime_up{job="spinner",instance="a",runtime="eu"}': 0.0}
+    with recorded(tmp_path, fresh("Sales") | down | EACH_STATUS) as url:
+        shown = jobs(url, **clicked("stalled"))
+    statuses = dict(zip((each.removeprefix("➤ ") for each in ids(shown)), column(shown, "Status"), strict=True))
+    assert {run_id for run_id, text in statuses.items() if text.startswith("?")} == {"stalled"}
+    assert {statuses[run_id] for run_id in ("silent", "moving")} == {"▶ running"}, "within their thresholds"
+    (row,) = shown["Chosen run"].rows
+    assert str(row["Status"]) == statuses["stalled"] == "? worker down"
+    assert [str(mark) for mark in shown["Status"].marks.values()] == ["? unknown"]
+
+
 def test_a_run_that_is_not_recorded_yet_is_listed_if_it_has_not_ended(tmp_path: Path) -> None:
     with (
         recorded(tmp_path, fresh("Sales") | ended("a", "completed", 1)) as url,
