@@ -256,22 +256,23 @@ FAILED_RUNS = table(
         )
     ],
     [
-        Column("place", "Project and runtime", wrap=True, least_width=160),
+        Column("place", "Project", wrap=True, least_width=140),
         Column(
             "run",
             "Run",
             wrap=True,
-            least_width=160,
+            least_width=140,
             links=[
                 ("Show this run", JOBS, False),
                 ("All records of the run", "${product_url}" + PRODUCT_PAGES["Records"], True),
             ],
         ),
-        Column("Value", "Failed at", "time", align="left", width=110),
+        # Not of a fixed width: if no run failed it is the only column, and the text that says so needs the whole table.
+        Column("Value", "Failed at", "time", align="left", least_width=110),
         Column("from", "From", hidden=True),
         Column("to", "To", hidden=True),
         Column("runtime", "Runtime", hidden=True),
-        Column("project", "Project", hidden=True),
+        Column("project", "Project of the run", hidden=True),
         Column("spinner", "Spinner", hidden=True),
         Column("run_id", "Run id", hidden=True),
     ],
