@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
-from exporter.config import load
+from exporter.config import LimitsConfig, SyncConfig, load
 from exporter.errors import ConfigError
 from exporter.healthcheck import DEFAULT_URL
 from exporter.service import SCRAPE_INTERVAL
@@ -139,6 +139,24 @@ def test_memory_and_files_of_the_exporter_are_limited_as_in_the_chart() -> None:
     assert {SERVICES[name].get("mem_limit") for name in ("exporter", "exporter-demo")} == {limit[:-1].lower()}
     (files_limit,) = (int(line.partition("=")[2]) for line in unit if line.startswith("LimitNOFILE="))
     assert files_limit >= 1024
+
+
+def test_the_limit_of_memory_is_above_what_the_documentation_says_that_the_default_limits_need() -> None:
+    reliability = (ROOT / "docs" / "reliability.md").read_text()
+    said = re.search(
+        r"Memory stays below (\d+) MB, plus (\d+) kB for each run .*?, plus (\d+) kB for each spinner .*?"
+        r"plus (\d+) kB for each run that has not ended .*?plus `limits\.read_bytes` .*?"
+        r"plus `sync\.concurrency` responses of `limits\.body_bytes`",
+        reliability,
+    )
+    assert said, "docs/reliability.md no longer says how much memory is needed, or in other words"
+    own, of_run, of_spinner, of_open_run = map(int, said.groups())
+    limits, sync = LimitsConfig(), SyncConfig()
+    needed = 1_000_000 * own + limits.read_bytes + sync.concurrency * limits.body_bytes
+    needed += 1000 * (of_run * limits.runs + of_spinner * limits.spinners + of_open_run * limits.open_runs)
+    values = yaml.safe_load((ROOT / "deploy" / "helm" / "spinner-exporter" / "values.yaml").read_text())
+    limit = int(values["resources"]["limits"]["memory"].removesuffix("Mi")) * 2**20
+    assert needed <= limit <= 1.2 * needed
 
 
 def test_the_demo_and_your_runtime_have_the_same_services() -> None:
