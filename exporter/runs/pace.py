@@ -284,8 +284,8 @@ class Expectation(msgspec.Struct, frozen=True):
 
 
 REASONS = {
-    "floor": "its pace is known, and the floor is longer than its gaps",
-    "ceiling": "its pace would allow more than the ceiling",
+    "floor": "the configured minimum, because its gaps are shorter",
+    "ceiling": "the configured maximum, because its pace would allow more",
     "own gaps": "a shorter silence would be normal, given its gaps so far",
     "little known": "little of this run and of its spinner has been seen",
     "first record": "the first record of earlier runs took about half as long",
