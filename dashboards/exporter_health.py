@@ -123,7 +123,13 @@ REQUESTS = time_series(
     unit="rate",
     many=True,
     empty="? No request in this range",
-    colours={"200": GREEN, "304": BLUE, "401": RED, "403": RED, "429": ORANGE, "error": RED},
+    # Another status would get a colour of the palette, which can be that of a response that is well.
+    colours={
+        "200": GREEN,
+        "304": BLUE,
+        **dict.fromkeys(("400", "404", "410", "422", "429"), ORANGE),
+        **dict.fromkeys(("401", "403", "500", "502", "503", "504", "error"), RED),
+    },
     stacked=True,
 )
 
