@@ -20,11 +20,29 @@ from exporter.runtime.times import NONE, NOT_NEEDED, means_none, without_leap_se
 
 _RUN = frozenset(
     {
-        "id", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId", "parentRecordId",
-        "createdAt", "startedAt", "endedAt", "updatedAt", "lastProgressAt", "dueAt", "records.total", "records.pending",
-        "records.running", "records.waiting", "records.completed", "records.failed", "failures",
+        "id",
+        "projectId",
+        "spinnerId",
+        "spinnerName",
+        "status",
+        "trigger",
+        "parentJobId",
+        "parentRecordId",
+        "createdAt",
+        "startedAt",
+        "endedAt",
+        "updatedAt",
+        "lastProgressAt",
+        "dueAt",
+        "records.total",
+        "records.pending",
+        "records.running",
+        "records.waiting",
+        "records.completed",
+        "records.failed",
+        "failures",
     }
-)  # fmt: skip
+)
 
 FIELDS: Mapping[str, frozenset[str]] = {
     "health": frozenset({"status", "runtime.status", "runtime.lastHeartbeatAt", "runtime.workers"}),
@@ -53,10 +71,22 @@ FIELDS: Mapping[str, frozenset[str]] = {
 
 TEXTS = frozenset(
     {
-        "id", "name", "jobId", "projectId", "spinnerId", "spinnerName", "status", "trigger", "parentJobId",
-        "parentRecordId", "failedStep.name", "errorCode", "runtime.status", "step.name",
+        "id",
+        "name",
+        "jobId",
+        "projectId",
+        "spinnerId",
+        "spinnerName",
+        "status",
+        "trigger",
+        "parentJobId",
+        "parentRecordId",
+        "failedStep.name",
+        "errorCode",
+        "runtime.status",
+        "step.name",
     }
-)  # fmt: skip
+)
 """Text fields; a number in one, such as an id, becomes text."""
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from exporter.config import load
 from exporter.config.api_description import Resource
 from exporter.runtime import decoder as decoder_module
-from exporter.runtime import labels
+from exporter.runtime import labels, wire
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
 from exporter.runtime.labels import CodeCache, LabelCache
 from exporter.runtime.layout import Layout, NullListError, flat
 from exporter.runtime.model import Project, RecordCounts
 from exporter.runtime.statuses import StatusMap
-from exporter.runtime.times import Once, means_none
+from exporter.runtime.times import Once, is_time, means_none
 from exporter.status import Status
 from tests.builders import NOON, Clock, only_runtime, resources
 from tests.metrics.test_exposition import samples, value
@@ -561,6 +561,15 @@ def test_a_time_may_be_fifty_years_old_or_a_day_ahead_and_no_more(
     assert NOON + first - 1 != read(first - 1)
     assert observer.implausible == [("job", field)]
     assert NOON + last + 1 != read(last + 1)
+
+
+def test_a_field_of_the_contract_is_a_time_if_its_name_says_so() -> None:
+    """Otherwise an empty text or a zero, which some systems write for no time, would cost the item."""
+    structs = [each for each in vars(wire).values() if isinstance(each, type) and issubclass(each, wire.WireStruct)]
+    fields = {field.encode_name: field.type for each in structs for field in msgspec.structs.fields(each)}
+    times = {name for name, kind in fields.items() if wire.Time in (kind, *get_args(kind))}
+    assert {"createdAt", "lastHeartbeatAt", "resetsAt"} <= times
+    assert times == {name for name in fields if is_time(name)}
 
 
 @pytest.mark.parametrize(("seconds", "is_right"), [(-LONG, True), (LONG, True), (-LONG - 1, False), (LONG + 1, False)])
