@@ -199,6 +199,21 @@ def test_every_guarantee_names_a_test_that_exists() -> None:
     assert all("tests/" in by or "the same" in by for _, by in guarantees), "a guarantee without a test"
 
 
+def test_alerting_gives_how_long_the_condition_of_an_alert_holds() -> None:
+    """Of the alerts whose row gives no time."""
+    page = (ROOT / "docs" / "alerting.md").read_text()
+    (sentence,) = re.findall(r"^Where the table gives no time.+?`for`: (.+?)\.\s", page, flags=re.MULTILINE | re.DOTALL)
+    documented = {
+        alert: f"{number}{unit[0]}"
+        for number, unit, alerts in re.findall(r"(\d+) (minute|hour)s? for ([^;]+)", sentence)
+        for alert in re.findall(r"Spinner\w+", alerts)
+    }
+    rules = (ROOT / "alerts" / "alerts.rules.yml").read_text()
+    actual = dict(re.findall(r"- alert: (\w+)(?:(?!- alert:).)*?\n +for: (\w+)\n", rules, flags=re.DOTALL))
+    assert len(documented) >= 10
+    assert documented == {alert: actual.get(alert) for alert in documented}
+
+
 def test_what_scaling_drops_is_in_no_rule_and_in_one_column_of_a_dashboard() -> None:
     (dropped,) = re.findall(r"regex: (\w+), action: drop", (ROOT / "docs" / "scaling.md").read_text())
     assert dropped in catalogue.names()

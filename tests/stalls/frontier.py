@@ -1,4 +1,4 @@
-"""Draws the frontier of `docs/alerting.md`: precision against the time to a page, for several accepted rates."""
+"""Draws the frontier of `docs/accuracy.md`: precision against the time to a page, for several accepted rates."""
 
 from pathlib import Path
 

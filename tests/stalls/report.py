@@ -65,7 +65,7 @@ def _row(name: str, each: Score) -> str:
 
 
 def _kind_row(kind: str, each: Score) -> str:
-    """Return the row of a kind in docs/alerting.md."""
+    """Return the row of a kind in docs/accuracy.md."""
     pages = each.found + each.false_pages
     shares = (_share(each.found, each.stalls), _share(each.found, pages), _share(each.in_time, each.stalls))
     half = f"{each.median_delay / MINUTE:.1f} min" if each.delays else "-"
