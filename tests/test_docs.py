@@ -7,13 +7,16 @@ import tomllib
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from exporter.cli import cli
 from exporter.config import FileConfig, load
+from exporter.config.api_description import FieldSource, Paging, Resource, Resources
 from exporter.config.loading import _leaves
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
+from exporter.runtime.statuses import DEFAULT_LABELS
 from tests.builders import only_runtime
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +171,49 @@ def test_connecting_lists_exactly_the_fields_that_a_description_can_map() -> Non
         words = re.findall(r"`([\w.]+)`", re.sub(r"\(.*?\)", "", documented[name]))
         listed = {f"records{word}" if word.startswith(".") else word for word in words} - {"ref.NAME"}
         assert listed == fields, f"docs/connecting.md and exporter/runtime/mapping.py differ in the fields of {name}"
+
+
+DESCRIPTIONS: dict[str, type[msgspec.Struct]] = {"": Resource, "paging.": Paging, "fields.": FieldSource}
+"""What the tables of keys in docs/connecting.md document, and how the names of its keys begin."""
+
+
+def test_connecting_documents_every_key_of_a_description_and_its_default() -> None:
+    page = (ROOT / "docs" / "connecting.md").read_text()
+    section = page.split("\n### Keys of `runtime.resources`\n")[1].split("\n### ")[0]
+    of_resource, of_field = section.split("| key of a field |")
+    rows = [
+        (prefix + name, default.strip("`"))
+        for prefix, table in (("", of_resource), ("fields.", of_field))
+        for name, default in re.findall(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", table, flags=re.MULTILINE)
+    ]
+    keys = {
+        prefix + field.encode_name: _default(field)
+        for prefix, of in DESCRIPTIONS.items()
+        for field in msgspec.structs.fields(of)
+    }
+    del keys["paging"]  # each of its keys is a row
+    assert len(rows) == len(dict(rows)), "a key has two rows"
+    assert dict(rows) == keys
+    first = section.split("\n\n| key")[0]
+    assert {field.encode_name for field in msgspec.structs.fields(Resources)} <= set(re.findall(r"`(\w+)`", first))
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    """A default as the tables have it."""
+    if field.default_factory is not msgspec.NODEFAULT:
+        return json.dumps(msgspec.to_builtins(field.default_factory()))
+    if field.default is msgspec.NODEFAULT:
+        return "required"
+    if isinstance(field.default, str | None):
+        return field.default or "none"
+    return json.dumps(msgspec.to_builtins(field.default))
+
+
+def test_connecting_lists_the_status_labels_that_need_no_mapping() -> None:
+    section = (ROOT / "docs" / "connecting.md").read_text().split("\n### Status labels\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, flags=re.MULTILINE)
+    documented = {status: tuple(re.findall(r"`([^`]+)`", labels)) for status, labels in rows}
+    assert documented == {status.value: labels for status, labels in DEFAULT_LABELS.items()}
 
 
 WITHOUT_SERVER = {"temporal": ROOT / "tests" / "connecting" / "test_temporal.py"}
