@@ -19,7 +19,7 @@ _HEAD = """\
 # Metrics
 
 For people who write dashboards, alert rules or queries: every metric of spinner-exporter. `make docs` generates this
-page from the catalogue in the code.
+page from the catalogue in the code. [Terms](../README.md#terms) defines run, record, silent, stalled and in flight.
 
 Timestamps are Unix times in seconds, durations are in seconds, ratios are from 0 to 1. All timestamps are corrected for
 the difference between the clocks of the runtime and the exporter, so that `time()` minus a timestamp is its age. An
