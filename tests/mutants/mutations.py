@@ -46,8 +46,10 @@ class Place:
     """The qualified name of the function or class that it is part of; empty for the rest of the module."""
     in_function: bool
     """Whether a call runs it; otherwise the import of the module does."""
+    statement: int
+    """The number of the statement of the module that it is part of, such as a class."""
     mutations: tuple[tuple[str, int], ...]
-    """Operators by name, each with the number of the occurrence in this module."""
+    """Operators by name, each with the number of the occurrence in this statement."""
 
 
 @dataclass(frozen=True)
@@ -153,28 +155,30 @@ OPERATORS = all_operators()
 @functools.cache
 def places(file: str, source: str) -> tuple[Place, ...]:
     """List the places of one module, in the order of its source, which takes seconds."""
-    occurrences: dict[str, int] = defaultdict(int)
     mutations = defaultdict(list)
     nodes = {}
-    for node in ast_nodes(get_ast(source)):
-        if node.type in {"name", "newline", "string", "endmarker"}:
-            continue
-        for name, operator in OPERATORS.items():
-            for position in operator.mutation_positions(node):
-                if is_wanted(name, node):
-                    mutations[position].append((name, occurrences[name]))
-                    nodes[position] = node
-                occurrences[name] += 1
+    for number, statement in enumerate(get_ast(source).children):
+        occurrences: dict[str, int] = defaultdict(int)
+        for node in ast_nodes(statement):
+            if node.type in {"name", "newline", "string", "endmarker"}:
+                continue
+            for name, operator in OPERATORS.items():
+                for position in operator.mutation_positions(node):
+                    if is_wanted(name, node):
+                        mutations[position].append((name, occurrences[name]))
+                        nodes[position] = number, node
+                    occurrences[name] += 1
     return tuple(
         Place(
             file,
             position[0][0],
-            statement_lines(nodes[position], *position),
-            qualified_name(nodes[position]),
-            is_in_function(nodes[position]),
-            tuple(those),
+            statement_lines(node, *position),
+            qualified_name(node),
+            is_in_function(node),
+            number,
+            tuple(mutations[position]),
         )
-        for position, those in sorted(mutations.items())
+        for position, (number, node) in sorted(nodes.items(), key=lambda each: each[0])
     )
 
 
@@ -242,10 +246,20 @@ def upwards(node: Any) -> Iterator[tuple[Any, Any]]:
 
 def mutants(original: str, place: Place, mutations: Iterable[tuple[str, int]] | None = None) -> Iterator[Mutant]:
     """Apply each mutation of a place to the source, skipping those that do not compile or change nothing."""
+    before, statement, after = around(original, place.statement)
     for name, occurrence in place.mutations if mutations is None else mutations:
-        source = mutate_code(original, OPERATORS[name], occurrence)
-        if source is not None and differs(original, source):
+        # cosmic-ray parses what it mutates each time, which takes several times as long for the whole module.
+        mutated = mutate_code(statement, OPERATORS[name], occurrence)
+        if mutated is not None and differs(statement, mutated):
+            source = before + mutated + after
             yield Mutant(place, *difference(original, source), source)
+
+
+@functools.cache
+def around(source: str, number: int) -> tuple[str, str, str]:
+    """Split a module into what is before one of its statements, the statement, and what is after it."""
+    statements = [statement.get_code() for statement in get_ast(source).children]
+    return "".join(statements[:number]), statements[number], "".join(statements[number + 1 :])
 
 
 def sample(root: Path, files: Iterable[str], count: int, seed: int) -> list[Mutant]:
