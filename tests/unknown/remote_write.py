@@ -71,6 +71,8 @@ def _field(number: int, content: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
+# Most are lengths, or the time of all samples of a scrape.
+@functools.lru_cache(maxsize=10_000)
 def _varint(number: int) -> bytes:
     encoded = bytearray()
     while number > 0x7F:

@@ -46,15 +46,22 @@ class RuleEngine:
 
     def evaluate(self, now: float) -> None:
         """Evaluate all rules at one time, in their order, and write their series."""
+        unsent: set[str] = set()
         for index, rule in enumerate(self._rules):
+            # Few rules read what those right before them wrote, and each request takes a millisecond.
+            if any(name in rule["expr"] for name in unsent):
+                self._writer.flush()
+                unsent.clear()
             found = self._query(rule["expr"], now)
             series = self._recorded(rule, found) if "record" in rule else self._alerts(rule, found, now)
             for labels in self._written.get(index, set()) - series.keys():
                 self._writer.add(labels, now, STALE)
             for labels, value in series.items():
                 self._writer.add(labels, now, value)
+            if series or self._written.get(index):
+                unsent.add(rule.get("record", "ALERTS"))
             self._written[index] = set(series)
-            self._writer.flush()
+        self._writer.flush()
 
     def firing(self) -> list[Alert]:
         """Return the alerts that fire now."""
