@@ -147,3 +147,6 @@ MARKS = {
     ),
 }
 """The marks of tests, by the beginning of their ids. A test that starts a program without its mark fails."""
+
+WAITING = ("tests/stack/test_scenarios.py::test_a_scenario_ends_",)
+"""Tests that mostly wait, a minute each."""
