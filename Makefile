@@ -222,8 +222,8 @@ $(VENV)/.demo: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python .uv/.done
+	$(call install,$(VENV),$<)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.demo
 
@@ -239,10 +239,15 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	.uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
 
+# Install a lock file into an environment. uv takes a tenth of the time that pip takes, but does not read pip's config: where
+# it reaches no index, pip installs. A lock file is complete.
+install = .uv/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2) \
+	|| $(BIN)/pip --python $(1)/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(2)
+
 # The oldest dependencies that pyproject.toml allows, with the newest tools for tests.
-.lowest/.done: requirements-lowest.lock | $(VENV)/bin/python
-	@$(PYTHON) -m venv .lowest
-	.lowest/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.lock
+.lowest/.done: requirements-lowest.lock | $(VENV)/bin/python .uv/.done
+	@$(PYTHON) -m venv --clear --without-pip .lowest
+	$(call install,.lowest,$<)
 	@touch $@
 
 # What cannot be downloaded is left out, and tried again the next time: half of it would look like all of it.
@@ -296,12 +301,10 @@ test-all: .servers/.grafana
 	@if npm ci --prefix .servers/grafana --legacy-peer-deps --ignore-scripts --no-audit --no-fund --silent; then touch $@; \
 		else rm -rf .servers/grafana; echo "make: Grafana's libraries cannot be downloaded from npm; variables and links are tested without them" >&2; fi
 
-# Each server has its own environment, because its dependencies conflict with ours. uv installs Airflow in a tenth of the
-# time that pip takes, but does not read pip's config: where it reaches no index, pip installs. A lock file is complete.
+# Each server has its own environment, because its dependencies conflict with ours.
 .servers/.%: tests/servers/%.lock | $(VENV)/bin/python .uv/.done
 	@$(PYTHON) -m venv --clear --without-pip .servers/$*
-	.uv/bin/uv pip install --quiet --python .servers/$*/bin/python --require-hashes -r $< \
-		|| $(BIN)/pip --python .servers/$*/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	$(call install,.servers/$*,$<)
 	@touch $@
 
 .PHONY: stalls
@@ -317,5 +320,5 @@ mutants: $(VENV)/.mutants ## Mutation testing: list changes of the code that no 
 MUTANTS_FLAGS ?= --sample 300 --seed 1
 
 $(VENV)/.mutants: requirements-mutants.lock $(VENV)/.dev
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutants.lock
+	$(call install,$(VENV),$<)
 	@touch $@
