@@ -121,7 +121,6 @@ MARKS = {
         "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[days.yml]",
         "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[lost-for-days.yml]",
         "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[lost.yml]",
-        "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[spinners.yml]",
         "tests/alerts/test_rules.py::test_promtool_passes_the_rule_tests[unknown.yml]",
         "tests/dashboards/test_numbers.py::test_numbers_are_those_of_the_api[plan-limit]",
         "tests/dashboards/test_numbers.py::test_numbers_are_those_of_the_api[stalled]",
