@@ -15,9 +15,8 @@ export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 DEMO_FLAGS ?=
 # Three workers for two processors, because many tests wait for a program. A worker without tests takes some from others.
 PYTEST_FLAGS ?= -n 3 --dist worksteal
-# Scenarios that are played in real time run without the thousands of short tests: on a very busy machine their alerts come
-# late. Half of these tests mostly wait.
-SLOW_FLAGS ?= -n 6 --dist worksteal
+# Scenarios that are played in real time run by themselves: on a busy machine their alerts come late. Most of them wait.
+SLOW_FLAGS ?= -n 4 --dist worksteal
 # tests/marks.py says which tests have which mark.
 QUICK := "not faults and not programs and not servers and not slow and not long"
 # The real servers that presets are tested with. `make test-all` has no time for all of them.
