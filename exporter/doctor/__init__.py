@@ -8,10 +8,10 @@ from exporter.doctor.diagnosis import (
     as_json,
     as_text,
     examine,
-    suggest_from_responses,
 )
 from exporter.doctor.own_files import examine_own_files
 from exporter.doctor.suggest import SuggestError, from_openapi, from_responses, read_openapi
+from exporter.doctor.survey import suggest_from_responses
 
 __all__ = [
     "Check",

@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
 from exporter.config.api_description import FieldSource, Resources, TimeFormat, present
-from exporter.doctor.suggest import SuggestError, fields_of, from_responses
+from exporter.doctor.survey import PROJECTS_TRIED
 from exporter.errors import ApiError, unforeseen
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
@@ -212,49 +212,6 @@ async def examine(config: Config) -> Diagnosis:
         return await _examine(config, exporter)
     finally:
         await exporter.close()
-
-
-async def suggest_from_responses(config: Config, config_file: Mapping[str, Any]) -> str:
-    """Return the content of a config file with fields that are guessed from responses to the described requests.
-
-    `config` is what the file means, with environment and flags. Raises `SuggestError`.
-    """
-    exporter = Exporter({config.runtime.label: config})
-    try:
-        (monitored,) = exporter.runtimes.values()
-        client, decoder = monitored.client, monitored.decoder
-        responses: dict[str, list[Any]] = {}
-        errors: list[str] = []
-        project, run = ONLY_PROJECT, None
-        for resource in ("health", "projects", "jobs", "records", "usage"):
-            if not client.has(resource) or (resource == "records" and run is None):
-                continue
-            try:
-                sample = await client.raw_response(resource, run if resource == "records" else None, project_id=project)
-                responses[resource] = decoder.raw_items(resource, sample.body)
-            except (ApiError, *MALFORMED) as error:
-                line = client.request_line(resource, run, project_id=project)
-                errors.append(f"{str(error).removeprefix(f'{resource}: ')} ({line})")
-                continue  # `examine` reports it
-            if resource == "projects":
-                project = _first_id(responses[resource]) or ONLY_PROJECT
-            elif resource == "jobs" and (run_id := _first_id(responses[resource])):
-                run = RunSnapshot(run_id, project, "", "", "", Status.UNKNOWN, 0.0, 0.0)
-        if not responses:
-            raise SuggestError(
-                f"no resource responds as described: {'; '.join(errors)}. Describe the paths under runtime.resources "
-                "first, or guess them with --openapi"
-            )
-        runtime = config.runtime
-        return from_responses(runtime.base_url, responses, config_file, token_file=runtime.token_file)
-    finally:
-        await exporter.close()
-
-
-def _first_id(items: list[Any]) -> str:
-    """Return the first item's id, whatever its name; empty if it has none."""
-    name = fields_of("projects", items).get("id")
-    return str(items[0].get(name) or "") if name and isinstance(items[0], dict) else ""
 
 
 async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
@@ -587,7 +544,7 @@ class _Examination:
             return None  # `_check` has reported it
         wanted = [(each, name) for each, name in found if self._config.projects.wanted(name)]
         self.checks.append(Check("projects to read", bool(wanted), f"{len(wanted)} of {len(found)}"))
-        return wanted[:_PROJECTS_TRIED]
+        return wanted[:PROJECTS_TRIED]
 
     async def _jobs(self, project_id: str, name: str) -> RunSnapshot | None:
         """Check a project's runs and return one of them; None if there is none, or none can be read."""
@@ -704,9 +661,6 @@ def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
 
 NAMED_SPINNERS = 3
 """Spinners that a finding names."""
-
-_PROJECTS_TRIED = 20
-"""Projects whose runs are requested until one has some."""
 
 
 def _samples(page: MetricsPage) -> list[MetricSample]:

@@ -9,7 +9,7 @@ import copy
 import re
 import ssl
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -324,17 +324,21 @@ def from_responses(
     config_file: Mapping[str, Any],
     *,
     token_file: str | None = None,
+    described: Collection[str] = (),
+    missing: Sequence[str] = (),
 ) -> str:
     """Return the content of a config file with the fields that raw items seem to have, by resource.
 
     What the file says is kept, its own fields too, except that `base_url` is the URL that was read, with the token in
-    `token_file` if that is not None. Comments list the names that are left on both sides, for a person to match. Raises
-    `SuggestError` if there are none.
+    `token_file` if that is not None. Nothing is guessed for the resources in `described` that have no fields in the
+    file: a preset has them. Comments say what is `missing`, and list the names that are left on both sides, for a
+    person to match. Raises `SuggestError` if there are none.
     """
     if not any(map(_names, responses.values())):
-        raise SuggestError("the responses contain no items to guess fields from")
-    found = {name: fields_of(name, items) for name, items in responses.items()}
+        raise SuggestError("; ".join(["the responses contain no items to guess fields from", *missing]))
     given, kept = _said(config_file, "the config")
+    own = {name for name, resource in kept.items() if isinstance(resource, dict) and resource.get("fields")}
+    found = {name: fields_of(name, items) for name, items in responses.items() if name in own or name not in described}
     resources = copy.deepcopy(kept)
     runtime = {**copy.deepcopy(given), "base_url": base_url, "resources": resources}
     if token_file is not None:
@@ -351,19 +355,19 @@ def from_responses(
         projects = resources.get("projects")
         fields = (projects.get("fields") or {}) if isinstance(projects, dict) else {}
         if fields and reference not in fields:
-            fields[reference] = _like(reference.removeprefix("ref."), responses.get("projects", ())) or fields.get(
+            fields[reference] = like(reference.removeprefix("ref."), responses.get("projects", ())) or fields.get(
                 "id", "id"
             )
     # Of a config that cannot be loaded itself, nothing says what is wrong with it.
     tree, comments = _loadable(tree, kept) if was_good else (tree, [])
-    return _as_yaml(tree, [*comments, *left])
+    return _as_yaml(tree, [*comments, *(f"{each}; nothing suggested" for each in missing), *left])
 
 
 def _references(resource: Any) -> list[str]:
     return re.findall(r"\{(ref\.\w+)", str(resource.get("path", ""))) if isinstance(resource, dict) else []
 
 
-def _like(name: str, items: Iterable[Any]) -> str | None:
+def like(name: str, items: Iterable[Any]) -> str | None:
     """Return the path of a value whose name is like another name, or contains it; None without one."""
     paths = [path for path in _names(items) if _fold(name) in _fold(path)]
     return min(paths, key=len, default=None)

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from exporter.config import load, load_tree, read_file
 from exporter.doctor import from_responses, suggest_from_responses
@@ -122,8 +126,130 @@ async def test_without_a_response_the_error_names_each_request(tmp_path: Path) -
         file.write_text(yaml.safe_dump({"runtime": {"base_url": f"{url}/nowhere"}}))
         with pytest.raises(SuggestError) as error:
             await suggest_from_responses(only_runtime(load(file, environ={})), read_file(file))
-    assert str(error.value).startswith("no resource responds as described: HTTP 404: not found (GET /health); ")
-    assert "HTTP 404: not found (GET /api/v1/projects); " in str(error.value)
+    assert str(error.value).startswith(
+        "no resource responds as described: health: HTTP 404: not found (GET /health); "
+        "projects: HTTP 404: not found (GET /api/v1/projects); jobs: not requested: no project's id is known; "
+    )
+
+
+def pipelines_of(*items: dict[str, Any], builds: Any = None) -> Starlette:
+    """A build server that lists pipelines, and builds at the slug of a pipeline alone."""
+
+    async def pipelines(request: Request) -> Response:
+        return JSONResponse(items)
+
+    async def listed(request: Request) -> Response:
+        found = (builds or {}).get(request.path_params["slug"])
+        return Response(status_code=404) if found is None else JSONResponse(found)
+
+    async def steps(request: Request) -> Response:
+        parts = request.path_params
+        found = [{"key": "k1", "outcome": "x", "phase": "ok"}] if parts["number"] == "7" else None
+        return Response(status_code=404) if found is None else JSONResponse(found)
+
+    return Starlette(
+        routes=[
+            Route("/pipelines", pipelines),
+            Route("/pipelines/{slug}/builds", listed),
+            Route("/pipelines/{slug}/builds/{number}/steps", steps),
+        ]
+    )
+
+
+async def suggested_for(app: Starlette, folder: Path, described: Any, **more: Any) -> tuple[dict[str, Any], str]:
+    """Return the suggestion for a build server, as a tree and as text without the line breaks of its comments."""
+    lists = {"items": "@", "paging": {"style": "none"}}
+    jobs = {"path": "/pipelines/{project}/builds", **lists, "changed": None, "active": None, **more.pop("jobs", {})}
+    tree = {
+        "runtime": {
+            "resources": {
+                "health": "absent", "job": "absent", "usage": "absent", "jobs": jobs,
+                "projects": {"path": "/pipelines", **lists, **described},
+                "records": {"path": "/pipelines/{project}/builds/{run}/steps", **lists, **more.pop("records", {})},
+            },
+        },
+        **more,
+    }  # fmt: skip
+    file = folder / "exporter.yml"
+    with serving(app) as url:
+        tree["runtime"]["base_url"] = url
+        file.write_text(yaml.safe_dump(tree))
+        text = await suggest_from_responses(only_runtime(load(file, environ={})), read_file(file))
+    return yaml.safe_load(text)["runtime"]["resources"], text.replace("\n#   ", " ")
+
+
+UWEB = {"id": "uweb", "slug": "web", "name": "Web", "org": {"key": "acme"}}
+BUILD = {"id": "u7", "number": 7, "state": "passed", "pipeline": {"name": "x"}}
+
+
+async def test_projects_are_requested_by_the_id_that_the_config_describes(tmp_path: Path) -> None:
+    app = pipelines_of(UWEB, builds={"web": [BUILD]})
+    fields = {"fields": {"id": "slug", "name": "name"}}
+    found, text = await suggested_for(app, tmp_path, fields, jobs={"fields": {"id": "number"}})
+    assert found["jobs"]["fields"] == {"id": "number", "spinnerName": "pipeline.name", "status": "state"}
+    assert found["records"]["fields"] == {"id": "key", "status": "phase"}
+    assert "nothing suggested" not in text
+
+
+async def test_projects_and_runs_are_requested_by_their_described_references(tmp_path: Path) -> None:
+    app = pipelines_of(UWEB, builds={"web": [BUILD]})
+    found, text = await suggested_for(
+        app,
+        tmp_path,
+        {"fields": {"id": "id", "name": "name", "ref.slug": "slug"}},
+        jobs={"path": "/pipelines/{ref.slug}/builds", "fields": {"id": "id", "ref.build": "to_string(number)"}},
+        records={"path": "/pipelines/{ref.slug}/builds/{ref.build}/steps"},
+    )
+    assert found["records"]["fields"] == {"id": "key", "status": "phase"}
+    assert "nothing suggested" not in text
+
+
+async def test_a_nested_id_that_is_guessed_is_used(tmp_path: Path) -> None:
+    app = pipelines_of({"meta": {"slug": "web"}, "name": "Web"}, builds={"web": [BUILD]})
+    found, _ = await suggested_for(app, tmp_path, {})
+    assert found["jobs"]["fields"]["status"] == "state"
+
+
+async def test_what_could_not_be_read_is_a_comment_with_the_reason(tmp_path: Path) -> None:
+    app = pipelines_of(UWEB, builds={"web": [BUILD]})
+    found, text = await suggested_for(app, tmp_path, {"fields": {"id": "id", "name": "name"}})
+    assert "# jobs: HTTP 404: not found (GET /pipelines/uweb/builds); nothing suggested" in text
+    assert "# records: not requested: no run is known; nothing suggested" in text
+    assert "fields" not in found["jobs"]
+    _, text = await suggested_for(pipelines_of({"name": "Web"}), tmp_path, {})
+    assert "# jobs: not requested: no project's id is known; nothing suggested" in text
+    _, text = await suggested_for(pipelines_of(UWEB, builds={"uweb": []}), tmp_path, {})
+    assert "# jobs: the response has no items (GET /pipelines/uweb/builds); nothing suggested" in text
+
+
+async def test_the_runs_of_the_first_project_that_has_some_and_is_read_are_used(tmp_path: Path) -> None:
+    projects = [{"id": name, "name": name} for name in ("secret", "idle", "web")]
+    app = pipelines_of(*projects, builds={"idle": [], "web": [BUILD]})
+    found, text = await suggested_for(app, tmp_path, {}, projects={"exclude": ["secret"]})
+    assert found["jobs"]["fields"]["status"] == "state"
+    assert "nothing suggested" in text.partition("# records: HTTP 404")[2], "the id of a build is not its number"
+    _, text = await suggested_for(app, tmp_path, {}, projects={"include": ["nobody"]})
+    assert "# jobs: not requested: the config reads none of the projects in the response; nothing suggested" in text
+
+
+async def test_fields_that_a_preset_describes_are_kept(tmp_path: Path) -> None:
+    preset = tmp_path / "builds.yml"
+    fields = {"id": "slug", "name": "org.key"}
+    contract = read_file(ROOT / "exporter" / "config" / "presets" / "contract.yml")
+    contract["runtime"]["resources"]["projects"] = {"path": "/pipelines", "items": "@", "fields": fields}
+    preset.write_text(yaml.safe_dump(contract))
+    lists = {"items": "@", "paging": {"style": "none"}}
+    resources = {
+        "health": "absent", "job": "absent", "usage": "absent", "records": "absent",
+        "jobs": {"path": "/pipelines/{project}/builds", **lists, "changed": None, "active": None},
+    }  # fmt: skip
+    file = tmp_path / "exporter.yml"
+    with serving(pipelines_of(UWEB, builds={"web": [BUILD]})) as url:
+        file.write_text(yaml.safe_dump({"runtime": {"base_url": url, "preset": str(preset), "resources": resources}}))
+        text = await suggest_from_responses(only_runtime(load(file, environ={})), read_file(file))
+    found = yaml.safe_load(text)["runtime"]["resources"]
+    assert "projects" not in found
+    assert found["jobs"]["fields"]["status"] == "state"
 
 
 @pytest.mark.parametrize(
