@@ -19,19 +19,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
-from exporter.config.api_description import FieldSource, Resources, TimeFormat, present
+from exporter.config.api_description import FieldSource, ListFilter, Resources, TimeFormat, present
 from exporter.doctor.survey import PROJECTS_TRIED
 from exporter.errors import ApiError, unforeseen
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
+from exporter.runs.run import Run
 from exporter.runs.runtime_state import counts_as_down, is_ahead
 from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.codes import OTHER, hidden_id, is_code, is_personal
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
+from exporter.runtime.http_client import NoConnectionError, PausedError, RefusedError
 from exporter.runtime.layout import GoneError, NullListError, RawPage, ReportedError
 from exporter.runtime.mapping import FIELDS, TEXTS
-from exporter.runtime.model import Health, RunSnapshot
+from exporter.runtime.model import Health, RecordCounts, RunSnapshot
 from exporter.runtime.paging import PageInfo
 from exporter.runtime.rate_limits import Allowance
 from exporter.runtime.statuses import propose
@@ -39,6 +41,7 @@ from exporter.service import SCRAPE_INTERVAL, Exporter
 from exporter.service.monitored_runtime import MonitoredRuntime, status_map
 from exporter.status import Status
 from exporter.sync.project_list import ONLY_PROJECT
+from exporter.sync.record_lists import NOT_LISTED
 from exporter.sync.waiting_records import most_runs
 
 EXAMPLE_LENGTH = 40
@@ -228,6 +231,8 @@ async def _examine(config: Config, exporter: Exporter) -> Diagnosis:
         checks += (
             [full_read, _lists(monitored), *_lists_of_records(monitored), _ids(second)] if full_read.ok else [full_read]
         )
+        if full_read.ok:
+            await examination.record_lists(monitored)
         # The first page of a list need not have all labels.
         examination.note_labels(
             sample.labels["label"] for sample in second if sample.name == "spinner_exporter_unmapped_status_total"
@@ -271,7 +276,7 @@ def _lists(monitored: MonitoredRuntime) -> Check:
 
 
 def _lists_of_records(monitored: MonitoredRuntime) -> list[Check]:
-    """Return from which lists failed records are read, and whether waiting ones are."""
+    """Return from which lists failed records are read."""
     client, has_list = monitored.client, monitored.has_records_of_all_runs
     if not client.has("records"):
         return []
@@ -283,24 +288,14 @@ def _lists_of_records(monitored: MonitoredRuntime) -> list[Check]:
         found = "one list per run: too few runs have new ones to look for a list of all runs"
     else:
         found = "one list per run: the runtime has none of all runs"
-    return [Check("lists of failed records", True, found), Check("waiting records", True, _waiting(monitored))]
-
-
-def _waiting(monitored: MonitoredRuntime) -> str:
-    """Return whether it is read which records wait."""
-    if not monitored.client.can_list_waiting_records:
-        return "how many wait is shown, and not which: no list of them is described (records.waiting)"
-    if not most_runs(monitored.store.config):
-        return "how many wait is shown, and not which: the limits allow none"
-    if monitored.lists_waiting_records is None:
-        return "none waits now, or they could not be read: too early to say whether the runtime lists them"
-    if not monitored.lists_waiting_records:
-        return "how many wait is shown, and not which: the runtime does not list them"
-    return "listed by the runtime"
+    return [Check("lists of failed records", True, found)]
 
 
 def _ids(samples: Iterable[MetricSample]) -> Check:
     """Return whether each run of a project has an id of its own."""
+    samples = list(samples)
+    if not any(sample.name == "spinner_run_status" for sample in samples):
+        return Check("ids of runs", None, "no run was seen")
     shared = sum(
         sample.value
         for sample in samples
@@ -321,7 +316,13 @@ class _Examination:
         self._config = config
         self._client = client
         self._decoder = decoder
-        self._statuses = status_map(config)
+        self._statuses = self._record_statuses = status_map(config)
+        records = present(config.runtime.resources).get("records")
+        if records is not None:
+            own = {label: Status(status) for label, status in records.statuses.items()}
+            self._record_statuses = self._statuses.extended(own)
+        self._silent_about: dict[str, str] = {}
+        """Why a connection failed, with the first resource that it failed for."""
         self.checks: list[Check] = []
         self.fields: list[FieldFinding] = []
         self.labels: dict[str, str | None] = {}
@@ -336,21 +337,18 @@ class _Examination:
             if sample is not None and not clock_seen:
                 clock_seen = self._clock(sample)
         self.checks += local_times(self._config.runtime.resources)
-        run = None
         projects = await self._projects()
+        run = None
         if not projects:
             self._skip("the projects cannot be read" if projects is None else "there is no project to read", "jobs")
-        for project_id, name in projects or ():
-            run = await self._jobs(project_id, name)
-            if run is not None or self.checks[-1].ok is False:
-                break
+            why = "no run can be read" if projects is None else "there is no run"
+        else:
+            run, why = await self._run_of(projects)
         if run is not None:
             await self._check("job", run)
             await self._check("records", run)
-        elif projects is None or self.checks[-1].ok is False:
-            self._skip("no run can be read", "job", "records")
         else:
-            self._skip("there is no run", "job", "records")
+            self._skip(why, "job", "records")
         await self._check("usage")
 
     def _skip(self, why: str, *resources: str) -> None:
@@ -366,12 +364,13 @@ class _Examination:
         try:
             sample = await self._client.raw_response(resource, run, project_id=project_id)
             explanation = self._decoder.explain(resource, sample.body)
+        except PausedError as error:
+            # What failed before is the cause, and its check has failed.
+            self.checks.append(Check(resource, None, str(error).removeprefix(f"{resource}: ")))
+            return None
         except (ApiError, *MALFORMED) as error:
-            what = str(error).removeprefix(f"{resource}: ")
-            if not isinstance(error, (ApiError, ReportedError, GoneError)):
-                what = f"the response does not match its description: {what}"
             line = self._client.request_line(resource, run, project_id=project_id)
-            self.checks.append(Check(resource, False, f"{what} ({line})"))
+            self.checks.append(self._failure(resource, error, line))
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
             self.checks.append(Check(resource, False, unforeseen(error)))
@@ -385,7 +384,7 @@ class _Examination:
             finding += f"; {len(skipped)} would be skipped: {skipped[0]}; {len(page.items) - len(skipped)} are left"
         for field, count in explanation.ignored.most_common():
             finding += f"; {field} of {count} cannot be right and would be ignored"
-        ok = len(skipped) < max(len(page.items), 1)
+        ok: bool | None = len(skipped) < max(len(page.items), 1)
         if resource == "health" and ok:
             ok, told = self._health(sample, items)
             finding = told + finding.removeprefix("responds")
@@ -394,12 +393,25 @@ class _Examination:
         elif resource in ("projects", "jobs", "records"):
             goes_on, more = await self._second_page(resource, run, sample, explanation.page, project_id=project_id)
             ok, finding = ok and goes_on, finding + more
+        if ok and not page.items:
+            ok, finding = None, f"{finding}; without one, its fields are not checked"
         self.checks.append(Check(resource, ok, finding))
-        if resource != "job":
+        if resource != "job" and page.items:
             self.fields += self._findings(resource, items, page.items)
         if resource == "jobs":
             self.note_labels(label for item in items if isinstance(label := item.get("status"), str))
         return sample
+
+    def _failure(self, resource: str, error: Exception, line: str) -> Check:
+        """Return the failed check of a resource that could not be read. One cause fails one check."""
+        what = str(error).removeprefix(f"{resource}: ")
+        if not isinstance(error, (ApiError, ReportedError, GoneError)):
+            what = f"the response does not match its description: {what}"
+        if isinstance(error, NoConnectionError):
+            first = self._silent_about.setdefault(what, resource)
+            if first != resource:
+                return Check(resource, None, f"not checked: {what}, as for {first}")
+        return Check(resource, False, f"{what} ({line})")
 
     async def _second_page(
         self, resource: str, run: RunSnapshot | None, first: RawResponse, page: RawPage, *, project_id: str
@@ -510,7 +522,8 @@ class _Examination:
 
     def _should_have(self, resource: str, field: str, item: dict[str, Any]) -> bool:
         """Whether an item should have a field: an open one has no end, and one that did not fail no error."""
-        status = self._statuses.status_for(str(item.get("status", "")))
+        statuses = self._record_statuses if resource == "records" else self._statuses
+        status = statuses.status_for(str(item.get("status", "")))
         if (resource, field) == ("jobs", "endedAt"):
             return status.ended
         if resource == "records" and field in ("failedStep.name", "errorCode"):
@@ -546,24 +559,100 @@ class _Examination:
         self.checks.append(Check("projects to read", bool(wanted), f"{len(wanted)} of {len(found)}"))
         return wanted[:PROJECTS_TRIED]
 
-    async def _jobs(self, project_id: str, name: str) -> RunSnapshot | None:
-        """Check a project's runs and return one of them; None if there is none, or none can be read."""
-        before = len(self.fields), len(self.checks)
-        sample = await self._check("jobs", project_id=project_id)
-        if sample is None:
-            return None
-        try:
-            runs = self._decoder.jobs(sample.body, RunDefaults(project_id, name, sample.date)).items
-        except MALFORMED:
-            return None
-        if runs and not self._client.counts_records:
-            self.checks.append(stall_detection(runs))
-        elif not runs and self.checks[-1].ok:
+    async def _run_of(self, projects: Sequence[tuple[str, str]]) -> tuple[RunSnapshot | None, str]:
+        """Check the runs of the first project that has some, and return one of them; else why there is none."""
+        for project_id, name in projects:
+            before = len(self.checks)
+            sample = await self._check("jobs", project_id=project_id)
+            if sample is None:
+                return None, "no run can be read"
+            try:
+                runs = self._decoder.jobs(sample.body, RunDefaults(project_id, name, sample.date)).items
+            except MALFORMED:
+                return None, "no run can be read"
+            if runs:
+                if not self._client.counts_records:
+                    self.checks.append(stall_detection(runs))
+                return max(runs, key=_failed), ""
+            if self.checks[-1].ok is False:
+                return None, "no run can be read"
             # The next project may have runs.
-            del self.fields[before[0] :]
-            self.checks[before[1] :] = [Check("jobs", True, f"no runs in {name}")]
-            return None
-        return max(runs, key=lambda run: (run.records.failed or 0) if run.records else 0, default=None)
+            del self.checks[before:]
+        where = projects[0][1] if len(projects) == 1 else f"{len(projects)} projects, such as {projects[0][1]}"
+        self.checks.append(Check("jobs", None, f"no run in {where}; without one, fields and statuses are not checked"))
+        return None, "there is no run"
+
+    async def record_lists(self, monitored: MonitoredRuntime) -> None:
+        """Check the lists that are restricted to records of one status, each with a run that has such records."""
+        records = present(self._config.runtime.resources).get("records")
+        if records is None:
+            return
+        store = monitored.store
+        runs = [run for project_id in store.project_ids() for run in store.runs_of(project_id).values()]
+        if self._client.can_list_records_of_a_run:
+            if records.failed is not None:
+                await self._record_list("failed records", records.failed, Status.FAILED, runs)
+            if records.running is not None:
+                await self._record_list("records in flight", records.running, Status.RUNNING, runs)
+        if why := self._why_not_waiting(monitored):
+            self.checks.append(Check("waiting records", True, f"how many wait is shown, and not which: {why}"))
+        elif records.waiting is not None:
+            await self._record_list("waiting records", records.waiting, Status.WAITING, runs)
+
+    def _why_not_waiting(self, monitored: MonitoredRuntime) -> str:
+        """Return why it is not read which records wait; empty if it may be."""
+        if not self._client.can_list_waiting_records:
+            return "no list of them is described (records.waiting)"
+        if not most_runs(self._config):
+            return "the limits allow none"
+        return "the runtime does not list them" if monitored.lists_waiting_records is False else ""
+
+    async def _record_list(self, what: str, restriction: ListFilter, status: Status, runs: Iterable[Run]) -> None:
+        """Check whether a list has the records of one status, and no others."""
+        having = [run for run in runs if _has_some(run, status)]
+        if not having:
+            self.checks.append(Check(what, None, f"no run has any now: {NOT_CHECKED}"))
+            return
+        # One that has others too shows whether the API selects.
+        chosen = max(having, key=lambda each: _others(each.records, status))
+        run = chosen.snapshot
+        line = self._client.request_line("records", run, project_id=run.project_id)
+        try:
+            sample = await self._client.raw_response("records", run, project_id=run.project_id, restriction=restriction)
+            items = self._decoder.explain("records", sample.body).items
+        except (ApiError, *MALFORMED) as error:
+            reason = str(error).removeprefix("records: ")
+            is_missing = isinstance(error, RefusedError) and error.status in (*NOT_LISTED, 404)
+            if status is not Status.FAILED and is_missing:
+                self.checks.append(Check(what, None, f"the runtime does not list them: {reason} ({line})"))
+            else:
+                self.checks.append(Check(what, False, f"cannot be read: {reason} ({line})"))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+            self.checks.append(Check(what, False, unforeseen(error)))
+            return
+        self.checks.append(self._told(what, status, items, is_mixed=_others(chosen.records, status) > 0))
+
+    def _told(self, what: str, status: Status, items: Sequence[Mapping[str, Any]], *, is_mixed: bool) -> Check:
+        """Return what the items of a list of records of one status show about it."""
+        found = Counter(self._record_statuses.status_for(str(item["status"])) for item in items if "status" in item)
+        # Some APIs count what was cancelled among what failed.
+        wanted = (status, Status.UNKNOWN, *((Status.CANCELLED,) if status is Status.FAILED else ()))
+        others = [each.value for each, _ in found.most_common() if each not in wanted]
+        key = {Status.FAILED: "failed", Status.RUNNING: "running", Status.WAITING: "waiting"}[status]
+        if not items:
+            return Check(what, None, f"the list is empty, although a run has some: {NOT_CHECKED}")
+        if others:
+            effect = "would be named as failed" if status is Status.FAILED else "are not shown, and cost requests"
+            finding = (
+                f"the filter seems to be ignored: records of other statuses came back ({', '.join(others)}), which "
+                f"{effect}; describe the API's filter, or set records.{key}: ~"
+            )
+            return Check(what, False if status is Status.FAILED else None, finding)
+        if not found[status]:
+            return Check(what, None, f"none of {len(items)} says that its status is {status.value}: {NOT_CHECKED}")
+        unseen = "" if is_mixed else f"; no run with others was seen, so {NOT_CHECKED}"
+        return Check(what, True, f"listed by the runtime{unseen}")
 
     def note_labels(self, labels: Iterable[str]) -> None:
         """Note the unknown ones of these status labels."""
@@ -571,6 +660,26 @@ class _Examination:
             if self._statuses.status_for(label) is Status.UNKNOWN and not is_personal(label):
                 proposed = propose(label)
                 self.labels[label] = None if proposed is None else proposed.value
+
+
+NOT_CHECKED = "whether the API selects them is not checked"
+
+
+def _failed(run: RunSnapshot) -> int:
+    return (run.records.failed or 0) if run.records else 0
+
+
+def _has_some(run: Run, status: Status) -> bool:
+    """Whether some of a run's records have a status: as their number says, or the run's where no number is told."""
+    number: int | None = getattr(run.records, status.value)
+    return run.status is status if number is None else number > 0
+
+
+def _others(counts: RecordCounts, status: Status) -> int:
+    """Return how many records have another status, as far as is known."""
+    numbers = {name: getattr(counts, name) or 0 for name in ("pending", "running", "waiting", "completed", "failed")}
+    own = numbers.pop(status.value)
+    return max((counts.total or 0) - own, sum(numbers.values()))
 
 
 def _age(seconds: float) -> str:
@@ -642,11 +751,10 @@ def _has_summer_time(zone: str) -> bool:
 
 def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
     """Say for which runs nothing shows whether they make progress."""
-    blind = [
-        run for run in runs if run.last_progress_at is None and not (run.records and run.records.finished is not None)
-    ]
     # What a queued run does not show it may show once it has started.
-    blind = [run for run in blind if run.started_at is not None]
+    blind = [run for run in runs if not _shows_progress(run) and run.started_at is not None]
+    if not blind and not any(_shows_progress(run) or run.started_at is not None for run in runs):
+        return Check("stall detection", None, "no run in the first response has started")
     if not blind:
         return Check("stall detection", True, "possible")
     names = sorted({run.spinner for run in blind})
@@ -657,6 +765,10 @@ def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
         f"response, of {spinners}; their status, duration and expected interval are watched"
     )
     return Check("stall detection", None, finding)
+
+
+def _shows_progress(run: RunSnapshot) -> bool:
+    return run.last_progress_at is not None or bool(run.records and run.records.finished is not None)
 
 
 NAMED_SPINNERS = 3

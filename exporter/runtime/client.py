@@ -162,11 +162,13 @@ class RuntimeClient:
         """Whether the number of a run's records that are listed while it goes on is their total."""
         return self._resources.tells_total
 
-    async def raw_response(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> RawResponse:
+    async def raw_response(
+        self, resource: str, run: RunSnapshot | None, *, project_id: str, restriction: ListFilter | None = None
+    ) -> RawResponse:
         """Request one resource, of a list its first page, and return the undecoded response."""
         endpoint = self._endpoints[resource]
         started = self._wall()
-        response = await self._send(endpoint, endpoint.request(self._ids_of(run, project_id)))
+        response = await self._send(endpoint, endpoint.request(self._ids_of(run, project_id), restriction))
         now = (started + self._wall()) / 2
         limit = allowance(response.headers, now=now if response.date is None else response.date)
         return RawResponse(response.body, response.date, now, next_link(response.headers), limit)

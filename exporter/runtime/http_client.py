@@ -171,7 +171,8 @@ class HttpClient:
             raise TransientError(f"{endpoint}: no response in time", wait=float("inf"), counts=True) from None
         except httpx.HTTPError as error:
             # The error's own text can quote what a server sent; the name of its class cannot.
-            raise TransientError(f"{endpoint}: no response ({kind_of(error)})", counts=True) from None
+            kind = NoConnectionError if isinstance(error, httpx.ConnectError | httpx.ProxyError) else TransientError
+            raise kind(f"{endpoint}: no response ({kind_of(error)})", counts=True) from None
         except BodyError as error:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:
@@ -243,6 +244,10 @@ class TransientError(ApiError):
         super().__init__(text)
         self.wait = wait
         self.counts = counts
+
+
+class NoConnectionError(TransientError):
+    """There is no connection to the runtime, whatever is requested."""
 
 
 class _CircuitBreaker:

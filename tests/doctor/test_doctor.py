@@ -271,8 +271,113 @@ async def test_a_runtime_without_runs_passes_and_skips_what_needs_one(tmp_path: 
     odd.executions.clear()
     found = await odd_diagnosis(tmp_path, odd)
     assert found.ok, found.as_text()
-    assert [each.what for each in found.checks if each.ok is None] == ["job", "records"]
+    assert [each.what for each in found.checks if each.ok is None] == ["jobs", "job", "records", "ids of runs", *LISTS]
+    assert check(found, "jobs").finding == (
+        "no run in 5 projects, such as Workspace 1; without one, fields and statuses are not checked"
+    )
     assert check(found, "job").finding == "not requested: there is no run"
+
+
+LISTS = ("records in flight", "waiting records")
+
+
+async def test_a_list_without_items_is_not_ok_and_has_no_table() -> None:
+    scripted = ScriptedRuntime(Clock(time.time()))
+    scripted.put(createdAt=time.time() - 60, startedAt=None, status="queued")
+    async with FaultyRuntime(scripted).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    assert diagnosis.ok, diagnosis.as_text()
+    none = "0 items in the first response; without one, its fields are not checked"
+    for what in ("records", "usage"):
+        assert (check(diagnosis, what).ok, check(diagnosis, what).finding) == (None, none)
+    assert {each.resource for each in diagnosis.fields} == {"health", "projects", "jobs"}
+    stalls = check(diagnosis, "stall detection")
+    assert (stalls.ok, stalls.finding) == (None, "no run in the first response has started")
+
+
+async def test_a_filter_that_the_api_ignores_is_said() -> None:
+    clock = Clock(time.time())
+    scripted = ScriptedRuntime(clock)
+    numbers = {"total": 4, "completed": 1, "failed": 1, "running": 1, "waiting": 1}
+    scripted.put(createdAt=clock() - 60, startedAt=clock() - 60, records=numbers)
+    found = {}
+    statuses = ["completed", "failed", "running", "waiting"]
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("/records"):
+            return None
+        wanted = request.url.params.get("status")
+        sent = statuses if ignores or wanted is None else [wanted]
+        items = [{"id": f"r{number}", "status": each} for number, each in enumerate(sent)]
+        return httpx.Response(200, json={"items": items, "nextCursor": None})
+
+    scripted.interfere = answer
+    for ignores in (False, True):
+        async with FaultyRuntime(scripted).serving() as url:
+            diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+        found[ignores] = {
+            what: (check(diagnosis, what).ok, check(diagnosis, what).finding) for what in ("failed records", *LISTS)
+        }
+        assert diagnosis.ok != ignores
+    assert set(found[False].values()) == {(True, "listed by the runtime")}
+    ignored = "the filter seems to be ignored: records of other statuses came back ({}), which {}; describe the API's"
+    costs = "are not shown, and cost requests"
+    for what, ok, others, effect in (
+        ("failed records", False, "completed, running, waiting", "would be named as failed"),
+        ("records in flight", None, "completed, failed, waiting", costs),
+        ("waiting records", None, "completed, failed, running", costs),
+    ):
+        assert found[True][what][0] is ok
+        assert found[True][what][1].startswith(ignored.format(others, effect))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "answer", "ok", "finding"),
+    [
+        ({"total": 1, "failed": 1}, ["failed"], True, "listed by the runtime; no run with others was seen, so whether"),
+        ({"total": 2, "failed": 1}, ["failed", "cancelled"], True, "listed by the runtime"),
+        ({"total": 2, "failed": 1}, [], None, "the list is empty, although a run has some: whether the API selects"),
+        ({"total": 2, "failed": 1}, [None], None, "none of 1 says that its status is failed: whether the API selects"),
+        ({"total": 2, "failed": 1}, 400, False, "cannot be read: HTTP 400 (GET /api/v1/jobs/run-1/records)"),
+        ({"total": 2, "waiting": 1}, 400, True, "how many wait is shown, and not which: the runtime does not list"),
+        ({"total": 2, "running": 1}, 404, None, "the runtime does not list them: HTTP 404: not found (GET /api/v1"),
+    ],
+)
+async def test_what_a_list_of_records_of_one_status_does_not_show_is_not_ok(
+    numbers: dict[str, int], answer: Any, ok: bool | None, finding: str
+) -> None:
+    clock = Clock(time.time())
+    scripted = ScriptedRuntime(clock)
+    scripted.put(createdAt=clock() - 60, startedAt=clock() - 60, records=numbers)
+
+    def answered(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("/records") or "status" not in request.url.params:
+            return None
+        if isinstance(answer, int):
+            return httpx.Response(answer)
+        items = [{"id": f"r{number}", "status": each} for number, each in enumerate(answer)]
+        return httpx.Response(200, json={"items": items, "nextCursor": None})
+
+    scripted.interfere = answered
+    async with FaultyRuntime(scripted).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    names = {"failed": "failed records", "running": "records in flight", "waiting": "waiting records"}
+    (what,) = (name for key, name in names.items() if key in numbers)
+    found = check(diagnosis, what)
+    assert found.ok is ok, found
+    assert found.finding.startswith(finding)
+
+
+async def test_one_cause_fails_one_check() -> None:
+    config = Config(runtime=RuntimeConfig(base_url=f"http://127.0.0.1:{free_port()}", resources=resources()))
+    diagnosis = await examine(config)
+    assert not diagnosis.ok
+    assert [each.what for each in diagnosis.checks if each.ok is False] == ["health"]
+    reasons = {each.what: each.finding for each in diagnosis.checks if each.ok is None}
+    assert reasons["projects"].startswith("not checked: no response (")
+    assert reasons["projects"].endswith(", as for health")
+    assert reasons["usage"] == "not requested: the runtime does not respond"
+    assert reasons["jobs"] == "not requested: the projects cannot be read"
 
 
 async def test_runs_that_cannot_be_read_are_not_reported_as_no_runs(tmp_path: Path) -> None:
