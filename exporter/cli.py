@@ -28,6 +28,7 @@ from exporter.metrics.document import as_markdown
 from exporter.output import checked_output, print_error, print_for_people, show_error
 from exporter.runs.state_file import check_folder
 from exporter.runtime.connections import warm_up
+from exporter.runtime.description import check_description
 from exporter.service import Exporter
 from exporter.web.app import create_app
 from exporter.web.auth import WebConfigFile
@@ -100,7 +101,7 @@ _FLAGS: dict[str, tuple[type, str]] = {
 def _loader(config_file: Path | None, flags: dict[str, Any]) -> Callable[[], ExporterConfig]:
     """Return a function that reads the config, at the start and at a reload."""
     given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
-    return lambda: load(config_file, environ=os.environ, flags=given)
+    return lambda: load(config_file, environ=os.environ, flags=given, check=check_description)
 
 
 def _with_scenario(command: F) -> F:
@@ -171,7 +172,7 @@ def once(config_file: Path | None, **flags: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a config file, and the files and folders that it names."""
-    settings = load(file, environ=os.environ)
+    settings = load(file, environ=os.environ, check=check_description)
     Exporter(settings.runtimes)
     if settings.storage.path:
         check_folder(Path(settings.storage.path), settings.runtimes)

@@ -341,14 +341,15 @@ class Resources(_Section, frozen=True):
             raise ValueError(
                 f"{name}.path: {{{min(unknown)}}} is unknown; expected {{project}}, {{run}} or {{ref.NAME}}"
             )
-        sources = {"jobs": (self.projects,), "job": (self.projects, self.jobs), "records": (self.projects, self.jobs)}
+        of_run = (self.projects, self.jobs)
+        sources = {"jobs": (self.projects,), "job": of_run, "records": of_run}
         described = [each for each in sources.get(name, ()) if isinstance(each, Resource)]
         known = {each for source in described for each in source.fields if each.startswith("ref.")}
         known |= {"project"} if name in sources else set()
         known |= {"run"} if name in ("job", "records") else set()
         for place in sorted(resource.places - known):
-            # Who describes an API begins with its paths; `doctor` names what a run lacks.
-            if place.startswith("ref.") and (name != "jobs" or not all(source.fields for source in described)):
+            # Who describes an API begins with its paths; without fields there is nothing to compare them with.
+            if place.startswith("ref.") and not all(source.fields for source in described):
                 continue
             expected = " or ".join(f"{{{each}}}" for each in sorted(known)) or "no id"
             fields = " and ".join(f"{each}.fields" for each in ("projects", "jobs")[: len(sources.get(name, ()))])

@@ -65,9 +65,11 @@ def load_client_authorities(context: ssl.SSLContext, client_ca_file: Path) -> No
 def _check(key: str, file: Path) -> None:
     """OpenSSL reads a pipe or a device until it ends."""
     try:
-        read_bytes(file, limit=MAX_PEM, what="certificates")
+        content = read_bytes(file, limit=MAX_PEM, what="certificates")
     except UnreadableFileError as error:
         raise CertificateError(key, str(error)) from None
+    if not content.strip():
+        raise CertificateError(key, "it is empty")
 
 
 class _EncryptedKeyError(Exception):

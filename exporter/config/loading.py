@@ -6,7 +6,7 @@ An invalid setting raises a `ConfigError` that names the source of the setting, 
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,9 @@ from exporter.config.api_description import merged
 from exporter.config.schema import RUNTIME_NAME, RUNTIME_NAME_RULE, Config, ExporterConfig, FileConfig
 from exporter.config.values import Duration, Secret, decode_value
 from exporter.errors import ConfigError
+
+Check = Callable[[Config], None]
+"""Raises a `ConfigError` that begins with the path of a setting."""
 
 ENVIRONMENT_PREFIX = "SPINNER_EXPORTER_"
 
@@ -29,12 +32,14 @@ def load(
     *,
     environ: Mapping[str, str],
     flags: Mapping[str, object] | None = None,
+    check: Check | None = None,
 ) -> ExporterConfig:
     """Read the file, override it by the environment and then by the flags, and decode the result.
 
-    `flags` maps a setting's path (`web.listen_address`) to its value. Raises `ConfigError`.
+    `flags` maps a setting's path (`web.listen_address`) to its value. `check` is called with each runtime's config,
+    and raises for what this package cannot know. Raises `ConfigError`.
     """
-    settings = _ConfigTree()
+    settings = _ConfigTree(check)
     if file is not None:
         settings.add_file(read_file(file), origin=str(file))
     for path, name, value in _from_environment(environ):
@@ -44,9 +49,9 @@ def load(
     return settings.decode()
 
 
-def load_tree(tree: dict[str, Any]) -> ExporterConfig:
+def load_tree(tree: dict[str, Any], *, check: Check | None = None) -> ExporterConfig:
     """Decode the settings of a file that is not written yet, without environment and flags. Raises `ConfigError`."""
-    settings = _ConfigTree()
+    settings = _ConfigTree(check)
     settings.add_file(tree, origin="suggestion")
     return settings.decode()
 
@@ -65,7 +70,8 @@ def flag_of(dotted: str) -> str:
 class _ConfigTree:
     """The settings while they are collected, with the source of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
         self._tree: dict[str, Any] = {}
         self._overrides: dict[tuple[str, ...], object] = {}
         """The settings of environment and flags by their paths."""
@@ -143,11 +149,14 @@ class _ConfigTree:
             preset, file = _preset(runtime.get("preset", "contract"), self._origin(("runtime", "preset")))
             whole = merged(_without_foreign_list(preset, runtime), tree, depth=_MERGED_LEVELS)
         try:
-            return strict.decode(whole, FileConfig, decode_value)
+            config = strict.decode(whole, FileConfig, decode_value)
+            if self._check is not None:
+                _check_with(self._check, config)
         except strict.MisfitError as error:
             if file is not None and _is_from(preset, tree, error.path):
                 raise ConfigError(f"{file}: {'.'.join(error.path)}: {error.what}") from None
             raise ConfigError(self._explain(error, name, own or {})) from None
+        return config
 
     def _origin(self, path: tuple[str, ...]) -> str:
         """Return the source of the setting at a path."""
@@ -170,6 +179,14 @@ class _ConfigTree:
         if name and path and path[0] in own and not is_overridden:
             path = _in_entry(name, path)
         return f"{origin}: {'.'.join(path) or 'the file'}: {what}"
+
+
+def _check_with(check: Check, config: Config) -> None:
+    try:
+        check(config)
+    except ConfigError as error:
+        path, _, what = str(error).partition(": ")
+        raise strict.MisfitError(tuple(path.split(".")), what) from None
 
 
 def _with(tree: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def read(file: Path, *, example: str, regular: bool = True) -> dict[str, Any]:
     except NotYamlError as error:
         raise ConfigError(f"{file}: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: expected settings such as {example}")
+        what = "is empty; " if not content.strip() else ""
+        raise ConfigError(f"{file}: {what}expected settings such as {example}")
     not_text = next((key for key in tree if not isinstance(key, str)), None)
     if not_text is not None:
         raise ConfigError(f"{file}: {not_text!r}: expected a key that is text")
@@ -74,13 +75,23 @@ def parse(text: str, *, most: int = MAX_NODES, unique_keys: bool = True) -> Any:
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise NotYamlError(f"{line}not YAML: {error.problem or error.context}") from None
+        raise NotYamlError(f"{line}not YAML: {_in_words(error.problem or error.context)}") from None
     except RecursionError:
         raise NotYamlError("not YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError, ArithmeticError):
         raise NotYamlError("not YAML") from None
     finally:
         loader.dispose()
+
+
+def _in_words(problem: str | None) -> str:
+    """Return a problem of the YAML library, those that are easily made in plainer words."""
+    found = re.fullmatch("found character (.+) that cannot start any token", problem or "")
+    if found is None:
+        return problem or "it cannot be read"
+    if found[1] == repr("\t"):
+        return "a tab; indent with spaces"
+    return f"a value that begins with {found[1]}; put it in quotes"
 
 
 def decode(tree: Any, kind: type[T], hook: Callable[[type, object], object] | None = None) -> T:

@@ -20,18 +20,15 @@ import msgspec
 import yaml
 
 from exporter.config import load_tree, strict
-from exporter.config.api_description import present
 from exporter.config.files import UnreadableFileError, read_bytes
 from exporter.config.values import canonical_url, is_header_name, split_url
 from exporter.errors import ConfigError, ExporterError
 from exporter.runtime.almost_json import document
 from exporter.runtime.body import BodyError, TooLargeError, read_body
 from exporter.runtime.codes import is_code
-from exporter.runtime.connection_errors import kind_of
-from exporter.runtime.decoder import Decoder
-from exporter.runtime.endpoint import Endpoint
+from exporter.runtime.connection_errors import reason_of
+from exporter.runtime.description import check_description
 from exporter.runtime.proxies import proxy_from_environment
-from exporter.runtime.statuses import StatusMap
 from exporter.runtime.times import EPOCH_MS
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -165,8 +162,10 @@ async def read_openapi(location: str) -> Any:
         else:
             content = await asyncio.to_thread(read_bytes, Path(location), limit=MAX_OPENAPI, what="a document")
         return _parsed(content)
-    except (httpx.HTTPError, httpx.InvalidURL, _UnusableUrlError, TimeoutError) as error:
-        raise SuggestError(f"{where}: no response ({kind_of(error)})") from None
+    except _UnusableUrlError:
+        raise SuggestError(f"{where}: not requested (the URL, or that of its proxy, is not valid)") from None
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        raise SuggestError(f"{where}: no response ({reason_of(error)})") from None
     except UnreadableFileError as error:
         raise SuggestError(f"{where}: cannot be read: {error}") from None
     except (BodyError, _UnusableDocumentError) as error:
@@ -352,15 +351,27 @@ def from_responses(
             resource["fields"] = {**fields, **(resource.get("fields") or {})}
         left += _left(name, responses[name], resources.get(name, {}).get("fields") or {})
     for reference in _references(resources.get("jobs")):
-        projects = resources.get("projects")
-        fields = (projects.get("fields") or {}) if isinstance(projects, dict) else {}
-        if fields and reference not in fields:
-            fields[reference] = like(reference.removeprefix("ref."), responses.get("projects", ())) or fields.get(
-                "id", "id"
-            )
+        _refer(reference, resources, responses, "projects")
+    for reference in (each for user in ("job", "records") for each in _references(resources.get(user))):
+        _refer(reference, resources, responses, "jobs", unless="projects")
     # Of a config that cannot be loaded itself, nothing says what is wrong with it.
     tree, comments = _loadable(tree, kept) if was_good else (tree, [])
     return _as_yaml(tree, [*comments, *(f"{each}; nothing suggested" for each in missing), *left])
+
+
+def _refer(
+    reference: str, resources: Mapping[str, Any], responses: Mapping[str, Iterable[Any]], owner: str, unless: str = ""
+) -> None:
+    """Guess a reference among the fields of a resource, its owner, if it has any; not if those of another have it."""
+    fields, others = (_fields_in(resources, each) for each in (owner, unless))
+    if fields and reference not in fields and reference not in others:
+        name = reference.removeprefix("ref.")
+        fields[reference] = like(name, responses.get(owner, ())) or fields.get("id", "id")
+
+
+def _fields_in(resources: Mapping[str, Any], name: str) -> dict[str, Any]:
+    resource = resources.get(name)
+    return (resource.get("fields") or {}) if isinstance(resource, dict) else {}
 
 
 def _references(resource: Any) -> list[str]:
@@ -400,24 +411,10 @@ def _problem_of(tree: Mapping[str, Any]) -> str | None:
     Whether its files exist is not looked at.
     """
     try:
-        settings = load_tree(copy.deepcopy(dict(tree)))
-        for config in settings.runtimes.values():
-            resources = config.runtime.resources
-            Decoder(StatusMap(), _Silent(), resources, label_length=config.limits.label_length)
-            for name, resource in present(resources).items():
-                Endpoint(name, resource)
+        load_tree(copy.deepcopy(dict(tree)), check=check_description)
     except ConfigError as error:
         return str(error).removeprefix("suggestion: ")
     return None
-
-
-class _Silent:
-    """Observes nothing: no response is decoded."""
-
-    def decoded_items(self, kind: str, count: int) -> None: ...
-    def invalid_item(self, kind: str, reason: str, bug: Exception | None = None) -> None: ...
-    def ignored_value(self, kind: str, field: str) -> None: ...
-    def unmapped_status(self, label: str) -> None: ...
 
 
 def _leave_out(resources: dict[str, Any], problem: str, kept: Mapping[str, Any]) -> bool:
@@ -438,6 +435,9 @@ def _leave_out(resources: dict[str, Any], problem: str, kept: Mapping[str, Any])
                 return True
         return False
 
+    if "the request contains {ref." in problem:
+        # Without fields, `doctor` says what a run or a project lacks.
+        return remove("jobs", "fields") or remove("projects", "fields")
     if "is required if jobs has changed" in problem:
         return remove("jobs", "changed")
     if keys == ["fields", "projectId"] and "projects" not in kept and resources.get("projects") != "absent":

@@ -17,6 +17,9 @@ class Token:
         """Without a file or value no token is sent. Raises `UnusableError` if the file cannot be used."""
         self._file = file
         self._value = value
+        self.origin = f"from runtime.token_file: {file}" if file is not None else "from SPINNER_EXPORTER_RUNTIME_TOKEN"
+        if file is None and value is None:
+            self.origin = "none is configured, neither with runtime.token_file nor with runtime.auth.login"
         self._stamp: object = None
         if file is not None:
             self.value()
@@ -53,13 +56,18 @@ def _token_in(file: Path) -> str:
         raise UnusableError(f"runtime.token_file: {file}: cannot be read: {error}") from None
     except UnicodeDecodeError:
         raise UnusableError(f"runtime.token_file: {file}: expected a token in ASCII") from None
-    if not token or not token.isprintable() or " " in token:
+    if not token:
+        raise UnusableError(f"runtime.token_file: {file}: is empty; expected one token")
+    if not token.isprintable() or " " in token:
         raise UnusableError(f"runtime.token_file: {file}: expected one token and nothing else")
     return token
 
 
 class TokenSource(Protocol):
     """Where a token comes from. Its methods raise `ApiError` or `UnusableError` if there is no usable one."""
+
+    origin: str
+    """The setting that it comes from, for messages; never the token."""
 
     async def current(self) -> str | None:
         """Return the token; None if requests are sent without one."""

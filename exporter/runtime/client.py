@@ -495,20 +495,25 @@ class RuntimeClient:
         """
 
         async def attempt(token: str | None) -> ApiResponse:
-            return await self._http_client.send(
-                endpoint.name,
-                request.method,
-                self._base_url + request.path,
-                query=request.query,
-                body=request.body,
-                headers={**(headers or {}), **self._credentials.headers(token)},
-                accept=lambda response: (
-                    self._is_valid(endpoint, response)
-                    or (bool(headers) and response.status == 304)
-                    or accept(response.status)
-                ),
-                retries=RETRIES if retries else 0,
-            )
+            try:
+                return await self._http_client.send(
+                    endpoint.name,
+                    request.method,
+                    self._base_url + request.path,
+                    query=request.query,
+                    body=request.body,
+                    headers={**(headers or {}), **self._credentials.headers(token)},
+                    accept=lambda response: (
+                        self._is_valid(endpoint, response)
+                        or (bool(headers) and response.status == 304)
+                        or accept(response.status)
+                    ),
+                    retries=RETRIES if retries else 0,
+                )
+            except RefusedError as error:
+                if error.status != 401:
+                    raise
+                raise RefusedError(f"{error} ({self._origin_of_token(endpoint)})", status=401) from None
 
         if not endpoint.resource.token:
             return await attempt(None)
@@ -528,6 +533,11 @@ class RuntimeClient:
             raise
         tokens.confirm(another, accepted=True)
         return response
+
+    def _origin_of_token(self, endpoint: Endpoint) -> str:
+        if not endpoint.resource.token:
+            return f"not sent: runtime.resources.{endpoint.name}.token: false"
+        return self._credentials.source.origin
 
     def _is_valid(self, endpoint: Endpoint, response: ApiResponse) -> bool:
         """Whether a response has a status of a valid one, and is not an error that has the same status."""

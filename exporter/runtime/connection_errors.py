@@ -10,16 +10,16 @@ import httpx
 from exporter.runtime.connections import BrokenConnectionError
 
 
-def kind_of(error: Exception) -> str:
-    """Return an error's class and, where it is known, why: of a socket, of TLS, of a proxy, or of HTTP.
+def reason_of(error: Exception) -> str:
+    """Return why a request failed, as far as it is known: because of a socket, of TLS, of a proxy, or of HTTP.
 
     Of what a server or a proxy sent, it has at most a status.
     """
     cause: BaseException | None = error.__cause__ if isinstance(error, BrokenConnectionError) else error
-    kind = type(cause).__name__
+    kind = next((words for each, words in _KINDS if isinstance(cause, each)), "the connection failed")
     while cause is not None:
         if reason := _reason(cause):
-            return f"{kind}: {reason}"
+            return reason
         # Of several addresses, each of which can fail for its own reason, the first one tells enough.
         several = cause.exceptions if isinstance(cause, BaseExceptionGroup) else ()
         cause = several[0] if several else cause.__cause__ or cause.__context__
@@ -43,6 +43,23 @@ def _reason(error: BaseException) -> str:
         return next((reason for start, reason in _VIOLATIONS.items() if text.lower().startswith(start)), "")
     return ""
 
+
+_KINDS: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "it took too long"),
+    (httpx.TimeoutException, "it took too long"),
+    (httpx.ProxyError, "the proxy failed"),
+    (httpx.ConnectError, "no connection"),
+    (httpx.LocalProtocolError, "the request is not valid HTTP"),
+    (httpx.RemoteProtocolError, "the response is not valid HTTP"),
+    (httpx.UnsupportedProtocol, "the URL is not one of HTTP"),
+    (httpx.DecodingError, "the response cannot be decompressed"),
+    (httpx.TooManyRedirects, "too many redirects"),
+    (httpx.InvalidURL, "the URL is not valid"),
+    (ssl.SSLError, "TLS failed"),
+    (httpx.NetworkError, "the connection was lost"),
+    (ValueError, "the request has characters that HTTP does not allow"),
+)
+"""What is known of an error by its class; the first one that matches."""
 
 _VIOLATIONS = {
     "server disconnected": "the connection was closed",

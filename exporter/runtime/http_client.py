@@ -17,7 +17,7 @@ import msgspec
 from exporter.errors import ApiError
 from exporter.runtime.almost_json import TypedDecoder
 from exporter.runtime.body import BodyError, read_body
-from exporter.runtime.connection_errors import kind_of
+from exporter.runtime.connection_errors import reason_of
 from exporter.runtime.connections import Connections, Content, Query
 from exporter.runtime.rate_limits import http_date, is_rate_limit, pause
 
@@ -130,7 +130,7 @@ class HttpClient:
         try:
             request = self._connections.request(method, url, query=query, body=body, headers=headers)
         except (httpx.InvalidURL, ValueError) as error:
-            raise ApiError(f"{endpoint}: not requested ({kind_of(error)})") from None
+            raise ApiError(f"{endpoint}: not requested ({reason_of(error)})") from None
         tries = 0
         while True:
             try:
@@ -170,9 +170,9 @@ class HttpClient:
             # The timeout covers all retries, so there is no time left for one.
             raise TransientError(f"{endpoint}: no response in time", wait=float("inf"), counts=True) from None
         except httpx.HTTPError as error:
-            # The error's own text can quote what a server sent; the name of its class cannot.
+            # The error's own text can quote what a server sent.
             kind = NoConnectionError if isinstance(error, httpx.ConnectError | httpx.ProxyError) else TransientError
-            raise kind(f"{endpoint}: no response ({kind_of(error)})", counts=True) from None
+            raise kind(f"{endpoint}: no response ({reason_of(error)})", counts=True) from None
         except BodyError as error:
             raise ApiError(f"{endpoint}: {error}") from None
         finally:

@@ -57,16 +57,14 @@ class Login:
     ) -> None:
         """`any_text`: the token is encoded before it is sent, so that it need not be the value of a header."""
         self._config = config
+        self.origin = f"from {WHERE}, with {WHERE}.body_file: {config.body_file}"
         self._http_client = http_client
         self._url = base_url.rstrip("/") + config.path
         self._monotonic = monotonic
         self._wall = wall
         self._any_text = any_text
-        self._token_at = compiled(config.token, f"{WHERE}.token")
         self._fixed = config.fixed_lifetime
-        is_path = config.lifetime is not None and self._fixed is None
-        self._lifetime_at = compiled(config.lifetime or "", f"{WHERE}.lifetime") if is_path else None
-        self._expires_at = compiled(config.expires, f"{WHERE}.expires") if config.expires is not None else None
+        self._token_at, self._lifetime_at, self._expires_at = expressions(config)
         self._lock = asyncio.Lock()
         self._held: _Held | None = None
         self._body_file = Path(config.body_file)
@@ -172,7 +170,7 @@ class Login:
                 raise
             # Its own text is about a token.
             raise RefusedError(
-                f"login: HTTP {error.status}: refused; check {WHERE}.body_file", status=error.status
+                f"login: HTTP {error.status}: refused; check {WHERE}.body_file: {self._body_file}", status=error.status
             ) from None
 
     def _understood(self, response: ApiResponse) -> "_Held":
@@ -209,6 +207,16 @@ class Login:
 
     def __repr__(self) -> str:
         return "Login(***)"
+
+
+def expressions(config: LoginConfig) -> tuple[Any, Any, Any]:
+    """Return the compiled expressions to the token, its lifetime and its end. Raises `ConfigError`."""
+    is_path = config.lifetime is not None and config.fixed_lifetime is None
+    return (
+        compiled(config.token, f"{WHERE}.token"),
+        compiled(config.lifetime or "", f"{WHERE}.lifetime") if is_path else None,
+        compiled(config.expires, f"{WHERE}.expires") if config.expires is not None else None,
+    )
 
 
 NO_END = 100 * 365 * 86400.0
@@ -252,6 +260,8 @@ def _body_in(file: Path) -> Content:
         content = read_bytes(file, limit=MAX_TOKEN, what="the body of a request").strip()
     except UnreadableFileError as error:
         raise UnusableError(f"{where}: cannot be read: {error}") from None
+    if not content:
+        raise UnusableError(f"{where}: is empty; {expected}")
     if content[:1] in (b"{", b"["):
         try:
             document(content)

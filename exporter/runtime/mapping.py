@@ -339,8 +339,8 @@ def compiled(expression: str, where: str) -> Any:
         raise ConfigError(f"{where}: invalid JMESPath: {reason[:200]}") from None
     except RecursionError:
         raise ConfigError(f"{where}: invalid JMESPath: too many parts, or nested too deeply") from None
-    except Exception as error:  # noqa: BLE001 - such as a number or an escape that Python does not accept
-        raise ConfigError(f"{where}: invalid JMESPath ({type(error).__name__})") from None
+    except Exception:  # noqa: BLE001 - whatever Python does not accept
+        raise ConfigError(f"{where}: invalid JMESPath: a number or an escape that cannot be read") from None
     return made
 
 

@@ -128,6 +128,24 @@ def client_authority(file: str) -> Callable[[Path], None]:
     return write
 
 
+REFERRING: dict[str, dict[str, object]] = {
+    "projects": {"fields": {"id": "id", "name": "name", "ref.slug": "slug"}},
+    "jobs": {"path": "/{ref.slug}/runs", "fields": {"id": "id", "status": "state", "ref.number": "number"}},
+}
+
+
+def preset(resources: dict[str, object]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        contract = Path(__file__).parents[2] / "exporter" / "config" / "presets" / "contract.yml"
+        tree = yaml.safe_load(contract.read_text())
+        for name, keys in resources.items():
+            tree["runtime"]["resources"][name] |= keys
+        (folder / "own.yml").write_text(yaml.safe_dump(tree))
+        config(folder, runtime={**GOOD["runtime"], "preset": str(folder / "own.yml")})
+
+    return write
+
+
 def occupied(folder: Path) -> None:
     (folder / "state").write_text("a file")
     config(folder, storage={"path": str(folder / "state")})
@@ -138,7 +156,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a comment": (text("# nothing"), "expected settings such as runtime:"),
     "a list": (text("- runtime"), "expected settings such as runtime:"),
     "two documents": (text("a: 1\n---\nb: 2"), "not YAML: but found another document"),
-    "a tab": (text("runtime:\n\tbase_url: x"), "exporter.yml: line 2: not YAML"),
+    "a tab": (text("runtime:\n\tbase_url: x"), "exporter.yml: line 2: not YAML: a tab; indent with spaces"),
     "a bracket too few": (text("runtime: {base_url: http://h"), "line 1: not YAML"),
     "a YAML bomb": (text(BOMB), "not YAML: aliases expand to too many values"),
     "an alias of itself": (text("a: &a [*a]"), "not YAML: an alias refers to itself"),
@@ -169,19 +187,65 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "an expression of 3,000 parentheses": (
         runtime(resources={"jobs": {"items": "(" * 3000}}),
-        "runtime.resources.jobs.items: invalid JMESPath: too many parts, or nested too deeply",
+        "exporter.yml: runtime.resources.jobs.items: invalid JMESPath: too many parts, or nested too deeply",
     ),
     "an expression of 3,000 steps": (
         runtime(resources={"jobs": {"items": "a|" * 3000 + "a"}}),
-        "runtime.resources.jobs.items: invalid JMESPath: too many parts, or nested too deeply",
+        "exporter.yml: runtime.resources.jobs.items: invalid JMESPath: too many parts, or nested too deeply",
     ),
     "an expression of 100,000 characters": (
         runtime(resources={"jobs": {"path": "/{project}", "fields": {"id": "a" * 100_000}}}),
-        "runtime.resources.jobs.fields.id: invalid JMESPath: expected at most 10,000 characters",
+        "exporter.yml: runtime.resources.jobs.fields.id: invalid JMESPath: expected at most 10,000 characters",
     ),
     "an expression with a number of 5,000 digits": (
         runtime(resources={"jobs": {"items": f"a[{'9' * 5000}]"}}),
-        "runtime.resources.jobs.items: invalid JMESPath (ValueError)",
+        "exporter.yml: runtime.resources.jobs.items: invalid JMESPath: a number or an escape that cannot be read",
+    ),
+    "an unknown field": (
+        runtime(resources={"usage": {"path": "/usage", "fields": {"limt": "max"}}}),
+        "exporter.yml: runtime.resources.usage.fields.limt: unknown field; expected one of",
+    ),
+    "a field with an expression that is none": (
+        runtime(resources={"usage": {"path": "/usage", "fields": {"limit": "max["}}}),
+        "exporter.yml: runtime.resources.usage.fields.limit: invalid JMESPath",
+    ),
+    "a field in a time zone that does not exist": (
+        runtime(resources={"usage": {"fields": {"resetsAt": {"path": "at", "convert": "local", "zone": "Mars"}}}}),
+        "exporter.yml: runtime.resources.usage.fields.resetsAt.zone: 'Mars' is not a time zone",
+    ),
+    "a field of one of several runtimes": (
+        text('runtimes: [{name: eu, base_url: "http://h", resources: {usage: {items: "a["}}}]'),
+        "exporter.yml: runtimes.eu.resources.usage.items: invalid JMESPath",
+    ),
+    "a field of a preset of one's own": (
+        preset({"usage": {"items": "a["}}),
+        "own.yml: runtime.resources.usage.items: inv",
+    ),
+    "an expression to the token of a login": (
+        runtime(auth={"login": {"path": "/login", "body_file": "x", "token": "a["}}),
+        "exporter.yml: runtime.auth.login.token: invalid JMESPath",
+    ),
+    "a reference of a run that no field has": (
+        runtime(resources={"job": {"path": "/runs/{ref.num}"}, **REFERRING}),
+        "exporter.yml: runtime.resources.job: the request contains {ref.num}; projects.fields and jobs.fields do not",
+    ),
+    "a reference of a run in a query": (
+        runtime(resources={"records": {"path": "/records", "query": {"n": "{ref.num}"}}, **REFERRING}),
+        "exporter.yml: runtime.resources.records: the request contains {ref.num}; projects.fields and jobs.fields do",
+    ),
+    "a reference of a run without projects": (
+        runtime(
+            resources={
+                "projects": "absent",
+                "jobs": {**REFERRING["jobs"], "path": "/runs"},
+                "job": {"path": "/runs/{ref.num}"},
+            }
+        ),
+        "exporter.yml: runtime.resources.job: the request contains {ref.num}; projects.fields and jobs.fields do not",
+    ),
+    "a reference of a project that no field has": (
+        runtime(resources={**REFERRING, "jobs": {"path": "/{ref.org}", "fields": {"id": "id"}}}),
+        "exporter.yml: runtime.resources.jobs: the request contains {ref.org}; projects.fields do not have it",
     ),
     "30,000 unknown keys": (text("".join(f"k{n}: 1\n" for n in range(30_000))), "exporter.yml: k0: unknown key"),
     "60,000 keys": (text("".join(f"k{n}: 1\n" for n in range(60_000))), "exporter.yml: not YAML: too many values"),
@@ -326,7 +390,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "two megabytes": (text("#" * 2_000_000), "expected settings, not more than 1,000,000 bytes"),
     "a preset that is not there": (runtime(preset="x.yml"), "x.yml: cannot be read: No such file"),
     "a token's file that is not there": (token(None), "runtime.token_file: "),
-    "a token's file that is empty": (token(b"\n"), "expected one token and nothing else"),
+    "a token's file that is empty": (token(b"\n"), "token: is empty; expected one token"),
     "a token's file with more": (token(b"a b"), "expected one token and nothing else"),
     "a token that is binary": (token(b"\xff"), "expected a token in ASCII"),
     "a token's file that is a folder": (

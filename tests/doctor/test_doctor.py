@@ -133,7 +133,7 @@ async def test_no_personal_data_of_a_response_is_printed() -> None:
 def test_an_unreachable_runtime_is_reported_in_one_line() -> None:
     checked = run("doctor", "--runtime.base-url", f"http://127.0.0.1:{free_port()}")
     assert checked.returncode == 1
-    assert "FAIL  health: no response (ConnectError: connection refused)" in checked.stdout
+    assert "FAIL  health: no response (connection refused)" in checked.stdout
     assert "Traceback" not in checked.stdout + checked.stderr
 
 

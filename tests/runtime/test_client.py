@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ from exporter.runtime.decoder import Decoder
 from exporter.runtime.http_client import HttpClient, NotFoundError, PausedError
 from exporter.runtime.model import ListPage, Project
 from exporter.runtime.statuses import StatusMap
-from tests.builders import NOON, Clock, runtime_config, snapshot
+from tests.builders import NOON, Clock, resources, runtime_config, snapshot
 from tests.transport import FakeTransport
 
 TOKEN = "cxg_0123456789"
@@ -376,16 +377,24 @@ async def test_the_error_for_a_body_of_another_media_type_has_the_first_40_chara
         await client(lambda request: httpx.Response(200, content=b"<", headers=headers)).usage()
 
 
-@pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
-async def test_the_error_for_a_missing_response_names_its_kind(fault: type[httpx.TransportError]) -> None:
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (httpx.ConnectError, r" \(no connection\)"),
+        (httpx.ReadError, r" \(the connection was lost\)"),
+        (httpx.ReadTimeout, " in time"),
+        (httpx.RemoteProtocolError, r" \(the response is not valid HTTP\)"),
+        (httpx.ProxyError, r" \(the proxy failed\)"),
+        (httpx.TooManyRedirects, r" \(too many redirects\)"),
+    ],
+)
+async def test_the_error_for_a_missing_response_says_why_in_words(fault: type[httpx.TransportError], says: str) -> None:
     observed = Observed()
 
     def fail(request: httpx.Request) -> httpx.Response:
         raise fault(f"with {TOKEN}")
 
-    with pytest.raises(
-        ApiError, match=r"no response \(ConnectError\)|no response in time|RemoteProtocolError"
-    ) as error:
+    with pytest.raises(ApiError, match=f"^usage: no response{says}$") as error:
         await client(fail, observed=observed).usage()
     assert TOKEN not in str(error.value)
     # A request that timed out is not retried.
@@ -525,6 +534,8 @@ async def test_an_error_with_a_code_ends_a_list_behind_its_last_page_as_one_with
 
 class Source:
     """A login whose first token is refused; notes what it is told."""
+
+    origin = "from a login"
 
     def __init__(self) -> None:
         self.told: list[tuple[str, bool]] = []
@@ -818,3 +829,27 @@ async def test_failed_records_are_requested_alone_if_the_api_can_filter_them(can
         resources = msgspec.structs.replace(resources, records=msgspec.structs.replace(resources.records, failed=None))
     assert await read(client(answer, resources=resources).failed_records(snapshot("r1"))) == ["r-failed"]
     assert [query.get("status") for query in queries] == ["failed" if can_filter else None]
+
+
+@pytest.mark.parametrize(
+    ("environ", "described", "origin"),
+    [
+        ({}, {}, "(none is configured, neither with runtime.token_file nor with runtime.auth.login)"),
+        ({"TOKEN": "hunter2"}, {}, "(from SPINNER_EXPORTER_RUNTIME_TOKEN)"),
+        ({"TOKEN_FILE": "{file}"}, {}, "(from runtime.token_file: {file})"),
+        ({"TOKEN_FILE": "{file}"}, {"token": False}, "(not sent: runtime.resources.usage.token: false)"),
+    ],
+)
+async def test_the_error_of_a_401_names_where_the_token_comes_from(
+    tmp_path: Path, environ: dict[str, str], described: dict[str, Any], origin: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("hunter2")
+    token = Token(file=file if "TOKEN_FILE" in environ else None, value=environ.get("TOKEN"))
+    described_usage = Resource(path="/usage", **described)
+    with_usage = msgspec.structs.replace(resources(), usage=described_usage)
+    made = client(lambda request: httpx.Response(401), source=token, resources=with_usage)
+    with pytest.raises(ApiError) as error:
+        await made.usage()
+    says = f"usage: HTTP 401: the token is missing, wrong or expired {origin.replace('{file}', str(file))}"
+    assert str(error.value) == says

@@ -80,7 +80,7 @@ async def test_a_token_is_renewed_a_minute_before_its_end_or_a_fifth_of_its_life
 
 
 async def test_a_login_that_fails_while_the_token_is_valid_is_a_warning(
-    made: Callable[..., Login], server: Server, clock: Clock
+    made: Callable[..., Login], server: Server, clock: Clock, tmp_path: Path
 ) -> None:
     login = made(lifetime="lifetime")
     await login.current()
@@ -93,7 +93,7 @@ async def test_a_login_that_fails_while_the_token_is_valid_is_a_warning(
         {
             "event": "login failed; the token that is still valid stays in use",
             "log_level": "warning",
-            "error": "login: HTTP 403: refused; check runtime.auth.login.body_file",
+            "error": f"login: HTTP 403: refused; check runtime.auth.login.body_file: {tmp_path}/body",
         }
     ]
 
@@ -208,22 +208,25 @@ async def test_a_login_is_answered_with_a_status_of_success(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422])
-async def test_a_login_that_is_refused_names_the_key_of_its_body(
+async def test_a_login_that_is_refused_names_the_key_and_the_file_of_its_body(
     made: Callable[..., Login], server: Server, status: int
 ) -> None:
     server.status = status
-    with pytest.raises(ApiError, match=rf"^login: HTTP {status}: refused; check runtime\.auth\.login\.body_file$"):
+    with pytest.raises(
+        ApiError, match=rf"^login: HTTP {status}: refused; check runtime\.auth\.login\.body_file: .*/body$"
+    ):
         await made().current()
 
 
 async def test_a_login_that_failed_while_others_waited_for_it_is_not_repeated_for_them(
-    made: Callable[..., Login], server: Server
+    made: Callable[..., Login], server: Server, tmp_path: Path
 ) -> None:
     login = made()
     await login.current()
     server.status = 403
     found = await asyncio.gather(*(login.renewed("t1") for _ in range(3)), return_exceptions=True)
-    assert {str(error) for error in found} == {"login: HTTP 403: refused; check runtime.auth.login.body_file"}
+    refused = f"login: HTTP 403: refused; check runtime.auth.login.body_file: {tmp_path}/body"
+    assert {str(error) for error in found} == {refused}
     assert len(server.times) == 2
 
 
