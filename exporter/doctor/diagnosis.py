@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample as MetricSample
 
 from exporter.config import Config, Duration
 from exporter.config.api_description import FieldSource, ListFilter, Resources, TimeFormat, present
-from exporter.doctor.survey import PROJECTS_TRIED
+from exporter.doctor.survey import PROJECTS_TRIED, wrong_base
 from exporter.errors import ApiError, unforeseen
 from exporter.metrics.page import MetricsPage
 from exporter.runs.clock import TOLERANCE
@@ -30,7 +30,7 @@ from exporter.runs.store import Store
 from exporter.runtime.client import RawResponse, RuntimeClient
 from exporter.runtime.codes import OTHER, hidden_id, is_code, is_personal
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
-from exporter.runtime.http_client import NoConnectionError, PausedError, RefusedError
+from exporter.runtime.http_client import NoConnectionError, NotFoundError, PausedError, RefusedError
 from exporter.runtime.layout import GoneError, NullListError, RawPage, ReportedError
 from exporter.runtime.mapping import FIELDS, TEXTS
 from exporter.runtime.model import Health, RecordCounts, RunSnapshot
@@ -321,6 +321,8 @@ class _Examination:
         if records is not None:
             own = {label: Status(status) for label, status in records.statuses.items()}
             self._record_statuses = self._statuses.extended(own)
+        self._not_found = self._has_responded = False
+        """Whether a request was answered with 404, and whether one was answered otherwise."""
         self._silent_about: dict[str, str] = {}
         """Why a connection failed, with the first resource that it failed for."""
         self.checks: list[Check] = []
@@ -350,6 +352,8 @@ class _Examination:
         else:
             self._skip(why, "job", "records")
         await self._check("usage")
+        if self._not_found and not self._has_responded:
+            self.checks.append(Check("base_url", None, wrong_base(self._config)))
 
     def _skip(self, why: str, *resources: str) -> None:
         self.checks += [Check(each, None, f"not requested: {why}") for each in resources if self._client.has(each)]
@@ -363,6 +367,7 @@ class _Examination:
             return None
         try:
             sample = await self._client.raw_response(resource, run, project_id=project_id)
+            self._has_responded = True
             explanation = self._decoder.explain(resource, sample.body)
         except PausedError as error:
             # What failed before is the cause, and its check has failed.
@@ -370,6 +375,8 @@ class _Examination:
             return None
         except (ApiError, *MALFORMED) as error:
             line = self._client.request_line(resource, run, project_id=project_id)
+            self._not_found |= isinstance(error, NotFoundError)
+            self._has_responded |= not isinstance(error, NotFoundError)
             self.checks.append(self._failure(resource, error, line))
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding

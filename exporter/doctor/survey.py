@@ -6,6 +6,7 @@ fields that are guessed.
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,6 +16,7 @@ from exporter.doctor.suggest import SuggestError, fields_of, from_responses, lik
 from exporter.errors import ApiError, ConfigError, unforeseen
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.decoder import MALFORMED, Decoder
+from exporter.runtime.http_client import NotFoundError
 from exporter.runtime.mapping import ItemMapping
 from exporter.runtime.model import Project, RunSnapshot
 from exporter.service import Exporter
@@ -43,6 +45,8 @@ async def suggest_from_responses(config: Config, config_file: Mapping[str, Any])
         await exporter.close()
     reasons = [f"{resource}: {why}" for resource, why in survey.reasons.items()]
     if not survey.items:
+        if survey.only_404:
+            reasons.append(wrong_base(config))
         raise SuggestError(
             f"no resource responds as described: {'; '.join(reasons)}. Describe the paths under runtime.resources "
             "first, or guess them with --openapi"
@@ -56,6 +60,24 @@ async def suggest_from_responses(config: Config, config_file: Mapping[str, Any])
         described=[name for name, resource in present(runtime.resources).items() if resource.fields],
         missing=reasons,
     )
+
+
+def wrong_base(config: Config) -> str:
+    """Return what to check if the API has none of the paths, without what a URL can have besides its path."""
+    base = urlsplit(config.runtime.base_url).path.rstrip("/")
+    paths = [resource.path for resource in present(config.runtime.resources).values()]
+    doubled = next((path for path in _ends(base) if any(f"{each}/".startswith(f"{path}/") for each in paths)), "")
+    return "the API has none of the paths: each is base_url joined with the path of a resource; " + (
+        f"both have {doubled}, so remove it from one of them" if doubled else "check runtime.base_url"
+    )
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yield a path, then what is left of it without its first parts."""
+    while path:
+        yield path
+        _, _, rest = path[1:].partition("/")
+        path = f"/{rest}" if rest else ""
 
 
 class _Identity(NamedTuple):
@@ -76,6 +98,8 @@ class _Survey:
         """By resource, the undecoded items of a response."""
         self.reasons: dict[str, str] = {}
         """By resource, why there are no items."""
+        self.only_404 = True
+        """Whether each request was answered with 404."""
 
     async def run(self) -> None:
         await self._ask("health")
@@ -119,8 +143,10 @@ class _Survey:
         self.reasons.pop(resource, None)
         try:
             sample = await self._client.raw_response(resource, run, project_id=project_id)
+            self.only_404 = False
             self.items[resource] = self._decoder.raw_items(resource, sample.body)
         except (ApiError, *MALFORMED) as error:
+            self.only_404 &= isinstance(error, NotFoundError)
             self.reasons[resource] = f"{str(error).removeprefix(f'{resource}: ')} ({line})"
             return False
         except Exception as error:  # noqa: BLE001 - whatever it is, the other resources can be read

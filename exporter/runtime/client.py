@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from exporter.config import LimitsConfig
 from exporter.config.api_description import ListFilter, Paging, Resources, present
@@ -195,13 +196,13 @@ class RuntimeClient:
         return self._endpoints[resource].resource.paging
 
     def request_line(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> str:
-        """Return the method and path of the request that `raw_response` sends, for messages."""
+        """Return the method and the whole path of the request that `raw_response` sends, for messages: no query."""
         endpoint = self._endpoints[resource]
         try:
             path = endpoint.request(self._ids_of(run, project_id)).path
         except ApiError:
             path = endpoint.resource.path
-        return f"{endpoint.resource.method} {path}"
+        return f"{endpoint.resource.method} {urlsplit(self._base_url).path}{path}"
 
     async def health(self) -> Health:
         """Read the state of the worker service."""

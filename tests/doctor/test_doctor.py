@@ -247,7 +247,7 @@ async def test_a_wrong_path_and_a_wrong_field_fail(tmp_path: Path) -> None:
         tmp_path, OddRuntime(), projects={"path": "/nowhere"}, health={"fields": {"status": "x"}}
     )
     assert not found.ok
-    assert check(found, "projects").finding == "HTTP 404: not found (GET /nowhere)"
+    assert check(found, "projects").finding == "HTTP 404: not found (GET /automation/nowhere)"
     assert check(found, "health").ok is False
     nothing = "responds with none of the fields, so that it is not known whether the runtime is up"
     assert check(found, "health").finding == nothing
@@ -368,6 +368,28 @@ async def test_what_a_list_of_records_of_one_status_does_not_show_is_not_ok(
     assert found.finding.startswith(finding)
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [("/x/api/v1/", "both have /api/v1, so remove it from one of them"), ("/a/v1", "check runtime.base_url")],
+)
+async def test_paths_are_printed_with_that_of_the_base_url_and_a_doubled_part_is_named(path: str, hint: str) -> None:
+    scripted = ScriptedRuntime(Clock(time.time()))
+    scripted.interfere = lambda request: httpx.Response(404)
+    async with FaultyRuntime(scripted).serving() as url:
+        described = RuntimeConfig(base_url=f"{url}{path}", resources=resources(), query={"key": "hunter2"})
+        diagnosis = await examine(Config(runtime=described))
+    assert check(diagnosis, "health").finding == f"HTTP 404: not found (GET {path.rstrip('/')}/health)"
+    base = check(diagnosis, "base_url")
+    joined = "the API has none of the paths: each is base_url joined with the path of a resource; "
+    assert (base.ok, base.finding) == (None, joined + hint)
+    assert "hunter2" not in diagnosis.as_text()
+
+
+async def test_a_single_path_that_is_not_found_is_no_hint_at_the_base_url(tmp_path: Path) -> None:
+    found = await odd_diagnosis(tmp_path, OddRuntime(), projects={"path": "/nowhere"})
+    assert "base_url" not in [each.what for each in found.checks]
+
+
 async def test_one_cause_fails_one_check() -> None:
     config = Config(runtime=RuntimeConfig(base_url=f"http://127.0.0.1:{free_port()}", resources=resources()))
     diagnosis = await examine(config)
@@ -382,7 +404,7 @@ async def test_one_cause_fails_one_check() -> None:
 
 async def test_runs_that_cannot_be_read_are_not_reported_as_no_runs(tmp_path: Path) -> None:
     found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"path": "/executions/lost"})
-    assert "HTTP 404: not found (POST /executions/lost)" in check(found, "jobs").finding
+    assert "HTTP 404: not found (POST /automation/executions/lost)" in check(found, "jobs").finding
     assert check(found, "records").finding == "not requested: no run can be read"
 
 

@@ -128,8 +128,11 @@ async def test_without_a_response_the_error_names_each_request(tmp_path: Path) -
         with pytest.raises(SuggestError) as error:
             await suggest_from_responses(only_runtime(load(file, environ={})), read_file(file))
     assert str(error.value).startswith(
-        "no resource responds as described: health: HTTP 404: not found (GET /health); "
-        "projects: HTTP 404: not found (GET /api/v1/projects); jobs: not requested: no project's id is known; "
+        "no resource responds as described: health: HTTP 404: not found (GET /nowhere/health); "
+        "projects: HTTP 404: not found (GET /nowhere/api/v1/projects); jobs: not requested: no project's id is known; "
+    )
+    assert "the API has none of the paths: each is base_url joined with the path of a resource; check" in str(
+        error.value
     )
 
 
