@@ -443,9 +443,21 @@ async def _once(settings: ExporterConfig) -> int:
     try:
         api_up = await exporter.refresh(max_wait=float("inf"))
         sys.stdout.write(str(await exporter.page()))
+        if not api_up:
+            # Last, since the page is long: the log lines above it are out of sight.
+            sys.stdout.flush()
+            print_error(f"spinner-exporter: {_why_unread(exporter)}")
     finally:
         await exporter.close()
     return 0 if api_up else EXIT_FAILED
+
+
+def _why_unread(exporter: Exporter) -> str:
+    unread = {name: monitored.reasons for name, monitored in exporter.runtimes.items() if not monitored.ready}
+    texts = []
+    for name, (first, *others) in ((name, reasons or ("see the log",)) for name, reasons in unread.items()):
+        texts.append(f"runtime {name} cannot be read: {first}" + (f"; and {len(others)} more" if others else ""))
+    return "; ".join(texts)
 
 
 def _fail(message: str, status: int) -> None:

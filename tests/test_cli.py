@@ -65,11 +65,13 @@ def test_once_prints_the_page_and_its_status_says_whether_the_api_was_read(
     without_api = run("once", f"--config.file={config(tmp_path)}")
     assert without_api.returncode == 1
     assert '\nspinner_api_up{runtime="127.0.0.1:9"} 0\n' in without_api.stdout
+    reason = "runtime 127.0.0.1:9 cannot be read: health: no response (connection refused); and 2 more"
+    assert without_api.stderr.splitlines()[-1] == f"spinner-exporter: {reason}"
     with runtime(tmp_path) as url:
         monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_BASE_URL", url)
         monkeypatch.setenv("SPINNER_EXPORTER_RUNTIME_NAME", "here")
         with_api = run("once")
-    assert with_api.returncode == 0
+    assert (with_api.returncode, "cannot be read" in with_api.stderr) == (0, False)
     assert '\nspinner_api_up{runtime="here"} 1\n' in with_api.stdout
     assert "spinner_run_progress_ratio{" in with_api.stdout
 

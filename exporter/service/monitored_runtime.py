@@ -167,6 +167,11 @@ class MonitoredRuntime:
         return self._shared.ever_ok
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the last sync could not read something, as the log says."""
+        return self._sync.reasons
+
+    @property
     def read_together(self) -> int:
         """How many projects the last sync read from one list of all."""
         return self._sync.read_together

@@ -66,6 +66,12 @@ class ProblemLog:
             problem.error, problem.logged_at = error, now
             self._new[key] = None
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What cannot be read now and why, each reason once; what most depends on first."""
+        known = sorted(self._known, key=lambda key: _FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST))
+        return tuple(dict.fromkeys(self._known[key].error for key in known))
+
     def resolve(self, what: str, *, project: str = "") -> None:
         """Note that it could be read."""
         problem = self._known.pop((what, project), None)
@@ -130,6 +136,8 @@ class ProblemLog:
             return {"projects": len(named), "such_as": named[0]}
         return {"project": named[0]} if named else {}
 
+
+_FIRST = ("everything", "health", "projects")
 
 _Key = tuple[str, str]
 """What could not be read, and the id of its project."""

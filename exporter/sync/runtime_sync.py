@@ -115,6 +115,11 @@ class RuntimeSync:
         self._observer.sync_ended(self._monotonic() - started, ok=ok)
         return ok
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the last sync could not read something."""
+        return self._problems.reasons
+
     def _give_up(self, why: str, *, before: float) -> None:
         """Note why the projects that were not read since `before` were not."""
         self._problems.report("everything", why)

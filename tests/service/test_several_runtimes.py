@@ -406,6 +406,8 @@ def test_once_and_doctor_read_all_runtimes(tmp_path: Path) -> None:
         assert 'spinner_api_up{runtime="here"} 1' in text
         assert 'spinner_api_up{runtime="gone"} 0' in text
     assert "runtime=gone" in once.stderr
+    assert "runtime gone cannot be read: " in once.stderr.splitlines()[-1]
+    assert "runtime here" not in once.stderr
     assert doctor.returncode == 1
     assert "runtime here\nok    health: responds" in doctor.stdout
     assert "runtime gone\nFAIL  health: no response (" in doctor.stdout
