@@ -134,6 +134,8 @@ class FieldFinding:
     """The effect of its absence; empty if it was found, or if no item should have it."""
     instead: str = ""
     """The keys that the items have where the description looks for it; empty if it was found, or is not described."""
+    nulls: int = 0
+    """Items in which the key is there, and its value null; 0 if the field was found."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -388,7 +390,12 @@ class _Examination:
         if page.count != len(page.items):
             finding += f", of which items selects {len(page.items)}"
         if skipped:
-            finding += f"; {len(skipped)} would be skipped: {skipped[0]}; {len(page.items) - len(skipped)} are left"
+            reason = self._in_words(resource, skipped[0])
+            if len(skipped) < len(page.items):
+                finding += f"; {len(skipped)} would be skipped: {reason}; {len(page.items) - len(skipped)} are left"
+            else:
+                what = "responds with what is not usable" if finding == "responds" else ""
+                finding = f"{what or f'none of {len(page.items)} items is usable'}: {reason}"
         for field, count in explanation.ignored.most_common():
             finding += f"; {field} of {count} cannot be right and would be ignored"
         ok: bool | None = len(skipped) < max(len(page.items), 1)
@@ -397,7 +404,7 @@ class _Examination:
             finding = told + finding.removeprefix("responds")
         if self._client.paging(resource).style == "cursor" and _URL.match(explanation.page.cursor or ""):
             ok, finding = False, f"{finding}; the next page is a URL: use paging: {{style: link, next: …}}"
-        elif resource in ("projects", "jobs", "records"):
+        elif ok and resource in ("projects", "jobs", "records"):
             goes_on, more = await self._second_page(resource, run, sample, explanation.page, project_id=project_id)
             ok, finding = ok and goes_on, finding + more
         if ok and not page.items:
@@ -408,6 +415,15 @@ class _Examination:
         if resource == "jobs":
             self.note_labels(label for item in items if isinstance(label := item.get("status"), str))
         return sample
+
+    def _in_words(self, resource: str, reason: str) -> str:
+        """Return why an item cannot be used; of a field that is missing, also what to change."""
+        found = re.fullmatch(r"Object missing required field `(\w+)`", reason)
+        if found is None:
+            return reason
+        is_described = found[1] in present(self._config.runtime.resources)[resource].fields
+        what = f"fields.{found[1]} finds nothing" if is_described else f"map it under fields.{found[1]}"
+        return f"`{found[1]}` is missing ({what})"
 
     def _failure(self, resource: str, error: Exception, line: str) -> Check:
         """Return the failed check of a resource that could not be read. One cause fails one check."""
@@ -504,14 +520,21 @@ class _Examination:
                 effect = "the runtime counts as down"
             if not values and (substitute := self._substitute(resource, field)):
                 effect = substitute
-            instead = self._instead(resource, field, raw) if effect else ""
-            yield FieldFinding(resource, field, len(values), len(raw), _example(field, values), effect, instead)
+            path = self._path(resource, field)
+            nulls = sum(_is_null(item, path) for item in raw) if path is not None and not values else 0
+            instead = self._instead(resource, field, path, raw) if effect and nulls < len(raw) else ""
+            if not effect and not values:
+                effect = f"none: {_ONLY[resource, field]}"
+            yield FieldFinding(resource, field, len(values), len(raw), _example(field, values), effect, instead, nulls)
 
-    def _instead(self, resource: str, field: str, raw: Sequence[Any]) -> str:
-        """Return the keys of items where the description looks for a field; empty if it does not."""
+    def _path(self, resource: str, field: str) -> str | None:
+        """Return where the description looks for a field; None if it does not."""
         described = present(self._config.runtime.resources)[resource].fields
         source = described.get(field, None if described else field)
-        path = source.path if isinstance(source, FieldSource) else source
+        return source.path if isinstance(source, FieldSource) else source
+
+    def _instead(self, resource: str, field: str, path: str | None, raw: Sequence[Any]) -> str:
+        """Return the keys of items where the description looks for a field; empty if it does not."""
         if path is None:
             return _keys_of(raw, "") if field in REQUIRED[resource] else ""
         return _keys_of(raw, path)
@@ -537,8 +560,10 @@ class _Examination:
             return status is Status.FAILED
         if resource == "records" and field == "endedAt":
             return status.ended
-        if resource == "records" and (field == "attempts" or field.startswith("step.")):
+        if (resource, field) == ("records", "attempts"):
             return status is Status.RUNNING
+        if resource == "records" and field.startswith("step."):
+            return status in (Status.RUNNING, Status.WAITING)
         return not (resource == "jobs" and field == "startedAt" and status is Status.QUEUED)
 
     def _clock(self, sample: RawResponse) -> bool:
@@ -699,9 +724,38 @@ def _age(seconds: float) -> str:
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
+_IN_STEP = "only records in flight and waiting ones have one"
+
+_ONLY = {
+    ("jobs", "endedAt"): "only runs that have ended have one",
+    ("jobs", "startedAt"): "only runs that have started have one",
+    ("records", "endedAt"): "only records that have ended have one",
+    ("records", "failedStep.name"): "only failed records have one",
+    ("records", "errorCode"): "only failed records have one",
+    ("records", "attempts"): "only records in flight have one",
+    ("records", "step.name"): _IN_STEP,
+    ("records", "step.index"): _IN_STEP,
+    ("records", "step.startedAt"): _IN_STEP,
+}
+"""Which items have a field that not all items should have."""
+
+
+def _steps(path: str) -> list[str]:
+    """Return the keys of a path of keys alone; none of any other expression."""
+    return [step.strip('"') for step in path.split(".")] if re.fullmatch(r'[\w".-]+', path) else []
+
+
+def _is_null(item: Any, path: str) -> bool:
+    """Whether an item has the key at a path, with null as its value."""
+    *above, last = _steps(path) or [""]
+    for step in above:
+        item = item.get(step) if isinstance(item, dict) else None
+    return isinstance(item, dict) and last in item and item[last] is None
+
+
 def _keys_of(items: Sequence[Any], path: str) -> str:
     """Return the keys of the deepest mapping on a path to a value that is missing."""
-    steps = [step.strip('"') for step in path.split(".")] if re.fullmatch(r'[\w".-]+', path) else []
+    steps = _steps(path)
     found: dict[str, None] = {}
     place = ""
     for item in items:
@@ -826,9 +880,9 @@ def _table(resource: str, findings: list[FieldFinding]) -> list[str]:
     rows = [
         (
             each.field,
-            f"{each.found} of {each.items}" if each.items else "",
+            f"null in all {each.items}" if each.nulls == each.items else f"{each.found} of {each.items}",
             each.example,
-            f"{each.effect} ({each.instead})" if each.instead else each.effect,
+            each.effect,
         )
         for each in findings
     ]
@@ -838,4 +892,4 @@ def _table(resource: str, findings: list[FieldFinding]) -> list[str]:
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]]).rstrip()
         for line in lines
-    ]
+    ] + [f"{resource}: {keys}" for keys in dict.fromkeys(each.instead for each in findings) if keys]

@@ -171,7 +171,7 @@ async def test_a_described_deployment_passes_and_the_effect_of_each_missing_fiel
     )
     effects = {(each.resource, each.field): each.effect for each in found.fields}
     assert effects["jobs", "records.completed"] == "none: it is counted from the records"
-    assert effects["jobs", "endedAt"] == ""
+    assert effects["jobs", "endedAt"] == "none: only runs that have ended have one"
 
 
 async def test_the_effect_of_runs_without_counts_is_shown(tmp_path: Path) -> None:
@@ -189,8 +189,10 @@ async def test_a_missing_required_field_fails(tmp_path: Path) -> None:
     fields = {**EXAMPLE["runtime"]["resources"]["jobs"]["fields"], "id": "nothing"}
     found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"fields": fields})
     assert not found.ok
-    assert "5 items in the first response" not in check(found, "jobs").finding
-    assert "2 would be skipped: Object missing required field `id`" in check(found, "jobs").finding
+    assert check(found, "jobs").finding == "none of 2 items is usable: `id` is missing (fields.id finds nothing)"
+    del fields["id"]
+    found = await odd_diagnosis(tmp_path, OddRuntime(), jobs={"fields": fields})
+    assert check(found, "jobs").finding == "none of 2 items is usable: `id` is missing (map it under fields.id)"
     assert next(each.effect for each in found.fields if (each.resource, each.field) == ("jobs", "id")) == "required"
 
 
@@ -643,7 +645,37 @@ async def test_the_keys_that_items_have_instead_of_a_missing_one_are_named(tmp_p
     assert instead["dueAt"] == "the items have uid, flow, state, shard, t"
     assert instead["id"] == "", "it was found"
     assert instead["lastProgressAt"] == "", "it is not described"
-    assert "(t has queued, begun, took, touched)" in found.as_text()
+    text = found.as_text()
+    assert text.count("\njobs: t has queued, begun, took, touched\n") == 1
+    assert text.count("the items have uid") == 1, "for two fields"
+
+
+async def test_a_key_that_is_null_in_all_items_is_no_missing_key() -> None:
+    scripted = ScriptedRuntime(Clock(time.time()))
+    scripted.put(parentJobId=None, spinnerId="s1", dueAt=None)
+    scripted.put("other", parentJobId=None)
+    async with FaultyRuntime(scripted).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    found = {each.field: each for each in diagnosis.fields if each.resource == "jobs"}
+    assert (found["parentJobId"].nulls, found["parentJobId"].instead) == (2, "")
+    assert re.search(
+        "^parentJobId +null in all 2 +the label parent_run_id is empty$", diagnosis.as_text(), re.MULTILINE
+    )
+    assert re.search("^dueAt +0 of 2 ", diagnosis.as_text(), re.MULTILINE), "only one has the key"
+
+
+async def test_a_field_that_only_some_items_have_says_which() -> None:
+    scripted = ScriptedRuntime(Clock(time.time()))
+    scripted.put(startedAt=None, status="queued", records={"total": 1, "completed": 1})
+    scripted.failed_records["run-1"] = [{"id": "r1", "status": "completed", "endedAt": rfc3339(time.time())}]
+    async with FaultyRuntime(scripted).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    effects = {(each.resource, each.field): each.effect for each in diagnosis.fields if not each.found}
+    assert not [field for field, effect in effects.items() if not effect], "each row says what it means"
+    assert effects["jobs", "startedAt"] == "none: only runs that have started have one"
+    assert effects["records", "step.name"] == "none: only records in flight and waiting ones have one"
+    assert effects["records", "attempts"] == "none: only records in flight have one"
+    assert effects["records", "errorCode"] == "none: only failed records have one"
 
 
 async def test_the_cost_stands_beside_the_rate_limit_that_headers_tell() -> None:
