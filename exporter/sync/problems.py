@@ -68,9 +68,13 @@ class ProblemLog:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What cannot be read now and why, each reason once; what most depends on first."""
-        known = sorted(self._known, key=lambda key: _FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST))
-        return tuple(dict.fromkeys(self._known[key].error for key in known))
+        """What cannot be read now and why, each reason once: causes first, and of these what most depends on."""
+
+        def order(key: _Key) -> tuple[bool, int]:
+            is_follower = ": not requested: " in self._known[key].error
+            return is_follower, _FIRST.index(key[0]) if key[0] in _FIRST else len(_FIRST)
+
+        return tuple(dict.fromkeys(self._known[key].error for key in sorted(self._known, key=order)))
 
     def resolve(self, what: str, *, project: str = "") -> None:
         """Note that it could be read."""
