@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import click
 import structlog
+from click.core import ParameterSource
 
 from exporter import __version__, healthcheck, logs
 from exporter.config import ENVIRONMENT_PREFIX, ExporterConfig, flag_of, load, parse_duration, read_file, warnings
@@ -75,13 +76,19 @@ def _with_settings(command: F) -> F:
         flag = flag_of(path)
         switch: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
         command = click.option(flag, path.replace(".", "__"), help=text, **switch)(command)
+    return _config_file("Config file. Optional if environment variables or flags contain all required settings.")(
+        command
+    )
+
+
+def _config_file(text: str) -> Callable[[F], F]:
     return click.option(
         "--config.file",
         "config_file",
         type=click.Path(path_type=Path),
         envvar="SPINNER_EXPORTER_CONFIG_FILE",
-        help="Config file. Optional if environment variables or flags contain all required settings.",
-    )(command)
+        help=text,
+    )
 
 
 _FLAGS: dict[str, tuple[type, str]] = {
@@ -149,7 +156,19 @@ class _ScenarioOption(click.Option):
         return super().get_help_record(ctx)
 
 
-@cli.command("serve")
+class _WithSettings(click.Command):
+    """A command with the flags of `_with_settings`, and no argument: says how to name the config file instead."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not error.message.startswith("Got unexpected extra argument"):
+                raise
+            raise click.UsageError(f"{error.message}; name the config file with --config.file=FILE", ctx) from None
+
+
+@cli.command("serve", cls=_WithSettings)
 @_with_settings
 def serve_command(config_file: Path | None, **flags: Any) -> None:
     """Serve metrics. Each scrape reads what has changed in the runtime."""
@@ -159,7 +178,7 @@ def serve_command(config_file: Path | None, **flags: Any) -> None:
     asyncio.run(_serve(settings, load_settings))
 
 
-@cli.command()
+@cli.command(cls=_WithSettings)
 @_with_settings
 def once(config_file: Path | None, **flags: Any) -> None:
     """Read the runtime once and print the metrics. The exit status is 1 if the runtime cannot be read."""
@@ -169,9 +188,17 @@ def once(config_file: Path | None, **flags: Any) -> None:
 
 
 @cli.command("check-config")
-@click.argument("file", type=click.Path(path_type=Path))
-def check_config(file: Path) -> None:
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@_config_file("The same as FILE.")
+@click.pass_context
+def check_config(ctx: click.Context, file: Path | None, config_file: Path | None) -> None:
     """Check a config file, and the files and folders that it names."""
+    is_flag = ctx.get_parameter_source("config_file") is ParameterSource.COMMANDLINE
+    if file is not None and is_flag and file != config_file:
+        raise click.UsageError("expected one config file, either as FILE or with --config.file", ctx)
+    file = file or config_file
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE', or --config.file=FILE.", ctx)
     settings = load(file, environ=os.environ, check=check_description)
     Exporter(settings.runtimes)
     if settings.storage.path:
@@ -182,7 +209,7 @@ def check_config(file: Path) -> None:
     click.echo(f"{file}: good")
 
 
-@cli.command("doctor")
+@cli.command("doctor", cls=_WithSettings)
 @_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--suggest", "suggests", is_flag=True, help="Print a first config, guessed from the API's responses.")

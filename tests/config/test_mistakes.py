@@ -562,7 +562,12 @@ def test_state_that_another_exporter_has_open_is_named(tmp_path: Path) -> None:
         (["serve", "--nothing"], "No such option"),
         (["serve", "--web.enable-lifecycle=maybe"], "does not take a value"),
         (["serv"], "No such command 'serv'"),
-        (["check-config"], "Missing argument 'FILE'"),
+        (["check-config"], "Missing argument 'FILE', or --config.file=FILE."),
+        (["check-config", "a.yml", "--config.file=b.yml"], "expected one config file, either as FILE or with"),
+        *(
+            ([command, "a.yml"], "Got unexpected extra argument (a.yml); name the config file with --config.file=FILE")
+            for command in ("serve", "once", "doctor")
+        ),
     ],
 )
 def test_an_invalid_command_line_is_a_usage_error(arguments: list[str], says: str) -> None:
