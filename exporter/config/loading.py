@@ -3,7 +3,6 @@
 An invalid setting raises a `ConfigError` that names the source of the setting, its path and what is expected.
 """
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -173,7 +172,7 @@ class _ConfigTree:
         if len(path) == 1 and what.startswith("unknown key"):
             what = strict.unknown_key(path[0], [*strict.keys_at(FileConfig, ()), "runtimes"])
         # A file must not contain the token, so it is not suggested.
-        what = what.replace(", token, ", ", ")
+        what = what.replace(", token, ", ", ").replace("did you mean token?", "did you mean token_file?")
         origin = self._origin(path)
         is_overridden = any(path[: len(each)] == each for each in self._overrides)
         if name and path and path[0] in own and not is_overridden:
@@ -326,12 +325,18 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, .
         if name not in known and _SERVICE_LINK.fullmatch(f"{name.removeprefix(ENVIRONMENT_PREFIX)}={text}"):
             continue
         if name not in known:
-            near = difflib.get_close_matches(name, known)
-            raise ConfigError(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+            near = strict.nearest(name.removeprefix(ENVIRONMENT_PREFIX), _without_prefix(known))
+            raise ConfigError(
+                f"{name}: no such setting" + (f"; did you mean {ENVIRONMENT_PREFIX}{near}?" if near else "")
+            )
         path, kind = known[name]
         if not text:
             continue
         yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)
+
+
+def _without_prefix(names: Iterable[str]) -> list[str]:
+    return [name.removeprefix(ENVIRONMENT_PREFIX) for name in names]
 
 
 _SERVICE_LINK = re.compile(

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -147,8 +147,33 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 def unknown_key(key: str, known: list[str]) -> str:
     """Return an error for an unknown key, with the most similar known key."""
-    near = difflib.get_close_matches(key[:100], known)
-    return "unknown key" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+    near = nearest(key, known)
+    return "unknown key" + (f"; did you mean {near}?" if near else f"; known are {', '.join(known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most likely meant; None if none is similar.
+
+    Whole words weigh more than letters: RUNTIME_URL is rather RUNTIME_BASE_URL than RUNTIME_QUERY.
+    """
+    name, words = name[:100], _words(name[:100])
+    similar = difflib.SequenceMatcher(b=name)
+    ranked = []
+    for each in known:
+        shared = len(words & _words(each))
+        similar.set_seq1(each)
+        ratio = similar.ratio()
+        if ratio >= SIMILAR or (shared and shared == len(words)):
+            ranked.append((shared, ratio, each))
+    return max(ranked)[2] if ranked else None
+
+
+SIMILAR = 0.6
+"""How similar a name must be to be proposed, from 0 to 1: as `difflib.get_close_matches` has it."""
+
+
+def _words(name: str) -> set[str]:
+    return {word.casefold() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", name)}
 
 
 def _misfit(message: str, kind: type) -> MisfitError:

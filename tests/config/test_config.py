@@ -443,3 +443,31 @@ def test_a_config_can_come_through_a_pipe() -> None:
         assert only_runtime(load(Path(f"/dev/fd/{reading}"), environ={})).runtime.base_url == "http://runtime.test"
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("RUNTIME_URL", "RUNTIME_BASE_URL"),
+        ("RUNTIME_API_URL", "RUNTIME_BASE_URL"),
+        ("RUNTIME_BASEURL", "RUNTIME_BASE_URL"),
+        ("BASE_URL", "RUNTIME_BASE_URL"),
+        ("WEB_LISTEN", "WEB_LISTEN_ADDRESS"),
+        ("LOG_LEVLE", "LOG_LEVEL"),
+        ("XYZZY", None),
+    ],
+)
+def test_whole_words_decide_which_variable_is_proposed(name: str, proposed: str | None) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(None, environ={f"SPINNER_EXPORTER_{name}": "x"})
+    hint = f"; did you mean SPINNER_EXPORTER_{proposed}?" if proposed else ""
+    assert str(error.value) == f"SPINNER_EXPORTER_{name}: no such setting{hint}"
+
+
+@pytest.mark.parametrize(
+    ("key", "proposed"), [("url", "base_url"), ("baseUrl", "base_url"), ("tokens", "token_file"), ("header", "headers")]
+)
+def test_whole_words_decide_which_key_is_proposed_and_never_the_token(key: str, proposed: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yml").write_text(f'runtime: {{base_url: "http://h", {key}: x}}')
+    with pytest.raises(ConfigError, match=f"runtime.{key}: unknown key; did you mean {re.escape(proposed)}"):
+        load(tmp_path / "x.yml", environ={})
