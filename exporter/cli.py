@@ -168,7 +168,7 @@ class _WithSettings(click.Command):
             raise click.UsageError(f"{error.message}; name the config file with --config.file=FILE", ctx) from None
 
 
-@cli.command("serve", cls=_WithSettings)
+@cli.command("serve", cls=_WithSettings, short_help="Serve metrics; each scrape reads what has changed.")
 @_with_settings
 def serve_command(config_file: Path | None, **flags: Any) -> None:
     """Serve metrics. Each scrape reads what has changed in the runtime."""
@@ -178,7 +178,7 @@ def serve_command(config_file: Path | None, **flags: Any) -> None:
     asyncio.run(_serve(settings, load_settings))
 
 
-@cli.command(cls=_WithSettings)
+@cli.command(cls=_WithSettings, short_help="Read the runtime once and print the metrics.")
 @_with_settings
 def once(config_file: Path | None, **flags: Any) -> None:
     """Read the runtime once and print the metrics. The exit status is 1 if the runtime cannot be read."""
@@ -187,7 +187,7 @@ def once(config_file: Path | None, **flags: Any) -> None:
     sys.exit(asyncio.run(_once(settings)))
 
 
-@cli.command("check-config")
+@cli.command("check-config", short_help="Check a config file and the files that it names.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @_config_file("The same as FILE.")
 @click.pass_context
@@ -209,7 +209,7 @@ def check_config(ctx: click.Context, file: Path | None, config_file: Path | None
     click.echo(f"{file}: good")
 
 
-@cli.command("doctor", cls=_WithSettings)
+@cli.command("doctor", cls=_WithSettings, short_help="Check a connection, or suggest a config for an API.")
 @_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--suggest", "suggests", is_flag=True, help="Print a first config, guessed from the API's responses.")
@@ -275,7 +275,7 @@ def _override(path: str, flags: dict[str, Any]) -> str | None:
     return flags[path.replace(".", "__")] or os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}") or None
 
 
-@cli.command()
+@cli.command(short_help="Run only the embedded runtime, which plays a scenario.")
 @click.option(
     "--web.listen-address", "address", default="127.0.0.1:8090", show_default=True, help="Address of the API."
 )
@@ -305,7 +305,7 @@ def runtime(address: str, scenario: str, speed: float, seed: int, *, old_contrac
     asyncio.run(play())
 
 
-@cli.command("demo")
+@cli.command("demo", short_help="Start the whole stack and show its runs and pages.")
 @_with_scenario
 @click.option("--duration", metavar="DURATION", help="Stop after this much scenario time, such as 1h.")
 def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -> None:
@@ -328,7 +328,7 @@ def demo_command(scenario: str, speed: float, seed: int, duration: str | None) -
     asyncio.run(demo.run_demo(demo.ScenarioOptions(scenario, speed, seed), seconds))
 
 
-@cli.command("healthcheck")
+@cli.command("healthcheck", short_help="Exit with 0 if the exporter responds, for containers.")
 @click.argument("url", required=False)
 def healthcheck_command(url: str | None) -> None:
     """Exit with 0 if URL responds, by default that of the exporter, with TLS or without: for checks of containers.
@@ -338,7 +338,7 @@ def healthcheck_command(url: str | None) -> None:
     sys.exit(healthcheck.main([] if url is None else [url]))
 
 
-@cli.command("pages")
+@cli.command("pages", short_help="Receive and print the notifications of Alertmanager.")
 @click.option(
     "--web.listen-address", "address", default="127.0.0.1:9099", show_default=True, help="Address to listen on."
 )
@@ -358,13 +358,13 @@ def pages_command(address: str) -> None:
     asyncio.run(serve(pages.create_app(show), listen(address)))
 
 
-@cli.command("metrics-doc")
+@cli.command("metrics-doc", short_help="Print the page that documents every metric.")
 def metrics_doc() -> None:
     """Print the page that documents every metric (docs/metrics.md)."""
     click.echo(as_markdown(), nl=False)
 
 
-@cli.command("config-schema")
+@cli.command("config-schema", short_help="Print the JSON Schema of config files, for editors.")
 def config_schema() -> None:
     """Print the JSON Schema of config files, for editors (exporter/config/config.schema.json)."""
     from exporter.config.json_schema import json_schema

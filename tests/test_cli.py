@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from exporter.cli import cli
 from tests.command_line import run
 from tests.stack.programs import ROOT, exporter, free_port, runtime, spinner_exporter, until
 
@@ -58,6 +59,15 @@ def test_check_config_says_whether_the_folder_of_the_state_can_be_used(tmp_path:
     bad = run("check-config", config(tmp_path, text.format("/proc/x")))
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr == "spinner-exporter: storage.path: /proc/x: cannot be used: No such file or directory\n"
+
+
+def test_the_summary_of_each_command_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    summaries = run("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(summaries) == len(cli.commands)
+    for line in summaries:
+        assert re.fullmatch(r"  [a-z-]+ +[A-Z].{20,}[^.]\.", line), line
+        assert len(line) <= 80
 
 
 def test_check_config_takes_the_file_as_the_other_commands_do_too(
