@@ -453,7 +453,8 @@ async def _respond(
     app = create_app(exporter, reload=reload if settings.web.enable_lifecycle else None)
     urls = " ".join(config.runtime.base_url for config in settings.runtimes.values())
     scheme = "https" if web_config_file is not None and web_config_file.has_tls else "http"
-    log.info("listening", url=url_of(listener, scheme), version=__version__, reads=urls)
+    url, first = url_of(listener, scheme), "at the first scrape or probe"
+    log.info("listening", url=url, version=__version__, reads=urls, first_read=first)
     warn(settings)
     await serve(
         app,

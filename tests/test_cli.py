@@ -1,5 +1,6 @@
 """Commands: exit codes, one-line errors, signals."""
 
+import json
 import os
 import re
 import signal
@@ -156,6 +157,9 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
     finally:
         process.kill()
         process.wait()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (listening,) = [line for line in lines if line["msg"] == "listening"]
+    assert (listening["reads"], listening["first_read"]) == ("http://127.0.0.1:9", "at the first scrape or probe")
     assert '"msg": "stopped"' in log.read_text()
     assert "Traceback" not in log.read_text()
 
