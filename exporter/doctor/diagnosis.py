@@ -888,8 +888,12 @@ def _table(resource: str, findings: list[FieldFinding]) -> list[str]:
     ]
     head = (resource, "found", "example", "effect when missing")
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(3)]
-    lines = [head, *rows]
+    # Of a field that can be missing without an effect, nobody looks for the key.
+    keys = dict.fromkeys(each.instead for each in findings if each.instead and not each.effect.startswith("none"))
     return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]]).rstrip()
-        for line in lines
-    ] + [f"{resource}: {keys}" for keys in dict.fromkeys(each.instead for each in findings) if keys]
+        *(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]]).rstrip()
+            for line in (head, *rows)
+        ),
+        *(f"{resource}: {each}" for each in keys),
+    ]
