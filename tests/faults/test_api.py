@@ -263,7 +263,7 @@ MODES = (
         Affects.PROJECT,
         logged="the response is truncated",
     ),
-    Mode("is not an HTTP server", is_not_http, Affects.API, "", "no response (the response is not HTTP)"),
+    Mode("is not an HTTP server", is_not_http, Affects.API, "", "no response (the "),
     Mode("sends an endless body", endless_body, Affects.PROJECT, logged="larger than limits.body_bytes"),
     Mode("sends a gzip bomb", gzip_bomb, Affects.PROJECT, logged="larger than limits.body_bytes"),
     Mode(
