@@ -160,17 +160,18 @@ def display_status(*matchers: str) -> str:
 def by_need(silence: str, age: str, *matchers: str) -> str:
     """Return each run with its display status; the value is higher for a run that needs a person more.
 
-    `silence` is the silence of a run divided by its stall threshold, and `age` a number below 1 that puts runs of the
-    same status in an order while nothing else does.
+    `silence` is the silence of a run divided by its stall threshold, of projects that can be read (`while_read`), and
+    `age` a number below 1 that puts runs of the same status in an order while nothing else does.
     """
+    silent = f"({silence} > 1)"
     failed = per_run("spinner_run_failed_records", *matchers)
     not_completed = series("spinner_run_status", PROJECT, SPINNER, 'status!="completed"', *matchers)
     parts = {
-        "stalled": _outside_outages(f"({silence} > 1)"),
+        "stalled": f"({silent} unless on (runtime) {outages()})",
         "overdue": overdue_runs(*matchers),
         "failures": f"({failed} > 0 unless {ON_RUN} {not_completed})",
         # Those that are silent and not stalled: nothing can make progress.
-        "no workers": while_read(f"({silence} > 1)"),
+        "no workers": silent,
         "unread": unread_runs(*matchers),
     }
     ranked = [
