@@ -325,7 +325,9 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, .
         if name not in known and _SERVICE_LINK.fullmatch(f"{name.removeprefix(ENVIRONMENT_PREFIX)}={text}"):
             continue
         if name not in known:
-            near = strict.nearest(name.removeprefix(ENVIRONMENT_PREFIX), _without_prefix(known))
+            near = strict.nearest(
+                name.removeprefix(ENVIRONMENT_PREFIX), (each.removeprefix(ENVIRONMENT_PREFIX) for each in known)
+            )
             raise ConfigError(
                 f"{name}: no such setting" + (f"; did you mean {ENVIRONMENT_PREFIX}{near}?" if near else "")
             )
@@ -333,10 +335,6 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[tuple[str, .
         if not text:
             continue
         yield path, name, text if kind in (str, Duration, Secret) else _yaml_value(name, text)
-
-
-def _without_prefix(names: Iterable[str]) -> list[str]:
-    return [name.removeprefix(ENVIRONMENT_PREFIX) for name in names]
 
 
 _SERVICE_LINK = re.compile(

@@ -156,7 +156,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     Whole words weigh more than letters: RUNTIME_URL is rather RUNTIME_BASE_URL than RUNTIME_QUERY.
     """
-    name, words = name[:100], _words(name[:100])
+    name = name[:100]
+    words = _words(name)
     similar = difflib.SequenceMatcher(b=name)
     ranked = []
     for each in known:
