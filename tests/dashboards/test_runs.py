@@ -87,6 +87,14 @@ def ids(shown: Mapping[str, Shown]) -> list[str]:
     return [each.splitlines()[-1] for each in column(shown, "Run")]
 
 
+def statuses_of(shown: Mapping[str, Shown]) -> dict[str, str]:
+    """The status of each listed run by its id, in their order."""
+    return dict(zip((each.removeprefix("➤ ") for each in ids(shown)), column(shown, "Status"), strict=True))
+
+
+UNREAD: Samples = {'spinner_project_up{job="spinner",instance="a",runtime="eu",project="Sales"}': 0}
+"""Over those of `fresh`: the project Sales cannot be read."""
+
 EACH_STATUS = (
     ended("some failed", "completed", 5, failed=3)
     | ended("completed", "completed", 1)
@@ -122,13 +130,9 @@ def test_what_needs_a_person_comes_first(tmp_path: Path) -> None:
 
 
 def test_of_a_project_that_cannot_be_read_no_run_is_said_to_be_running(tmp_path: Path) -> None:
-    samples = fresh("Sales") | EACH_STATUS
-    for name in samples:
-        if name.startswith("spinner_project_up"):
-            samples[name] = 0
-    with recorded(tmp_path, samples) as url:
+    with recorded(tmp_path, fresh("Sales") | UNREAD | EACH_STATUS) as url:
         shown = jobs(url, **clicked("stalled"))
-        statuses = dict(zip((each.removeprefix("➤ ") for each in ids(shown)), column(shown, "Status"), strict=True))
+        statuses = statuses_of(shown)
         assert {run_id for run_id, text in statuses.items() if text == "? not read"} == {"stalled", "silent", "moving"}
         assert "▶ running" not in statuses.values()
         order = list(statuses)
@@ -144,7 +148,7 @@ def test_while_the_worker_service_is_down_no_silent_run_is_said_to_be_running(tm
     down = {'spinner_runtime_up{job="spinner",instance="a",runtime="eu"}': 0.0}
     with recorded(tmp_path, fresh("Sales") | down | EACH_STATUS) as url:
         shown = jobs(url, **clicked("stalled"))
-    statuses = dict(zip((each.removeprefix("➤ ") for each in ids(shown)), column(shown, "Status"), strict=True))
+    statuses = statuses_of(shown)
     assert {run_id for run_id, text in statuses.items() if text.startswith("?")} == {"stalled"}
     assert {statuses[run_id] for run_id in ("silent", "moving")} == {"▶ running"}, "within their thresholds"
     (row,) = shown["Chosen run"].rows
@@ -182,8 +186,7 @@ def test_of_many_running_runs_those_of_a_project_that_cannot_be_read_are_listed(
         many |= run(
             f"job_{number}", "running", "Clinic", last_progress_timestamp_seconds=NOW, stall_threshold_seconds=60
         )
-    unread = {'spinner_project_up{job="spinner",instance="a",runtime="eu",project="Sales"}': 0.0}
-    with recorded(tmp_path, fresh("Sales", "Clinic") | unread | many | silent("unread", 30)) as url:
+    with recorded(tmp_path, fresh("Sales", "Clinic") | UNREAD | many | silent("unread", 30)) as url:
         assert ids(jobs(url))[0] == "unread"
 
 
