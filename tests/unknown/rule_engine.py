@@ -1,7 +1,8 @@
 """Evaluates the project's rules at simulated times. A fake: Prometheus evaluates rules at the present time only.
 
-A real Prometheus evaluates every expression; `for`, `keep_firing_for` and the series `ALERTS` follow Prometheus's
-documentation. `tests/unknown/test_rule_engine.py` compares the result with that of promtool.
+A real Prometheus evaluates every expression; `for`, `keep_firing_for`, the intervals of groups and the series `ALERTS`
+and `ALERTS_FOR_STATE` follow Prometheus's documentation. `tests/unknown/test_rule_engine.py` compares the result with
+that of promtool.
 """
 
 import json
@@ -34,33 +35,50 @@ class Alert:
         return self.fired_at is not None
 
 
+class _Group:
+    """Rules that are evaluated together, at most once in their interval."""
+
+    def __init__(self, group: dict[str, Any]) -> None:
+        self.rules: list[dict[str, Any]] = group["rules"]
+        self._interval = parse_duration(group.get("interval", "0s"))
+        self._due_at = 0.0
+
+    def begin(self, now: float) -> bool:
+        """Whether the group is evaluated at a time. The first evaluation is at once; Prometheus spreads the groups."""
+        if now < self._due_at:
+            return False
+        self._due_at = now + self._interval
+        return True
+
+
 class RuleEngine:
     """The rules of some files, with the state of their alerts."""
 
     def __init__(self, prometheus_url: str, writer: RemoteWriter, *files: Path) -> None:
         self._writer = writer
         self._connection = Connection(prometheus_url)
-        self._rules = [rule for file in files for group in read_yaml(file)["groups"] for rule in group["rules"]]
+        self._groups = [_Group(group) for file in files for group in read_yaml(file)["groups"]]
         self._active: dict[Labels, Alert] = {}
         self._written: dict[int, set[Labels]] = {}
 
     def evaluate(self, now: float) -> None:
-        """Evaluate all rules at one time, in their order, and write their series."""
+        """Evaluate the rules of all groups whose interval is over, in their order, and write their series."""
         unsent: set[str] = set()
-        for index, rule in enumerate(self._rules):
+        due = [rule for group in self._groups if group.begin(now) for rule in group.rules]
+        for rule in due:
             # Few rules read what those right before them wrote, and each request takes a millisecond.
             if any(name in rule["expr"] for name in unsent):
                 self._writer.flush()
                 unsent.clear()
             found = self._query(rule["expr"], now)
             series = self._recorded(rule, found) if "record" in rule else self._alerts(rule, found, now)
-            for labels in self._written.get(index, set()) - series.keys():
+            for labels in self._written.get(id(rule), set()) - series.keys():
                 self._writer.add(labels, now, STALE)
             for labels, value in series.items():
                 self._writer.add(labels, now, value)
-            if series or self._written.get(index):
+            if series or self._written.get(id(rule)):
                 unsent.add(rule.get("record", "ALERTS"))
-            self._written[index] = set(series)
+            self._written[id(rule)] = set(series)
         self._writer.flush()
 
     def firing(self) -> list[Alert]:
@@ -99,13 +117,14 @@ class RuleEngine:
                 alert.absent_since = now if alert.absent_since is None else alert.absent_since
                 if not alert.firing or now - alert.absent_since >= keep:
                     del self._active[key]
-        return {
-            labels_of(
-                "ALERTS", {**alert.labels, "alertname": name, "alertstate": "firing" if alert.firing else "pending"}
-            ): 1.0
-            for alert in self._active.values()
-            if alert.name == name
-        }
+        series: dict[Labels, float] = {}
+        for alert in self._active.values():
+            if alert.name == name:
+                of_alert = {**alert.labels, "alertname": name}
+                state = "firing" if alert.firing else "pending"
+                series[labels_of("ALERTS", {**of_alert, "alertstate": state})] = 1.0
+                series[labels_of("ALERTS_FOR_STATE", of_alert)] = alert.since
+        return series
 
 
 def _plain(metric: dict[str, str]) -> dict[str, str]:
