@@ -7,8 +7,8 @@ from exporter.doctor.diagnosis import (
     are_ok,
     as_json,
     as_text,
-    examine,
 )
+from exporter.doctor.examination import examine
 from exporter.doctor.own_files import examine_own_files
 from exporter.doctor.suggest import SuggestError, from_openapi, from_responses, read_openapi
 from exporter.doctor.survey import suggest_from_responses

@@ -15,7 +15,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from exporter.config import Config, RuntimeConfig, load
-from exporter.doctor.diagnosis import ABSENT_EFFECTS, EFFECTS, REQUIRED, Diagnosis, examine, stall_detection
+from exporter.doctor.diagnosis import Diagnosis
+from exporter.doctor.effects import ABSENT_EFFECTS, EFFECTS, REQUIRED
+from exporter.doctor.examination import examine
+from exporter.doctor.stalls import stall_detection
 from exporter.metrics import catalogue
 from exporter.runtime.mapping import FIELDS
 from exporter.runtime.rate_limits import allowance
@@ -340,7 +343,7 @@ async def test_a_filter_that_the_api_ignores_is_said() -> None:
         ({"total": 2, "failed": 1}, ["failed", "cancelled"], True, "listed by the runtime"),
         ({"total": 2, "failed": 1}, [], None, "the list is empty, although a run has some: whether the API selects"),
         ({"total": 2, "failed": 1}, [None], None, "none of 1 says that its status is failed: whether the API selects"),
-        ({"total": 2, "failed": 1}, 400, False, "cannot be read: HTTP 400 (GET /api/v1/jobs/run-1/records)"),
+        ({"total": 2, "failed": 1}, 400, False, "HTTP 400 (GET /api/v1/jobs/run-1/records)"),
         ({"total": 2, "waiting": 1}, 400, True, "how many wait is shown, and not which: the runtime does not list"),
         ({"total": 2, "running": 1}, 404, None, "the runtime does not list them: HTTP 404: not found (GET /api/v1"),
     ],

@@ -19,7 +19,7 @@ import structlog
 from exporter.config import load
 from exporter.config.api_description import FieldSource, Resources
 from exporter.doctor import suggest_from_responses
-from exporter.doctor.diagnosis import examine
+from exporter.doctor.examination import examine
 from exporter.doctor.suggest import SuggestError
 from exporter.runtime.decoder import Decoder
 from exporter.service import Exporter

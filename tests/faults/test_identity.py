@@ -15,7 +15,7 @@ import yaml
 
 from exporter.config import Duration, SpinnerConfig, load
 from exporter.config.values import decode_value
-from exporter.doctor.diagnosis import examine
+from exporter.doctor.examination import examine
 from exporter.errors import ConfigError
 from tests.builders import NOON, Clock, only_runtime
 from tests.faults.bench import bench, described
