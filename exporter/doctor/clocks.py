@@ -37,8 +37,9 @@ def local_times(resources: Resources) -> Iterator[Check]:
         yield Check(
             "local times",
             True,
-            f"warning: {fields} have no offset and are read as {zones}; in the hour that comes twice when daylight "
+            f"{fields} have no offset and are read as {zones}; in the hour that comes twice when daylight "
             "saving time ends they can be wrong by an hour; let the API send UTC or an offset if it can",
+            warns=True,
         )
 
 

@@ -17,6 +17,8 @@ class Check:
     ok: bool | None
     """None if there was nothing to check."""
     finding: str
+    warns: bool = False
+    """Whether the exporter works, and the finding is something that a person should look at."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ STATUSES = "one of queued, running, waiting, completed, failed, cancelled"
 
 
 def _line(check: Check) -> str:
-    return f"{_MARKS[check.ok]}  {check.what}: {check.finding}"
+    return f"{'warn' if check.warns else _MARKS[check.ok]}  {check.what}: {check.finding}"
 
 
 def _table(resource: str, findings: list[FieldFinding]) -> list[str]:

@@ -4,6 +4,7 @@ Requests a page of each resource, then reads three times as the exporter does. F
 effect.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -161,26 +162,25 @@ class _Examination:
             self.checks.append(answer)
             return None
         items, page = answer.report.items, answer.report.page
-        ok, finding = self._usable(resource, answer)
+        check = self._usable(resource, answer)
         if self._client.paging(resource).style == "cursor" and is_url(page.cursor):
-            ok, finding = False, f"{finding}; the next page is a URL: use paging: {{style: link, next: …}}"
-        elif ok and resource in ("projects", "jobs", "records"):
-            ok, more = await second_page(
+            check = _with(check, False, "; the next page is a URL: use paging: {style: link, next: …}")
+        elif check.ok and resource in ("projects", "jobs", "records"):
+            goes_on, more = await second_page(
                 self._client, self._decoder, resource, run, answer.sample, page, project_id=project_id
             )
-            finding += more
-        if ok and not page.items:
-            self.checks.append(Check(resource, None, f"{finding}; without one, its fields are not checked"))
-        else:
-            self.checks.append(Check(resource, ok, finding))
+            check = _with(check, goes_on, more)
+        if check.ok and not page.items:
+            check = _with(check, None, "; without one, its fields are not checked")
+        self.checks.append(check)
         if resource != "job" and page.items:
             self.fields += self._fields.findings(resource, items, page.items)
         if resource == "jobs":
             self.note_labels(label for item in items if isinstance(label := item.get("status"), str))
         return answer.sample
 
-    def _usable(self, resource: str, answer: Answer) -> tuple[bool, str]:
-        """Return whether the exporter can use what a response has, and the finding."""
+    def _usable(self, resource: str, answer: Answer) -> Check:
+        """Check whether the exporter can use what a response has."""
         report = answer.report
         items, skipped = report.page.items, report.skipped
         is_single, ok = resource in ("health", "job"), len(skipped) < max(len(items), 1)
@@ -197,9 +197,14 @@ class _Examination:
         for field, count in report.ignored.most_common():
             finding += f"; {field} of {count} cannot be right and would be ignored"
         if resource == "health" and ok:
-            ok, told = examine_health(self._config, self._decoder, answer.sample, report.items)
-            finding = told + finding.removeprefix("responds")
-        return ok, finding
+            health = examine_health(self._config, self._decoder, answer.sample, report.items)
+            return _with(health, health.ok, finding.removeprefix("responds"))
+        return Check(resource, ok, finding)
+
+
+def _with(check: Check, ok: bool | None, more: str) -> Check:
+    """Return a check with another result, and more in its finding."""
+    return dataclasses.replace(check, ok=ok, finding=check.finding + more)
 
 
 def _failed(run: RunSnapshot) -> int:

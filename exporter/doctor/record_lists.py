@@ -80,7 +80,7 @@ def _told(what: str, status: Status, found: Sequence[Status], items: int, *, is_
             f"the filter seems to be ignored: records of other statuses came back ({', '.join(others)}), which "
             f"{effect}; describe the API's filter, or set records.{status.value}: ~"
         )
-        return Check(what, False if status is Status.FAILED else None, finding)
+        return Check(what, status is not Status.FAILED, finding, warns=status is not Status.FAILED)
     if status not in found:
         return Check(what, None, f"none of {items} says that its status is {status.value}: {NOT_CHECKED}")
     unseen = "" if is_mixed else f"; no run with others was seen, so {NOT_CHECKED}"

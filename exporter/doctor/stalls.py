@@ -21,7 +21,7 @@ def stall_detection(runs: Sequence[RunSnapshot]) -> Check:
         f"no record counts: no progress and no stall detection for {len(blind)} of {len(runs)} runs in the first "
         f"response, of {spinners}; their status, duration and expected interval are watched"
     )
-    return Check("stall detection", None, finding)
+    return Check("stall detection", True, finding, warns=True)
 
 
 def _shows_progress(run: RunSnapshot) -> bool:
