@@ -339,6 +339,12 @@ async def test_a_filter_that_the_api_ignores_is_said() -> None:
         assert found[True][what][1].startswith(ignored.format(others, effect))
 
 
+async def test_a_list_that_is_described_without_a_filter_ignores_none(tmp_path: Path) -> None:
+    found = await odd_diagnosis(tmp_path, OddRuntime(), records={"running": {}, "waiting": {}})
+    for what in LISTS:
+        assert (check(found, what).warns, check(found, what).finding) == (False, "selected from all records of the run")
+
+
 @pytest.mark.parametrize(
     ("numbers", "answer", "ok", "finding"),
     [
