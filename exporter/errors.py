@@ -28,7 +28,21 @@ class StorageError(ExporterError):
 
 
 class ApiError(ExporterError):
-    """The runtime's API could not be read. The text names the endpoint and never contains a token or a body."""
+    """The runtime's API could not be read. The text names the endpoint and never contains a token or a body.
+
+    It can name a file of this machine, such as that of the token: it is for the log, and for who runs a command.
+    """
+
+    def __init__(self, text: str, *, public: str | None = None) -> None:
+        """`public` is the text without such names; by default there are none."""
+        super().__init__(text)
+        self.public = text if public is None else public
+        """What everybody may read who can connect to the exporter."""
+
+    @classmethod
+    def of(cls, error: "ApiError") -> "ApiError":
+        """Return an error with the texts of another one, and neither its class nor its traceback."""
+        return ApiError(str(error), public=error.public)
 
 
 class OutputError(ExporterError):

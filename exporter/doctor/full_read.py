@@ -8,7 +8,6 @@ from prometheus_client.samples import Sample as MetricSample
 
 from exporter.doctor.diagnosis import Check
 from exporter.metrics.page import MetricsPage
-from exporter.runs.store import Store
 from exporter.service import Exporter
 from exporter.service.monitored_runtime import MonitoredRuntime
 
@@ -33,7 +32,7 @@ async def full_read(exporter: Exporter, monitored: MonitoredRuntime) -> FullRead
     await exporter.page(max_wait=float("inf"))
     first = _samples(await exporter.page(max_wait=float("inf")))
     second = _samples(await exporter.page(max_wait=float("inf")))
-    read = _read(second, monitored.store)
+    read = _read(second, monitored)
     # The first page of a list need not have all labels.
     labels = frozenset(
         sample.labels["label"] for sample in second if sample.name == "spinner_exporter_unmapped_status_total"
@@ -50,11 +49,13 @@ async def full_read(exporter: Exporter, monitored: MonitoredRuntime) -> FullRead
     )
 
 
-def _read(samples: Iterable[MetricSample], store: Store) -> Check:
+def _read(samples: Iterable[MetricSample], monitored: MonitoredRuntime) -> Check:
     """Return whether everything could be read. The API counts as up even if some projects cannot be read."""
-    errors = {project.name: project.error for project in store.view.projects() if project.error}
+    errors = {project.name: project.error for project in monitored.store.view.projects() if project.error}
     if errors:
         name, error = min(errors.items())
+        # Where the token comes from is for whoever runs this, and not among what the store holds for everybody.
+        error = next((reason for reason in monitored.reasons if reason.startswith(error)), error)
         others = f"; so do {len(errors) - 1} other projects" if len(errors) > 1 else ""
         return Check("full read", False, f"project {name} fails{others}: {error}")
     api_up = any(sample.name == "spinner_api_up" and sample.value == 1 for sample in samples)

@@ -130,7 +130,7 @@ class ProjectRuns:
         self.read_at: float | None = None
         """Our monotonic time at which the last good read was requested: by how much what is shown can be old."""
         self.error: str | None = None
-        """Why the last read failed; None when it did not."""
+        """Why the last read failed, as everybody may read it; None when it did not."""
         self.shared_ids: set[str] = set()
         """Ids that two runs have; the second one is not tracked."""
         self.open: dict[str, TrackedRun] = {}

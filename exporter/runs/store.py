@@ -125,7 +125,7 @@ class Store:
         self.dropped(reason)
 
     def fail(self, project_id: str, error: str) -> None:
-        """Note why a project could not be read; its data stay until they are stale."""
+        """Note why a project could not be read, for everybody to read; its data stay until they are stale."""
         self._projects[project_id].error = error
 
     def withdraw(self, project_id: str, *, is_gone: bool = True) -> None:

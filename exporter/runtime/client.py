@@ -24,6 +24,7 @@ from exporter.runtime.http_client import (
     HttpClient,
     NotFoundError,
     RefusedError,
+    TokenRefusedError,
     error_code,
     refusal,
 )
@@ -511,10 +512,9 @@ class RuntimeClient:
                     ),
                     retries=RETRIES if retries else 0,
                 )
-            except RefusedError as error:
-                if error.status != 401:
-                    raise
-                raise RefusedError(f"{error} ({self._origin_of_token(endpoint)})", status=401) from None
+            except TokenRefusedError as error:
+                origin = self._origin_of_token(endpoint)
+                raise TokenRefusedError(f"{error} ({origin})", status=error.status, public=str(error)) from None
 
         if not endpoint.resource.token:
             return await attempt(None)
@@ -550,7 +550,7 @@ class RuntimeClient:
         try:
             return await token
         except ConfigError as error:
-            raise ApiError(str(error)) from None
+            raise ApiError(str(error), public="the token cannot be used; the log says why") from None
 
     def _ids_of(self, run: RunSnapshot | None, project_id: str) -> dict[str, str]:
         """Return what paths can contain of a run and its project."""

@@ -37,9 +37,13 @@ OPEN_AFTER = 5
 class RefusedError(ApiError):
     """The runtime responded with a status that is none of a valid response, and that a retry does not change."""
 
-    def __init__(self, text: str, *, status: int) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, *, status: int, public: str | None = None) -> None:
+        super().__init__(text, public=public)
         self.status = status
+
+
+class TokenRefusedError(RefusedError):
+    """The runtime does not know the token (401), or does not let it read this (403)."""
 
 
 class NotFoundError(RefusedError):
@@ -219,6 +223,8 @@ def refusal(endpoint: str, response: ApiResponse) -> ApiError:
         meaning = ": the plan is full (PLAN_LIMIT)"
     elif code in (301, 302, 303, 307, 308):
         meaning = ": a redirect, which is not followed; check runtime.base_url"
+    elif code in (401, 403):
+        return TokenRefusedError(f"{endpoint}: HTTP {code}{meaning}", status=code)
     return RefusedError(f"{endpoint}: HTTP {code}{meaning}", status=code)
 
 

@@ -74,7 +74,8 @@ class Login:
         """After logins that failed."""
         self._refused = _Backoff()
         """After logins whose token was refused at once: for some reason that no login changes."""
-        self._failure = ""
+        self._failure = ApiError("")
+        """Why the last login failed."""
 
     async def current(self) -> str:
         """Return a valid token, after a login if there is none. Raises `ApiError` if that fails."""
@@ -96,7 +97,7 @@ class Login:
             if self._held is None or self._held.token == refused:
                 now = self._monotonic()
                 if self._failed.holds(now):
-                    raise ApiError(self._failure)
+                    raise ApiError.of(self._failure)
                 if self._refused.holds(now):
                     return None
                 return (await self._log_in()).token
@@ -125,7 +126,7 @@ class Login:
         valid = held if held is not None and self._monotonic() < held.expires_at else None
         if self._failed.holds(self._monotonic()):
             if valid is None:
-                raise ApiError(self._failure)
+                raise ApiError.of(self._failure)
             return valid
         try:
             return await self._log_in()
@@ -141,7 +142,7 @@ class Login:
         except PausedError:
             raise  # the runtime was not contacted
         except ApiError as error:
-            self._failure = str(error)
+            self._failure = ApiError.of(error)
             longest = LONGEST_WAIT_FOR_SERVER if isinstance(error, TransientError) else LONGEST_WAIT
             self._failed.extend(self._monotonic(), longest)
             raise
@@ -153,7 +154,7 @@ class Login:
         try:
             self._body = _body_in(self._body_file)
         except ConfigError as error:
-            raise ApiError(str(error)) from None
+            raise ApiError(str(error), public="login: its body cannot be used; the log says why") from None
         try:
             return await self._http_client.send(
                 "login",
@@ -169,8 +170,9 @@ class Login:
             if error.status not in (400, 401, 403, 422):
                 raise
             # Its own text is about a token.
+            refused = f"login: HTTP {error.status}: refused"
             raise RefusedError(
-                f"login: HTTP {error.status}: refused; check {WHERE}.body_file: {self._body_file}", status=error.status
+                f"{refused}; check {WHERE}.body_file: {self._body_file}", status=error.status, public=refused
             ) from None
 
     def _understood(self, response: ApiResponse) -> "_Held":

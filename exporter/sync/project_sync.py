@@ -130,7 +130,7 @@ class ProjectSync:
 
     def note_failure(self, project_id: str, error: ApiError) -> None:
         """Note that a project could not be read."""
-        self._store.fail(project_id, str(error))
+        self._store.fail(project_id, error.public)
         self._problems.report("project", error, project=project_id)
         if isinstance(error, RefusedError):
             self._refused.add(project_id)
@@ -372,7 +372,7 @@ class ProjectSync:
         self._problems.settle("records", problems, project=project_id)
         # What has ended may have no records any more, which says nothing about the others.
         is_refused = len(problems) == len(due) and not all(snapshot.status.ended for snapshot in due)
-        error = ApiError(str(problems[0])) if is_refused else None
+        error = ApiError.of(problems[0]) if is_refused else None
         return [self._with_parents(each, known) for each in counted], error
 
     def _with_parents(self, response: Response, known: Mapping[str, Run]) -> Response:

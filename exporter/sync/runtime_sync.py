@@ -154,7 +154,7 @@ class RuntimeSync:
         except ApiError as error:
             self._problems.report("projects", error)
             for project_id in self._store.project_ids():
-                self._store.fail(project_id, str(error))
+                self._store.fail(project_id, error.public)
             return False
         self._problems.resolve("projects")
         reads = await self._read_together()

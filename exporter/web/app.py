@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
-from exporter.errors import ConfigError, UnreadableError
+from exporter.errors import ConfigError, UnreadableError, UnusableError
 from exporter.metrics.formats import Format
 from exporter.metrics.page import MetricsPage
 from exporter.service import MAX_WAIT, Exporter, ProbeTarget
@@ -97,6 +97,10 @@ def create_app(exporter: Exporter, *, reload: Callable[[], Awaitable[None]] | No
             return PlainTextResponse("Refused: a web page sent this request.\n", status_code=403)
         try:
             await reload()
+        except UnusableError:
+            # Its text names the file.
+            reason = "what it names cannot be used; the log says why"
+            return PlainTextResponse(f"Reload failed; keeping the previous config: {reason}\n", status_code=500)
         except ConfigError as error:
             return PlainTextResponse(f"Reload failed; keeping the previous config: {error}\n", status_code=500)
         return PlainTextResponse("Reloaded.\n")

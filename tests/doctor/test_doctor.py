@@ -428,7 +428,10 @@ async def test_a_project_that_cannot_be_read_fails_with_its_name_and_reason(tmp_
     odd.executions[3]["state"] = odd.executions[4]["state"] = "RUN"
     odd.fails_from_page = 2
     found = await odd_diagnosis(tmp_path, odd)
-    assert check(found, "full read").finding == "project Workspace 1 fails: jobs: HTTP 403: the token may not read this"
+    assert check(found, "full read").finding == (
+        "project Workspace 1 fails: jobs: HTTP 403: the token may not read this "
+        f"(from runtime.token_file: {tmp_path / 'token'})"
+    )
     assert found.requests_per_hour is None, "the costs of a partial read would be too low"
     assert not found.ok
 
@@ -538,7 +541,13 @@ async def test_the_runtime_is_up_only_with_a_heartbeat_that_the_exporter_accepts
             "; the second page repeats the first: the API ignores skip",
         ),
         (Server(25, beyond=403), NUMBERS | {"parameter": "p"}, True, "or there is only one"),
-        (Server(10, beyond=403), NUMBERS, False, "; the second page fails: HTTP 403: the token may not read this"),
+        (
+            Server(10, beyond=403),
+            NUMBERS,
+            False,
+            "; the second page fails: HTTP 403: the token may not read this (none is configured, neither with "
+            "runtime.token_file nor with runtime.auth.login)",
+        ),
         (
             Server(10, rest=lambda end, items: {"more": True}),
             {"style": "none", "more": "more"},

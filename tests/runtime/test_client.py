@@ -840,16 +840,19 @@ async def test_failed_records_are_requested_alone_if_the_api_can_filter_them(can
         ({"TOKEN_FILE": "{file}"}, {"token": False}, "(not sent: runtime.resources.usage.token: false)"),
     ],
 )
-async def test_the_error_of_a_401_names_where_the_token_comes_from(
-    tmp_path: Path, environ: dict[str, str], described: dict[str, Any], origin: str
+@pytest.mark.parametrize(
+    ("status", "meaning"), [(401, "the token is missing, wrong or expired"), (403, "the token may not read this")]
+)
+async def test_the_error_of_a_refused_token_names_where_it_comes_from_and_not_to_everybody(
+    tmp_path: Path, environ: dict[str, str], described: dict[str, Any], origin: str, status: int, meaning: str
 ) -> None:
     file = tmp_path / "token"
     file.write_text("hunter2")
     token = Token(file=file if "TOKEN_FILE" in environ else None, value=environ.get("TOKEN"))
     described_usage = Resource(path="/usage", **described)
     with_usage = msgspec.structs.replace(resources(), usage=described_usage)
-    made = client(lambda request: httpx.Response(401), source=token, resources=with_usage)
+    made = client(lambda request: httpx.Response(status), source=token, resources=with_usage)
     with pytest.raises(ApiError) as error:
         await made.usage()
-    says = f"usage: HTTP 401: the token is missing, wrong or expired {origin.replace('{file}', str(file))}"
-    assert str(error.value) == says
+    assert str(error.value) == f"usage: HTTP {status}: {meaning} {origin.replace('{file}', str(file))}"
+    assert error.value.public == f"usage: HTTP {status}: {meaning}"

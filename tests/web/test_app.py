@@ -4,11 +4,14 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
-from exporter.errors import ConfigError
+from exporter.config import AuthConfig, LoginConfig
+from exporter.errors import ConfigError, UnusableError
 from exporter.metrics.formats import OPENMETRICS, TEXT, Format
 from exporter.service import Exporter
 from exporter.web.app import create_app
@@ -151,6 +154,48 @@ async def test_the_landing_page_shows_escaped_names_and_errors_of_projects() -> 
     assert "never" in page
 
 
+@pytest.mark.parametrize(
+    "refuses", ["the list of projects", "one project", "the file", "the login", "the login's file"]
+)
+async def test_no_page_names_the_file_of_the_token(tmp_path: Path, refuses: str) -> None:
+    clock, is_refused = Clock(), False
+    runtime = ScriptedRuntime(clock)
+    secret = tmp_path / "secret"
+    secret.write_text("user=exporter&password=x" if "login" in refuses else "hunter2")
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path == "/login":
+            return httpx.Response(401) if is_refused else httpx.Response(200, json={"access_token": str(clock())})
+        if is_refused and refuses in ("the list of projects", "the login", "the login's file"):
+            return httpx.Response(401)
+        return httpx.Response(403) if is_refused and "/p1/" in request.url.path else None
+
+    runtime.interfere = answer
+    login = AuthConfig(login=LoginConfig(path="/login", body_file=str(secret)))
+    described = {"auth": login} if "login" in refuses else {"token_file": str(secret)}
+    async with browser(exporter_of(runtime, described=described)) as client:
+        await client.get("/metrics")
+        is_refused = True
+        if refuses in ("the file", "the login's file"):
+            secret.unlink()
+        clock.advance(10)
+        with structlog.testing.capture_logs() as lines:
+            metrics = (await client.get("/metrics")).text
+        page = (await client.get("/")).text
+    assert str(secret) in str(lines)
+    assert str(tmp_path) not in page + metrics
+    assert SAYS[refuses] in page
+
+
+SAYS = {
+    "the list of projects": "projects: HTTP 401: the token is missing, wrong or expired</td>",
+    "one project": "jobs: HTTP 403: the token may not read this</td>",
+    "the file": "the token cannot be used; the log says why</td>",
+    "the login": "login: HTTP 401: refused</td>",
+    "the login's file": "login: its body cannot be used; the log says why</td>",
+}
+
+
 async def test_reload_is_disabled_by_default_and_reports_an_invalid_config() -> None:
     runtime = ScriptedRuntime(Clock())
     async with browser(exporter_of(runtime)) as client:
@@ -163,6 +208,14 @@ async def test_reload_is_disabled_by_default_and_reports_an_invalid_config() -> 
     async with browser(exporter_of(runtime), reload=reload) as client:
         refused = await client.post("/-/reload")
     assert (refused.status_code, "retention: expected a duration" in refused.text) == (500, True)
+
+    async def reload_without_file() -> None:
+        raise UnusableError("runtime.token_file: /run/secrets/token: cannot be read: No such file or directory")
+
+    async with browser(exporter_of(runtime), reload=reload_without_file) as client:
+        refused = await client.post("/-/reload")
+    assert (refused.status_code, "the log says why" in refused.text) == (500, True)
+    assert "/run/secrets" not in refused.text
 
 
 async def test_a_reload_keeps_runs_and_counts_and_applies_the_new_settings() -> None:
