@@ -19,6 +19,7 @@ from exporter.doctor.health import examine_health
 from exporter.doctor.paging import is_url, second_page
 from exporter.doctor.record_lists import record_lists
 from exporter.doctor.requests import Answer, Requests
+from exporter.doctor.run_lists import RunLists
 from exporter.doctor.stalls import stall_detection
 from exporter.doctor.survey import PROJECTS_TRIED, wrong_base
 from exporter.errors import ApiError
@@ -54,6 +55,10 @@ async def _examine(config: Config, exporter: Exporter, monitored: MonitoredRunti
         checks += read.checks
         examination.note_labels(read.labels)
         if read.succeeded:
+            if monitored.read_together and config.runtime.resources.jobs.across is not None:
+                known = RunDefaults(None, names=monitored.store.project_names())
+                lists = RunLists(config, examination.requests, monitored.decoder, known, across=True)
+                checks += [check async for check in lists.checks()]
             checks += [check async for check in record_lists(config, monitored, examination.requests)]
             series, runs = read.series, read.runs
             requests = read.requests * 3600 / max(SCRAPE_INTERVAL, config.sync.min_interval)
@@ -141,6 +146,8 @@ class _Examination:
             if runs:
                 if not self._client.counts_records:
                     self.checks.append(stall_detection(runs))
+                lists = RunLists(self._config, self.requests, self._decoder, RunDefaults(project_id, name))
+                self.checks += [check async for check in lists.checks(sample)]
                 return max(runs, key=_failed), ""
             if self.checks[-1].ok is False:
                 return None, "no run can be read"

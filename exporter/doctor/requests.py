@@ -1,5 +1,6 @@
 """Sends the requests of the doctor, and says why there is no response that can be used."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from exporter.config.api_description import ListFilter
@@ -46,15 +47,20 @@ class Requests:
         run: RunSnapshot | None = None,
         *,
         project_id: str = "",
-        restriction: ListFilter | None = None,
+        restrictions: Iterable[ListFilter | None] = (),
+        since: float | None = None,
+        across: bool = False,
         may_lack: bool = False,
     ) -> Answer | Check:
-        """Request a resource; return the response, or a check named `what` that says why there is none.
+        """Request a resource as `RuntimeClient.raw_response` does.
 
-        `may_lack`: that the runtime does not have what is requested is no failure.
+        Return the response, or a check named `what` that says why there is none. `may_lack`: that the runtime does not
+        have what is requested is no failure.
         """
         try:
-            sample = await self._client.raw_response(resource, run, project_id=project_id, restriction=restriction)
+            sample = await self._client.raw_response(
+                resource, run, project_id=project_id, restrictions=restrictions, since=since, across=across
+            )
             self._has_responded = True
             report = self._decoder.explain(resource, sample.body)
         except PausedError as error:
@@ -63,7 +69,7 @@ class Requests:
         except (ApiError, *MALFORMED) as error:
             self._not_found |= isinstance(error, NotFoundError)
             self._has_responded |= not isinstance(error, NotFoundError)
-            line = self._client.request_line(resource, run, project_id=project_id)
+            line = self._client.request_line(resource, run, project_id=project_id, across=across)
             if may_lack and isinstance(error, RefusedError) and error.status in (*NOT_LISTED, 404):
                 return Check(what, None, f"the runtime does not list them: {_reason(resource, error)} ({line})")
             return self._failure(what, _reason(resource, error), error, line)

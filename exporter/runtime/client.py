@@ -165,12 +165,24 @@ class RuntimeClient:
         return self._resources.tells_total
 
     async def raw_response(
-        self, resource: str, run: RunSnapshot | None, *, project_id: str, restriction: ListFilter | None = None
+        self,
+        resource: str,
+        run: RunSnapshot | None,
+        *,
+        project_id: str,
+        restrictions: Iterable[ListFilter | None] = (),
+        since: float | None = None,
+        across: bool = False,
     ) -> RawResponse:
-        """Request one resource, of a list its first page, and return the undecoded response."""
-        endpoint = self._endpoints[resource]
+        """Request one resource, of a list its first page, and return the undecoded response.
+
+        A list can have `restrictions`, of which one can be to what changed `since` a time of the runtime's clock.
+        `across`: the list of all projects or of all runs, only if one is described.
+        """
+        endpoint = self._endpoint(resource, across=across)
         started = self._wall()
-        response = await self._send(endpoint, endpoint.request(self._ids_of(run, project_id), restriction))
+        request = endpoint.request(self._ids_of(run, project_id), *restrictions, since=since)
+        response = await self._send(endpoint, request)
         now = (started + self._wall()) / 2
         limit = allowance(response.headers, now=now if response.date is None else response.date)
         return RawResponse(response.body, response.date, now, next_link(response.headers), limit)
@@ -196,9 +208,9 @@ class RuntimeClient:
         """Return how a list is divided into pages, as the API description says."""
         return self._endpoints[resource].resource.paging
 
-    def request_line(self, resource: str, run: RunSnapshot | None, *, project_id: str) -> str:
+    def request_line(self, resource: str, run: RunSnapshot | None, *, project_id: str, across: bool = False) -> str:
         """Return the method and the whole path of the request that `raw_response` sends, for messages: no query."""
-        endpoint = self._endpoints[resource]
+        endpoint = self._endpoint(resource, across=across)
         try:
             path = endpoint.request(self._ids_of(run, project_id)).path
         except ApiError:
@@ -534,6 +546,11 @@ class RuntimeClient:
             raise
         tokens.confirm(another, accepted=True)
         return response
+
+    def _endpoint(self, resource: str, *, across: bool) -> Endpoint:
+        """Return the endpoint of a resource, or that of its list of all projects or of all runs."""
+        of_all = self._all_jobs if resource == "jobs" else self._all_records
+        return of_all if across and of_all is not None else self._endpoints[resource]
 
     def _origin_of_token(self, endpoint: Endpoint) -> str:
         if not endpoint.resource.token:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import yaml
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from exporter.config import Config, RuntimeConfig, load
+from exporter.config.api_description import TimeFormat
 from exporter.doctor.diagnosis import Diagnosis
 from exporter.doctor.effects import ABSENT_EFFECTS, EFFECTS, REQUIRED
 from exporter.doctor.examination import examine
@@ -337,6 +339,117 @@ async def test_a_filter_that_the_api_ignores_is_said() -> None:
         assert found[True][what][0] is ok
         assert f"{'warn' if ok else 'FAIL'}  {what}: the filter" in diagnosis.as_text()
         assert found[True][what][1].startswith(ignored.format(others, effect))
+
+
+class IgnoringRuntime(ScriptedRuntime):
+    """Has a run that goes on, one that ended two hours ago, and records that failed; ignores some query parameters."""
+
+    lists_all_projects = lists_all_runs = True
+
+    def __init__(self, *ignored: str) -> None:
+        super().__init__(Clock(time.time()))
+        now, self.ignored = self.clock(), ignored
+        self.projects |= {"p2": "Support"}
+        self.put(createdAt=now - 60, startedAt=now - 50, records={"total": 2, "failed": 1})
+        old = {"createdAt": now - 7300, "startedAt": now - 7300, "endedAt": now - 7200, "status": "completed"}
+        self.put("old", updated_at=now - 7200, records={"total": 2, "failed": 1, "completed": 1}, **old)
+        for job, age in (("run-1", 5), ("old", 7200)):
+            self.failed_records[job] = [{"id": f"of {job}", "status": "failed", "endedAt": rfc3339(now - age)}]
+
+    def _jobs(self, project_id: str | None, query: httpx.QueryParams) -> list[dict[str, Any]]:
+        return super()._jobs(project_id, self._obeyed(query))
+
+    def all_failed_records(self, query: httpx.QueryParams) -> list[dict[str, Any]]:
+        found = super().all_failed_records(httpx.QueryParams({"updatedSince": rfc3339(0)}).merge(self._obeyed(query)))
+        others = [{**each, "id": "other", "status": "completed"} for each in found]
+        return found if "status" in self._obeyed(query) else [*found, *others]
+
+    def _obeyed(self, query: httpx.QueryParams) -> httpx.QueryParams:
+        return httpx.QueryParams({key: value for key, value in query.items() if key not in self.ignored})
+
+
+RUN_FILTERS = ("runs that have not ended", "runs that changed")
+OF_ALL = (*(f"{each}, of all projects" for each in RUN_FILTERS), "failed records of all runs")
+
+ACTIVE = (
+    "warn  {}: the filter seems to be ignored: 1 of 2 runs have ended, which cost requests with each sweep "
+    "(sync.sweep_interval), and from which the first read learns twice, so that stall thresholds can be too short at "
+    "first; describe the API's filter, or set jobs.active: ~"
+)
+CHANGED = (
+    "warn  {}: the filter seems to be ignored: 1 of 2 runs ended and changed long before the time that was asked for, "
+    "which change no count, and cost requests with each scrape; describe the API's filter, or set jobs.changed: ~"
+)
+FAILED_SINCE = (
+    "warn  {}: the filter by time seems to be ignored: 1 of 2 records failed long before the time that was asked for, "
+    "which change no count, and cost requests; describe the API's filter, or set records.across: ~"
+)
+FAILED = (
+    "FAIL  {}: the filter seems to be ignored: records of other statuses came back (completed), which would be named "
+    "as failed; describe the API's filter, or set records.failed: ~"
+)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "findings"),
+    [
+        ("active", {RUN_FILTERS[0]: ACTIVE, OF_ALL[0]: ACTIVE}),
+        ("updatedSince", {RUN_FILTERS[1]: CHANGED, OF_ALL[1]: CHANGED, OF_ALL[2]: FAILED_SINCE}),
+        ("status", {OF_ALL[2]: FAILED}),
+    ],
+)
+async def test_a_filter_of_runs_or_of_the_records_of_all_runs_that_is_ignored_is_said(
+    ignored: str, findings: dict[str, str]
+) -> None:
+    async with FaultyRuntime(IgnoringRuntime(ignored)).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    lines = diagnosis.as_text().splitlines()
+    for name in (*RUN_FILTERS, *OF_ALL):
+        assert findings.get(name, "ok    {}: listed by the runtime").format(name) in lines
+
+
+async def test_filters_of_runs_and_of_the_records_of_all_runs_that_are_obeyed_are_fine() -> None:
+    runtime = IgnoringRuntime()
+    async with FaultyRuntime(runtime).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+        found = {each: check(diagnosis, each) for each in (*RUN_FILTERS, *OF_ALL)}
+        assert {(each.ok, each.warns, each.finding) for each in found.values()} == {
+            (True, False, "listed by the runtime")
+        }
+        # Nothing is there that a filter could leave out.
+        del runtime.jobs["old"], runtime.failed_records["old"]
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    for each, unseen in zip(
+        (*RUN_FILTERS, *OF_ALL),
+        (*("no run that has ended", "no run that changed long before") * 2, "none that failed long before"),
+        strict=True,
+    ):
+        assert check(diagnosis, each).finding == (
+            f"listed by the runtime; {unseen} was seen, so whether the API selects them is not checked"
+        )
+
+
+async def test_a_list_of_all_runs_that_cannot_be_used_is_a_warning_as_long_as_runs_can_be_read_alone() -> None:
+    runtime = IgnoringRuntime()
+    runtime.interfere = lambda request: httpx.Response(500) if request.url.path == "/api/v1/records" else None
+    async with FaultyRuntime(runtime).serving() as url:
+        diagnosis = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+    found = check(diagnosis, OF_ALL[2])
+    assert (diagnosis.ok, found.warns) == (True, True)
+    assert found.finding == "HTTP 500 (GET /api/v1/records); those of each run are read instead"
+
+
+async def test_a_run_that_goes_on_may_come_back_and_a_coarse_time_may_be_a_day_ago() -> None:
+    """Not all APIs say when an open run changed; and a format of times can have no time of day."""
+    runtime = IgnoringRuntime("updatedSince")
+    runtime.put("run-1", updated_at=runtime.clock() - 7200)
+    jobs = msgspec.structs.replace(resources().jobs, since=TimeFormat(format="%Y-%m-%dT%H:%M:%S%z"))
+    described = msgspec.structs.replace(resources(), jobs=jobs)
+    async with FaultyRuntime(runtime).serving() as url:
+        exact = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=resources())))
+        coarse = await examine(Config(runtime=RuntimeConfig(base_url=url, resources=described)))
+    assert "1 of 2 runs ended and changed" in check(exact, RUN_FILTERS[1]).finding
+    assert not check(coarse, RUN_FILTERS[1]).warns
 
 
 async def test_a_list_that_is_described_without_a_filter_ignores_none(tmp_path: Path) -> None:
