@@ -9,8 +9,10 @@ from exporter.doctor.diagnosis import (
     as_text,
 )
 from exporter.doctor.examination import examine
+from exporter.doctor.guesses import SuggestError
+from exporter.doctor.openapi import read_openapi
 from exporter.doctor.own_files import examine_own_files
-from exporter.doctor.suggest import SuggestError, from_openapi, from_responses, read_openapi
+from exporter.doctor.suggest import from_openapi, from_responses
 from exporter.doctor.survey import suggest_from_responses
 
 __all__ = [

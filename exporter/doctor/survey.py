@@ -12,7 +12,8 @@ import msgspec
 
 from exporter.config import Config
 from exporter.config.api_description import FieldSource, present
-from exporter.doctor.suggest import SuggestError, fields_of, from_responses, like
+from exporter.doctor.guesses import SuggestError, fields_of, like
+from exporter.doctor.suggest import from_responses
 from exporter.errors import ApiError, ConfigError, unforeseen
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.decoder import MALFORMED, Decoder

@@ -16,7 +16,9 @@ from starlette.routing import Route
 
 from exporter.config import load, load_tree, read_file
 from exporter.doctor import from_responses, suggest_from_responses
-from exporter.doctor.suggest import SuggestError, fields_of, from_openapi, read_openapi
+from exporter.doctor.guesses import SuggestError, fields_of
+from exporter.doctor.openapi import read_openapi
+from exporter.doctor.suggest import from_openapi
 from exporter.errors import ConfigError
 from tests.builders import only_runtime
 from tests.command_line import run

@@ -20,7 +20,7 @@ from exporter.config import load
 from exporter.config.api_description import FieldSource, Resources
 from exporter.doctor import suggest_from_responses
 from exporter.doctor.examination import examine
-from exporter.doctor.suggest import SuggestError
+from exporter.doctor.guesses import SuggestError
 from exporter.runtime.decoder import Decoder
 from exporter.service import Exporter
 from tests.builders import NOON, Clock, only_runtime
