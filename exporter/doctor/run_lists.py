@@ -1,7 +1,6 @@
 """Checks the lists of runs that are restricted to those that have not ended, and to what changed since a time.
 
-What comes back besides costs requests. It changes no count, since the exporter knows it or does not need it. Only a
-first read learns from what has ended, and so twice from what both lists have.
+What comes back besides costs requests. It changes no count, since the exporter knows it or does not need it.
 """
 
 import dataclasses
@@ -62,9 +61,8 @@ class RunLists:
         ended = sum(run.status.ended for run in found)
         if ended:
             finding = (
-                f"the filter seems to be ignored: {ended} of {len(found)} runs have ended, which cost requests with "
-                "each sweep (sync.sweep_interval), and from which the first read learns twice, so that stall "
-                "thresholds can be too short at first; describe the API's filter, or set jobs.active: ~"
+                f"the filter seems to be ignored: {ended} of {len(found)} runs have ended, which change no count, and "
+                "cost requests with each sweep (sync.sweep_interval); describe the API's filter, or set jobs.active: ~"
             )
             return Check(what, True, finding, warns=True)
         is_mixed = any(run.status.ended for run in whole)

@@ -138,6 +138,11 @@ class ProjectRuns:
         self._changed_runs: set[str] = set()
         self._uncounted: defaultdict[str, list[TrackedRun]] = defaultdict(list)
         self._learned: set[str] = set()
+        self._history: set[str] = set()
+        """The runs that the first read only learns from, until it completes.
+
+        Two of its lists can have the same run, and a list whose pages shift has one on two of them.
+        """
         self._others = spinners.all_paces
         self._with_failed_records: dict[str, TrackedRun] = {}
         self.with_waiting: dict[str, TrackedRun] = {}
@@ -206,6 +211,7 @@ class ProjectRuns:
         self.is_committing = False
         if not self.has_been_read:
             self.has_been_read = True
+            self._history.clear()
             self._changed_runs.update(self.runs)
             if self._is_saved:
                 self._unsaved_runs.update(self.runs, self._tombstones)
@@ -299,7 +305,7 @@ class ProjectRuns:
                     tracked = TrackedRun(run)
                 elif self._again_since is not None:
                     self._remember(run)
-                elif not self.has_been_read:
+                elif not self.has_been_read and run.id not in self._history:
                     self._learn_from_history(run)
                 if tracked is None:
                     continue
@@ -369,6 +375,7 @@ class ProjectRuns:
         self._note_run(run.id)
 
     def _learn_from_history(self, run: Run) -> None:
+        self._history.add(run.id)
         if self.spinners.learn_from_history(self.name, run, at_once=self._shows_at_once):
             self._learned.add(run.snapshot.spinner)
 

@@ -372,9 +372,8 @@ RUN_FILTERS = ("runs that have not ended", "runs that changed")
 OF_ALL = (*(f"{each}, of all projects" for each in RUN_FILTERS), "failed records of all runs")
 
 ACTIVE = (
-    "warn  {}: the filter seems to be ignored: 1 of 2 runs have ended, which cost requests with each sweep "
-    "(sync.sweep_interval), and from which the first read learns twice, so that stall thresholds can be too short at "
-    "first; describe the API's filter, or set jobs.active: ~"
+    "warn  {}: the filter seems to be ignored: 1 of 2 runs have ended, which change no count, and cost requests with "
+    "each sweep (sync.sweep_interval); describe the API's filter, or set jobs.active: ~"
 )
 CHANGED = (
     "warn  {}: the filter seems to be ignored: 1 of 2 runs ended and changed long before the time that was asked for, "

@@ -10,6 +10,7 @@ from exporter.runs.pace import EARLIER_FACTOR, EARLIER_RUNS, UNKNOWN_FACTOR
 from exporter.runs.persistence import KINDS, Row
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
+from exporter.runtime.model import RunSnapshot
 from exporter.status import Status
 from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
@@ -326,15 +327,38 @@ def test_a_spinner_that_lost_its_slot_still_knows_its_pace() -> None:
 
 
 def test_of_its_project_a_new_spinner_learns_from_runs_that_ended_before_the_first_read() -> None:
-    project = Project()
+    threshold = after_history(ended_run(f"old-{number}", f"S{number}") for number in range(9))
+    assert threshold is not None
+    assert threshold < UNKNOWN, "nine runs without a stall are something"
+
+
+@pytest.mark.parametrize("completes", [True, False])
+def test_the_first_read_learns_once_from_a_run_that_two_lists_have(*, completes: bool) -> None:
+    once = ended_run("old", "New")
+    other = ended_run("older", "New")
+    assert after_history([once, once], completes=completes) == after_history([once])
+    assert after_history([once, other], completes=completes) != after_history([once]), "two runs are more than one"
+
+
+def ended_run(run_id: str, spinner: str) -> RunSnapshot:
     ended = NOON - DAY
     times = {"created_at": ended - 60, "started_at": ended - 60, "last_progress_at": ended, "ended_at": ended}
     fields: dict[str, Any] = times | {"updated_at": ended, "status": Status.COMPLETED, "records": counts(1, total=1)}
-    history = [(snapshot(run_id=f"old-{number}", spinner=f"S{number}", **fields), ended) for number in range(9)]
-    read_project(project.store, "p1", history, as_of=NOON, horizon=NOON - DAY / 2)
-    threshold = project.threshold(spinner="New", finished=2)
-    assert threshold is not None
-    assert threshold < UNKNOWN, "nine runs without a stall are something"
+    return snapshot(run_id=run_id, spinner=spinner, **fields)
+
+
+def after_history(runs: Iterable[RunSnapshot], *, completes: bool = True) -> float | None:
+    """The threshold of a run of the spinner New, after runs that ended long before the first read.
+
+    Unless it `completes`, the first read is cut off after the first of them, and begins again.
+    """
+    project = Project()
+    first, *others = ((run, run.updated_at) for run in runs)
+    if not completes:
+        with project.store.reading("p1") as read:
+            read.apply([first[0]], first[1], horizon=NOON - DAY / 2)
+    read_project(project.store, "p1", [first, *others], as_of=NOON, horizon=NOON - DAY / 2)
+    return project.threshold(spinner="New", finished=2)
 
 
 def test_of_its_project_a_new_spinner_learns_from_each_other_one_once() -> None:
