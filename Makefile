@@ -15,8 +15,10 @@ export PATH := $(CURDIR)/.debian/usr/bin:$(PATH)
 DEMO_FLAGS ?=
 # Three workers for two processors, because many tests wait for a program. A worker without tests takes some from others.
 PYTEST_FLAGS ?= -n 3 --dist worksteal
-# Scenarios that are played in real time run by themselves: on a busy machine their alerts come late. Most of them wait.
-SLOW_FLAGS ?= -n 4 --dist worksteal
+# Those that are played in real time mostly wait. What else `make test-all` runs has a lower priority meanwhile, or their
+# alerts would come late.
+REAL_TIME_FLAGS ?= -n 4 --dist worksteal
+NICE :=
 # tests/marks.py says which tests have which mark.
 QUICK := "not faults and not programs and not servers and not slow and not long"
 # The real servers that presets are tested with. `make test-all` has no time for all of them.
@@ -53,10 +55,17 @@ fast-tests:
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(QUICK_SERVERS:%=.servers/.%) .servers/.helm .servers/.operator ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
-	@$(MAKE) --no-print-directory --jobs=3 lint types test-lowest
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not slow" $(filter-out $(QUICK_SERVERS:%=--ignore=tests/servers/test_%.py),$(SERVERS:%=--ignore=tests/servers/test_%.py))
-	$(BIN)/pytest $(SLOW_FLAGS) -m slow
+test-all: $(VENV)/.dev $(VENV)/.mutants .lowest/.done test-programs $(QUICK_SERVERS:%=.servers/.%) .servers/.helm .servers/.operator ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+	@echo "make: the output of each part appears when it ends"
+	@$(MAKE) --no-print-directory --jobs=5 --output-sync=target NICE="nice -n 10" real-time-tests other-tests lint types test-lowest
+
+.PHONY: real-time-tests
+real-time-tests:
+	$(BIN)/pytest $(REAL_TIME_FLAGS) -m real_time
+
+.PHONY: other-tests
+other-tests:
+	$(NICE) $(BIN)/pytest $(PYTEST_FLAGS) -m "not real_time" $(filter-out $(QUICK_SERVERS:%=--ignore=tests/servers/test_%.py),$(SERVERS:%=--ignore=tests/servers/test_%.py))
 
 # Each server is started once.
 .PHONY: test-servers
@@ -71,7 +80,7 @@ test-current: $(VENV)/.dev .servers/.current test-programs ## Test with current 
 
 .PHONY: test-lowest
 test-lowest: .lowest/.done ## The tests of `make quick` with the oldest dependencies that pyproject.toml allows
-	.lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m $(QUICK)
+	$(NICE) .lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m $(QUICK)
 
 .PHONY: test-programs
 test-programs:
@@ -79,13 +88,13 @@ test-programs:
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check format, lint and which package imports which
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	$(NICE) $(BIN)/ruff format --check .
+	$(NICE) $(BIN)/ruff check .
+	$(NICE) $(BIN)/lint-imports
 
 .PHONY: types
 types: $(VENV)/.dev ## Strict type check
-	$(BIN)/mypy
+	$(NICE) $(BIN)/mypy
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and apply safe fixes

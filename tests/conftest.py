@@ -10,7 +10,7 @@ import trustme
 from hypothesis import settings
 
 from exporter.config import ENVIRONMENT_PREFIX
-from tests.marks import MARKS, WAITING
+from tests.marks import MARKS
 from tests.stack import programs
 
 # A deadline on each example measures how busy the machine is, not the code.
@@ -26,37 +26,18 @@ CALLERS_VARIABLES = {
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """For `-m slow`, import only files with such tests: each worker would take seconds for the thousands of others."""
-    if config.getoption("markexpr") != "slow" or not collection_path.name.startswith("test_"):
+    """For `-m real_time`, import only files with such tests: each worker takes seconds for the thousands of others."""
+    if config.getoption("markexpr") != "real_time" or not collection_path.name.startswith("test_"):
         return None
     name = str(collection_path.relative_to(config.rootpath))
-    listed = any(prefix.startswith(name) or name.startswith(prefix) for prefix in MARKS["slow"])
-    return None if listed or "mark.slow" in collection_path.read_text() else True
+    return None if any(prefix.startswith(name) for prefix in MARKS["real_time"]) else True
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark, prefixes in MARKS.items():
             if item.nodeid.startswith(prefixes):
                 item.add_marker(mark)
-    yield  # here the others are deselected
-    spread_waiting(items)
-
-
-def spread_waiting(items: list[pytest.Item]) -> None:
-    """Let each worker begin with other tests that wait, while the rest keeps the processors busy.
-
-    Each goes between two modules: in the middle of one, the fixtures of the module would be set up twice.
-    """
-    waiting = [item for item in items if item.nodeid.startswith(WAITING)]
-    others = [item for item in items if item not in waiting]
-    for number, item in reversed(list(enumerate(waiting))):
-        at = number * len(others) // len(waiting)
-        while 0 < at < len(others) and others[at].path == others[at - 1].path:
-            at -= 1
-        others.insert(at, item)
-    items[:] = others
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -115,6 +115,15 @@ MARKS = {
         "tests/test_healthcheck.py::test_a_running_exporter_",
         "tests/web/test_probe.py::test_a_dropped_project_is_removed_",
     ),
+    # Play scenarios in real time, with real programs: on a busy machine their alerts come late. Mostly they wait.
+    "real_time": (
+        "tests/faults/test_kills.py",
+        "tests/scaling/test_lost_exporters.py",
+        "tests/scaling/test_pair.py",
+        "tests/scaling/test_remote_write.py",
+        "tests/scaling/test_shards.py",
+        "tests/stack/test_scenarios.py::test_a_scenario_ends_",
+    ),
     # Play scenarios in real time, or take more than five seconds of processor time.
     "slow": (
         "tests/alerts/test_activity.py",
@@ -146,6 +155,3 @@ MARKS = {
     ),
 }
 """The marks of tests, by the beginning of their ids. A test that starts a program without its mark fails."""
-
-WAITING = ("tests/stack/test_scenarios.py::test_a_scenario_ends_",)
-"""Tests that mostly wait, a minute each."""

@@ -166,12 +166,9 @@ async def lives(events: list[tuple[str, Any]], limit: int, *, lists_all_projects
         assert shown == {name: [world.started[name], world.finished[name]] for name in world.runtime.projects}
 
 
-@pytest.mark.parametrize("examples", [12, pytest.param(80, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("lists_all_projects", "first_reads_alone"), [(False, 10), (True, 10), (True, 0)])
-def test_each_run_is_counted_once_whatever_the_clocks_do(
-    lists_all_projects: bool, first_reads_alone: int, examples: int
-) -> None:
-    @settings(max_examples=examples, derandomize=True)
+def test_each_run_is_counted_once_whatever_the_clocks_do(lists_all_projects: bool, first_reads_alone: int) -> None:
+    @settings(max_examples=40, derandomize=True)
     @given(EVENTS, st.sampled_from((FORGETFUL, 1000)))
     def check(events: list[tuple[str, Any]], limit: int) -> None:
         counted_once(lists_all_projects, first_reads_alone, events, limit)
