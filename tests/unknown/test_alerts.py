@@ -34,3 +34,17 @@ async def test_an_exporter_that_is_replaced_under_another_name_pages_nobody(tmp_
         made.add_exporter("c:10095", "eu")
         await made.advance(20)
         assert made.fired == ALWAYS
+
+
+async def test_the_page_of_an_exporter_that_is_gone_continues_after_an_outage_of_prometheus(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        await settled(made)
+        made.remove_target("a:10095")
+        await made.advance(30)
+        assert ("SpinnerExporterDown", "eu") in made.fired
+        made.is_scraping = False
+        await made.advance(10)
+        made.is_scraping = True
+        made.mark()
+        await made.advance(2)
+        assert made.fired == {**ALWAYS, ("SpinnerExporterDown", "eu"): 1.0}
