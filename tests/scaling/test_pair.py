@@ -29,8 +29,8 @@ EXAMPLE = ROOT / "deploy" / "scaling" / "prometheus-pair.yml"
 @pytest.mark.parametrize("killed", [False, True], ids=["all-live", "one-of-each-killed"])
 def test_a_stall_is_one_page(tmp_path: Path, killed: bool) -> None:
     scenario = tmp_path / "hang.yaml"
-    # Late enough for all programs to run before it, and longer than the second Alertmanager waits for the first.
-    scenario.write_text(HANG.replace("at: 5m", "at: 10m"))
+    # Half a minute after the start: all programs run before it, also on a busy machine.
+    scenario.write_text(HANG.replace("at: 5m", "at: 30m").replace("records: 300", "records: 1000"))
     with (
         pager() as (messages, pager_url),
         pair_of_alertmanagers(tmp_path, pager_url) as alertmanagers,
