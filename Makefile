@@ -78,6 +78,10 @@ test-current: $(VENV)/.dev .servers/.current test-programs ## Test with current 
 		tests/alerts tests/scaling/test_helm.py tests/scaling/test_helm_settings.py tests/scaling/test_remote_write.py \
 		tests/stack/test_alertmanager.py tests/stack/test_prometheus.py tests/test_deploy.py
 
+.PHONY: test-kubernetes
+test-kubernetes: $(VENV)/.dev .servers/.helm .servers/.kubernetes ## Install, upgrade and roll back the chart with a real API server and controllers, which Go builds (twenty minutes once)
+	$(BIN)/pytest tests/kubernetes
+
 .PHONY: test-lowest
 test-lowest: .lowest/.done ## The tests of `make quick` with the oldest dependencies that pyproject.toml allows
 	$(NICE) .lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m $(QUICK)
@@ -287,6 +291,19 @@ CURRENT := \
 		GOBIN=$(CURDIR)/.servers/current go install -tags "remove_all_sd,enable_http_sd,enable_file_sd" "$$program"; \
 	done
 	@ln -sf alertmanager .servers/current/prometheus-alertmanager
+	@touch $@
+
+# Kubernetes, its store, and the kinds of the Prometheus operator.
+OPERATOR := github.com/prometheus-operator/prometheus-operator@v0.85.0
+.servers/.kubernetes: tests/kubernetes/go.mod tests/kubernetes/go.sum
+	@mkdir -p .servers/kubernetes/definitions
+	@command -v go >/dev/null || { echo "make: there is no go, which builds Kubernetes" >&2; exit 1; }
+	cd tests/kubernetes && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) \
+		&& go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(CURDIR)/.servers/kubernetes/ \
+		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+	cd tests/kubernetes && go build -ldflags="-s -w" -o $(CURDIR)/.servers/kubernetes/etcd go.etcd.io/etcd/server/v3
+	@folder=$$(cd tests/kubernetes && go mod download -json $(OPERATOR) | sed -n 's/.*"Dir": "\(.*\)",*/\1/p'); \
+	install -m 644 "$$folder"/example/prometheus-operator-crd/*_{servicemonitors,scrapeconfigs,prometheusrules}.yaml .servers/kubernetes/definitions
 	@touch $@
 
 .servers/.actionlint:

@@ -47,10 +47,11 @@ MARKS = {
         "tests/unknown/",
         "tests/web/test_access.py::test_a_real_prometheus_",
     ),
-    # Need what only `make test-all` and `make test-servers` install: Prefect, Dagster, Airflow, Helm, cosmic-ray or
-    # Grafana's libraries.
+    # Need what only `make test-all`, `make test-servers` and `make test-kubernetes` install: Prefect, Dagster, Airflow,
+    # Helm, Kubernetes, cosmic-ray or Grafana's libraries.
     "servers": (
         "tests/dashboards/test_variables.py",
+        "tests/kubernetes/",
         "tests/mutants/test_equivalents.py",
         "tests/mutants/test_mutations.py",
         "tests/servers/",
