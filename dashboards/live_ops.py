@@ -48,6 +48,7 @@ from dashboards.queries import (
     recorded_stalls,
     scraped_throughout,
     series,
+    since_midnight,
     while_read,
 )
 from dashboards.runtimes import HEIGHT, runtimes
@@ -91,9 +92,10 @@ def run_count(status: str) -> str:
 
 
 def failures_of_today(name: str, failed: str, lost: str, *, known: str = FRESH) -> str:
-    """Return how many failures were counted in the panel's range; zero is certain only with `known`."""
+    """Return how many failures were counted since midnight; zero is certain only with `known`."""
     remembered = failures_remembered(name, failed, lost)
-    return or_zero(failures_in_range(name, failed, lost), f"({scraped_throughout(known)} and on () {remembered})")
+    known = f"({scraped_throughout(known)} and on () {remembered})"
+    return f"({or_zero(failures_in_range(name, failed, lost), known)}) and on () {since_midnight()}"
 
 
 PROGRESS_KNOWN = recorded_none("project_spinner:spinner_run_last_progress_timestamp_seconds:unknown", SPINNER)
@@ -161,8 +163,8 @@ FAILED_TODAY = stat(
         5,
         "Runs failed today",
         "Runs that ended with the status failed since midnight UTC, or, on the exporter's first day, since one "
-        "retention before it began. None is certain only if Prometheus watched the exporter since midnight. Click to "
-        "list the failed runs that Jobs still shows.",
+        "retention before it began. None is certain only if Prometheus watched the exporter since midnight. Unknown in "
+        "an absolute time range. Click to list the failed runs that Jobs still shows.",
         GridPos(x=12, y=HEIGHT, w=6, h=3),
     ),
     instant_query(
@@ -183,7 +185,8 @@ FAILED_RECORDS_TODAY = stat(
         6,
         "Records failed today",
         "Records that failed since midnight UTC, including those of completed runs; on the exporter's first day, those "
-        "of runs that ended since one retention before it began. Top failing steps shows where they failed.",
+        "of runs that ended since one retention before it began. Unknown in an absolute time range. Top failing steps "
+        "shows where they failed.",
         GridPos(x=18, y=HEIGHT, w=6, h=3),
     ),
     instant_query(

@@ -449,6 +449,14 @@ def scraped_throughout(known: str) -> str:
     return f"({known} unless on () ({runtimes} unless on (runtime) {scraped}))"
 
 
+def since_midnight() -> str:
+    """Return one sample if the range of the panel is a day so far, in UTC.
+
+    While the range of a dashboard is absolute, as after zooming into a graph, Grafana ignores a panel's own range.
+    """
+    return "(vector($__from) % 86400000 == 0 and vector($__range_s) <= 86400)"
+
+
 @functools.cache
 def _labels() -> dict[str, tuple[str, ...]]:
     groups = yaml.safe_load(RULES.read_text())["groups"]

@@ -17,6 +17,7 @@ BUILT_IN = {
     "__interval": "15s",
     "__range": "3600s",
     "__range_s": "3600",
+    "__from": "0",
     "__interval_ms": "15000",
 }
 
@@ -135,6 +136,7 @@ class Page:
                 "__rate_interval": f"{rate_interval:.0f}s",
                 "__range": f"{seconds}s",
                 "__range_s": str(seconds),
+                "__from": f"{time.start * 1000:.0f}",
             },
         )
         if target["instant"]:

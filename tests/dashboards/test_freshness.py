@@ -425,6 +425,29 @@ def test_what_failed_today_is_known_although_the_exporter_started_again(tmp_path
     check(tmp_path, series, expected, now=MORNING)
 
 
+@pytest.mark.parametrize("title", FAILED)
+@pytest.mark.parametrize(
+    ("start", "seconds"),
+    [(MIDNIGHT * 60 + 1, 6 * 3600), (MIDNIGHT * 60 - 86400, 30 * 3600)],
+    ids=["since another time", "of more than a day"],
+)
+def test_what_failed_today_is_unknown_in_an_absolute_time_range(
+    title: str, start: int, seconds: int, tmp_path: Path
+) -> None:
+    """Grafana ignores that such a card begins at midnight while the range of the dashboard is absolute."""
+    series = target("a", until=MORNING) | exporter("a", "shop", "Clinic", until=MORNING)
+    place = 'instance="a", runtime="shop", project="Clinic", spinner="Recall"'
+    series |= {FAILED[title].format(place): "5x179 8x240"}
+    (expression,) = expressions("spinner-live-ops", title)
+    today = {"__from": "0", "__range": "21600s", "__range_s": "21600"}
+    absolute = {"__from": f"{(start - MIDNIGHT * 60) * 1000}", "__range": f"{seconds}s", "__range_s": f"{seconds}"}
+    expected: dict[str, dict[str, float]] = {
+        interpolate(expression, today): {"{}": 3},
+        interpolate(expression, absolute): {},
+    }
+    check(tmp_path, series, expected, now=MORNING)
+
+
 RUN = 'runtime="shop", project="Clinic", spinner="Recall", run_id="1"'
 
 
