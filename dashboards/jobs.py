@@ -45,6 +45,7 @@ from dashboards.queries import (
     outages,
     per_run,
     per_selected_run,
+    recorded_by_need,
     recorded_stalls,
     series,
     stall_threshold,
@@ -155,24 +156,33 @@ ORIGIN = (
     f"and on () (count(group by (trigger) ({INFO})) > 1)"
 )
 
-BY_STATUS = f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER)})) > 0)"
+
+def by_status(*matchers: str) -> str:
+    """Return the number of runs with each status."""
+    return f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, *matchers)})) > 0)"
+
+
+BY_STATUS, FAILED_RUNS = by_status(), by_status(equals("status", "failed"))
+BY_NEED = f"count by (status) ({recorded_by_need('failures', 'overdue')})"
 STATUS_LINK = f"{SELECTION}&var-status=${{__field.labels.status:percentencode}}&{CHOSEN_BEFORE}"
 COUNTS = stat(
     Panel(
         12,
         "Runs by status",
         "All runs of the selected projects and spinners: those that have not ended, and those that ended within the "
-        "retention. Stalled runs are counted as running too, and runs with failed records as completed. Click a number "
-        "to list these runs.",
+        "retention. Stalled and overdue runs are counted as running too, and runs of which some records failed as "
+        "completed. Click a number to list these runs.",
         GridPos(x=0, y=HEIGHT, w=24, h=3),
     ),
     instant_query(
-        f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {BY_STATUS} '
+        f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {FAILED_RUNS} or {BY_NEED} '
+        f"or {BY_STATUS} "
         f'or label_replace(0 * ({all_fresh(PROJECT)} unless on () {BY_STATUS}), "status", "none", "", "")',
         "{{status}}",
     ),
     colours=thresholds(GREY, (0, TEXT)),
-    names={"none": ("no runs", TEXT), **{status: STATUSES[status] for status in ("stalled", *Status)}},
+    # Completed runs are not green: some of their records can have failed.
+    names={"none": ("no runs", TEXT), **STATUSES, "completed": (STATUSES["completed"][0], TEXT)},
     links=[("Show these runs", STATUS_LINK)],
 )
 

@@ -187,14 +187,23 @@ def by_need(silence: str, age: str, *matchers: str) -> str:
     return f"(({f' or {ON_RUN} '.join(ranked)}) + {ON_RUN} group_left () ({within}))"
 
 
+RECORDED_NEED = "project_spinner_run_status:spinner_run_status:need"
+"""The recorded need of each run, with its display status: a run has one of them."""
+
+
+def recorded_by_need(*statuses: str) -> str:
+    """Return the runs with one of these display statuses, as recorded within the last minute."""
+    return series(RECORDED_NEED, PROJECT, SPINNER, f'status=~"{"|".join(statuses)}"')
+
+
 def listed_by_need(most: int) -> str:
     """Return the ids of the runs with a selected status that need a person most, as the rules have recorded.
 
     A run that is not recorded yet is listed too if it has not ended. The status can be another one since.
     """
-    recorded, selected = "project_spinner_run_status:spinner_run_status:need", "status=~`${status:regex}`"
-    need = series(recorded, PROJECT, SPINNER, selected)
-    shown_otherwise = series(recorded, PROJECT, SPINNER, 'status=~"stalled|overdue"')
+    selected = "status=~`${status:regex}`"
+    need = series(RECORDED_NEED, PROJECT, SPINNER, selected)
+    shown_otherwise = recorded_by_need("stalled", "overdue")
     active = f"{per_run('spinner_run_status', _ACTIVE, selected)} unless {ON_RUN} {shown_otherwise}"
     return f"topk({most}, max by (run_id) (topk({most}, {need}) or {ON_RUN} ({active})))"
 

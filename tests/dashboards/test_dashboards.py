@@ -356,6 +356,21 @@ def test_a_single_bar_has_a_name_too(uid: str, panel: dict[str, Any]) -> None:
         assert (defaults.get("displayName") == "${__series.name}") == (not overrides)
 
 
+def test_completed_runs_are_not_counted_in_green() -> None:
+    """Some of their records can have failed; "some failed" says of how many runs."""
+    (panel,) = (panel for panel in BOARDS["spinner-jobs"]["panels"] if panel["title"] == "Runs by status")
+    colours = {
+        override["matcher"]["options"]: each["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+        for each in override["properties"]
+        if each["id"] == "color"
+    }
+    assert colours["completed"] == "transparent"
+    assert colours.keys() == {"none", *STATUSES}
+    (target,) = panel["targets"]
+    assert 'status=~"failures|overdue"' in target["expr"]
+
+
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
     (panel,) = (panel for panel in BOARDS["spinner-capacity"]["panels"] if panel["title"] == "Plan usage")
     assert panel["fieldConfig"]["defaults"]["custom"]["axisSoftMax"] == 1
