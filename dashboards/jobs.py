@@ -4,6 +4,7 @@ The dashboard does not refresh by itself, so that rows do not move while you rea
 """
 
 from dashboards.panels import (
+    RUN_ON_A_TIMELINE,
     Column,
     GridPos,
     Panel,
@@ -211,7 +212,7 @@ RUNS = table(
     [
         # The first columns say what needs a person: a phone shows no more of them without scrolling.
         Column("place", "Project", least_width=92, wrap=True),
-        Column("run", "Run", least_width=150, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        Column("run", "Run", least_width=148, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
             "Status",
@@ -246,7 +247,7 @@ RUNS = table(
             empty=UNKNOWN_IN_SHORT,
         ),
         Column("Value #G", "Duration", "duration to compare", width=76, wrap=True, empty=("none", TEXT)),
-        Column("Value #E", "Started", "time", width=58, wrap=True, empty=("not yet", TEXT)),
+        Column("Value #E", "Started", "time", width=62, wrap=True, empty=("not yet", TEXT)),
         Column("Value #F", "End", "time", width=58, wrap=True, empty=("not yet", TEXT)),
         Column(
             "origin",
@@ -585,7 +586,7 @@ STATUS = state_timeline(
     ),
     range_query(
         display_status_number(RUN, statuses=tuple(status.value for status in Status)),
-        "{{spinner}} {{run_id}}",
+        RUN_ON_A_TIMELINE,
         min_step="1m",
     ),
     mappings=status_number_mappings(),

@@ -4,6 +4,7 @@ from grafanalib import core
 
 from dashboards.panels import (
     ALL,
+    RUN_ON_A_TIMELINE,
     Column,
     GridPos,
     Panel,
@@ -257,7 +258,7 @@ TIMELINE = state_timeline(
     ),
     range_query(
         f"({display_status_number(LISTED, statuses=('queued', 'running', 'waiting', 'unknown'))})",
-        "{{spinner}} {{run_id}}",
+        RUN_ON_A_TIMELINE,
         min_step="1m",
     ),
     mappings=status_number_mappings(),

@@ -356,6 +356,14 @@ def test_a_single_bar_has_a_name_too(uid: str, panel: dict[str, Any]) -> None:
         assert (defaults.get("displayName") == "${__series.name}") == (not overrides)
 
 
+def test_the_names_of_statuses_are_legible_on_a_phone_too() -> None:
+    """Grafana would give six of them 5 pixels; what it does not choose is wrapped instead."""
+    (panel,) = (panel for panel in BOARDS["spinner-jobs"]["panels"] if panel["title"] == "Runs by status")
+    assert panel["options"]["text"]["titleSize"] >= 12
+    # Two lines of a name and the number fit into the panel, with the lines' height and the title of the panel.
+    assert 1.2 * (2 * panel["options"]["text"]["titleSize"] + panel["options"]["text"]["valueSize"]) <= 58 - 4
+
+
 def test_completed_runs_are_not_counted_in_green() -> None:
     """Some of their records can have failed; "some failed" says of how many runs."""
     (panel,) = (panel for panel in BOARDS["spinner-jobs"]["panels"] if panel["title"] == "Runs by status")
@@ -369,6 +377,13 @@ def test_completed_runs_are_not_counted_in_green() -> None:
     assert colours.keys() == {"none", *STATUSES}
     (target,) = panel["targets"]
     assert 'status=~"failures|overdue"' in target["expr"]
+
+
+@pytest.mark.parametrize(("uid", "panel"), PANELS)
+def test_the_row_of_a_run_on_a_timeline_can_be_told_from_the_others_on_a_phone(uid: str, panel: dict[str, Any]) -> None:
+    """A name has 40% of the width, and of a longer one Grafana cuts off the beginning: the end of an id is enough."""
+    if panel["type"] == "state-timeline":
+        assert [target["legendFormat"] for target in panel["targets"]] == ["{{run_id}} {{spinner}}"]
 
 
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:
