@@ -226,7 +226,7 @@ PLAN_OVER_TIME = time_series(
         "at that of the meter spinners, all of them are published.",
         GridPos(x=0, y=22, w=12, h=9),
     ),
-    [range_query(highest_hour(PLAN_HOUR), "{{runtime}} {{meter}}", min_step="1h")],
+    [range_query(highest_hour(PLAN_HOUR), "{{meter}} {{runtime}}", min_step="1h")],
     unit="ratio",
     empty="? No data in this range, or Prometheus does not load alerts/recording.rules.yml",
     limit=1,

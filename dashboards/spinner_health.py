@@ -30,6 +30,7 @@ from dashboards.style import (
     PURPLE,
     RED,
     TEXT,
+    UNKNOWN_IN_SHORT,
     thresholds,
     value_mapping,
 )
@@ -296,13 +297,18 @@ SUCCESS = f"({ended_in_a_day(NOT_FAILED)} / ({ENDED} > 0))"
 PER_RECORD_OF_ALL = series("project_spinner:spinner_record_seconds:avg1d", PROJECT)
 MEAN = f"max by ({EACH}) ({while_read(PER_RECORD_OF_ALL)})"
 MEAN_BEFORE = f"max by ({EACH}) ({PER_RECORD_OF_ALL} offset 1w)"
+# Of a spinner of which no run ended, nothing else is unknown: its cells are empty. This number stands for them.
+NO_RUN = -1_000_000
+NONE_ENDED = f"{NO_RUN} * group by ({EACH}) ({ENDED} == 0)"
+EMPTY_WITHOUT_A_RUN = value_mapping({str(NO_RUN): ("", TEXT)})
 
 SPINNERS = table(
     Panel(
         9,
         "All spinners",
         "The last day of each spinner of the selected projects, those that became slower than a week earlier first. "
-        "Error budget is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
+        "Slower in a week compares the time per record, which does not depend on the size of the tables. Error budget "
+        "is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
         "Click a spinner to choose it with its project; All at the top brings the others back.",
         GridPos(x=0, y=31, w=24, h=13),
     ),
@@ -310,11 +316,11 @@ SPINNERS = table(
         instant_query(placed(each))
         for each in (
             # Every row has a number: Grafana cannot sort by a column that has none in some rows.
-            f"{MEAN} / {MEAN_BEFORE} - 1 or -2 * group by ({EACH}) ({MEAN} or {ENDED})",
-            MEAN,
+            f"{MEAN} / {MEAN_BEFORE} - 1 or -2 * group by ({EACH}) ({MEAN} or {ENDED} > 0) or {NONE_ENDED}",
+            f"{MEAN} or {NONE_ENDED}",
             f"round({ENDED})",
-            SUCCESS,
-            f"1 - (1 - {SUCCESS}) / (1 - ${{objective}} / 100)",
+            f"{SUCCESS} or {NONE_ENDED}",
+            f"1 - (1 - {SUCCESS}) / (1 - ${{objective}} / 100) or {NONE_ENDED}",
         )
     ],
     [
@@ -322,18 +328,35 @@ SPINNERS = table(
         Column("spinner", "Spinner", wrap=True, least_width=150, links=[("Choose this spinner", THIS_SPINNER, False)]),
         Column(
             "Value #A",
-            "Than a week earlier",
+            "Slower in a week",
             "ratio",
-            width=145,
+            width=130,
             decimals=0,
             coloured=True,
             align="right",
             steps=thresholds(TEXT, (WORSE, ORANGE)),
-            mappings=[value_mapping({"-2": ("", TEXT)})],
+            mappings=[value_mapping({"-2": UNKNOWN_IN_SHORT}), EMPTY_WITHOUT_A_RUN],
         ),
-        Column("Value #B", "Time per record", "duration", width=122, empty=("", TEXT)),
-        Column("Value #C", "Runs ended", "count", width=92, empty=("", TEXT)),
-        Column("Value #D", "Successful", "ratio", width=100, decimals=1, align="right", empty=("", TEXT)),
+        Column(
+            "Value #B",
+            "Time per record",
+            "duration",
+            width=122,
+            align="right",
+            mappings=[EMPTY_WITHOUT_A_RUN],
+            empty=UNKNOWN_IN_SHORT,
+        ),
+        Column("Value #C", "Runs ended", "count", width=92, align="right", empty=UNKNOWN_IN_SHORT),
+        Column(
+            "Value #D",
+            "Successful",
+            "ratio",
+            width=100,
+            decimals=1,
+            align="right",
+            mappings=[EMPTY_WITHOUT_A_RUN],
+            empty=UNKNOWN_IN_SHORT,
+        ),
         Column(
             "Value #E",
             "Error budget",
@@ -343,7 +366,8 @@ SPINNERS = table(
             coloured=True,
             align="right",
             steps=thresholds(RED, (0, TEXT)),
-            empty=("", TEXT),
+            mappings=[EMPTY_WITHOUT_A_RUN],
+            empty=UNKNOWN_IN_SHORT,
         ),
         Column("runtime", "Runtime", hidden=True),
         Column("project", "Project", hidden=True),

@@ -241,7 +241,7 @@ FIRST_ON_A_PHONE = {
     "Records in flight": ["Record", "Step", "For", "Attempts"],
     "Waiting records": ["Record", "Step", "For", "Named"],
     "Plan": ["Meter and runtime", "Usage", "Forecast"],
-    "All spinners": ["Project and runtime", "Spinner", "Than a week earlier"],
+    "All spinners": ["Project and runtime", "Spinner", "Slower in a week"],
     "Failed runs of the week": ["Project", "Run", "Failed at"],
 }
 """The columns of tables with more columns than a phone has room for that say what needs a person."""

@@ -11,8 +11,10 @@ import pytest
 
 from dashboards.__main__ import DASHBOARDS, DIST
 from dashboards.queries import PROJECT, RULES, all_fresh, or_zero, outages, scraped_throughout, stalled_runs
-from dashboards.style import UNKNOWN_NUMBER, status_number
+from dashboards.spinner_health import NO_RUN
+from dashboards.style import GREY, UNKNOWN_NUMBER, status_number
 from tests.alerts.rule_files import alert_rule
+from tests.dashboards.display import Mark, display
 from tests.dashboards.grafana import interpolate
 from tests.stack.programs import program
 from tests.yaml_files import read_yaml
@@ -846,6 +848,36 @@ def test_each_spinner_has_its_success_rate_and_what_is_left_of_the_error_budget(
     }
     check(tmp_path, HEALTHY | series, shown)
     check(tmp_path, SITUATIONS["the exporter is down"][0] | series, {expression: {} for expression in shown})
+
+
+def test_cells_of_a_spinner_are_empty_if_none_of_its_runs_ended_and_unknown_if_that_is_not_recorded(
+    tmp_path: Path,
+) -> None:
+    idle = '{runtime="shop", project="Clinic", spinner="Idle", place="Clinic\\nshop"}'
+    started = '{runtime="shop", project="Clinic", spinner="Started", place="Clinic\\nshop"}'
+    series = {
+        FINISHED.replace("}", ', spinner="Idle"}'): "0x60",
+        'project_spinner:spinner_record_seconds:avg1d{runtime="shop", project="Clinic", spinner="Started"}': "3x60",
+    }
+    change, mean, ended, success, budget = expressions("spinner-health", "All spinners")
+    (panel,) = (panel for panel in BOARDS["spinner-health"]["panels"] if panel["title"] == "All spinners")
+    columns = {
+        override["matcher"]["options"]: {each["id"]: each["value"] for each in override["properties"]}
+        for override in panel["fieldConfig"]["overrides"]
+    }
+    shown: Mapping[str, Mapping[str, float]] = {
+        change: {idle: NO_RUN, started: -2},
+        mean: {idle: NO_RUN, started: 3},
+        ended: {idle: 0},
+        success: {idle: NO_RUN},
+        budget: {idle: NO_RUN},
+    }
+    check(tmp_path, HEALTHY | series, shown)
+    for letter in "ABDE":
+        assert str(display(float(NO_RUN), columns[f"Value #{letter}"])) == ""
+    assert display(-2.0, columns["Value #A"]) == Mark("?", GREY)
+    for letter in "BCDE":
+        assert str(display(None, columns[f"Value #{letter}"])) == "?"
 
 
 def expressions(uid: str, title: str) -> list[str]:

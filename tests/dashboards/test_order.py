@@ -48,6 +48,6 @@ def test_a_spinner_that_became_slower_comes_before_one_that_is_new(tmp_path: Pat
             writer.add(labels_of("spinner_project_up", {"runtime": "eu", "project": "Sales"}), time, 1)
             writer.flush()
         spinners = column(url, "spinner-health", "All spinners", "Spinner")
-        changes = column(url, "spinner-health", "All spinners", "Than a week earlier")
+        changes = column(url, "spinner-health", "All spinners", "Slower in a week")
     assert spinners == ["slower", "faster", "new"]
-    assert changes == ["100%", "-50%", ""]
+    assert changes == ["100%", "-50%", "?"]
