@@ -159,7 +159,7 @@ SKIPPED = time_series(
         "Data that the other dashboards do not show. Runs dropped: see the runbook of SpinnerRunsDropped. Projects not "
         "read: raise limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: "
         "map the label under statuses in the config.",
-        GridPos(x=0, y=HEIGHT + 13, w=12, h=10),
+        GridPos(x=0, y=HEIGHT + 13, w=8, h=10),
     ),
     [
         range_query(
@@ -188,7 +188,7 @@ SIZE = time_series(
         "Series per scrape",
         "Number of series that Prometheus reads in each scrape. It grows with the runs within the retention, up to "
         "limits.runs.",
-        GridPos(x=12, y=HEIGHT + 13, w=6, h=10),
+        GridPos(x=8, y=HEIGHT + 13, w=8, h=10),
     ),
     [
         range_query(
@@ -206,7 +206,7 @@ MEMORY = time_series(
         "Memory",
         "Resident memory of the exporter. It grows with the number of runs shown and does not shrink. If it grows "
         "without more runs, report a leak.",
-        GridPos(x=18, y=HEIGHT + 13, w=6, h=10),
+        GridPos(x=16, y=HEIGHT + 13, w=8, h=10),
     ),
     [
         range_query(

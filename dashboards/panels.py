@@ -190,7 +190,7 @@ def stat(
                 "showPercentChange": False,
                 "wideLayout": True,
                 # Grafana's own sizes depend on the room: six names side by side on a phone would have 5 pixels.
-                **({"text": {"titleSize": 12, "valueSize": 20}} if names else {}),
+                **({"text": {"titleSize": 13, "valueSize": 20}} if names else {}),
             },
         ),
     )

@@ -308,7 +308,8 @@ SPINNERS = table(
         "All spinners",
         "The last day of each spinner of the selected projects, those that became slower than a week earlier first. "
         "Slower in a week compares the time per record, which does not depend on the size of the tables. Error budget "
-        "is what is left of the failed runs that the objective allows: below 0 the objective is missed. "
+        "is what is left of the failed runs that the objective allows: below 0 the objective is missed. It, Runs ended "
+        "and Successful are of the last 24 whole hours. "
         "Click a spinner to choose it with its project; All at the top brings the others back.",
         GridPos(x=0, y=31, w=24, h=13),
     ),
