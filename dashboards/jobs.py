@@ -194,14 +194,15 @@ RUNS = table(
         f"Runs that need a person come first: stalled, failed, some records failed, overdue; then running, the most "
         f"silent first, waiting, queued, and ended. The first {MOST_LISTED}; Runs by status counts all. Click a run to "
         "choose it. A completed run with failed records is orange, not green. Silence is the time without progress, as "
-        "a percentage of the stall threshold. The end of a running run is the expected one.",
+        "a percentage of the stall threshold; while the worker service is down it says nothing of a run. The end of a "
+        "running run is the expected one.",
         GridPos(x=0, y=HEIGHT + 3, w=24, h=14),
     ),
     [
         instant_query(f"{named(ROWS)} or {NO_RUNS}"),
         instant_query(listed("spinner_run_progress_ratio")),
         instant_query(records_text()),
-        instant_query(f"{SILENCE} or {NO_SILENCE}"),
+        instant_query(f"{SILENCE} unless on (runtime) {outages()} or {NO_SILENCE}"),
         instant_query(f"{listed('spinner_run_start_timestamp_seconds')} * 1000"),
         instant_query(f"({listed('spinner_run_end_timestamp_seconds')} or {EXPECTED_END_OF_LISTED}) * 1000"),
         instant_query(listed("spinner_run_duration_seconds")),
@@ -212,11 +213,11 @@ RUNS = table(
     [
         # The first columns say what needs a person: a phone shows no more of them without scrolling.
         Column("place", "Project", least_width=92, wrap=True),
-        Column("run", "Run", least_width=148, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        Column("run", "Run", least_width=146, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
             "Status",
-            width=108,
+            width=112,
             filterable=True,
             coloured=True,
             mappings=[*status_name_mappings(), value_mapping({"none": ("no runs", TEXT)})],
@@ -345,8 +346,8 @@ CHOSEN = table(
         instant_query(while_read(per_selected_run("spinner_run_longest_progress_interval_seconds"))),
     ],
     [
-        Column("run", "Run", width=180, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
-        Column("status", "Status", width=108, coloured=True, mappings=status_name_mappings()),
+        Column("run", "Run", width=176, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
+        Column("status", "Status", width=112, coloured=True, mappings=status_name_mappings()),
         # A column of its own for longer texts: Grafana makes no room for a second line of a mapped text.
         Column(
             "missing",
@@ -530,12 +531,15 @@ EXPECTED_END = stat(
             f"{per_selected_run('spinner_run_duration_seconds')} "
             f"* (1 / {while_read(per_selected_run('spinner_run_progress_ratio'))} - 1)"
             f" and {ON_RUN} {RUNNING}) < Inf unless {ON_RUN} {STALLED} unless on (runtime) {outages()}) * 1000 "
-            f"or -2 * group({STALLED}) or {IDLE}"
+            f"or -2 * group({STALLED}) or -3 * group({RUNNING} and on (runtime) {outages()}) or {IDLE}"
         )
     ),
     unit="time",
     colours=thresholds(GREY, (-1, TEXT)),
-    mappings=[NOT_RUNNING, value_mapping({"-2": ("? unknown: stalled", GREY)})],
+    mappings=[
+        NOT_RUNNING,
+        value_mapping({"-2": ("? unknown: stalled", GREY), "-3": ("? unknown: worker down", GREY)}),
+    ],
     empty=CHOOSE,
 )
 
@@ -648,8 +652,8 @@ RECORDS_IN_FLIGHT = table(
         14,
         "Records in flight",
         "What the chosen run works on while it is silent: the records that began first, up to the exporter's limits. "
-        "They are read from half of its stall threshold on, if the runtime lists them. Many attempts at one step "
-        "usually have their cause in its provider.",
+        "They are read from half of its stall threshold on, if the runtime lists them and its worker service is up. "
+        "Many attempts at one step usually have their cause in its provider.",
         GridPos(x=0, y=TOP + 27, w=24, h=8),
     ),
     [
@@ -662,12 +666,12 @@ RECORDS_IN_FLIGHT = table(
             "none",
             "State",
             coloured=True,
-            width=250,  # Grafana makes no room for a second line of a mapped text.
+            width=320,  # Grafana makes no room for a second line of a mapped text.
             mappings=[
                 value_mapping(
                     {
                         "zero": ("▲ no record is in progress", ORANGE),
-                        "unread": ("not read: not silent, or not listed", TEXT),
+                        "unread": ("not read: not silent, not listed, or worker down", TEXT),
                     }
                 )
             ],

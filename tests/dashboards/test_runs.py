@@ -151,6 +151,8 @@ def test_while_the_worker_service_is_down_no_silent_run_is_said_to_be_running(tm
     statuses = statuses_of(shown)
     assert {run_id for run_id, text in statuses.items() if text.startswith("?")} == {"stalled"}
     assert {statuses[run_id] for run_id in ("silent", "moving")} == {"▶ running"}, "within their thresholds"
+    silence = dict(zip(statuses, column(shown, "Silence"), strict=True))
+    assert [silence[run_id] for run_id in ("stalled", "silent", "moving", "waiting")] == ["?", "?", "?", ""]
     (row,) = shown["Chosen run"].rows
     assert str(row["Status"]) == statuses["stalled"] == "? worker down"
     assert [str(mark) for mark in shown["Status"].marks.values()] == ["? unknown"]
@@ -291,7 +293,7 @@ def test_no_end_is_expected_of_a_run_that_is_stalled_or_whose_worker_service_is_
     down = {key: 0.0 if key.startswith("spinner_runtime_up") else value for key, value in runs.items()}
     with recorded(folder, down) as url:
         shown = jobs(url, run="moving")
-        assert str(shown["Expected end"]).startswith("? ")
+        assert str(shown["Expected end"]) == "? unknown: worker down"
         assert "End" not in shown["Runs"].rows[0], "no run has one"
 
 
