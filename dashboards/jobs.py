@@ -163,8 +163,13 @@ def by_status(*matchers: str) -> str:
     return f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, *matchers)})) > 0)"
 
 
-BY_STATUS, FAILED_RUNS = by_status(), by_status(equals("status", "failed"))
+# What needs a person comes first, as in the table of runs.
+FAILED_RUNS = by_status(equals("status", "failed"))
 BY_NEED = f"count by (status) ({recorded_by_need('failures', 'overdue')})"
+OTHER_RUNS = " or ".join(
+    by_status(equals("status", status))
+    for status in ("unknown", "running", "waiting", "queued", "completed", "cancelled")
+)
 STATUS_LINK = f"{SELECTION}&var-status=${{__field.labels.status:percentencode}}&{CHOSEN_BEFORE}"
 COUNTS = stat(
     Panel(
@@ -177,8 +182,8 @@ COUNTS = stat(
     ),
     instant_query(
         f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {FAILED_RUNS} or {BY_NEED} '
-        f"or {BY_STATUS} "
-        f'or label_replace(0 * ({all_fresh(PROJECT)} unless on () {BY_STATUS}), "status", "none", "", "")',
+        f"or {OTHER_RUNS} "
+        f'or label_replace(0 * ({all_fresh(PROJECT)} unless on () {by_status()}), "status", "none", "", "")',
         "{{status}}",
     ),
     colours=thresholds(GREY, (0, TEXT)),

@@ -252,8 +252,9 @@ TIMELINE = state_timeline(
     Panel(
         9,
         "Active runs",
-        f"Status over time of runs that were active in this range, at most {MOST_LISTED}: stalled first, then running, "
-        "waiting, queued, and ended ones. A run that turns to STALLED needs attention.",
+        "Status over time of runs that were active in this range. A run that turns to STALLED needs attention. Of more "
+        f"than {MOST_LISTED} runs the stalled ones are shown, then running, waiting, queued, and ended ones. The rows "
+        "are in the order of their projects and ids.",
         GridPos(x=0, y=HEIGHT + 13, w=14, h=17),
     ),
     range_query(

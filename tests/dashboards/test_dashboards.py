@@ -364,7 +364,7 @@ def test_the_names_of_statuses_are_legible_on_a_phone_too() -> None:
     assert 1.2 * (2 * panel["options"]["text"]["titleSize"] + panel["options"]["text"]["valueSize"]) <= 58
 
 
-def test_completed_runs_are_not_counted_in_green() -> None:
+def test_each_status_is_counted_and_completed_runs_are_not_counted_in_green() -> None:
     """Some of their records can have failed; "some failed" says of how many runs."""
     (panel,) = (panel for panel in BOARDS["spinner-jobs"]["panels"] if panel["title"] == "Runs by status")
     colours = {
@@ -376,7 +376,11 @@ def test_completed_runs_are_not_counted_in_green() -> None:
     assert colours["completed"] == "transparent"
     assert colours.keys() == {"none", *STATUSES}
     (target,) = panel["targets"]
-    assert 'status=~"failures|overdue"' in target["expr"]
+    counted = re.findall(r'status(?:=~"|="|", ")(\w+[|\w]*)"', target["expr"])
+    assert "|".join(dict.fromkeys(counted)).split("|") == [
+        *("stalled", "failed", "failures", "overdue", "unknown", "running", "waiting", "queued", "completed"),
+        *("cancelled", "none"),
+    ], "each status, and those first that need a person"
 
 
 @pytest.mark.parametrize(("uid", "panel"), PANELS)
