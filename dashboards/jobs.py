@@ -593,11 +593,13 @@ STATUS = state_timeline(
         "Stalled: no progress for longer than the stall threshold.",
         GridPos(x=0, y=TOP + 22, w=24, h=5),
     ),
-    range_query(
-        display_status_number(RUN, statuses=tuple(status.value for status in Status)),
-        RUN_ON_A_TIMELINE,
-        min_step="1m",
-    ),
+    [
+        range_query(
+            display_status_number(RUN, statuses=tuple(status.value for status in Status)),
+            RUN_ON_A_TIMELINE,
+            min_step="1m",
+        )
+    ],
     mappings=status_number_mappings(),
     empty="? no run chosen, or no run reported in this range",
     rows_per_page=10,

@@ -28,12 +28,14 @@ from dashboards.queries import FIRING as FIRING_NOW
 from dashboards.queries import (
     LISTED,
     NO_RUNTIME,
+    NOT_STALLED_NOW,
     PROJECT,
     REPLICAS,
     RUN_LABELS,
     RUNTIME,
     SELECTED_ALERTS,
     SPINNER,
+    STALLED_NOW,
     active_by_need,
     all_counted,
     all_fresh,
@@ -253,15 +255,18 @@ TIMELINE = state_timeline(
         9,
         "Active runs",
         "Status over time of runs that were active in this range. A run that turns to STALLED needs attention. Of more "
-        f"than {MOST_LISTED} runs the stalled ones are shown, then running, waiting, queued, and ended ones. The rows "
-        "are in the order of their projects and ids.",
+        f"than {MOST_LISTED} runs the stalled ones are shown, then running, waiting, queued, and ended ones. Stalled "
+        "runs are in the first rows; the others are in the order of their projects and ids.",
         GridPos(x=0, y=HEIGHT + 13, w=14, h=17),
     ),
-    range_query(
-        f"({display_status_number(LISTED, statuses=('queued', 'running', 'waiting', 'unknown'))})",
-        RUN_ON_A_TIMELINE,
-        min_step="1m",
-    ),
+    [
+        range_query(
+            f"({display_status_number(LISTED, stalled, statuses=('queued', 'running', 'waiting', 'unknown'))})",
+            RUN_ON_A_TIMELINE,
+            min_step="1m",
+        )
+        for stalled in (STALLED_NOW, NOT_STALLED_NOW)
+    ],
     mappings=status_number_mappings(),
     empty="? No active run reported in this range",
 )
@@ -441,6 +446,13 @@ DASHBOARD = dashboard(
             "listed",
             "Runs in the timeline",
             f"query_result(topk({MOST_LISTED}, max by (run_id) ({active_by_need()})))",
+            regex=r'/\{run_id="(.+)"\}/',
+            hidden=True,
+        ),
+        query_variable(
+            "stalled",
+            "Stalled runs",
+            f"query_result(max by (run_id) ({recorded_stalls()}))",
             regex=r'/\{run_id="(.+)"\}/',
             hidden=True,
         ),

@@ -419,15 +419,15 @@ RUN_ON_A_TIMELINE = "{{run_id}} {{spinner}}"
 
 def state_timeline(
     panel: Panel,
-    query: Query,
+    queries: Sequence[Query],
     *,
     mappings: Sequence[dict[str, Any]],
     empty: str,
     rows_per_page: int = 20,
 ) -> core.Panel:
-    """Show one band for each series, coloured by its value."""
+    """Show one band for each series, coloured by its value: those of the first query first, by their labels."""
     return core.StateTimeline(
-        **_common(panel, [query]),
+        **_common(panel, queries),
         mappings=list(mappings),
         showValue="auto",
         # Mixed with the panel of the light theme, a colour would be too bright for white text.

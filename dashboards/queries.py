@@ -43,6 +43,9 @@ RUN = f"{RUN_ID}, runtime=~`{RUN_PLACE[0]}`, project=~`{RUN_PLACE[1]}`"
 LISTED = "run_id=~`${listed:regex}`"
 """The runs that the table of runs shows."""
 
+STALLED_NOW, NOT_STALLED_NOW = (f"run_id{sign}`${{stalled:regex}}`" for sign in ("=~", "!~"))
+"""The runs that are stalled now, also in a range query, and the others."""
+
 RUN_LABELS = "runtime, project, spinner, run_id"
 BY_RUN = f"max by ({RUN_LABELS})"
 ON_RUN = f"on ({RUN_LABELS})"

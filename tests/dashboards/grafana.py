@@ -45,6 +45,7 @@ def interpolate(expression: str, variables: Mapping[str, str]) -> str:
         "run_project": "",
         "run_among": ALL,
         "listed": ALL,
+        "stalled": "()",
         "objective": "99",
         **BUILT_IN,
         **variables,

@@ -387,7 +387,7 @@ def test_each_status_is_counted_and_completed_runs_are_not_counted_in_green() ->
 def test_the_row_of_a_run_on_a_timeline_can_be_told_from_the_others_on_a_phone(uid: str, panel: dict[str, Any]) -> None:
     """A name has 40% of the width, and of a longer one Grafana cuts off the beginning: the end of an id is enough."""
     if panel["type"] == "state-timeline":
-        assert [target["legendFormat"] for target in panel["targets"]] == ["{{run_id}} {{spinner}}"]
+        assert {target["legendFormat"] for target in panel["targets"]} == {"{{run_id}} {{spinner}}"}
 
 
 def test_the_axis_of_an_unlimited_plan_ends_at_the_limit() -> None:

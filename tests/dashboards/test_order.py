@@ -7,7 +7,7 @@ from pathlib import Path
 from dashboards.__main__ import DIST
 from tests.dashboards.grafana import Page
 from tests.dashboards.shown import show_panel
-from tests.dashboards.test_runs import NOW, Samples, fresh, recorded
+from tests.dashboards.test_runs import NOW, Samples, fresh, recorded, silent
 from tests.stack.programs import prometheus_with
 from tests.unknown.remote_write import RemoteWriter, labels_of
 
@@ -51,3 +51,16 @@ def test_a_spinner_that_became_slower_comes_before_one_that_is_new(tmp_path: Pat
         changes = column(url, "spinner-health", "All spinners", "Slower in a week")
     assert spinners == ["slower", "faster", "new"]
     assert changes == ["100%", "-50%", "?"]
+
+
+def test_a_stalled_run_is_in_the_first_row_of_the_timeline(tmp_path: Path) -> None:
+    """Of runs on several pages of 20 rows, nobody would see it."""
+    board = json.loads((DIST / "spinner-live-ops.json").read_text())
+    (panel,) = (each for each in board["panels"] if each["title"] == "Active runs")
+    with recorded(tmp_path, fresh("Sales") | silent("a", 5) | silent("b", 5) | silent("z", 700)) as url:
+        rows = show_panel(Page(board, url, now=NOW), panel).marks
+    assert [(name.split()[0], str(status)) for name, status in rows.items()] == [
+        ("z", "✖ STALLED"),
+        ("a", "▶ running"),
+        ("b", "▶ running"),
+    ]

@@ -99,7 +99,7 @@ def test_the_list_of_runs_follows_its_query() -> None:
 
 
 def test_a_name_selects_exactly_itself_in_every_query_of_every_dashboard(tmp_path: Path) -> None:
-    variables = ("runtime", "project", "spinner", "listed")
+    variables = ("runtime", "project", "spinner", "listed", "stalled")
     cases = list(product(ODD_NAMES, BOARDS.values()))
     tasks = [
         {
