@@ -204,6 +204,7 @@ METERS = table(
             "Forecast",
             "ratio",
             width=88,
+            decimals=0,
             coloured=True,
             align="right",
             mappings=[UNLIMITED, value_mapping({"-2": ("no reset", TEXT)})],

@@ -156,15 +156,15 @@ SKIPPED = time_series(
     Panel(
         10,
         "Skipped data",
-        "Data that the other dashboards do not show. Runs dropped: see the runbook of SpinnerRunsDropped. Projects not "
-        "read: raise limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped status: "
-        "map the label under statuses in the config.",
+        "Data that the other dashboards do not show. Dropped runs: see the runbook of SpinnerRunsDropped. Projects not "
+        "read: raise limits.projects. Invalid: the API violates its contract, see the exporter's log. Unmapped: map "
+        "this label of a status under statuses in the config.",
         GridPos(x=0, y=HEIGHT + 13, w=8, h=10),
     ),
     [
         range_query(
             total(f"increase({series('spinner_exporter_runs_dropped_total', RUNTIME)}[{RATE}])", "reason"),
-            "runs dropped: {{reason}}",
+            "dropped: {{reason}}",
         ),
         range_query(
             f"{total(series('spinner_exporter_projects_not_read', RUNTIME), 'runtime')} > 0", "projects not read"
@@ -175,7 +175,7 @@ SKIPPED = time_series(
         ),
         range_query(
             total(f"increase({series('spinner_exporter_unmapped_status_total', RUNTIME)}[{RATE}])", "label"),
-            "unmapped status: {{label}}",
+            "unmapped: {{label}}",
         ),
     ],
     many=True,

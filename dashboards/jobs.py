@@ -217,7 +217,7 @@ RUNS = table(
     ],
     [
         # The first columns say what needs a person: a phone shows no more of them without scrolling.
-        Column("place", "Project", least_width=92, wrap=True),
+        Column("place", "Project", least_width=124, wrap=True),
         Column("run", "Run", least_width=146, wrap=True, links=[("Choose this run", THIS_RUN, False)]),
         Column(
             "status",
@@ -673,7 +673,7 @@ RECORDS_IN_FLIGHT = table(
             "none",
             "State",
             coloured=True,
-            width=320,  # Grafana makes no room for a second line of a mapped text.
+            width=335,  # Grafana makes no room for a second line of a mapped text.
             mappings=[
                 value_mapping(
                     {

@@ -325,7 +325,7 @@ SPINNERS = table(
         )
     ],
     [
-        Column("place", "Project and runtime", wrap=True, least_width=146),
+        Column("place", "Project and runtime", wrap=True, least_width=162),
         Column("spinner", "Spinner", wrap=True, least_width=150, links=[("Choose this spinner", THIS_SPINNER, False)]),
         Column(
             "Value #A",

@@ -27,7 +27,7 @@ EMPTY_BY_DESIGN = {
     "spinner-capacity/Growth of runs": "there are no data of last month",
     "spinner-capacity/Growth of records": "there are no data of last month",
     "spinner-exporter/Skipped data/projects not read": "there are fewer projects than limits.projects",
-    "spinner-exporter/Skipped data/unmapped status: {{label}}": "these runtimes use known status labels",
+    "spinner-exporter/Skipped data/unmapped: {{label}}": "these runtimes use known status labels",
 }
 
 # Queries of marks that are shown, or not, from one moment to the next.
