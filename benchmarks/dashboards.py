@@ -273,10 +273,10 @@ def run_families(end: int, count: int) -> Iterator[tuple[str, list[Series]]]:
         "project_spinner_run_status:spinner_run_status:need",
         [
             (
-                f'{labels},status="{"completed" if ended else "running"}"',
-                ((at, 0.18 if ended else 4.7) for at in (end - MINUTE, end)),
+                f'{labels},status="{"running" if not ended else "completed" if created % 10 else "failures"}"',
+                ((at, 4.7 if not ended else 0.18 if created % 10 else 7.18) for at in (end - MINUTE, end)),
             )
-            for labels, _, _, ended in runs
+            for labels, created, _, ended in runs
         ],
     )
     yield "spinner_run_created_timestamp_seconds", steady(brief, lambda run, at: run[1])

@@ -35,6 +35,7 @@ from dashboards.queries import (
     RUN_LABELS,
     RUN_PLACE,
     SPINNER,
+    all_counted,
     all_fresh,
     by_need,
     display_status,
@@ -46,6 +47,7 @@ from dashboards.queries import (
     outages,
     per_run,
     per_selected_run,
+    progress_known,
     recorded_by_need,
     recorded_stalls,
     series,
@@ -158,37 +160,69 @@ ORIGIN = (
 )
 
 
-def by_status(*matchers: str) -> str:
-    """Return the number of runs with each status."""
-    return f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, *matchers)})) > 0)"
+def with_status(*statuses: str) -> str:
+    """Return the number of runs with each of these statuses, in their order."""
+    return " or ".join(
+        f"(sum by (status) ({REPLICAS} ({series('spinner_runs', PROJECT, SPINNER, equals('status', status))})) > 0)"
+        for status in statuses
+    )
 
 
-# What needs a person comes first, as in the table of runs.
-FAILED_RUNS = by_status(equals("status", "failed"))
-BY_NEED = f"count by (status) ({recorded_by_need('failures', 'overdue')})"
-OTHER_RUNS = " or ".join(
-    by_status(equals("status", status))
-    for status in ("unknown", "running", "waiting", "queued", "completed", "cancelled")
-)
+def or_none(counts: str, known: str) -> str:
+    """Return numbers of runs, or 0 with the status `none` if there are none and `known` has a sample."""
+    return f'{counts} or label_replace(0 * ({known} unless on () ({counts})), "status", "none", "", "")'
+
+
 STATUS_LINK = f"{SELECTION}&var-status=${{__field.labels.status:percentencode}}&{CHOSEN_BEFORE}"
+
+NEED_A_PERSON = (
+    f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {with_status("failed")} '
+    f"or count by (status) ({recorded_by_need('failures', 'overdue')}) or {with_status('unknown')}"
+)
+IN_NEED = stat(
+    Panel(
+        17,
+        "Runs that need a person",
+        "Runs of the selected projects and spinners that are stalled, failed, completed with failed records, or "
+        "overdue, or have a status without a mapping. Stalled and overdue runs are counted as running too, and runs of "
+        "which some records failed as completed. None is certain only while the worker service is up and everything "
+        "is read. Click a number to list these runs.",
+        GridPos(x=0, y=HEIGHT, w=12, h=3),
+    ),
+    instant_query(
+        or_none(
+            NEED_A_PERSON,
+            f"({all_counted(all_fresh(PROJECT))} unless on () {outages()} and on () {progress_known()})",
+        ),
+        "{{status}}",
+    ),
+    colours=thresholds(GREY, (0, TEXT)),
+    names={
+        "none": ("✔ none", GREEN),
+        **{status: STATUSES[status] for status in ("stalled", "failed", "failures", "overdue", "unknown")},
+    },
+    links=[("Show these runs", STATUS_LINK)],
+)
+
 COUNTS = stat(
     Panel(
         12,
         "Runs by status",
-        "All runs of the selected projects and spinners: those that have not ended, and those that ended within the "
-        "retention. Stalled and overdue runs are counted as running too, and runs of which some records failed as "
-        "completed. Click a number to list these runs.",
-        GridPos(x=0, y=HEIGHT, w=24, h=3),
+        "Runs of the selected projects and spinners that have not ended, or ended within the retention; the failed "
+        "ones are on the left. Runs of which some records failed are completed too, so their number is not green. "
+        "Click a number to list these runs.",
+        GridPos(x=12, y=HEIGHT, w=12, h=3),
     ),
     instant_query(
-        f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {FAILED_RUNS} or {BY_NEED} '
-        f"or {OTHER_RUNS} "
-        f'or label_replace(0 * ({all_fresh(PROJECT)} unless on () {by_status()}), "status", "none", "", "")',
+        or_none(with_status("running", "waiting", "queued", "completed", "cancelled"), all_fresh(PROJECT)),
         "{{status}}",
     ),
     colours=thresholds(GREY, (0, TEXT)),
-    # Completed runs are not green: some of their records can have failed.
-    names={"none": ("no runs", TEXT), **STATUSES, "completed": (STATUSES["completed"][0], TEXT)},
+    names={
+        "none": ("none", TEXT),
+        **{status: STATUSES[status] for status in ("running", "waiting", "queued", "completed", "cancelled")},
+        "completed": (STATUSES["completed"][0], TEXT),
+    },
     links=[("Show these runs", STATUS_LINK)],
 )
 
@@ -197,10 +231,10 @@ RUNS = table(
         1,
         "Runs",
         f"Runs that need a person come first: stalled, failed, some records failed, overdue; then running, the most "
-        f"silent first, waiting, queued, and ended. The first {MOST_LISTED}; Runs by status counts all. Click a run to "
-        "choose it. A completed run with failed records is orange, not green. Silence is the time without progress, as "
-        "a percentage of the stall threshold; while the worker service is down it says nothing of a run. The end of a "
-        "running run is the expected one.",
+        f"silent first, waiting, queued, and ended. The first {MOST_LISTED}; the numbers above count all. Click a run "
+        "to choose it. A completed run with failed records is orange, not green. Silence is the time without progress, "
+        "as a percentage of the stall threshold; while the worker service is down it says nothing of a run. The end of "
+        "a running run is the expected one.",
         GridPos(x=0, y=HEIGHT + 3, w=24, h=14),
     ),
     [
@@ -812,6 +846,7 @@ DASHBOARD = dashboard(
     "update.",
     [
         RUNTIMES,
+        IN_NEED,
         COUNTS,
         RUNS,
         CHOSEN,

@@ -47,7 +47,7 @@ from dashboards.queries import (
     no_recorded_failures,
     or_zero,
     outages,
-    recorded_none,
+    progress_known,
     recorded_stalls,
     scraped_throughout,
     series,
@@ -101,8 +101,6 @@ def failures_of_today(name: str, failed: str, lost: str, *, known: str = FRESH) 
     return f"({or_zero(failures_in_range(name, failed, lost), known)}) and on () {since_midnight()}"
 
 
-PROGRESS_KNOWN = recorded_none("project_spinner:spinner_run_last_progress_timestamp_seconds:unknown", SPINNER)
-
 RUNTIMES = runtimes(7)
 
 RUNNING = stat(
@@ -153,7 +151,7 @@ STALLED = stat(
     instant_query(
         or_zero(
             f"count({recorded_stalls()})",
-            f"({FRESH} unless on () {outages()} and on () {PROGRESS_KNOWN})",
+            f"({FRESH} unless on () {outages()} and on () {progress_known()})",
         )
     ),
     colours=thresholds(GREY, (0, GREEN), (1, MAGENTA)),

@@ -404,6 +404,11 @@ def all_counted(known: str) -> str:
     return f"({known} and on () {recorded_none('project_spinner:spinner_run_failed_records:unknown', SPINNER)})"
 
 
+def progress_known() -> str:
+    """Return one sample if it is recorded of each running run when it last made progress."""
+    return recorded_none("project_spinner:spinner_run_last_progress_timestamp_seconds:unknown", SPINNER)
+
+
 def no_recorded_failures(known: str) -> str:
     """Return `known`, which implies that all projects are read, if it is recorded that no record has failed."""
     return (

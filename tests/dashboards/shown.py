@@ -79,7 +79,7 @@ def _stat(page: Page, panel: Mapping[str, Any], found: Sequence[Sequence[Series]
         return Shown(panel["title"], panel["type"], empty=GAP)  # "No data" has no name
     if not marks:
         return _empty(panel)
-    if panel["type"] == "stat" and len(marks) == 1:
+    if panel["type"] == "stat" and len(marks) == 1 and options.get("textMode") != "value_and_name":
         marks = {"": next(iter(marks.values()))}  # the name is not shown
     return Shown(panel["title"], panel["type"], marks)
 

@@ -420,7 +420,7 @@ SITUATIONS = (
         one_with_retention("5m"),
         as_before,
         (10,),
-        {JOBS: EVERY_PANEL[JOBS] - HEAD - {"Runs by status"}},
+        {JOBS: EVERY_PANEL[JOBS] - HEAD - {"Runs that need a person", "Runs by status"}},
         scenario=one_short_run(),
     ),
     Situation(
