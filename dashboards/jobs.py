@@ -175,18 +175,16 @@ def or_none(counts: str, known: str) -> str:
 
 STATUS_LINK = f"{SELECTION}&var-status=${{__field.labels.status:percentencode}}&{CHOSEN_BEFORE}"
 
-NEED_A_PERSON = (
-    f'label_replace(count({recorded_stalls()}), "status", "stalled", "", "") or {with_status("failed")} '
-    f"or count by (status) ({recorded_by_need('failures', 'overdue')}) or {with_status('unknown')}"
-)
+NEEDING = ("stalled", "failed", "failures", "overdue", "unknown")
+NEED_A_PERSON = " or ".join(f"count by (status) ({recorded_by_need(status)})" for status in NEEDING)
 IN_NEED = stat(
     Panel(
         17,
         "Runs that need a person",
         "Runs of the selected projects and spinners that are stalled, failed, completed with failed records, or "
         "overdue, or have a status without a mapping. Stalled and overdue runs are counted as running too, and runs of "
-        "which some records failed as completed. None is certain only while the worker service is up and everything "
-        "is read. Click a number to list these runs.",
+        "which some records failed as completed. Recomputed every minute. None is certain only while the worker "
+        "service is up and everything is read. Click a number to list these runs.",
         GridPos(x=0, y=HEIGHT, w=12, h=3),
     ),
     instant_query(
@@ -199,7 +197,7 @@ IN_NEED = stat(
     colours=thresholds(GREY, (0, TEXT)),
     names={
         "none": ("✔ none", GREEN),
-        **{status: STATUSES[status] for status in ("stalled", "failed", "failures", "overdue", "unknown")},
+        **{status: STATUSES[status] for status in NEEDING},
     },
     links=[("Show these runs", STATUS_LINK)],
 )
