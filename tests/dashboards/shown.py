@@ -73,7 +73,8 @@ def _stat(page: Page, panel: Mapping[str, Any], found: Sequence[Sequence[Series]
         config = _config(panel, series.name, series.ref_id)
         mark = display(_reduced(series, options["reduceOptions"]["calcs"]), config)
         if config.get("color", {}).get("mode") == "fixed":
-            mark = Mark(mark.text)  # The colour tells a bar from the others, and judges nothing.
+            # That of a bar tells it from the others, and judges nothing; that of a card is its status.
+            mark = Mark(mark.text, config["color"]["fixedColor"] if panel["type"] == "stat" else TEXT)
         marks[series.name] = Mark(series.name, mark.colour) if options.get("textMode") == "name" else mark
     if not marks and options.get("textMode") == "name":
         return Shown(panel["title"], panel["type"], empty=GAP)  # "No data" has no name
