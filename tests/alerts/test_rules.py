@@ -68,21 +68,36 @@ def test_promtool_passes_the_rule_tests(file: Path) -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+RARELY = "4m"
+"""The longest interval of a group."""
+
+
+@pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)
+def test_each_result_is_found_until_the_next_is_stored(file: Path) -> None:
+    """Prometheus looks back five minutes from the time of an evaluation, and evaluates large groups for seconds.
+
+    With an interval of five minutes, a rule that is evaluated meanwhile finds neither the last result nor the next. It
+    is evaluated at the same moment of each interval: no alert with a longer `for` would ever fire.
+    """
+    for group in read_yaml(file)["groups"]:
+        assert parse_duration(group.get("interval", "0s")) <= parse_duration(RARELY), group["name"]
+
+
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)
 def test_no_rule_of_a_rare_group_reads_what_its_own_group_records(file: Path) -> None:
     """vmalert stores the results of a group after all of its rules: a rule reads those of the evaluation before.
 
-    With an interval of five minutes they are older than a query looks back, and the rule never has a result. A rule may
+    With an interval of minutes they are nearly as old as a query looks back, and the rule follows late. A rule may
     continue its own series: within the lookback, or over a range.
     """
     for group in read_yaml(file)["groups"]:
-        if "recording" not in file.name and group.get("interval") != "5m":
+        if "recording" not in file.name and group.get("interval") != RARELY:
             continue  # alerts that are evaluated often follow one evaluation later
         recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
         for rule in group["rules"]:
             read = {selector.name for selector in selectors(promql_parser.parse(rule["expr"]))}
             own = rule.get("record", "")
-            if group.get("interval") != "5m" or len(re.findall(rf"{own}(?:{{[^}}]*}})?\[1d\]", rule["expr"])):
+            if group.get("interval") != RARELY or len(re.findall(rf"{own}(?:{{[^}}]*}})?\[1d\]", rule["expr"])):
                 read -= {own}
             assert not read & recorded, (
                 f"{group['name']}: {rule.get('record') or rule['alert']} reads {read & recorded}"

@@ -595,7 +595,7 @@ FINISHED = 'project_spinner_status:spinner_runs_finished:increase1h{runtime="sho
     ("series", "shown"),
     [
         (HEALTHY | {FINISHED: "0x60"}, {"{}": 0}),
-        (HEALTHY | {FINISHED: "12x60"}, {"{}": 61}),
+        (HEALTHY | {FINISHED: "15x60"}, {"{}": 61}),
         (HEALTHY, {}),
         (SITUATIONS["the exporter is down"][0] | {FINISHED: "0x60"}, {}),
     ],

@@ -155,10 +155,13 @@ def test_the_runs_in_the_heat_map_are_exemplars_of_its_buckets(scenarios: str) -
         found: list[dict[str, Any]] = httpx.get(f"{scenarios}/api/v1/query_exemplars", params=parameters).json()["data"]
         return found
 
+    def rows() -> set[str]:
+        return {labels["le"] for labels, _ in query(scenarios, within_minutes(buckets))}
+
     until(marks, "a run has ended")
     found = marks()
-    rows = {labels["le"] for labels, _ in query(scenarios, within_minutes(buckets))}
-    assert {each["seriesLabels"]["le"] for each in found} <= rows
+    # Rules record an increase some scrapes after the end.
+    until(lambda: {each["seriesLabels"]["le"] for each in found} <= rows(), f"each bucket of {found} is a row")
     for each in found:
         assert each["seriesLabels"].keys() >= {"runtime", "project", "spinner"}
         assert all(exemplar["labels"].keys() == {"run_id"} for exemplar in each["exemplars"])

@@ -409,7 +409,7 @@ SITUATIONS = (
         (11, 25),
         # The chosen run is one of the other exporter, and has just begun.
         every_panel(OTHER_SHARD | {JOBS: OTHER_SHARD[JOBS] | {"Progress", "Records per minute"}}),
-        # Until then Prometheus was down for 10 minutes, and what was exposed before is looked up every 5 minutes.
+        # Until then Prometheus was down for 10 minutes, and what was exposed before is looked up every 4 minutes.
         pages_within=22,
     ),
     Situation("Prometheus is empty", nothing, as_before, (10,), EVERY_PANEL, pages_within=7, warm_up=0),
