@@ -74,6 +74,18 @@ def test_the_chosen_run_stays_chosen_however_many_newer_runs_there_are() -> None
     assert {query for each in answers for query in each["queries"]} == {"x{run_id=~`job_0`}"}
 
 
+def test_the_query_of_a_panel_with_a_range_of_its_own_begins_with_that_range() -> None:
+    """What failed today is unknown unless `$__from` is midnight."""
+    (card,) = (panel for panel in BOARDS["spinner-live-ops"]["panels"] if panel["title"] == "Runs failed today")
+    assert "$__from" in card["targets"][0]["expr"]
+    of_the_card, of_the_dashboard = grafana(
+        {"since": card["timeFrom"], "queries": ["$__from"]}, {"queries": ["$__from"]}
+    )
+    day = 24 * 3600 * 1000
+    assert int(of_the_card[0]["queries"][0]) % day == 0
+    assert int(of_the_dashboard[0]["queries"][0]) % day != 0, "the last hour begins at another time"
+
+
 def test_the_project_of_the_chosen_run_stays_chosen_and_is_any_before_a_click() -> None:
     text = "x{project=~`${run_project:regex}${run_among:raw}`}"
     refreshes = [{"project": ["A (new)", "B"]}, {"project": ["B"]}, {}]

@@ -6,6 +6,8 @@
 //   {variables, url: {run: "job_1"}, refreshes: [{spinner: ["a", "b"]}, …], queries: [expr], links: [url], row: {field: value}}
 //   [{values: {run: "job_1"}, queries: [expr], links: [url]}, …], one for each refresh of the task
 //
+// With `since`, such as now/d, the queries are those of a panel with a time range of its own.
+//
 // With `destinations`, the setting of the data source, and a `panel`, `row` is an exemplar: `exemplars` has what it links
 // to, which time range each link opens, and which queries of the panel ask for exemplars.
 
@@ -35,10 +37,14 @@ async function main() {
 
 async function answer(task) {
   const variables = task.variables.map(variableOf);
+  const panel = new scenes.SceneFlexItem({
+    ...(task.since ? { $timeRange: new scenes.SceneTimeRange({ from: task.since, to: 'now', timeZone: 'utc' }) } : {}),
+    body: new scenes.SceneFlexLayout({ children: [] }),
+  });
   const scene = new scenes.EmbeddedScene({
     $variables: new scenes.SceneVariableSet({ variables }),
     $timeRange: new scenes.SceneTimeRange({ from: 'now-1h', to: 'now' }),
-    body: new scenes.SceneFlexLayout({ children: [] }),
+    body: new scenes.SceneFlexLayout({ children: [panel] }),
   });
   for (const variable of variables) {
     variable.urlSync?.updateFromUrl({ [`var-${variable.state.name}`]: task.url[variable.state.name] });
@@ -53,7 +59,7 @@ async function answer(task) {
     }
     answers.push({
       values: Object.fromEntries(variables.map((each) => [each.state.name, each.getValueText?.() ?? each.getValue()])),
-      queries: task.queries.map((text) => scenes.sceneGraph.interpolate(scene, text, {}, interpolateQueryExpr)),
+      queries: task.queries.map((text) => scenes.sceneGraph.interpolate(panel, text, {}, interpolateQueryExpr)),
       links: task.links.map((text) => scenes.sceneGraph.interpolate(scene, text, rowOf(task.row))),
       ...(task.destinations ? { exemplars: exemplarsOf(scene, task) } : {}),
     });
