@@ -202,6 +202,7 @@ IN_NEED = stat(
     links=[("Show these runs", STATUS_LINK)],
 )
 
+OTHERS = ("running", "waiting", "queued", "completed", "cancelled")
 COUNTS = stat(
     Panel(
         12,
@@ -212,13 +213,13 @@ COUNTS = stat(
         GridPos(x=12, y=HEIGHT, w=12, h=3),
     ),
     instant_query(
-        or_none(with_status("running", "waiting", "queued", "completed", "cancelled"), all_fresh(PROJECT)),
+        or_none(with_status(*OTHERS), all_fresh(PROJECT)),
         "{{status}}",
     ),
     colours=thresholds(GREY, (0, TEXT)),
     names={
         "none": ("none", TEXT),
-        **{status: STATUSES[status] for status in ("running", "waiting", "queued", "completed", "cancelled")},
+        **{status: STATUSES[status] for status in OTHERS},
         "completed": (STATUSES["completed"][0], TEXT),
     },
     links=[("Show these runs", STATUS_LINK)],

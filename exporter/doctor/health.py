@@ -36,7 +36,7 @@ def examine_health(config: Config, decoder: Decoder, sample: RawResponse, items:
             f"such as {{{shown}: up}}",
         )
     says_up = told == {"up"} and not any(item.get("status") == "down" for item in items)
-    timeout, now = config.runtime.heartbeat_timeout, sample.local_time if sample.date is None else sample.date
+    timeout, now = config.runtime.heartbeat_timeout, sample.time
     heartbeat = _heartbeat(health, now, is_told=any("runtime.lastHeartbeatAt" in item for item in items))
     if not counts_as_down(health, now, heartbeat_timeout=timeout):
         warns = health.last_heartbeat_at is not None and is_ahead(health.last_heartbeat_at, now)

@@ -8,7 +8,7 @@ from exporter.config.api_description import ListFilter, Resource, present
 from exporter.doctor.diagnosis import Check
 from exporter.doctor.fields import record_status_map
 from exporter.doctor.filters import NOT_CHECKED, listed, long_before
-from exporter.doctor.requests import Answer, Requests
+from exporter.doctor.requests import Answer, Requests, mismatch
 from exporter.runs.run import Run
 from exporter.runtime.decoder import MALFORMED
 from exporter.runtime.model import RecordCounts, RecordOfRun
@@ -36,7 +36,7 @@ async def record_lists(config: Config, monitored: MonitoredRuntime, requests: Re
     elif records.waiting is not None:
         yield await _check(requests, statuses, "waiting records", records.waiting, Status.WAITING, runs)
     if (of_all := records.of_all_runs) is not None and monitored.has_records_of_all_runs is not False:
-        yield await _check_of_all_runs(config, monitored, requests, of_all)
+        yield await _check_of_all_runs(config, monitored, requests, statuses, of_all)
 
 
 def _why_not_waiting(config: Config, monitored: MonitoredRuntime) -> str:
@@ -102,10 +102,10 @@ def _ignored(what: str, status: Status, others: Sequence[str]) -> Check:
 
 
 async def _check_of_all_runs(
-    config: Config, monitored: MonitoredRuntime, requests: Requests, of_all: Resource
+    config: Config, monitored: MonitoredRuntime, requests: Requests, statuses: StatusMap, of_all: Resource
 ) -> Check:
     """Check whether the list of all runs has failed records only, and only those of the time that is asked for."""
-    what, now, statuses = "failed records of all runs", monitored.store.clock.now(), record_status_map(config)
+    what, now = "failed records of all runs", monitored.store.clock.now()
     recent, found = now - config.sync.overlap, list[Sequence[RecordOfRun]]()
     for since in (now - A_WEEK, recent):
         restrictions = [of_all.failed, of_all.changed]
@@ -120,7 +120,7 @@ async def _check_of_all_runs(
         try:
             page = monitored.decoder.failed_records_of_all_runs(answer.sample.body, has_others=of_all.failed is None)
         except MALFORMED as error:
-            unfit = Check(what, False, f"the response does not match its description: {error}")
+            unfit = Check(what, False, mismatch(error))
             return _instead(unfit, monitored)
         found.append(page.items)
     time = long_before(recent, of_all)

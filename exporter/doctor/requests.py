@@ -90,4 +90,9 @@ def _reason(resource: str, error: Exception) -> str:
     reason = str(error).removeprefix(f"{resource}: ")
     if isinstance(error, ApiError | ReportedError | GoneError):
         return reason
+    return mismatch(reason)
+
+
+def mismatch(reason: object) -> str:
+    """Return the finding about a response that cannot be decoded, for a reason."""
     return f"the response does not match its description: {reason}"

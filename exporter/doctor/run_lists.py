@@ -10,7 +10,7 @@ from exporter.config import Config
 from exporter.config.api_description import ListFilter
 from exporter.doctor.diagnosis import Check
 from exporter.doctor.filters import listed, long_before
-from exporter.doctor.requests import Answer, Requests
+from exporter.doctor.requests import Answer, Requests, mismatch
 from exporter.runs.run import ended_before
 from exporter.runtime.client import RawResponse
 from exporter.runtime.decoder import MALFORMED, Decoder, RunDefaults
@@ -49,7 +49,7 @@ class RunLists:
             if runs and self._jobs.changed is not None:
                 yield await self._check_changed(runs, self._jobs.changed, whole)
         except MALFORMED as error:
-            yield Check(self._named("lists of runs"), False, f"the response does not match its description: {error}")
+            yield Check(self._named("lists of runs"), False, mismatch(error))
 
     async def _check_active(self, whole: Sequence[RunSnapshot]) -> Check:
         what, found = self._named("runs that have not ended"), list[RunSnapshot]()
@@ -70,7 +70,7 @@ class RunLists:
 
     async def _check_changed(self, whole: Sequence[RunSnapshot], changed: ListFilter, sample: RawResponse) -> Check:
         what = self._named("runs that changed")
-        since = _time_of(sample) - self._overlap
+        since = sample.time - self._overlap
         answer = await self._send("runs that changed", changed, since=since)
         if isinstance(answer, Check):
             return answer
@@ -103,12 +103,8 @@ class RunLists:
 
     def _runs(self, sample: RawResponse) -> Sequence[RunSnapshot]:
         """Return the runs of a response. Raises one of `MALFORMED`."""
-        return self._decoder.jobs(sample.body, dataclasses.replace(self._known, now=_time_of(sample))).items
+        return self._decoder.jobs(sample.body, dataclasses.replace(self._known, now=sample.time)).items
 
     def _is_unchanged_since(self, time: float, run: RunSnapshot) -> bool:
         """Whether a run ended before a time, and has not changed since; not all APIs say when an open one changed."""
         return ended_before(run, time) and (run.updated_at < time or not self._jobs.can_have("updatedAt"))
-
-
-def _time_of(sample: RawResponse) -> float:
-    return sample.local_time if sample.date is None else sample.date

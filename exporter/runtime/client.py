@@ -62,6 +62,11 @@ class RawResponse:
     allowance: Allowance | None = None
     """The API's rate limit, if headers tell it."""
 
+    @property
+    def time(self) -> float:
+        """The API's time of the response; the exporter's if the API does not tell it."""
+        return self.local_time if self.date is None else self.date
+
 
 class PageCache(Generic[T]):
     """The pages of a list as last read, so that each of them is requested on the condition that it has changed."""
