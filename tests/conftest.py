@@ -71,6 +71,18 @@ def logs_are_configured_as_before() -> Iterator[None]:
     structlog.configure(**before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_collections_of_garbage() -> Iterator[None]:
+    """Let programs in Go, such as Prometheus, use one thread and more memory: they take a quarter less processor time.
+
+    Their collector would start whenever little has been allocated, with several threads that look for work.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOMAXPROCS", "1")
+        patch.setenv("GOGC", "400")
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     programs.allowed = {mark for mark in MARKS if item.get_closest_marker(mark)}
 
