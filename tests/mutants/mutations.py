@@ -151,6 +151,10 @@ def is_useful(operator: str) -> bool:
 
 
 OPERATORS = all_operators()
+OF_OTHER_NODES = {
+    name: operator for name, operator in OPERATORS.items() if not name.startswith("ReplaceBinaryOperator")
+}
+"""Those that change other nodes than operators, too."""
 
 
 @functools.cache
@@ -158,12 +162,13 @@ def places(file: str, source: str) -> tuple[Place, ...]:
     """List the places of one module, in the order of its source, which takes seconds."""
     mutations = defaultdict(list)
     nodes = {}
-    for number, statement in enumerate(get_ast(source).children):
+    for number, statement in enumerate(parsed(source).children):
         occurrences: dict[str, int] = defaultdict(int)
         for node in ast_nodes(statement):
             if node.type in {"name", "newline", "string", "endmarker"}:
                 continue
-            for name, operator in OPERATORS.items():
+            # Most operators replace one binary operator by another, and are asked about a tenth of the nodes only.
+            for name, operator in (OPERATORS if node.type == "operator" else OF_OTHER_NODES).items():
                 for position in operator.mutation_positions(node):
                     if is_wanted(name, node):
                         mutations[position].append((name, occurrences[name]))
@@ -247,11 +252,16 @@ def upwards(node: Any) -> Iterator[tuple[Any, Any]]:
 
 def mutants(original: str, place: Place, mutations: Iterable[tuple[str, int]] | None = None) -> Iterator[Mutant]:
     """Apply each mutation of a place to the source, skipping those that do not compile or change nothing."""
+    return (mutant for mutant in edits(original, place, mutations) if differs(original, mutant.source))
+
+
+def edits(original: str, place: Place, mutations: Iterable[tuple[str, int]] | None = None) -> Iterator[Mutant]:
+    """Apply each mutation of a place to the source, also those that do not compile or change nothing."""
     before, statement, after = around(original, place.statement)
     for name, occurrence in place.mutations if mutations is None else mutations:
         # Of the whole module, it would take several times as long.
         mutated = mutate(statement, name, occurrence)
-        if mutated is not None and differs(statement, mutated):
+        if mutated is not None:
             source = before + mutated + after
             yield Mutant(place, *difference(original, source), source)
 
@@ -268,11 +278,22 @@ def pickled_ast(code: str) -> bytes:
     return pickle.dumps(get_ast(code))
 
 
-@functools.cache
 def around(source: str, number: int) -> tuple[str, str, str]:
     """Split a module into what is before one of its statements, the statement, and what is after it."""
-    statements = [statement.get_code() for statement in get_ast(source).children]
-    return "".join(statements[:number]), statements[number], "".join(statements[number + 1 :])
+    codes = statements(source)
+    return "".join(codes[:number]), codes[number], "".join(codes[number + 1 :])
+
+
+@functools.cache
+def statements(source: str) -> list[str]:
+    """Return the code of each statement of a module."""
+    return [statement.get_code() for statement in parsed(source).children]
+
+
+@functools.cache
+def parsed(source: str) -> Any:
+    """Parse a module, which nobody may change then: `mutate` changes a copy."""
+    return get_ast(source)
 
 
 def sample(root: Path, files: Iterable[str], count: int, seed: int) -> list[Mutant]:
