@@ -63,13 +63,32 @@ def samples(text: str, page_format: Format = TEXT) -> Samples:
 FAMILY = re.compile(r"^(?=# HELP )", re.MULTILINE)
 
 
+Sample = tuple[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
 @functools.lru_cache(maxsize=5_000)
-def _samples_of(family: str, page_format: Format) -> list[tuple[tuple[str, tuple[tuple[str, str], ...]], float]]:
+def _samples_of(family: str, page_format: Format) -> list[Sample]:
     """Parse one family of a page, or an OpenMetrics page; most are the same from one scrape to the next."""
-    parse: Any = parse_openmetrics if page_format == OPENMETRICS else parse_text
+    if page_format == OPENMETRICS:
+        return _read(parse_openmetrics, family)
+    comments = "".join(COMMENT.findall(family))
+    return [sample for line in SAMPLE.findall(family) for sample in _samples_of_line(comments, line)]
+
+
+COMMENT = re.compile(r"^#.*\n", re.MULTILINE)
+SAMPLE = re.compile(r"^[^#].*\n?", re.MULTILINE)
+
+
+@functools.lru_cache(maxsize=50_000)
+def _samples_of_line(comments: str, line: str) -> list[Sample]:
+    """Parse one line of a family in the text format; of a histogram, few lines differ from one scrape to the next."""
+    return _read(parse_text, comments + line)
+
+
+def _read(parse: Any, text: str) -> list[Sample]:
     return [
         ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
-        for each in parse(family)
+        for each in parse(text)
         for sample in each.samples
     ]
 
