@@ -67,13 +67,14 @@ class StatusMap:
 def propose(label: str) -> Status | None:
     """Guess the status for an unmapped label; None without a guess."""
     statuses = {_fold(known): status for status, labels in DEFAULT_LABELS.items() for known in labels}
+    folded = _fold(label)
     # A misspelt label begins like the known one: "runing" is running, but "shipped" is not skipped.
-    alike = [known for known in statuses if known[:2] == _fold(label)[:2]]
-    near = difflib.get_close_matches(_fold(label), alike, cutoff=0.75)
+    alike = [known for known in statuses if known[:2] == folded[:2]]
+    near = difflib.get_close_matches(folded, alike, cutoff=0.75)
     if near:
         return statuses[near[0]]
     # The longest known label within it decides: "step_failed_hard" has failed.
-    parts = [known for known in statuses if len(known) > 3 and known in _fold(label)]
+    parts = [known for known in statuses if len(known) > 3 and known in folded]
     return statuses[max(parts, key=len)] if parts else None
 
 
