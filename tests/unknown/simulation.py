@@ -27,10 +27,11 @@ from tests.transport import FakeTransport
 from tests.unknown.remote_write import STALE, Labels, RemoteWriter, labels_of
 from tests.unknown.rule_engine import RuleEngine
 
-SCRAPE_INTERVAL = 15
+SCRAPE_INTERVAL = 30
+"""Longer than in deploy/prometheus/prometheus.yml, to keep the tests short: what is counted is known a scrape later."""
+
 EVALUATION_INTERVAL = 60
 """Longer than in deploy/prometheus/prometheus.yml, to keep the tests short: alerts fire up to a minute later here."""
-
 
 MIDNIGHT = 1_767_571_200.0
 """2026-01-05T00:00:00Z: a world begins here, so that what has happened since midnight can be known."""

@@ -226,7 +226,7 @@ async def no_projects_once(made: World) -> None:
     runtime = made.runtimes["eu"]
     before = runtime.change
     runtime.change = edit_json(lambda path, body: {**body, "items": []} if path.endswith("/projects") else body)
-    await made.advance(0.25)
+    await made.advance(0.5)
     runtime.change = before
 
 
