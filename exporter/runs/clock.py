@@ -94,6 +94,9 @@ class RuntimeClock:
 
     def _elected(self) -> float:
         """Return the difference that most answers agree on; of several the present one, if it is one of them."""
+        lead = self._lead
+        if lead is not None and all(_agrees(answer, lead) for answer in self._answers):
+            return lead  # nearly always, and in a sixth of the time
         ours = self._wall() - self._monotonic()
         candidates = [ours, *sorted((least for least, _ in self._answers), reverse=True)]
         if self._lead is not None:
