@@ -1,5 +1,6 @@
 """Settings of every test."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     name = str(collection_path.relative_to(config.rootpath))
     return None if any(prefix.startswith(name) for prefix in MARKS["real_time"]) else True
+
+
+def pytest_collection_finish() -> None:
+    """Leave the objects of thousands of collected tests out of garbage collection, which would search them again."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
