@@ -218,7 +218,9 @@ class Decoder:
         """Decode one run."""
         known = known or RunDefaults()
         bounds = Bounds(known.now, self._wall())
-        return self._run(known, self._noted("job", self._layouts["job"].decode(body, bounds.as_of)), bounds)
+        wire = self._noted("job", self._layouts["job"].decode(body, bounds.as_of))
+        # By itself, unlike in the list of its project, it can be one of another project: it was moved.
+        return self._run(dataclasses.replace(known, project_id=wire.project_id or known.project_id), wire, bounds)
 
     def failed_records(self, body: bytes) -> DecodedPage[FailedRecord]:
         """Decode a page of a run's failed records."""

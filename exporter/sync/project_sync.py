@@ -392,9 +392,9 @@ class ProjectSync:
     ) -> tuple[list[str], frozenset[str]]:
         """Read one by one the runs that should be open and were in no list.
 
-        Returns those that no longer exist, and those for which the budget did not suffice. If some of this sweep are
-        `unread` already, only these are read. One that cannot be read for `sync.stale_after` loses its counts and its
-        progress: they are not known any more, and would look current for ever.
+        Returns those that the project no longer has, and those for which the budget did not suffice. If some of this
+        sweep are `unread` already, only these are read. One that cannot be read for `sync.stale_after` loses its counts
+        and its progress: they are not known any more, and would look current for ever.
         """
         if not self._client.has("job"):
             return [run.id for run in lost], frozenset()
@@ -412,8 +412,14 @@ class ProjectSync:
             requested_at = self._monotonic()
             try:
                 with one_read():
-                    active.add_single(await self._client.job(run.snapshot), requested_at, self._monotonic())
+                    snapshot = await self._client.job(run.snapshot)
                 failing.pop(run.id, None)
+                if snapshot.project_id != project_id and self._is_listed(snapshot.project_id):
+                    # It was moved, and the other project's list has it.
+                    gone.append(run.id)
+                else:
+                    snapshot = msgspec.structs.replace(snapshot, project_id=run.snapshot.project_id)
+                    active.add_single(snapshot, requested_at, self._monotonic())
             except NotFoundError:
                 failing.pop(run.id, None)
                 gone.append(run.id)

@@ -306,6 +306,23 @@ def test_a_list_of_all_projects_without_their_ids_is_refused(tmp_path: Path) -> 
         load(tmp_path / "exporter.yml", environ={})
 
 
+@pytest.mark.parametrize("each_way", [False, True], ids=["project by project", "one list"])
+async def test_a_run_that_is_moved_to_another_project_leaves_the_first_one(each_way: bool) -> None:
+    """In both, it would stall twice, and nobody would see that the first one is over."""
+    runtime = ScriptedRuntime(Clock())
+    runtime.projects = {"p1": "Sales", "p2": "Support"}
+    runtime.lists_all_projects = each_way
+    runtime.put("a", projectId="p1")
+    runtime.put("b", projectId="p1")
+    async with bench(runtime) as made:
+        await made.next()
+        runtime.put("a", projectId="p2")
+        found = await made.next(130)
+    shown = {(dict(labels)["project"], dict(labels)["run_id"]) for name, labels in found if name == "spinner_run_info"}
+    assert shown == {("Support", "a"), ("Sales", "b")}
+    assert value(found, DROPPED, reason="gone") == 1
+
+
 async def test_a_list_of_projects_that_is_empty_once_resets_no_counter() -> None:
     runtime = ScriptedRuntime(Clock())
     runtime.put(status="completed", endedAt=NOON - 1)
