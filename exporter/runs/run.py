@@ -1,5 +1,6 @@
 """One run, merged from its snapshots. No clock, no I/O, no other runs."""
 
+import math
 from typing import Self
 
 # A Struct instead of a dataclass, as in `runtime.model`: one is created for each change of each run, several times
@@ -94,8 +95,11 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         if newer.last_progress_at is not None:
             progress = _progress(newer, newer.updated_at, seen_at)
             is_same = (newer.last_progress_at, newer.started_at) == (older.last_progress_at, older.started_at)
-            # A time from the future is as old as it has been known.
-            return progress if at is None or progress is None or not is_same else min(progress, at)
+            if at is not None and progress is not None and is_same:
+                # A time from the future is as old as it has been known.
+                progress = min(progress, at)
+            counted_at = self._counted_at(newer)
+            return progress if progress is None or counted_at is None else max(progress, counted_at)
         after = _finished(newer)
         if newer.started_at is None or after is None:
             return None
@@ -110,6 +114,24 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         # If `updatedAt` did not change, or went back, only the time of the read is known.
         is_later = newer.updated_at > older.updated_at
         return _progress(newer, _not_ahead(newer.updated_at, seen_at) if is_later else seen_at, seen_at)
+
+    def _counted_at(self, newer: RunSnapshot) -> float | None:
+        """Return when a record had not finished yet that has since, if the runtime's time of that is long before.
+
+        Then that time is one of a worker whose clock is behind, or is told only now and then.
+        """
+        older, after = self.snapshot, _finished(newer)
+        if newer.started_at != older.started_at or after is None or older.last_progress_at is None:
+            return None
+        before, at = _finished(older), self.last_progress_at
+        if self.reached is not None:
+            before, at = self.reached.finished, self.reached.progress_at
+        if before is None or at is None:
+            return None
+        if after > before:
+            return self.seen_at if _told(newer) < self.seen_at - TOLD_LATE else None
+        # What the counts showed before stays.
+        return at if at > _told(older) else None
 
     def _reached_before(self, newer: RunSnapshot) -> Reached | None:
         """Return what had been reached if a newer snapshot shows less; None if it does not."""
@@ -209,6 +231,11 @@ _NO_RECORDS = RecordCounts()
 _STARTED = (Status.RUNNING, Status.WAITING, Status.COMPLETED, Status.FAILED)
 
 
+def _told(snapshot: RunSnapshot) -> float:
+    """Return the time of the last progress that the runtime tells; minus infinity without one."""
+    return max(snapshot.last_progress_at or -math.inf, snapshot.started_at or -math.inf)
+
+
 def _newer(one: RunSnapshot, seen: float, other: RunSnapshot, other_seen: float) -> bool:
     """Whether `one` is the newer of two snapshots; ties are broken by content, so that the order does not matter."""
     if (one.updated_at, seen) != (other.updated_at, other_seen):
@@ -229,6 +256,13 @@ def ended_before(snapshot: RunSnapshot, time: float) -> bool:
 
 AHEAD = 30.0
 """Seconds by which a time may be ahead of the read that shows it: the run changed meanwhile."""
+
+
+TOLD_LATE = 300.0
+"""Seconds by which the time of the last progress may be before the last read although a record has finished since.
+
+Counts can be told a little later than times.
+"""
 
 
 def _not_ahead(time: float, seen_at: float) -> float:

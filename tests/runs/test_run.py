@@ -110,6 +110,34 @@ def test_a_progress_time_from_the_runtime_takes_precedence() -> None:
     assert later.last_progress_at == NOON + 33
 
 
+def test_records_that_finish_are_progress_although_the_time_of_the_last_one_is_long_before() -> None:
+    """It is the time of a worker whose clock is behind, or is told only now and then."""
+
+    def at(seconds: float, completed: int, told: float) -> tuple[RunSnapshot, float]:
+        updated_at = SEEN + seconds
+        newest = snapshot(
+            records=counts(completed),
+            started_at=NOON - 7200,
+            last_progress_at=NOON + told,
+            updated_at=updated_at,
+        )
+        return newest, updated_at
+
+    run = Run.first(*at(0, 3, told=-1200))
+    assert run.last_progress_at == NOON - 1200
+    run = run.fold(*at(600, 4, told=-600))
+    assert run.last_progress_at == SEEN, "the fourth record had not finished then"
+    run = run.fold(*at(900, 5, told=-600))
+    assert run.last_progress_at == SEEN + 600
+    for seconds, completed in ((960, 5), (990, 5), (1020, 4), (1050, 5)):
+        run = run.fold(*at(seconds, completed, told=-600))
+        assert run.last_progress_at == SEEN + 600, (
+            "nothing has finished since, whatever a server shows that lags behind"
+        )
+    run = run.fold(*at(1100, 6, told=SEEN - NOON + 1070))
+    assert run.last_progress_at == SEEN + 1070
+
+
 def test_the_progress_time_of_a_run_without_finished_records_is_its_start() -> None:
     assert Run.first(snapshot(records=counts(0), updated_at=NOON + 500), SEEN).last_progress_at == NOON + 5
 
