@@ -55,9 +55,9 @@ fast-tests:
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not faults and not servers and not slow"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev $(VENV)/.mutants .lowest/.done test-programs $(QUICK_SERVERS:%=.servers/.%) .servers/.helm .servers/.operator ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
+test-all: $(VENV)/.dev $(VENV)/.mutants test-programs $(QUICK_SERVERS:%=.servers/.%) .servers/.helm .servers/.operator ## The same with real Prefect and Dagster servers, Helm, scenarios in real time, kills and memory
 	@echo "make: the output of each part appears when it ends"
-	@$(MAKE) --no-print-directory --jobs=5 --output-sync=target NICE="nice -n 10" real-time-tests other-tests lint types test-lowest
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target NICE="nice -n 10" real-time-tests other-tests lint types
 
 .PHONY: real-time-tests
 real-time-tests:
@@ -84,7 +84,7 @@ test-kubernetes: $(VENV)/.dev .servers/.helm .servers/.kubernetes ## Install, up
 
 .PHONY: test-lowest
 test-lowest: .lowest/.done ## The tests of `make quick` with the oldest dependencies that pyproject.toml allows
-	$(NICE) .lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m $(QUICK)
+	.lowest/bin/python -m pytest $(PYTEST_FLAGS) -p no:cacheprovider -m $(QUICK)
 
 .PHONY: test-programs
 test-programs:
