@@ -26,6 +26,9 @@ GAP_FACTOR = 2.0
 UNKNOWN_FACTOR = 1.82
 """A silence of this many times the floor is a stall, however little is known: later is too late."""
 
+FEW_GAPS, FEW_FACTOR = 20, 2.4
+"""While a run has had at most so many gaps, a silence may be this many times the longest: it is not yet typical."""
+
 UNSEEN = 1.2
 """Silences of another kind, longer than the floor, per 100 hours of a run that was never observed.
 
@@ -83,6 +86,9 @@ USUAL_SHAPE, USUAL_WEIGHT = 3.0, 2.0
 
 EARLIER_FACTOR = 1.5
 """A silence of this many times the usual recurring gap of the spinner's earlier runs, which is well known."""
+
+EARLIER_MOST = 2.0
+"""The same for runs of few gaps each, whose recurring one is less well known."""
 
 FIRST_FACTOR = 2.0
 """The same for the usual time until the first record finishes, which one run has only once."""
@@ -164,6 +170,12 @@ class SpinnerPace(msgspec.Struct):
     """The usual value of these, cached; None of what an earlier version learned, which did not tell them apart."""
     _observed: list[float] = []
     """Seconds for which each of these runs was at work."""
+    _finished: list[int] = []
+    """Records that finished in each; of the newest ones only, where an earlier version noted none."""
+    _mean: float = 0.0
+    """The mean gap, in seconds, that the recurring ones of these runs suggest; 0 if unknown."""
+    _busy_mean: float = 0.0
+    """The same of the gaps in which records were in progress."""
     _pauses: list[tuple[float, float]] = []
     """The pauses of the last of these runs: the runtime's time at which one began, and how long it was.
 
@@ -179,6 +191,7 @@ class SpinnerPace(msgspec.Struct):
             self._recurring_gaps.append(pace.recurring_gap)
             self._busy_gaps.append(pace.recurring(while_busy=True))
             self._observed.append(pace.observed)
+            self._finished.append(pace.finished)
             self._pauses += pace.pauses
         if learned:
             self._settle()
@@ -222,9 +235,20 @@ class SpinnerPace(msgspec.Struct):
         self._busy_gaps[:0] = self._recurring_gaps[:untold]
         for values in (self._first_gaps, self._recurring_gaps, self._busy_gaps, self._observed):
             del values[:-EARLIER_RUNS]
+        del self._finished[:-EARLIER_RUNS]
         del self._pauses[:-EARLIER_RUNS]
         self._usual = median(self._first_gaps), _without_outlier(self._recurring_gaps)
         self._usual_busy = _without_outlier(self._busy_gaps)
+        self._mean, self._busy_mean = (self._mean_by(gaps) for gaps in (self._recurring_gaps, self._busy_gaps))
+
+    def _mean_by(self, recurring_gaps: list[float]) -> float:
+        """Return the mean gap that the recurring gaps suggest, each by how many gaps its run had; 0 if unknown.
+
+        A run with one gap has no recurring one.
+        """
+        newest = zip(reversed(recurring_gaps), reversed(self._finished), strict=False)
+        means = [gap / max(_longest_of(count) - 1.0, 1.0) for gap, count in newest if count > 1]
+        return median(means) if means else 0.0
 
     def usual_first_gap(self) -> float | None:
         """Return the usual seconds from the start of a run to its first finished record; None before one has ended."""
@@ -238,6 +262,13 @@ class SpinnerPace(msgspec.Struct):
         if while_busy and self._usual_busy is not None:
             return self._usual_busy
         return self._usual[1] if self._usual else None
+
+    def mean_gap(self, *, while_busy: bool) -> float:
+        """Return the mean gap, in seconds, that the recurring gaps of its runs suggest; 0 if unknown.
+
+        Of random gaps the second longest is one mean shorter than the longest. `while_busy`: as above.
+        """
+        return self._busy_mean if while_busy else self._mean
 
     def observed_with(self, floor: float) -> float:
         """Return the seconds for which the earlier runs were at work: each at least a third of the floor.
@@ -354,6 +385,11 @@ class RunPace(msgspec.Struct, gc=False):
     def observed(self) -> float:
         """Seconds for which it was at work, up to its last finished record."""
         return self._spent
+
+    @property
+    def finished(self) -> int:
+        """Records that have finished, as far as their number is known."""
+        return self._finished
 
     @staticmethod
     def first_is_known(run: Run) -> bool:
@@ -540,6 +576,7 @@ class RunPace(msgspec.Struct, gc=False):
         The longest of n gaps in the time observed so far comes once in that time; one that is longer by a factor comes
         more rarely by a power of that factor. The power is known from how much longer than the mean the longest is: for
         random times it is 0.58 + ln n times the mean, and the tail has that exponent there; a heavier tail has less.
+        Of few gaps the longest says little: it suggests a mean of random times, of which some are much longer.
         """
         longest = self.longest(while_busy=while_busy)
         if longest <= 0.0 or self._spent <= 0.0:
@@ -551,7 +588,11 @@ class RunPace(msgspec.Struct, gc=False):
         shape = mean * (math.log(count) + EULER) ** 2 / longest
         shape = (shape * count + USUAL_SHAPE * USUAL_WEIGHT) / (count + USUAL_WEIGHT)
         rarer = max(1.0 / (policy.false_page_rate * self._spent), 1.0)
-        return longest * min(math.pow(rarer, 1.0 / max(shape, 1.0)), GAP_FACTOR)
+        seconds = longest * min(math.pow(rarer, 1.0 / max(shape, 1.0)), GAP_FACTOR)
+        if count <= FEW_GAPS:
+            most = max(FEW_FACTOR * longest, UNKNOWN_FACTOR * policy.stall_floor)
+            seconds = max(seconds, min(_too_long(longest / _longest_of(count), policy), most))
+        return seconds
 
     def _by_what_is_unknown(
         self, earlier: SpinnerPace, others: SpinnerPace, policy: SpinnerPolicy, *, is_open: bool
@@ -579,7 +620,8 @@ class RunPace(msgspec.Struct, gc=False):
         """Return what would be too long in the spinner's earlier runs; of a new spinner, in its project."""
         usual = earlier.usual_recurring_gap(while_busy=while_busy)
         if usual is not None:
-            return EARLIER_FACTOR * usual
+            too_long = _too_long(earlier.mean_gap(while_busy=while_busy), policy)
+            return max(EARLIER_FACTOR * usual, min(too_long, EARLIER_MOST * usual))
         known = others.usual_recurring_gap(while_busy=while_busy) or 0.0
         return min(EARLIER_FACTOR * known, OTHERS_MOST * policy.stall_floor)
 
@@ -659,6 +701,16 @@ def _with_gap(gaps: tuple[float, float], gap: float) -> tuple[float, float]:
     """Return the longest and the second longest gap after another one."""
     longest, recurring = gaps
     return max(longest, gap), max(recurring, min(gap, longest))
+
+
+def _longest_of(count: int) -> float:
+    """Return how many times the mean the longest of some random gaps is; by n + 0.5 it is right for one gap, too."""
+    return math.log(count + 0.5) + EULER
+
+
+def _too_long(mean: float, policy: SpinnerPolicy) -> float:
+    """Return the seconds that a random gap exceeds at the accepted rate if such gaps follow one another; 0 for none."""
+    return mean * max(-math.log(policy.false_page_rate * mean), 0.0) if mean else 0.0
 
 
 def _seconds(candidate: tuple[float, str]) -> float:

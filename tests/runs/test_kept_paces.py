@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter.runs.pace import EARLIER_FACTOR, EARLIER_RUNS, UNKNOWN_FACTOR
+from exporter.runs.pace import EARLIER_FACTOR, EARLIER_MOST, EARLIER_RUNS, UNKNOWN_FACTOR
 from exporter.runs.persistence import KINDS, Row
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
@@ -16,7 +16,7 @@ from tests.builders import NOON, Clock, counts, read_project, snapshot, store
 
 MINUTE, DAY = 60.0, 86400.0
 
-KNOWN = EARLIER_FACTOR * 12 * MINUTE
+KNOWN = EARLIER_MOST * 12 * MINUTE
 """The threshold of a young run whose spinner has gaps of 12 minutes."""
 
 UNKNOWN = UNKNOWN_FACTOR * 600

@@ -14,7 +14,9 @@ from exporter.runs.pace import (
     AGE_FACTOR,
     BEYOND_BELIEF,
     EARLIER_FACTOR,
+    EARLIER_MOST,
     FEW,
+    FEW_FACTOR,
     FIRST_FACTOR,
     GAP_FACTOR,
     HELD_BACK,
@@ -153,7 +155,7 @@ def test_a_run_without_a_finished_record_has_a_threshold_too() -> None:
 def test_the_threshold_of_a_slow_run_is_a_multiple_of_its_longest_gap() -> None:
     watch = Watch()
     watch.work(10, gap=8 * MINUTE)
-    assert watch.threshold() == GAP_FACTOR * 8 * MINUTE
+    assert watch.threshold() == FEW_FACTOR * 8 * MINUTE
     assert watch.basis() == "own gaps"
 
 
@@ -170,13 +172,48 @@ def test_the_longer_gaps_were_observed_the_less_longer_than_the_longest_may_the_
     assert GAP_FACTOR > factors[0] > factors[1] > factors[2] > 1.0
 
 
-@pytest.mark.parametrize(("count", "shape"), [(12, (9.38 * 12 + 3 * 2) / 14), (300, (39.47 * 300 + 3 * 2) / 302)])
+@pytest.mark.parametrize(("count", "shape"), [(21, (13.12 * 21 + 3 * 2) / 23), (300, (39.47 * 300 + 3 * 2) / 302)])
 def test_few_gaps_have_the_usual_tail_in_part_and_many_have_their_own(count: int, shape: float) -> None:
     """That of equal gaps is steep: their longest is their mean, and of random ones it would be ln n + 0.58 times it."""
     pages = 20.0
     rarer = 360_000 / pages / (count * 100)
     expected = 100 * max(rarer, 1.0) ** (1 / shape)
     assert after_gaps(*[100.0] * count, false_pages=pages) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "threshold"),
+    [
+        ((4.5, 3), 600 * UNKNOWN_FACTOR),
+        ((9, 3, 5), FEW_FACTOR * 9 * MINUTE),
+        ((2.7, 2), (mean := 2.7 * MINUTE / 1.49) * math.log(900_000 / mean)),
+        ((1, 0.8, 1, 0.5), 600),
+        ((2.5, *[0.4] * 20), 600),
+    ],
+)
+def test_after_few_gaps_of_minutes_the_next_may_be_several_times_longer(
+    gaps: tuple[float, ...], threshold: float
+) -> None:
+    """The other spinners of the project are known so well that little is unknown."""
+    watch = Watch()
+    watch.work(400, gap=30)
+    watch.end()
+    for gap in gaps:
+        watch.see(run_id="run-2", spinner="another", after=gap * MINUTE, finished=1)
+    assert watch.threshold() == pytest.approx(threshold, rel=0.01), "how long a run of such gaps may be silent"
+
+
+@pytest.mark.parametrize(
+    ("records", "factor"),
+    [(20, EARLIER_MOST), (150, 8.6 / (math.log(150.5) + 0.577 - 1)), (900, EARLIER_FACTOR)],
+)
+def test_the_fewer_gaps_earlier_runs_had_the_less_their_recurring_one_says(records: int, factor: float) -> None:
+    watch = Watch()
+    watch.work(records - 2, gap=20)
+    watch.work(2, gap=12 * MINUTE)
+    watch.end()
+    watch.see(run_id="run-2", finished=1)
+    assert watch.threshold() == pytest.approx(factor * 12 * MINUTE, rel=0.02)
 
 
 def test_gaps_with_a_heavy_tail_may_be_followed_by_a_longer_one() -> None:
@@ -517,7 +554,7 @@ def test_a_run_that_is_held_back_may_be_silent_at_least_as_long_as_otherwise() -
     for _ in range(4):
         watch.see(run_id="run-2", after=20, finished=1)
     watch.see(run_id="run-2", after=0, records=counts(4, total=550, running=0, pending=500))
-    assert watch.threshold() == EARLIER_FACTOR * 50 * MINUTE
+    assert watch.threshold() == EARLIER_MOST * 50 * MINUTE
     assert watch.basis() == "earlier runs"
 
 
@@ -597,8 +634,14 @@ def test_how_long_no_record_is_in_progress_says_nothing_of_those_that_are() -> N
     assert watch.basis() == "own gaps", "the next batch begins later"
 
 
-@pytest.mark.parametrize("spinner", ["welcome", "Another"], ids=["of the same spinner", "of another one"])
-def test_what_earlier_runs_teach_of_records_in_progress_is_apart_from_what_they_teach_of_pauses(spinner: str) -> None:
+@pytest.mark.parametrize(
+    ("spinner", "factor"),
+    [("welcome", 1.91), ("Another", EARLIER_FACTOR)],
+    ids=["of the same spinner, with 123 gaps", "of another one"],
+)
+def test_what_earlier_runs_teach_of_records_in_progress_is_apart_from_what_they_teach_of_pauses(
+    spinner: str, factor: float
+) -> None:
     watch = Watch()
     in_batches(watch, batches=3)
     watch.end()
@@ -610,7 +653,8 @@ def test_what_earlier_runs_teach_of_records_in_progress_is_apart_from_what_they_
         watch.see(run_id="run-2", after=0, records=with_running(number - 1, 0))
         watch.see(run_id="run-2", after=MINUTE, finished=1, records=with_running(number, 2))
     watch.see(run_id="run-2", after=0, records=with_running(51, 0))
-    assert (watch.basis(), watch.threshold()) == ("earlier runs", EARLIER_FACTOR * 15 * MINUTE)
+    assert watch.basis() == "earlier runs"
+    assert watch.threshold() == pytest.approx(factor * 15 * MINUTE, rel=0.01)
 
 
 def test_long_gaps_in_which_records_were_in_progress_are_learned_as_such() -> None:
@@ -620,7 +664,7 @@ def test_long_gaps_in_which_records_were_in_progress_are_learned_as_such() -> No
     assert watch.basis() == "own gaps"
     watch.end()
     watch.see(run_id="run-2", finished=1, records=with_running(1, 2))
-    assert (watch.basis(), watch.threshold()) == ("earlier runs", EARLIER_FACTOR * 15 * MINUTE)
+    assert (watch.basis(), watch.threshold()) == ("earlier runs", EARLIER_MOST * 15 * MINUTE)
 
 
 def test_what_an_earlier_version_learned_counts_whether_or_not_records_are_in_progress() -> None:
@@ -711,7 +755,7 @@ def test_the_recurring_gap_of_earlier_runs_raises_the_threshold_of_a_young_one()
     watch.work(20, gap=12 * MINUTE)
     watch.end()
     watch.see(run_id="run-2", finished=1)
-    assert watch.threshold() == pytest.approx(EARLIER_FACTOR * 12 * MINUTE)
+    assert watch.threshold() == pytest.approx(EARLIER_MOST * 12 * MINUTE)
     assert watch.basis() == "earlier runs"
 
 
@@ -740,7 +784,7 @@ def test_the_longest_gap_of_several_records_between_two_reads_is_estimated_from_
     watch = Watch()
     watch.see(after=100 * MINUTE, finished=7)
     mean = 100 * MINUTE / 7
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * mean * (1 + math.log(7)), rel=1e-6)
+    assert watch.threshold() == pytest.approx(FEW_FACTOR * mean * (1 + math.log(7)), rel=1e-6)
 
 
 def test_the_gap_of_the_first_record_is_known_if_it_was_waited_for() -> None:
@@ -748,14 +792,14 @@ def test_the_gap_of_the_first_record_is_known_if_it_was_waited_for() -> None:
     for _ in range(3):
         watch.see(after=10 * MINUTE)
     watch.see(after=10 * MINUTE, finished=1)
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * 40 * MINUTE)
+    assert watch.threshold() == pytest.approx(FEW_FACTOR * 40 * MINUTE)
 
 
 def test_records_that_finished_before_a_queued_run_was_seen_to_start_are_estimated_too() -> None:
     watch = Watch()
     watch.see(status=Status.QUEUED, started_at=None)
     watch.see(after=100 * MINUTE, finished=10, status=Status.RUNNING, started_at=NOON + 30)
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * 10 * MINUTE * (1 + math.log(10)))
+    assert watch.threshold() == pytest.approx(FEW_FACTOR * 10 * MINUTE * (1 + math.log(10)))
 
 
 def test_of_two_changes_in_one_read_the_second_was_not_preceded_by_an_observed_silence() -> None:
@@ -774,7 +818,7 @@ def test_of_two_changes_in_one_read_the_second_was_not_preceded_by_an_observed_s
     watch.clock.now = NOON + 50 * MINUTE
     sightings = [(each, watch.clock.now) for each in changes]
     read_project(watch.store, "p1", sightings, as_of=watch.clock.now, horizon=NOON)
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * 20 * MINUTE * (1 + math.log(2)), rel=1e-6)
+    assert watch.threshold() == pytest.approx(FEW_FACTOR * 20 * MINUTE * (1 + math.log(2)), rel=1e-6)
 
 
 def test_a_record_that_finished_at_the_start_says_nothing_about_the_pace() -> None:
@@ -886,7 +930,7 @@ def test_a_run_that_is_removed_while_it_hangs_has_taught_its_spinner() -> None:
     watch.store.drop_run("p1", "run-1")
     watch.begin()
     watch.see(run_id="run-2", finished=1)
-    assert watch.threshold() == pytest.approx(EARLIER_FACTOR * 12 * MINUTE), "without the silence at its end"
+    assert watch.threshold() == pytest.approx(EARLIER_MOST * 12 * MINUTE), "without the silence at its end"
 
 
 def test_a_run_that_is_dropped_after_its_end_teaches_once() -> None:
@@ -1016,8 +1060,8 @@ def test_a_silence_that_was_watched_is_known_and_only_the_rest_is_estimated() ->
     watch = Watch()
     watch.see(after=30, finished=1)
     watch.look(after=40 * MINUTE)
-    watch.see(after=10 * MINUTE, finished=10)
-    assert watch.threshold() == pytest.approx(GAP_FACTOR * (40 * MINUTE + MINUTE * (1 + math.log(10))))
+    watch.see(after=10 * MINUTE, finished=5)
+    assert watch.threshold() == pytest.approx(FEW_FACTOR * (40 * MINUTE + 2 * MINUTE * (1 + math.log(5))))
 
 
 def found_after(seconds: float, *, then_watched: float = 0.0) -> Watch:
