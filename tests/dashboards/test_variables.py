@@ -3,6 +3,7 @@
 `make test-all` installs the libraries into .servers/grafana.
 """
 
+import functools
 import json
 import re
 import subprocess
@@ -60,11 +61,31 @@ def grafana(*tasks: Mapping[str, Any], board: Mapping[str, Any] = JOBS) -> list[
         "links": [],
         "row": {},
     }
-    given = json.dumps([{**empty, **task} for task in tasks])
-    done = subprocess.run(["node", SCRIPT], input=given, cwd=INSTALLED, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    answers: list[Answers] = json.loads(done.stdout)
+    script = started()
+    assert script.stdin
+    assert script.stdout
+    print(json.dumps([{**empty, **task} for task in tasks]), file=script.stdin, flush=True)
+    line = script.stdout.readline()
+    if not line:
+        started.cache_clear()
+        with script:
+            pytest.fail(f"the script ended with {script.wait()}; standard error says why")
+    answers: list[Answers] = json.loads(line)
     return answers
+
+
+@functools.cache
+def started() -> subprocess.Popen[str]:
+    """Start the script for all tests: it loads Grafana's libraries for two seconds."""
+    return subprocess.Popen(["node", SCRIPT], cwd=INSTALLED, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stopped() -> Iterator[None]:
+    yield
+    if started.cache_info().currsize:
+        with started() as script:
+            script.terminate()
 
 
 def test_the_chosen_run_stays_chosen_however_many_newer_runs_there_are() -> None:

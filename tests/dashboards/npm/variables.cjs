@@ -1,4 +1,5 @@
-// What Grafana makes of a dashboard's variables: reads tasks from stdin, and writes the answers to stdout, both as JSON.
+// What Grafana makes of a dashboard's variables: reads lines of tasks from stdin, and writes a line of answers to stdout for
+// each, both as JSON.
 //
 // The variables are those of @grafana/scenes, and the Prometheus data source's own function formats their values. Only
 // the values that a query would return are given: `refreshes` has them for each refresh, by the name of the variable.
@@ -28,11 +29,13 @@ class QueriedVariable extends scenes.QueryVariable {
 }
 
 async function main() {
-  const answers = [];
-  for (const task of JSON.parse(require('node:fs').readFileSync(0, 'utf8'))) {
-    answers.push(await answer(task));
+  for await (const line of require('node:readline').createInterface({ input: process.stdin })) {
+    const answers = [];
+    for (const task of JSON.parse(line)) {
+      answers.push(await answer(task));
+    }
+    process.stdout.write(`${JSON.stringify(answers)}\n`);
   }
-  process.stdout.write(JSON.stringify(answers));
 }
 
 async function answer(task) {
