@@ -3,52 +3,72 @@
 import heapq
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from exporter.config import Config, LimitsConfig
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.listed_records import RecordKind
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
+from exporter.runs.spinner import TrackedRun
+from exporter.status import Status
 
 MIN_TOMBSTONES = 10_000
 """Tombstones that are kept at least: `limits.runs` may be much smaller."""
+
+LOOK_AGAIN = 60.0
+"""Seconds after which it is computed again when a silent run will count as stalled."""
+
+QUEUED, HEALTHY, NEEDED = 0, 1, 2
+"""Which runs are hidden first."""
 
 
 class LimitEnforcer:
     """Keeps the projects of one store within the limits."""
 
-    def __init__(self, projects: Projects, clock: RuntimeClock, dropped: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        projects: Projects,
+        clock: RuntimeClock,
+        dropped: Callable[[str], None],
+        stalls_at: Callable[[ProjectRuns, TrackedRun], float],
+    ) -> None:
         """`dropped` is called with `limit` for each run that is dropped or hidden, and with `spinner_limit`.
 
-        The latter for each run that is counted as spinner `other`, and each spinner that loses its slot.
+        The latter for each run that is counted as spinner `other`, and each spinner that loses its slot. `stalls_at`
+        returns the runtime's time at which a silent run counts as stalled.
         """
         self._projects = projects
         self._clock = clock
         self._dropped = dropped
+        self._stalls_at = stalls_at
         self._hides = False
+        self._silent: dict[tuple[str, str], _Silence] = {}
+        """The runs that are silent, by project and run, while runs are hidden."""
         self._applied_since_enforced = 0
 
     def applied(self, count: int, config: Config) -> None:
         """Note that a read has applied `count` snapshots: a list may be much longer than what is kept of it."""
         self._applied_since_enforced += count
         if self._applied_since_enforced > config.limits.runs / 4:
-            self._enforce_runs(config.limits.runs, config.sync.overlap)
+            self._enforce_runs(config)
 
     def enforce(self, config: Config) -> None:
         """Enforce all limits."""
-        self._enforce_runs(config.limits.runs, config.sync.overlap)
+        self._enforce_runs(config)
         self._enforce_spinners(config.limits)
         self._trim_failed_records(config.limits)
         self._trim_listed("in flight", config.limits.failed_records)
         self._trim_listed("waiting", config.limits.failed_records)
 
-    def _enforce_runs(self, limit: int, overlap: float) -> None:
-        """Drop the runs over the limit that ended first; hide the oldest of those that have not ended.
+    def _enforce_runs(self, config: Config) -> None:
+        """Drop the runs over the limit that ended first; hide some of those that have not ended.
 
         Runs of first reads in progress have a separate limit, so that they do not displace runs that are shown.
         """
         self._applied_since_enforced = 0
+        limit = config.limits.runs
         read = [project for project in self._projects.values() if project.has_been_read]
         unread = [project for project in self._projects.values() if not project.has_been_read]
         for projects in (read, unread):
@@ -56,8 +76,8 @@ class LimitEnforcer:
             if excess > 0:
                 excess -= self._drop_ended(projects, excess)
             if projects is read and (excess > 0 or self._hides):
-                self._hide_open(projects, max(excess, 0))
-            self._drop_tombstones(projects, max(limit, MIN_TOMBSTONES), overlap)
+                self._hide_open(projects, max(excess, 0), config.least_stall_floor)
+            self._drop_tombstones(projects, max(limit, MIN_TOMBSTONES), config.sync.overlap)
 
     def _drop_ended(self, projects: list[ProjectRuns], most: int) -> int:
         """Drop at most `most` runs, those that ended first; return how many were dropped.
@@ -80,22 +100,65 @@ class LimitEnforcer:
                 heapq.heappush(endings, (following, index))
         return count
 
-    def _hide_open(self, projects: list[ProjectRuns], count: int) -> None:
-        """Hide exactly `count` open runs, the oldest. They are not dropped: each is counted once when it ends."""
+    def _hide_open(self, projects: list[ProjectRuns], count: int, floor: float) -> None:
+        """Hide exactly `count` open runs. They are not dropped: each is counted once when it ends.
+
+        First those in the queue, the newest first; then those that are not silent for too long, the oldest first. At
+        last those that somebody may have been paged for, as their page would resolve: the stalled ones, and the first
+        of the queue of a project in which nothing makes progress; of these the last that became silent.
+        """
+        silent: dict[tuple[str, str], _Silence] = {}
         # With the index of its project, since run ids are unique only within their project.
         runs = (
-            (tracked.run.snapshot.created_at, index, run_id)
+            (*rank, index, run_id)
             for index, project in enumerate(projects)
-            for run_id, tracked in project.open.items()
+            for run_id, rank in self._ranks(project, floor, silent)
         )
         hidden = heapq.nsmallest(count, runs)
+        self._silent = silent
         by_project: defaultdict[int, set[str]] = defaultdict(set)
-        for _, index, run_id in hidden:
+        for *_, index, run_id in hidden:
             by_project[index].add(run_id)
         for index, project in enumerate(projects):
             for _ in range(project.hide(by_project[index])):
                 self._dropped("limit")
         self._hides = bool(hidden)
+
+    def _ranks(
+        self, project: ProjectRuns, floor: float, silent: dict[tuple[str, str], "_Silence"]
+    ) -> Iterator[tuple[str, tuple[int, float]]]:
+        """Yield the open runs of a project with what sorts them: those to be hidden first come first."""
+        latest = self._clock.now() - floor
+        queued: list[tuple[float, str]] = []
+        moves = False
+        for run_id, tracked in project.open.items():
+            if tracked.run.status is Status.QUEUED:
+                queued.append((tracked.run.snapshot.created_at, run_id))
+            elif (since := tracked.run.last_progress_at) is not None and since > latest:
+                moves = True
+        # A page on the queue names its runs; one of them is enough.
+        waits_longest = min(queued)[1] if queued and not moves else None
+        for run_id, tracked in project.open.items():
+            created_at = tracked.run.snapshot.created_at
+            if run_id == waits_longest:
+                yield run_id, (NEEDED, -created_at)
+            elif tracked.run.status is Status.QUEUED:
+                yield run_id, (QUEUED, -created_at)
+            elif (since := tracked.run.last_progress_at) is not None and since <= latest:
+                # Before it is computed when it stalls, which takes much longer: that is rarely before the floor.
+                key = project.name, run_id
+                silent[key] = silence = self._silence(project, tracked, self._silent.get(key), since)
+                yield run_id, (NEEDED, -since) if silence.is_stalled else (HEALTHY, created_at)
+            else:
+                yield run_id, (HEALTHY, created_at)
+
+    def _silence(self, project: ProjectRuns, tracked: TrackedRun, known: "_Silence | None", since: float) -> "_Silence":
+        """Return the silence of a run, computed again only after a while: there may be many."""
+        now = self._clock.now()
+        if known is not None and known.since == since and (known.is_stalled or now < known.again_at):
+            return known
+        stalls_at = self._stalls_at(project, tracked)
+        return _Silence(since, now > stalls_at, min(stalls_at, now + LOOK_AGAIN))
 
     def _enforce_spinners(self, limits: LimitsConfig) -> None:
         """Take the slots that are too many, after a restart or a reload: otherwise none are given.
@@ -167,3 +230,12 @@ class LimitEnforcer:
             trimmed = records.trimmed(max(len(records.named) - excess, 0))
             excess -= len(records.named) - len(trimmed.named)
             project.keep_listed(kind, run_id, trimmed)
+
+
+class _Silence(NamedTuple):
+    """Whether a silent run counts as stalled, and until when that is known. Times are the runtime's."""
+
+    since: float
+    is_stalled: bool
+    """Then it does as long as the silence lasts, so that it is not hidden and shown in turn."""
+    again_at: float

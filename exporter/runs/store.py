@@ -52,11 +52,11 @@ class Store:
         """The runtime's time of the last `expire`."""
         self._projects = Projects(clock, slots or SpinnerSlots(), lambda: self._config, is_saved=is_saved)
         self._runtime = RuntimeState(clock, monotonic)
-        self._limits = LimitEnforcer(self._projects, clock, self._note_dropped)
         self.persistence = Persistence(self._projects, self._runtime)
         self.view = StoreView(
             self._projects, self._runtime, clock=clock, config=lambda: self._config, monotonic=monotonic
         )
+        self._limits = LimitEnforcer(self._projects, clock, self._note_dropped, self.view.stalls_at)
 
     @property
     def config(self) -> Config:

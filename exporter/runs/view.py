@@ -1,6 +1,7 @@
 """What a page shows of a store: fresh data within the limits, and what changed since the last page."""
 
 import dataclasses
+import math
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -203,6 +204,16 @@ class StoreView:
             if now > silent_at:
                 extended = self._extended(project, tracked, shown.expectation, since)
                 yield SilentRun(tracked.run, silent_at, since, since + _first_of(extended))
+
+    def stalls_at(self, project: ProjectRuns, tracked: TrackedRun) -> float:
+        """Return the runtime's time at which a run counts as stalled or straggling if it stays silent.
+
+        Infinite if its silence does not count: it waits, or the worker service is down.
+        """
+        if self._runtime.outage.is_down:
+            return math.inf
+        shown = self._shown_run(project, tracked, extended=False)
+        return math.inf if shown.expectation is None else shown.silent_since() + _first_of(shown.expectation)
 
     def _shown_run(self, project: ProjectRuns, tracked: TrackedRun, *, extended: bool = True) -> ShownRun:
         run, pace, earlier, expectation = tracked.run, tracked.pace, project.earlier(tracked), None

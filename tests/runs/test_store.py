@@ -1063,6 +1063,71 @@ def test_an_open_run_over_the_limit_is_hidden_counted_at_its_end_and_shown_again
     assert finished(held) == 1
 
 
+def at_work(run_id: str, progress_at: float, **fields: Any) -> RunSnapshot:
+    """A run of which a record finished at this time."""
+    return snapshot(run_id, last_progress_at=progress_at, records=counts(3, running=2, pending=5), **fields)
+
+
+def test_a_stalled_run_over_the_limit_is_shown_however_old_it_is_until_it_continues() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 2})
+    commit(held, *(at_work(f"r{n}", NOON + 60, created_at=NOON + n) for n in range(4)))
+    assert sorted(shown_ids(held)) == ["r2", "r3"]
+    for minute in range(1, 60):
+        clock.now = at = NOON + 60 + 60 * minute
+        others = (at_work(f"r{n}", at, created_at=NOON + n, updated_at=at) for n in range(1, 4))
+        commit(held, *others, seen_at=at)
+        assert sorted(shown_ids(held)) == (["r2", "r3"] if minute <= 18 else ["r0", "r3"]), minute
+    changed_at = clock.now + 1
+    commit(held, at_work("r0", changed_at, created_at=NOON, updated_at=changed_at), seen_at=changed_at)
+    assert sorted(shown_ids(held)) == ["r2", "r3"]
+
+
+def test_of_more_stalled_runs_than_the_limit_those_that_stalled_first_stay() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 2})
+    commit(held, *(at_work(f"r{n}", NOON + 60 - n) for n in range(4)))
+    clock.now += 3 * 3600
+    for _ in range(3):
+        commit(held, seen_at=clock.now)
+        assert sorted(shown_ids(held)) == ["r2", "r3"]
+        clock.now += 600
+
+
+def test_when_a_silent_run_stalls_is_computed_once_a_minute_and_not_again_once_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 1})
+    asked: list[float] = []
+    computed = held.view.stalls_at
+    monkeypatch.setattr(
+        held._limits,
+        "_stalls_at",
+        lambda *of: asked.append(clock.now) or computed(*of),  # type: ignore[func-returns-value]
+    )
+    commit(held, at_work("silent", NOON + 60), at_work("other", NOON + 60))
+    for _ in range(240):
+        clock.now += 15
+        commit(held, at_work("other", clock.now, updated_at=clock.now), seen_at=clock.now)
+    assert 8 <= len(asked) <= 12
+    assert min(asked) >= NOON + 60 + 600
+
+
+def test_runs_in_the_queue_are_hidden_first_but_not_the_first_one_where_nothing_moves() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, projects={"p1": "Sales", "p2": "Support"}, limits={"runs": 3})
+    queue = [snapshot(f"q{n}", Status.QUEUED, created_at=NOON + n) for n in range(5)]
+    commit(held, at_work("busy", NOON + 60), *queue)
+    assert sorted(shown_ids(held)) == ["busy", "q0", "q1"], "those that have been queued the longest are next"
+    commit(
+        held,
+        *(snapshot(f"b{n}", Status.QUEUED, project_id="p2", created_at=NOON + 9 + n) for n in range(3)),
+        project="p2",
+    )
+    assert sorted(shown_ids(held)) == ["b0", "busy", "q0"], "no worker takes anything of the second project"
+
+
 def test_open_runs_with_the_same_id_in_two_projects_are_hidden_independently() -> None:
     held = store(Clock(NOON + 60), projects={"p1": "Sales", "p2": "Support"}, limits={"runs": 2})
     for place, project_id in enumerate(("p1", "p2")):
