@@ -174,7 +174,7 @@ async def no_sleep(seconds: float) -> None:
 
 
 def _wire(job: dict[str, Any]) -> dict[str, Any]:
-    return {key: rfc3339(value) if key.endswith("At") else value for key, value in job.items()}
+    return {key: rfc3339(value) if key.endswith(("At", "Until")) else value for key, value in job.items()}
 
 
 def _records(job_id: str, status: str, by_job: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

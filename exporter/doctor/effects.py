@@ -33,6 +33,11 @@ EFFECTS = {
         "lastProgressAt",
     ): "the exporter's own observations are used; after its restart an alert can be late by one stall threshold",
     ("jobs", "dueAt"): "a run is overdue when it takes much longer than usual",
+    (
+        "jobs",
+        "waitingUntil",
+    ): "a run that is to start later pages after 15 minutes if it counts as queued, and a wait that should be over "
+    "opens a ticket after a day",
     ("jobs", "records.completed"): "no spinner_run_progress_ratio, and no stall detection without lastProgressAt; if "
     "records can be listed, set resources.counts: records",
     ("jobs", "records.total"): "no spinner_run_progress_ratio",

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.errors import ExporterError
 from exporter.runtime.codes import is_code
-from exporter.runtime.times import EPOCH_MS
+from exporter.runtime.times import EPOCH_MS, is_time
 
 
 class SuggestError(ExporterError):
@@ -50,6 +50,7 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
         "updatedAt": ("updatedat", "updated", "updatetime", "modifiedat", "lastmodified", "touched"),
         "lastProgressAt": ("lastprogressat", "lastprogress", "lastactivityat", "lastactivity"),
+        "waitingUntil": ("waitinguntil", "waituntil", "resumesat", "resumeat", "wakeat"),
         "records.total": ("recordstotal", "total", "totalcount", "itemcount"),
         "records.pending": ("recordspending", "pending", "pendingcount"),
         "records.running": ("recordsrunning", "running", "runningcount"),
@@ -78,7 +79,7 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 COUNTS = {field for fields in WORDS.values() for field in fields if field.startswith("records.")} | {"runtime.workers"}
 """Fields that are numbers of something."""
 
-TIMES = {field for fields in WORDS.values() for field in fields if field.endswith("At")}
+TIMES = {field for fields in WORDS.values() for field in fields if is_time(field)}
 
 
 CODES = ("errorCode", "trigger")

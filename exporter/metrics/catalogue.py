@@ -13,10 +13,12 @@ from exporter.config.api_description import reports_heartbeats
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.counters import ENDED, Histogram
 from exporter.runs.listed_records import ListedRecords
-from exporter.runs.pace import EARLIER_RUNS, REASONS
+from exporter.runs.pace import EARLIER_RUNS, REASONS, waits
+from exporter.runs.run import Run
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun, ShownSpinner, StoreView
 from exporter.runtime.model import OpenRecord
+from exporter.status import Status
 
 S = TypeVar("S")
 
@@ -133,6 +135,14 @@ def _last_activity(shown: ShownRun, now: ScrapeContext) -> float | None:
         # Of an earlier silence.
         return None
     return _local(now, at)
+
+
+def _waiting_until(run: Run) -> float | None:
+    until = run.snapshot.waiting_until
+    if until is None or run.ended or not (run.status is Status.QUEUED or waits(run)):
+        return None
+    # Of an earlier wait: the run has continued.
+    return until if run.last_progress_at is None or run.last_progress_at < until else None
 
 
 def _by_step(listed: ListedRecords | None) -> Sequence[Sample]:
@@ -344,6 +354,13 @@ RUN_FAMILIES: tuple[Family[ShownRun], ...] = (
         "gauge",
         "Unix time at which the run should have ended, as the runtime says; absent if it does not, and after the end.",
         lambda shown, now: None if shown.run.ended else _local(now, shown.run.snapshot.due_at),
+    ),
+    Family(
+        "spinner_run_waiting_until_timestamp_seconds",
+        "gauge",
+        "Unix time at which the run continues or starts at the latest, as the runtime says. Only while it waits or is "
+        "queued, and unless it has made progress since.",
+        lambda shown, now: _local(now, _waiting_until(shown.run)),
     ),
     Family(
         "spinner_run_failures",

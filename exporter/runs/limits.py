@@ -128,12 +128,15 @@ class LimitEnforcer:
         self, project: ProjectRuns, floor: float, silent: dict[tuple[str, str], "_Silence"]
     ) -> Iterator[tuple[str, tuple[int, float]]]:
         """Yield the open runs of a project with what sorts them: those to be hidden first come first."""
-        latest = self._clock.now() - floor
+        now = self._clock.now()
+        latest = now - floor
         queued: list[tuple[float, str]] = []
         moves = False
         for run_id, tracked in project.open.items():
             if tracked.run.status is Status.QUEUED:
-                queued.append((tracked.run.snapshot.created_at, run_id))
+                # One that is to start later pages nobody.
+                if (tracked.run.snapshot.waiting_until or now) <= now:
+                    queued.append((tracked.run.snapshot.created_at, run_id))
             elif (since := tracked.run.last_progress_at) is not None and since > latest:
                 moves = True
         # A page on the queue names its runs; one of them is enough.

@@ -390,6 +390,10 @@ class Decoder:
         if due_at is not None and not earliest <= due_at <= bounds.latest_planned:
             self._note_implausible("job", project_id, wire.id, "dueAt")
             due_at = None
+        waiting_until = epoch(wire.waiting_until)
+        if waiting_until is not None and not earliest <= waiting_until <= bounds.latest_planned:
+            self._note_implausible("job", project_id, wire.id, "waitingUntil")
+            waiting_until = None
         if updated_at is not None and not earliest <= updated_at <= latest:
             self._note_implausible("job", project_id, wire.id, "updatedAt")
             updated_at = None
@@ -451,6 +455,7 @@ class Decoder:
             says_created=says_created,
             due_at=due_at,
             parent_record_id=parent_record_id,
+            waiting_until=waiting_until,
         )
 
     def _run_status(self, text: str) -> Status:

@@ -34,6 +34,7 @@ _RUN = frozenset(
         "updatedAt",
         "lastProgressAt",
         "dueAt",
+        "waitingUntil",
         "records.total",
         "records.pending",
         "records.running",

@@ -79,6 +79,8 @@ class RunSnapshot(msgspec.Struct, frozen=True, gc=False):
     """When it should have ended."""
     parent_record_id: str = ""
     """The record of another run that started it, where the runtime names that instead of the run."""
+    waiting_until: float | None = None
+    """When it continues at the latest, or starts, if it waits."""
 
 
 class FailedRecord(msgspec.Struct, frozen=True, gc=False):

@@ -48,10 +48,10 @@ _LEAP_SECOND = re.compile(r"^(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60(?!\d)")
 
 def is_time(field: str) -> bool:
     """Whether a field of the contract is a time."""
-    return field.endswith("At")
+    return field.endswith(("At", "Until"))
 
 
-NOT_NEEDED = frozenset({"dueAt"})
+NOT_NEEDED = frozenset({"dueAt", "waitingUntil"})
 """Times without which a run is watched as well: a value that is no time counts as missing and costs no run."""
 
 

@@ -65,6 +65,7 @@ class _AnyJob(WireStruct, frozen=True, kw_only=True):
     ended_at: Time | None = None
     last_progress_at: Time | None = None
     due_at: Time | None = None
+    waiting_until: Time | None = None
     records: WireCounts | None = None
     failures: tuple[WireFailure, ...] | None = None
 

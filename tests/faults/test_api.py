@@ -344,6 +344,7 @@ MODES = (
     Mode("a time in year 9999", item(startedAt="9999-12-31T23:59:59Z"), Affects.NOTHING, logged=IGNORED),
     Mode("a time before year 1 in UTC", item(startedAt="0001-01-01T00:00:00+23:59"), Affects.NOTHING, logged=IGNORED),
     Mode("a due time that is text", item(dueAt="soon"), Affects.NOTHING, logged=IGNORED),
+    Mode("the end of a wait that is text", item(waitingUntil="soon"), Affects.NOTHING, logged=IGNORED),
     Mode("a negative count", counts(completed=-1), Affects.NOTHING, logged=IGNORED),
     Mode("a count of 2^63", counts(completed=2**63), Affects.NOTHING, logged=IGNORED),
     Mode("half a record", counts(completed=0.5), Affects.NOTHING, logged=IGNORED),

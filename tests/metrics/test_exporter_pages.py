@@ -215,6 +215,7 @@ async def timestamps(runtime_time: float) -> Samples:
             dueAt=runtime_time + 3600,
             records={"running": 1, "waiting": 1} if status == "in_progress" else None,
         )
+    runtime.put("run-2", status="queued", createdAt=runtime_time - 20, startedAt=None, waitingUntil=runtime_time + 1800)
     meter = {"name": "jobs_month", "used": 1, "limit": None, "resetsAt": rfc3339(runtime_time + 86400)}
     usage = {"plan": "pro", "meters": [meter]}
     runtime.interfere = lambda request: httpx.Response(200, json=usage) if request.url.path.endswith("/usage") else None

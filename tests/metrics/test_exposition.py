@@ -120,7 +120,7 @@ def busy_store(clock: Clock) -> Store:
                 ),
                 NOON + 60,
             ),
-            (snapshot("run-3", Status.QUEUED, records=None), NOON + 60),
+            (snapshot("run-3", Status.QUEUED, records=None, waiting_until=NOON + 600), NOON + 60),
             (snapshot("run-5", records=counts(99, total=100, running=1), due_at=NOON + 3600), NOON + 60),
         ],
         as_of=NOON + 60,
@@ -197,6 +197,26 @@ def test_an_unknown_value_has_no_sample() -> None:
     assert value(found, "spinner_run_failed_records", run_id="run-3") is None
     assert value(found, "spinner_plan_limit", meter="spinners") == math.inf
     assert value(found, "spinner_plan_reset_timestamp_seconds", meter="spinners") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_shown"),
+    [
+        ({"status": Status.QUEUED, "started_at": None}, True),
+        ({"status": Status.WAITING}, True),
+        ({"records": counts(3, waiting=2, running=0)}, True),
+        ({"records": counts(3, waiting=2, running=1)}, False),
+        ({"status": Status.WAITING, "last_progress_at": NOON + 300}, False),
+        ({"status": Status.COMPLETED, "records": counts(3, waiting=2, running=0)}, False),
+    ],
+    ids=["queued", "waiting", "waiting by its counts", "at work", "progress since", "ended"],
+)
+def test_until_when_a_run_waits_is_shown_while_it_does(fields: dict[str, Any], *, is_shown: bool) -> None:
+    held = store(Clock(NOON + 900))
+    run = snapshot(waiting_until=NOON + 300, **fields)
+    read_project(held, "p1", [(run, NOON + 900)], as_of=NOON + 900, horizon=NOON - 3600)
+    shown = samples(page(held, TEXT))
+    assert value(shown, "spinner_run_waiting_until_timestamp_seconds") == (NOON + 300 if is_shown else None)
 
 
 def test_counts_that_the_runtime_does_not_give_have_no_samples() -> None:

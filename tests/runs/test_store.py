@@ -1126,6 +1126,9 @@ def test_runs_in_the_queue_are_hidden_first_but_not_the_first_one_where_nothing_
         project="p2",
     )
     assert sorted(shown_ids(held)) == ["b0", "busy", "q0"], "no worker takes anything of the second project"
+    later = snapshot("later", Status.QUEUED, project_id="p2", created_at=NOON - 9, waiting_until=NOON + 3600)
+    commit(held, later, project="p2")
+    assert sorted(shown_ids(held)) == ["b0", "busy", "later"], "nobody is paged for one that is to start later"
 
 
 def test_open_runs_with_the_same_id_in_two_projects_are_hidden_independently() -> None:

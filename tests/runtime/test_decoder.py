@@ -542,6 +542,7 @@ def at(seconds: float) -> str:
         ("updatedAt", "updated_at", -LONG, DAY),
         ("createdAt", "created_at", -LONG, DAY),
         ("dueAt", "due_at", -LONG, LONG),
+        ("waitingUntil", "waiting_until", -LONG, LONG),
     ],
 )
 def test_a_time_may_be_fifty_years_old_or_a_day_ahead_and_no_more(
