@@ -90,6 +90,8 @@ def alertmanager_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (("SpinnerRunStraggling", RUN), ("SpinnerRunStalled", RUN), False),
         (("SpinnerRunStraggling", RUN), ("SpinnerRunOverdue", RUN), True),
         (("SpinnerRunStraggling", RUN), ("SpinnerRunOverdue", OTHER_RUN), False),
+        (("SpinnerRunNotPickedUp", RUN), ("SpinnerRunWaitingLong", RUN), True),
+        (("SpinnerRunNotPickedUp", RUN), ("SpinnerRunWaitingLong", OTHER_RUN), False),
         (("SpinnerRuntimeDown", {}), ("SpinnerRunStraggling", RUN), True),
         (("SpinnerRunStalled", RUN), ("SpinnerSlowdown", MAILS), True),
         (("SpinnerRunStalled", RUN), ("SpinnerRunMissing", {**MAILS, "missing": "success"}), True),
