@@ -5,6 +5,7 @@ Paths and parameters come from the API description; `http_client` sends the requ
 
 import dataclasses
 import functools
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -113,9 +114,14 @@ class RuntimeClient:
         credentials: Credentials,
         decoder: Decoder,
         limits: LimitsConfig,
+        max_age: float = math.inf,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`limits` bound what is read, in case a list never ends."""
+        """`limits` bound what is read, in case a list never ends.
+
+        A response that a cache has had for longer than `max_age` seconds is not usable: it says nothing about now, and
+        its time would be taken for that of a clock that is behind.
+        """
         self._http_client = http_client
         self._wall = wall
         self._base_url = base_url.rstrip("/")
@@ -124,6 +130,7 @@ class RuntimeClient:
         self._credentials = credentials
         self._decoder = decoder
         self._limits = limits
+        self._max_age = max_age
         self.held = HeldBytes(limits.read_bytes)
         """What the reads hold; whoever collects pages adds them."""
         self.lists_all_projects = self.has("projects") and resources.jobs.lists_all_projects
@@ -515,7 +522,7 @@ class RuntimeClient:
 
         async def attempt(token: str | None) -> ApiResponse:
             try:
-                return await self._http_client.send(
+                response = await self._http_client.send(
                     endpoint.name,
                     request.method,
                     self._base_url + request.path,
@@ -532,6 +539,13 @@ class RuntimeClient:
             except TokenRefusedError as error:
                 origin = self._origin_of_token(endpoint)
                 raise TokenRefusedError(f"{error} ({origin})", status=error.status, public=str(error)) from None
+            if response.age > self._max_age:
+                # Without the number of seconds, which would make it a new problem with every scrape.
+                raise ApiError(
+                    f"{endpoint.name}: the response is one that a cache has had for longer than sync.stale_after; "
+                    "let it cache nothing of the API"
+                )
+            return response
 
         if not endpoint.resource.token:
             return await attempt(None)

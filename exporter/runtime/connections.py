@@ -83,6 +83,8 @@ class Connections:
                 "Accept": "application/json",
                 # `http_client` limits the size of what it decompresses, which it can do for gzip only.
                 "Accept-Encoding": "gzip",
+                # A cache on the way asks the API each time, also with `If-None-Match`.
+                "Cache-Control": "no-cache",
                 "User-Agent": "spinner-exporter",
             }
         )

@@ -79,6 +79,16 @@ class ApiResponse:
         """The header Date in seconds since the epoch; None without a valid one."""
         return http_date(self.headers.get("Date", ""))
 
+    @property
+    def age(self) -> float:
+        """The header Age: for how many seconds a cache has had the response; 0 without a valid one."""
+        digits = self.headers.get("Age", "").strip()
+        return float(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= MAX_AGE_DIGITS else 0.0
+
+
+MAX_AGE_DIGITS = 12
+"""More are no number of seconds, and would be infinite."""
+
 
 class HttpClient:
     """Sends requests."""

@@ -108,6 +108,7 @@ class MonitoredRuntime:
             credentials=_credentials(config, http_client, dependencies),
             decoder=self.decoder,
             limits=config.limits,
+            max_age=config.sync.stale_after,
             wall=dependencies.wall,
         )
         project_list = ProjectList(

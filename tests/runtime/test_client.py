@@ -67,6 +67,7 @@ def client(
     waits: list[float] | None = None,
     resources: Resources | None = None,
     source: TokenSource | None = None,
+    max_age: float = 300,
 ) -> RuntimeClient:
     """A client that appends its waits between retries to `waits` instead of waiting."""
     observed = observed or Observed()
@@ -92,6 +93,7 @@ def client(
         credentials=Credentials(source or Token(value=TOKEN)),
         decoder=Decoder(StatusMap(), observed, resources, label_length=128),
         limits=LimitsConfig(pages=max_pages, projects=max_projects),
+        max_age=max_age,
         wall=wall,
     )
 
@@ -164,6 +166,40 @@ async def test_304_means_not_modified_and_has_the_time_of_its_date_header() -> N
     api = client(lambda request: httpx.Response(304, headers=headers))
     (page,) = [page async for page in api.jobs(Project("p1", "Sales"), etag='"1"')]
     assert (page.not_modified, page.items, page.as_of, page.etag) == (True, (), 1767603600.0, '"1"')
+
+
+async def test_caches_on_the_way_are_told_to_ask_the_api_also_with_a_condition() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.headers["Cache-Control"], request.headers.get("If-None-Match")))
+        headers = {"ETag": '"1"', "Date": "Mon, 05 Jan 2026 09:00:00 GMT"}
+        if "If-None-Match" in request.headers:
+            return httpx.Response(304, headers=headers)
+        return httpx.Response(200, json=a_list("a"), headers=headers)
+
+    api, cache = client(answer), PageCache[Project]()
+    assert await read(api.projects(cache)) == await read(api.projects(cache)) == ["a"]
+    assert asked == [("no-cache", None), ("no-cache", '"1"')]
+
+
+@pytest.mark.parametrize("status", [200, 304])
+async def test_what_a_cache_has_had_for_too_long_is_an_error_and_not_what_the_api_says(status: int) -> None:
+    ages = iter(["301", "3600", "300", "0", "soon", "-5", "9" * 400, "\u0663"])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        headers = [(b"Age", next(ages).encode()), (b"Date", b"Mon, 05 Jan 2026 09:00:00 GMT")]
+        return httpx.Response(status, json=a_list("a") if status == 200 else None, headers=headers)
+
+    api = client(answer)
+    for _ in range(2):
+        with pytest.raises(ApiError, match="a cache has had for longer"):
+            [page async for page in api.jobs(Project("p1", "Sales"), etag='"1"')]
+    for _ in range(6):
+        pages = [page async for page in api.jobs(Project("p1", "Sales"), etag='"1"')] if status == 304 else [1]
+        assert pages
+        if status == 200:
+            assert await read(api.projects()) == ["a"]
 
 
 async def test_each_page_of_a_list_is_requested_on_the_condition_that_it_changed() -> None:
