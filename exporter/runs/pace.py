@@ -326,6 +326,7 @@ REASONS = {
     "held back": "nothing is in progress though records wait, so something holds them back",
     "pause": "earlier pauses began at this time of day",
     "started again": "it was queued or started again without progress, which extends its threshold once",
+    "child runs": "its child runs start or fail without progress, which extends its threshold once",
 }
 """What can decide how long a run may be silent, and why in words that a page and a dashboard show."""
 
@@ -362,6 +363,8 @@ class RunPace(msgspec.Struct, gc=False):
     """
     _silent_before: float = 0.0
     """Seconds of silence at work before it was queued or started again without progress; 0 mostly."""
+    _tried_at: float | None = None
+    """When a child of it last started or failed without progress, to compare with the silence; None before that."""
 
     @classmethod
     def first(cls, run: Run) -> Self:
@@ -470,11 +473,19 @@ class RunPace(msgspec.Struct, gc=False):
         if self._interrupted_at is None and self._quiet_since is not None:
             self._interrupted_at = max(time, self._quiet_since)
 
-    def excuse_until(self, time: float) -> bool:
-        """Note that no silence before `time` counts; return whether that is new."""
+    def excuse_until(self, time: float, *, is_progress: bool) -> bool:
+        """Note that a child made progress at `time`, so that no silence before counts; return whether that is new.
+
+        Unless it `is_progress`, it only extends the threshold, and once: a child can be started again and again.
+        """
         if self._quiet_since is None or time <= self._quiet_since:
             return False
-        self._quiet_since = time
+        if is_progress:
+            self._quiet_since = time
+            return True
+        if self._tried_at is not None and time <= self._tried_at:
+            return False
+        self._tried_at = time
         return True
 
     def overtake(self, progress_at: float, floor: float) -> bool:
@@ -489,6 +500,8 @@ class RunPace(msgspec.Struct, gc=False):
         """Note that the runtime's clock was set back to `now`: no silence began later."""
         if self._quiet_since is not None:
             self._quiet_since = min(self._quiet_since, now)
+        if self._tried_at is not None:
+            self._tried_at = min(self._tried_at, now)
         if self._interrupted_at is not None:
             self._interrupted_at = min(self._interrupted_at, now)
 
@@ -568,6 +581,8 @@ class RunPace(msgspec.Struct, gc=False):
         if self._silent_before > seconds:
             seconds, basis = max(2 * seconds - self._silent_before, AGAIN_LEAST * seconds), "started again"
             ticket = None
+        if self._tried_at is not None and self._quiet_since is not None and self._tried_at > self._quiet_since:
+            seconds, basis = seconds + min(self._tried_at - self._quiet_since, seconds), "child runs"
         return Expectation(seconds, basis, ticket)
 
     def _by_own_gaps(self, policy: SpinnerPolicy, *, while_busy: bool) -> float:

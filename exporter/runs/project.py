@@ -11,7 +11,7 @@ from exporter.runs.activity import Activity
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.listed_records import ListedRecords, RecordKind
 from exporter.runs.pace import SpinnerPace
-from exporter.runs.run import Run
+from exporter.runs.run import Run, brings_progress
 from exporter.runs.spinner import Spinner, TrackedRun
 from exporter.runs.spinners import ProjectSpinners
 from exporter.runtime.model import FailedRecord, RunSnapshot
@@ -432,12 +432,12 @@ class ProjectRuns:
         """Note that a run whose child makes progress, or ends, is not silent: it may wait for it."""
         moved_at = child.last_progress_at if child.ended_at is None else child.ended_at
         if moved_at is not None:
-            self.excuse(child.snapshot.parent_id, moved_at)
+            self.excuse(child.snapshot.parent_id, moved_at, is_progress=brings_progress(child.snapshot))
 
-    def excuse(self, run_id: str, time: float) -> None:
-        """Note that no silence of a run before `time` counts, or before now if that is earlier; not of an ended run."""
+    def excuse(self, run_id: str, time: float, *, is_progress: bool) -> None:
+        """Note that a child of a run made progress at `time`, or now if that is earlier, or only tried to."""
         run = self.open.get(run_id)
-        if run is not None and run.excuse_until(min(time, self._clock.now())):
+        if run is not None and run.excuse_until(min(time, self._clock.now()), is_progress=is_progress):
             self._note_run(run_id)
 
     def _count(self) -> None:

@@ -248,6 +248,18 @@ def _finished(snapshot: RunSnapshot) -> int | None:
     return snapshot.records.finished if snapshot.records else None
 
 
+def brings_progress(child: RunSnapshot) -> bool:
+    """Whether a run is progress for the one that started it: a record of it is completed, or it is.
+
+    That it starts, or fails, is none: it may do so again and again.
+    """
+    completed = None if child.records is None else child.records.completed
+    if child.status is Status.COMPLETED or completed is not None:
+        return child.status is Status.COMPLETED or bool(completed)
+    has_ended = child.status.ended or child.ended_at is not None
+    return not has_ended and _told(child) > (child.started_at or -math.inf)
+
+
 def ended_before(snapshot: RunSnapshot, time: float) -> bool:
     """Whether the run had ended by a time of the runtime's clock."""
     ended_at = _end(snapshot, snapshot.updated_at)

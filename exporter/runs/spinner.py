@@ -123,9 +123,9 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         """Note that the runtime is down at `time`."""
         self._kept_pace().interrupt(time)
 
-    def excuse_until(self, time: float) -> bool:
-        """Note that no silence of the run before `time` counts; return whether that is new."""
-        return self._kept_pace().excuse_until(time)
+    def excuse_until(self, time: float, *, is_progress: bool) -> bool:
+        """Note what a child of the run did at `time`; return whether that is new."""
+        return self._kept_pace().excuse_until(time, is_progress=is_progress)
 
     def overtake(self, progress_at: float, floor: float) -> bool:
         """Note that another run of the project made progress; return whether that is new and shows something."""

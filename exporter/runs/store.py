@@ -246,10 +246,10 @@ class Store:
         """Forget the records of a kind of a run, since it has none any more or they were read long ago."""
         self._projects[key[0]].forget_listed(kind, key[1])
 
-    def excuse(self, project_id: str, run_id: str, time: float) -> None:
-        """Note that a run is not silent until `time`, since a run of another project that it started made progress."""
+    def excuse(self, project_id: str, run_id: str, time: float, *, is_progress: bool) -> None:
+        """Note that a run of another project that this one started made progress at `time`, or only tried to."""
         if project_id in self._projects:
-            self._projects[project_id].excuse(run_id, time)
+            self._projects[project_id].excuse(run_id, time, is_progress=is_progress)
 
     def drop_run(self, project_id: str, run_id: str) -> None:
         """Drop a run that the runtime no longer has; it does not count as finished."""

@@ -16,7 +16,7 @@ from exporter.config import Config
 from exporter.errors import ApiError
 from exporter.runs.clock import MAX_DELAY, TOLERANCE
 from exporter.runs.read import ProjectRead
-from exporter.runs.run import Run
+from exporter.runs.run import Run, brings_progress
 from exporter.runs.store import Store
 from exporter.runtime.client import RuntimeClient
 from exporter.runtime.held import Holding
@@ -384,7 +384,7 @@ class ProjectSync:
         for run in runs:
             parent, moved_at = self._parents.of(run), run.ended_at or run.last_progress_at
             if parent is not None and parent[0] != run.project_id and moved_at is not None:
-                self._store.excuse(*parent, moved_at)
+                self._store.excuse(*parent, moved_at, is_progress=brings_progress(run))
         return dataclasses.replace(response, runs=runs)
 
     async def _reread(

@@ -1216,11 +1216,11 @@ def test_what_short_runs_count_for_depends_on_the_floor(*, is_new: bool) -> None
 
 def test_what_happened_before_the_silence_began_excuses_none_of_it() -> None:
     pace = RunPace(_quiet_since=NOON)
-    assert not pace.excuse_until(NOON - 60)
-    assert not pace.excuse_until(NOON)
+    assert not pace.excuse_until(NOON - 60, is_progress=True)
+    assert not pace.excuse_until(NOON, is_progress=True)
     assert pace.quiet_since() == NOON
-    assert pace.excuse_until(NOON + 1)
+    assert pace.excuse_until(NOON + 1, is_progress=True)
     assert pace.quiet_since() == NOON + 1
     queued = RunPace()
-    assert not queued.excuse_until(NOON)
+    assert not queued.excuse_until(NOON, is_progress=True)
     assert queued.quiet_since() is None

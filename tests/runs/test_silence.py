@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.runs.pace import AGAIN_LEAST
-from exporter.runs.run import Run
+from exporter.runs.pace import AGAIN_LEAST, RunPace
+from exporter.runs.run import Run, brings_progress
 from exporter.runs.runtime_state import PAGED, Outage
 from exporter.runs.store import Store
 from exporter.runs.view import ShownRun
@@ -356,10 +356,66 @@ def test_the_end_of_a_child_whose_clock_is_ahead_excuses_its_parent_until_now() 
     clock = Clock(NOON)
     made = store(clock, sync={"stale_after": 1e9})
     parent = snapshot("parent", records=counts(5, total=10, running=1))
-    child = snapshot("child", Status.FAILED, parent_id="parent", ended_at=NOON + 2 * HOUR)
+    child = snapshot("child", Status.COMPLETED, parent_id="parent", ended_at=NOON + 2 * HOUR)
     clock.advance(100)
     read_project(made, "p1", [(parent, clock()), (child, clock())], as_of=clock(), horizon=START)
     assert made._projects["p1"].open["parent"].pace.quiet_since() == clock()
+
+
+@pytest.mark.parametrize("told", ["counts", "no counts"])
+@pytest.mark.parametrize("gap", [30.0, 5 * MINUTE])
+def test_a_parent_whose_children_fail_one_after_the_other_pages_after_twice_its_threshold(
+    *, told: str, gap: float
+) -> None:
+    watched = Watched()
+    watched.work(20)
+    quiet_since, page = watched.clock(), 10 * MINUTE
+    for number in range(round(40 * MINUTE / gap)):
+        watched.clock.advance(gap)
+        now = watched.clock()
+        fields: dict[str, Any] = {"parent_id": "run-1", "created_at": now - gap / 2, "updated_at": now}
+        fields |= {"started_at": now - gap / 2, "records": counts(0, 1) if told == "counts" else None}
+        child = snapshot(f"child-{number}", Status.FAILED, **fields, ended_at=now)
+        read_project(watched.store, "p1", [(child, now)], as_of=now, horizon=START)
+        shown = next(each for each in watched.store.view.runs() if each.run.id == "run-1")
+        assert shown.expectation is not None
+        assert shown.expectation.page == pytest.approx(page + min(now - quiet_since, page))
+        assert shown.expectation.basis == "child runs"
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_progress"),
+    [
+        ({"status": Status.RUNNING, "records": counts(0, 0)}, False),
+        ({"status": Status.RUNNING, "records": counts(0, 3)}, False),
+        ({"status": Status.RUNNING, "records": counts(1, 3)}, True),
+        ({"status": Status.FAILED, "records": counts(1, 3)}, True),
+        ({"status": Status.FAILED, "records": counts(0, 3)}, False),
+        ({"status": Status.CANCELLED, "records": None, "last_progress_at": NOON + 30}, False),
+        ({"status": Status.COMPLETED, "records": counts(0, 3)}, True),
+        ({"status": Status.COMPLETED, "records": None}, True),
+        ({"status": Status.RUNNING, "records": None, "last_progress_at": NOON + 5}, False),
+        ({"status": Status.RUNNING, "records": None, "last_progress_at": NOON + 30}, True),
+        ({"status": Status.QUEUED, "records": None}, False),
+    ],
+)
+def test_a_child_is_progress_for_its_parent_if_a_record_of_it_is_completed(
+    fields: dict[str, Any], *, is_progress: bool
+) -> None:
+    assert brings_progress(snapshot("child", **fields)) is is_progress
+
+
+def test_children_that_fail_extend_the_threshold_from_the_last_progress_and_not_from_each_other() -> None:
+    pace = RunPace(_quiet_since=100.0)
+    assert pace.excuse_until(200.0, is_progress=False)
+    assert not pace.excuse_until(200.0, is_progress=False)
+    assert not pace.excuse_until(50.0, is_progress=False)
+    assert pace.quiet_since() == 100
+    assert pace.excuse_until(300.0, is_progress=True)
+    assert not pace.excuse_until(250.0, is_progress=False), "before the last progress"
+    assert pace.excuse_until(400.0, is_progress=False)
+    pace.not_ahead_of(350.0)
+    assert not pace.excuse_until(350.0, is_progress=False)
 
 
 def test_what_was_reached_survives_a_clock_that_is_set_back() -> None:
