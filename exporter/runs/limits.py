@@ -9,6 +9,7 @@ from typing import NamedTuple
 from exporter.config import Config, LimitsConfig
 from exporter.runs.clock import RuntimeClock
 from exporter.runs.listed_records import RecordKind
+from exporter.runs.pace import AGAIN_LEAST
 from exporter.runs.project import ProjectRuns
 from exporter.runs.projects import Projects
 from exporter.runs.spinner import TrackedRun
@@ -147,7 +148,7 @@ class LimitEnforcer:
                 yield run_id, (NEEDED, -created_at)
             elif tracked.run.status is Status.QUEUED:
                 yield run_id, (QUEUED, -created_at)
-            elif (since := tracked.run.last_progress_at) is not None and since <= latest:
+            elif (since := tracked.run.last_progress_at) is not None and (since <= latest or tracked.is_started_again):
                 # Before it is computed when it stalls, which takes much longer: that is rarely before the floor.
                 key = project.name, run_id
                 silent[key] = silence = self._silence(project, tracked, self._silent.get(key), since)
@@ -161,7 +162,8 @@ class LimitEnforcer:
         if known is not None and known.since == since and (known.is_stalled or now < known.again_at):
             return known
         stalls_at = self._stalls_at(project, tracked)
-        return _Silence(since, now > stalls_at, min(stalls_at, now + LOOK_AGAIN))
+        # A run that is started again and again has a moment only each time.
+        return _Silence(since, now + AGAIN_LEAST >= stalls_at, min(stalls_at, now + LOOK_AGAIN))
 
     def _enforce_spinners(self, limits: LimitsConfig) -> None:
         """Take the slots that are too many, after a restart or a reload: otherwise none are given.

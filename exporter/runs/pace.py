@@ -132,8 +132,11 @@ UNNOTED = 600.0
 WHOLE_RUN = 1 / 3
 """The share of the floor for which a whole run counts as observed at least, however short it was."""
 
-AGAIN_LEAST = 0.1
-"""The share of the threshold that a run gets at least when it is started again without progress, however often."""
+AGAIN_LEAST = 1.0
+"""Seconds that a run gets at least when it is started again without progress: dashboards divide by its threshold.
+
+A share of the threshold would be too much: a run that is started again within that time would never stall.
+"""
 
 PAUSE = 7200.0
 """Seconds of a gap that may be a pause which returns at the same time of day, such as at night."""
@@ -505,6 +508,11 @@ class RunPace(msgspec.Struct, gc=False):
         if self._interrupted_at is not None:
             self._interrupted_at = min(self._interrupted_at, now)
 
+    @property
+    def is_started_again(self) -> bool:
+        """Whether it was silent at work before it was queued or started again without progress."""
+        return self._silent_before > 0.0
+
     def quiet_since(self) -> float | None:
         """Return since when the run has been silent while at work; None before it starts."""
         return self._quiet_since
@@ -579,7 +587,7 @@ class RunPace(msgspec.Struct, gc=False):
             seconds, basis = pause if is_usual else min(pause, policy.stall_ceiling), "pause"
         ticket = None if ticket is None else min(ticket, policy.stall_ceiling)
         if self._silent_before > seconds:
-            seconds, basis = max(2 * seconds - self._silent_before, AGAIN_LEAST * seconds), "started again"
+            seconds, basis = max(2 * seconds - self._silent_before, AGAIN_LEAST), "started again"
             ticket = None
         if self._tried_at is not None and self._quiet_since is not None and self._tried_at > self._quiet_since:
             seconds, basis = seconds + min(self._tried_at - self._quiet_since, seconds), "child runs"

@@ -83,6 +83,11 @@ class TrackedRun(msgspec.Struct, gc=False, rename={"learned": "learnt"}):
         return self.learned is not None and not self.counted & TAUGHT
 
     @property
+    def is_started_again(self) -> bool:
+        """Whether it was started again without progress, so that it may stall sooner than others."""
+        return self.learned is not None and self.learned.is_started_again
+
+    @property
     def pace(self) -> RunPace:
         """Its pace so far."""
         return RunPace.first(self.run) if self.learned is None else self.learned

@@ -1083,6 +1083,17 @@ def test_a_stalled_run_over_the_limit_is_shown_however_old_it_is_until_it_contin
     assert sorted(shown_ids(held)) == ["r2", "r3"]
 
 
+def test_a_run_that_is_started_again_and_again_without_progress_is_shown_once_it_stalls() -> None:
+    clock = Clock(NOON + 60)
+    held = store(clock, limits={"runs": 1})
+    commit(held, at_work("again", NOON + 60, created_at=NOON - 9), at_work("other", NOON + 60))
+    for minute in range(1, 60):
+        clock.now = at = NOON + 60 + 60 * minute
+        again = at_work("again", NOON + 60, created_at=NOON - 9, started_at=at, updated_at=at)
+        commit(held, again, at_work("other", at, updated_at=at), seen_at=at)
+        assert shown_ids(held) == (["again"] if minute >= 37 else ["other"]), minute
+
+
 def test_of_more_stalled_runs_than_the_limit_those_that_stalled_first_stay() -> None:
     clock = Clock(NOON + 60)
     held = store(clock, limits={"runs": 2})
