@@ -228,8 +228,8 @@ async def test_nothing_is_remembered_of_runs_that_ended_and_of_projects_that_wer
     for project in runtime.projects:
         for number in range(3):
             failed = {"total": 100, "completed": 0, "running": 1, "failed": 1}
-            run = f"silent-{number}-{project}"
-            runtime.put(run, records=failed)
+            run = f"failed-{number}-{project}"
+            runtime.put(run, projectId=project, status="running", startedAt=now, records=failed)
             runtime.failed_records[run] = [{"id": f"failed-{run}", "endedAt": "2025-11-24T16:10:00Z"}]
     await scrape(exporter, runtime)
     assert runtime.clock() - now < 60
