@@ -98,11 +98,11 @@ async def test_the_end_of_a_run_is_its_start_plus_its_duration(exporter: Exporte
 
 async def test_records_that_change_without_their_run_are_counted_again(exporter: Exporter, odd: OddRuntime) -> None:
     await samples(exporter)
-    odd.contacts["e/1"][2] = contact(3, "fine", done="2025-11-24T16:20:00Z")
+    odd.contacts["e/1"][2] = contact(3, "fine", done="2025-11-24T16:59:00Z")
     shown = await samples(exporter)
     assert shown["spinner_run_records", "e/1/Flow 1/completed"] == 2
     assert shown["spinner_run_records", "e/1/Flow 1/running"] == 0
-    assert shown["spinner_run_last_progress_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 1200
+    assert shown["spinner_run_last_progress_timestamp_seconds", "e/1/Flow 1"] == EPOCH + 3540
 
 
 async def test_records_that_cannot_be_decoded_leave_the_counts_of_their_run(
