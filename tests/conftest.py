@@ -78,7 +78,7 @@ def logs_are_configured_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_collections_of_garbage() -> Iterator[None]:
+def programs_in_go_use_one_thread() -> Iterator[None]:
     """Let programs in Go, such as Prometheus, use one thread and more memory: they take a quarter less processor time.
 
     Their collector would start whenever little has been allocated, with several threads that look for work.

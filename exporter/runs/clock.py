@@ -99,8 +99,8 @@ class RuntimeClock:
             return lead  # nearly always, and in a sixth of the time
         ours = self._wall() - self._monotonic()
         candidates = [ours, *sorted((least for least, _ in self._answers), reverse=True)]
-        if self._lead is not None:
-            candidates.insert(0, self._lead)
+        if lead is not None:
+            candidates.insert(0, lead)
         votes = [sum(_agrees(answer, each) for answer in self._answers) for each in candidates]
         most = max(votes)
         elected = [each for each, count in zip(candidates, votes, strict=True) if count == most]

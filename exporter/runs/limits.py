@@ -131,34 +131,23 @@ class LimitEnforcer:
         """Yield the open runs of a project with what sorts them: those to be hidden first come first."""
         now = self._clock.now()
         latest = now - floor
-        queued: list[tuple[float, str]] = []
-        moves = False
+        waits_longest = _waits_longest(project, now, latest)
         for run_id, tracked in project.open.items():
+            created_at, since = tracked.run.snapshot.created_at, tracked.run.last_progress_at
             if tracked.run.status is Status.QUEUED:
-                # One that is to start later pages nobody.
-                if (tracked.run.snapshot.waiting_until or now) <= now:
-                    queued.append((tracked.run.snapshot.created_at, run_id))
-            elif (since := tracked.run.last_progress_at) is not None and since > latest:
-                moves = True
-        # A page on the queue names its runs; one of them is enough.
-        waits_longest = min(queued)[1] if queued and not moves else None
-        for run_id, tracked in project.open.items():
-            created_at = tracked.run.snapshot.created_at
-            if run_id == waits_longest:
-                yield run_id, (NEEDED, -created_at)
-            elif tracked.run.status is Status.QUEUED:
-                yield run_id, (QUEUED, -created_at)
-            elif (since := tracked.run.last_progress_at) is not None and (since <= latest or tracked.is_started_again):
+                yield run_id, (NEEDED if run_id == waits_longest else QUEUED, -created_at)
+            elif since is not None and (since <= latest or tracked.is_started_again):
                 # Before it is computed when it stalls, which takes much longer: that is rarely before the floor.
                 key = project.name, run_id
-                silent[key] = silence = self._silence(project, tracked, self._silent.get(key), since)
+                silent[key] = silence = self._silence(project, tracked, self._silent.get(key), since, now)
                 yield run_id, (NEEDED, -since) if silence.is_stalled else (HEALTHY, created_at)
             else:
                 yield run_id, (HEALTHY, created_at)
 
-    def _silence(self, project: ProjectRuns, tracked: TrackedRun, known: "_Silence | None", since: float) -> "_Silence":
+    def _silence(
+        self, project: ProjectRuns, tracked: TrackedRun, known: "_Silence | None", since: float, now: float
+    ) -> "_Silence":
         """Return the silence of a run, computed again only after a while: there may be many."""
-        now = self._clock.now()
         if known is not None and known.since == since and (known.is_stalled or now < known.again_at):
             return known
         stalls_at = self._stalls_at(project, tracked)
@@ -235,6 +224,22 @@ class LimitEnforcer:
             trimmed = records.trimmed(max(len(records.named) - excess, 0))
             excess -= len(records.named) - len(trimmed.named)
             project.keep_listed(kind, run_id, trimmed)
+
+
+def _waits_longest(project: ProjectRuns, now: float, latest: float) -> str | None:
+    """Return the run that has been queued the longest; None if there is none, or a run made progress after `latest`.
+
+    A page on the queue names its runs; one of them is enough. One that is to start later pages nobody.
+    """
+    queued: list[tuple[float, str]] = []
+    for run_id, tracked in project.open.items():
+        run = tracked.run
+        if run.status is not Status.QUEUED:
+            if run.last_progress_at is not None and run.last_progress_at > latest:
+                return None
+        elif (run.snapshot.waiting_until or now) <= now:
+            queued.append((run.snapshot.created_at, run_id))
+    return min(queued)[1] if queued else None
 
 
 class _Silence(NamedTuple):
